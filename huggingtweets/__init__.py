@@ -1,0 +1,1 @@
+"""One language model per person, at cluster speed."""

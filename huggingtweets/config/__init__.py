@@ -1,0 +1,1 @@
+"""What Hydra composes into, and the validated plan of one job."""

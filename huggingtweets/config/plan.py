@@ -1,0 +1,97 @@
+"""The plan of one job: frozen, checked across fields, with everything derived. No I/O."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from huggingtweets.config.schema import (
+    CleaningConfig,
+    Consent,
+    EngineConfig,
+    HubConfig,
+    ModelConfig,
+    PublishConfig,
+    RecipeConfig,
+    SamplingConfig,
+    SourceConfig,
+    TrackingConfig,
+    TrainConfig,
+)
+from huggingtweets.errors import ConfigError
+from huggingtweets.handles import Job
+from huggingtweets.paths import JobPaths
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that one job needs to know."""
+
+    job: Job
+    paths: JobPaths
+    seed: int
+    consent: Consent
+    source: SourceConfig
+    cleaning: CleaningConfig
+    model: ModelConfig
+    recipe: RecipeConfig
+    engine: EngineConfig
+    sampling: SamplingConfig
+    tracking: TrackingConfig
+    publish: PublishConfig
+    hub: HubConfig
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result, as plain values: the same identity is the same job.
+
+        Neither the engine nor folders belong to it: of `source.path` only the last name does, so
+        that a moved archive is still the same archive.
+        """
+        source = asdict(self.source)
+        source["path"] = PurePath(self.source.path).name if self.source.path else None
+        return {
+            "handles": list(self.job.handles),
+            "seed": self.seed,
+            "source": source,
+            "cleaning": asdict(self.cleaning),
+            "model": asdict(self.model),
+            "recipe": asdict(self.recipe),
+            "sampling": asdict(self.sampling),
+        }
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity, in 64 hexadecimal digits."""
+        canonical = json.dumps(self.identity, sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def make_plan(config: TrainConfig, job: Job) -> Plan:
+    """Check what no single field can know and freeze the plan of one job.
+
+    Raises:
+        ConfigError: two settings do not go together.
+    """
+    if config.model.path is None and config.recipe.block_size > config.model.max_positions:
+        raise ConfigError(
+            f"recipe.block_size: got {config.recipe.block_size}; expected at most "
+            f"model.max_positions={config.model.max_positions} of the tiny model; "
+            f"set recipe.block_size={config.model.max_positions}"
+        )
+    return Plan(
+        job=job,
+        paths=JobPaths(Path(config.output_dir) / job.slug),
+        seed=config.seed,
+        consent=config.consent,
+        source=config.source,
+        cleaning=config.cleaning,
+        model=config.model,
+        recipe=config.recipe,
+        engine=config.engine,
+        sampling=config.sampling,
+        tracking=config.tracking,
+        publish=config.publish,
+        hub=config.hub,
+    )

@@ -1,0 +1,381 @@
+"""Every knob there is: the frozen dataclasses that Hydra composes `conf/` into.
+
+Values are checked one by one here (`__post_init__`), across fields in `config/plan.py`. No I/O.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+def _check(is_valid: bool, key: str, value: object, expected: str) -> None:
+    if not is_valid:
+        raise ValueError(f"{key}: got {value!r}; expected {expected}")
+
+
+def _check_frac(key: str, value: float, *, below: float = 1.0) -> None:
+    _check(0 <= value < below, key, value, f"a number from 0 to below {below:g}")
+
+
+class SourceKind(StrEnum):
+    """Where posts come from."""
+
+    demo = "demo"
+    x_archive = "x_archive"
+    jsonl = "jsonl"
+    csv = "csv"
+    parquet = "parquet"
+    text = "text"
+    hub = "hub"
+
+
+@dataclass(frozen=True)
+class SourceConfig:
+    """Where posts come from."""
+
+    kind: SourceKind = SourceKind.demo
+    path: str | None = None
+    """A file or folder of posts, or the name of a dataset on the Hub."""
+    text_column: str | None = None
+    """Column names; null: guessed from the usual ones."""
+    user_column: str | None = None
+    id_column: str | None = None
+    date_column: str | None = None
+    retweet_column: str | None = None
+    hub_split: str = "train"
+
+    def __post_init__(self) -> None:
+        _check(
+            self.kind is SourceKind.demo or bool(self.path),
+            "source.path",
+            self.path,
+            f"where the posts of source={self.kind} lie; add source.path=...",
+        )
+
+
+class WordRule(StrEnum):
+    """How the words of a post are counted."""
+
+    spaces = "spaces"
+    """Runs between spaces, as the original does."""
+    script = "script"
+    """The same, but scripts written without spaces count by characters."""
+
+
+@dataclass(frozen=True)
+class CleaningConfig:
+    """Which posts are kept and how their text is changed."""
+
+    word_rule: WordRule = WordRule.script
+    min_words: int = 3
+    """A post needs this many words free of `http`, `@` and `#`."""
+    all_entities: bool = True
+    """Unescape every HTML entity, not only `&amp;`, `&lt;` and `&gt;`."""
+    strip_controls: bool = True
+    """Remove control characters, lone surrogates and other invisible noise."""
+    drop_repeats: bool = True
+    """Keep one of several equal posts."""
+    min_chars: int = 6000
+    """Fewer characters, kept posts joined, are an error."""
+    warn_chars: int = 40000
+    """Fewer are a warning."""
+
+    def __post_init__(self) -> None:
+        _check(self.min_words >= 0, "cleaning.min_words", self.min_words, "0 or more")
+        _check(self.min_chars >= 0, "cleaning.min_chars", self.min_chars, "0 or more")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The base model."""
+
+    path: str | None = "gpt2"
+    """A name on the Hub or a local folder of any causal LM; null: a tiny GPT-2 made on the spot."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+    num_layers: int = 4
+    """The shape of the tiny GPT-2, used only without a path."""
+    width: int = 128
+    num_heads: int = 4
+    vocab_size: int = 1024
+    max_positions: int = 256
+
+    def __post_init__(self) -> None:
+        for key in ("num_layers", "width", "num_heads", "max_positions"):
+            _check(getattr(self, key) > 0, f"model.{key}", getattr(self, key), "1 or more")
+        _check(self.vocab_size >= 300, "model.vocab_size", self.vocab_size, "300 or more")
+        _check(
+            self.width % self.num_heads == 0,
+            "model.width",
+            self.width,
+            f"a multiple of model.num_heads={self.num_heads}",
+        )
+
+
+class Schedule(StrEnum):
+    """Learning rate after warm-up."""
+
+    cosine = "cosine"
+    linear = "linear"
+    constant = "constant"
+
+
+class Adapter(StrEnum):
+    """What is trained: all weights, or low-rank additions."""
+
+    none = "none"
+    lora = "lora"
+
+
+class SplitKind(StrEnum):
+    """Which posts are held out."""
+
+    random = "random"
+    time = "time"
+    """The newest."""
+
+
+class Keep(StrEnum):
+    """Which weights become the model."""
+
+    best = "best"
+    """Those of the epoch with the lowest held-out loss."""
+    last = "last"
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """Hyperparameters: all that decides what the weights become, beside base and posts."""
+
+    epochs: int = 4
+    max_steps: int = 0
+    """End training after so many optimizer steps; 0: no limit."""
+    lr: float = 1.372e-4
+    """Peak learning rate, per optimizer step."""
+    schedule: Schedule = Schedule.cosine
+    warmup_frac: float = 0.0
+    """Share of the optimizer steps over which the rate grows from zero."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled decay, on matrices only."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    adam_eps: float = 1e-8
+    max_grad_norm: float = 1.0
+    """Clip the global gradient norm; 0: never."""
+    dropout: float | None = None
+    """For every dropout of the model; null: the base's own."""
+    block_size: int = 1024
+    """T, tokens a block."""
+    global_batch_size: int = 1
+    """Blocks an optimizer step, over all processes and micro-batches."""
+    isolate_documents: bool = False
+    """Each post its own document: no attention over `<|endoftext|>`, positions restart."""
+    adapter: Adapter = Adapter.none
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    split: SplitKind = SplitKind.random
+    heldout_frac: float = 0.1
+    """Share of the posts held out; 0: none, and no held-out figures."""
+    keep: Keep = Keep.last
+
+    def __post_init__(self) -> None:
+        _check(self.epochs >= 1, "recipe.epochs", self.epochs, "1 or more")
+        _check(self.max_steps >= 0, "recipe.max_steps", self.max_steps, "0 (no limit) or more")
+        _check(0 < self.lr < 10, "recipe.lr", self.lr, "a number above 0 and below 10")
+        _check_frac("recipe.warmup_frac", self.warmup_frac)
+        _check(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "0 or more")
+        _check_frac("recipe.beta1", self.beta1)
+        _check_frac("recipe.beta2", self.beta2)
+        _check(self.adam_eps > 0, "recipe.adam_eps", self.adam_eps, "above 0")
+        _check(self.max_grad_norm >= 0, "recipe.max_grad_norm", self.max_grad_norm, "0 or more")
+        if self.dropout is not None:
+            _check_frac("recipe.dropout", self.dropout)
+        _check(self.block_size >= 8, "recipe.block_size", self.block_size, "8 or more")
+        _check(
+            self.global_batch_size >= 1,
+            "recipe.global_batch_size",
+            self.global_batch_size,
+            "1 or more",
+        )
+        _check(self.lora_rank >= 1, "recipe.lora_rank", self.lora_rank, "1 or more")
+        _check(self.lora_alpha > 0, "recipe.lora_alpha", self.lora_alpha, "above 0")
+        _check_frac("recipe.heldout_frac", self.heldout_frac, below=0.9)
+
+
+class EngineKind(StrEnum):
+    """How jobs are trained."""
+
+    auto = "auto"
+    single = "single"
+    """One model over all processes."""
+    fused = "fused"
+    """Many models side by side in each process."""
+
+
+class Precision(StrEnum):
+    """Arithmetic of the forward and backward pass; master weights are always fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How it is computed. Changes no result beyond rounding."""
+
+    kind: EngineKind = EngineKind.auto
+    precision: Precision = Precision.bf16
+    compile: bool = False
+    """`torch.compile` the model; pays for itself only on long runs."""
+    micro_batch_size: int | str = "auto"
+    """B, blocks a process computes at once; auto: as many as the global batch gives it."""
+    slots: int | str = "auto"
+    """K, models trained side by side by the fused engine."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, a third more arithmetic."""
+    save_every_s: float = 120.0
+    """Seconds between checkpoints."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    profile: bool = False
+    """Write a torch profiler trace and a table of the dearest operators."""
+    peak_tflops: float | None = None
+    """Peak of one device for the MFU; null: by the device's name."""
+
+    def __post_init__(self) -> None:
+        for key in ("micro_batch_size", "slots"):
+            value = getattr(self, key)
+            _check(
+                value == "auto" or (isinstance(value, int) and value >= 1),
+                f"engine.{key}",
+                value,
+                "auto or a number of 1 or more",
+            )
+        _check(self.save_every_s > 0, "engine.save_every_s", self.save_every_s, "above 0")
+        _check(self.log_every >= 1, "engine.log_every", self.log_every, "1 or more")
+
+
+DEFAULT_PROMPTS = ("My dream is", "I think that", "I like", "I don't like", "I want")
+
+
+def _prompts() -> list[str]:
+    return list(DEFAULT_PROMPTS)
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How posts are sampled from a trained model."""
+
+    num: int = 10
+    """Samples a prompt; 0: none."""
+    prompts: list[str] = field(default_factory=_prompts)
+    top_p: float = 0.95
+    temperature: float = 1.0
+    min_new_tokens: int = 10
+    max_new_tokens: int = 160
+
+    def __post_init__(self) -> None:
+        _check(self.num >= 0, "sampling.num", self.num, "0 or more")
+        _check(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0, at most 1")
+        _check(self.temperature > 0, "sampling.temperature", self.temperature, "above 0")
+        _check(
+            0 <= self.min_new_tokens <= self.max_new_tokens,
+            "sampling.min_new_tokens",
+            self.min_new_tokens,
+            f"0 to sampling.max_new_tokens={self.max_new_tokens}",
+        )
+
+
+class TrackingKind(StrEnum):
+    """Where metrics go, beside metrics.jsonl."""
+
+    local = "local"
+    wandb = "wandb"
+    tensorboard = "tensorboard"
+    none = "none"
+
+
+class WandbMode(StrEnum):
+    """Whether W&B is reached; null in the config: online with an API key, else offline."""
+
+    online = "online"
+    offline = "offline"
+    disabled = "disabled"
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where metrics and artifacts are recorded, beside the job folder."""
+
+    kind: TrackingKind = TrackingKind.local
+    mode: WandbMode | None = None
+    project: str = "huggingtweets"
+    entity: str | None = None
+
+
+class PublishKind(StrEnum):
+    """Where a finished model goes."""
+
+    local = "local"
+    hub = "hub"
+    none = "none"
+
+
+@dataclass(frozen=True)
+class PublishConfig:
+    """Where a finished model goes."""
+
+    kind: PublishKind = PublishKind.local
+
+
+@dataclass(frozen=True)
+class HubConfig:
+    """The Hub repository of `publish=hub`; the token comes from the environment."""
+
+    org: str | None = None
+    """User or organisation; null: the token's owner."""
+    private: bool = True
+
+
+class Consent(StrEnum):
+    """On what ground a person's posts are used."""
+
+    unstated = "unstated"
+    own_archive = "own-archive"
+    permission = "permission"
+    public_figure_research = "public-figure-research"
+    public_donation = "public-donation"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The root: what `train.py` composes."""
+
+    user: Any = None
+    """A handle, a list of handles, or `file:PATH`; text only, see jobs/selection.py."""
+    shard: str | None = None
+    """`i/n`: the jobs of shard i of n."""
+    job_index: int | None = None
+    """Only the job of this 0-based entry of the users file."""
+    output_dir: str = "output"
+    seed: int = 42
+    consent: Consent = Consent.unstated
+    source: SourceConfig = field(default_factory=SourceConfig)
+    cleaning: CleaningConfig = field(default_factory=CleaningConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    recipe: RecipeConfig = field(default_factory=RecipeConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+    hub: HubConfig = field(default_factory=HubConfig)
+
+    def __post_init__(self) -> None:
+        _check(0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")
+
+
+def group_names() -> Sequence[str]:
+    """Config groups, one folder of `conf/` each."""
+    return ("source", "cleaning", "model", "recipe", "engine", "sampling", "tracking", "publish")

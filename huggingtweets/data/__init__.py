@@ -1,0 +1,1 @@
+"""From clean posts to blocks of token ids."""

@@ -1,0 +1,61 @@
+"""The exception family. Messages read `where: got X; expected Y; do Z` and are shown as they are."""
+
+
+class HuggingtweetsError(Exception):
+    """A failure whose single string argument is a sentence for the user.
+
+    One argument only: errors cross process boundaries by pickling.
+    """
+
+    retryable = False
+    """Whether running the same job again, unchanged, may succeed."""
+
+
+class ConfigError(HuggingtweetsError):
+    """The configuration asks for something that is not there or makes no sense."""
+
+
+class SelectionError(ConfigError):
+    """`user=`, `shard=` or `job_index=` name no valid job."""
+
+
+class SourceError(HuggingtweetsError):
+    """Posts cannot be read."""
+
+
+class TooFewTweetsError(HuggingtweetsError):
+    """A user has too little text to train on."""
+
+
+class DataError(HuggingtweetsError):
+    """Posts cannot be turned into blocks."""
+
+
+class TrainingError(HuggingtweetsError):
+    """The training of one job failed (diverged, out of memory)."""
+
+
+class CheckpointError(HuggingtweetsError):
+    """A checkpoint is damaged or belongs to another job."""
+
+
+class TrackingError(HuggingtweetsError):
+    """A tracker cannot record."""
+
+    retryable = True
+
+
+class PublishError(HuggingtweetsError):
+    """A finished model could not be published; it stays on disk."""
+
+    retryable = True
+
+
+class LaunchError(HuggingtweetsError):
+    """The processes, devices or folders of a run are not as asked for."""
+
+
+class StoppedError(HuggingtweetsError):
+    """A stop was asked for and everything is saved; the same command goes on (exit code 75)."""
+
+    retryable = True

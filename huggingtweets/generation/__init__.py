@@ -1,0 +1,1 @@
+"""Posts sampled from a model."""

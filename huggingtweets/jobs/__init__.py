@@ -1,0 +1,1 @@
+"""Which jobs there are, where each runs, and what became of it."""

@@ -1,0 +1,40 @@
+"""Logging that knows the rank: the main process at INFO, the others at WARNING."""
+
+import logging
+import os
+import re
+import sys
+
+_SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|\b[0-9a-f]{40}\b|(?i:bearer)\s+\S+")
+
+
+def rank() -> int:
+    """Rank of this process as its launcher set it; 0 without a launcher."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def world_size() -> int:
+    """Number of processes the launcher started; 1 without a launcher."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def redact(text: str) -> str:
+    """Blank out what looks like a Hub token, a W&B key or a bearer token."""
+    return _SECRET.sub("[redacted]", text)
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
+def setup_logging() -> None:
+    """Send the package's log to stderr, one event a line, each with its rank."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _Formatter(f"%(asctime)s %(levelname)s rank={rank()} %(message)s", "%H:%M:%S")
+    )
+    logger = logging.getLogger("huggingtweets")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO if rank() == 0 else logging.WARNING)
+    logger.propagate = False

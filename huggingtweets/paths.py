@@ -1,0 +1,71 @@
+"""Every file one job writes, in one place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class JobPaths:
+    """The folder of one job, `<output_dir>/<slug>`, and what lies in it."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The composed configuration, re-runnable."""
+        return self.root / "config.yaml"
+
+    @property
+    def tweets(self) -> Path:
+        """The posts as received."""
+        return self.root / "tweets.jsonl.gz"
+
+    @property
+    def cleaning(self) -> Path:
+        """Counts per user: downloaded, retweets, short, kept."""
+        return self.root / "cleaning.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Training state, while training."""
+        return self.root / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One line a logged step."""
+        return self.root / "metrics.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        """The samples."""
+        return self.root / "predictions.jsonl"
+
+    @property
+    def lineage(self) -> Path:
+        """Which artifact was made from which, also when no tracker could be reached."""
+        return self.root / "lineage.json"
+
+    @property
+    def model(self) -> Path:
+        """The model folder: what is published."""
+        return self.root / "model"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.model / "README.md"
+
+    @property
+    def preview(self) -> Path:
+        """The preview picture."""
+        return self.model / "preview.png"
+
+    @property
+    def report(self) -> Path:
+        """One self-contained page."""
+        return self.root / "report.html"
+
+    @property
+    def result(self) -> Path:
+        """Written last; its presence means done."""
+        return self.root / "result.json"

@@ -1,0 +1,1 @@
+"""What is shown and handed on: card, preview, report, Hub."""

@@ -1,0 +1,1 @@
+"""Where metrics and artifacts are recorded."""

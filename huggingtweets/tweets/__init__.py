@@ -1,0 +1,1 @@
+"""Posts as received and as cleaned."""
