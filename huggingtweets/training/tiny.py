@@ -1,0 +1,92 @@
+"""`model=tiny`: a small GPT-2 with a byte-level vocabulary of its own, made on the spot.
+
+From then on it is a local folder like any other base. Its weights are random but fixed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+from huggingtweets.config.schema import ModelConfig
+from huggingtweets.tweets.sources.demo import demo_corpus
+
+EOS = "<|endoftext|>"
+_FORMAT = 1
+"""Raised when the folder's content changes for an equal ModelConfig."""
+
+
+def cache_dir() -> Path:
+    """Folder for what can be made again: `HUGGINGTWEETS_CACHE`, else under the XDG cache."""
+    own = os.environ.get("HUGGINGTWEETS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "huggingtweets"
+
+
+def tiny_base(config: ModelConfig) -> Path:
+    """Return the folder of the tiny base of this shape, making it first where it is not cached.
+
+    Any number of processes may call this at once: the first rename wins, all read the same bytes.
+    """
+    shape = asdict(config) | {"format": _FORMAT}
+    digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache_dir() / f"tiny-{digest}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        tokenizer = _train_tokenizer(config)
+        tokenizer.save_pretrained(draft)
+        _random_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(draft)
+        try:
+            draft.rename(folder)
+        except OSError:  # another process was first
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _train_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.vocab_size,
+        special_tokens=[EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(demo_corpus(seed=0), trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=EOS,
+        eos_token=EOS,
+        unk_token=EOS,
+        model_max_length=config.max_positions,
+    )
+
+
+def _random_model(config: ModelConfig, vocab_size: int, eos_id: int) -> GPT2LMHeadModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=vocab_size,
+                n_positions=config.max_positions,
+                n_embd=config.width,
+                n_layer=config.num_layers,
+                n_head=config.num_heads,
+                bos_token_id=eos_id,
+                eos_token_id=eos_id,
+            )
+        )
