@@ -1,0 +1,74 @@
+"""Loss on held-out posts, each scored alone."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from huggingtweets.data.blocks import Blocks
+from huggingtweets.training.device_blocks import DeviceBlocks
+
+
+@dataclass(frozen=True)
+class HeldoutSet:
+    """The held-out posts of one job."""
+
+    blocks: Blocks
+    """Isolated documents."""
+    num_bytes: int
+    """UTF-8 bytes of the posts' text."""
+
+
+@dataclass(frozen=True)
+class HeldoutLoss:
+    """What a model makes of a held-out set."""
+
+    nats: float
+    """Summed over all targets, the end of each post among them."""
+    num_tokens: int
+    num_bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats per token."""
+        return self.nats / self.num_tokens
+
+    @property
+    def perplexity(self) -> float:
+        """Per token."""
+        return math.exp(min(self.loss, 700.0))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte of text: comparable between tokenizers."""
+        return self.nats / math.log(2) / self.num_bytes
+
+
+def evaluate_heldout(
+    accelerator: Accelerator, module: nn.Module, heldout: HeldoutSet, *, micro: int
+) -> HeldoutLoss:
+    """Score a held-out set with a module that isolates documents; every rank calls it."""
+    blocks = DeviceBlocks(
+        heldout.blocks,
+        micro=micro,
+        num_micro=1,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        device=accelerator.device,
+    )
+    was_training = module.training
+    module.eval()
+    nats = torch.zeros((), dtype=torch.float64, device=accelerator.device)
+    with torch.no_grad():
+        for index in range(blocks.num_groups):
+            for micro_batch in blocks.group(index):
+                nats += module(*micro_batch)
+    module.train(was_training)
+    total = accelerator.reduce(nats, reduction="sum")
+    return HeldoutLoss(
+        float(total),  # sync: once an epoch
+        sum(blocks.targets_per_group),
+        heldout.num_bytes,
+    )

@@ -1,0 +1,93 @@
+"""The processes and devices of this run: one Accelerator, checked to be what was asked for."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
+
+from huggingtweets.config.schema import Precision
+from huggingtweets.errors import LaunchError
+from huggingtweets.logs import world_size
+
+_MIXED_PRECISION = {Precision.fp32: "no", Precision.bf16: "bf16", Precision.fp16: "fp16"}
+
+
+def build_accelerator(precision: Precision) -> Accelerator:
+    """Join the process group the launcher prepared, on CPU or CUDA.
+
+    Raises:
+        LaunchError: fp16 without CUDA, or the processes do not form one world.
+    """
+    has_cuda = torch.cuda.is_available()
+    if precision is Precision.fp16 and not has_cuda:
+        raise LaunchError(
+            "engine.precision: got fp16 on a CPU; expected bf16 or fp32 there; "
+            "set engine.precision=bf16"
+        )
+    uses_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if not has_cuda and not uses_deepspeed:
+        # Without it Accelerate 1.15 makes one world of one of every process.
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+    if has_cuda:
+        torch.set_float32_matmul_precision("high")
+    handlers = [] if has_cuda else [InitProcessGroupKwargs(backend="gloo")]
+    accelerator = Accelerator(
+        mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers or None
+    )
+    if accelerator.num_processes != world_size():
+        raise LaunchError(
+            f"launch: the launcher started {world_size()} processes but they form "
+            f"{accelerator.num_processes} world(s) of one; expected one world; on a CPU use "
+            "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu` or torchrun"
+        )
+    return accelerator
+
+
+@dataclass(frozen=True)
+class Batch:
+    """How the global batch is cut: G = num_micro * world_size * micro blocks a step."""
+
+    micro: int
+    """B, blocks a process computes at once."""
+    num_micro: int
+    """A, micro-batches a process accumulates."""
+    world_size: int
+
+
+MAX_AUTO_TOKENS = 16_384
+"""Most tokens of a micro-batch under `micro_batch_size=auto`: 1.6 GB of bf16 logits of GPT-2."""
+
+
+def split_batch(
+    *, global_batch_size: int, block_size: int, micro_batch_size: int | str, world_size: int
+) -> Batch:
+    """Derive micro-batch and accumulation from the global batch.
+
+    Raises:
+        LaunchError: the global batch cannot be divided exactly.
+    """
+    per_process, rest = divmod(global_batch_size, world_size)
+    if rest:
+        raise LaunchError(
+            f"recipe.global_batch_size: got {global_batch_size} on {world_size} processes; expected "
+            f"a multiple of {world_size}; change it or start fewer processes"
+        )
+    if micro_batch_size == "auto":
+        most = max(1, MAX_AUTO_TOKENS // block_size)
+        micro = max(b for b in range(1, min(per_process, most) + 1) if per_process % b == 0)
+    else:
+        micro = min(int(micro_batch_size), per_process)
+        if per_process % micro:
+            raise LaunchError(
+                f"engine.micro_batch_size: got {micro_batch_size}; expected a divisor of the "
+                f"{per_process} blocks a process has of recipe.global_batch_size="
+                f"{global_batch_size}; set one, or engine.micro_batch_size=auto"
+            )
+    return Batch(micro, per_process // micro, world_size)
+
+
+def uses_deepspeed(accelerator: Accelerator) -> bool:
+    """Whether the launch file chose DeepSpeed."""
+    return bool(accelerator.distributed_type == DistributedType.DEEPSPEED)

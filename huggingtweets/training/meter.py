@@ -1,0 +1,49 @@
+"""Speed and its limit: tokens per second, model FLOPs utilisation, peak memory."""
+
+import torch
+from transformers import PreTrainedModel
+
+PEAK_TFLOPS = {
+    "H200": 989.0, "H100": 989.0, "H800": 989.0, "GH200": 989.0, "B200": 2250.0,
+    "A100": 312.0, "A800": 312.0, "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A10": 125.0,
+    "A6000": 155.0, "V100": 125.0, "T4": 65.0, "4090": 165.0, "3090": 71.0,
+}  # fmt: skip
+"""Dense bf16 (V100, T4: fp16) tensor-core peak of one device, by a part of its name."""
+
+
+def flops_per_token(model: PreTrainedModel, mean_context: float) -> float:
+    """Return the arithmetic of one trained token, forward and backward, in FLOP.
+
+    6 for each weight of a matrix product (the head's included, embeddings looked up are not), and
+    12 * layers * width for each position attended to; recomputation does not count.
+
+    Args:
+        model: the whole model, not a shard of it.
+        mean_context: positions a token attends to on average, its own included.
+    """
+    config = model.config
+    table = model.get_input_embeddings().weight
+    head = model.get_output_embeddings().weight
+    positions = getattr(getattr(model, "transformer", None), "wpe", None)
+    num_matmul = sum(p.numel() for p in model.parameters()) + (
+        head.numel() if head is table else 0
+    )
+    num_matmul -= table.numel() + (positions.weight.numel() if positions is not None else 0)
+    layers = getattr(config, "num_hidden_layers", 0)
+    width = getattr(config, "hidden_size", 0)
+    return 6.0 * num_matmul + 12.0 * layers * width * mean_context
+
+
+def peak_flops(device: torch.device, override_tflops: float | None) -> float | None:
+    """Return the peak of one device in FLOP/s, or None where it is not known."""
+    if override_tflops is not None:
+        return override_tflops * 1e12
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
+
+
+def peak_memory_gib(device: torch.device) -> float | None:
+    """Return the most memory PyTorch had allocated on a GPU, in GiB; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None

@@ -1,0 +1,106 @@
+"""The base model and its tokenizer, from the Hub, a local folder, or made on the spot."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from huggingtweets.config.schema import ModelConfig, RecipeConfig
+from huggingtweets.errors import ConfigError
+from huggingtweets.training.tiny import tiny_base
+
+_DROPOUT_KEYS = (
+    "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout",
+    "attention_dropout", "hidden_dropout", "residual_dropout", "embedding_dropout",
+)  # fmt: skip
+"""What the architectures of transformers call their dropouts."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where a base model lies and what it is called."""
+
+    name: str
+    """Its name on the Hub, the folder's name, or `tiny`."""
+    path: str
+    revision: str | None
+    tokenizer: Tokenizer
+    eos_id: int
+    max_positions: int
+
+
+def find_base(model: ModelConfig) -> Base:
+    """Locate the base, load its tokenizer and shape; the weights come later (`load_model`).
+
+    Raises:
+        ConfigError: it cannot be had, or is no causal LM with an end-of-text token.
+    """
+    path = str(tiny_base(model)) if model.path is None else model.path
+    name = "tiny" if model.path is None else Path(path).name if Path(path).is_dir() else path
+    try:
+        config = AutoConfig.from_pretrained(path, revision=model.revision)
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=model.revision)
+    except (OSError, ValueError, ImportError) as err:
+        raise ConfigError(_unavailable(path, err)) from err
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(
+            f"model.path: the tokenizer of {path!r} has no end-of-text token; expected one, as "
+            "posts are told apart by it; choose another base"
+        )
+    max_positions = getattr(config, "max_position_embeddings", None) or 1 << 20
+    return Base(name, path, model.revision, tokenizer, tokenizer.eos_token_id, max_positions)
+
+
+def check_block_size(base: Base, block_size: int) -> None:
+    """Refuse blocks longer than the base has positions.
+
+    Raises:
+        ConfigError: naming the limit.
+    """
+    if block_size > base.max_positions:
+        raise ConfigError(
+            f"recipe.block_size: got {block_size}; expected at most the {base.max_positions} "
+            f"positions of {base.name}; set recipe.block_size={base.max_positions}"
+        )
+
+
+def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
+    """Load the weights as fp32, memory-mapped where they lie, with the recipe's dropout.
+
+    Raises:
+        ConfigError: the weights cannot be had.
+    """
+    try:
+        config = AutoConfig.from_pretrained(base.path, revision=base.revision)
+        if recipe.dropout is not None:
+            for key in _DROPOUT_KEYS:
+                if isinstance(getattr(config, key, None), (int, float)):
+                    setattr(config, key, recipe.dropout)
+        model = AutoModelForCausalLM.from_pretrained(
+            base.path,
+            revision=base.revision,
+            config=config,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as err:
+        raise ConfigError(_unavailable(base.path, err)) from err
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+def _unavailable(path: str, err: Exception) -> str:
+    reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
+    if Path(path).exists():
+        return (
+            f"model.path: {path!r} cannot be loaded ({reason}); expected a folder with config.json, "
+            "model.safetensors and tokenizer files of a causal language model"
+        )
+    return (
+        f"model.path: {path!r} cannot be had ({reason}); expected a local folder, a name in the "
+        "cache (HF_HOME), or one that can be downloaded; set model.path=FOLDER, point HF_HOME to a "
+        "filled cache, or use model=tiny"
+    )
