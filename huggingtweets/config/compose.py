@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast, get_type_hints
@@ -135,7 +135,7 @@ def _check_value(key: str, value: object, kind: Any) -> None:
 def _schema_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every dotted key of a schema with its type."""
     hints = get_type_hints(schema)
-    for item in cast(tuple[Field[Any], ...], fields(schema)):
+    for item in fields(schema):
         kind = hints[item.name]
         if is_dataclass(kind) and item.default_factory is not MISSING:
             yield from _schema_keys(cast(type, kind), f"{prefix}{item.name}.")

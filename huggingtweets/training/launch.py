@@ -71,8 +71,8 @@ def split_batch(
     per_process, rest = divmod(global_batch_size, world_size)
     if rest:
         raise LaunchError(
-            f"recipe.global_batch_size: got {global_batch_size} on {world_size} processes; expected "
-            f"a multiple of {world_size}; change it or start fewer processes"
+            f"recipe.global_batch_size: got {global_batch_size} on {world_size} processes; "
+            f"expected a multiple of {world_size}; change it or start fewer processes"
         )
     if micro_batch_size == "auto":
         most = max(1, MAX_AUTO_TOKENS // block_size)

@@ -26,7 +26,10 @@ class SummedLoss(nn.Module):
     """Wraps a model so that DDP, DeepSpeed and FSDP see one forward pass that ends in the loss."""
 
     def __init__(self, model: PreTrainedModel, *, isolate: bool) -> None:
-        """Wrap a causal LM; `isolate` keeps attention within each document of a block."""
+        """Wrap a causal LM; `isolate` keeps attention within each document while training.
+
+        In evaluation mode documents are always kept apart.
+        """
         super().__init__()
         self.model = model
         self.isolate = isolate
@@ -37,11 +40,12 @@ class SummedLoss(nn.Module):
         The mask is explicit: left to itself, transformers isolates documents by their positions
         only without a cache and without a mask, and lets them leak silently otherwise.
         """
-        mask = document_mask(position_ids) if self.isolate else None
+        isolate = self.isolate or not self.training
+        mask = document_mask(position_ids) if isolate else None
         logits = self.model(
             input_ids=input_ids,
             attention_mask=mask,
-            position_ids=position_ids if self.isolate else None,
+            position_ids=position_ids if isolate else None,
             use_cache=False,
         ).logits
         return F.cross_entropy(

@@ -25,9 +25,7 @@ def flops_per_token(model: PreTrainedModel, mean_context: float) -> float:
     table = model.get_input_embeddings().weight
     head = model.get_output_embeddings().weight
     positions = getattr(getattr(model, "transformer", None), "wpe", None)
-    num_matmul = sum(p.numel() for p in model.parameters()) + (
-        head.numel() if head is table else 0
-    )
+    num_matmul = sum(p.numel() for p in model.parameters()) + (head.numel() if head is table else 0)
     num_matmul -= table.numel() + (positions.weight.numel() if positions is not None else 0)
     layers = getattr(config, "num_hidden_layers", 0)
     width = getattr(config, "hidden_size", 0)

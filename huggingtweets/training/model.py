@@ -96,8 +96,8 @@ def _unavailable(path: str, err: Exception) -> str:
     reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
     if Path(path).exists():
         return (
-            f"model.path: {path!r} cannot be loaded ({reason}); expected a folder with config.json, "
-            "model.safetensors and tokenizer files of a causal language model"
+            f"model.path: {path!r} cannot be loaded ({reason}); expected a folder with "
+            "config.json, model.safetensors and tokenizer files of a causal language model"
         )
     return (
         f"model.path: {path!r} cannot be had ({reason}); expected a local folder, a name in the "

@@ -63,7 +63,8 @@ def train_step(
     grad_norm = accelerator.clip_grad_norm_(module.parameters(), max_grad_norm or math.inf)
     if accelerator.scaler is None:
         # A fused AdamW reads this on the device: no synchronisation to find a bad step.
-        getattr(optimizer, "optimizer", optimizer).found_inf = (~grad_norm.isfinite()).float()
+        fused = getattr(optimizer, "optimizer", optimizer)
+        setattr(fused, "found_inf", (~grad_norm.isfinite()).float())  # noqa: B010
     optimizer.step()
     optimizer.zero_grad()
     return loss_sum, grad_norm
