@@ -5,6 +5,13 @@ import os
 import re
 import sys
 
+from huggingtweets.errors import ConfigError, HuggingtweetsError
+
+JOB_FAILED = 1
+USAGE_ERROR = 2
+STOPPED = 75
+"""Exit codes: some job failed; usage or configuration; stopped on request, everything saved."""
+
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|\b[0-9a-f]{40}\b|(?i:bearer)\s+\S+")
 
 
@@ -16,6 +23,13 @@ def rank() -> int:
 def world_size() -> int:
     """Number of processes the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def exit_code_of(err: HuggingtweetsError) -> int:
+    """Say once, on the main process, what went wrong; return the exit code that stands for it."""
+    if rank() == 0:
+        sys.stderr.write(f"huggingtweets: {redact(str(err))}\n")
+    return USAGE_ERROR if isinstance(err, ConfigError) else JOB_FAILED
 
 
 def redact(text: str) -> str:

@@ -1,14 +1,17 @@
 """Compose `conf/` and overrides into a `TrainConfig`, and say in one sentence what is wrong."""
 
 import difflib
+import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stderr
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
+from huggingtweets.logs import world_size
 
 CONFIG_DIR = Path(__file__).parents[2] / "conf"
 _SECRET_KEY = re.compile(r"(^|[._])(token|secret|password|api_?key)s?$", re.IGNORECASE)
@@ -39,6 +43,40 @@ def _thaw(node: DictConfig) -> None:
             _thaw(child)
 
 
+def check_arguments(argv: Sequence[str]) -> None:
+    """Check the command line of `train.py` before Hydra sees it, for the sake of clear errors.
+
+    Raises:
+        ConfigError: as `compose_config`; or a sweep under a launcher of several processes.
+    """
+    with redirect_stderr(io.StringIO()) as complaint:
+        try:
+            args = get_args_parser().parse_args(list(argv))
+        except SystemExit as err:
+            last = complaint.getvalue().strip().splitlines()[-1]
+            raise ConfigError(
+                f"train.py: {last.rpartition('error: ')[2]}; expected key=value without dashes; "
+                "`python train.py --help` lists the keys"
+            ) from err
+    if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
+        return
+    overrides = list(args.overrides)
+    if args.multirun:
+        if world_size() > 1:
+            raise ConfigError(
+                f"train.py -m: got {world_size()} processes, each of which would run the whole "
+                "sweep; expected one; use `python train.py -m ...` or `huggingtweets sweep`"
+            )
+        _check_overrides(overrides)
+        overrides = [text for text in overrides if not _is_sweep(text)]
+    if not (args.config_path or args.config_dir or args.config_name):
+        to_config(compose_config(overrides))
+
+
+def _is_sweep(override: str) -> bool:
+    return OverridesParser.create().parse_override(override).is_sweep_override()
+
+
 def compose_config(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """Compose what `train.py` would run with these overrides.
 
@@ -46,6 +84,11 @@ def compose_config(overrides: Sequence[str], config_name: str = "train") -> Dict
         ConfigError: one sentence naming the key, what was got, what is allowed, the nearest name.
     """
     _check_overrides(overrides)
+    for text in filter(_is_sweep, overrides):
+        raise ConfigError(
+            f"{text!r}: got several values; expected one; add -m to run one job after the other, "
+            "or write a list, as in 'user=[a,b]'"
+        )
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
         try:
@@ -87,14 +130,14 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         if override.is_add() or override.is_delete() or override.is_force_add():
             raise ConfigError(
                 f"{text!r}: keys cannot be added or removed; expected key=value with one of the "
-                f"known keys; did you mean {_nearest(key, keys)}?"
+                f"known keys{_did_you_mean(key.lstrip('+~'), keys)}"
             )
         if key in group_names() or key == "experiment":
             _check_option(key, override.value())
         elif key not in keys:
             raise ConfigError(
                 f"{key}: there is no such key; expected one of the keys that `python train.py "
-                f"--help` lists; did you mean {_nearest(key, keys)}?"
+                f"--help` lists{_did_you_mean(key, keys)}"
             )
         elif override.is_sweep_override():
             continue
@@ -106,8 +149,8 @@ def _check_option(group: str, option: object) -> None:
     options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
     if isinstance(option, str) and option not in options and "," not in option:
         raise ConfigError(
-            f"{group}: got {option!r}; expected one of {', '.join(options)}; "
-            f"did you mean {group}={_nearest(option, options)}?"
+            f"{group}: got {option!r}; expected one of {', '.join(options)}"
+            f"{_did_you_mean(option, options, f'{group}=')}"
         )
 
 
@@ -116,9 +159,11 @@ def _check_value(key: str, value: object, kind: Any) -> None:
         allowed = [member.value for member in kind]
         if value not in allowed:
             raise ConfigError(
-                f"{key}: got {value!r}; expected one of {', '.join(allowed)}; "
-                f"did you mean {key}={_nearest(value, allowed)}?"
+                f"{key}: got {value!r}; expected one of {', '.join(allowed)}"
+                f"{_did_you_mean(value, allowed, f'{key}=')}"
             )
+    if kind == list[str] and not isinstance(value, list):
+        raise ConfigError(f"{key}: got {value!r}; expected a list, as in '{key}=[a,b]'")
     names = {int: "a whole number", float: "a number", bool: "true or false"}
     if kind in names:
         text = str(value).lower()
@@ -143,17 +188,14 @@ def _schema_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{item.name}", kind
 
 
-def _nearest(word: str, candidates: Any) -> str:
-    """Return the candidate most like a word, by its last part when the whole is unlike all."""
+def _did_you_mean(word: str, candidates: Iterable[str], prefix: str = "") -> str:
+    """Ask about the candidate most like a word, by its last part when the whole is unlike all."""
     names = list(candidates)
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    if not close:
-        last = {name.rpartition(".")[2]: name for name in reversed(names)}
-        close = [
-            last[name]
-            for name in difflib.get_close_matches(word.rpartition(".")[2], last, n=1, cutoff=0.0)
-        ]
-    return close[0] if close else "another"
+    last = {name.rpartition(".")[2]: name for name in reversed(names)}
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) or [
+        last[part] for part in difflib.get_close_matches(word.rpartition(".")[2], last, n=1)
+    ]
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _explain(err: BaseException) -> str:

@@ -373,6 +373,7 @@ class TrainConfig:
     hub: HubConfig = field(default_factory=HubConfig)
 
     def __post_init__(self) -> None:
+        _check(bool(self.output_dir), "output_dir", self.output_dir, "a folder")
         _check(0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")
 
 
