@@ -1,14 +1,22 @@
 """Blocks of token ids: the one form in which text reaches an engine."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, chain
 
 import numpy as np
 import numpy.typing as npt
 
+from huggingtweets.errors import DataError
+
 IGNORED = -100
 """A target that counts for nothing."""
 
+OPEN_BLOCKS = 16
+"""Blocks that packing keeps open: more waste less, and stray further from the given order."""
+
 Ids = npt.NDArray[np.int32]
+Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -46,3 +54,210 @@ class TrainingSet:
     blocks: Blocks
     blocks_per_epoch: tuple[int, ...]
     """Sums to N. Where blocks run on across epochs, a block belongs to the epoch of its start."""
+
+
+def build_training_set(
+    documents: Sequence[Sequence[Sequence[int]]],
+    orders: Sequence[Sequence[tuple[int, int]]],
+    *,
+    block_size: int,
+    eos_id: int,
+    isolate: bool,
+) -> TrainingSet:
+    """Lay the documents of every epoch into blocks.
+
+    Joined (`isolate=False`, the original's form): one stream over all epochs that begins with EOS
+    and has an EOS after every document, cut every T ids. A block is one attention span, its last
+    target is IGNORED, and the rest of the stream, shorter than T, is dropped, unless there would
+    be no block at all: then it is padded.
+
+    Isolated: an epoch's documents, each `EOS t1 .. tn` with targets `t1 .. tn EOS`, are packed
+    whole, in the given order, into the first of a few open blocks with room, so that a block mixes
+    lengths as the epoch does. A document of more than T inputs is cut into pieces of T, and each
+    piece is a document of its own to attention and positions.
+
+    Args:
+        documents: user -> post -> ids without EOS. A post without ids is left out.
+        orders: epoch -> (user, index) in training order, as `epoch_documents` draws them.
+        block_size: T.
+        eos_id: the `<|endoftext|>` id; it also pads.
+        isolate: which of the two forms.
+
+    Raises:
+        DataError: there is no id to train on.
+    """
+    flat, numbers = _flatten(documents)
+    epochs = [_drop_empty(flat, numbers, order) for order in orders]
+    if not any(len(epoch) for epoch in epochs):
+        raise DataError("posts: got no token to train on; expected some; check the tokenizer")
+    if not isolate:
+        return _join(flat, epochs, block_size, eos_id)
+    packed = [_pack(flat, epoch, block_size, eos_id) for epoch in epochs]
+    return TrainingSet(_concatenate(packed), tuple(len(blocks) for blocks in packed))
+
+
+def pack_heldout(documents: Sequence[Sequence[int]], *, block_size: int, eos_id: int) -> Blocks:
+    """Pack held-out posts, isolated, in the given order; each id is a target exactly once.
+
+    Args:
+        documents: post -> ids without EOS. A post without ids is left out.
+        block_size: T.
+        eos_id: the `<|endoftext|>` id; it also pads.
+    """
+    flat, numbers = _flatten([documents])
+    order = [(0, index) for index in range(len(documents))]
+    return _pack(flat, _drop_empty(flat, numbers, order), block_size, eos_id)
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """All documents of all users in one array: document d is `ids[starts[d] : starts[d + 1]]`."""
+
+    ids: Ids
+    starts: Indices
+
+    @property
+    def lengths(self) -> Indices:
+        return np.diff(self.starts)
+
+
+def _flatten(documents: Sequence[Sequence[Sequence[int]]]) -> tuple[_Flat, list[int]]:
+    """Return the documents and, per user, the number of its first one."""
+    lengths = [len(ids) for posts in documents for ids in posts]
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    every_id = chain.from_iterable(ids for posts in documents for ids in posts)
+    flat = np.fromiter(every_id, np.int32, count=int(starts[-1]))
+    return _Flat(flat, starts), list(accumulate((len(posts) for posts in documents), initial=0))
+
+
+def _drop_empty(flat: _Flat, numbers: list[int], order: Sequence[tuple[int, int]]) -> Indices:
+    """Return an epoch's documents, by number, in order, without those that have no ids."""
+    chosen = np.array([numbers[user] + index for user, index in order], dtype=np.int64)
+    return chosen[flat.lengths[chosen] > 0]
+
+
+def _spans(starts: Indices, lengths: Indices) -> Indices:
+    """Return the indices of many spans, one after another."""
+    offsets = np.cumsum(lengths) - lengths
+    within = np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(offsets, lengths)
+    return within + np.repeat(starts, lengths)
+
+
+def _join(flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int) -> TrainingSet:
+    """Cut one stream over all epochs into blocks."""
+    order = np.concatenate(epochs)
+    lengths = flat.lengths[order]
+    stream = np.full(1 + int(lengths.sum()) + len(order), eos_id, dtype=np.int32)
+    ends = np.cumsum(lengths + 1)
+    stream[_spans(1 + ends - (lengths + 1), lengths)] = flat.ids[
+        _spans(flat.starts[order], lengths)
+    ]
+    epoch_starts = np.concatenate([[0], 1 + ends])[np.cumsum([0, *map(len, epochs)])]
+    epoch_starts[0] = 0
+    if len(stream) < block_size:
+        return TrainingSet(_pad(stream, block_size, eos_id), _first_of(len(epochs)))
+    num_blocks = len(stream) // block_size
+    inputs = stream[: num_blocks * block_size].reshape(num_blocks, block_size)
+    targets = np.full_like(inputs, IGNORED)
+    targets[:, :-1] = inputs[:, 1:]
+    positions = np.broadcast_to(np.arange(block_size, dtype=np.int32), inputs.shape).copy()
+    first_blocks = np.minimum(-(-epoch_starts // block_size), num_blocks)
+    first_blocks[-1] = num_blocks
+    counts = tuple(int(count) for count in np.diff(first_blocks))
+    return TrainingSet(Blocks(inputs, targets, positions), counts)
+
+
+def _first_of(num_epochs: int) -> tuple[int, ...]:
+    return (1,) + (0,) * (num_epochs - 1)
+
+
+def _pad(stream: Ids, block_size: int, eos_id: int) -> Blocks:
+    """Make one block of a stream shorter than a block."""
+    blocks = _padding(1, block_size, eos_id)
+    blocks.input_ids[0, : len(stream)] = stream
+    blocks.targets[0, : len(stream) - 1] = stream[1:]
+    blocks.position_ids[0, : len(stream)] = np.arange(len(stream))
+    blocks.position_ids[0, len(stream) :] = np.arange(block_size - len(stream))
+    return blocks
+
+
+def _padding(num_blocks: int, block_size: int, eos_id: int) -> Blocks:
+    """Return blocks of padding alone, writable, their positions still to be filled in."""
+    shape = (num_blocks, block_size)
+    return Blocks(
+        np.full(shape, eos_id, dtype=np.int32),
+        np.full(shape, IGNORED, dtype=np.int32),
+        np.zeros(shape, dtype=np.int32),
+    )
+
+
+def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int) -> Blocks:
+    """Pack documents whole, each with its EOS, into blocks of their own epoch."""
+    # All of the epoch's documents with EOS on both sides, then the pieces they are cut into.
+    lengths = flat.lengths[order]
+    text = np.full(int(lengths.sum()) + 2 * len(order), eos_id, dtype=np.int32)
+    text_starts = np.cumsum(lengths + 2) - (lengths + 2)
+    text[_spans(text_starts + 1, lengths)] = flat.ids[_spans(flat.starts[order], lengths)]
+    starts, sizes = _cut(text_starts, lengths + 1, block_size)
+    places, num_blocks = _first_fit(sizes, block_size)
+
+    blocks = _padding(num_blocks, block_size, eos_id)
+    source = _spans(starts, sizes)
+    target = _spans(places, sizes)
+    blocks.input_ids.reshape(-1)[target] = text[source]
+    blocks.targets.reshape(-1)[target] = text[source + 1]
+
+    used = np.zeros(num_blocks, dtype=np.int64)
+    np.add.at(used, places // block_size, sizes)
+    padding_starts = np.arange(num_blocks) * block_size + used
+    positions = blocks.position_ids.reshape(-1)
+    positions[target] = _spans(np.zeros_like(sizes), sizes)
+    rest = block_size - used
+    positions[_spans(padding_starts, rest)] = _spans(np.zeros_like(rest), rest)
+    return blocks
+
+
+def _cut(starts: Indices, lengths: Indices, limit: int) -> tuple[Indices, Indices]:
+    """Cut spans into pieces of at most `limit`; return the pieces' starts and lengths."""
+    num_pieces = -(-lengths // limit)
+    within = _spans(np.zeros_like(num_pieces), num_pieces) * limit
+    return (
+        np.repeat(starts, num_pieces) + within,
+        np.minimum(np.repeat(lengths, num_pieces) - within, limit),
+    )
+
+
+def _first_fit(sizes: Indices, capacity: int) -> tuple[Indices, int]:
+    """Place spans in order; return each one's start in the flattened blocks, and the block count.
+
+    Each goes into the oldest of `OPEN_BLOCKS` open blocks that has room. Where none has, the
+    fullest is closed. Blocks are numbered as they are opened.
+    """
+    places = np.empty(len(sizes), dtype=np.int64)
+    open_blocks: list[list[int]] = []  # [number, room], oldest first
+    num_blocks = 0
+    for item, size in enumerate(sizes.tolist()):
+        for block in open_blocks:
+            if block[1] >= size:
+                break
+        else:
+            if len(open_blocks) == OPEN_BLOCKS:
+                open_blocks.remove(min(open_blocks, key=_room))
+            block = [num_blocks, capacity]
+            open_blocks.append(block)
+            num_blocks += 1
+        places[item] = block[0] * capacity + capacity - block[1]
+        block[1] -= size
+    return places, num_blocks
+
+
+def _room(block: list[int]) -> int:
+    return block[1]
+
+
+def _concatenate(parts: Sequence[Blocks]) -> Blocks:
+    return Blocks(
+        np.concatenate([part.input_ids for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        np.concatenate([part.position_ids for part in parts]),
+    )
