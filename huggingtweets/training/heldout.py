@@ -1,6 +1,5 @@
 """Loss on held-out posts, each scored alone."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +8,7 @@ from torch import nn
 
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.training.device_blocks import DeviceBlocks
+from huggingtweets.training.records import HeldoutLoss
 
 
 @dataclass(frozen=True)
@@ -19,31 +19,6 @@ class HeldoutSet:
     """Isolated documents."""
     num_bytes: int
     """UTF-8 bytes of the posts' text."""
-
-
-@dataclass(frozen=True)
-class HeldoutLoss:
-    """What a model makes of a held-out set."""
-
-    nats: float
-    """Summed over all targets, the end of each post among them."""
-    num_tokens: int
-    num_bytes: int
-
-    @property
-    def loss(self) -> float:
-        """Mean cross-entropy, nats per token."""
-        return self.nats / self.num_tokens
-
-    @property
-    def perplexity(self) -> float:
-        """Per token."""
-        return math.exp(min(self.loss, 700.0))
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte of text: comparable between tokenizers."""
-        return self.nats / math.log(2) / self.num_bytes
 
 
 def evaluate_heldout(

@@ -1,6 +1,7 @@
 """The training loop of the single engine: one job, from its blocks to its weights."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,10 +15,10 @@ from huggingtweets.config.schema import Keep, RecipeConfig
 from huggingtweets.data.blocks import TrainingSet
 from huggingtweets.errors import TrainingError
 from huggingtweets.training.device_blocks import DeviceBlocks
-from huggingtweets.training.heldout import HeldoutLoss, HeldoutSet, evaluate_heldout
+from huggingtweets.training.heldout import HeldoutSet, evaluate_heldout
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.meter import peak_memory_gib
-from huggingtweets.training.records import LoggedEval, LoggedStep, TrainResult
+from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.step import dropout_seed, train_step
 
@@ -167,7 +168,7 @@ def _evaluate(
 ) -> None:
     """Score the held-out posts, and remember the weights where they are the best so far."""
     figures: HeldoutLoss = evaluate_heldout(accelerator, module, heldout, micro=batch.micro)
-    if not torch.isfinite(torch.tensor(figures.nats)):
+    if not math.isfinite(figures.nats):
         raise _diverged(progress)
     is_best = progress.step > 0 and all(
         figures.nats < other.heldout.nats for other in progress.evals if other.step > 0

@@ -1,8 +1,32 @@
-"""What training leaves behind, as plain values."""
+"""What training leaves behind, as plain values; imports nothing heavy."""
 
+import math
 from dataclasses import dataclass
 
-from huggingtweets.training.heldout import HeldoutLoss
+
+@dataclass(frozen=True)
+class HeldoutLoss:
+    """What a model makes of a held-out set."""
+
+    nats: float
+    """Summed over all targets, the end of each post among them."""
+    num_tokens: int
+    num_bytes: int
+
+    @property
+    def loss(self) -> float:
+        """Mean cross-entropy, nats per token."""
+        return self.nats / self.num_tokens
+
+    @property
+    def perplexity(self) -> float:
+        """Per token."""
+        return math.exp(min(self.loss, 700.0))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte of text: comparable between tokenizers."""
+        return self.nats / math.log(2) / self.num_bytes
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,53 @@
+"""Progress for the person at the terminal: a bar there, plain lines in a log file."""
+
+import logging
+import sys
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingProgress:
+    """Shows one job's training; a context manager. Only the main process makes one."""
+
+    def __init__(self, slug: str, total_steps: int) -> None:
+        """Show a bar where standard error is a terminal, else log a line an update."""
+        self._slug = slug
+        self._total_steps = total_steps
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            self._bar = Progress(
+                TextColumn("[bold]{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed:.0f}/{task.total:.0f} steps"),
+                TextColumn("{task.fields[figures]}"),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+            )
+            self._task = self._bar.add_task(slug, total=total_steps, figures="")
+
+    def __enter__(self) -> "TrainingProgress":
+        """Start drawing."""
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop drawing, leaving the last state on the screen."""
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, step: int, figures: str) -> None:
+        """Show the steps taken and figures such as `loss=3.21`."""
+        if self._bar:
+            self._bar.update(self._task, completed=step, figures=figures)
+        else:
+            logger.info("job=%s step=%d/%d %s", self._slug, step, self._total_steps, figures)
