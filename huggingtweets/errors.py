@@ -55,6 +55,12 @@ class LaunchError(HuggingtweetsError):
     """The processes, devices or folders of a run are not as asked for."""
 
 
+class JobBusyError(LaunchError):
+    """Another living process is at work on the same job folder."""
+
+    retryable = True
+
+
 class StoppedError(HuggingtweetsError):
     """A stop was asked for and everything is saved; the same command goes on (exit code 75)."""
 
