@@ -1,0 +1,74 @@
+"""Spread jobs over shards and ranks by estimated cost. Deterministic: every process plans alike."""
+
+import heapq
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingtweets.config.schema import SourceConfig
+from huggingtweets.handles import Job
+
+FIXED_COST_BYTES = 20_000
+"""Cost of a job without a post: loading, sampling and saving take about as long as training on so
+many bytes of posts."""
+
+
+def partition(costs: Sequence[float], num_shards: int) -> list[list[int]]:
+    """Assign every index of `costs` to one shard: the costliest first, each to the least loaded.
+
+    Ties go to the shard with fewer jobs, then to the lower number. The indices of a shard ascend.
+
+    Raises:
+        ValueError: no shard, or a cost that is negative or not a number.
+    """
+    if num_shards < 1:
+        raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
+    if not all(0 <= cost < math.inf for cost in costs):
+        raise ValueError("costs: expected finite numbers of 0 or more")
+    shards: list[list[int]] = [[] for _ in range(num_shards)]
+    loads = [(0.0, 0, shard) for shard in range(num_shards)]
+    for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
+        load, num_jobs, shard = loads[0]
+        heapq.heapreplace(loads, (load + costs[index], num_jobs + 1, shard))
+        shards[shard].append(index)
+    return [sorted(shard) for shard in shards]
+
+
+def estimate_costs(jobs: Sequence[Job], source: SourceConfig | None) -> list[float]:
+    """Estimate what each job costs, in an arbitrary unit.
+
+    Where the source is a folder of one file a user: by file size; the people of a cyborg count as
+    the largest of them each, because their texts are balanced to the longest. Otherwise all cost 1.
+    """
+    sizes = _file_sizes(source)
+    if not sizes:
+        return [1.0] * len(jobs)
+    typical = sum(sizes.values()) // len(sizes)
+    return [
+        float(
+            FIXED_COST_BYTES
+            + len(job.handles) * max(sizes.get(handle, typical) for handle in job.handles)
+        )
+        for job in jobs
+    ]
+
+
+def _file_sizes(source: SourceConfig | None) -> dict[str, int]:
+    """Bytes of each file in the source's folder by handle; empty where there is no folder."""
+    if source is None or not source.path:
+        return {}
+    sizes = {}
+    try:
+        with os.scandir(Path(source.path).expanduser()) as entries:
+            for entry in entries:
+                if entry.is_file():
+                    sizes[_handle_of(entry.name)] = entry.stat().st_size
+    except OSError:  # the source itself says what is wrong, job by job
+        return {}
+    return sizes
+
+
+def _handle_of(file_name: str) -> str:
+    """`Alice.bsky.social.jsonl.gz` -> `alice.bsky.social`."""
+    return Path(file_name.removesuffix(".gz")).stem.lower()

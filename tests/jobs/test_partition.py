@@ -1,0 +1,94 @@
+import math
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.handles import Job
+from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs, partition
+
+COSTS = st.lists(st.floats(0, 1e9), max_size=60)
+
+
+@given(costs=COSTS, num_shards=st.integers(1, 20))
+def test_partition_places_every_job_once_in_order(costs: list[float], num_shards: int) -> None:
+    shards = partition(costs, num_shards)
+    assert len(shards) == num_shards
+    assert sorted(index for shard in shards for index in shard) == list(range(len(costs)))
+    assert all(shard == sorted(shard) for shard in shards)
+
+
+@given(costs=COSTS, num_shards=st.integers(1, 20))
+def test_partition_is_balanced_to_the_bound_of_longest_first(
+    costs: list[float], num_shards: int
+) -> None:
+    heaviest = max(sum(costs[index] for index in shard) for shard in partition(costs, num_shards))
+    bound = sum(costs) / num_shards + max(costs, default=0)
+    assert heaviest <= bound * (1 + 1e-9)
+
+
+def test_partition_gives_equal_jobs_in_turn() -> None:
+    assert partition([1.0] * 7, 3) == [[0, 3, 6], [1, 4], [2, 5]]
+    assert partition([0.0] * 4, 2) == [[0, 2], [1, 3]]
+
+
+def test_partition_puts_the_costliest_first() -> None:
+    assert partition([2, 3, 4, 6, 2, 2], 3) == [[3], [2, 4], [0, 1, 5]]
+
+
+def test_partition_of_100000_jobs_takes_under_two_seconds() -> None:
+    costs = [float(index * 7919 % 10007) for index in range(100_000)]
+    start = time.perf_counter()
+    first = partition(costs, 512)
+    assert time.perf_counter() - start < 2
+    assert first == partition(costs, 512)
+    loads = [sum(costs[index] for index in shard) for shard in first]
+    assert max(loads) / min(loads) < 1.001
+
+
+@pytest.mark.parametrize("costs", [[-1.0], [math.nan], [math.inf]])
+def test_partition_refuses_costs_that_are_none(costs: list[float]) -> None:
+    with pytest.raises(ValueError, match="costs"):
+        partition(costs, 2)
+    with pytest.raises(ValueError, match="num_shards"):
+        partition([1.0], 0)
+
+
+def folder_source(path: Path) -> SourceConfig:
+    return SourceConfig(kind=SourceKind.jsonl, path=str(path))
+
+
+@pytest.fixture
+def posts(tmp_path: Path) -> Path:
+    (tmp_path / "Big.jsonl.gz").write_bytes(b"x" * 90_000)
+    (tmp_path / "small.csv").write_bytes(b"x" * 1_000)
+    (tmp_path / "alice.bsky.social.jsonl").write_bytes(b"x" * 5_000)
+    return tmp_path
+
+
+def test_estimate_costs_follows_file_sizes(posts: Path) -> None:
+    jobs = [Job(("big",)), Job(("small",)), Job(("alice.bsky.social",)), Job(("big", "small"))]
+    costs = [cost - FIXED_COST_BYTES for cost in estimate_costs(jobs, folder_source(posts))]
+    assert costs == [90_000, 1_000, 5_000, 180_000]
+
+
+def test_estimate_costs_takes_the_mean_for_a_user_without_a_file(posts: Path) -> None:
+    assert estimate_costs([Job(("nobody",))], folder_source(posts)) == [FIXED_COST_BYTES + 32_000.0]
+
+
+def test_estimate_costs_are_equal_where_nothing_is_known(posts: Path) -> None:
+    jobs = [Job(("big",)), Job(("small",))]
+    assert estimate_costs(jobs, None) == [1.0, 1.0]
+    assert estimate_costs(jobs, SourceConfig()) == [1.0, 1.0]
+    assert estimate_costs(jobs, folder_source(posts / "small.csv")) == [1.0, 1.0]
+    assert estimate_costs(jobs, folder_source(posts / "absent")) == [1.0, 1.0]
+
+
+@settings(max_examples=20)
+@given(num_shards=st.integers(1, 30))
+def test_partition_is_the_same_for_every_process(num_shards: int) -> None:
+    costs = [3.0, 1.0, 1.0, 2.0, 3.0, 0.5] * 5
+    assert partition(costs, num_shards) == partition(tuple(costs), num_shards)
