@@ -7,6 +7,7 @@ from itertools import accumulate, chain
 import numpy as np
 import numpy.typing as npt
 
+from huggingtweets.data.spans import Indices, spans
 from huggingtweets.errors import DataError
 
 IGNORED = -100
@@ -16,7 +17,6 @@ OPEN_BLOCKS = 16
 """Blocks that packing keeps open: more waste less, and stray further from the given order."""
 
 Ids = npt.NDArray[np.int32]
-Indices = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -136,22 +136,13 @@ def _drop_empty(flat: _Flat, numbers: list[int], order: Sequence[tuple[int, int]
     return chosen[flat.lengths[chosen] > 0]
 
 
-def _spans(starts: Indices, lengths: Indices) -> Indices:
-    """Return the indices of many spans, one after another."""
-    offsets = np.cumsum(lengths) - lengths
-    within = np.arange(int(lengths.sum()), dtype=np.int64) - np.repeat(offsets, lengths)
-    return within + np.repeat(starts, lengths)
-
-
 def _join(flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int) -> TrainingSet:
     """Cut one stream over all epochs into blocks."""
     order = np.concatenate(epochs)
     lengths = flat.lengths[order]
     stream = np.full(1 + int(lengths.sum()) + len(order), eos_id, dtype=np.int32)
     ends = np.cumsum(lengths + 1)
-    stream[_spans(1 + ends - (lengths + 1), lengths)] = flat.ids[
-        _spans(flat.starts[order], lengths)
-    ]
+    stream[spans(1 + ends - (lengths + 1), lengths)] = flat.ids[spans(flat.starts[order], lengths)]
     epoch_starts = np.concatenate([[0], 1 + ends])[np.cumsum([0, *map(len, epochs)])]
     epoch_starts[0] = 0
     if len(stream) < block_size:
@@ -197,13 +188,13 @@ def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int) -> Blocks:
     lengths = flat.lengths[order]
     text = np.full(int(lengths.sum()) + 2 * len(order), eos_id, dtype=np.int32)
     text_starts = np.cumsum(lengths + 2) - (lengths + 2)
-    text[_spans(text_starts + 1, lengths)] = flat.ids[_spans(flat.starts[order], lengths)]
+    text[spans(text_starts + 1, lengths)] = flat.ids[spans(flat.starts[order], lengths)]
     starts, sizes = _cut(text_starts, lengths + 1, block_size)
     places, num_blocks = _first_fit(sizes, block_size)
 
     blocks = _padding(num_blocks, block_size, eos_id)
-    source = _spans(starts, sizes)
-    target = _spans(places, sizes)
+    source = spans(starts, sizes)
+    target = spans(places, sizes)
     blocks.input_ids.reshape(-1)[target] = text[source]
     blocks.targets.reshape(-1)[target] = text[source + 1]
 
@@ -211,16 +202,16 @@ def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int) -> Blocks:
     np.add.at(used, places // block_size, sizes)
     padding_starts = np.arange(num_blocks) * block_size + used
     positions = blocks.position_ids.reshape(-1)
-    positions[target] = _spans(np.zeros_like(sizes), sizes)
+    positions[target] = spans(np.zeros_like(sizes), sizes)
     rest = block_size - used
-    positions[_spans(padding_starts, rest)] = _spans(np.zeros_like(rest), rest)
+    positions[spans(padding_starts, rest)] = spans(np.zeros_like(rest), rest)
     return blocks
 
 
 def _cut(starts: Indices, lengths: Indices, limit: int) -> tuple[Indices, Indices]:
     """Cut spans into pieces of at most `limit`; return the pieces' starts and lengths."""
     num_pieces = -(-lengths // limit)
-    within = _spans(np.zeros_like(num_pieces), num_pieces) * limit
+    within = spans(np.zeros_like(num_pieces), num_pieces) * limit
     return (
         np.repeat(starts, num_pieces) + within,
         np.minimum(np.repeat(lengths, num_pieces) - within, limit),

@@ -1,0 +1,85 @@
+"""Which posts are held out: whole groups of near-duplicates on one side. Texts only, no tokens.
+
+What a near-duplicate is, `data/duplicates.py` says; groups reach over all users of a job.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from huggingtweets.config.schema import SplitKind
+from huggingtweets.data.duplicates import group_near_duplicates
+from huggingtweets.tweets.cleaning import CleanTweet, CleanTweets
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts to train on and texts held out, one inner tuple a user, newest first."""
+
+    train: tuple[tuple[str, ...], ...]
+    heldout: tuple[tuple[str, ...], ...]
+
+
+def split_tweets(
+    users: Sequence[CleanTweets], *, kind: SplitKind, heldout_frac: float, seed: int
+) -> Split:
+    """Hold out at most `heldout_frac` of each user's posts (rounded), in whole groups.
+
+    Groups are taken in random order, or for `SplitKind.time` from the newest by the age of their
+    oldest post, and one that does not fit any more is trained on: so where all posts are one group
+    nothing is held out. The result depends on the posts and the seed, not on the order of posts.
+
+    Args:
+        users: kept posts. Age is told by `created_at`, where that is missing by id.
+        kind: how groups are chosen.
+        heldout_frac: 0 holds out nothing; otherwise at least one post of a user with two.
+        seed: the job's; `SplitKind.time` ignores it.
+    """
+    posts = [sorted(user.tweets, key=_age_key, reverse=True) for user in users]
+    owners = [user for user, tweets in enumerate(posts) for _ in tweets]
+    texts = [tweet.text for tweets in posts for tweet in tweets]
+    groups = _members(group_near_duplicates(texts)) if heldout_frac > 0 else []
+    if kind is SplitKind.time:
+        ages = [rank / len(tweets) for tweets in posts for rank in range(len(tweets))]
+        groups.sort(key=lambda members: (max(ages[post] for post in members), members))
+    else:
+        groups.sort(key=lambda members: min(texts[post] for post in members))
+        random.Random(f"split/{seed}").shuffle(groups)
+    room = [_num_heldout(len(tweets), heldout_frac) for tweets in posts]
+    heldout = _choose(groups, owners, room)
+
+    sides: tuple[list[list[str]], list[list[str]]] = ([[] for _ in posts], [[] for _ in posts])
+    for post, text in enumerate(texts):
+        sides[post in heldout][owners[post]].append(text)
+    train, held = (tuple(tuple(user) for user in side) for side in sides)
+    return Split(train, held)
+
+
+def _age_key(tweet: CleanTweet) -> tuple[str, int, str, str]:
+    return (tweet.created_at or "", len(tweet.id), tweet.id, tweet.text)
+
+
+def _num_heldout(num_posts: int, frac: float) -> int:
+    if frac <= 0 or num_posts < 2:
+        return 0
+    return max(1, round(num_posts * frac))
+
+
+def _members(labels: Sequence[int]) -> list[list[int]]:
+    groups: dict[int, list[int]] = {}
+    for post, label in enumerate(labels):
+        groups.setdefault(label, []).append(post)
+    return list(groups.values())
+
+
+def _choose(groups: Sequence[Sequence[int]], owners: Sequence[int], room: list[int]) -> set[int]:
+    """Take groups in order while every user they touch has room; return the posts taken."""
+    room = list(room)
+    taken: set[int] = set()
+    for members in groups:
+        touched = [owners[post] for post in members]
+        if all(touched.count(user) <= room[user] for user in set(touched)):
+            taken.update(members)
+            for user in touched:
+                room[user] -= 1
+    return taken
