@@ -1,0 +1,257 @@
+"""One writer a job folder: a second start is refused while the first lives and takes over when not.
+
+Claims are files numbered by generation and made exclusively; numbers only grow, so that of two
+takers one wins, and a writer that was given up for dead finds a higher number and stops. No clock
+of another machine is ever compared with ours, and no file lock of the system is used: network file
+systems have neither right.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from huggingtweets.errors import JobBusyError, LaunchError
+
+logger = logging.getLogger(__name__)
+
+LEASE_S = 60.0
+"""A holder on another machine that gives no sign of life for so long is dead."""
+BEAT_S = 10.0
+_ORPHAN_WAIT_S = 30.0
+"""A holder whose launcher died saves and leaves within this time."""
+
+
+@dataclass(frozen=True)
+class _Claim:
+    host: str
+    place: str
+    """Boot and process-id namespace: only within one does a process id say anything."""
+    pid: int
+    started: str
+    """Start time in ticks since boot; tells a process from a later one of the same id."""
+    parent: int
+    is_released: bool = False
+
+
+class JobLock:
+    """The right to write into one job folder, until `release` or the end of the process."""
+
+    def __init__(self, folder: Path, generation: int, claim: _Claim) -> None:
+        """Use `acquire_lock`."""
+        self.generation = generation
+        self._path = _path(folder, generation)
+        self._claim = claim
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="job-lock", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        """Hold on."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Release."""
+        self.release()
+
+    def check(self) -> None:
+        """Make sure that nobody has taken over; call right before every rename into the folder.
+
+        Raises:
+            LaunchError: this process was taken for dead, or the folder is gone.
+        """
+        newest = _newest(self._path.parent)
+        if newest != self.generation:
+            raise LaunchError(
+                f"{self._path.parents[1]}: got a job folder that belongs to a later start "
+                f"(generation {newest}); expected generation {self.generation}; "
+                "this process was taken for dead and ends without writing"
+            )
+
+    def release(self) -> None:
+        """Give the folder up; harmless when it was taken over or is gone."""
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._thread.join()
+        if _newest(self._path.parent) == self.generation:
+            with suppress(OSError):
+                _write(self._path, _Claim(**{**asdict(self._claim), "is_released": True}))
+
+    def _beat(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            with suppress(OSError):
+                os.utime(self._path)
+
+
+def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
+    """Claim a job folder, which is made if need be; for the main process of a job only.
+
+    Waits up to `lease_s` where the last holder was on another machine and did not release.
+
+    Raises:
+        JobBusyError: another process holds it and lives.
+        LaunchError: the folder cannot be written.
+    """
+    folder = job_root / ".lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            generation = _newest(folder)
+            if generation:
+                _wait_until_free(folder, generation, lease_s)
+            lock = _claim_next(folder, generation + 1)
+            if lock is not None:
+                return lock
+    except OSError as err:
+        raise LaunchError(
+            f"{job_root}: got {err.strerror}; expected a folder that can be written; "
+            "set output_dir to another place or give it write permission"
+        ) from err
+
+
+def _claim_next(folder: Path, generation: int) -> JobLock | None:
+    """Make the claim file; None if somebody else was faster."""
+    claim = _own_claim()
+    path = _path(folder, generation)
+    try:
+        with path.open("x", encoding="ascii") as file:
+            file.write(json.dumps(asdict(claim)))
+    except FileExistsError:
+        return None
+    if _newest(folder) != generation:
+        # We slept so long that the number had been used and cleared away.
+        path.unlink(missing_ok=True)
+        return None
+    for old in range(generation - 1, 0, -1):
+        try:
+            _path(folder, old).unlink()
+        except FileNotFoundError:
+            break
+    return JobLock(folder, generation, claim)
+
+
+def _wait_until_free(folder: Path, generation: int, lease_s: float) -> None:
+    """Return when the holder is dead or has released.
+
+    Raises:
+        JobBusyError: it lives.
+    """
+    path = _path(folder, generation)
+    first_sign = _sign(path)
+    started, is_told = time.monotonic(), False
+    while True:
+        claim = _read(path)
+        waited_s = time.monotonic() - started
+        if _newest(folder) != generation or (claim is not None and claim.is_released):
+            return
+        if claim is not None and claim.place == _place():
+            process = _process(claim.pid)
+            if process is None or process[0] not in ("", claim.started):
+                return
+            is_leaving = process[1] not in (0, claim.parent)
+            if not is_leaving or waited_s > _ORPHAN_WAIT_S:
+                raise _busy(folder, claim)
+        elif _sign(path) != first_sign:
+            raise _busy(folder, claim)
+        elif waited_s >= lease_s:
+            return
+        if not is_told:
+            logger.warning(
+                "%s: got a job that did not end by itself; waiting up to %.0f seconds for a sign "
+                "of life of its process",
+                folder.parent,
+                max(lease_s, _ORPHAN_WAIT_S),
+            )
+            is_told = True
+        time.sleep(min(0.2, lease_s / 10))
+
+
+def _busy(folder: Path, claim: _Claim | None) -> JobBusyError:
+    holder = f"process {claim.pid} on {claim.host}" if claim else "another process"
+    return JobBusyError(
+        f"{folder.parent}: got a second start of this job; expected one at a time, and {holder} "
+        "is at work on it; wait for it or stop it"
+    )
+
+
+def _newest(folder: Path) -> int:
+    """Highest generation there is, 0 without any."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - one call, called before every write
+    except FileNotFoundError:
+        return 0
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def _path(folder: Path, generation: int) -> Path:
+    return folder / f"{generation:08d}"
+
+
+def _read(path: Path) -> _Claim | None:
+    """Read a claim; None while it is being written, or if its writer died just then."""
+    try:
+        return _Claim(**json.loads(path.read_text(encoding="ascii")))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, claim: _Claim) -> None:
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(json.dumps(asdict(claim)), encoding="ascii")
+    temporary.replace(path)
+
+
+def _sign(path: Path) -> tuple[int, bytes]:
+    """Anything that changes while the holder lives; opened, for network file systems cache."""
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_mtime_ns, file.read()
+    except FileNotFoundError:
+        return 0, b""
+
+
+def _own_claim() -> _Claim:
+    pid = os.getpid()
+    started, parent = _process(pid) or ("", 0)
+    return _Claim(socket.gethostname(), _place(), pid, started, parent)
+
+
+def _place() -> str:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return socket.gethostname()
+
+
+def _process(pid: int) -> tuple[str, int] | None:
+    """Start time and parent of a living process; None for a dead one or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return ("", 0) if _answers(pid) else None
+    return None if fields[0] in "ZX" else (fields[19], int(fields[1]))
+
+
+def _answers(pid: int) -> bool:
+    """Whether there is such a process, on systems without /proc or where it hides others'."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
