@@ -1,0 +1,67 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from huggingtweets.errors import CheckpointError
+from huggingtweets.training import saver as module
+from huggingtweets.training.checkpoint import CheckpointState, Writer, latest_checkpoint
+from huggingtweets.training.saver import Saver
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints"
+
+
+def state(step: int, tensor: torch.Tensor) -> CheckpointState:
+    return CheckpointState(step, {"model": {"w": tensor}}, {"step": step})
+
+
+@pytest.mark.parametrize("available", [1 << 40, 0], ids=["background", "no-memory-for-a-copy"])
+def test_what_is_saved_is_the_state_of_its_step(
+    root: Path, monkeypatch: pytest.MonkeyPatch, available: int
+) -> None:
+    monkeypatch.setattr(module, "_available_bytes", lambda: available)
+    saver = Saver(root, Writer({}), every_s=60)
+    weights = torch.zeros(1_000_000)
+    for step in range(1, 4):
+        weights += 1
+        saver.save(state(step, weights))
+        weights += 100
+        weights -= 100
+    weights += 100
+    saver.join()
+    assert sorted(path.name for path in root.iterdir()) == ["step-00000002", "step-00000003"]
+    found = latest_checkpoint(root, {})
+    assert found is not None
+    assert found.tensors("model")["w"].unique().tolist() == [3.0]
+
+
+def test_a_failed_save_raises_at_the_next_one(root: Path) -> None:
+    saver = Saver(root / "gone" / "checkpoints", Writer({}), every_s=60)
+    saver.save(state(1, torch.zeros(2)))
+    with pytest.raises(CheckpointError, match="No such file"):
+        saver.save(state(2, torch.zeros(2)))
+    saver.join()
+
+
+def test_a_failed_save_raises_at_the_end(root: Path) -> None:
+    saver = Saver(root / "gone" / "checkpoints", Writer({}), every_s=60)
+    saver.save(state(1, torch.zeros(2)))
+    with pytest.raises(CheckpointError, match="No such file"):
+        saver.join()
+
+
+def test_a_step_that_is_on_disk_is_not_written_again(root: Path) -> None:
+    saver = Saver(root, Writer({}), every_s=60, step=7)
+    saver.save(state(7, torch.zeros(2)))
+    saver.join()
+    assert not root.exists()
+
+
+def test_a_save_is_due_after_the_interval(root: Path) -> None:
+    now = Saver(root, Writer({}), every_s=1e-9)
+    later = Saver(root, Writer({}), every_s=3600)
+    assert now.is_due()
+    assert not later.is_due()
