@@ -1,16 +1,21 @@
 """Fixtures every room uses: the shared real data, and small models made on the spot."""
 
+import gzip
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from huggingtweets.tweets.records import Timeline, Tweet
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder with real posts, the real GPT-2 tokenizer and model cards; skips where there is none."""
+    """Folder with real posts, the real GPT-2 tokenizer, model cards; skips where there is none."""
     folder = Path(os.environ.get("HUGGINGTWEETS_SHARED", ROOT.parent / "shared")).resolve()
     if not (folder / "tweets").is_dir():
         pytest.skip(f"no shared test data at {folder} (set HUGGINGTWEETS_SHARED)")
@@ -21,3 +26,15 @@ def shared() -> Path:
 def gpt2_tokenizer_dir(shared: Path) -> Path:
     """Folder of the real GPT-2 tokenizer (50,257 ids)."""
     return shared / "gpt2-tokenizer"
+
+
+@pytest.fixture(scope="session")
+def read_account(shared: Path) -> Callable[[str], Timeline]:
+    """Read the real posts of one account of the shared data, as received."""
+
+    def read(account: str) -> Timeline:
+        data = gzip.decompress((shared / "tweets" / f"{account}.jsonl.gz").read_bytes())
+        tweets = tuple(Tweet(**json.loads(line)) for line in data.decode().split("\n") if line)
+        return Timeline(account.lower(), account, tweets)
+
+    return read

@@ -72,9 +72,9 @@ def build_training_set(
     be no block at all: then it is padded.
 
     Isolated: an epoch's documents, each `EOS t1 .. tn` with targets `t1 .. tn EOS`, are packed
-    whole, in the given order, into the first of a few open blocks with room, so that a block mixes
-    lengths as the epoch does. A document of more than T inputs is cut into pieces of T, and each
-    piece is a document of its own to attention and positions.
+    whole, in the given order, into the fullest of a few open blocks that has room: lengths are not
+    sorted, so a block mixes them as the epoch does. A document of more than T inputs is cut into
+    pieces of T, and each piece is a document of its own to attention and positions.
 
     Args:
         documents: user -> post -> ids without EOS. A post without ids is left out.
@@ -146,7 +146,7 @@ def _join(flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int) 
     epoch_starts = np.concatenate([[0], 1 + ends])[np.cumsum([0, *map(len, epochs)])]
     epoch_starts[0] = 0
     if len(stream) < block_size:
-        return TrainingSet(_pad(stream, block_size, eos_id), _first_of(len(epochs)))
+        return TrainingSet(_pad(stream, block_size, eos_id), (1,) + (0,) * (len(epochs) - 1))
     num_blocks = len(stream) // block_size
     inputs = stream[: num_blocks * block_size].reshape(num_blocks, block_size)
     targets = np.full_like(inputs, IGNORED)
@@ -158,27 +158,23 @@ def _join(flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int) 
     return TrainingSet(Blocks(inputs, targets, positions), counts)
 
 
-def _first_of(num_epochs: int) -> tuple[int, ...]:
-    return (1,) + (0,) * (num_epochs - 1)
-
-
 def _pad(stream: Ids, block_size: int, eos_id: int) -> Blocks:
     """Make one block of a stream shorter than a block."""
     blocks = _padding(1, block_size, eos_id)
     blocks.input_ids[0, : len(stream)] = stream
     blocks.targets[0, : len(stream) - 1] = stream[1:]
+    blocks.position_ids[0] = np.arange(block_size) - len(stream)
     blocks.position_ids[0, : len(stream)] = np.arange(len(stream))
-    blocks.position_ids[0, len(stream) :] = np.arange(block_size - len(stream))
     return blocks
 
 
 def _padding(num_blocks: int, block_size: int, eos_id: int) -> Blocks:
-    """Return blocks of padding alone, writable, their positions still to be filled in."""
+    """Return blocks of padding alone, their positions still to be filled in."""
     shape = (num_blocks, block_size)
     return Blocks(
         np.full(shape, eos_id, dtype=np.int32),
         np.full(shape, IGNORED, dtype=np.int32),
-        np.zeros(shape, dtype=np.int32),
+        np.empty(shape, dtype=np.int32),
     )
 
 
@@ -190,21 +186,17 @@ def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int) -> Blocks:
     text_starts = np.cumsum(lengths + 2) - (lengths + 2)
     text[spans(text_starts + 1, lengths)] = flat.ids[spans(flat.starts[order], lengths)]
     starts, sizes = _cut(text_starts, lengths + 1, block_size)
-    places, num_blocks = _first_fit(sizes, block_size)
+    places, num_blocks = _place(sizes, block_size)
 
     blocks = _padding(num_blocks, block_size, eos_id)
     source = spans(starts, sizes)
     target = spans(places, sizes)
     blocks.input_ids.reshape(-1)[target] = text[source]
     blocks.targets.reshape(-1)[target] = text[source + 1]
-
     used = np.zeros(num_blocks, dtype=np.int64)
     np.add.at(used, places // block_size, sizes)
-    padding_starts = np.arange(num_blocks) * block_size + used
-    positions = blocks.position_ids.reshape(-1)
-    positions[target] = spans(np.zeros_like(sizes), sizes)
-    rest = block_size - used
-    positions[spans(padding_starts, rest)] = spans(np.zeros_like(rest), rest)
+    blocks.position_ids[:] = np.arange(block_size) - used[:, None]
+    blocks.position_ids.reshape(-1)[target] = spans(np.zeros_like(sizes), sizes)
     return blocks
 
 
@@ -218,32 +210,27 @@ def _cut(starts: Indices, lengths: Indices, limit: int) -> tuple[Indices, Indice
     )
 
 
-def _first_fit(sizes: Indices, capacity: int) -> tuple[Indices, int]:
+def _place(sizes: Indices, capacity: int) -> tuple[Indices, int]:
     """Place spans in order; return each one's start in the flattened blocks, and the block count.
 
-    Each goes into the oldest of `OPEN_BLOCKS` open blocks that has room. Where none has, the
-    fullest is closed. Blocks are numbered as they are opened.
+    Each goes into the fullest of `OPEN_BLOCKS` open blocks that has room for it. Where none has,
+    the fullest is closed. Blocks are numbered as they are opened.
     """
     places = np.empty(len(sizes), dtype=np.int64)
-    open_blocks: list[list[int]] = []  # [number, room], oldest first
+    open_blocks: list[list[int]] = []  # [room, number]
     num_blocks = 0
     for item, size in enumerate(sizes.tolist()):
-        for block in open_blocks:
-            if block[1] >= size:
-                break
-        else:
+        block = min((block for block in open_blocks if block[0] >= size), default=None)
+        if block is None:
             if len(open_blocks) == OPEN_BLOCKS:
-                open_blocks.remove(min(open_blocks, key=_room))
-            block = [num_blocks, capacity]
+                open_blocks.remove(min(open_blocks))
+            block = [capacity, num_blocks]
             open_blocks.append(block)
             num_blocks += 1
-        places[item] = block[0] * capacity + capacity - block[1]
-        block[1] -= size
+        room, number = block
+        places[item] = number * capacity + capacity - room
+        block[0] -= size
     return places, num_blocks
-
-
-def _room(block: list[int]) -> int:
-    return block[1]
 
 
 def _concatenate(parts: Sequence[Blocks]) -> Blocks:

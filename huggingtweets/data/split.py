@@ -30,12 +30,13 @@ def split_tweets(
     nothing is held out. The result depends on the posts and the seed, not on the order of posts.
 
     Args:
-        users: kept posts. Age is told by `created_at`, where that is missing by id.
+        users: kept posts. Age is told by date, else by the number of the id; posts without
+            either are taken to stand newest first.
         kind: how groups are chosen.
         heldout_frac: 0 holds out nothing; otherwise at least one post of a user with two.
         seed: the job's; `SplitKind.time` ignores it.
     """
-    posts = [sorted(user.tweets, key=_age_key, reverse=True) for user in users]
+    posts = [_newest_first(user.tweets) for user in users]
     owners = [user for user, tweets in enumerate(posts) for _ in tweets]
     texts = [tweet.text for tweets in posts for tweet in tweets]
     groups = _members(group_near_duplicates(texts)) if heldout_frac > 0 else []
@@ -55,8 +56,17 @@ def split_tweets(
     return Split(train, held)
 
 
-def _age_key(tweet: CleanTweet) -> tuple[str, int, str, str]:
-    return (tweet.created_at or "", len(tweet.id), tweet.id, tweet.text)
+def _newest_first(tweets: Sequence[CleanTweet]) -> list[CleanTweet]:
+    """Sort by date, else by number of the id; without either, the order stays."""
+    if all(tweet.created_at for tweet in tweets):
+        return sorted(
+            tweets,
+            key=lambda tweet: (tweet.created_at or "", len(tweet.id), tweet.id, tweet.text),
+            reverse=True,
+        )
+    if all(tweet.id.isdecimal() for tweet in tweets):
+        return sorted(tweets, key=lambda tweet: (int(tweet.id), tweet.text), reverse=True)
+    return list(tweets)
 
 
 def _num_heldout(num_posts: int, frac: float) -> int:

@@ -22,7 +22,7 @@ class CleanTweet:
 
     id: str
     text: str
-    """Cleaned: one line, single spaces, not empty unless `cleaning.min_words=0`."""
+    """Cleaned: one line, single spaces, not empty."""
     created_at: str | None = None
 
 
@@ -69,7 +69,7 @@ def clean_timeline(
             retweets += 1
             continue
         text = clean_text(tweet.text, config)
-        if count_words(text, config.word_rule) < config.min_words:
+        if not text or count_words(text, config.word_rule) < config.min_words:
             short += 1
         elif config.drop_repeats and text in seen:
             repeats += 1
@@ -171,10 +171,11 @@ _INVISIBLE = re.compile(
     rf"|(?<![{_SPACELESS_SEA}])\u200b|\u200b(?![{_SPACELESS_SEA}])"
     rf"|(?<![{_JOINING}{_EMOJI}])[\u200c\u200d]"
     rf"|(?<=[{_EMOJI}])[\u200c\u200d](?![{_EMOJI}])"
-    r"|(?<![\U0001f3f4\U000e0020-\U000e007e])[\U000e0000-\U000e007f]"
 )
 """Soft hyphens, byte order marks, overrides; zero-width spaces but between the words of scripts
-that write no others; joiners that join nothing; tag characters outside a flag."""
+that write no others; joiners that join nothing."""
+_TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f)|[\U000e0000-\U000e007f]")
+"""Invisible letters: a flag's, which is kept, or hidden text."""
 _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202c\u2066-\u2069]")
 _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
@@ -193,7 +194,7 @@ def strip_noise(text: str) -> str:
         return text
     if not _is_encodable(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
-    text = _INVISIBLE.sub("", _CONTROLS.sub("", text)).translate(_BLANKS)
+    text = _TAGS.sub(r"\1", _INVISIBLE.sub("", _CONTROLS.sub("", text))).translate(_BLANKS)
     return text if _RIGHT_TO_LEFT.search(text) else _BIDI.sub("", text)
 
 
