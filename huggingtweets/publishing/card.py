@@ -1,0 +1,198 @@
+"""The model card: README.md of the model folder, front matter and all.
+
+Whatever the template inserts is escaped for Markdown, table cells and HTML alike, in one pass.
+"""
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from huggingtweets.config.schema import Consent
+from huggingtweets.files import write_text
+from huggingtweets.logs import redact
+from huggingtweets.publishing.facts import ModelFacts
+from huggingtweets.publishing.names import (
+    avatar_colour,
+    display_name,
+    initials,
+    joined_handles,
+    joined_names,
+    plain_text,
+)
+
+CONSENT_SENTENCES = {
+    Consent.unstated: (
+        "Nobody has stated on what ground these posts were used. Ask the people concerned before "
+        "you share this model."
+    ),
+    Consent.own_archive: "The posts are the trainer's own.",
+    Consent.permission: "The people concerned gave their permission.",
+    Consent.public_figure_research: (
+        "The posts are public statements of public figures, used for research."
+    ),
+    Consent.public_donation: "The people concerned donated their posts to the public.",
+}
+
+_RISKY = re.compile(
+    r"""[][{}<>"#$&*:;@\\^`|~]|(?<!\d)\.(?=\S)|\.(?=[^\s\d])|(?<![^\W_])_|_(?![^\W_])"""
+)
+"""Punctuation that can mean structure; not so a dot in a number or at the end of a sentence, or `_`
+between letters."""
+_URL = re.compile(r"https?://[A-Za-z0-9./?=&%_~:@+,;#-]+")
+
+
+class _Raw(str):
+    """Text that goes into the card as it is."""
+
+
+def escape(text: str) -> str:
+    """Return one line that shows as `text` in Markdown, in a table cell and in HTML.
+
+    Risky punctuation becomes character references, which CommonMark never takes for structure.
+    For use within a line: at its start, `-` and the like would still begin a list.
+    """
+    return _RISKY.sub(lambda match: f"&#{ord(match[0])};", plain_text(text))
+
+
+def render_card(facts: ModelFacts) -> str:
+    """Return the text of README.md."""
+    environment = Environment(
+        loader=PackageLoader("huggingtweets.publishing"),
+        finalize=lambda value: value if isinstance(value, _Raw) else escape(str(value)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters.update(
+        avatar_colour=lambda handle: _Raw(avatar_colour(handle)),
+        count=lambda number: _Raw(f"{number:,}"),
+        figure=lambda number: _Raw(f"{number:.4g}"),
+        initials=initials,
+        name=display_name,
+        url=_url,
+    )
+    return environment.get_template("card.md.jinja").render(
+        facts=facts,
+        front_matter=_Raw(_dump_yaml(front_matter(facts))),
+        names=joined_names(facts.people),
+        handles=joined_handles(facts.people),
+        consent=CONSENT_SENTENCES[facts.consent],
+        command=_code_block(redact(facts.command), "bash"),
+        usage=_code_block(_usage(facts), "python"),
+        duration=_duration(facts.train.seconds),
+        versions=", ".join(f"{name} {version}" for name, version in facts.versions.items()),
+    )
+
+
+def write_card(path: Path, facts: ModelFacts) -> None:
+    """Write the card of a model."""
+    write_text(path, render_card(facts))
+
+
+def front_matter(facts: ModelFacts) -> dict[str, Any]:
+    """Return the card's metadata, in the form the Hub documents."""
+    host = f"https://huggingface.co/{facts.repo_id}/resolve/main/" if facts.repo_id else ""
+    languages = list(facts.languages)
+    matter: dict[str, Any] = {
+        "language": languages[0] if len(languages) == 1 else languages,
+        "license": facts.base.license or "unknown",
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation",
+        "thumbnail": f"{host}preview.png",
+        "tags": ["huggingtweets", "synthetic-text"],
+        "widget": [{"text": "My dream is"}],
+    }
+    if facts.base.hub_id:
+        matter |= {"base_model": facts.base.hub_id, "base_model_relation": "finetune"}
+    if metrics := _metrics(facts):
+        matter["model-index"] = [
+            {
+                "name": facts.slug,
+                "results": [
+                    {
+                        "task": {"type": "text-generation", "name": "Text generation"},
+                        "dataset": {
+                            "type": f"posts-{facts.slug}",
+                            "name": f"Held-out posts of {joined_handles(facts.people)}",
+                        },
+                        "metrics": metrics,
+                    }
+                ],
+            }
+        ]
+    return matter
+
+
+def _metrics(facts: ModelFacts) -> list[dict[str, Any]]:
+    """Return the held-out figures as `model-index` takes them, without infinite ones."""
+    figures = [(metric.type, metric.name, metric.value) for metric in facts.metrics]
+    if facts.heldout:
+        figures = [
+            ("bits_per_byte", "Bits per byte, held-out posts", facts.heldout.bits_per_byte),
+            ("perplexity", "Perplexity per token, held-out posts", facts.heldout.perplexity),
+            ("loss", "Loss per token (nats), held-out posts", facts.heldout.loss),
+            *figures,
+        ]
+    return [
+        {"type": kind, "name": name, "value": round(value, 4)}
+        for kind, name, value in figures
+        if math.isfinite(value)
+    ]
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    # The Hub reads YAML 1.2, in which `1e5` and more are numbers that PyYAML would leave bare.
+    style = None if text[:1].isalpha() and text.isascii() else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
+
+
+def _dump_yaml(value: object) -> str:
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _code_block(code: str, language: str) -> _Raw:
+    """Return code fenced so that nothing in it can end the fence."""
+    lines = [
+        "".join(char for char in line if char.isprintable() or char in "\t\u200c\u200d")
+        for line in code.splitlines()
+    ]
+    longest = max((len(ticks) for ticks in re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return _Raw("\n".join([f"{fence}{language}", *lines, fence]))
+
+
+def _usage(facts: ModelFacts) -> str:
+    model = facts.repo_id or "FOLDER"
+    where = "" if facts.repo_id else "  # the folder this card lies in"
+    return (
+        "from transformers import pipeline\n\n"
+        f'generator = pipeline("text-generation", model="{model}"){where}\n'
+        'generator("My dream is", do_sample=True, max_new_tokens=160, num_return_sequences=5)'
+    )
+
+
+def _url(text: str) -> _Raw:
+    """Return a link's target, or `#` for what is no plain web address."""
+    return _Raw(text if _URL.fullmatch(text) else "#")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

@@ -1,0 +1,208 @@
+"""What there is to say about one finished model: the one input of card, preview and report.
+
+Plain values, filled by the pipeline. Names, posts and samples in them are hostile until escaped.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from huggingtweets.config.schema import Consent
+
+BASE_LICENSES = {
+    "gpt2": "mit",
+    "gpt2-medium": "mit",
+    "gpt2-large": "mit",
+    "gpt2-xl": "mit",
+    "distilgpt2": "apache-2.0",
+}
+"""Licences, as the Hub spells them, of the bases offered by name."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """One person's posts, counted."""
+
+    handle: str
+    display_name: str
+    """As the person wrote it."""
+    downloaded: int
+    retweets: int
+    short: int
+    repeats: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The model that was fine-tuned."""
+
+    name: str
+    """As people know it: `gpt2`, or the last part of a local folder."""
+    hub_id: str | None = None
+    """None for a base that does not come from the Hub."""
+    license: str | None = None
+    """The Hub's identifier of its licence; None: not known."""
+
+
+@dataclass(frozen=True)
+class DataCounts:
+    """What the kept posts became."""
+
+    train_posts: int
+    heldout_posts: int
+    train_tokens: int
+    heldout_tokens: int
+    blocks: int
+
+
+@dataclass(frozen=True)
+class HeldoutFigures:
+    """How well the held-out posts are predicted. Loss in nats a token."""
+
+    loss: float
+    perplexity: float
+    bits_per_byte: float
+    base_bits_per_byte: float
+    bits_per_byte_interval: tuple[float, float] | None = None
+    base_bits_per_byte_interval: tuple[float, float] | None = None
+    """Low and high end, where they were estimated."""
+
+
+@dataclass(frozen=True)
+class TrainFigures:
+    """What the training took."""
+
+    steps: int
+    epochs: float
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+    mfu: float | None = None
+    """Share of the device's peak, 0 to 1; None where the peak is not known."""
+
+
+@dataclass(frozen=True)
+class LoggedStep:
+    """One line of metrics.jsonl."""
+
+    step: int
+    epoch: float
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens_per_s: float
+    mfu: float | None = None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The held-out loss after so many steps."""
+
+    step: int
+    epoch: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One generated post."""
+
+    input: str
+    prediction: str
+    """With or without the input at its front: `continuation` takes both."""
+    copied: tuple[tuple[int, int], ...] = ()
+    """Start and end, in characters of `continuation`, of what was copied from training posts."""
+
+    @property
+    def continuation(self) -> str:
+        """What the model wrote after the input, with the space between them if there is one."""
+        if self.prediction.startswith(self.input):
+            return self.prediction[len(self.input) :]
+        first = self.prediction[:1]
+        return f" {self.prediction}" if first.isascii() and first.isalnum() else self.prediction
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One thing the model was made of, or made into, and what it was made from."""
+
+    name: str
+    type: str
+    inputs: tuple[str, ...] = ()
+    """Names of other artifacts."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Further figures: memorisation, diversity, attribution. Shown in the report as they are."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A further curve of the report: points (step, value), one line a name."""
+
+    title: str
+    lines: Mapping[str, tuple[tuple[float, float], ...]]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A further held-out figure for the card's `model-index`."""
+
+    type: str
+    name: str
+    value: float
+
+
+@dataclass(frozen=True)
+class Links:
+    """Pages of the W&B runs, where there are some."""
+
+    preprocess_run: str | None = None
+    train_run: str | None = None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """All that card, preview and report tell."""
+
+    slug: str
+    people: tuple[Person, ...]
+    base: BaseModel
+    recipe: Mapping[str, object]
+    data: DataCounts
+    train: TrainFigures
+    engine: str
+    versions: Mapping[str, str]
+    command: str
+    """What to type to train this model again, quoted for a shell."""
+    consent: Consent = Consent.unstated
+    heldout: HeldoutFigures | None = None
+    """None when nothing was held out."""
+    samples: tuple[Sample, ...] = ()
+    history: tuple[LoggedStep, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    human_lengths: tuple[int, ...] = ()
+    machine_lengths: tuple[int, ...] = ()
+    """Characters a post, of kept posts and of samples."""
+    lineage: tuple[Artifact, ...] = ()
+    links: Links = field(default_factory=Links)
+    languages: tuple[str, ...] = ("en",)
+    """Codes as the Hub takes them (ISO 639-1), most used first."""
+    repo_id: str | None = None
+    """`org/slug` on the Hub; None for a model that stays local."""
+    finished_at: str = ""
+    """UTC, `2026-11-03T12:00:00Z`."""
+    tables: tuple[Table, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    metrics: tuple[Metric, ...] = ()
+
+    @property
+    def is_cyborg(self) -> bool:
+        """Whether several people are merged into one voice."""
+        return len(self.people) > 1

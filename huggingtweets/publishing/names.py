@@ -1,0 +1,80 @@
+"""Names of people as text that is safe to show; their initials and colours."""
+
+import colorsys
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+
+from huggingtweets.publishing.facts import Person
+
+MAX_NAME_CHARS = 80
+_JOINERS = "\u200c\u200d"
+"""Zero-width non-joiner and joiner: Persian and emoji need them."""
+
+
+def plain_text(text: str) -> str:
+    """Return text on one line without control, bidi, surrogate and unassigned characters."""
+    kept = []
+    for char in text:
+        category = unicodedata.category(char)
+        if char.isspace() or category in ("Zl", "Zp"):
+            kept.append(" ")
+        elif category not in ("Cc", "Cf", "Cs", "Co", "Cn") or char in _JOINERS:
+            kept.append(char)
+    return " ".join("".join(kept).split())
+
+
+def display_name(person: Person) -> str:
+    """Return the name, cleaned, at most `MAX_NAME_CHARS` long; `@handle` if nothing is left."""
+    name = plain_text(person.display_name)
+    if not any(char.isprintable() and char not in _JOINERS for char in name):
+        return f"@{person.handle}"
+    return name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1].rstrip() + "…"
+
+
+def joined(names: Sequence[str], shown: int | None = None) -> str:
+    """Return `A`, `A & B`, `A, B & C`, or `A & 2 more` when only so many are to be shown."""
+    parts = list(names if shown is None else names[:shown])
+    if len(parts) < len(names):
+        parts.append(f"{len(names) - len(parts)} more")
+    return " & ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+
+
+def joined_names(people: Sequence[Person]) -> str:
+    """Return all display names in one line."""
+    return joined([display_name(person) for person in people])
+
+
+def joined_handles(people: Sequence[Person]) -> str:
+    """Return all handles, each with its `@`, in one line."""
+    return joined([f"@{person.handle}" for person in people])
+
+
+def initials(person: Person) -> str:
+    """Return one or two letters for an avatar; that of the handle for a name without letters."""
+    words = [
+        letters[0]
+        for word in plain_text(person.display_name).split()
+        if (letters := [char for char in word if char.isalpha()])
+    ]
+    return "".join(char.upper()[:1] for char in words[:2]) or person.handle[:1].upper()
+
+
+_HUES = (0.60, 0.65, 0.71, 0.78, 0.86, 0.94, 0.02, 0.42, 0.47, 0.53)
+"""Blue to violet, rose, red and green to cyan: what goes together on a dark ground."""
+
+
+def hue(name: str) -> float:
+    """Return a hue, 0 to 1, that always is the same for a handle or slug."""
+    return _HUES[int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) % len(_HUES)]
+
+
+def hex_colour(hue: float, lightness: float, saturation: float) -> str:
+    """Return `#rrggbb`."""
+    red, green, blue = colorsys.hls_to_rgb(hue % 1, lightness, saturation)
+    return f"#{round(red * 255):02x}{round(green * 255):02x}{round(blue * 255):02x}"
+
+
+def avatar_colour(handle: str) -> str:
+    """Return the background, `#rrggbb`, of a person's initials; white reads well on it."""
+    return hex_colour(hue(handle), 0.4, 0.5)
