@@ -313,6 +313,8 @@ class TrackingConfig:
     mode: WandbMode | None = None
     project: str = "huggingtweets"
     entity: str | None = None
+    upload_posts: bool = True
+    """Put the posts into the W&B artifacts made of them; false: names and counts alone."""
 
 
 class PublishKind(StrEnum):

@@ -1,0 +1,56 @@
+"""Choose the tracker of a job."""
+
+import importlib.util
+
+from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
+from huggingtweets.errors import ConfigError
+from huggingtweets.paths import JobPaths
+from huggingtweets.tracking.base import NullTracker, Tracker
+from huggingtweets.tracking.lineage import LineageTracker
+from huggingtweets.tracking.tensorboard import TensorBoardTracker
+from huggingtweets.tracking.wandb_access import choose_mode
+from huggingtweets.tracking.wandb_tracker import WandbTracker
+
+_INSTALL = {
+    TrackingKind.tensorboard: "pip install 'huggingtweets[tensorboard]'",
+    TrackingKind.wandb: "pip install wandb",
+}
+
+
+def check_tracking(config: TrackingConfig) -> None:
+    """Check that the package of a tracker is installed, without importing it.
+
+    Raises:
+        ConfigError: it is not; the sentence says how to get it.
+    """
+    command = _INSTALL.get(config.kind)
+    if command is not None and importlib.util.find_spec(config.kind.value) is None:
+        raise ConfigError(
+            f"tracking: got {config.kind}, whose package is not installed; expected it; "
+            f"run {command}, or use tracking=local"
+        )
+
+
+def build_tracker(
+    config: TrackingConfig, slug: str, paths: JobPaths, *, is_main: bool = True
+) -> Tracker:
+    """Make the tracker of one job; it starts nothing before the first phase.
+
+    Every kind keeps lineage.json in the job's folder. Other processes than the main one get a
+    tracker that does nothing.
+
+    Raises:
+        ConfigError: the tracker's package is not installed.
+    """
+    if not is_main:
+        return NullTracker()
+    check_tracking(config)
+    inner: Tracker
+    match config.kind:
+        case TrackingKind.wandb if choose_mode(config.mode) is not WandbMode.disabled:
+            inner = WandbTracker(config, slug, paths.root)
+        case TrackingKind.tensorboard:
+            inner = TensorBoardTracker(paths.root / "tensorboard")
+        case _:
+            inner = NullTracker()
+    return LineageTracker(inner, paths.lineage, slug)

@@ -1,0 +1,117 @@
+"""lineage.json: which phase used and made what. Written for every job, whatever the tracker."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from huggingtweets.files import read_json, write_json
+from huggingtweets.tracking.base import (
+    ArtifactSpec,
+    Phase,
+    Tracker,
+    files_of,
+    run_name,
+    without_secrets,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_HASHED_BYTES = 16 * 2**20
+"""Larger files are recorded by size alone: hashing weights would cost seconds a job."""
+
+
+class LineageTracker:
+    """Passes everything on to another tracker and keeps the edges in a file of the job.
+
+    What an earlier attempt at the same job recorded stays, each edge once.
+    """
+
+    def __init__(self, inner: Tracker, path: Path, slug: str) -> None:
+        """Read the file of an earlier attempt, if there is one."""
+        self._inner = inner
+        self._path = path
+        self._slug = slug
+        self._run = ""
+        self._edges: dict[tuple[str, str, str], dict[str, str]] = {}
+        self._artifacts: dict[str, dict[str, Any]] = {}
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            old = read_json(path)
+            self._edges = {_key(edge): edge for edge in old["edges"]}
+            self._artifacts = dict(old["artifacts"])
+
+    def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
+        """Begin a phase, and save what is known."""
+        self._run = run_name(self._slug, phase)
+        self._inner.start_phase(phase, config)
+        self._save()
+
+    def use_artifact(self, artifact: ArtifactSpec) -> None:
+        """Record an edge into the phase."""
+        self._add("input", artifact)
+        self._inner.use_artifact(artifact)
+
+    def log_artifact(self, artifact: ArtifactSpec) -> None:
+        """Record an edge out of the phase."""
+        self._add("output", artifact)
+        self._inner.log_artifact(artifact)
+
+    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int) -> None:
+        """Pass on."""
+        self._inner.log_metrics(metrics, step=step)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Pass on."""
+        self._inner.log_table(name, columns, rows)
+
+    def urls(self) -> dict[Phase, str]:
+        """Pass on."""
+        return self._inner.urls()
+
+    def finish(self, *, succeeded: bool = True) -> list[str]:
+        """Save, with the pages of the phases."""
+        urls = self._inner.finish(succeeded=succeeded)
+        self._save()
+        return urls
+
+    def _add(self, direction: str, artifact: ArtifactSpec) -> None:
+        edge = {"run": self._run, "direction": direction, "artifact": artifact.name}
+        self._edges[_key(edge)] = edge
+        if direction == "output" or artifact.name not in self._artifacts:
+            self._artifacts[artifact.name] = _describe(artifact)
+
+    def _save(self) -> None:
+        pages = {run_name(self._slug, phase): url for phase, url in self.urls().items()}
+        try:
+            write_json(
+                self._path,
+                {
+                    "edges": list(self._edges.values()),
+                    "artifacts": self._artifacts,
+                    "pages": pages,
+                },
+            )
+        except (OSError, ValueError) as err:
+            logger.warning("job=%s lineage not saved: %s", self._slug, err)
+
+
+def _key(edge: Mapping[str, str]) -> tuple[str, str, str]:
+    return edge["run"], edge["direction"], edge["artifact"]
+
+
+def _describe(artifact: ArtifactSpec) -> dict[str, Any]:
+    return {
+        "type": artifact.kind.value,
+        "reference": artifact.reference,
+        "metadata": without_secrets(artifact.metadata),
+        "files": {name: _fingerprint(path) for name, path in files_of(artifact)},
+    }
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    if size > MAX_HASHED_BYTES:
+        return {"bytes": size}
+    return {"bytes": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

@@ -1,0 +1,67 @@
+"""TensorBoard event files in the job's folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from huggingtweets.tracking.base import ArtifactSpec, Phase, without_secrets
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+
+class TensorBoardTracker:
+    """Writes `<folder>/<phase>/events...`; look at it with `tensorboard --logdir <output_dir>`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open nothing yet."""
+        self._folder = folder
+        self._writer: SummaryWriter | None = None
+
+    def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
+        """Open the files of a phase and write its hyperparameters as text."""
+        from torch.utils.tensorboard import SummaryWriter  # heavy, and an extra
+
+        self._close()
+        self._writer = SummaryWriter(str(self._folder / phase))
+        self._writer.add_text("config", _code(yaml.safe_dump(without_secrets(config))))
+
+    def use_artifact(self, artifact: ArtifactSpec) -> None:
+        """Do nothing; lineage.json has it."""
+
+    def log_artifact(self, artifact: ArtifactSpec) -> None:
+        """Do nothing; lineage.json has it."""
+
+    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int) -> None:
+        """Write one point a figure."""
+        if self._writer is not None:
+            for name, value in metrics.items():
+                if value is not None:
+                    self._writer.add_scalar(name, value, step)
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Write a table as text."""
+        if self._writer is not None:
+            lines = ["\t".join(row) for row in [columns, *rows]]
+            self._writer.add_text(name, _code("\n".join(lines)))
+
+    def urls(self) -> dict[Phase, str]:
+        """Return nothing: there is no page."""
+        return {}
+
+    def finish(self, *, succeeded: bool = True) -> list[str]:
+        """Write out and close."""
+        self._close()
+        return []
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def _code(text: str) -> str:
+    """Markdown that shows a text as it is."""
+    return "".join(f"    {line}\n" for line in text.splitlines())

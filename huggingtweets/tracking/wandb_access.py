@@ -1,0 +1,71 @@
+"""Whether and where W&B is to be reached, told without importing it."""
+
+import configparser
+import netrc
+import os
+import ssl
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingtweets.config.schema import WandbMode
+
+DEFAULT_URL = "https://api.wandb.ai"
+
+
+def choose_mode(mode: WandbMode | None) -> WandbMode:
+    """Resolve `tracking.mode`; null: $WANDB_MODE, else online with credentials, else offline."""
+    if mode is not None:
+        return mode
+    asked = os.environ.get("WANDB_MODE", "")
+    if asked in WandbMode.__members__:
+        return WandbMode(asked)
+    return WandbMode.online if has_credentials() else WandbMode.offline
+
+
+def has_credentials() -> bool:
+    """Whether a key or token for the server is in the environment or in the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(base_url()).netloc
+    paths = [os.environ.get("NETRC", ""), "~/.netrc", "~/_netrc"]
+    path = next((Path(p).expanduser() for p in paths if p and Path(p).expanduser().exists()), None)
+    if path is None:
+        return False
+    try:
+        found = netrc.netrc(path).authenticators(host)
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return bool(found and found[2])
+
+
+def base_url() -> str:
+    """Address of the server: $WANDB_BASE_URL, else of `wandb login --host`, else the public one."""
+    if url := os.environ.get("WANDB_BASE_URL"):
+        return url.rstrip("/")
+    folder = os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")
+    settings = configparser.ConfigParser(interpolation=None)
+    try:
+        settings.read(Path(folder).expanduser() / "settings", encoding="utf-8")
+        return settings.get("default", "base_url", fallback=DEFAULT_URL).rstrip("/")
+    except (configparser.Error, OSError, ValueError):
+        return DEFAULT_URL
+
+
+def is_reachable(url: str, *, timeout_s: float) -> bool:
+    """Ask the server a question that needs no login; errors of its own count as unreachable."""
+    request = urllib.request.Request(
+        f"{url}/graphql",
+        data=b'{"query": "query { __typename }"}',
+        headers={"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_s):
+            return True
+    except urllib.error.HTTPError as err:
+        return err.code < 500
+    except urllib.error.URLError as err:  # W&B has settings of its own for certificates
+        return isinstance(err.reason, ssl.SSLError)
+    except (OSError, ValueError):
+        return False

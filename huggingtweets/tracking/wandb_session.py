@@ -1,0 +1,240 @@
+"""The calls to W&B, one after another on the thread of `WandbTracker`. They may take their time."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal, TypeVar
+
+from huggingtweets.config.schema import TrackingConfig, WandbMode
+from huggingtweets.tracking.base import (
+    ArtifactKind,
+    ArtifactSpec,
+    Phase,
+    files_of,
+    run_name,
+    without_secrets,
+)
+from huggingtweets.tracking.wandb_access import (
+    base_url,
+    choose_mode,
+    has_credentials,
+    is_reachable,
+)
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+PROBE_TIMEOUT_S = 3.0
+INIT_TIMEOUT_S = 10.0
+FINISH_TIMEOUT_S = 3.0
+"""For the small rest; uploads are waited for separately, as long as they move."""
+MAX_FAILURES = 2
+"""After so many failures in a row a kind of call is not made again for this job."""
+PAUSE_AFTER_OUTAGE_S = 300.0
+_MADE_OF_POSTS = (ArtifactKind.raw_dataset, ArtifactKind.train_dataset)
+
+
+@dataclass
+class Outage:
+    """Remembers, for all jobs of a process, that the server did not answer."""
+
+    until: float = 0.0
+    """On the monotonic clock."""
+
+    def note(self) -> None:
+        """Leave the server alone for a while."""
+        self.until = time.monotonic() + PAUSE_AFTER_OUTAGE_S
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the server is not worth asking now."""
+        return time.monotonic() < self.until
+
+
+OUTAGE = Outage()
+"""The server is one for the whole process, and so is what is known about it."""
+
+
+class WandbSession:
+    """The W&B runs of one job. Every failure is a warning and never more."""
+
+    def __init__(self, config: TrackingConfig, slug: str, folder: Path) -> None:
+        """Start nothing yet."""
+        self._config = config
+        self._slug = slug
+        self._folder = folder
+        self._failures: Counter[str] = Counter()
+        self._run: Any = None
+        self._uploads: list[Any] = []
+        self.urls: dict[Phase, str] = {}
+        self.give_up = Event()
+        """Set from outside: do not wait for the server any longer."""
+        self.uses_network = False
+
+    def open(self, phase: Phase, config: Mapping[str, Any]) -> None:
+        """Start the run of a phase: online if that is asked for and possible, else offline."""
+        self.close(succeeded=True)
+        if self._is_online_possible():
+            self._run = self._try("starting a run", lambda: self._init(phase, config, "online"))
+            if self._run is not None:
+                self.urls[phase] = self._run.url
+                return
+            OUTAGE.note()
+        self._run = self._init_offline(phase, config)
+
+    def close(self, *, succeeded: bool) -> None:
+        """Finish the run of the phase, if there is one, when its uploads are through."""
+        run, self._run = self._run, None
+        if run is None:
+            return
+        for upload in self._uploads:
+            self._await_upload(upload)
+        self._uploads.clear()
+        self._try("finishing a run", lambda: run.finish(exit_code=0 if succeeded else 1))
+        if run.settings.mode == "offline":
+            folder = Path(run.dir).parent
+            logger.info("job=%s recorded offline; send it: wandb sync %s", self._slug, folder)
+
+    def use_artifact(self, artifact: ArtifactSpec) -> None:
+        """Draw the edge into the run. Offline that is refused: lineage.json has it."""
+        if self._run is not None and self._run.settings.mode == "online":
+            self._try("use_artifact", lambda: self._run.use_artifact(self._build(artifact)))
+
+    def log_artifact(self, artifact: ArtifactSpec) -> None:
+        """Begin to upload files, or to record them offline by their place."""
+        if self._run is not None:
+            upload = self._try(
+                "log_artifact", lambda: self._run.log_artifact(self._build(artifact))
+            )
+            if upload is not None and self._run.settings.mode == "online":
+                self._uploads.append(upload)
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record figures."""
+        if self._run is not None:
+            self._try("log", lambda: self._run.log(metrics, step=step))
+
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Record a table."""
+        if self._run is not None:
+            self._try("log_table", lambda: self._run.log({name: _table(columns, rows)}))
+
+    def _is_online_possible(self) -> bool:
+        is_wanted = choose_mode(self._config.mode) is WandbMode.online
+        if not is_wanted or OUTAGE.is_on or self.give_up.is_set():
+            return False
+        if not has_credentials():  # W&B would ask for a key on the terminal
+            logger.warning(
+                "job=%s tracking.mode: got online without a W&B key; recorded offline; "
+                "set WANDB_API_KEY or run `wandb login`",
+                self._slug,
+            )
+            return False
+        self.uses_network = True
+        if is_reachable(base_url(), timeout_s=PROBE_TIMEOUT_S):
+            return True
+        OUTAGE.note()
+        logger.warning("job=%s W&B does not answer at %s; recorded offline", self._slug, base_url())
+        return False
+
+    def _init_offline(self, phase: Phase, config: Mapping[str, Any]) -> Any:
+        run = self._try("starting a run", lambda: self._init(phase, config, "offline"))
+        if run is None:  # the helper process of W&B may be dead: start another
+            self._try("restarting", _restart_service)
+            run = self._try("starting a run", lambda: self._init(phase, config, "offline"))
+        return run
+
+    def _init(
+        self, phase: Phase, config: Mapping[str, Any], mode: Literal["online", "offline"]
+    ) -> Any:
+        import wandb  # heavy
+
+        wanted: dict[str, Any] = {
+            "init_timeout": INIT_TIMEOUT_S,
+            "finish_timeout": FINISH_TIMEOUT_S,
+            "console": "off",
+            "silent": True,
+            "symlink": False,
+            "save_code": False,
+            "disable_code": True,
+            "disable_git": True,
+            "disable_job_creation": True,
+            # No argv, host name or list of packages leaves the machine.
+            "x_disable_meta": True,
+            "x_disable_machine_info": True,
+            "x_save_requirements": False,
+            "x_disable_stats": True,
+            # A kill loses at most a second.
+            "x_transaction_log_flush_interval": 1.0,
+        }
+        known = wandb.Settings.model_fields
+        settings = {key: value for key, value in wanted.items() if key in known}
+        return wandb.init(
+            project=self._config.project,
+            entity=self._config.entity,
+            name=run_name(self._slug, phase),
+            job_type=phase.value,
+            config=without_secrets(config),
+            dir=str(self._folder),
+            mode=mode,
+            reinit="create_new",
+            settings=wandb.Settings(**settings),
+        )
+
+    def _build(self, artifact: ArtifactSpec) -> Any:
+        """Make the W&B artifact of a description; files are not copied, neither now nor after."""
+        import wandb
+
+        built = wandb.Artifact(
+            artifact.name, artifact.kind.value, metadata=without_secrets(artifact.metadata)
+        )
+        if self._config.upload_posts or artifact.kind not in _MADE_OF_POSTS:
+            for name, path in files_of(artifact):
+                built.add_file(str(path), name=name, policy="immutable", skip_cache=True)
+        if artifact.reference is not None:
+            built.add_reference(artifact.reference, checksum=False)
+        return built
+
+    def _await_upload(self, upload: Any) -> None:
+        from wandb.sdk.artifacts.exceptions import WaitTimeoutError
+
+        def is_through() -> bool:
+            try:
+                upload.wait(timeout=1)
+            except WaitTimeoutError:
+                return False
+            return True
+
+        while not self.give_up.is_set() and self._try("uploading", is_through) is False:
+            pass
+
+    def _try(self, what: str, call: Callable[[], T]) -> T | None:
+        """Make a call unless its kind keeps failing. None: it failed."""
+        if self._failures[what] >= MAX_FAILURES:
+            return None
+        try:
+            result = call()
+        except Exception as err:  # W&B raises a dozen unrelated types, and none may end a job
+            self._failures[what] += 1
+            end = " and is not tried again" if self._failures[what] == MAX_FAILURES else ""
+            logger.warning("job=%s W&B: %s failed%s (%r)", self._slug, what, end, err)
+            return None
+        self._failures[what] = 0
+        return result
+
+
+def _restart_service() -> None:
+    import wandb
+
+    wandb.teardown()
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    import wandb
+
+    return wandb.Table(columns=list(columns), data=[list(row) for row in rows])
