@@ -167,14 +167,15 @@ _CONTROLS = re.compile(
 )
 """No white space among them: that is folded."""
 _INVISIBLE = re.compile(
-    r"[\u00ad\u034f\u180e\u202d\u202e\u2060-\u2065\u206a-\u206f\ufeff]"
-    rf"|(?<![{_SPACELESS_SEA}])\u200b|\u200b(?![{_SPACELESS_SEA}])"
-    rf"|(?<![{_JOINING}{_EMOJI}])[\u200c\u200d]"
-    rf"|(?<=[{_EMOJI}])[\u200c\u200d](?![{_EMOJI}])"
+    r"[\u00ad\u034f\u180e\u200b-\u200d\u202d\u202e\u2060-\u2065\u206a-\u206f\ufeff]"
+    r"(?:(?<=[^\u200b-\u200d])"
+    rf"|(?<=\u200b)(?:(?<![{_SPACELESS_SEA}]\u200b)|(?![{_SPACELESS_SEA}]))"
+    rf"|(?<=[\u200c\u200d])(?:(?<![{_JOINING}{_EMOJI}][\u200c\u200d])"
+    rf"|(?<=[{_EMOJI}][\u200c\u200d])(?![{_EMOJI}])))"
 )
 """Soft hyphens, byte order marks, overrides; zero-width spaces but between the words of scripts
 that write no others; joiners that join nothing."""
-_TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f)|[\U000e0000-\U000e007f]")
+_TAGS = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f)|[\U000e0000-\U000e007f]+")
 """Invisible letters: a flag's, which is kept, or hidden text."""
 _BIDI = re.compile(r"[\u061c\u200e\u200f\u202a-\u202c\u2066-\u2069]")
 _RIGHT_TO_LEFT = re.compile(

@@ -64,25 +64,12 @@ def clean_slowly(text: str) -> str:
     return " ".join(text.split())
 
 
-PARTS = [
-    "http:",
-    "https:",
-    "http",
-    "s:",
-    "/x",
-    "x",
-    "é",
-    "&",
-    "amp;",
-    "lt;",
-    "&amp;",
-    "&gt;",
-    "@",
-    "#",
-] + [" ", "  ", "\n", "\t", "\r", "\u3000", "\x1c", "\x85", "\u200b", "…"]
+SPACES = " ", "  ", "\n", "\t", "\r", "\u3000", "\x1c", "\x85", "\u200b"
+MARKS = "&", "amp;", "lt;", "&amp;", "&gt;", "@", "#", "…", "x", "é"
+LINKS = "http:", "https:", "http", "s:", "/x"
 
 
-@given(st.lists(st.sampled_from(PARTS), max_size=30).map("".join))
+@given(st.lists(st.sampled_from(SPACES + MARKS + LINKS), max_size=30).map("".join))
 def test_original_cleaning_is_the_original_passes_on_any_text(text: str) -> None:
     assert clean_text(text, ORIGINAL) == clean_slowly(text)
 
@@ -146,13 +133,37 @@ def test_default_cleaning_gives_encodable_single_lines(text: str) -> None:
     assert strip_noise(clean) == strip_noise(strip_noise(clean))
 
 
-@pytest.mark.parametrize("config", [ORIGINAL, DEFAULT], ids=["original", "default"])
-@pytest.mark.parametrize(
-    "unit",
-    ["https:", "https:x\n", "\nhttps:", "http:https: ", "httphttp", " ", "\n", "a", "@a", "#a"]
-    + ["&", "&a", "&#", "&amp;", "@", "#", "あ", "#あ", "@あ", "\x00", "\ud83d", "\u200b"]
-    + ["\u200d", "👩\u200d", "ก\u200b", "ש\u200f", "🏴\U000e0067", "\U000e0067"],
+UNITS: tuple[str, ...] = (
+    "https:",
+    "https:x\n",
+    "\nhttps:",
+    "http:https: ",
+    "httphttp",
+    " ",
+    "\n",
+    "a",
 )
+UNITS += (
+    "@a",
+    "#a",
+    "&",
+    "&a",
+    "&#",
+    "&amp;",
+    "@",
+    "#",
+    "あ",
+    "#あ",
+    "@あ",
+    "\x00",
+    "\ud83d",
+    "\u200b",
+)
+UNITS += ("\u200d", "👩\u200d", "ก\u200b", "ש\u200f", "🏴\U000e0067", "\U000e0067")
+
+
+@pytest.mark.parametrize("config", [ORIGINAL, DEFAULT], ids=["original", "default"])
+@pytest.mark.parametrize("unit", UNITS, ids=ascii)
 def test_cleaning_a_megabyte_takes_less_than_a_second(config: CleaningConfig, unit: str) -> None:
     text = unit * (1_000_000 // len(unit))
     start = time.process_time()
