@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
@@ -107,6 +108,44 @@ def to_config(composed: DictConfig) -> TrainConfig:
         return cast(TrainConfig, OmegaConf.to_object(composed))
     except (ValueError, OmegaConfBaseException) as err:
         raise ConfigError(_explain(err)) from err
+
+
+def dump_config(config: TrainConfig) -> str:
+    """Write a configuration as YAML for `train.py --config-path FOLDER --config-name NAME`."""
+    values = OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
+    return _RERUN_HEAD + values
+
+
+def load_config(path: Path) -> TrainConfig:
+    """Read what `dump_config` wrote.
+
+    Raises:
+        ConfigError: the file is damaged or from another version of the schema.
+    """
+    schema = OmegaConf.structured(TrainConfig)
+    _thaw(schema)
+    try:
+        values = cast(DictConfig, OmegaConf.load(path))
+        for key in ("defaults", "hydra"):
+            values.pop(key, None)
+        return to_config(cast(DictConfig, OmegaConf.merge(schema, values)))
+    except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as err:
+        raise ConfigError(
+            f"{path}: cannot be read ({_explain(err)}); expected the configuration of a job; "
+            "delete the file to start the job anew"
+        ) from err
+
+
+_RERUN_HEAD = """\
+defaults:
+- schema
+- _self_
+- override hydra/hydra_logging: disabled
+- override hydra/job_logging: disabled
+hydra:
+  run: {dir: .}
+  output_subdir: null
+"""
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -29,6 +29,8 @@ class Plan:
     """All that one job needs to know."""
 
     job: Job
+    config: TrainConfig
+    """The composed configuration, narrowed to this job: what config.yaml holds."""
     paths: JobPaths
     seed: int
     consent: Consent
@@ -68,6 +70,18 @@ class Plan:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Return `key: old -> new` for every value in which two identities differ."""
+    found = []
+    for key in sorted(old.keys() | new.keys()):
+        before, after = old.get(key), new.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{key}.")
+        elif before != after:
+            found.append(f"{prefix}{key}: {before} -> {after}")
+    return found
+
+
 def make_plan(config: TrainConfig, job: Job) -> Plan:
     """Check what no single field can know and freeze the plan of one job.
 
@@ -82,6 +96,12 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
         )
     return Plan(
         job=job,
+        config=replace(
+            config,
+            user=[*job.handles] if job.is_cyborg else job.handles[0],
+            shard=None,
+            job_index=None,
+        ),
         paths=JobPaths(Path(config.output_dir) / job.slug),
         seed=config.seed,
         consent=config.consent,

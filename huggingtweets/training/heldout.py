@@ -1,24 +1,12 @@
 """Loss on held-out posts, each scored alone."""
 
-from dataclasses import dataclass
-
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from huggingtweets.data.blocks import Blocks
+from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.records import HeldoutLoss
-
-
-@dataclass(frozen=True)
-class HeldoutSet:
-    """The held-out posts of one job."""
-
-    blocks: Blocks
-    """Isolated documents."""
-    num_bytes: int
-    """UTF-8 bytes of the posts' text."""
 
 
 def evaluate_heldout(

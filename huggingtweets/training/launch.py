@@ -1,14 +1,15 @@
 """The processes and devices of this run: one Accelerator, checked to be what was asked for."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
 
 from huggingtweets.config.schema import Precision
-from huggingtweets.errors import LaunchError
+from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
 
 _MIXED_PRECISION = {Precision.fp32: "no", Precision.bf16: "bf16", Precision.fp16: "fp16"}
@@ -32,10 +33,9 @@ def build_accelerator(precision: Precision) -> Accelerator:
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if has_cuda:
         torch.set_float32_matmul_precision("high")
-    handlers = [] if has_cuda else [InitProcessGroupKwargs(backend="gloo")]
-    accelerator = Accelerator(
-        mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers or None
-    )
+    is_gloo = world_size() > 1 and not has_cuda
+    handlers = [InitProcessGroupKwargs(backend="gloo")] if is_gloo else None
+    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers)
     if accelerator.num_processes != world_size():
         raise LaunchError(
             f"launch: the launcher started {world_size()} processes but they form "
@@ -43,6 +43,24 @@ def build_accelerator(precision: Precision) -> Accelerator:
             "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu` or torchrun"
         )
     return accelerator
+
+
+def on_main(accelerator: Accelerator, work: Callable[[], None]) -> None:
+    """Do something on the main process while the others wait; all raise what it raises.
+
+    Raises:
+        HuggingtweetsError: what `work` raised; any other exception leaves by its own process.
+    """
+    failure: list[HuggingtweetsError | None] = [None]
+    if accelerator.is_main_process:
+        try:
+            work()
+        except HuggingtweetsError as err:
+            failure[0] = err
+    if accelerator.num_processes > 1:
+        broadcast_object_list(failure)
+    if failure[0] is not None:
+        raise failure[0]
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.training.cross_entropy import linear_cross_entropy
+
+PLAIN_HEADS = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox"})
+"""Architectures that neither scale nor cap their logits and have no bias in the head."""
 
 
 def document_mask(position_ids: Tensor) -> Tensor:
@@ -42,18 +46,30 @@ class SummedLoss(nn.Module):
         """
         isolate = self.isolate or not self.training
         mask = document_mask(position_ids) if isolate else None
-        logits = self.model(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=position_ids if isolate else None,
-            use_cache=False,
-        ).logits
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": mask,
+            "position_ids": position_ids if isolate else None,
+            "use_cache": False,
+        }
+        if self._has_plain_head():
+            hidden = self.model.base_model(**inputs).last_hidden_state
+            weight = self.model.get_output_embeddings().weight
+            return linear_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten())
+        logits = self.model(**inputs).logits
         return F.cross_entropy(
-            logits.view(-1, logits.shape[-1]).float(),
-            targets.view(-1),
+            logits.flatten(0, 1).float(),
+            targets.flatten(),
             ignore_index=IGNORED,
             reduction="sum",
         )
+
+    def _has_plain_head(self) -> bool:
+        """Whether logits are just hidden states times a weight that lies whole in this process."""
+        if self.model.config.model_type not in PLAIN_HEADS:
+            return False
+        weight = self.model.get_output_embeddings().weight
+        return type(weight.data) is Tensor and weight.ndim == 2  # neither ZeRO-3 nor FSDP
 
 
 def check_isolation(model: PreTrainedModel, eos_id: int) -> bool:

@@ -5,8 +5,8 @@ from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.data.blocks import TrainingSet
+from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
-from huggingtweets.training.heldout import HeldoutSet
 from huggingtweets.training.launch import split_batch
 from huggingtweets.training.loop import Report, Speed, fit
 from huggingtweets.training.loss import SummedLoss, check_isolation

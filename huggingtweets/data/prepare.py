@@ -1,0 +1,93 @@
+"""From posts as received to blocks: everything before an accelerator is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from huggingtweets.config.schema import CleaningConfig, RecipeConfig
+from huggingtweets.data.blocks import Blocks, TrainingSet, build_training_set, pack_heldout
+from huggingtweets.data.corpus import epoch_documents
+from huggingtweets.data.split import Split, split_tweets
+from huggingtweets.data.tokens import encode_documents
+from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, check_enough, clean_timeline
+from huggingtweets.tweets.records import Timeline
+
+
+@dataclass(frozen=True)
+class HeldoutSet:
+    """The held-out posts of one job."""
+
+    blocks: Blocks
+    """Isolated documents."""
+    num_bytes: int
+    """UTF-8 bytes of the posts' text."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One job, ready to be trained."""
+
+    people: tuple[CleaningReport, ...]
+    warnings: tuple[str, ...]
+    split: Split
+    training_set: TrainingSet
+    heldout: HeldoutSet | None
+    """None where nothing was held out."""
+    train_tokens: int
+    """Token ids of the posts trained on, each post once, without end-of-text."""
+
+
+def clean_posts(
+    timelines: Sequence[Timeline], cleaning: CleaningConfig
+) -> tuple[list[CleanTweets], tuple[CleaningReport, ...]]:
+    """Clean each person's posts."""
+    cleaned = [clean_timeline(timeline, cleaning) for timeline in timelines]
+    return [posts for posts, _ in cleaned], tuple(report for _, report in cleaned)
+
+
+def prepare(
+    users: Sequence[CleanTweets],
+    reports: tuple[CleaningReport, ...],
+    *,
+    cleaning: CleaningConfig,
+    recipe: RecipeConfig,
+    seed: int,
+    tokenizer: Any,
+    eos_id: int,
+) -> Prepared:
+    """Split, order, tokenise and pack the posts of one job; a pure function of its arguments.
+
+    Raises:
+        TooFewTweetsError: a user has too little text.
+        DataError: nothing is left to train on.
+    """
+    warnings = tuple(check_enough(reports, cleaning))
+    split = split_tweets(users, kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=seed)
+    documents = [encode_documents(tokenizer, posts) for posts in split.train]
+    orders = [
+        epoch_documents(split.train, epoch=epoch, seed=seed, mix_users=recipe.isolate_documents)
+        for epoch in range(recipe.epochs)
+    ]
+    training_set = build_training_set(
+        documents,
+        orders,
+        block_size=recipe.block_size,
+        eos_id=eos_id,
+        isolate=recipe.isolate_documents,
+    )
+    heldout_posts = [post for posts in split.heldout for post in posts]
+    heldout = None
+    if heldout_posts:
+        encoded = encode_documents(tokenizer, heldout_posts)
+        heldout = HeldoutSet(
+            pack_heldout(encoded, block_size=recipe.block_size, eos_id=eos_id),
+            sum(len(post.encode("utf-8", "replace")) for post in heldout_posts),
+        )
+    return Prepared(
+        people=reports,
+        warnings=warnings,
+        split=split,
+        training_set=training_set,
+        heldout=heldout,
+        train_tokens=sum(len(ids) for posts in documents for ids in posts),
+    )

@@ -1,0 +1,55 @@
+"""Run the selected jobs, record what became of each, and turn that into an exit code."""
+
+import gc
+import logging
+from collections.abc import Sequence
+
+from accelerate import Accelerator
+
+from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.config.schema import TrainConfig
+from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.handles import Job
+from huggingtweets.logs import exit_code_of
+from huggingtweets.pipeline import is_done, run_job
+from huggingtweets.training.launch import build_accelerator, on_main
+from huggingtweets.training.model import Base, check_block_size, find_base
+
+logger = logging.getLogger(__name__)
+
+
+def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
+    """Run every job, one after another, and return the exit code.
+
+    Raises:
+        ConfigError: the base model cannot be had, or does not fit the recipe.
+        LaunchError: the processes are not as asked for.
+    """
+    plans = [make_plan(config, job) for job in jobs]
+    accelerator = build_accelerator(config.engine.precision)
+    try:
+        # One process makes or downloads the base, the others find it in the cache.
+        on_main(
+            accelerator, lambda: check_block_size(find_base(config.model), config.recipe.block_size)
+        )
+        base = find_base(config.model)
+        codes = [_run_one(plan, accelerator, base) for plan in plans]
+    finally:
+        # Without the collection, gloo of torch 2.13 aborts at exit now and then.
+        accelerator.free_memory()
+        gc.collect()
+        accelerator.end_training()
+    return max(codes)
+
+
+def _run_one(plan: Plan, accelerator: Accelerator, base: Base) -> int:
+    slug = plan.job.slug
+    try:
+        if is_done(plan):
+            logger.info("job=%s is done already: %s", slug, plan.paths.root)
+            return 0
+        run_job(plan, accelerator, base)
+    except HuggingtweetsError as err:
+        return exit_code_of(err)
+    logger.info("job=%s done: %s", slug, plan.paths.root)
+    return 0

@@ -1,0 +1,150 @@
+"""What became of one job, as the facts that card, preview, report and result.json tell."""
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from huggingtweets.config.plan import Plan
+from huggingtweets.data.prepare import Prepared
+from huggingtweets.generation.sample import Prediction
+from huggingtweets.publishing.facts import (
+    BASE_LICENSES,
+    BaseModel,
+    DataCounts,
+    Evaluation,
+    HeldoutFigures,
+    LoggedStep,
+    ModelFacts,
+    Person,
+    Sample,
+    TrainFigures,
+)
+from huggingtweets.training.model import Base
+from huggingtweets.training.records import HeldoutLoss, TrainResult
+
+_PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
+
+
+def build_facts(
+    plan: Plan,
+    base: Base,
+    prepared: Prepared,
+    result: TrainResult,
+    predictions: Sequence[Prediction],
+    *,
+    engine: str,
+    finished_at: str,
+) -> ModelFacts:
+    """Collect all there is to say about a finished model."""
+    is_hub_id = plan.model.path is not None and not Path(plan.model.path).is_dir()
+    kept, before = kept_and_base_loss(result)
+    heldout = None
+    if kept and before:
+        heldout = HeldoutFigures(
+            kept.loss, kept.perplexity, kept.bits_per_byte, before.bits_per_byte
+        )
+    return ModelFacts(
+        slug=plan.job.slug,
+        people=tuple(
+            Person(
+                report.handle,
+                report.display_name,
+                report.downloaded,
+                report.retweets,
+                report.short,
+                report.repeats,
+                report.kept,
+            )
+            for report in prepared.people
+        ),
+        base=BaseModel(
+            base.name, plan.model.path if is_hub_id else None, BASE_LICENSES.get(base.name)
+        ),
+        recipe=asdict(plan.recipe),
+        data=DataCounts(
+            train_posts=sum(map(len, prepared.split.train)),
+            heldout_posts=sum(map(len, prepared.split.heldout)),
+            train_tokens=prepared.train_tokens,
+            heldout_tokens=kept.num_tokens if kept else 0,
+            blocks=len(prepared.training_set.blocks),
+        ),
+        train=TrainFigures(
+            result.steps,
+            result.epochs,
+            result.tokens,
+            result.seconds,
+            result.tokens_per_s,
+            result.mfu,
+        ),
+        engine=engine,
+        versions=versions(),
+        command=command_of(plan),
+        consent=plan.consent,
+        heldout=heldout,
+        samples=tuple(Sample(each.input, each.prediction) for each in predictions),
+        history=tuple(LoggedStep(**asdict(line)) for line in result.history),
+        evaluations=tuple(
+            Evaluation(each.step, each.epoch, each.heldout.loss) for each in result.evals
+        ),
+        human_lengths=tuple(len(post) for posts in prepared.split.train for post in posts),
+        machine_lengths=tuple(len(each.prediction) for each in predictions),
+        finished_at=finished_at,
+    )
+
+
+def kept_and_base_loss(result: TrainResult) -> tuple[HeldoutLoss | None, HeldoutLoss | None]:
+    """Return the held-out loss of the kept weights and of the base; None: nothing held out."""
+    losses = {each.step: each.heldout for each in result.evals}
+    return losses.get(result.kept_step), losses.get(0)
+
+
+def build_result(
+    plan: Plan, facts: ModelFacts, result: TrainResult, started_at: str
+) -> dict[str, Any]:
+    """Return the content of result.json."""
+    counts = ("downloaded", "retweets", "short", "repeats", "kept")
+    per_user = {
+        person.handle: {key: getattr(person, key) for key in counts} for person in facts.people
+    }
+    return {
+        "slug": plan.job.slug,
+        "handles": list(plan.job.handles),
+        "status": "done",
+        "digest": plan.digest,
+        "consent": plan.consent.value,
+        "tweets": {key: sum(user[key] for user in per_user.values()) for key in counts}
+        | {"users": per_user},
+        "data": asdict(facts.data),
+        "train": asdict(facts.train)
+        | {"final_loss": result.final_loss, "peak_memory_gib": result.peak_memory_gib},
+        "eval": asdict(facts.heldout) if facts.heldout else None,
+        "engine": facts.engine,
+        "versions": dict(facts.versions),
+        "started_at": started_at,
+        "finished_at": facts.finished_at,
+    }
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions that a result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def command_of(plan: Plan) -> str:
+    """Return what to type to train this model again."""
+    handles = plan.job.handles
+    user = f"user=[{','.join(handles)}]" if plan.job.is_cyborg else f"user={handles[0]}"
+    words = [user, f"source={plan.source.kind}"]
+    if plan.source.path:
+        words.append(f"source.path={plan.source.path}")
+    words.append(f"model.path={plan.model.path}" if plan.model.path else "model=tiny")
+    words += [
+        f"recipe.{key}={'null' if value is None else value}"
+        for key, value in asdict(plan.recipe).items()
+    ]
+    words.append(f"seed={plan.seed}")
+    return "accelerate launch train.py " + shlex.join(words)
