@@ -1,0 +1,76 @@
+"""JSON as people's files hold it: value by value, with limits, without ever raising a surprise."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+_CHUNK_CHARS = 1 << 18
+_MAX_INT_DIGITS = 40
+_BETWEEN = re.compile(r"[\s\[\],;\ufeff]*")
+
+
+def _parse_int(digits: str) -> int | None:
+    return int(digits) if len(digits) <= _MAX_INT_DIGITS else None
+
+
+def _parse_constant(name: str) -> None:
+    """NaN and the infinities are not JSON; nothing here needs them."""
+
+
+_DECODER = json.JSONDecoder(parse_int=_parse_int, parse_constant=_parse_constant, strict=False)
+
+
+def parse_json(text: str) -> Any:
+    """Parse one value. NaN, infinities and endless integers become None.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deep.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError as err:
+        raise ValueError("nested too deep") from err
+
+
+def iter_values(stream: TextIO, *, max_chars: int, head: str = "") -> Iterator[Any]:
+    """Yield the elements of the JSON arrays in a stream, and values outside of arrays, one by one.
+
+    Memory is bounded by one element. Arrays inside of arrays are flattened.
+
+    Args:
+        stream: text.
+        max_chars: longest element.
+        head: text already taken from the stream.
+
+    Raises:
+        ValueError: the text stops being JSON, or ends inside an array. All before was yielded.
+    """
+    text, start, is_end, depth = head, 0, False, 0
+    wanted = _CHUNK_CHARS
+    while True:
+        gap = _BETWEEN.match(text, start)
+        assert gap is not None  # an empty match at least
+        depth += gap.group().count("[") - gap.group().count("]")
+        start = gap.end()
+        if start < len(text):
+            try:
+                value, end = _DECODER.raw_decode(text, start)
+            except RecursionError as err:
+                raise ValueError("nested too deep") from err
+            except ValueError:
+                if is_end or len(text) - start > max_chars:
+                    raise
+            else:
+                if end < len(text) or is_end:
+                    yield value
+                    start, wanted = end, _CHUNK_CHARS
+                    continue
+        elif is_end:
+            break
+        more = stream.read(wanted)
+        is_end = not more
+        text, start = text[start:] + more, 0
+        wanted = max(_CHUNK_CHARS, len(text))  # doubling keeps retries of a long value linear
+    if depth > 0:
+        raise ValueError("the list is cut off")

@@ -1,0 +1,110 @@
+"""The one door to all sources: a configured source and a handle in, a timeline out."""
+
+from pathlib import Path
+
+from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.errors import ConfigError
+from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources import csv_file, jsonl, parquet, text
+from huggingtweets.tweets.sources.csv_file import read_csv
+from huggingtweets.tweets.sources.demo import demo_timeline
+from huggingtweets.tweets.sources.hub import read_hub
+from huggingtweets.tweets.sources.jsonl import read_jsonl
+from huggingtweets.tweets.sources.parquet import read_parquet
+from huggingtweets.tweets.sources.reading import find_user_file, name_key, nearest, user_of
+from huggingtweets.tweets.sources.text import read_text
+from huggingtweets.tweets.sources.x_archive import read_x_archive
+
+_SUFFIXES = {
+    SourceKind.jsonl: jsonl.SUFFIXES,
+    SourceKind.csv: csv_file.SUFFIXES,
+    SourceKind.parquet: parquet.SUFFIXES,
+    SourceKind.text: text.SUFFIXES,
+    SourceKind.x_archive: (".zip", ".js"),
+}
+
+
+def load_timeline(source: SourceConfig, handle: str) -> Timeline:
+    """Read all posts of one person, as received, newest first.
+
+    Args:
+        source: where from.
+        handle: whose; canonical, as `parse_handle` returns it.
+
+    Raises:
+        ConfigError: `source.path` is not there or of another kind.
+        SourceError: the posts of this person cannot be read.
+    """
+    check_source(source)
+    path = Path(source.path or "").expanduser()
+    match source.kind:
+        case SourceKind.demo:
+            return demo_timeline(handle)
+        case SourceKind.hub:
+            return read_hub(handle, source)
+        case SourceKind.x_archive:
+            return read_x_archive(path, handle)
+        case SourceKind.text:
+            return read_text(_user_file(source.kind, path, handle), handle)
+        case SourceKind.jsonl:
+            read = read_jsonl
+        case SourceKind.csv:
+            read = read_csv
+        case SourceKind.parquet:
+            read = read_parquet
+    file = _user_file(source.kind, path, handle)
+    is_of_one_user = name_key(user_of(file, _SUFFIXES[source.kind]) or "") == handle
+    return read(file, handle, source, is_of_one_user=is_of_one_user)
+
+
+def _user_file(kind: SourceKind, path: Path, handle: str) -> Path:
+    return find_user_file(path, handle, _SUFFIXES[kind]) if path.is_dir() else path
+
+
+def check_source(source: SourceConfig) -> None:
+    """Check cheaply, before anything heavy starts, that the posts are where they are said to be.
+
+    Raises:
+        ConfigError: the path is not there, neither file nor folder, or plainly of another kind.
+    """
+    if source.kind is SourceKind.demo:
+        return
+    path = Path(source.path or "").expanduser()
+    if source.kind is SourceKind.hub and not _is_local(source.path or ""):
+        return
+    try:
+        is_there, is_usable = path.exists(), path.is_file() or path.is_dir()
+    except (OSError, ValueError) as err:
+        raise ConfigError(f"source.path: {source.path!a} cannot be a path ({err})") from err
+    if not is_there:
+        raise ConfigError(
+            f"source.path: {path} does not exist{_nearest_path(path)}; check the name"
+        )
+    if not is_usable:
+        raise ConfigError(f"source.path: {path} is neither a file nor a folder")
+    if path.is_file():
+        _check_suffix(source.kind, path)
+
+
+def _is_local(name: str) -> bool:
+    """Whether a dataset's name is meant as a path: `a/b` may be both, and the Hub is asked."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
+def _nearest_path(path: Path) -> str:
+    """Look for the first folder on the way that is there, and what in it comes nearest."""
+    while not path.parent.is_dir():
+        if path.parent == path:
+            return ""
+        path = path.parent
+    names = [child.name for child in path.parent.iterdir()]
+    return f" (in {path.parent}{nearest(path.name, names)})" if names else ""
+
+
+def _check_suffix(kind: SourceKind, path: Path) -> None:
+    """Refuse a file whose name says that it belongs to another source."""
+    for other, suffixes in _SUFFIXES.items():
+        if other is not kind and user_of(path, suffixes) is not None:
+            raise ConfigError(
+                f"source: got {kind} for {path.name}; expected source={other} for such a file"
+            )

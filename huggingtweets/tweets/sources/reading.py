@@ -1,0 +1,188 @@
+"""Files found by handle and read with limits. Nothing here knows what a post is."""
+
+import difflib
+import gzip
+import io
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TextIO
+
+from huggingtweets.errors import SourceError
+
+MAX_FILE_BYTES = 8 << 30
+"""Of one file, unpacked."""
+MAX_LINE_CHARS = 16 << 20
+MAX_EXPANSION = 200
+"""Bytes out of one byte in; posts pack 5 to 20 times."""
+EXPANSION_FLOOR_BYTES = 32 << 20
+"""Up to here the expansion is not looked at."""
+_GZIP = b"\x1f\x8b"
+_MAX_COMPARED_NAMES = 20_000
+
+
+def show(text: str, limit: int = 60) -> str:
+    """Quote text from outside for a message: short, ASCII, unable to disguise itself."""
+    return ascii(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def name_key(name: str) -> str:
+    """Return the form in which handles are compared: `@NASA` is `nasa`."""
+    return name.strip().removeprefix("@").replace("@", ".", 1).lower()
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return `, nearest: 'a', 'b'` to append to a message; empty where there are no names."""
+    by_key = {one.lower(): one for one in sorted(names)[:_MAX_COMPARED_NAMES]}
+    keys = difflib.get_close_matches(name.lower(), by_key, 3, 0.5) or list(by_key)[:5]
+    close = [by_key[key] for key in keys]
+    return f", nearest: {', '.join(show(one) for one in close)}" if close else ""
+
+
+def user_of(path: Path, suffixes: Sequence[str]) -> str | None:
+    """Return the name a file is called by, without suffix: `NASA` of `NASA.jsonl.gz`.
+
+    None where the suffix is not one of these.
+    """
+    name = path.name.removesuffix(".gz")
+    for suffix in suffixes:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return None
+
+
+def find_user_file(folder: Path, handle: str, suffixes: Sequence[str]) -> Path:
+    """Find the one file of a user in a folder, whatever the case of its name.
+
+    Raises:
+        SourceError: there is none, or more than one.
+    """
+    endings = [suffix + packed for suffix in suffixes for packed in ("", ".gz")]
+    hits = [folder / (handle + end) for end in endings if (folder / (handle + end)).is_file()]
+    if not hits:
+        users = {path: user_of(path, suffixes) for path in list_folder(folder)}
+        hits = sorted(path for path, user in users.items() if user and name_key(user) == handle)
+        if not hits:
+            there = {user for user in users.values() if user}
+            raise SourceError(
+                f"{folder}: got no file of user {handle}; expected {handle}{endings[0]} or the "
+                f"like; there are files of {len(there)} users{nearest(handle, there)}"
+            )
+    if len(hits) > 1:
+        names = " and ".join(show(path.name) for path in hits[:2])
+        raise SourceError(f"{folder}: got {names} for user {handle}; expected one; remove one")
+    return hits[0]
+
+
+def list_folder(folder: Path) -> list[Path]:
+    """Return what stands directly in a folder.
+
+    Raises:
+        SourceError: it cannot be listed.
+    """
+    try:
+        return [folder / name for name in os.listdir(folder)]  # noqa: PTH208, one call, no stat
+    except OSError as err:
+        raise SourceError(f"{folder}: cannot be listed ({err.strerror})") from err
+
+
+class _Limited(io.RawIOBase):
+    """A byte stream that ends at damage and refuses to grow past its limits."""
+
+    def __init__(self, raw: IO[bytes], where: str, packed_bytes: int | None, damage: list[str]):
+        self._raw = raw
+        self._where = where
+        self._limit = MAX_FILE_BYTES
+        if packed_bytes is not None:
+            most = max(EXPANSION_FLOOR_BYTES, packed_bytes * MAX_EXPANSION)
+            self._limit = min(self._limit, most)
+        self._damage = damage
+        self._count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            data = self._raw.read(len(buffer))
+        except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as err:
+            self._damage.append(f"the file is cut off or damaged ({err})")
+            return 0
+        self._count += len(data)
+        if self._count > self._limit:
+            raise SourceError(
+                f"{self._where}: got more than {self._limit >> 20} MiB unpacked; expected posts; "
+                "this is no file of posts, or split it"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def guard(
+    raw: IO[bytes], where: str, packed_bytes: int | None, damage: list[str]
+) -> io.BufferedReader:
+    """Wrap a byte stream: damage ends it early and is added to `damage`; growth is limited.
+
+    Args:
+        raw: what to read; stays the caller's to close.
+        where: the file, for messages.
+        packed_bytes: size it unpacks from; None: it is not packed.
+        damage: grows by a sentence where the stream ends early.
+    """
+    return io.BufferedReader(_Limited(raw, where, packed_bytes, damage), 1 << 18)
+
+
+@contextmanager
+def open_bytes(path: Path, damage: list[str]) -> Iterator[io.BufferedReader]:
+    """Open a file, unpacked if gzip'd. Damage ends the stream early and is added to `damage`.
+
+    Raises:
+        SourceError: it cannot be read, or unpacks to far too much.
+    """
+    try:
+        with path.open("rb") as file:
+            is_packed = file.read(2) == _GZIP
+            file.seek(0)
+            size = os.fstat(file.fileno()).st_size
+            unpacked: IO[bytes] = gzip.GzipFile(fileobj=file) if is_packed else file  # type: ignore[assignment]
+            yield guard(unpacked, path.name, size if is_packed else None, damage)
+    except OSError as err:
+        raise SourceError(f"{path}: cannot be read ({err.strerror or err})") from err
+
+
+def decode(stream: io.BufferedReader, *, newline: str | None = "\n") -> TextIO:
+    """Read bytes as text: UTF-8, or UTF-16 and UTF-32 where the first bytes say so.
+
+    Bytes that are not UTF-8 become lone surrogates, by which a line with them is known.
+    """
+    encoding = json.detect_encoding(stream.peek(4)[:4])
+    errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
+    return io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline=newline)
+
+
+def has_bad_bytes(text: str) -> bool:
+    """Whether `decode` met bytes here that are not UTF-8."""
+    if text.isascii():
+        return False
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def iter_lines(stream: TextIO, max_chars: int = MAX_LINE_CHARS) -> Iterator[tuple[int, str | None]]:
+    """Yield number (from 1) and text of each line; None for a line that is too long."""
+    number = 0
+    while line := stream.readline(max_chars):
+        number += 1
+        if len(line) < max_chars or line.endswith(("\n", "\r")):
+            yield number, line
+            continue
+        while (rest := stream.readline(max_chars)) and not rest.endswith(("\n", "\r")):
+            pass
+        yield number, None
