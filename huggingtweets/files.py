@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,9 +62,30 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read JSON Lines, gzip'd or not, written by us; a last line cut short by a crash is dropped."""
+    """Read JSON Lines, gzip'd or not, written by us; a last line cut short is dropped."""
     data = path.read_bytes()
     if path.suffix == ".gz":
         data = gzip.decompress(data)
     lines = data.decode("utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1] if line]
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty draft folder that takes the place of `path` when the block ends well.
+
+    Its files are flushed first, and nobody sees a half-written one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir()
+    yield draft
+    for file_path in draft.rglob("*"):
+        if file_path.is_file():
+            with file_path.open("rb") as file:
+                os.fsync(file.fileno())
+    fsync_dir(draft)
+    shutil.rmtree(path, ignore_errors=True)
+    draft.rename(path)
+    fsync_dir(path.parent)

@@ -17,6 +17,7 @@ from huggingtweets.publishing.facts import (
     DataCounts,
     Evaluation,
     HeldoutFigures,
+    Links,
     LoggedStep,
     ModelFacts,
     Person,
@@ -37,6 +38,7 @@ def build_facts(
     predictions: Sequence[Prediction],
     *,
     engine: str,
+    links: Links,
     finished_at: str,
 ) -> ModelFacts:
     """Collect all there is to say about a finished model."""
@@ -92,6 +94,7 @@ def build_facts(
         ),
         human_lengths=tuple(len(post) for posts in prepared.split.train for post in posts),
         machine_lengths=tuple(len(each.prediction) for each in predictions),
+        links=links,
         finished_at=finished_at,
     )
 

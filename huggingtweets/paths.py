@@ -26,6 +26,11 @@ class JobPaths:
         return self.root / "cleaning.json"
 
     @property
+    def dataset(self) -> Path:
+        """The kept posts as cleaned, each with the side of the split it is on."""
+        return self.root / "dataset.jsonl.gz"
+
+    @property
     def checkpoints(self) -> Path:
         """Training state, while training."""
         return self.root / "checkpoints"

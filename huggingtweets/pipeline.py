@@ -1,15 +1,9 @@
 """One job from posts to published model: the stages in order, and every file they leave."""
 
-import json
 import logging
-import os
 import shutil
-from contextlib import nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
-from types import TracebackType
-from typing import TextIO
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
@@ -19,18 +13,17 @@ from huggingtweets.config.plan import Plan, differences, make_plan
 from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.errors import ConfigError, LaunchError
-from huggingtweets.files import fsync_dir, write_json, write_jsonl, write_text
+from huggingtweets.files import replacing_folder, write_json, write_jsonl, write_text
 from huggingtweets.generation.sample import generation_config, sample_posts
 from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.preview import write_preview
 from huggingtweets.publishing.report import write_report
-from huggingtweets.tracking.console import TrainingProgress
+from huggingtweets.recorder import Recorder
 from huggingtweets.training.launch import on_main
-from huggingtweets.training.loop import count_steps
 from huggingtweets.training.model import Base
-from huggingtweets.training.records import LoggedEval, LoggedStep, TrainResult
+from huggingtweets.training.records import TrainResult
 from huggingtweets.training.single import train_single
 from huggingtweets.tweets.records import read_timelines, write_timelines
 from huggingtweets.tweets.sources.load import load_timeline
@@ -65,12 +58,15 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> None:
     started_at = _now()
     on_main(accelerator, lambda: begin_job(plan))
     prepared = prepare_job(plan, base)
-    recorder = Recorder(plan, count_steps(prepared.training_set, plan.recipe))
-    with recorder if accelerator.is_main_process else nullcontext():
+    with Recorder(plan, is_main=accelerator.is_main_process) as recorder:
+        on_main(accelerator, lambda: recorder.start(base, prepared))
         result, model = train_single(
             accelerator, base, prepared.training_set, prepared.heldout, plan, recorder.record
         )
-    on_main(accelerator, lambda: finish_job(plan, base, prepared, result, model, started_at))
+        on_main(
+            accelerator,
+            lambda: finish_job(plan, base, prepared, result, model, recorder, started_at),
+        )
 
 
 def begin_job(plan: Plan) -> None:
@@ -105,7 +101,7 @@ def prepare_job(plan: Plan, base: Base) -> Prepared:
         DataError: nothing is left to train on.
     """
     users, reports = clean_posts(read_timelines(plan.paths.tweets), plan.cleaning)
-    prepared = prepare(
+    return prepare(
         users,
         reports,
         cleaning=plan.cleaning,
@@ -114,9 +110,6 @@ def prepare_job(plan: Plan, base: Base) -> Prepared:
         tokenizer=base.tokenizer,
         eos_id=base.eos_id,
     )
-    for warning in prepared.warnings:
-        logger.warning("job=%s %s", plan.job.slug, warning)
-    return prepared
 
 
 def finish_job(
@@ -125,6 +118,7 @@ def finish_job(
     prepared: Prepared,
     result: TrainResult,
     model: PreTrainedModel,
+    recorder: Recorder,
     started_at: str,
 ) -> None:
     """Sample, write the model folder, publish, and last of all result.json; main process only.
@@ -143,81 +137,27 @@ def finish_job(
     )
     write_jsonl(paths.predictions, [asdict(prediction) for prediction in predictions])
     facts = build_facts(
-        plan, base, prepared, result, predictions, engine="single", finished_at=_now()
+        plan,
+        base,
+        prepared,
+        result,
+        predictions,
+        engine="single",
+        links=recorder.links(),
+        finished_at=_now(),
     )
-    draft = paths.model.with_name(".model.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
     model.generation_config = generation_config(plan.sampling, base.eos_id)
-    model.save_pretrained(draft)
-    base.tokenizer.save_pretrained(draft)
-    write_preview(draft / paths.preview.name, facts)
-    write_card(draft / paths.card.name, facts)
-    _replace_folder(draft, paths.model)
+    with replacing_folder(paths.model) as draft:
+        model.save_pretrained(draft)
+        base.tokenizer.save_pretrained(draft)
+        write_preview(draft / paths.preview.name, facts)
+        write_card(draft / paths.card.name, facts)
     write_report(paths.report, facts, paths.preview)
+    recorder.finish(predictions)
     if plan.publish.kind is PublishKind.hub:
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
     write_json(paths.result, build_result(plan, facts, result, started_at))
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
-
-
-class Recorder:
-    """Writes metrics.jsonl and shows progress while one job trains; a context manager."""
-
-    def __init__(self, plan: Plan, total_steps: int) -> None:
-        """Prepare to record; nothing is opened before the `with` block."""
-        self._plan = plan
-        self._progress = TrainingProgress(plan.job.slug, total_steps)
-        self._file: TextIO | None = None
-        self._heldout = ""
-
-    def __enter__(self) -> "Recorder":
-        """Start metrics.jsonl anew; a resumed training reports its history again."""
-        self._file = self._plan.paths.metrics.open("w", encoding="utf-8")
-        self._progress.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close file and progress bar."""
-        self._progress.__exit__(kind, err, traceback)
-        if self._file:
-            self._file.close()
-
-    def record(self, line: LoggedStep | LoggedEval) -> None:
-        """Take a line from the training loop; ranks that did not enter ignore it."""
-        if self._file is None:
-            return
-        match line:
-            case LoggedStep():
-                row = asdict(line)
-                figures = f"loss={line.loss:.3f} {line.tokens_per_s:,.0f} tokens/s"
-            case LoggedEval(step, epoch, heldout):
-                row = {
-                    "step": step,
-                    "epoch": epoch,
-                    "eval_loss": heldout.loss,
-                    "eval_perplexity": heldout.perplexity,
-                    "eval_bits_per_byte": heldout.bits_per_byte,
-                }
-                self._heldout = figures = f"heldout={heldout.bits_per_byte:.3f} bits/byte"
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
-        self._progress.update(line.step, figures)
-
-
-def _replace_folder(draft: Path, final: Path) -> None:
-    """Put a finished folder in place; what an interrupted attempt left there goes."""
-    for path in draft.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    fsync_dir(draft)
-    shutil.rmtree(final, ignore_errors=True)
-    draft.rename(final)
-    fsync_dir(final.parent)
 
 
 def _now() -> str:

@@ -1,15 +1,16 @@
 """Output projection and cross-entropy in one: never all logits at once, no second copy of any."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
 
 CHUNK_LOGITS = {"cpu": 2**25, "cuda": 2**28}
-"""Logits held at a time, by device type. On a CPU chunks bring no speed, only memory: small ones cost
-up to a third more in bf16."""
+"""Logits held at a time, by device type. On a CPU chunks save memory, not time: small
+ones cost up to a third more in bf16."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
@@ -33,10 +34,10 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        needs_grad = any(ctx.needs_input_grad)  # type: ignore[attr-defined]
+        needs_grad = any(ctx.needs_input_grad)
         with torch.autocast(device, enabled=False):
             loss, grad_hidden, grad_weight = _loss_and_gradients(
                 hidden.to(dtype or hidden.dtype),
@@ -49,8 +50,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         return loss
 
     @staticmethod
-    def backward(ctx: FunctionCtx, scale: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        grad_hidden, grad_weight = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None]:
+        grad_hidden, grad_weight = ctx.saved_tensors
         return grad_hidden.mul_(scale), grad_weight.mul_(scale), None
 
 
