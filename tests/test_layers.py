@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"generation", "evaluation"},
     {"publishing"},
-    {"outcome"},
+    {"outcome", "recorder"},
     {"pipeline"},
     {"jobs"},
     {"cli"},
@@ -71,11 +71,12 @@ def is_allowed(importer: str, imported: str) -> bool:
     mine, theirs = importer.split(".")[0], imported.split(".")[0]
     if mine == theirs or (mine in FLOORS[0] and theirs in FLOORS[0]):
         return True
-    return LEVEL[theirs] < LEVEL[mine]
+    return LEVEL.get(theirs, 99) < LEVEL.get(mine, 0)
 
 
 def test_every_module_has_a_floor() -> None:
-    assert {name.split(".")[0] for name in MODULES} <= set(LEVEL)
+    unknown = {name.split(".")[0] for name in MODULES} - set(LEVEL)
+    assert not unknown, f"add {unknown} to FLOORS, at the lowest place that holds"
 
 
 @pytest.mark.parametrize("name", MODULES)
