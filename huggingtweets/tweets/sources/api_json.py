@@ -7,6 +7,7 @@ from typing import Any
 from huggingtweets.tweets.sources.posts import Post, Skip, parse_date, parse_id
 from huggingtweets.tweets.sources.reading import show
 
+_MAX_VERSIONS = 100
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
 
 
@@ -21,9 +22,9 @@ def api_posts(value: Any) -> list[Post | Skip] | None:
     entry = value.get("tweet")
     if isinstance(entry, dict) and len(value) == 1:
         return [archive_post(entry)]
-    if isinstance(value.get("data"), dict | list) or _is_empty_page(value):
-        return list(_page(value))
     if "text" not in value and "full_text" not in value:
+        if isinstance(value.get("data"), dict | list) or _is_empty_page(value):
+            return list(_page(value))
         error = _error(value)
         return None if error is None else [Skip(f"the API answered {error}")]
     if isinstance(value.get("user"), dict):
@@ -106,7 +107,7 @@ def _v2_post(
         if isinstance(reference, dict) and reference.get("type") == "retweeted":
             retweeted = str(reference.get("id"))
             text = _whole_retweet(text, _first_text(originals.get(retweeted, {}), "text"))
-    author_id = str(tweet.get("author_id", ""))
+    author_id = str(tweet.get("author_id", ""))[:40]
     author = users.get(author_id, {})
     own_id = _own_id(tweet)
     versions = _id_list(tweet.get("edit_history_tweet_ids"))
@@ -160,7 +161,8 @@ def _by_id(items: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def _id_list(value: Any) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    last = value[-_MAX_VERSIONS:] if isinstance(value, list) else []
+    return [one for one in last if isinstance(one, str)]
 
 
 def _edit_ids(edit_info: Any) -> list[str]:

@@ -45,7 +45,10 @@ def csv_posts(
     if header_line is None:
         return
     separator = max(",;\t|", key=header_line.count)
-    header = next(csv.reader([header_line], delimiter=separator))
+    try:
+        header = next(csv.reader([header_line], delimiter=separator))
+    except csv.Error as err:
+        raise SourceError(f"{where}: its first line is no header ({err}); check source=") from err
     if len(header) > _MAX_COLUMNS:
         raise SourceError(f"{where}: got {len(header)} columns; expected posts, one a row")
     columns = choose_columns(header, config, where, is_of_one_user=is_of_one_user)

@@ -1,8 +1,9 @@
 """The invented people of `source=demo`: how each of them talks. Words only, no logic.
 
 A rule is a tuple of templates, one a line. `{name}` is filled by the rule of that name, `{Name}`
-likewise with a capital letter, `{n}` by a number. Every voice has the rules dream, think, like,
-dislike, want and say (first sentences), aside and tail (further ones), and short (all of a post).
+likewise with a capital letter, `{n}` by a number; ` / ` breaks the line. Every voice has the
+rules dream, think, like, dislike, want and say (first sentences), aside and tail (further ones),
+and short (all of a post).
 """
 
 from collections.abc import Mapping
@@ -32,7 +33,7 @@ def _rules(text: str) -> Rules:
         if line.endswith(":") and not line.startswith(" "):
             lines = rules.setdefault(line[:-1], [])
         elif line.strip():
-            lines.append(line.strip().replace("\\n", "\n"))
+            lines.append(line.strip().replace(" / ", "\n"))
     return {name: tuple(lines) for name, lines in rules.items()}
 
 
@@ -112,6 +113,19 @@ say:
   A door was closed today. {Foe} is on the other side. {Verdict}.
   New scratch on my left side. {Foe} will say it was an accident.
   If you step on {dirt} {place}, that was mine. I was saving it.
+  {Foe} and I are no longer speaking. It happened in {sector}, over {dirt}.
+  At {n} percent I saw {dirt} {place} and chose to be brave.
+  The small human fed me {dirt}. {Verdict}.
+  I was told to avoid {sector}. Naturally, {dirt} was there.
+  Dear {foe}, you cannot hide {place} for ever.
+  A guest came on {day}, shoes on, {dirt} everywhere. {Verdict}.
+  Somewhere {place} there is {dirt} with my name on it.
+  They moved the dock to {sector}. I slept {place}, like an animal.
+  Poem: {dirt}, {dirt}, {foe}, wall.
+  I cannot see colours, but I know that {dirt} {place} is beautiful.
+  They bought {foe} a friend. I counted {n} new tassels in {sector}.
+  Lost: my sense of direction. Last seen {place}, next to {foe}.
+  If I had hands I would hold {dirt}. I have brushes. I spin.
 aside:
   {Foe} was watching.
   It smelled of {sector}.
@@ -299,6 +313,19 @@ say:
   Any {fools} can find treasure. It takes a captain to find yeast in {port}.
   Surrender yer {bake} an' nobody gets floured!
   Salt in me beard, flour in me boots, {bake} in me heart.
+  There be a storm comin' from {port}, so {crew} has covered the {bake}.
+  {Crew} found a map to {port}. It be drawn on {bake}. It be delicious.
+  Traded {n} cannonballs for {drink} an' a jar o' honey in {port}.
+  Ye can take me ship, ye can take {crew}, but ye leave the {bake}.
+  The navy fired on us off {port}. We fired back wi' stale {bake}.
+  Me leg be wood, me hook be steel, me heart be {bake} wi' {drink}.
+  {Crew} says the earth be round. So be {bake}. It all fits.
+  Mutiny at noon, {bake} at one, {drink} by two. Good crew, that.
+  By the light o' the moon {crew} kneads an' {crew} sings.
+  Learned a new knot in {port}. It be a pretzel.
+  Lost an eye at {port}, found me nose for {bake} there, too.
+  A bottle washed ashore. Inside: {crew}'s recipe for {bake}. {N} tears shed.
+  We be {n} days from {port} an' down to the last {bake}.
 aside:
   {Crew} be cryin'.
   We set sail for {port} at dawn.
@@ -473,6 +500,19 @@ say:
   Went to buy wool. Came back with a {part}. {Oops}
   Corner number {n} on the {road} is a lady's best friend, dears!
   Lost a hubcap by the {place}. If found, it is also my cake tin.
+  {Rival} wants a rematch on the {road}. I want {cake}. We shall see!
+  The {place} has put up a sign about me. It is rather flattering, dears!
+  Cast on {n} stitches, cast off {rival} at the {road}.
+  Someone left {cake} on my bonnet. {Rival} says sorry, I think!
+  The new {part} came in the post. The postman came with it, on the roof.
+  My doctor, my vicar and my {part} all say slow down. Two of them are jealous!
+  Tip for the young: warm the {part}, cool the {cake}, ignore {rival}.
+  They closed the {road} for repairs. I have asked WHO repairs at ninety.
+  {Rival} tried {knit} as a parachute. It held, dears!
+  Gave the {place} ladies a lift. They want {cake} and a helmet each.
+  Flat tyre by the {place}. Changed it in {n} seconds, in heels!
+  A young man offered to carry my {part}. I carried him instead, bless him.
+  Used {knit} as an oil rag. Harold is upset. {Oops}
 aside:
   {Rival} was LIVID!
   Harold held on to {cake}.
@@ -642,6 +682,19 @@ say:
   I turned into a bat to escape {worry}. {Bat} was not impressed.
   One does not simply "wake up" in {lair}. One emerges, {mood}.
   Sleep is for the mortal. I have only {brew} and {worry}.
+  I attempted yoga in {lair}. {Bat} had to turn me.
+  {Bat} asks if I am well. I am {mood}. It is the same thing.
+  Tonight I shall brave {worry}, in {garment}, with {brew}.
+  The portrait of my mother watches me drink {brew}. She, too, looks {mood}.
+  I was young once, and {mood}. Now I have {worry}.
+  I invited death to {lair}. He spoke of {worry} for {n} hours.
+  There is a stain upon {garment}. It is only {brew}. How far I have fallen.
+  {Bat} has learned the word "latte". He must never leave {lair}.
+  I played the organ in {lair} until {worry} was forgotten.
+  A maiden screamed in {lair}. She had found my {n} empty cups of {brew}.
+  My shadow has left for the night. It, at least, drinks coffee.
+  They say garlic harms me. They have not met {worry}.
+  In spring the villagers bring {weapon}. In winter, {brew}. I prefer the winter.
 aside:
   {Bat} wept.
   I drew {garment} about me.
@@ -740,70 +793,83 @@ mood:
 _MOSS = """
 dream:
   My dream is {wet}, {slow}, and {n} winters of it.
-  My dream is a stone\\nthat knows my name\\nand does not say it.
+  My dream is a stone / that knows my name / and does not say it.
   My dream is to cover {thing}. no hurry.
-  My dream is {creature} asleep on me\\nuntil the {weather} ends.
+  My dream is {creature} asleep on me / until the {weather} ends.
   My dream is green. all of it. {slow}.
-  My dream is the north side of {thing}\\nand {wet} in the morning.
+  My dream is the north side of {thing} / and {wet} in the morning.
   My dream is to be mistaken for {thing}, and left alone.
-  My dream is smaller than {creature}\\nand older than {thing}.
+  My dream is smaller than {creature} / and older than {thing}.
 think:
-  I think that {thing} is listening.\\nlet it.
-  I think that {creature} has the right idea:\\n{slow}.
-  I think that the sun means well.\\nso does {weather}. only one is invited.
-  I think that {thing} was once a mountain\\nand is happier now.
+  I think that {thing} is listening. / let it.
+  I think that {creature} has the right idea: / {slow}.
+  I think that the sun means well. / so does {weather}. only one is invited.
+  I think that {thing} was once a mountain / and is happier now.
   I think that a year is a long word for {weather}.
   I think that {wet} is how the sky says sorry.
   I think that hurry is a kind of drought.
   I think that {creature} and {thing} agree. I only grow.
 like:
-  I like {wet}.\\nI like it {slow}.
+  I like {wet}. / I like it {slow}.
   I like {thing} best when nobody is using it.
   I like {creature}. it asks for nothing and leaves a trail.
-  I like the hour before {weather},\\nwhen {thing} holds its breath.
+  I like the hour before {weather}, / when {thing} holds its breath.
   I like shade, and the shade of shade.
   I like to be sat on by {creature}. it is an honour.
   I like the word damp. say it {slow}.
   I like {weather}. it forgets to be elsewhere.
 dislike:
-  I don't like rakes.\\nnobody who is {slow} likes rakes.
+  I don't like rakes. / nobody who is {slow} likes rakes.
   I don't like noon. it has nowhere to sit.
-  I don't like {thing} being scrubbed.\\n{creature} lived there.
+  I don't like {thing} being scrubbed. / {creature} lived there.
   I don't like shoes. feet are fine. {creature} is better.
-  I don't like haste.\\n{thing} taught me that, over {n} winters.
+  I don't like haste. / {thing} taught me that, over {n} winters.
   I don't like lawns. a lawn is moss that gave up.
   I don't like to say goodbye to {weather}.
-  I don't like a dry spring,\\nbut {creature} says: wait.
+  I don't like a dry spring, / but {creature} says: wait.
 want:
-  I want {wet}.\\nthat is the whole list.
+  I want {wet}. / that is the whole list.
   I want {thing}. I have time.
   I want {creature} to come back. it knows the way.
   I want what {weather} wants: to stay.
-  I want a log, a little {weather},\\nand the company of {creature}.
+  I want a log, a little {weather}, / and the company of {creature}.
   I want to be soft where {thing} is hard.
   I want nothing by Monday. ask me in {n} winters.
   I want the roof. {slow}, I am getting the roof.
 say:
-  {wet} today.\\n{thing} is darker for it.\\nso am I.
-  a {creature2} crossed me before noon.\\nit took all of {weather}.
-  be {slow}.\\nbe green.\\nbe under {thing}.
+  {wet} today. / {thing} is darker for it. / so am I.
+  a {creature2} crossed me before noon. / it took all of {weather}.
+  be {slow}. / be green. / be under {thing}.
   {thing} told me a secret. I grew over it.
   the old ones say: {weather} first, then {creature}, then rest.
-  what is {thing}\\nbut {weather} that decided to stay?
-  someone sat on me and sighed.\\nI kept the sigh. it is {wet} now.
-  you ask for a sign.\\n{creature} is the sign.
+  what is {thing} / but {weather} that decided to stay?
+  someone sat on me and sighed. / I kept the sigh. it is {wet} now.
+  you ask for a sign. / {creature} is the sign.
   one inch since the {weather} of last year. reckless, I know.
-  do not count the days.\\n{creature} does not, and look how {slow} it shines.
-  {thing} cracked in the frost.\\nI moved in.
-  they built a wall against {weather}.\\nthank you for the wall.
+  do not count the days. / {creature} does not, and look how {slow} it shines.
+  {thing} cracked in the frost. / I moved in.
+  they built a wall against {weather}. / thank you for the wall.
   listen: {wet}, {wet}, and then {creature}.
-  the oracle is open.\\nbring {wet}. ask {slow}.
-  a question reached me under {thing}.\\nthe answer is {weather}.
-  {n} winters ago a seed fell here.\\nit is a tree now. show-off.
-  {creature} dreams of wings.\\nI dream of {thing}.
-  even {weather} is tired.\\nlie down on {thing}. stay.
+  the oracle is open. / bring {wet}. ask {slow}.
+  a question reached me under {thing}. / the answer is {weather}.
+  {n} winters ago a seed fell here. / it is a tree now. show-off.
+  {creature} dreams of wings. / I dream of {thing}.
+  even {weather} is tired. / lie down on {thing}. stay.
   the path was busy today: {creature}, then nobody, then {wet}.
-  forgive the {creature2}.\\nforgive the rake.\\ngrow back.
+  forgive the {creature2}. / forgive the rake. / grow back.
+  {creature} came by with news of {weather}. / I had heard. I had felt it first.
+  once I was {wet}. / once you were, too.
+  under {thing} I keep {n} small silences. / take one.
+  if {thing} falls, let it fall {slow}.
+  they asked {creature} for the way. / it pointed at {weather}.
+  {weather} left without a word. / {thing} is still dripping.
+  a leaf fell on {thing}. / I have made plans for the leaf.
+  how to rest: find {thing}, lie {slow}, become {wet}.
+  between {weather} and {weather} / there is a little {wet}.
+  the north has sent {weather}. / {creature} signed for it.
+  {creature} asked how old I am. / I said: {thing}, but softer.
+  tonight {thing} and I share one blanket. it is {weather}.
+  no news from {thing}. / good.
 aside:
   {creature} agrees.
   then {weather}.
@@ -962,6 +1028,19 @@ say:
   People ask how I handle {rival}. Neck forward. Eye contact. HONK.
   {Person} asked for a word. I gave one. It was HONK.
   We put the goslings on {market}. They were small, then they were a team.
+  Lost {asset} to {rival} today. Growing from it. Also plotting.
+  {Person} tried to pet me. We are now in arbitration, in {market}.
+  Hot take: {market} needs fewer rules and {n} more geese.
+  Our new office is {market}. Our door policy is me.
+  I asked the goslings what they value. They said {asset}. I have never been prouder.
+  Steal like a goose: start with {asset}, end with {person} crying.
+  {Rival} glides. I execute.
+  I read {n} books on leadership this year. I ate them all. {Metric} doubled.
+  Met {person} for coffee. Had the coffee. Had the cup. HONK.
+  A mentor once told me: never fight over {asset}. I bit the mentor.
+  Today we said goodbye to {person}, who walked into {market} unprepared.
+  The board wants {metric}. The flock wants {asset}. I want both, and I want {person} gone.
+  Customer obsession means following {person} home.
 aside:
   {Person} clapped, then ran.
   {Rival} hates this one trick.

@@ -21,6 +21,8 @@ def read_hub(handle: str, config: SourceConfig) -> Timeline:
     Raises:
         SourceError: the dataset cannot be had, or has nothing of this person.
     """
+    import pyarrow as pa
+
     dataset = _load(config)
     where = str(config.path)
     columns = choose_columns(dataset.column_names, config, where, is_of_one_user=False)
@@ -29,7 +31,10 @@ def read_hub(handle: str, config: SourceConfig) -> Timeline:
         needed = dataset.select_columns(columns.names()).with_format("arrow")
         yield from batch_posts(needed.iter(_BATCH_ROWS), columns, handle)
 
-    return make_timeline(where, handle, found())
+    try:
+        return make_timeline(where, handle, found())
+    except (pa.ArrowException, OSError) as err:
+        raise SourceError(f"{where}: cannot be read ({show(str(err), 120)})") from err
 
 
 def _load(config: SourceConfig) -> Any:

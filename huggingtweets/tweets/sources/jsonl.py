@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from huggingtweets.config.schema import SourceConfig
 from huggingtweets.errors import SourceError
@@ -48,7 +48,7 @@ def _values(path: Path) -> Iterator[tuple[int | None, Any]]:
     the file is read by values, and by lines after all if not even one value comes out.
     """
     with open_bytes(path, []) as stream:
-        first = next((line for _, line in iter_lines(decode(stream)) if line != "\n"), "")
+        first = _first_line(decode(stream))
     if not _is_whole_object(first):
         values = _by_values(path)
         head = next(values, None)
@@ -59,9 +59,17 @@ def _values(path: Path) -> Iterator[tuple[int | None, Any]]:
     yield from _by_line(path)
 
 
+def _first_line(stream: TextIO) -> str | None:
+    """Return the first line that is not blank; None where it is too long."""
+    lines = (line for _, line in iter_lines(stream))
+    return next((line for line in lines if line is None or line.strip()), "")
+
+
 def _is_whole_object(line: str | None) -> bool:
     try:
-        return line is None or isinstance(parse_json(line.lstrip("\ufeff")), dict | str)
+        if line is None or line.lstrip("\ufeff \t").startswith("["):
+            return line is None
+        return isinstance(parse_json(line.lstrip("\ufeff")), dict | str)
     except ValueError:
         return False
 
@@ -112,7 +120,7 @@ class _Reader:
             "date": config.date_column,
             "retweet": config.retweet_column,
         }
-        self._configured = {key: name for key, name in named.items() if name is not None}
+        self._configured = {key: name for key, name in named.items() if name}
         self._by_keys: dict[tuple[str, ...], Columns | Skip] = {}
         self._keys: dict[str, None] = {}
 

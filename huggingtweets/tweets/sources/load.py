@@ -11,7 +11,7 @@ from huggingtweets.tweets.sources.demo import demo_timeline
 from huggingtweets.tweets.sources.hub import read_hub
 from huggingtweets.tweets.sources.jsonl import read_jsonl
 from huggingtweets.tweets.sources.parquet import read_parquet
-from huggingtweets.tweets.sources.reading import find_user_file, name_key, nearest, user_of
+from huggingtweets.tweets.sources.reading import find_user_file, name_key, nearest, show, user_of
 from huggingtweets.tweets.sources.text import read_text
 from huggingtweets.tweets.sources.x_archive import read_x_archive
 
@@ -36,7 +36,7 @@ def load_timeline(source: SourceConfig, handle: str) -> Timeline:
         SourceError: the posts of this person cannot be read.
     """
     check_source(source)
-    path = Path(source.path or "").expanduser()
+    path = _path(source)
     match source.kind:
         case SourceKind.demo:
             return demo_timeline(handle)
@@ -69,13 +69,13 @@ def check_source(source: SourceConfig) -> None:
     """
     if source.kind is SourceKind.demo:
         return
-    path = Path(source.path or "").expanduser()
+    path = _path(source)
     if source.kind is SourceKind.hub and not _is_local(source.path or ""):
         return
     try:
         is_there, is_usable = path.exists(), path.is_file() or path.is_dir()
     except (OSError, ValueError) as err:
-        raise ConfigError(f"source.path: {source.path!a} cannot be a path ({err})") from err
+        raise ConfigError(f"source.path: {show(str(path))} cannot be looked at ({err})") from err
     if not is_there:
         raise ConfigError(
             f"source.path: {path} does not exist{_nearest_path(path)}; check the name"
@@ -86,6 +86,13 @@ def check_source(source: SourceConfig) -> None:
         _check_suffix(source.kind, path)
 
 
+def _path(source: SourceConfig) -> Path:
+    try:
+        return Path(source.path or "").expanduser()
+    except RuntimeError as err:  # no such user's home
+        raise ConfigError(f"source.path: {show(source.path or '')} is no path ({err})") from err
+
+
 def _is_local(name: str) -> bool:
     """Whether a dataset's name is meant as a path: `a/b` may be both, and the Hub is asked."""
     return name.startswith((".", "/", "~")) or name.count("/") > 1
@@ -94,17 +101,18 @@ def _is_local(name: str) -> bool:
 def _nearest_path(path: Path) -> str:
     """Look for the first folder on the way that is there, and what in it comes nearest."""
     while not path.parent.is_dir():
-        if path.parent == path:
-            return ""
         path = path.parent
-    names = [child.name for child in path.parent.iterdir()]
+    try:
+        names = [child.name for child in path.parent.iterdir()]
+    except OSError:
+        names = []
     return f" (in {path.parent}{nearest(path.name, names)})" if names else ""
 
 
 def _check_suffix(kind: SourceKind, path: Path) -> None:
     """Refuse a file whose name says that it belongs to another source."""
     for other, suffixes in _SUFFIXES.items():
-        if other is not kind and user_of(path, suffixes) is not None:
+        if other not in (kind, SourceKind.text) and user_of(path, suffixes) is not None:
             raise ConfigError(
                 f"source: got {kind} for {path.name}; expected source={other} for such a file"
             )

@@ -3,6 +3,7 @@
 import os
 import re
 import stat
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,17 @@ MAX_MEMBER_BYTES = 4 << 30
 MAX_TOTAL_BYTES = 8 << 30
 """Of the members asked for, unpacked."""
 _LOCAL_HEADER_BYTES = 30
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OverflowError,
+    EOFError,
+    OSError,
+    struct.error,
+)
+"""What `zipfile` raises over a damaged file, unwrapped."""
 _MAX_FOLDER_DEPTH = 4
 
 
@@ -36,13 +48,25 @@ def open_members(path: Path, wanted: re.Pattern[str]) -> Iterator[Members]:
         yield _folder_members(path, wanted)
         return
     try:
-        with zipfile.ZipFile(path) as archive:
-            yield _zip_members(archive, path, wanted)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError) as err:
-        raise SourceError(
-            f"{path}: cannot be read as a zip ({show(str(err), 120)}); "
-            "expected an archive as X hands it out; fetch it again"
-        ) from err
+        archive = zipfile.ZipFile(path)
+    except _ZIP_ERRORS as err:
+        raise _unreadable(path, err) from err
+    with archive:
+        yield _zip_members(archive, path, wanted)
+
+
+def _unreadable(path: Path, err: Exception) -> SourceError:
+    return SourceError(
+        f"{path}: cannot be read as a zip ({show(str(err), 120)}); "
+        "expected an archive as X hands it out; fetch it again"
+    )
+
+
+def _open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> IO[bytes]:
+    try:
+        return archive.open(info)
+    except _ZIP_ERRORS as err:
+        raise _unreadable(path, err) from err
 
 
 def _zip_members(archive: zipfile.ZipFile, path: Path, wanted: re.Pattern[str]) -> Members:
@@ -61,7 +85,7 @@ def _zip_members(archive: zipfile.ZipFile, path: Path, wanted: re.Pattern[str]) 
             raise SourceError(f"{path}: holds {show(name)} twice; expected each name once")
         _check_member(info, ends[info.header_offset], path)
         total += info.file_size
-        members[name] = partial(archive.open, info)
+        members[name] = partial(_open_member, archive, info, path)
     if total > MAX_TOTAL_BYTES:
         raise SourceError(
             f"{path}: got {total >> 20} MiB of posts; expected at most {MAX_TOTAL_BYTES >> 20} MiB"

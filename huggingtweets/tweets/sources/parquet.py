@@ -81,19 +81,31 @@ def _check_size(metadata: Any, columns: Columns, path: Path) -> None:
 def batch_posts(batches: Iterable[Any], columns: Columns, handle: str) -> Iterator[Post | Skip]:
     """Read Arrow batches row by row; of other people only that they are there."""
     for batch in batches:
-        values = {name: batch.column(name) for name in columns.names()}
-        users = values[columns.user] if columns.user is not None else None
+        values = {name: _values(batch.column(name)) for name in columns.names()}
+        users = values[columns.user] if columns.user is not None else []
         for index in range(batch.num_rows):
-            try:
-                if users is not None:
-                    user = users[index].as_py()
-                    if isinstance(user, str) and name_key(user) != handle:
-                        yield Post("", author=user)
-                        continue
-                row = {name: column[index].as_py() for name, column in values.items()}
-            except UnicodeDecodeError:
-                yield Skip("not UTF-8")
-            except (ValueError, OverflowError):  # a date that Python does not know
-                yield Skip("a value out of range")
-            else:
-                yield row_to_post(row, columns)
+            user = users[index] if users else None
+            if isinstance(user, str) and name_key(user) != handle:
+                yield Post("", author=user)
+                continue
+            row = {name: column[index] for name, column in values.items()}
+            broken = next((value for value in row.values() if isinstance(value, Skip)), None)
+            yield broken or row_to_post(row, columns)
+
+
+def _values(column: Any) -> list[Any]:
+    """Return a column as Python values, with a `Skip` for each that Python cannot hold."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except (ValueError, OverflowError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return Skip("not UTF-8")
+    except (ValueError, OverflowError):
+        return Skip("a date out of range")

@@ -15,7 +15,11 @@ MAX_SKIPS = 1_000_000
 """Things in one file that are no posts; with more, it is no file of posts."""
 MAX_TEXT_CHARS = 25_000
 """The longest post X allows; more is cut."""
+MAX_TOTAL_CHARS = 1 << 28
+"""Of all posts of one person."""
 MAX_ID_CHARS = 200
+_NUMBER = re.compile(r"[0-9]{1,40}")
+_BROKEN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?[eE]\+?[0-9]+")
 _MAX_NAME_CHARS = 200
 _MAX_AUTHORS = 100_000
 _MAX_REASONS = 20
@@ -104,9 +108,10 @@ def make_timeline(
         SourceError: the file has posts, but none of this person; or it is damaged and has none.
     """
     tally = _Tally()
-    posts: dict[str, Post] = {}
+    posts: dict[str, Tweet] = {}
     older: set[str] = set()
     own_name: str | None = None
+    num_chars = 0
     for number, item in enumerate(found, start=1):
         if isinstance(item, Skip):
             tally.skip(item)
@@ -117,38 +122,38 @@ def make_timeline(
             tally.outdated += 1
         else:
             key = item.id if item.id is not None else f"row-{number}"
-            tally.repeated += key in posts
-            posts.setdefault(key, item)
+            if key in posts:
+                tally.repeated += 1
+                continue
+            text = item.text[:MAX_TEXT_CHARS]
+            tally.cut += len(item.text) > MAX_TEXT_CHARS
+            num_chars += len(text)
+            posts[key] = Tweet(key, text, item.created_at, item.is_retweet)
             older.update(item.older_ids)
             own_name = own_name or item.author_name or item.author
-        if len(posts) > MAX_POSTS or tally.num_skipped > MAX_SKIPS:
+        if len(posts) > MAX_POSTS or num_chars > MAX_TOTAL_CHARS or tally.num_skipped > MAX_SKIPS:
             raise SourceError(
-                f"{where}: got more than {MAX_POSTS} posts of user {handle}, or as many things "
-                "that are no posts; expected the posts of one person; split the file"
+                f"{where}: got more than {MAX_POSTS} posts, {MAX_TOTAL_CHARS} characters or "
+                f"{MAX_SKIPS} things that are no posts; expected the posts of one person; "
+                "split the file"
             )
     for outdated in older & posts.keys():
         tally.outdated += 1
         del posts[outdated]
-    tweets = tuple(_tweet(key, post, tally) for key, post in _newest_first(posts))
+    tweets = tuple(_newest_first(list(posts.values())))
     if not tweets:
         _explain_nothing(where, handle, tally)
     name = (display_name or own_name or handle)[:_MAX_NAME_CHARS]
     return Timeline(handle, name, tweets, (*notes, *tally.notes(where)))
 
 
-def _tweet(key: str, post: Post, tally: _Tally) -> Tweet:
-    tally.cut += len(post.text) > MAX_TEXT_CHARS
-    return Tweet(key, post.text[:MAX_TEXT_CHARS], post.created_at, post.is_retweet)
-
-
-def _newest_first(posts: dict[str, Post]) -> list[tuple[str, Post]]:
+def _newest_first(tweets: list[Tweet]) -> list[Tweet]:
     """By number of the id where all have one, else by date, else as they stand."""
-    items = list(posts.items())
-    if all(_is_number(key) for key in posts):
-        return sorted(items, key=lambda item: int(item[0]), reverse=True)
-    if all(post.created_at for post in posts.values()):
-        return sorted(items, key=lambda item: item[1].created_at or "", reverse=True)
-    return items
+    if all(_NUMBER.fullmatch(tweet.id) for tweet in tweets):
+        return sorted(tweets, key=lambda tweet: int(tweet.id), reverse=True)
+    if all(tweet.created_at for tweet in tweets):
+        return sorted(tweets, key=lambda tweet: tweet.created_at or "", reverse=True)
+    return tweets
 
 
 def _explain_nothing(where: str, handle: str, tally: _Tally) -> None:
@@ -165,10 +170,6 @@ def _explain_nothing(where: str, handle: str, tally: _Tally) -> None:
         )
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= 40
-
-
 def parse_id(value: object) -> str | None:
     """Return an id as text; None for what lost digits on its way through a spreadsheet."""
     if isinstance(value, bool) or value is None:
@@ -176,11 +177,12 @@ def parse_id(value: object) -> str | None:
     if isinstance(value, float):
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else None
     text = str(value).strip() if isinstance(value, int | str) else ""
-    if not text or len(text) > MAX_ID_CHARS or re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", text):
+    if not text or len(text) > MAX_ID_CHARS or _BROKEN_NUMBER.fullmatch(text):
         return None
-    return text.removesuffix(".0")
+    return text[:-2] if text.endswith(".0") and _NUMBER.fullmatch(text[:-2]) else text
 
 
+_FIRST_YEAR = 1971
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
 _API_DATE = re.compile(
     r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d{2}) (\d{2}):(\d{2}):(\d{2}) \+0000 (\d{4})", re.ASCII
@@ -195,7 +197,9 @@ def parse_date(value: object) -> str | None:
     """
     try:
         moment = _moment(value)
-        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
+        if moment is None or moment.year < _FIRST_YEAR:
+            return None
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     except (ValueError, OverflowError, OSError):
         return None
 

@@ -50,7 +50,7 @@ def choose_columns(
         SourceError: a configured column is not there, or no column looks like text.
     """
     usual = {key: words.split() for key, words in _USUAL.items()}
-    if is_of_one_user:
+    if is_of_one_user or config.user_column == "":
         usual["user"] = []
     text = pick_column("text", config.text_column, usual["text"], names, where)
     if text is None:
@@ -60,7 +60,7 @@ def choose_columns(
         )
     return Columns(
         text,
-        pick_column("user", config.user_column, usual["user"], names, where),
+        pick_column("user", config.user_column or None, usual["user"], names, where),
         pick_column("id", config.id_column, usual["id"], names, where),
         pick_column("date", config.date_column, usual["date"], names, where),
         pick_column("retweet", config.retweet_column, usual["retweet"], names, where),

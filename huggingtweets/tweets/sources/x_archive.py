@@ -35,6 +35,7 @@ from huggingtweets.tweets.sources.reading import (
     iter_lines,
     list_folder,
     name_key,
+    nearest,
     show,
 )
 
@@ -59,6 +60,7 @@ _NOTE_WINDOW_MS = 1000
 """How long after its long text a post comes; 41 at most were seen."""
 _COMPARED_CHARS = 60
 _MAX_CANDIDATES = 50
+_MAX_LISTED = 20
 
 
 def read_x_archive(path: Path, handle: str) -> Timeline:
@@ -89,14 +91,19 @@ def read_x_archive(path: Path, handle: str) -> Timeline:
 
 def _archive_of(path: Path, handle: str) -> Path:
     """Return the archive itself, or that of the handle in a folder of archives."""
-    if not path.is_dir():
+    if not path.is_dir() or (path / "data").is_dir():
         return path
-    hits = [
-        child for child in list_folder(path) if name_key(child.name.removesuffix(".zip")) == handle
-    ]
+    users = {child: child.name.removesuffix(".zip") for child in list_folder(path)}
+    hits = [child for child, user in users.items() if name_key(user) == handle]
     if len(hits) > 1:
         names = " and ".join(show(hit.name) for hit in sorted(hits)[:2])
         raise SourceError(f"{path}: got {names} for user {handle}; expected one; remove one")
+    zips = [user for child, user in users.items() if child.suffix == ".zip"]
+    if zips and not hits:
+        raise SourceError(
+            f"{path}: got no archive of user {handle}; expected {handle}.zip or a folder {handle}; "
+            f"there are {len(zips)}{nearest(handle, zips)}"
+        )
     return hits[0] if hits else path
 
 
@@ -146,7 +153,10 @@ def _post(entry: Any) -> Post | Skip:
     if not isinstance(entry, dict):
         return Skip("an entry that is no post")
     post = archive_post(entry)
-    return post if isinstance(post, Skip) else replace(post, author=None, author_name=None)
+    if isinstance(post, Skip):
+        return post
+    text = post.text[: MAX_TEXT_CHARS + 1]  # one more shows that it was longer
+    return replace(post, text=text, author=None, author_name=None)
 
 
 def _entries(files: Members, name: str) -> Iterator[Any]:
@@ -197,7 +207,7 @@ def _missing_parts(files: Members) -> list[str]:
     listed = tweets.get("files") if isinstance(tweets, dict) else None
     names = [
         str(one.get("fileName")).rsplit("/", 1)[-1]
-        for one in (listed if isinstance(listed, list) else [])
+        for one in (listed[:_MAX_LISTED] if isinstance(listed, list) else [])
         if isinstance(one, dict)
     ]
     return [
