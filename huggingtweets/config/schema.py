@@ -40,6 +40,7 @@ class SourceConfig:
     text_column: str | None = None
     """Column names; null: guessed from the usual ones."""
     user_column: str | None = None
+    """Empty: there is none, and every post is by the user asked for."""
     id_column: str | None = None
     date_column: str | None = None
     retweet_column: str | None = None
