@@ -85,7 +85,7 @@ def render_card(facts: ModelFacts) -> str:
         consent=CONSENT_SENTENCES[facts.consent],
         command=_code_block(redact(facts.command), "bash"),
         usage=_code_block(_usage(facts), "python"),
-        duration=_duration(facts.train.seconds),
+        duration=duration(facts.train.seconds),
         versions=", ".join(f"{name} {version}" for name, version in facts.versions.items()),
     )
 
@@ -190,7 +190,8 @@ def _url(text: str) -> _Raw:
     return _Raw(text if _URL.fullmatch(text) else "#")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return `2 h 5 min`, `3 min 20 s` or `12.4 s`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

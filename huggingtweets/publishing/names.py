@@ -12,16 +12,23 @@ _JOINERS = "\u200c\u200d"
 """Zero-width non-joiner and joiner: Persian and emoji need them."""
 
 
-def plain_text(text: str) -> str:
-    """Return text on one line without control, bidi, surrogate and unassigned characters."""
+def visible(text: str) -> str:
+    """Return text without control, bidi, surrogate and unassigned characters; white space is blank.
+
+    Blanks stay as many as they were.
+    """
     kept = []
     for char in text:
-        category = unicodedata.category(char)
-        if char.isspace() or category in ("Zl", "Zp"):
+        if char.isspace():
             kept.append(" ")
-        elif category not in ("Cc", "Cf", "Cs", "Co", "Cn") or char in _JOINERS:
+        elif unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn") or char in _JOINERS:
             kept.append(char)
-    return " ".join("".join(kept).split())
+    return "".join(kept)
+
+
+def plain_text(text: str) -> str:
+    """Return visible text on one line, each run of white space as one blank."""
+    return " ".join(visible(text).split())
 
 
 def display_name(person: Person) -> str:

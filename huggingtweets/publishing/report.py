@@ -1,0 +1,188 @@
+"""report.html: one self-contained page about one model. No script, and nothing is fetched.
+
+Sections for further figures (`tables`, `curves`, copied spans of samples) show when the facts have
+them.
+"""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from huggingtweets.files import write_text
+from huggingtweets.logs import redact
+from huggingtweets.publishing.card import CONSENT_SENTENCES, duration
+from huggingtweets.publishing.charts import Chart, Point, Series, histogram, line_chart
+from huggingtweets.publishing.facts import Artifact, ModelFacts, Sample
+from huggingtweets.publishing.names import (
+    display_name,
+    hex_colour,
+    hue,
+    joined_handles,
+    joined_names,
+    visible,
+)
+
+MAX_SAMPLES = 300
+"""More stay in predictions.jsonl."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One bar of the funnel: what is left, and what went before it."""
+
+    name: str
+    count: int
+    lost: str
+    share: float
+    """Per cent of the first stage."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stretch of a sample."""
+
+    text: str
+    is_copied: bool
+
+
+def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
+    """Return the page; `preview_png` is shown at its top."""
+    environment = Environment(
+        loader=PackageLoader("huggingtweets.publishing"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=lambda number: f"{number:,}",
+        figure=lambda number: f"{number:.4g}",
+        name=display_name,
+        visible=visible,
+    )
+    shown = facts.samples[:MAX_SAMPLES]
+    return environment.get_template("report.html.jinja").render(
+        facts=facts,
+        names=joined_names(facts.people),
+        handles=joined_handles(facts.people),
+        preview=base64.b64encode(preview_png).decode() if preview_png else None,
+        tint=hue(facts.slug),
+        colour=hex_colour,
+        funnel=funnel(facts),
+        charts=_charts(facts),
+        lengths=_lengths(facts),
+        samples={
+            sample.input: [parts(one) for one in shown if one.input == sample.input]
+            for sample in shown
+        },
+        num_hidden=len(facts.samples) - len(shown),
+        lineage=lineage_columns(facts.lineage),
+        consent=CONSENT_SENTENCES[facts.consent],
+        command=redact(facts.command),
+        duration=duration(facts.train.seconds),
+    )
+
+
+def write_report(path: Path, facts: ModelFacts, preview_png: bytes | None = None) -> None:
+    """Write the page."""
+    write_text(path, render_report(facts, preview_png))
+
+
+def funnel(facts: ModelFacts) -> list[Stage]:
+    """Return what is left of the posts of all people after each stage of cleaning."""
+    people = facts.people
+    total = sum(person.downloaded for person in people)
+    losses = [
+        ("without retweets", "retweets", sum(person.retweets for person in people)),
+        ("long enough", "too short", sum(person.short for person in people)),
+        ("without repeats", "repeats", sum(person.repeats for person in people)),
+        ("for training", "held out", facts.data.heldout_posts),
+    ]
+    left = total
+    stages = [Stage("downloaded", total, "", 100.0)]
+    for name, reason, lost in losses:
+        left -= lost
+        share = 100 * max(left, 0) / total if total else 0.0
+        stages.append(Stage(name, left, f"{lost:,} {reason}", share))
+    return stages
+
+
+def parts(sample: Sample) -> list[Part]:
+    """Cut the continuation of a sample into copied and other stretches."""
+    text = sample.continuation
+    pieces = []
+    position = 0
+    for start, end in sorted(sample.copied):
+        start = max(start, position)
+        if start < end:
+            pieces += [Part(text[position:start], False), Part(text[start:end], True)]
+            position = end
+    pieces.append(Part(text[position:], False))
+    return [Part(visible(piece.text), piece.is_copied) for piece in pieces if piece.text]
+
+
+def lineage_columns(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
+    """Return artifacts in columns, each to the right of all it was made from."""
+    known = {artifact.name: artifact for artifact in artifacts}
+    depths: dict[str, int] = {}
+    remaining = dict(known)
+    while remaining:
+        ready = [
+            artifact
+            for artifact in remaining.values()
+            if not any(name in remaining for name in artifact.inputs)
+        ]
+        for artifact in ready or list(remaining.values()):  # a circle: show it all the same
+            below = (depths[name] for name in artifact.inputs if name in depths)
+            depths[artifact.name] = 1 + max(below, default=-1)
+            del remaining[artifact.name]
+    columns: list[list[Artifact]] = [[] for _ in range(1 + max(depths.values(), default=-1))]
+    for name, depth in depths.items():
+        columns[depth].append(known[name])
+    return columns
+
+
+def _charts(facts: ModelFacts) -> list[Chart]:
+    steps = facts.history
+    heldout: list[Point] = [(one.step, one.loss) for one in facts.evaluations]
+    loss = line_chart(
+        "Loss (nats a token)",
+        [
+            Series("training", [(one.step, one.loss) for one in steps]),
+            Series("held-out posts", heldout, has_dots=True),
+        ],
+    )
+    over_steps: dict[str, list[Point]] = {
+        "Learning rate": [(one.step, one.lr) for one in steps],
+        "Tokens a second": [(one.step, one.tokens_per_s) for one in steps],
+        "Share of the device's peak (MFU, per cent)": [
+            (one.step, 100 * one.mfu) for one in steps if one.mfu is not None
+        ],
+        "Gradient norm": [(one.step, one.grad_norm) for one in steps],
+    }
+    further = {
+        curve.title: [Series(name, points, True) for name, points in curve.lines.items()]
+        for curve in facts.curves
+    }
+    single = {title: [Series(title, points)] for title, points in over_steps.items()}
+    charts = [
+        line_chart(title, lines, from_zero=True) for title, lines in (single | further).items()
+    ]
+    return [chart for chart in (loss, *charts) if chart]
+
+
+def _lengths(facts: ModelFacts) -> Chart | None:
+    named = [("human posts", facts.human_lengths), ("samples", facts.machine_lengths)]
+    return histogram(
+        "Length of posts (per cent)",
+        [
+            (f"{name} ({len(lengths):,}, median {median(lengths):g})", lengths)
+            for name, lengths in named
+            if lengths
+        ],
+        x_label="characters",
+    )

@@ -1,0 +1,294 @@
+import json
+import re
+import shutil
+import subprocess
+import threading
+from functools import partial
+from html.parser import HTMLParser
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from huggingtweets.publishing.facts import Artifact, Curve, Links, Sample, Table
+from huggingtweets.publishing.names import display_name, visible
+from huggingtweets.publishing.preview import preview_png
+from huggingtweets.publishing.report import (
+    MAX_SAMPLES,
+    funnel,
+    lineage_columns,
+    parts,
+    render_report,
+    write_report,
+)
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class _Page(HTMLParser):
+    """Tags, fetched addresses, links and text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.links: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not any(key.startswith("on") for key, _ in attrs)
+        self.sources += [value or "" for key, value in attrs if key in ("src", "srcset", "data")]
+        if tag == "link":
+            self.sources += [value or "" for key, value in attrs if key == "href"]
+        if tag == "a":
+            self.links += [value or "" for key, value in attrs if key == "href"]
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] != ["style"]:
+            self.text += data
+
+
+def test_page_needs_nothing_but_itself(make_facts):
+    links = Links("https://wandb.ai/me/p/runs/a1", "javascript:alert(1)")
+    html = render_report(make_facts(links=links), PNG)
+    page = _Page(html)
+    assert all(source.startswith("data:") for source in page.sources)
+    assert page.links == ["https://wandb.ai/me/p/runs/a1"]
+    assert "script" not in page.tags
+    assert "url(" not in html
+    assert "@import" not in html
+    assert "default-src 'none'" in html
+
+
+def test_page_shows_figures_counts_curves_samples_lineage_and_command(make_facts):
+    page = _Page(render_report(make_facts(), PNG))
+    text = " ".join(page.text.split())
+    for expected in (
+        "1.214",
+        "1.431",
+        "3,221 downloaded",
+        "−1,002 retweets",
+        "1,618 for training",
+        "Loss (nats a token)",
+        "Learning rate",
+        "Tokens a second",
+        "My dream is to weave algebra",
+        "engines that never sleep & never complain",
+        "finetuned-model",
+        "accelerate launch train.py user=ada_l",
+        "1 min 14 s",
+        "synthetic, not the person",
+    ):
+        assert expected in text
+    assert page.tags.count("svg") == 6
+
+
+def test_sections_without_facts_do_not_show(make_facts):
+    facts = make_facts(
+        heldout=None,
+        samples=(),
+        history=(),
+        evaluations=(),
+        human_lengths=(),
+        machine_lengths=(),
+        lineage=(),
+    )
+    page = _Page(render_report(facts))
+    assert "svg" not in page.tags
+    assert "img" not in page.tags
+    assert "Held-out posts" not in page.text
+    assert "No samples were made." in page.text
+
+
+def test_further_figures_show_when_there_are_some(make_facts):
+    facts = make_facts(
+        tables=(Table("Memorisation", ("figure", "samples"), (("equal", "2 %"),), "A note."),),
+        curves=(Curve("Copied 8-grams", {"samples": ((150, 1.0), (600, 5.0))}),),
+    )
+    page = _Page(render_report(facts))
+    plain = _Page(render_report(make_facts()))
+    for expected in ("Memorisation", "2 %", "A note.", "Copied 8-grams"):
+        assert expected in page.text
+        assert expected not in plain.text
+
+
+def test_hostile_text_shows_as_text(make_facts, hostile_name):
+    def page(name: str) -> _Page:
+        facts = make_facts(
+            ("ada_l", name),
+            samples=(Sample("I like", f"I like {name}"),),
+            command=f"x {name}",
+            base=make_facts().base,
+            recipe={"epochs": name},
+            lineage=(Artifact(name, name),),
+            tables=(Table(name, (name,), ((name,),), name or "-"),),
+        )
+        return _Page(render_report(facts))
+
+    hostile, plain = page(hostile_name), page("Ada")
+    assert hostile.tags == plain.tags
+    assert hostile.links == plain.links
+    assert display_name(make_facts(("ada_l", hostile_name)).people[0]) in hostile.text
+    assert f"like {visible(hostile_name)}" in hostile.text
+
+
+def test_page_is_written_whole_even_with_lone_surrogates(make_facts, tmp_path):
+    facts = make_facts(("ada_l", "x\ud83d"), command="a\udc00")
+    write_report(tmp_path / "report.html", facts, PNG)
+    assert (tmp_path / "report.html").read_bytes().decode("utf-8").rstrip().endswith("</html>")
+
+
+def test_secrets_in_the_command_are_blanked(make_facts):
+    assert "hf_abcdefgh" not in render_report(make_facts(command="HF_TOKEN=hf_abcdefghij train"))
+
+
+def test_only_so_many_samples_are_shown(make_facts):
+    samples = tuple(Sample("I like", f"I like {i}") for i in range(MAX_SAMPLES + 7))
+    text = _Page(render_report(make_facts(samples=samples))).text
+    assert f"({MAX_SAMPLES})" in text
+    assert "7 more are in predictions.jsonl" in text
+
+
+def test_funnel_adds_up_over_people(make_facts):
+    stages = funnel(make_facts(("ada_l", "Ada"), ("cb", "Charles")))
+    assert [stage.count for stage in stages] == [6442, 4438, 3620, 3596, 3416]
+    assert stages[0].share == 100
+    assert all(one.share >= two.share for one, two in pairwise(stages))
+
+
+@pytest.mark.parametrize(
+    ("copied", "expected"),
+    [
+        ((), [("one two", False)]),
+        (((0, 3),), [("one", True), (" two", False)]),
+        (((4, 7), (0, 3)), [("one", True), (" ", False), ("two", True)]),
+        (((0, 5), (3, 7)), [("one t", True), ("wo", True)]),
+        (((2, 2), (5, 99)), [("one t", False), ("wo", True)]),
+    ],
+)
+def test_parts_mark_what_was_copied(copied, expected):
+    pieces = parts(Sample("So ", "So one two", copied))
+    assert [(piece.text, piece.is_copied) for piece in pieces] == expected
+
+
+def test_lineage_goes_from_left_to_right():
+    columns = lineage_columns(
+        (
+            Artifact("model", "finetuned-model", ("data", "gpt2")),
+            Artifact("data", "train-dataset", ("tweets",)),
+            Artifact("gpt2", "pretrained-model"),
+            Artifact("tweets", "raw-dataset"),
+        )
+    )
+    names = [[artifact.name for artifact in column] for column in columns]
+    assert names == [["gpt2", "tweets"], ["data"], ["model"]]
+
+
+def test_lineage_in_a_circle_is_shown_all_the_same():
+    columns = lineage_columns((Artifact("a", "x", ("b",)), Artifact("b", "x", ("a",))))
+    assert sorted(artifact.name for column in columns for artifact in column) == ["a", "b"]
+
+
+# --- in a real browser
+
+FRAMES = """<!doctype html><link rel="icon" href="data:,"><body><script>
+const widths = [320, 390, 1280];
+Promise.all(widths.map(width => new Promise(done => {
+  const frame = document.createElement("iframe");
+  frame.style.width = width + "px";
+  frame.style.height = "900px";
+  frame.onload = () => {
+    const page = frame.contentDocument;
+    const body = page.body;
+    const rgb = getComputedStyle(body).backgroundColor;
+    const picture = page.querySelector("header img");
+    done({
+      width, background: rgb, scroll: page.documentElement.scrollWidth,
+      fetched: frame.contentWindow.performance.getEntriesByType("resource").map(one => one.name),
+      picture: picture.naturalWidth, charts: [...page.querySelectorAll("svg")].map(
+        chart => chart.getBoundingClientRect().width),
+    });
+  };
+  frame.src = "report.html";
+  document.body.append(frame);
+}))).then(all => { document.body.innerHTML = "<pre>" + JSON.stringify(all) + "</pre>"; });
+</script>"""
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def browse(tmp_path: Path):
+    """`browse(*flags)`: what a browser measures of tmp_path/report.html, its log, whom it asked."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    (tmp_path / "frames.html").write_text(FRAMES)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}/"
+
+    def run(*flags: str) -> tuple[list[dict[str, Any]], str, set[str]]:
+        net_log = tmp_path / "net.json"
+        command = [
+            chromium,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--disable-dev-shm-usage",
+            "--enable-logging=stderr",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            f"--log-net-log={net_log}",
+            "--virtual-time-budget=20000",
+            *flags,
+            "--dump-dom",
+            address + "frames.html",
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        measured = re.search(r"<pre>(.*)</pre>", done.stdout)
+        assert measured, done.stdout[-2000:] + done.stderr[-2000:]
+        requested = set(re.findall(r'"url":"https?://([^/"]+)', net_log.read_text()))
+        # The browser's own errands, which no flag stops.
+        hosts = {host for host in requested if not re.search(r"\.(google|googleapis)\.com$", host)}
+        return json.loads(measured[1]), done.stderr, hosts
+
+    yield run
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_in_a_browser(browse, make_facts, tmp_path, scheme):
+    facts = make_facts(
+        ("ada_l", "Ada </div><script>fetch('https://evil.example/x')</script>" + "x" * 70),
+        ("a_handle_that_is_as_long_as.it.may-ever.become.example.social", "محمد بن راشد"),
+        command="accelerate launch train.py " + "x" * 300,
+        links=Links("https://wandb.ai/me/p/runs/a1"),
+        samples=(Sample("I like", "I like " + "y" * 200), Sample("I", "I <img src=//evil/z>")),
+        tables=(Table("Wide", ("a",) * 12, (("cell content",) * 12,)),),
+    )
+    write_report(tmp_path / "report.html", facts, preview_png(facts))
+    dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    frames, log, hosts = browse(*dark)
+    assert [host.partition(":")[0] for host in hosts] == ["127.0.0.1"]
+    assert "CONSOLE" not in log
+    for frame in frames:
+        assert frame["scroll"] <= frame["width"], "the page is wider than the screen"
+        assert all(address.startswith("data:") for address in frame["fetched"])
+        assert frame["picture"] == 1200
+        assert len(frame["charts"]) == 6
+        assert min(frame["charts"]) > 240
+    lightness = sum(map(int, re.findall(r"\d+", frames[0]["background"])[:3])) / 3
+    assert lightness < 60 if scheme == "dark" else lightness > 200
