@@ -1,0 +1,37 @@
+# The whole development loop. PYTHON picks the interpreter of a new environment (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Threads that wait asleep: processes that share cores do not slow each other down.
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
+	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
+
+test: $(VENV)/.installed-dev  ## the default test suite
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-dev  ## side-by-side speed on this machine
+	$(BIN)/python benchmarks/run_all.py
+
+clean:  ## remove the environment and the demo's output
+	rm -rf $(VENV) output
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml requirements.lock
+	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint requirements.lock --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev]'
+	touch $@
