@@ -6,13 +6,13 @@ Composes the configuration, selects the jobs and hands them to the runner.
 import sys
 
 import hydra
-from huggingtweets.tweets.sources.load import check_source
 from omegaconf import DictConfig
 
 from huggingtweets.config.compose import CONFIG_DIR, check_arguments, register, to_config
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import exit_code_of, setup_logging
+from huggingtweets.tweets.sources.load import check_source
 
 
 def run(composed: DictConfig) -> int:

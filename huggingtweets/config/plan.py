@@ -82,6 +82,10 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return found
 
 
+def _user(job: Job) -> str | list[str]:
+    return list(job.handles) if job.is_cyborg else job.handles[0]
+
+
 def make_plan(config: TrainConfig, job: Job) -> Plan:
     """Check what no single field can know and freeze the plan of one job.
 
@@ -96,12 +100,7 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
         )
     return Plan(
         job=job,
-        config=replace(
-            config,
-            user=[*job.handles] if job.is_cyborg else job.handles[0],
-            shard=None,
-            job_index=None,
-        ),
+        config=replace(config, user=_user(job), shard=None, job_index=None),
         paths=JobPaths(Path(config.output_dir) / job.slug),
         seed=config.seed,
         consent=config.consent,

@@ -42,6 +42,17 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
     return max(codes)
 
 
+def check_base(config: TrainConfig) -> Base:
+    """Find the base model and hold the recipe against it.
+
+    Raises:
+        ConfigError: the base cannot be had, or blocks are longer than it has positions.
+    """
+    base = find_base(config.model)
+    check_block_size(base, config.recipe.block_size)
+    return base
+
+
 def _run_one(plan: Plan, accelerator: Accelerator, base: Base) -> int:
     slug = plan.job.slug
     try:

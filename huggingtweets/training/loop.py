@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from huggingtweets.config.schema import Keep, RecipeConfig
 from huggingtweets.data.blocks import TrainingSet
+from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import TrainingError
 from huggingtweets.training.device_blocks import DeviceBlocks
-from huggingtweets.training.heldout import HeldoutSet, evaluate_heldout
+from huggingtweets.training.heldout import evaluate_heldout
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, TrainResult

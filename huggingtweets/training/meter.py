@@ -29,7 +29,7 @@ def flops_per_token(model: PreTrainedModel, mean_context: float) -> float:
     num_matmul -= table.numel() + (positions.weight.numel() if positions is not None else 0)
     layers = getattr(config, "num_hidden_layers", 0)
     width = getattr(config, "hidden_size", 0)
-    return 6.0 * num_matmul + 12.0 * layers * width * mean_context
+    return float(6.0 * num_matmul + 12.0 * layers * width * mean_context)
 
 
 def peak_flops(device: torch.device, override_tflops: float | None) -> float | None:
