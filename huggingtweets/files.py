@@ -83,6 +83,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     yield draft
     for file_path in draft.rglob("*"):
         if file_path.is_file():
+            file_path.chmod(0o644)  # safetensors makes its files for the owner alone
             with file_path.open("rb") as file:
                 os.fsync(file.fileno())
     fsync_dir(draft)

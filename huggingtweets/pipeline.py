@@ -17,6 +17,7 @@ from huggingtweets.files import replacing_folder, write_json, write_jsonl, write
 from huggingtweets.generation.sample import generation_config, sample_posts
 from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
+from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.preview import write_preview
 from huggingtweets.publishing.report import write_report
@@ -49,8 +50,11 @@ def is_done(plan: Plan) -> bool:
     return plan.paths.result.exists()
 
 
-def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> None:
+def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | None:
     """Run one job on all processes of the launch: begin, prepare, train, finish.
+
+    Returns:
+        All there is to say about the finished model, on the main process.
 
     Raises:
         HuggingtweetsError: the job cannot be done; what was written so far stays.
@@ -63,7 +67,7 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> None:
         result, model = train_single(
             accelerator, base, prepared.training_set, prepared.heldout, plan, recorder.record
         )
-        on_main(
+        return on_main(
             accelerator,
             lambda: finish_job(plan, base, prepared, result, model, recorder, started_at),
         )
@@ -120,7 +124,7 @@ def finish_job(
     model: PreTrainedModel,
     recorder: Recorder,
     started_at: str,
-) -> None:
+) -> ModelFacts:
     """Sample, write the model folder, publish, and last of all result.json; main process only.
 
     Raises:
@@ -152,12 +156,13 @@ def finish_job(
         base.tokenizer.save_pretrained(draft)
         write_preview(draft / paths.preview.name, facts)
         write_card(draft / paths.card.name, facts)
-    write_report(paths.report, facts, paths.preview)
+    write_report(paths.report, facts, paths.preview.read_bytes())
     recorder.finish(predictions)
     if plan.publish.kind is PublishKind.hub:
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
     write_json(paths.result, build_result(plan, facts, result, started_at))
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
+    return facts
 
 
 def _now() -> str:

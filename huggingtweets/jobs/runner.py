@@ -5,6 +5,8 @@ import logging
 from collections.abc import Sequence
 
 from accelerate import Accelerator
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
 
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import TrainConfig
@@ -12,6 +14,7 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job
 from huggingtweets.logs import exit_code_of
 from huggingtweets.pipeline import is_done, run_job
+from huggingtweets.publishing.summary import show_summary
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.model import Base, check_block_size, find_base
 
@@ -25,14 +28,14 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
         ConfigError: the base model cannot be had, or does not fit the recipe.
         LaunchError: the processes are not as asked for.
     """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     plans = [make_plan(config, job) for job in jobs]
     accelerator = build_accelerator(config.engine.precision)
     try:
         # One process makes or downloads the base, the others find it in the cache.
-        on_main(
-            accelerator, lambda: check_block_size(find_base(config.model), config.recipe.block_size)
-        )
-        base = find_base(config.model)
+        on_main(accelerator, lambda: check_base(config))
+        base = check_base(config)
         codes = [_run_one(plan, accelerator, base) for plan in plans]
     finally:
         # Without the collection, gloo of torch 2.13 aborts at exit now and then.
@@ -59,8 +62,10 @@ def _run_one(plan: Plan, accelerator: Accelerator, base: Base) -> int:
         if is_done(plan):
             logger.info("job=%s is done already: %s", slug, plan.paths.root)
             return 0
-        run_job(plan, accelerator, base)
+        facts = run_job(plan, accelerator, base)
     except HuggingtweetsError as err:
         return exit_code_of(err)
     logger.info("job=%s done: %s", slug, plan.paths.root)
+    if facts:
+        show_summary(facts, plan.paths, Console())
     return 0

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -11,6 +12,8 @@ from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_
 from huggingtweets.config.schema import Precision
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
+
+T = TypeVar("T")
 
 _MIXED_PRECISION = {Precision.fp32: "no", Precision.bf16: "bf16", Precision.fp16: "fp16"}
 
@@ -45,22 +48,27 @@ def build_accelerator(precision: Precision) -> Accelerator:
     return accelerator
 
 
-def on_main(accelerator: Accelerator, work: Callable[[], None]) -> None:
+def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
     """Do something on the main process while the others wait; all raise what it raises.
+
+    Returns:
+        What `work` returned, on the main process.
 
     Raises:
         HuggingtweetsError: what `work` raised; any other exception leaves by its own process.
     """
     failure: list[HuggingtweetsError | None] = [None]
+    value = None
     if accelerator.is_main_process:
         try:
-            work()
+            value = work()
         except HuggingtweetsError as err:
             failure[0] = err
     if accelerator.num_processes > 1:
         broadcast_object_list(failure)
     if failure[0] is not None:
         raise failure[0]
+    return value
 
 
 @dataclass(frozen=True)
