@@ -296,7 +296,7 @@ def test_hanging_server_ends_at_the_deadline(hub, environ, model_dir, part):
 
 
 def test_no_server_is_a_temporary_failure(environ, model_dir):
-    with pytest.raises(PublishError, match="did not (take it|end)") as caught:
+    with pytest.raises(PublishError, match=r"did not (take it|end)") as caught:
         publish_model(
             model_dir,
             "ada_l",
