@@ -12,6 +12,8 @@ USAGE_ERROR = 2
 STOPPED = 75
 """Exit codes: some job failed; usage or configuration; stopped on request, everything saved."""
 
+SECRET_KEY = re.compile(r"(^|[._])(token|secret|password|api_?key)$", re.IGNORECASE)
+"""Names of settings that would hold a secret."""
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|\b[0-9a-f]{40}\b|(?i:bearer)\s+\S+")
 
 

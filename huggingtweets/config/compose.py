@@ -2,7 +2,6 @@
 
 import difflib
 import io
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, fields, is_dataclass
@@ -22,10 +21,9 @@ from yaml import YAMLError
 
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
-from huggingtweets.logs import world_size
+from huggingtweets.logs import SECRET_KEY, world_size
 
 CONFIG_DIR = Path(__file__).parents[2] / "conf"
-_SECRET_KEY = re.compile(r"(^|[._])(token|secret|password|api_?key)s?$", re.IGNORECASE)
 
 
 def register() -> None:
@@ -161,7 +159,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         key = override.key_or_group
         if key.startswith("hydra.") or key == "hydra":
             continue
-        if _SECRET_KEY.search(key):
+        if SECRET_KEY.search(key):
             raise ConfigError(
                 f"{key}: secrets are never given on the command line, where everyone on the "
                 "machine can read them; set the environment variable (HF_TOKEN, WANDB_API_KEY)"

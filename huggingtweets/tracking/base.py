@@ -7,9 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from huggingtweets.logs import redact
-
-_SECRET_KEY = re.compile(r"(^|[._])(token|secret|password|api_?key)s?$", re.IGNORECASE)
+from huggingtweets.logs import SECRET_KEY, redact
 
 
 class Phase(StrEnum):
@@ -146,7 +144,7 @@ def without_secrets(value: Any) -> Any:
         return {
             str(key): item if key == "revision" else without_secrets(item)
             for key, item in value.items()
-            if not _SECRET_KEY.search(str(key))
+            if not SECRET_KEY.search(str(key))
         }
     if isinstance(value, list | tuple):
         return [without_secrets(item) for item in value]

@@ -1,0 +1,137 @@
+"""Every option composes; every typo gets one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from huggingtweets.config.compose import (
+    CONFIG_DIR,
+    check_arguments,
+    compose_config,
+    dump_config,
+    load_config,
+    register,
+    to_config,
+)
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import group_names
+from huggingtweets.errors import ConfigError
+from huggingtweets.handles import Job
+
+register()
+NEEDS_PATH = {"x_archive", "jsonl", "csv", "parquet", "text", "hub"}
+OPTIONS = [
+    (group, path.stem)
+    for group in (*group_names(), "experiment")
+    for path in sorted((CONFIG_DIR / group).glob("*.yaml"))
+]
+
+
+def config_of(*overrides: str):
+    return to_config(compose_config(["user=demo", *overrides]))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
+def test_every_option_composes_and_makes_a_plan(group: str, option: str) -> None:
+    overrides = [f"{group}={option}"]
+    if option in NEEDS_PATH:
+        overrides.append("source.path=posts")
+    if option == "tiny":
+        overrides.append("recipe.block_size=128")
+    plan = make_plan(config_of(*overrides), Job.of(["demo"]))
+    assert len(plan.digest) == 64
+
+
+def test_groups_are_the_folders_of_conf() -> None:
+    folders = {path.name for path in CONFIG_DIR.iterdir() if path.is_dir()}
+    assert folders == {*group_names(), "experiment", "users"}
+
+
+def check_and_plan(*overrides: str) -> None:
+    check_arguments(["user=demo", *overrides])
+    make_plan(config_of(*overrides), Job.of(["demo"]))
+
+
+TYPOS = {
+    "recip.lr=1": "did you mean recipe.lr",
+    "recipe.lrr=1": "did you mean recipe.lr",
+    "lr=3": "did you mean recipe.lr",
+    "model.pth=x": "did you mean model.path",
+    "outputdir=x": "did you mean output_dir",
+    "engine.precison=fp32": "did you mean engine.precision",
+    "sampling.temp=1": "no such key",
+    "recipe.lr=abc": "expected a number",
+    "recipe.lr=-1": "expected a number above 0",
+    "recipe.epochs=0": "expected 1 or more",
+    "recipe.epochs=1.5": "expected a whole number",
+    "recipe.dropout=1": "expected a number from 0 to below 1",
+    "recipe.warmup_frac=2": "from 0 to below 1",
+    "recipe.heldout_frac=0.95": "to below 0.9",
+    "recipe.block_size=4": "expected 8 or more",
+    "recipe.keep=bst": "did you mean recipe.keep=best",
+    "recipe.schedule=cosin": "did you mean recipe.schedule=cosine",
+    "recipe=tweet": "did you mean recipe=tweets",
+    "model=gpt3": "expected one of distilgpt2, gpt2",
+    "source=csvv": "did you mean source=csv",
+    "source=csv": "add source.path=",
+    "engine.precision=fp64": "expected one of fp32, bf16, fp16",
+    "engine.compile=maybe": "expected true or false",
+    "engine.micro_batch_size=x": "expected auto or a number",
+    "engine.slots=0": "expected auto or a number",
+    "sampling.top_p=0": "above 0, at most 1",
+    "sampling.prompts=3": "expected a list",
+    "sampling.min_new_tokens=999": "sampling.max_new_tokens",
+    "seed=x": "expected a whole number",
+    "seed=-1": "expected 0 to",
+    "consent=maybe": "expected one of unstated, own-archive",
+    "output_dir=": "expected a folder",
+    "hub.token=hf_abc": "secrets are never given on the command line",
+    "+foo=1": "keys cannot be added",
+    "~recipe": "keys cannot be added or removed",
+    "user": "cannot be read as an override",
+    "user==a": "cannot be read as an override",
+    "recipe.epochs=1,2": "add -m",
+    "--lr=3": "expected key=value without dashes",
+    "model.path=null": "recipe.block_size: got 512",
+}
+
+
+@pytest.mark.parametrize("typo", TYPOS)
+def test_typo_gets_one_sentence(typo: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_and_plan("recipe.block_size=512", typo)
+    message = str(caught.value)
+    assert TYPOS[typo] in message
+    assert "\n" not in message
+    assert "Traceback" not in message
+
+
+def test_multirun_is_refused_under_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_arguments(["-m", "user=a,b", "recipe.lr=1e-4,2e-4"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"python train\.py -m"):
+        check_arguments(["-m", "user=a,b"])
+
+
+@pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])
+def test_flags_of_hydra_are_left_to_hydra(flag: list[str]) -> None:
+    check_arguments(flag)
+
+
+def test_dumped_config_loads_as_it_was(tmp_path: Path) -> None:
+    config = config_of("recipe.dropout=null", "source=csv", "source.path=a b", "seed=7")
+    plan = make_plan(config, Job.of(["a", "B"]))
+    (tmp_path / "config.yaml").write_text(dump_config(plan.config))
+    loaded = load_config(tmp_path / "config.yaml")
+    assert loaded == plan.config
+    assert loaded.user == ["a", "b"]
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "recipe: 3", "recipe: {lr: x}", "\x00"])
+def test_damaged_config_is_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    if text == "":
+        assert load_config(tmp_path / "config.yaml").seed == 42
+        return
+    with pytest.raises(ConfigError):
+        load_config(tmp_path / "config.yaml")

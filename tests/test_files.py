@@ -1,0 +1,71 @@
+from pathlib import Path
+
+import pytest
+
+from huggingtweets.files import (
+    read_jsonl,
+    replacing_folder,
+    write_bytes,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+
+
+def test_write_bytes_leaves_old_content_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_write_text_takes_lone_surrogates(tmp_path: Path) -> None:
+    write_text(tmp_path / "file", "a\ud800b")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "a?b"
+
+
+def test_write_json_refuses_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "file", {"loss": float("nan")})
+    assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_jsonl_round_trips_any_text(tmp_path: Path, name: str) -> None:
+    rows = [{"text": "naïve 😀\u2028\n"}, {"text": "\ud83d"}]
+    write_jsonl(tmp_path / name, rows)
+    assert read_jsonl(tmp_path / name) == rows
+
+
+def test_jsonl_gz_is_reproducible(tmp_path: Path) -> None:
+    for name in ("a.jsonl.gz", "b.jsonl.gz"):
+        write_jsonl(tmp_path / name, [1, 2])
+    assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
+
+
+def test_read_jsonl_drops_a_line_cut_short(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"a": 2')
+    assert read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}]
+
+
+def test_replacing_folder_keeps_the_old_one_when_the_block_fails(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with replacing_folder(folder) as draft:
+        (draft / "weights").write_text("old")
+    with pytest.raises(RuntimeError):
+        fail_while_replacing(folder)
+    assert (folder / "weights").read_text() == "old"
+    with replacing_folder(folder) as draft:
+        (draft / "other").write_text("new")
+    assert [entry.name for entry in folder.iterdir()] == ["other"]
+
+
+def fail_while_replacing(folder: Path) -> None:
+    with replacing_folder(folder) as draft:
+        (draft / "weights").write_text("new")
+        raise RuntimeError
