@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.config.plan import Plan
+from huggingtweets.data.language import detect_languages
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.generation.sample import Prediction
 from huggingtweets.publishing.facts import (
@@ -95,6 +96,7 @@ def build_facts(
         human_lengths=tuple(len(post) for posts in prepared.split.train for post in posts),
         machine_lengths=tuple(len(each.prediction) for each in predictions),
         links=links,
+        languages=detect_languages([post for posts in prepared.split.train for post in posts]),
         finished_at=finished_at,
     )
 

@@ -38,3 +38,14 @@ def read_account(shared: Path) -> Callable[[str], Timeline]:
         return Timeline(account.lower(), account, tweets)
 
     return read
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep what the tests make on the spot out of the user's cache."""
+    os.environ["HUGGINGTWEETS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+SMALL_MODEL = ("model=tiny", "model.num_layers=2", "model.width=32", "model.num_heads=2",
+               "model.vocab_size=400", "model.max_positions=64")  # fmt: skip
+"""Overrides of a base that trains in a second or two."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
@@ -86,7 +87,7 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
             attn_implementation="sdpa",
             use_safetensors=True,
         )
-    except (OSError, ValueError, ImportError, RuntimeError) as err:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as err:
         raise ConfigError(_unavailable(base.path, err)) from err
     assert isinstance(model, PreTrainedModel)
     return model
