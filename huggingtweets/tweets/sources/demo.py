@@ -18,6 +18,7 @@ DEMO_HANDLES = tuple(voice.handle for voice in VOICES)
 NUM_POSTS = 1500
 """Of each person."""
 _OPENINGS = ("dream", "think", "like", "dislike", "want")
+_AND = re.compile(r" an(?:d|') ")
 _SLOT = re.compile(r"\{(\w+)\}")
 _FIRST_S, _MEAN_GAP_S = 1_650_000_000, 30_000
 _EPOCH_MS = 1_288_834_974_657
@@ -121,7 +122,7 @@ class _Speaker:
         if self._rng.random() < 0.12:
             parts.append(self._link())
         text = " ".join(parts)
-        return text.replace(" and ", " & ", 1) if self._rng.random() < 0.1 else text
+        return _AND.sub(" & ", text, count=1) if self._rng.random() < 0.1 else text
 
     def _new(self, make: Callable[[], str]) -> str:
         """Make posts until one was not made before."""

@@ -1,6 +1,7 @@
 """Datasets: a name on the Hub, or a folder written by `datasets`, read through that library."""
 
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ def read_hub(handle: str, config: SourceConfig) -> Timeline:
     """
     import pyarrow as pa
 
-    dataset = _load(config)
     where = str(config.path)
+    dataset = _load(where, config.hub_split)
+    if isinstance(dataset, SourceError):
+        raise dataset
     columns = choose_columns(dataset.column_names, config, where, is_of_one_user=False)
 
     def found() -> Iterator[Post | Skip]:
@@ -37,32 +40,29 @@ def read_hub(handle: str, config: SourceConfig) -> Timeline:
         raise SourceError(f"{where}: cannot be read ({show(str(err), 120)})") from err
 
 
-def _load(config: SourceConfig) -> Any:
-    """Return the split. Never runs code of a dataset: `datasets` 4 and later cannot."""
+@lru_cache(maxsize=4)
+def _load(path: str, split: str) -> Any:
+    """Return the split, or the error, once a process: a dead network costs 25 s of retries.
+
+    Never runs code of a dataset: `datasets` 4 and later cannot.
+    """
     import datasets
 
-    path = str(config.path)
     folder = Path(path).expanduser()
     try:
-        if (folder / "dataset_dict.json").is_file():
-            return _pick_split(datasets.load_from_disk(str(folder)), config)
         if (folder / "state.json").is_file():
             return datasets.load_from_disk(str(folder))
-        name = str(folder) if folder.is_dir() else path
-        return datasets.load_dataset(name, split=config.hub_split)
-    except SourceError:
-        raise
+        if (folder / "dataset_dict.json").is_file():
+            splits = datasets.load_from_disk(str(folder))
+            return splits[split] if split in splits else _no_split(split, list(splits))
+        return datasets.load_dataset(str(folder) if folder.is_dir() else path, split=split)
     except Exception as err:  # whatever the Hub, the network, fsspec and the builders raise
-        raise SourceError(
+        return SourceError(
             f"source.path: the dataset {show(path)} cannot be had ({type(err).__name__}: "
             f"{show(str(err), 160)}); expected a name on the Hub or a local folder; "
             "check the name, the network, HF_TOKEN and HF_HOME"
-        ) from err
-
-
-def _pick_split(splits: Any, config: SourceConfig) -> Any:
-    if config.hub_split not in splits:
-        raise SourceError(
-            f"source.hub_split: got {config.hub_split}; expected one of {', '.join(splits)}"
         )
-    return splits[config.hub_split]
+
+
+def _no_split(split: str, splits: list[str]) -> SourceError:
+    return SourceError(f"source.hub_split: got {split}; expected one of {', '.join(splits)}")

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -101,7 +102,7 @@ def _check_layout(
     Returns: per header offset the end of the space that its member has.
     """
     offsets = sorted({info.header_offset for info in infos})
-    ends = dict(zip(offsets, [*offsets[1:], archive.start_dir], strict=True))
+    ends = dict(pairwise([*offsets, archive.start_dir]))
     spans = (info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size for info in infos)
     overlaps = any(end > ends[info.header_offset] for info, end in zip(infos, spans, strict=True))
     if len(offsets) != len(infos) or overlaps:

@@ -1,0 +1,178 @@
+"""The JSON forms of the X API, on real answers and on shapes that are none."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from huggingtweets.errors import SourceError
+from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.api_json import api_posts
+from huggingtweets.tweets.sources.posts import Post, Skip
+
+Load = Callable[..., Timeline]
+
+
+@pytest.fixture(scope="session")
+def formats(shared: Path) -> Path:
+    return shared / "tweets" / "formats"
+
+
+@pytest.mark.parametrize(
+    ("name", "handle", "num", "num_retweets"),
+    [
+        ("compat_JDMahama", "jdmahama", 30, 8),
+        ("compat_TweepyDev", "tweepydev", 4, 0),
+        ("compat_hatoyamayukio", "hatoyamayukio", 12, 3),
+        ("compat_ivojosipovic", "ivojosipovic", 12, 3),
+        ("extended", "simonw", 3, 1),
+    ],
+)
+def test_v1_timelines(
+    formats: Path, load: Load, name: str, handle: str, num: int, num_retweets: int
+) -> None:
+    timeline = load("jsonl", formats / "v1.1" / f"user_timeline_{name}.json", handle)
+    assert len(timeline.tweets) == num
+    assert [tweet.is_retweet for tweet in timeline.tweets].count(True) == num_retweets
+    assert all(tweet.is_retweet is not None and tweet.created_at for tweet in timeline.tweets)
+    assert timeline.notes == ()
+
+
+def test_v1_ids_come_from_the_text_not_the_rounded_number(formats: Path, load: Load) -> None:
+    timeline = load("jsonl", formats / "v1.1/user_timeline_extended.json", "simonw")
+    assert timeline.tweets[0].id == "1169246717864136705"
+
+
+def test_v1_retweets_are_whole(formats: Path, load: Load) -> None:
+    timeline = load("jsonl", formats / "v1.1/user_timeline_extended.json", "simonw")
+    text = timeline.tweets[0].text
+    assert text.startswith("RT @drvox: My new post: an explainer on “carbon capture &amp;")
+    assert "…" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "handle", "num"),
+    [
+        ("users_tweets_full_synthetic.json", "some_one", 4),
+        ("users_tweets_last_page_synthetic.json", "anyone", 0),
+        ("users_tweets_minimal.json", "anyone", 2),
+        ("lookup_mentions_tweet.jsonl", "baldmangamer", 1),
+        ("lookup_edited_after.jsonl", "wongmjane", 1),
+        ("lookup_verified_type.jsonl", "twitterdev", 1),
+        ("saved_data_Reuters.json", "reuters", 40),
+    ],
+)
+def test_v2_answers(formats: Path, load: Load, name: str, handle: str, num: int) -> None:
+    timeline = load("jsonl", formats / "v2" / name, handle)
+    assert len(timeline.tweets) == num
+    assert timeline.notes == ()
+
+
+def test_v2_long_posts_and_retweets_are_whole(formats: Path, load: Load) -> None:
+    path = formats / "v2/users_tweets_full_synthetic.json"
+    long, retweet, reply, quote = load("jsonl", path, "some_one").tweets
+    assert long.text.endswith("this one: end.")
+    assert retweet.text.startswith("RT @other_one: The original of a retweet is longer")
+    assert retweet.text.endswith("the full text is in includes.")
+    assert [one.is_retweet for one in (long, retweet, reply, quote)] == [False, True, False, False]
+
+
+def test_v2_display_name_comes_from_the_included_user(formats: Path, load: Load) -> None:
+    path = formats / "v2/lookup_mentions_tweet.jsonl"
+    assert load("jsonl", path, "baldmangamer").display_name == "BmG"
+    with pytest.raises(SourceError, match="nearest: 'baldmangamer'"):
+        load("jsonl", path, "s3nt1n3l17")  # only included, not an author
+
+
+def test_v2_empty_references_of_the_r_client_mean_no_retweet(formats: Path, load: Load) -> None:
+    timeline = load("jsonl", formats / "v2/saved_data_Reuters.json", "reuters")
+    assert {tweet.is_retweet for tweet in timeline.tweets} == {False}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v1.1/error_no_user.json", "Sorry, that page does not exist"),
+        ("v1.1/error_not_authorized.json", "Not authorized"),
+        ("v2/error_no_user_synthetic.json", "Could not find user with username"),
+    ],
+)
+def test_error_answers_are_told(formats: Path, load: Load, name: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        load("jsonl", formats / name, "anyone")
+
+
+def test_the_list_of_users_beside_saved_posts_has_no_posts(formats: Path, load: Load) -> None:
+    with pytest.raises(SourceError, match="a line without a text"):
+        load("jsonl", formats / "v2/saved_users_Reuters.json", "reuters")
+
+
+def test_a_page_with_an_older_version_drops_it() -> None:
+    old = {"id": "1", "text": "teh", "edit_history_tweet_ids": ["1", "2"]}
+    new = {"id": "2", "text": "the", "edit_history_tweet_ids": ["1", "2"]}
+    posts = api_posts({"data": [new, old]})
+    assert posts is not None
+    first, second = posts
+    assert isinstance(first, Post)
+    assert isinstance(second, Post)
+    assert (first.is_outdated, first.older_ids, second.is_outdated) == (False, ("1",), True)
+
+
+def test_an_author_who_is_not_included_is_not_the_one_asked_for() -> None:
+    page = {
+        "data": [{"id": "1", "text": "x", "author_id": "9"}],
+        "includes": {"users": [{"id": "8", "username": "nasa"}]},
+    }
+    posts = api_posts(page)
+    assert posts is not None
+    assert isinstance(posts[0], Post)
+    assert posts[0].author == "id 9"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [None, 1, "text", [], {}, {"text": "plain row"}, {"text": "x", "data": {}}, {"id": 1}],
+)
+def test_other_values_are_left_to_others(value: Any) -> None:
+    assert api_posts(value) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"data": [None, 3, "x", [], {}]},
+        {"data": [{"text": 3}]},
+        {"data": {"text": None}},
+        {"tweet": {"full_text": None}},
+        {"tweet": {}},
+        {"user": {"screen_name": 3}, "text": None},
+        {"text": 5, "author_id": {}},
+        {"errors": [{"message": "no"}]},
+    ],
+)
+def test_misshapen_answers_are_counted(value: Any) -> None:
+    posts = api_posts(value)
+    assert posts
+    assert all(isinstance(post, Skip) for post in posts)
+
+
+def test_misshapen_parts_do_not_matter() -> None:
+    tweet = {
+        "id": {},
+        "text": "RT @a: x…",
+        "author_id": [],
+        "created_at": 5.5,
+        "referenced_tweets": [None, {"type": "retweeted"}, 3],
+        "note_tweet": [],
+        "edit_history_tweet_ids": {"0": None},
+    }
+    posts = api_posts({"data": [tweet], "includes": {"users": {}, "tweets": [None]}})
+    assert posts == [Post("RT @a: x…", is_retweet=True)]
+
+
+def test_twarc_lines_are_pages(tmp_path: Path, load: Load) -> None:
+    pages = [{"data": [{"id": str(n), "text": f"post {n}"}], "__twarc": {}} for n in range(3)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(page) for page in pages))
+    assert len(load("jsonl", tmp_path, "a").tweets) == 3

@@ -1,0 +1,104 @@
+"""The door to the sources: dispatch, and the cheap check before anything heavy starts."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.errors import ConfigError
+from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.load import check_source, load_timeline
+
+
+def source(kind: str, path: Path | str) -> SourceConfig:
+    return SourceConfig(kind=SourceKind(kind), path=str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "content"),
+    [
+        ("jsonl", "Ann.jsonl", b'{"text": "hello"}'),
+        ("csv", "Ann.csv", b"text\nhello\n"),
+        ("text", "Ann.txt", b"hello"),
+    ],
+)
+def test_a_file_and_its_folder_read_the_same(
+    tmp_path: Path, kind: str, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    for path in (tmp_path, tmp_path / name):
+        timeline = load_timeline(source(kind, path), "ann")
+        assert (timeline.handle, [tweet.text for tweet in timeline.tweets]) == ("ann", ["hello"])
+
+
+def test_the_default_source_is_the_demo() -> None:
+    assert len(load_timeline(SourceConfig(), "demo").tweets) == 1500
+
+
+def test_a_missing_path_gets_the_nearest_name(tmp_path: Path) -> None:
+    (tmp_path / "posts.jsonl").touch()
+    with pytest.raises(ConfigError, match=r"post.jsonl does not exist .*nearest: 'posts.jsonl'"):
+        check_source(source("jsonl", tmp_path / "post.jsonl"))
+    with pytest.raises(ConfigError, match=rf"\(in {tmp_path}, nearest: 'posts.jsonl'\)"):
+        check_source(source("jsonl", tmp_path / "post" / "deep" / "er"))
+
+
+@pytest.mark.parametrize(
+    "path", ["/nowhere/at/all", "a\0b", "~nobody_of_this_name/x", "x" * 5000, "/dev/zero"]
+)
+def test_impossible_paths_are_one_sentence(path: str) -> None:
+    for kind in ("jsonl", "x_archive"):
+        with pytest.raises(ConfigError, match=r"^source.path: "):
+            check_source(source(kind, path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "expected"),
+    [
+        ("jsonl", "a.zip", "x_archive"),
+        ("x_archive", "a.jsonl.gz", "jsonl"),
+        ("text", "a.csv", "csv"),
+        ("csv", "a.parquet", "parquet"),
+    ],
+)
+def test_a_file_of_another_source_names_it(
+    tmp_path: Path, kind: str, name: str, expected: str
+) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=f"expected source={expected}"):
+        check_source(source(kind, tmp_path / name))
+
+
+def test_check_source_asks_no_network_for_a_dataset() -> None:
+    check_source(source("hub", "someone/some_dataset"))
+    with pytest.raises(ConfigError, match="does not exist"):
+        check_source(source("hub", "./some_dataset"))
+
+
+def test_a_pipe_is_refused_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(ConfigError, match="neither a file nor a folder"):
+        check_source(source("jsonl", tmp_path / "a.jsonl"))
+
+
+def test_reading_posts_imports_nothing_heavy(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}')
+    code = (
+        "import sys; from huggingtweets.tweets.sources.load import load_timeline;"
+        "from huggingtweets.config.schema import SourceConfig, SourceKind;"
+        f"load_timeline(SourceConfig(kind=SourceKind.jsonl, path={str(tmp_path)!r}), 'a');"
+        "heavy = {'torch', 'datasets', 'pyarrow', 'transformers', 'wandb', 'numpy'};"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_load_returns_plain_values(load: Callable[..., Timeline]) -> None:
+    import pickle
+
+    timeline = load("demo", None, "demo")
+    assert pickle.loads(pickle.dumps(timeline)) == timeline

@@ -1,0 +1,326 @@
+"""Whatever lies in a file: a timeline or one `SourceError`, soon, and nothing written."""
+
+import contextlib
+import csv
+import io
+import json
+import resource
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.errors import HuggingtweetsError, SourceError
+from huggingtweets.tweets.records import Timeline, read_timelines, write_timelines
+from huggingtweets.tweets.sources.load import load_timeline
+
+FEW = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+MANY = settings(FEW, max_examples=3000)
+
+KEY_NAMES = (
+    "id id_str text full_text user created_at data includes users tweets errors meta tweet "
+    "author_id referenced_tweets note_tweet edit_history_tweet_ids retweeted_status edit_info "
+    "initial edit editControlInitial editTweetIds screen_name username name type noteTweet core "
+    "noteTweetId createdAt result_count is_retweet account email dataTypes files fileName"
+)
+KEYS = st.sampled_from(KEY_NAMES.split())
+TEXTS = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from(["nasa", "RT @a: b", "1", "2", "retweeted", "<|endoftext|>", "\ud83d", "\0"]),
+)
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.dictionaries(st.one_of(KEYS, TEXTS), inner, max_size=6)
+    ),
+    max_leaves=20,
+)
+JSON_BYTES = VALUES.map(lambda value: json.dumps(value).encode())
+LINES = st.one_of(
+    JSON_BYTES,
+    st.binary(max_size=60),
+    st.builds(lambda data, cut: data[:cut], JSON_BYTES, st.integers(0, 40)),
+    st.sampled_from(
+        [
+            b"",
+            b"[",
+            b"]",
+            b"{",
+            b'{"text": "',
+            b"\xff\xfe",
+            b"\xef\xbb\xbf",
+            b"NaN",
+            b"\r",
+            b'"',
+            b",",
+        ]
+    ),
+)
+FILES = st.builds(b"\n".join, st.lists(LINES, max_size=8))
+PREFIXES = st.sampled_from(
+    [
+        b"",
+        b"window.YTD.tweets.part0 = ",
+        b"\xef\xbb\xbfwindow.YTD.x = ",
+        b"var tweet_index =  ",
+        b"==",
+    ]
+)
+MEMBER_NAMES = (
+    "tweets.js tweet.js tweets-part1.js note-tweet.js community-tweet.js account.js manifest.js "
+    "js/tweets/2012_08.js js/user_details.js like.js direct-messages.js ../tweets.csv"
+)
+MEMBERS = st.sampled_from(MEMBER_NAMES.split())
+
+
+def read(kind: str, path: Path, handle: str = "nasa") -> Timeline | None:
+    """Load; only a sentence may come instead of a timeline, and a timeline survives its file."""
+    try:
+        timeline = load_timeline(SourceConfig(kind=SourceKind(kind), path=str(path)), handle)
+    except HuggingtweetsError as err:
+        message = str(err)
+    else:
+        message = ""
+    assert message.isprintable()
+    assert len(message) < 1500
+    if message:
+        return None
+    out = path.parent / "out" / "tweets.jsonl.gz"
+    write_timelines(out, [timeline])
+    assert read_timelines(out) == (timeline,)
+    assert len({tweet.id for tweet in timeline.tweets}) == len(timeline.tweets)
+    return timeline
+
+
+def fuzz_files(kind: str, suffix: str) -> Callable[..., None]:
+    def check(tmp_path: Path, data: bytes) -> None:
+        for name in (f"NASA{suffix}", f"many{suffix}"):
+            (tmp_path / name).write_bytes(data)
+            read(kind, tmp_path / name)
+
+    return check
+
+
+@given(data=FILES)
+@FEW
+def test_json_files(tmp_path: Path, data: bytes) -> None:
+    fuzz_files("jsonl", ".jsonl")(tmp_path, data)
+
+
+@pytest.mark.slow
+@given(data=FILES)
+@MANY
+def test_json_files_thoroughly(tmp_path: Path, data: bytes) -> None:
+    fuzz_files("jsonl", ".jsonl")(tmp_path, data)
+
+
+@given(data=st.one_of(FILES, st.text(alphabet='text,id"\n\r;1é\0', max_size=80).map(str.encode)))
+@FEW
+def test_csv_and_text_files(tmp_path: Path, data: bytes) -> None:
+    fuzz_files("csv", ".csv")(tmp_path, b"text,user,id,created_at\n" + data)
+    fuzz_files("csv", ".csv")(tmp_path, data)
+    fuzz_files("text", ".txt")(tmp_path, data)
+
+
+def tree(folder: Path) -> dict[str, int]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink())
+    return {str(path): path.lstat().st_mtime_ns for path in files if path.parent.name != "out"}
+
+
+@contextlib.contextmanager
+def writes_nothing(folder: Path) -> Iterator[None]:
+    """Compare the names and dates under a folder, but for `out`, where the test itself writes."""
+    before = tree(folder)
+    yield
+    assert tree(folder) == before
+
+
+def fuzz_archive(tmp_path: Path, members: dict[str, bytes], base: str) -> None:
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(base + name, data)
+    with writes_nothing(tmp_path):
+        read("x_archive", path)
+
+
+ARCHIVES = st.dictionaries(MEMBERS, st.builds(bytes.__add__, PREFIXES, FILES), max_size=5)
+BASES = st.sampled_from(["", "data/", "top/data/", "../", "/", "a/../b/", "./"])
+
+
+@given(members=ARCHIVES, base=BASES)
+@FEW
+def test_archives(tmp_path: Path, members: dict[str, bytes], base: str) -> None:
+    fuzz_archive(tmp_path, members, base)
+
+
+@pytest.mark.slow
+@given(members=ARCHIVES, base=BASES)
+@MANY
+def test_archives_thoroughly(tmp_path: Path, members: dict[str, bytes], base: str) -> None:
+    fuzz_archive(tmp_path, members, base)
+
+
+NAMES = st.text(
+    alphabet=st.sampled_from("./\\:ab\0\n\ud800é\u202e$~*%"), min_size=1, max_size=20
+).filter(lambda name: name.encode("utf-8", "replace").decode() == name)
+
+
+@given(names=st.lists(NAMES, max_size=5, unique=True))
+@FEW
+def test_member_names_write_nothing_anywhere(
+    tmp_path: Path, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = tmp_path / "in" / "side"
+    inner.mkdir(parents=True, exist_ok=True)
+    path = inner / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in [
+            "data/tweets.js",
+            *dict.fromkeys(name.split("\0")[0] or "x" for name in names),
+        ]:
+            archive.writestr(name, b"window.YTD.tweets.part0 = [ ]")
+    monkeypatch.chdir(inner)
+    with writes_nothing(tmp_path / "in"):
+        read("x_archive", path)
+
+
+def good_archive() -> bytes:
+    posts = [
+        {"tweet": {"id_str": str(n), "full_text": f"post {n * 7919}", "created_at": "x"}}
+        for n in range(1, 40)
+    ]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data/tweets.js", "window.YTD.tweets.part0 = " + json.dumps(posts))
+        archive.writestr("data/account.js", 'window.x = [{"account": {"username": "NASA"}}]')
+    return buffer.getvalue()
+
+
+GOOD = good_archive()
+FLIPS = st.lists(
+    st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6
+)
+
+
+def fuzz_flips(tmp_path: Path, flips: list[tuple[int, int]], cut: int) -> None:
+    data = bytearray(GOOD)
+    for position, value in flips:
+        data[position] = value
+    (tmp_path / "a.zip").write_bytes(data[: len(data) - cut])
+    start = time.monotonic()
+    read("x_archive", tmp_path / "a.zip")
+    assert time.monotonic() - start < 10
+
+
+@given(flips=FLIPS, cut=st.sampled_from([0, 0, 0, 1, 10, 100]))
+@FEW
+def test_damaged_zips(tmp_path: Path, flips: list[tuple[int, int]], cut: int) -> None:
+    fuzz_flips(tmp_path, flips, cut)
+
+
+@pytest.mark.slow
+@given(flips=FLIPS, cut=st.sampled_from([0, 0, 0, 1, 10, 100]))
+@MANY
+def test_damaged_zips_thoroughly(tmp_path: Path, flips: list[tuple[int, int]], cut: int) -> None:
+    fuzz_flips(tmp_path, flips, cut)
+
+
+@pytest.mark.slow
+def test_damaged_parquet(tmp_path: Path) -> None:
+    import random
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "nasa.parquet"
+    pq.write_table(pa.table({"text": [f"post {n}" for n in range(500)], "id": range(500)}), path)
+    good = path.read_bytes()
+    rng = random.Random(0)
+    for _ in range(300):
+        data = bytearray(good)
+        for _ in range(rng.randint(1, 5)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data)
+        with contextlib.suppress(SourceError):
+            load_timeline(SourceConfig(kind=SourceKind.parquet, path=str(path)), "nasa")
+
+
+def _hostile(folder: Path) -> dict[str, Path]:
+    """Large files in few bytes or with much in them, one a kind of trouble."""
+    files = {
+        name: folder / f"{name}.jsonl" for name in ("deep", "objects", "keys", "quotes", "pretty")
+    }
+    files["deep"].write_bytes((b'{"text":' + b"[" * 1_000_000 + b"\n") * 20)
+    files["objects"].write_bytes(b"[" + b"{}," * 3_000_000)
+    keys = ",".join(f'"{number}":{{}}' for number in range(300_000))
+    files["keys"].write_text("{" + keys + "}\n" + '{"text": "x"}\n')
+    files["quotes"].write_bytes(b'"' * 20_000_000)
+    files["pretty"].write_bytes(b'{\n "data": [\n' + b' {"id": "1"},\n' * 1_000_000)
+    with zipfile.ZipFile(folder / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data/tweets.js", b"window.YTD.tweets.part0 = [" + b"{}," * 10_000_000)
+    files["bomb"] = folder / "bomb.zip"
+    return files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deep", "objects", "keys", "quotes", "pretty", "bomb"])
+def test_hostile_files_in_little_memory_and_time(tmp_path: Path, name: str) -> None:
+    path = _hostile(tmp_path)[name]
+    kind = "x_archive" if path.suffix == ".zip" else "jsonl"
+    code = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
+        "from huggingtweets.config.schema import SourceConfig, SourceKind\n"
+        "from huggingtweets.errors import SourceError\n"
+        "from huggingtweets.tweets.sources.load import load_timeline\n"
+        "try: load_timeline(SourceConfig(kind=SourceKind(sys.argv[2]), path=sys.argv[3]), 'nasa')\n"
+        "except SourceError: pass\n"
+    )
+    one_gib = 1 << 30
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (one_gib, one_gib))
+
+    start = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-c", code, ".", kind, str(path)],
+        check=True,
+        preexec_fn=limit,
+        timeout=120,
+    )
+    assert time.monotonic() - start < 60
+
+
+@given(rows=st.lists(st.lists(TEXTS, min_size=2, max_size=2), max_size=5))
+@FEW
+def test_csv_texts_come_back(tmp_path: Path, rows: list[list[str]]) -> None:
+    """What Python's writer quotes is read back, but for NULs and lone surrogates."""
+    rows = [[str(number), text] for number, (_, text) in enumerate(rows)]
+    rows = [row for row in rows if row[1].isprintable()]
+    with (tmp_path / "nasa.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([["id", "text"], *rows])
+    timeline = read("csv", tmp_path / "nasa.csv")
+    assert timeline is not None
+    assert [tweet.text for tweet in timeline.tweets] == [text for _, text in reversed(rows)]
+
+
+@given(texts=st.lists(st.text(max_size=50), min_size=1, max_size=5))
+@FEW
+def test_json_texts_come_back(tmp_path: Path, texts: list[str]) -> None:
+    lines: list[Any] = [{"id": number, "text": text} for number, text in enumerate(texts)]
+    (tmp_path / "nasa.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    timeline = read("jsonl", tmp_path / "nasa.jsonl")
+    assert timeline is not None
+    assert [tweet.text for tweet in timeline.tweets] == texts[::-1]
