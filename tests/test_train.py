@@ -1,0 +1,153 @@
+"""`train.py` as its users run it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMALL_MODEL
+from transformers import pipeline
+
+from huggingtweets.config.compose import load_config
+
+QUICK = (
+    *SMALL_MODEL,
+    "engine.precision=fp32",
+    "recipe.block_size=64",
+    "recipe.max_steps=6",
+    "recipe.lr=1e-3",
+    "sampling.num=1",
+    "sampling.max_new_tokens=20",
+)
+
+
+def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a finished job and what the terminal showed."""
+    folder = tmp_path_factory.mktemp("demo")
+    done = train("user=demo", *QUICK, "output_dir=out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "out" / "demo", done.stdout
+
+
+def test_job_leaves_every_file_of_the_contract(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    expected = {
+        "config.yaml", "tweets.jsonl.gz", "cleaning.json", "dataset.jsonl.gz", "metrics.jsonl",
+        "predictions.jsonl", "lineage.json", "report.html", "result.json", "model/config.json",
+        "model/model.safetensors", "model/generation_config.json", "model/tokenizer.json",
+        "model/tokenizer_config.json", "model/README.md", "model/preview.png",
+    }  # fmt: skip
+    assert expected <= found
+    assert not [name for name in found if name.endswith(".tmp")]
+    assert not (folder / "checkpoints").exists()
+
+
+def test_result_has_what_the_design_promises(demo: tuple[Path, str]) -> None:
+    result = json.loads((demo[0] / "result.json").read_text())
+    assert result["slug"] == "demo"
+    assert result["status"] == "done"
+    counts = result["tweets"]
+    assert counts["downloaded"] == sum(
+        counts[key] for key in ("retweets", "short", "repeats", "kept")
+    )
+    assert counts["users"]["demo"]["kept"] == counts["kept"] > 1000
+    assert result["train"]["steps"] == 6
+    assert {"train_tokens", "heldout_tokens", "blocks"} <= result["data"].keys()
+    assert {"epochs", "tokens", "seconds", "tokens_per_s", "mfu", "final_loss"} <= result[
+        "train"
+    ].keys()
+    assert result["eval"]["bits_per_byte"] < result["eval"]["base_bits_per_byte"]
+    assert {"engine", "versions", "started_at", "finished_at", "handles", "digest"} <= result.keys()
+
+
+def test_metrics_are_json_lines(demo: tuple[Path, str]) -> None:
+    lines = [json.loads(line) for line in (demo[0] / "metrics.jsonl").read_text().splitlines()]
+    logged = [line for line in lines if "loss" in line]
+    assert logged[-1]["step"] == 6
+    assert {"epoch", "lr", "grad_norm", "tokens_per_s", "mfu"} <= logged[-1].keys()
+    assert [line["step"] for line in lines if "eval_loss" in line] == [0, 6]
+
+
+def test_model_folder_loads_in_pipeline(demo: tuple[Path, str]) -> None:
+    generator = pipeline("text-generation", model=str(demo[0] / "model"))
+    text = generator("My dream is", max_new_tokens=5)[0]["generated_text"]
+    assert text.startswith("My dream is")
+    assert generator.model.generation_config.top_p == 0.95
+
+
+def test_terminal_shows_samples_counts_figures_and_files(demo: tuple[Path, str]) -> None:
+    shown = demo[1]
+    for part in ("My dream is", "downloaded", "bits per byte", "fine-tuned", "report.html"):
+        assert part in shown
+
+
+def test_same_job_again_does_nothing_and_another_is_refused(demo: tuple[Path, str]) -> None:
+    folder = demo[0].parent.parent
+    before = (demo[0] / "result.json").stat().st_mtime_ns
+    again = train("user=@Demo", *QUICK, "output_dir=out", cwd=folder)
+    assert again.returncode == 0
+    assert (demo[0] / "result.json").stat().st_mtime_ns == before
+    other = train("user=demo", *QUICK, "output_dir=out", "recipe.lr=5e-3", cwd=folder)
+    assert other.returncode == 2
+    assert "recipe.lr: 0.001 -> 0.005" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_config_yaml_runs_again(demo: tuple[Path, str], tmp_path: Path) -> None:
+    folder = demo[0]
+    again = train(
+        f"--config-path={folder}",
+        "--config-name=config",
+        f"output_dir={tmp_path / 'again'}",
+        cwd=tmp_path,
+    )
+    assert again.returncode == 0, again.stderr
+    first, second = (
+        json.loads((path / "result.json").read_text())
+        for path in (folder, tmp_path / "again" / "demo")
+    )
+    assert first["digest"] == second["digest"]
+    assert first["eval"] == second["eval"]
+    assert load_config(tmp_path / "again" / "demo" / "config.yaml").user == "demo"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["user=../x"], 2, "expected a handle"),
+        (["recipe.lr=1"], 2, "user: got nothing"),
+        (["user=file:nowhere.txt"], 2, "nowhere.txt"),
+        (["user=demo", "source=csv", "source.path=nowhere.csv"], 2, "nowhere.csv"),
+        (["user=demo", "recpe.lr=1"], 2, "did you mean recipe.lr"),
+        (["user=nobody_here", *QUICK], 1, "nobody_here"),
+    ],
+    ids=["handle", "no-user", "users-file", "posts-file", "key", "demo-user"],
+)
+def test_mistake_is_one_sentence(
+    arguments: list[str], code: int, words: str, tmp_path: Path
+) -> None:
+    result = train(*arguments, cwd=tmp_path)
+    assert result.returncode == code
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
+    result = train("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "accelerate launch train.py user=" in result.stdout
+    assert list(tmp_path.iterdir()) == []
