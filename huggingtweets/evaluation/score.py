@@ -1,0 +1,99 @@
+"""What a model makes of each of many posts: likelihood, and whether it knows them by heart."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from huggingtweets.data.tokens import encode_documents
+
+IGNORED = -100
+BATCH_TOKENS = 4096
+"""Tokens a forward pass, padding included: 0.8 GB of GPT-2's logits."""
+
+
+@dataclass(frozen=True)
+class PostScore:
+    """One post, `<|endoftext|>` before it and, as the last target, after it."""
+
+    nats: float
+    """Negative log-likelihood, summed over the targets."""
+    num_tokens: int
+    num_bytes: int
+    greedy: tuple[bool, ...]
+    """For each target: whether it is what the model holds most likely after the true beginning."""
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per UTF-8 byte of text."""
+        return self.nats / math.log(2) / max(1, self.num_bytes)
+
+
+def score_posts(
+    model: PreTrainedModel,
+    tokenizer: Tokenizer,
+    posts: Sequence[str],
+    *,
+    eos_id: int,
+    max_positions: int,
+) -> list[PostScore]:
+    """Score each post alone, in evaluation mode, in batches of posts of like length.
+
+    Args:
+        model: any causal LM, on any device.
+        tokenizer: of the model.
+        posts: cleaned texts.
+        eos_id: begins and ends a post.
+        max_positions: of the model; what goes beyond is not scored.
+    """
+    documents = [[eos_id, *ids, eos_id] for ids in encode_documents(tokenizer, posts)]
+    documents = [ids[: max_positions + 1] for ids in documents]
+    scores: dict[int, PostScore] = {}
+    was_training = model.training
+    model.eval()
+    for batch in _batches([len(ids) for ids in documents]):
+        nats, greedy = _forward(model, [documents[index] for index in batch], eos_id)
+        for row, index in enumerate(batch):
+            num_tokens = len(documents[index]) - 1
+            scores[index] = PostScore(
+                sum(nats[row][:num_tokens]),
+                num_tokens,
+                len(posts[index].encode("utf-8", "replace")),
+                tuple(greedy[row][:num_tokens]),
+            )
+    model.train(was_training)
+    return [scores[index] for index in range(len(posts))]
+
+
+def _batches(lengths: Sequence[int]) -> list[list[int]]:
+    """Cut the indices, sorted by length, into batches of at most `BATCH_TOKENS`."""
+    batches: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        if not batches or (len(batches[-1]) + 1) * lengths[index] > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+@torch.inference_mode()
+def _forward(
+    model: PreTrainedModel, documents: Sequence[list[int]], eos_id: int
+) -> tuple[list[list[float]], list[list[bool]]]:
+    """Return nats and greediness of every target, (B, T) with padding on the right."""
+    longest = max(map(len, documents)) - 1
+    inputs = torch.full((len(documents), longest), eos_id)
+    targets = torch.full((len(documents), longest), IGNORED)
+    for row, ids in enumerate(documents):
+        inputs[row, : len(ids) - 1] = torch.tensor(ids[:-1])
+        targets[row, : len(ids) - 1] = torch.tensor(ids[1:])
+    inputs, targets = inputs.to(model.device), targets.to(model.device)
+    # Causal attention: what comes after the end of a post, padding, changes nothing in it.
+    mask = torch.ones_like(inputs)
+    logits = model(input_ids=inputs, attention_mask=mask, use_cache=False).logits.float()
+    nats = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    greedy = logits.argmax(-1) == targets
+    return nats.double().tolist(), greedy.tolist()
