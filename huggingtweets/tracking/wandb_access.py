@@ -6,6 +6,7 @@ import os
 import ssl
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -55,17 +56,17 @@ def base_url() -> str:
 
 def is_reachable(url: str, *, timeout_s: float) -> bool:
     """Ask the server a question that needs no login; errors of its own count as unreachable."""
-    request = urllib.request.Request(
-        f"{url}/graphql",
-        data=b'{"query": "query { __typename }"}',
-        headers={"Content-Type": "application/json"},
-    )
     try:
+        request = urllib.request.Request(
+            f"{url}/graphql",
+            data=b'{"query": "query { __typename }"}',
+            headers={"Content-Type": "application/json"},
+        )
         with urllib.request.urlopen(request, timeout=timeout_s):
             return True
     except urllib.error.HTTPError as err:
         return err.code < 500
     except urllib.error.URLError as err:  # W&B has settings of its own for certificates
         return isinstance(err.reason, ssl.SSLError)
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
         return False

@@ -4,9 +4,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from typing import Any, Literal, TypeVar
 
 from huggingtweets.config.schema import TrackingConfig, WandbMode
@@ -24,15 +25,17 @@ from huggingtweets.tracking.wandb_access import (
     has_credentials,
     is_reachable,
 )
+from huggingtweets.tracking.wandb_exit import exit_guard
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-PROBE_TIMEOUT_S = 3.0
+PROBE_TIMEOUT_S = 2.0
+CALL_TIMEOUT_S = 4.0
 INIT_TIMEOUT_S = 10.0
 FINISH_TIMEOUT_S = 3.0
-"""For the small rest; uploads are waited for separately, as long as they move."""
+"""For the small rest; uploads are waited for separately, as long as the server answers."""
 MAX_FAILURES = 2
 """After so many failures in a row a kind of call is not made again for this job."""
 PAUSE_AFTER_OUTAGE_S = 300.0
@@ -71,21 +74,27 @@ class WandbSession:
         self._failures: Counter[str] = Counter()
         self._run: Any = None
         self._uploads: list[Any] = []
+        self._has_restarted = False
         self.urls: dict[Phase, str] = {}
+        self.is_online = False
+        """Whether calls go to the server just now, and not only to the disk."""
         self.give_up = Event()
         """Set from outside: do not wait for the server any longer."""
-        self.uses_network = False
+        self.is_abandoned = Event()
+        """Set from outside: the process is about to end, call nothing any more."""
 
     def open(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Start the run of a phase: online if that is asked for and possible, else offline."""
         self.close(succeeded=True)
-        if self._is_online_possible():
-            self._run = self._try("starting a run", lambda: self._init(phase, config, "online"))
+        self.is_online = self._is_online_wanted()
+        if self.is_online and self._answers():
+            self._run = self._try("online run", lambda: self._init(phase, config, "online"))
             if self._run is not None:
                 self.urls[phase] = self._run.url
                 return
             OUTAGE.note()
-        self._run = self._init_offline(phase, config)
+        self.is_online = False
+        self._run = self._try("offline run", lambda: self._init(phase, config, "offline"))
 
     def close(self, *, succeeded: bool) -> None:
         """Finish the run of the phase, if there is one, when its uploads are through."""
@@ -95,23 +104,28 @@ class WandbSession:
         for upload in self._uploads:
             self._await_upload(upload)
         self._uploads.clear()
-        self._try("finishing a run", lambda: run.finish(exit_code=0 if succeeded else 1))
-        if run.settings.mode == "offline":
+        exit_code = 0 if succeeded else 1
+        self._beside("finish", lambda: run.finish(exit_code=exit_code), FINISH_TIMEOUT_S + 1)
+        if not self.is_online:
             folder = Path(run.dir).parent
             logger.info("job=%s recorded offline; send it: wandb sync %s", self._slug, folder)
 
     def use_artifact(self, artifact: ArtifactSpec) -> None:
-        """Draw the edge into the run. Offline that is refused: lineage.json has it."""
-        if self._run is not None and self._run.settings.mode == "online":
-            self._try("use_artifact", lambda: self._run.use_artifact(self._build(artifact)))
+        """Draw the edge into the run. Offline W&B refuses that: lineage.json has it."""
+        run = self._run
+        if run is not None and self.is_online and self._answers():
+            built = self._try("artifact", lambda: self._build(artifact))
+            self._beside("use_artifact", lambda: built and run.use_artifact(built), CALL_TIMEOUT_S)
 
     def log_artifact(self, artifact: ArtifactSpec) -> None:
         """Begin to upload files, or to record them offline by their place."""
-        if self._run is not None:
-            upload = self._try(
-                "log_artifact", lambda: self._run.log_artifact(self._build(artifact))
+        run = self._run
+        if run is not None and (not self.is_online or self._answers()):
+            built = self._try("artifact", lambda: self._build(artifact))
+            upload = self._beside(
+                "log_artifact", lambda: built and run.log_artifact(built), CALL_TIMEOUT_S
             )
-            if upload is not None and self._run.settings.mode == "online":
+            if upload is not None and self.is_online:
                 self._uploads.append(upload)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -121,12 +135,14 @@ class WandbSession:
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Record a table."""
-        if self._run is not None:
-            self._try("log_table", lambda: self._run.log({name: _table(columns, rows)}))
+        run = self._run
+        if run is not None and (not self.is_online or self._answers()):
+            self._beside(
+                "log_table", lambda: run.log({name: _table(columns, rows)}), CALL_TIMEOUT_S
+            )
 
-    def _is_online_possible(self) -> bool:
-        is_wanted = choose_mode(self._config.mode) is WandbMode.online
-        if not is_wanted or OUTAGE.is_on or self.give_up.is_set():
+    def _is_online_wanted(self) -> bool:
+        if choose_mode(self._config.mode) is not WandbMode.online or self.give_up.is_set():
             return False
         if not has_credentials():  # W&B would ask for a key on the terminal
             logger.warning(
@@ -135,19 +151,21 @@ class WandbSession:
                 self._slug,
             )
             return False
-        self.uses_network = True
+        return True
+
+    def _answers(self) -> bool:
+        """Whether the server is up. Asked before calls that would try for a minute on their own."""
+        if OUTAGE.is_on:
+            return False
         if is_reachable(base_url(), timeout_s=PROBE_TIMEOUT_S):
             return True
         OUTAGE.note()
-        logger.warning("job=%s W&B does not answer at %s; recorded offline", self._slug, base_url())
+        logger.warning(
+            "job=%s W&B does not answer at %s; what is not sent stays on disk",
+            self._slug,
+            base_url(),
+        )
         return False
-
-    def _init_offline(self, phase: Phase, config: Mapping[str, Any]) -> Any:
-        run = self._try("starting a run", lambda: self._init(phase, config, "offline"))
-        if run is None:  # the helper process of W&B may be dead: start another
-            self._try("restarting", _restart_service)
-            run = self._try("starting a run", lambda: self._init(phase, config, "offline"))
-        return run
 
     def _init(
         self, phase: Phase, config: Mapping[str, Any], mode: Literal["online", "offline"]
@@ -174,17 +192,20 @@ class WandbSession:
         }
         known = wandb.Settings.model_fields
         settings = {key: value for key, value in wanted.items() if key in known}
-        return wandb.init(
-            project=self._config.project,
-            entity=self._config.entity,
-            name=run_name(self._slug, phase),
-            job_type=phase.value,
-            config=without_secrets(config),
-            dir=str(self._folder),
-            mode=mode,
-            reinit="create_new",
-            settings=wandb.Settings(**settings),
-        )
+        try:
+            return wandb.init(
+                project=self._config.project,
+                entity=self._config.entity,
+                name=run_name(self._slug, phase),
+                job_type=phase.value,
+                config=without_secrets(config),
+                dir=str(self._folder),
+                mode=mode,
+                reinit="create_new",
+                settings=wandb.Settings(**settings),
+            )
+        finally:
+            exit_guard().cover_service()
 
     def _build(self, artifact: ArtifactSpec) -> Any:
         """Make the W&B artifact of a description; files are not copied, neither now nor after."""
@@ -201,37 +222,58 @@ class WandbSession:
         return built
 
     def _await_upload(self, upload: Any) -> None:
-        from wandb.sdk.artifacts.exceptions import WaitTimeoutError
-
-        def is_through() -> bool:
-            try:
-                upload.wait(timeout=1)
-            except WaitTimeoutError:
-                return False
-            return True
-
-        while not self.give_up.is_set() and self._try("uploading", is_through) is False:
-            pass
+        """Wait as long as the server answers. W&B can be asked to wait only once, and for good."""
+        thread = self._start("upload", upload.wait, [])
+        while thread.is_alive() and not self.give_up.is_set() and self._answers():
+            thread.join(1.0)
 
     def _try(self, what: str, call: Callable[[], T]) -> T | None:
         """Make a call unless its kind keeps failing. None: it failed."""
-        if self._failures[what] >= MAX_FAILURES:
+        if self.is_abandoned.is_set() or self._failures[what] >= MAX_FAILURES:
             return None
         try:
             result = call()
         except Exception as err:  # W&B raises a dozen unrelated types, and none may end a job
+            if self.is_abandoned.is_set():
+                return None
             self._failures[what] += 1
-            end = " and is not tried again" if self._failures[what] == MAX_FAILURES else ""
-            logger.warning("job=%s W&B: %s failed%s (%r)", self._slug, what, end, err)
+            logger.warning(
+                "job=%s W&B: %s failed%s (%s)",
+                self._slug,
+                what,
+                " and is not tried again" if self._failures[what] == MAX_FAILURES else "",
+                f"{type(err).__name__} {err}".splitlines()[0],
+            )
+            if isinstance(err, ConnectionError) or type(err).__name__ == "MailboxClosedError":
+                self._restart_service()
             return None
         self._failures[what] = 0
         return result
 
+    def _beside(self, what: str, call: Callable[[], T], limit_s: float) -> T | None:
+        """Make a call that may never come back, and go on without it after a while.
 
-def _restart_service() -> None:
-    import wandb
+        W&B's own time-outs do not hold in every state; the call is left to its thread.
+        """
+        results: list[T | None] = []
+        self._start(what, call, results).join(limit_s if self.is_online else None)
+        return results[0] if results else None
 
-    wandb.teardown()
+    def _start(self, what: str, call: Callable[[], T], results: list[T | None]) -> Thread:
+        thread = Thread(
+            target=lambda: results.append(self._try(what, call)), name="wandb-call", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _restart_service(self) -> None:
+        """Drop W&B's helper process when it has died, so that the next run starts another."""
+        if not self._has_restarted:
+            import wandb
+
+            self._has_restarted = True
+            with suppress(Exception):  # it says that the process is gone, which is why we ask
+                wandb.teardown()
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:

@@ -16,13 +16,18 @@ from typing import Any
 from huggingtweets.config.schema import TrackingConfig
 from huggingtweets.tracking.base import ArtifactSpec, Phase
 from huggingtweets.tracking.wandb_access import base_url, is_reachable
-from huggingtweets.tracking.wandb_session import FINISH_TIMEOUT_S, OUTAGE, WandbSession
+from huggingtweets.tracking.wandb_session import (
+    CALL_TIMEOUT_S,
+    FINISH_TIMEOUT_S,
+    OUTAGE,
+    WandbSession,
+)
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 6.0
+PATIENCE_S = 5.0
 """How long, in all, `finish` bears with a server that does not answer."""
-GRACE_S = 2 * FINISH_TIMEOUT_S + 1.0
+GRACE_S = CALL_TIMEOUT_S + FINISH_TIMEOUT_S
 """How long the runs may then take to end."""
 MAX_FINISH_S = 900.0
 """The longest upload that is waited for."""
@@ -77,11 +82,12 @@ class WandbTracker:
             self._thread.join(1.0)
             if not self._thread.is_alive():
                 return list(self.urls().values())
-            if self._session.uses_network and not is_reachable(base_url(), timeout_s=1.5):
+            if self._session.is_online and not is_reachable(base_url(), timeout_s=1.5):
                 silent_s += time.monotonic() - step_started
         self._session.give_up.set()
         self._thread.join(GRACE_S)
         if self._thread.is_alive():
+            self._session.is_abandoned.set()
             OUTAGE.note()
         logger.warning(
             "job=%s W&B did not take everything in time; the rest lies in the job's folder: "
@@ -103,5 +109,6 @@ def _set_environment(output_dir: Path) -> None:
     folder = output_dir.resolve() / ".wandb"
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    os.environ.setdefault("WANDB_HTTP_TIMEOUT", "4")
     os.environ.setdefault("WANDB_DATA_DIR", str(folder / "data"))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder / "cache"))

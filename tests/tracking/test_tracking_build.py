@@ -1,0 +1,86 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
+from huggingtweets.errors import ConfigError
+from huggingtweets.files import read_json
+from huggingtweets.paths import JobPaths
+from huggingtweets.tracking.base import NullTracker, Phase, Tracker, tweets_artifact
+from huggingtweets.tracking.build import build_tracker, check_tracking
+
+
+def run_job(tracker: Tracker, paths: JobPaths) -> None:
+    tracker.start_phase(Phase.preprocess, {"lr": 1e-4})
+    tracker.log_artifact(tweets_artifact("alice"))
+    tracker.start_phase(Phase.train, {"recipe": {"lr": 1e-4, "schedule": "cosine"}})
+    for step in range(1, 4):
+        tracker.log_metrics({"train/loss": 3.0 / step, "train/mfu": None}, step=step)
+    tracker.log_table("examples", ["Input", "Prediction"], [["My dream is", "<b>to\n| be"]])
+    assert tracker.finish() == []
+
+
+@pytest.mark.parametrize("kind", [TrackingKind.local, TrackingKind.none])
+def test_tracking_without_a_tracker_leaves_the_lineage_alone(
+    tmp_path: Path, kind: TrackingKind
+) -> None:
+    paths = JobPaths(tmp_path / "alice")
+    run_job(build_tracker(TrackingConfig(kind), "alice", paths), paths)
+    assert [path.name for path in paths.root.iterdir()] == ["lineage.json"]
+    assert read_json(paths.lineage)["artifacts"].keys() == {"tweets-alice"}
+
+
+def test_tracking_with_wandb_disabled_starts_nothing(tmp_path: Path) -> None:
+    paths = JobPaths(tmp_path / "alice")
+    config = TrackingConfig(TrackingKind.wandb, mode=WandbMode.disabled)
+    run_job(build_tracker(config, "alice", paths), paths)
+    assert [path.name for path in paths.root.iterdir()] == ["lineage.json"]
+
+
+@pytest.mark.parametrize("kind", list(TrackingKind))
+def test_tracking_of_other_ranks_does_nothing(tmp_path: Path, kind: TrackingKind) -> None:
+    paths = JobPaths(tmp_path / "alice")
+    tracker = build_tracker(TrackingConfig(kind), "alice", paths, is_main=False)
+    assert isinstance(tracker, NullTracker)
+    run_job(tracker, paths)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [TrackingKind.wandb, TrackingKind.tensorboard])
+def test_tracking_without_the_package_says_how_to_get_it(
+    kind: TrackingKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=f"tracking: got {kind}, .*pip install .*tracking=local"):
+        check_tracking(TrackingConfig(kind))
+
+
+def test_tensorboard_writes_what_it_is_told(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    paths = JobPaths(tmp_path / "alice")
+    run_job(build_tracker(TrackingConfig(TrackingKind.tensorboard), "alice", paths), paths)
+    events = accumulator.EventAccumulator(str(paths.root / "tensorboard" / "train"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["train/loss"]
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [
+        (1, 3.0),
+        (2, 1.5),
+        (3, 1.0),
+    ]
+    config, table = (
+        events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
+        for name in ("config", "examples")
+    )
+    assert "    schedule: cosine\n" in config
+    assert "    My dream is\t<b>to\n    | be\n" in table
+
+
+def test_tracking_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, huggingtweets.tracking.build;"
+        "print([name for name in ('torch', 'wandb', 'tensorboard') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,204 @@
+"""W&B for real, against servers on the loopback; each job in a process of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.proto.wandb_internal_pb2 import Record
+
+from huggingtweets.files import read_json
+
+Start = Callable[..., Any]
+SECRETS = (b"hf_INTHE", b"hf_ONTHE", b"0123456789abcdef0123")
+
+
+def read_record(path: Path) -> list[Record]:
+    """Records of a `.wandb` file: LevelDB log blocks of 32 KiB after a header of 7 bytes."""
+    data, position, part, records = path.read_bytes(), 7, b"", []
+    while position + 7 <= len(data):
+        if 32768 - position % 32768 < 7:
+            position += 32768 - position % 32768
+            continue
+        size, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
+        part += data[position + 7 : position + 7 + size]
+        position += 7 + size
+        if kind in (1, 4):  # full or last
+            records.append(Record.FromString(part))
+            part = b""
+    return records
+
+
+def every_byte_under(*folders: Path) -> bytes:
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return b"\n".join(str(path).encode() + b"\n" + path.read_bytes() for path in files)
+
+
+def assert_recorded_offline(job: Any) -> None:
+    """Nothing is lost: both phases, all figures and the table lie on the disk, and can be read."""
+    records = [read_record(path) for path in job.offline_records]
+    assert len(records) == 2
+    names = {record.run.display_name for run in records for record in run if record.HasField("run")}
+    assert names == {"@alice-bob-preprocess", "@alice-bob-train"}
+    steps = [
+        item.value_json
+        for run in records
+        for record in run
+        if record.HasField("history")
+        for item in record.history.item
+        if item.nested_key == ["train/loss"] or item.key == "train/loss"
+    ]
+    assert len(steps) == 100
+    assert len(list(job.job.glob("wandb/*/files/media/table/examples*.table.json"))) == 1
+
+
+def assert_lineage_kept(job: Any) -> None:
+    edges = read_json(job.job / "lineage.json")["edges"]
+    assert [(edge["run"], edge["direction"], edge["artifact"]) for edge in edges] == [
+        ("@alice-bob-preprocess", "output", "tweets-alice-bob"),
+        ("@alice-bob-preprocess", "output", "dataset-alice-bob"),
+        ("@alice-bob-train", "input", "gpt2"),
+        ("@alice-bob-train", "input", "dataset-alice-bob"),
+        ("@alice-bob-train", "output", "alice-bob"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def healthy(start_wandb: Callable[[], Any], start_job: Start) -> tuple[Any, Any]:
+    """A server in good health and the job it took in."""
+    fake = start_wandb()
+    job = start_job(fake.url)
+    job.wait()
+    return fake, job
+
+
+def test_wandb_online_sends_runs_and_figures(healthy: tuple[Any, Any]) -> None:
+    fake, job = healthy
+    assert [name for name in fake.runs if name] == ["@alice-bob-preprocess", "@alice-bob-train"]
+    assert fake.received.count(b'\\"train/loss\\":') >= 100
+    assert b'\\"eval/perplexity\\":25.8' in fake.received
+    assert b"train/mfu" not in fake.received
+    assert any("examples" in name for name in fake.uploads)
+    assert len(job.report["urls"]) == 2
+    assert list(read_json(job.job / "lineage.json")["pages"].values()) == job.report["urls"]
+
+
+def test_wandb_online_sends_artifacts_and_edges(healthy: tuple[Any, Any]) -> None:
+    fake, job = healthy
+    assert {
+        "raw-dataset tweets-alice-bob",
+        "train-dataset dataset-alice-bob",
+        "pretrained-model gpt2",
+        "finetuned-model alice-bob",
+    } < set(fake.made)
+    assert {"tweets-alice-bob", "dataset-alice-bob", "gpt2", "alice-bob"} < set(fake.committed)
+    assert sorted(fake.used) == ["dataset-alice-bob", "gpt2"]
+    assert fake.uploads["id-tweets-alice-bob/tweets.jsonl.gz"] == b"the posts as received"
+    assert fake.uploads["id-alice-bob/model.safetensors"] == b"weights"
+    assert "id-alice-bob/.hidden" not in fake.uploads
+    assert_lineage_kept(job)
+
+
+def test_wandb_never_makes_the_job_wait(healthy: tuple[Any, Any]) -> None:
+    assert healthy[1].report["slowest_s"] < 0.5
+
+
+def test_wandb_shows_no_secret_to_server_or_disk(healthy: tuple[Any, Any]) -> None:
+    fake, job = healthy
+    seen = bytes(fake.received) + every_byte_under(job.output_dir, job.home)
+    assert b"train/loss" in seen
+    assert not [secret for secret in SECRETS if secret in seen]
+
+
+def test_wandb_leaves_the_home_folder_alone(healthy: tuple[Any, Any]) -> None:
+    assert list(healthy[1].home.iterdir()) == []
+
+
+def test_wandb_without_a_key_is_offline_and_can_be_sent_later(
+    fake_wandb: Any, start_job: Start
+) -> None:
+    job = start_job(fake_wandb.url, WANDB_API_KEY="")
+    job.wait()
+    assert fake_wandb.runs == []
+    assert b"tweets.jsonl.gz" in b"".join(path.read_bytes() for path in job.offline_records)
+    assert job.report["urls"] == []
+    assert_recorded_offline(job)
+    assert_lineage_kept(job)
+    assert not [secret for secret in SECRETS if secret in every_byte_under(job.output_dir)]
+
+    wandb = shutil.which("wandb", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    key = "f" * 40
+    subprocess.run(
+        [wandb, "sync", *(path.parent for path in job.offline_records)],
+        env={**job.env, "WANDB_API_KEY": key},
+        cwd=job.output_dir,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    assert {"@alice-bob-preprocess", "@alice-bob-train"} <= set(fake_wandb.runs)
+    assert fake_wandb.received.count(b'\\"train/loss\\":') >= 100
+    assert {"tweets-alice-bob", "dataset-alice-bob", "alice-bob"} <= set(fake_wandb.committed)
+    assert fake_wandb.uploads["id-alice-bob/model.safetensors"] == b"weights"
+
+
+def test_wandb_unreachable_costs_little_and_loses_nothing(
+    fake_wandb: Any, black_hole: str, refused: str, start_job: Start
+) -> None:
+    fake_wandb.mode = "401"
+    jobs = {
+        "refused": start_job(refused),
+        "black hole": start_job(black_hole),
+        "wrong key": start_job(fake_wandb.url),
+    }
+    for trouble, job in jobs.items():
+        job.wait()
+        cost_s = job.report["finish_s"] + job.exit_s
+        assert cost_s < 20, f"{trouble} cost {cost_s:.1f} s"
+        assert job.report["slowest_s"] < 0.5
+        assert job.report["urls"] == []
+        assert_recorded_offline(job)
+        assert_lineage_kept(job)
+
+
+OUTAGES = ["hang-early", "hang-late", "503-early", "503-late", "kill-early", "kill-late"]
+
+
+@pytest.mark.parametrize(
+    "troubles",
+    [["hang-late", "kill-early"], pytest.param(OUTAGES, marks=pytest.mark.slow)],
+    ids=["two", "all"],
+)
+def test_wandb_outage_in_mid_job_costs_little(
+    troubles: list[str], start_wandb: Callable[[], Any], start_job: Start
+) -> None:
+    jobs = {trouble: start_job(start_wandb().url, trouble) for trouble in troubles}
+    for trouble, job in jobs.items():
+        job.wait()
+        cost_s = job.report["finish_s"] + job.exit_s
+        assert cost_s < 20, f"{trouble} cost {cost_s:.1f} s"
+        assert job.report["slowest_s"] < 0.5
+        assert len(job.records) >= 2
+        assert_lineage_kept(job)
+
+
+@pytest.mark.slow
+def test_wandb_slow_but_alive_gets_everything(fake_wandb: Any, start_job: Start) -> None:
+    fake_wandb.upload_s = 8.0
+    job = start_job(fake_wandb.url)
+    job.wait()
+    assert job.report["finish_s"] > 20
+    assert {"tweets-alice-bob", "dataset-alice-bob", "alice-bob"} < set(fake_wandb.committed)
+
+
+def test_wandb_keeps_posts_back_when_asked(start_job: Start, refused: str) -> None:
+    job = start_job(refused, TRACKING='{"upload_posts": false}')
+    job.wait()
+    recorded = b"".join(path.read_bytes() for path in job.offline_records)
+    assert b"tweets-alice-bob" in recorded
+    assert b"tweets.jsonl.gz" not in recorded
+    assert b"model.safetensors" in recorded
