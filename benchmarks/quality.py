@@ -1,0 +1,273 @@
+"""Compare recipes on real accounts: held-out bits per byte, copying, attribution, time.
+
+    python benchmarks/quality.py choose     # variants of recipe=tweets, on four accounts
+    python benchmarks/quality.py compare    # recipe=huggingtweets and recipe=tweets, on twelve
+
+The base is the small GPT-2 of `quality_base.py`. A narrow model wants a higher learning rate than
+a wide one, in inverse proportion to the width: every `recipe.lr` is raised by `--lr-scale`.
+"""
+
+import argparse
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accelerate import Accelerator
+from quality_base import CHOICE_ACCOUNTS, TEST_ACCOUNTS, quality_base, read_timeline
+from transformers import PreTrainedModel
+
+from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.data.prepare import Prepared, clean_posts, prepare
+from huggingtweets.evaluation.attribution import Voice, measure_attribution
+from huggingtweets.evaluation.quality import TextQuality, evaluate_model, evaluate_text
+from huggingtweets.evaluation.score import score_posts
+from huggingtweets.generation.sample import sample_posts
+from huggingtweets.handles import Job
+from huggingtweets.outcome import kept_and_base_loss
+from huggingtweets.training.launch import build_accelerator
+from huggingtweets.training.model import Base, find_base
+from huggingtweets.training.records import TrainResult
+from huggingtweets.training.single import train_single
+
+logger = logging.getLogger("quality")
+
+COMPARED = {
+    "huggingtweets": ["recipe=huggingtweets"],
+    "tweets": ["recipe=tweets"],
+}
+CHOICES = {
+    "huggingtweets": ["recipe=huggingtweets"],
+    "batch 8": ["recipe.global_batch_size=8"],
+    "batch 4": ["recipe.global_batch_size=4"],
+    "batch 4, double lr": ["recipe.global_batch_size=4", "recipe.lr=2.744e-4"],
+    "batch 8, double lr": ["recipe.global_batch_size=8", "recipe.lr=2.744e-4"],
+    "batch 4, double lr, 2 epochs": [
+        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.epochs=2",
+    ],
+    "batch 4, double lr, joined": [
+        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.isolate_documents=false",
+    ],
+    "batch 4, double lr, no dropout": [
+        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.dropout=0",
+    ],
+    "batch 4, double lr, decay 0.1": [
+        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.weight_decay=0.1",
+    ],
+    "batch 4, fourfold lr": ["recipe.global_batch_size=4", "recipe.lr=5.488e-4"],
+}  # fmt: skip
+COLUMNS = (
+    "bits/byte", "base", "equal", "4-8-grams", "held-out 4-8-grams", "longest run", "extracted",
+    "attributed", "held-out attributed", "distinct-2", "human distinct-2", "tokens", "seconds",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One account after training by one recipe."""
+
+    prepared: Prepared
+    result: TrainResult
+    model: PreTrainedModel
+    continuations: tuple[str, ...]
+    figures: Mapping[str, float]
+
+
+def plan_of(account: str, overrides: Sequence[str], base: Path, lr_scale: float) -> Plan:
+    """Compose the plan of one account."""
+    words = [f"user={account}", f"model.path={base}", "engine.precision=bf16", *overrides]
+    config = to_config(compose_config(words))
+    config = replace(config, recipe=replace(config.recipe, lr=config.recipe.lr * lr_scale))
+    return make_plan(config, Job((account.lower(),)))
+
+
+def train(
+    account: str, plan: Plan, base: Base, accelerator: Accelerator, shared: Path, max_posts: int
+) -> Trained:
+    """Train and measure one account."""
+    users, reports = clean_posts([read_timeline(shared, account)], plan.cleaning)
+    users = [replace(user, tweets=user.tweets[:max_posts]) for user in users]
+    prepared = prepare(
+        users,
+        reports,
+        cleaning=plan.cleaning,
+        recipe=plan.recipe,
+        seed=plan.seed,
+        tokenizer=base.tokenizer,
+        eos_id=base.eos_id,
+    )
+    start = time.process_time()
+    result, model = train_single(
+        accelerator, base, prepared.training_set, prepared.heldout, plan, lambda line: None
+    )
+    seconds = time.process_time() - start
+    posts, heldout = prepared.split.train[0], prepared.split.heldout[0]
+    predictions = sample_posts(
+        model,
+        base.tokenizer,
+        plan.sampling,
+        eos_id=base.eos_id,
+        max_positions=base.max_positions,
+        seed=plan.seed,
+    )
+    samples = [(one.input, one.prediction) for one in predictions]
+    text, _ = evaluate_text(samples, train=posts, heldout=heldout, seed=plan.seed)
+    extraction = evaluate_model(
+        model,
+        base.tokenizer,
+        train=posts,
+        heldout=(),
+        eos_id=base.eos_id,
+        max_positions=base.max_positions,
+        seed=plan.seed,
+    ).extraction
+    assert text is not None
+    figures = figures_of(result, text) | {
+        "extracted": extraction.verbatim_frac if extraction else 0.0,
+        "seconds": seconds,
+    }
+    continuations = tuple(whole.removeprefix(prompt).strip() for prompt, whole in samples)
+    return Trained(prepared, result, model, continuations, figures)
+
+
+def figures_of(result: TrainResult, text: TextQuality) -> dict[str, float]:
+    """Return the figures that need no other account."""
+    kept, before = kept_and_base_loss(result)
+    assert kept is not None
+    assert before is not None
+    copying, human = text.memorisation.samples, text.memorisation.heldout
+    assert human is not None
+    return {
+        "bits/byte": kept.bits_per_byte,
+        "base": before.bits_per_byte,
+        "equal": copying.equal_frac,
+        "4-8-grams": copying.mean_ngram_frac,
+        "held-out 4-8-grams": human.mean_ngram_frac,
+        "longest run": copying.mean_run,
+        "distinct-2": text.diversity.samples.distinct[1],
+        "human distinct-2": text.diversity.humans.distinct[1],
+        "tokens": result.tokens,
+    }
+
+
+def count_own_wins(trained: Mapping[str, Trained], base: Base) -> tuple[int, int]:
+    """Count pairs (A, B) in which A's model scores A's held-out posts better than B's does."""
+    wins = pairs = 0
+    for account, own in trained.items():
+        heldout = own.prepared.split.heldout[0]
+        nats = {
+            other: math.fsum(
+                score.nats
+                for score in score_posts(
+                    one.model,
+                    base.tokenizer,
+                    heldout,
+                    eos_id=base.eos_id,
+                    max_positions=base.max_positions,
+                )
+            )
+            for other, one in trained.items()
+        }
+        wins += sum(nats[account] < nats[other] for other in trained if other != account)
+        pairs += len(trained) - 1
+    return wins, pairs
+
+
+def run_variant(
+    name: str, overrides: Sequence[str], accounts: Sequence[str], options: argparse.Namespace
+) -> dict[str, object]:
+    """Train all accounts by one recipe and return its row and every account's figures."""
+    folder = quality_base(options.shared)
+    accelerator = build_accelerator(plan_of("a", overrides, folder, 1).engine.precision)
+    trained: dict[str, Trained] = {}
+    for account in accounts:
+        plan = plan_of(account, overrides, folder, options.lr_scale)
+        base = find_base(plan.model)
+        trained[account] = train(
+            account, plan, base, accelerator, options.shared, options.max_posts
+        )
+        logger.info("%s %s %s", name, account, dict(trained[account].figures))
+    voices = {
+        account: Voice(
+            one.prepared.split.train[0], one.prepared.split.heldout[0], one.continuations
+        )
+        for account, one in trained.items()
+    }
+    attribution = measure_attribution(voices, seed=0)
+    mean = {
+        key: math.fsum(one.figures[key] for one in trained.values()) / len(trained)
+        for key in next(iter(trained.values())).figures
+    }
+    mean |= {
+        "attributed": attribution.samples_frac,
+        "held-out attributed": attribution.heldout_frac,
+    }
+    wins, pairs = count_own_wins(trained, base)
+    below = sum(one.figures["bits/byte"] < one.figures["base"] for one in trained.values())
+    return {
+        "name": name,
+        "overrides": list(overrides),
+        "mean": mean,
+        "own_wins": [wins, pairs],
+        "below_base": [below, len(trained)],
+        "accounts": {account: dict(one.figures) for account, one in trained.items()},
+    }
+
+
+def table(rows: Sequence[dict[str, object]]) -> str:
+    """Return the rows as a Markdown table."""
+    lines = [
+        f"| recipe | {' | '.join(COLUMNS)} | own model wins | below base |",
+        f"| --- |{' ---: |' * (len(COLUMNS) + 2)}",
+    ]
+    for row in rows:
+        mean = row["mean"]
+        assert isinstance(mean, dict)
+        cells = [_cell(column, mean[column]) for column in COLUMNS]
+        counts = [f"{wins} of {pairs}" for wins, pairs in (row["own_wins"], row["below_base"])]  # type: ignore[misc]
+        lines.append(f"| {row['name']} | {' | '.join([*cells, *counts])} |")
+    return "\n".join(lines)
+
+
+def _cell(column: str, value: float) -> str:
+    if column in ("tokens", "seconds"):
+        return f"{value:,.0f}"
+    if column == "longest run":
+        return f"{value:.2f}"
+    is_share = column not in ("bits/byte", "base")
+    return f"{100 * value:.1f} %" if is_share else f"{value:.3f}"
+
+
+def main() -> None:
+    """Run what was asked for; finished rows of an earlier run are kept."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=("choose", "compare"))
+    parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
+    parser.add_argument("--rows", type=Path, default=Path("quality-rows.jsonl"))
+    parser.add_argument("--max-posts", type=int, default=600, help="newest kept posts an account")
+    parser.add_argument("--lr-scale", type=float, default=6.0)
+    parser.add_argument("--only", nargs="*", default=None, help="names of variants")
+    options = parser.parse_args()
+    register()
+    is_choice = options.what == "choose"
+    variants = CHOICES if is_choice else COMPARED
+    accounts = CHOICE_ACCOUNTS if is_choice else TEST_ACCOUNTS
+    rows = []
+    if options.rows.exists():
+        rows = [json.loads(line) for line in options.rows.read_text().splitlines()]
+    for name, overrides in variants.items():
+        done = {row["name"] for row in rows}
+        if name in done or (options.only is not None and name not in options.only):
+            continue
+        rows.append(run_variant(name, overrides, accounts, options))
+        options.rows.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        print(table(rows), flush=True)
+
+
+if __name__ == "__main__":
+    main()
