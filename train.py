@@ -3,6 +3,10 @@
 Composes the configuration, selects the jobs and hands them to the runner.
 """
 
+from huggingtweets.training import stopping
+
+stopping.install()  # before anything that takes seconds to import
+
 import sys
 
 import hydra

@@ -32,7 +32,13 @@ class DataError(HuggingtweetsError):
 
 
 class TrainingError(HuggingtweetsError):
-    """The training of one job failed (diverged, out of memory)."""
+    """The training of one job failed: it diverged."""
+
+
+class OutOfMemoryError(TrainingError):
+    """A device has no room for what is to be trained; another device may."""
+
+    retryable = True
 
 
 class CheckpointError(HuggingtweetsError):

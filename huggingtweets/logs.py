@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.errors import ConfigError, HuggingtweetsError, StoppedError
 
 JOB_FAILED = 1
 USAGE_ERROR = 2
@@ -31,7 +31,12 @@ def exit_code_of(err: HuggingtweetsError) -> int:
     """Say once, on the main process, what went wrong; return the exit code that stands for it."""
     if rank() == 0:
         sys.stderr.write(f"huggingtweets: {redact(str(err))}\n")
-    return USAGE_ERROR if isinstance(err, ConfigError) else JOB_FAILED
+    match err:
+        case ConfigError():
+            return USAGE_ERROR
+        case StoppedError():
+            return STOPPED
+    return JOB_FAILED
 
 
 def redact(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -15,6 +16,7 @@ from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.errors import ConfigError, LaunchError
 from huggingtweets.files import replacing_folder, write_json, write_jsonl, write_text
 from huggingtweets.generation.sample import generation_config, sample_posts
+from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
 from huggingtweets.publishing.facts import ModelFacts
@@ -22,6 +24,7 @@ from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.preview import write_preview
 from huggingtweets.publishing.report import write_report
 from huggingtweets.recorder import Recorder
+from huggingtweets.training.agree import leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import TrainResult
@@ -60,16 +63,21 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
         HuggingtweetsError: the job cannot be done; what was written so far stays.
     """
     started_at = _now()
-    on_main(accelerator, lambda: begin_job(plan))
-    prepared = prepare_job(plan, base)
-    with Recorder(plan, is_main=accelerator.is_main_process) as recorder:
+    leave_if_stopped("begin")
+    with ExitStack() as stack:
+        lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
+        on_main(accelerator, lambda: begin_job(plan))
+        leave_if_stopped("data")
+        prepared = prepare_job(plan, base)
+        leave_if_stopped("data")
+        recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
         result, model = train_single(
-            accelerator, base, prepared.training_set, prepared.heldout, plan, recorder.record
+            accelerator, base, prepared.training_set, prepared.heldout, plan, recorder.record, lock
         )
         return on_main(
             accelerator,
-            lambda: finish_job(plan, base, prepared, result, model, recorder, started_at),
+            lambda: finish_job(plan, base, prepared, result, model, recorder, started_at, lock),
         )
 
 
@@ -124,12 +132,15 @@ def finish_job(
     model: PreTrainedModel,
     recorder: Recorder,
     started_at: str,
+    lock: JobLock | None,
 ) -> ModelFacts:
     """Sample, write the model folder, publish, and last of all result.json; main process only.
 
     Raises:
+        LaunchError: another process has taken the folder over.
         PublishError: the Hub did not take the model; it lies in the job's folder.
     """
+    assert lock is not None
     paths = plan.paths
     predictions = sample_posts(
         model,
@@ -156,10 +167,12 @@ def finish_job(
         base.tokenizer.save_pretrained(draft)
         write_preview(draft / paths.preview.name, facts)
         write_card(draft / paths.card.name, facts)
+        lock.check()
     write_report(paths.report, facts, paths.preview.read_bytes())
     recorder.finish(predictions)
     if plan.publish.kind is PublishKind.hub:
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
+    lock.check()
     write_json(paths.result, build_result(plan, facts, result, started_at))
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return facts

@@ -238,6 +238,8 @@ class EngineConfig:
     """Recompute activations in the backward pass: less memory, a third more arithmetic."""
     save_every_s: float = 120.0
     """Seconds between checkpoints."""
+    hang_after_s: float = 600.0
+    """Seconds without a finished step after which all processes are ended, to be started again."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     profile: bool = False
@@ -255,6 +257,7 @@ class EngineConfig:
                 "auto or a number of 1 or more",
             )
         _check(self.save_every_s > 0, "engine.save_every_s", self.save_every_s, "above 0")
+        _check(self.hang_after_s > 0, "engine.hang_after_s", self.hang_after_s, "above 0")
         _check(self.log_every >= 1, "engine.log_every", self.log_every, "1 or more")
 
 

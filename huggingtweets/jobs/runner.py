@@ -12,7 +12,7 @@ from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job
-from huggingtweets.logs import exit_code_of
+from huggingtweets.logs import STOPPED, exit_code_of
 from huggingtweets.pipeline import is_done, run_job
 from huggingtweets.publishing.summary import show_summary
 from huggingtweets.training.launch import build_accelerator, on_main
@@ -36,7 +36,11 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
         # One process makes or downloads the base, the others find it in the cache.
         on_main(accelerator, lambda: check_base(config))
         base = check_base(config)
-        codes = [_run_one(plan, accelerator, base) for plan in plans]
+        codes = []
+        for plan in plans:
+            codes.append(_run_one(plan, accelerator, base))
+            if codes[-1] == STOPPED:
+                break
     finally:
         # Without the collection, gloo of torch 2.13 aborts at exit now and then.
         accelerator.free_memory()

@@ -85,9 +85,13 @@ class Checkpoint:
         self.identity: Values = manifest["identity"]
         self.files: Files = manifest["files"]
 
+    def path(self, name: str, part: int = 0) -> Path:
+        """Return the safetensors file of one group of tensors."""
+        return self.folder / file_name(f"{name}.safetensors", part, self.num_parts)
+
     def tensors(self, name: str, part: int = 0) -> dict[str, Tensor]:
         """Load the tensors of one file to the CPU."""
-        return load_file(self.folder / file_name(f"{name}.safetensors", part, self.num_parts))
+        return load_file(self.path(name, part))
 
     def values(self, part: int = 0) -> Any:
         """Load the plain values."""

@@ -1,10 +1,13 @@
 """Blocks on the device, cut into the micro-batches of this process."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.training.launch import Batch
 from huggingtweets.training.step import MicroBatch
 
 
@@ -18,20 +21,19 @@ class DeviceBlocks:
     def __init__(
         self,
         blocks: Blocks,
+        batch: Batch,
         *,
-        micro: int,
-        num_micro: int,
         rank: int,
-        world_size: int,
         device: torch.device,
     ) -> None:
-        """Send the blocks this process needs for groups of num_micro * world_size * micro."""
-        group = num_micro * world_size * micro
+        """Send the blocks this process needs for groups of one global batch each."""
+        cut = (batch.num_micro, batch.world_size, batch.micro)
+        group = math.prod(cut)
         self.num_groups = -(-len(blocks) // group)
-        self._num_micro = num_micro
+        self._num_micro = batch.num_micro
         missing = self.num_groups * group - len(blocks)
         self._parts = tuple(
-            _own_part(array, fill, missing, (num_micro, world_size, micro), rank).to(device)
+            _own_part(array, fill, missing, cut, rank).to(device)
             for array, fill in (
                 (blocks.input_ids, 0),
                 (blocks.targets, IGNORED),

@@ -1,24 +1,33 @@
 """Loss on held-out posts, each scored alone."""
 
+from collections.abc import Callable
+
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.training.device_blocks import DeviceBlocks
+from huggingtweets.training.launch import Batch
 from huggingtweets.training.records import HeldoutLoss
 
 
 def evaluate_heldout(
-    accelerator: Accelerator, module: nn.Module, heldout: HeldoutSet, *, micro: int
+    accelerator: Accelerator,
+    module: nn.Module,
+    heldout: HeldoutSet,
+    *,
+    micro: int,
+    beat: Callable[[], None] = lambda: None,
 ) -> HeldoutLoss:
-    """Score a held-out set with a module that isolates documents; every rank calls it."""
+    """Score a held-out set with a module that isolates documents; every rank calls it.
+
+    Calls `beat` after every micro-batch.
+    """
     blocks = DeviceBlocks(
         heldout.blocks,
-        micro=micro,
-        num_micro=1,
+        Batch(micro, 1, accelerator.num_processes),
         rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
         device=accelerator.device,
     )
     was_training = module.training
@@ -28,6 +37,7 @@ def evaluate_heldout(
         for index in range(blocks.num_groups):
             for micro_batch in blocks.group(index):
                 nats += module(*micro_batch)
+                beat()
     module.train(was_training)
     total = accelerator.reduce(nats, reduction="sum")
     return HeldoutLoss(

@@ -3,15 +3,16 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from huggingtweets.config.schema import Precision
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
+from huggingtweets.training.agree import of_main
 
 T = TypeVar("T")
 
@@ -30,13 +31,15 @@ def build_accelerator(precision: Precision) -> Accelerator:
             "engine.precision: got fp16 on a CPU; expected bf16 or fp32 there; "
             "set engine.precision=bf16"
         )
-    uses_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    if not has_cuda and not uses_deepspeed:
+    wants_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+    if wants_deepspeed:
+        os.environ.pop("ACCELERATE_USE_CPU", None)  # with it Accelerate 1.15 falls back to DDP
+    elif not has_cuda:
         # Without it Accelerate 1.15 makes one world of one of every process.
         os.environ["ACCELERATE_USE_CPU"] = "true"
     if has_cuda:
         torch.set_float32_matmul_precision("high")
-    is_gloo = world_size() > 1 and not has_cuda
+    is_gloo = not has_cuda and (world_size() > 1 or wants_deepspeed)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if is_gloo else None
     accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers)
     if accelerator.num_processes != world_size():
@@ -57,17 +60,16 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
     Raises:
         HuggingtweetsError: what `work` raised; any other exception leaves by its own process.
     """
-    failure: list[HuggingtweetsError | None] = [None]
+    failure: HuggingtweetsError | None = None
     value = None
     if accelerator.is_main_process:
         try:
             value = work()
         except HuggingtweetsError as err:
-            failure[0] = err
-    if accelerator.num_processes > 1:
-        broadcast_object_list(failure)
-    if failure[0] is not None:
-        raise failure[0]
+            failure = err
+    failed = of_main(failure)
+    if failed is not None:
+        raise failed
     return value
 
 
@@ -117,3 +119,26 @@ def split_batch(
 def uses_deepspeed(accelerator: Accelerator) -> bool:
     """Whether the launch file chose DeepSpeed."""
     return bool(accelerator.distributed_type == DistributedType.DEEPSPEED)
+
+
+def fill_deepspeed(accelerator: Accelerator, batch: Batch, *, max_grad_norm: float) -> None:
+    """Give DeepSpeed the values its file leaves to the recipe; before `accelerator.prepare`.
+
+    Raises:
+        LaunchError: a stage we keep no checkpoints of.
+    """
+    if not uses_deepspeed(accelerator):
+        return
+    plugin: Any = accelerator.state.deepspeed_plugin
+    if plugin.zero_stage not in (1, 2, 3):
+        raise LaunchError(
+            f"launch: got DeepSpeed with ZeRO stage {plugin.zero_stage}; expected 1, 2 or 3; "
+            "without sharing out the model use launch/multi_gpu.yaml"
+        )
+    plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": batch.micro,
+        "gradient_accumulation_steps": batch.num_micro,
+        "train_batch_size": batch.micro * batch.num_micro * batch.world_size,
+        "gradient_clipping": max_grad_norm,
+        "steps_per_print": 10**9,
+    }

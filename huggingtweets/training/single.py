@@ -1,5 +1,9 @@
 """The single engine: one model over all processes of the launch."""
 
+import hashlib
+
+import numpy as np
+import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
@@ -7,12 +11,15 @@ from huggingtweets.config.plan import Plan
 from huggingtweets.data.blocks import TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
-from huggingtweets.training.launch import split_batch
-from huggingtweets.training.loop import Report, Speed, fit
+from huggingtweets.lock import JobLock
+from huggingtweets.training.keeper import Keeper
+from huggingtweets.training.launch import fill_deepspeed, split_batch
+from huggingtweets.training.loop import Report, fit
 from huggingtweets.training.loss import SummedLoss, check_isolation
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.progress import Speed
 from huggingtweets.training.records import TrainResult
 
 
@@ -23,15 +30,27 @@ def train_single(
     heldout: HeldoutSet | None,
     plan: Plan,
     report: Report,
-) -> tuple[TrainResult, PreTrainedModel]:
-    """Fine-tune the base on one job; every rank calls it.
+    lock: JobLock | None,
+) -> tuple[TrainResult, PreTrainedModel | None]:
+    """Fine-tune the base on one job, or go on with it; every rank calls it.
+
+    Args:
+        accelerator: the processes of the launch.
+        base: what to begin with.
+        training_set: the blocks to train on.
+        heldout: the blocks to score.
+        plan: the job.
+        report: takes the lines of the training's history, all of them when it is resumed.
+        lock: that of the job's folder; on the main process only.
 
     Returns:
-        The figures, and the trained model on the CPU, its weights valid on the main process.
+        The figures, and on the main process the trained model on the CPU.
 
     Raises:
         DataError: the architecture lets packed documents see each other.
-        TrainingError: training diverged.
+        TrainingError: training diverged, or memory does not suffice.
+        StoppedError: a stop was asked for; all is saved.
+        CheckpointError: a checkpoint is of another training, or cannot be written.
         LaunchError: the batch cannot be divided over the processes.
     """
     batch = split_batch(
@@ -57,23 +76,58 @@ def train_single(
     module = SummedLoss(model, isolate=plan.recipe.isolate_documents)
     if plan.engine.compile:
         module.compile()
+    identity = plan.identity | {"data": _data_digest(training_set), "base": _base_digest(model)}
     optimizer = build_optimizer(module, plan.recipe)
+    fill_deepspeed(accelerator, batch, max_grad_norm=plan.recipe.max_grad_norm)
     module, optimizer = accelerator.prepare(module, optimizer)
-    result, weights = fit(
+    with Keeper(
         accelerator,
         module,
         optimizer,
-        training_set,
-        heldout,
-        recipe=plan.recipe,
-        batch=batch,
-        seed=plan.seed,
-        log_every=plan.engine.log_every,
-        speed=speed,
-        report=report,
-    )
+        root=plan.paths.checkpoints,
+        identity=identity,
+        lock=lock,
+        save_every_s=plan.engine.save_every_s,
+        hang_after_s=plan.engine.hang_after_s,
+    ) as keeper:
+        result, weights = fit(
+            accelerator,
+            module,
+            optimizer,
+            training_set,
+            heldout,
+            keeper,
+            recipe=plan.recipe,
+            batch=batch,
+            seed=plan.seed,
+            log_every=plan.engine.log_every,
+            speed=speed,
+            report=report,
+        )
+    del module, optimizer, keeper
     accelerator.free_memory()
-    trained = load_model(base, plan.recipe) if accelerator.is_main_process else model
-    if accelerator.is_main_process:
-        trained.load_state_dict(weights)
+    if not accelerator.is_main_process:
+        return result, None
+    trained = load_model(base, plan.recipe)
+    with torch.no_grad():
+        for name, parameter in trained.named_parameters():
+            parameter.copy_(weights[name])
     return result, trained.eval()
+
+
+def _data_digest(training_set: TrainingSet) -> str:
+    digest = hashlib.sha256()
+    for array in vars(training_set.blocks).values():
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
+
+
+def _base_digest(model: PreTrainedModel) -> str:
+    """Tell one base from another by some of the elements of each parameter."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        flat = parameter.detach().view(-1)
+        some = flat[:: max(1, len(flat) // 256)].float()
+        digest.update(f"{name}{list(parameter.shape)}".encode())
+        digest.update(some.cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]

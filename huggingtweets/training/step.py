@@ -4,10 +4,13 @@ import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+
+from huggingtweets.training.launch import uses_deepspeed
 
 MicroBatch = tuple[Tensor, Tensor, Tensor]
 """input_ids, targets, position_ids: (B, T) each, on the device."""
@@ -49,22 +52,56 @@ def train_step(
         This process's loss sum and the global gradient norm before clipping, on the device.
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr  # before backward: under DeepSpeed backward also steps
-    # DDP averages gradients over processes, DeepSpeed also divides by its accumulation steps.
-    scale = accelerator.num_processes * accelerator.gradient_accumulation_steps / num_targets
+        group["lr"] = lr
+    scale = accelerator.num_processes / num_targets  # gradients are averaged over processes
     loss_sum = torch.zeros((), device=accelerator.device)
     for index, micro_batch in enumerate(micro_batches):
-        is_last = index == len(micro_batches) - 1
         torch.manual_seed(seeds[index])
-        with nullcontext() if is_last else accelerator.no_sync(module):
-            loss = module(*micro_batch)
-            accelerator.backward(loss * scale)
-        loss_sum += loss.detach()
-    grad_norm = accelerator.clip_grad_norm_(module.parameters(), max_grad_norm or math.inf)
+        is_last = index == len(micro_batches) - 1
+        loss_sum += _backward(accelerator, module, micro_batch, scale, is_last=is_last)
+    return loss_sum, update(accelerator, module, optimizer, max_grad_norm=max_grad_norm)
+
+
+def _backward(
+    accelerator: Accelerator,
+    module: nn.Module,
+    micro_batch: MicroBatch,
+    scale: float,
+    *,
+    is_last: bool,
+) -> Tensor:
+    """Add the gradient of one micro-batch and return its summed loss."""
+    if uses_deepspeed(accelerator):
+        engine: Any = module
+        # Before the forward pass too: ZeRO's hooks read it.
+        engine.set_gradient_accumulation_boundary(is_boundary=is_last)
+        loss: Tensor = engine(*micro_batch)
+        engine.backward(loss * scale, scale_wrt_gas=False)
+        return loss.detach()
+    with nullcontext() if is_last else accelerator.no_sync(module):
+        loss = module(*micro_batch)
+        accelerator.backward(loss * scale)
+    return loss.detach()
+
+
+def update(
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    max_grad_norm: float,
+) -> Tensor:
+    """Change the weights by the gathered gradient, if it is finite, and return its norm."""
+    if uses_deepspeed(accelerator):
+        engine: Any = module
+        engine.step()  # clips, and skips a step that is not finite
+        return torch.tensor(float(engine.get_global_grad_norm()), device=accelerator.device)
+    norm: Any = accelerator.clip_grad_norm_(module.parameters(), max_grad_norm or math.inf)
+    grad_norm: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
     if accelerator.scaler is None:
         # A fused AdamW reads this on the device: no synchronisation to find a bad step.
         fused = getattr(optimizer, "optimizer", optimizer)
         setattr(fused, "found_inf", (~grad_norm.isfinite()).float())  # noqa: B010
     optimizer.step()
     optimizer.zero_grad()
-    return loss_sum, grad_norm
+    return grad_norm

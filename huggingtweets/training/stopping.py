@@ -13,9 +13,6 @@ from types import FrameType
 
 from huggingtweets.errors import StoppedError
 
-EXIT_STOPPED = 75
-"""Exit code: stopped on request, everything saved, the same command goes on."""
-
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 _ECHO_S = 1.0

@@ -21,7 +21,7 @@ while not stopping.stop_requested():
     time.sleep(0.01)
 print(stopping._state.signal_name, flush=True)
 {after}
-sys.exit(stopping.EXIT_STOPPED)
+sys.exit(75)
 """
 
 

@@ -1,0 +1,135 @@
+"""When a device runs out of memory: smaller micro-batches, on all processes together."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from huggingtweets.errors import OutOfMemoryError
+from huggingtweets.training.agree import any_of
+from huggingtweets.training.device_blocks import DeviceBlocks
+from huggingtweets.training.launch import Batch
+from huggingtweets.training.shards import is_sharded
+from huggingtweets.training.step import MicroBatch, train_step, update
+
+logger = logging.getLogger(__name__)
+
+Cut = Callable[[Batch], DeviceBlocks]
+
+
+def halved(batch: Batch) -> Batch:
+    """Return the same global batch in micro-batches of half the size, or a bit less.
+
+    Raises:
+        OutOfMemoryError: they hold a single block.
+    """
+    if batch.micro == 1:
+        raise OutOfMemoryError(
+            "training: out of memory with a micro-batch of one block; expected room for it; set a "
+            "smaller recipe.block_size, engine.activation_checkpointing=true, or take a launch "
+            "file that shares the model out (launch/zero2.yaml)"
+        )
+    blocks = batch.micro * batch.num_micro
+    micro = max(size for size in range(1, batch.micro // 2 + 1) if blocks % size == 0)
+    logger.warning("out of memory: micro_batch_size=%d instead of %d", micro, batch.micro)
+    return Batch(micro, blocks // micro, batch.world_size)
+
+
+def fitting(
+    accelerator: Accelerator, module: nn.Module, batch: Batch, cut: Cut
+) -> tuple[Batch, DeviceBlocks]:
+    """Find micro-batches for which memory suffices, before processes wait for each other.
+
+    Under DDP a process that fails within its last backward pass cannot take back what it has sent
+    to the others; so each tries a micro-batch without sending anything. One process alone needs
+    no rehearsal, and shares of a model cannot have one.
+    """
+    blocks = cut(batch)
+    if accelerator.num_processes == 1 or is_sharded(accelerator):
+        return batch, blocks
+    while any_of(not _fits(accelerator, module, blocks.group(0)[0]))[0]:
+        batch = halved(batch)
+        blocks = cut(batch)
+    return batch, blocks
+
+
+def _fits(accelerator: Accelerator, module: nn.Module, micro_batch: MicroBatch) -> bool:
+    fits = True
+    try:
+        with accelerator.no_sync(module):
+            accelerator.backward(module(*micro_batch) * 0.0)
+    except torch.OutOfMemoryError:
+        fits = False
+    module.zero_grad()
+    if not fits:
+        _release()
+    return fits
+
+
+def try_step(
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batches: Sequence[MicroBatch],
+    *,
+    num_targets: int,
+    lr: float,
+    max_grad_norm: float,
+    seeds: Sequence[int],
+) -> tuple[Tensor, Tensor] | None:
+    """Take a `train_step`; None if memory did not suffice: then no process has changed anything.
+
+    Raises:
+        OutOfMemoryError: memory did not suffice, and the other processes cannot be told.
+    """
+    try:
+        return train_step(
+            accelerator,
+            module,
+            optimizer,
+            micro_batches,
+            num_targets=num_targets,
+            lr=lr,
+            max_grad_norm=max_grad_norm,
+            seeds=seeds,
+        )
+    except torch.OutOfMemoryError:
+        pass  # leaving the block frees what the traceback holds
+    if is_sharded(accelerator):
+        raise _cannot_go_on()
+    if accelerator.num_processes > 1:
+        _spoil(accelerator, module, optimizer, micro_batches[-1])
+    optimizer.zero_grad()
+    _release()
+    return None
+
+
+def _spoil(
+    accelerator: Accelerator,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    micro_batch: MicroBatch,
+) -> None:
+    """Give the waiting processes a gradient that is not a number, so that all skip the step."""
+    optimizer.zero_grad()
+    _release()
+    try:
+        loss = module(*(part[:1, :8] for part in micro_batch))
+        accelerator.backward(loss * float("nan"))
+    except RuntimeError as err:  # it failed amid the last backward pass, some gradients are sent
+        raise _cannot_go_on() from err
+    update(accelerator, module, optimizer, max_grad_norm=0.0)
+
+
+def _cannot_go_on() -> OutOfMemoryError:
+    return OutOfMemoryError(
+        "training: out of memory; expected room for a micro-batch; set a smaller "
+        "engine.micro_batch_size (1 is the least) and run the command again to go on"
+    )
+
+
+def _release() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
