@@ -80,7 +80,7 @@ def _zip_members(archive: zipfile.ZipFile, path: Path, wanted: re.Pattern[str]) 
     for info in infos:
         name = info.filename.replace("\\", "/")
         _check_name(info, name, path)
-        if info.is_dir() or not wanted.fullmatch(name):
+        if name.endswith("/") or not wanted.fullmatch(name):
             continue
         if name in members:
             raise SourceError(f"{path}: holds {show(name)} twice; expected each name once")
@@ -105,7 +105,7 @@ def _check_layout(
     ends = dict(pairwise([*offsets, archive.start_dir]))
     spans = (info.header_offset + _LOCAL_HEADER_BYTES + info.compress_size for info in infos)
     overlaps = any(end > ends[info.header_offset] for info, end in zip(infos, spans, strict=True))
-    if len(offsets) != len(infos) or overlaps:
+    if len(offsets) != len(infos) or overlaps or (offsets and offsets[0] < 0):
         raise SourceError(f"{path}: its members overlap, which only a zip bomb does; refused")
     return ends
 

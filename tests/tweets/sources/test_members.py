@@ -127,6 +127,22 @@ def test_overlapping_members_are_refused(tmp_path: Path, same_offset: bool) -> N
         names_in(tmp_path / "f.zip")
 
 
+def test_a_member_before_the_file_is_refused(make_zip: ZipMaker) -> None:
+    path = make_zip({"data/a.js": "a"})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x05\x06") + 16  # where the directory is said to begin: further on
+    struct.pack_into("<I", data, at, struct.unpack_from("<I", data, at)[0] + 1000)
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match="members overlap"):
+        names_in(path)
+
+
+def test_a_member_without_a_name_is_nothing(make_zip: ZipMaker) -> None:
+    path = make_zip({"data/a.js": "a", "x": "b"})
+    path.write_bytes(path.read_bytes().replace(b"x", b"\0"))  # zipfile ends a name there
+    assert names_in(path) == ["data/a.js"]
+
+
 def test_a_local_header_that_grows_into_the_next_member_is_refused(make_zip: ZipMaker) -> None:
     path = make_zip({"data/a.js": "a" * 500, "data/b.js": "b" * 500})
     data = bytearray(path.read_bytes())
