@@ -1,0 +1,125 @@
+"""AdamW for K models at once, every slot with its own everything; nothing leaves the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from huggingtweets.config.schema import RecipeConfig
+
+
+@dataclass(frozen=True)
+class Adam:
+    """The state of K slots, on the device."""
+
+    first: Tensor
+    """(K, N) moments."""
+    second: Tensor
+    steps: Tensor
+    """(K,) fp32; steps taken, for the bias correction. A skipped one does not count."""
+
+    def slots(self, start: int, stop: int) -> "Adam":
+        """Return the state of some neighbouring slots; shares memory."""
+        return Adam(self.first[start:stop], self.second[start:stop], self.steps[start:stop])
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What is set anew for every step: (K,) fp32 each, on the device."""
+
+    weight: Tensor
+    """One over the targets of the slot's step: what its summed loss is multiplied by."""
+    is_due: Tensor
+    """1 where the slot takes the step, 0 where it is idle."""
+    num_targets: Tensor
+    lr: Tensor
+    max_grad_norm: Tensor
+    """Infinite: never clip."""
+    weight_decay: Tensor
+
+
+@dataclass(frozen=True)
+class AdamConstants:
+    """What the kernels take by value: one value a slot, known on the host."""
+
+    betas: tuple[tuple[float, float], ...]
+    eps: tuple[float, ...]
+    decays: bool
+    """Whether any slot has weight decay."""
+    active: tuple[bool, ...] | None = None
+    """On a CPU: which slots to compute at all; None: all of them."""
+
+
+def build_adam(rows: Tensor) -> Adam:
+    """Return fresh state for a (K, N) buffer of parameters."""
+    steps = torch.zeros(len(rows), device=rows.device)
+    return Adam(torch.zeros_like(rows), torch.zeros_like(rows), steps)
+
+
+def constants_of(recipes: Sequence[RecipeConfig | None], device: torch.device) -> AdamConstants:
+    """Return the constants of K slots; None is an idle one."""
+    some = next((recipe for recipe in recipes if recipe is not None), RecipeConfig())
+    filled = [recipe or some for recipe in recipes]
+    return AdamConstants(
+        betas=tuple((recipe.beta1, recipe.beta2) for recipe in filled),
+        eps=tuple(recipe.adam_eps for recipe in filled),
+        decays=any(recipe is not None and recipe.weight_decay > 0 for recipe in recipes),
+        active=None if device.type == "cuda" else tuple(recipe is not None for recipe in recipes),
+    )
+
+
+@torch.no_grad()
+def adam_step(
+    rows: Tensor,
+    grads: Tensor,
+    adam: Adam,
+    controls: Controls,
+    constants: AdamConstants,
+    *,
+    num_decayed: int,
+) -> tuple[Tensor, Tensor]:
+    """Clip each slot's gradient by its norm and take one AdamW step where it is due.
+
+    As `clip_grad_norm_` and `torch.optim.AdamW`. A slot whose gradient is not finite takes no
+    step and keeps its moments. One fused kernel a slot: a row is long enough to fill any device.
+
+    Args:
+        rows: (K, N) parameters.
+        grads: (K, N); clipped in place.
+        adam: their state.
+        controls: settings of this step.
+        constants: settings that rarely change.
+        num_decayed: leading values of a row to which weight decay applies.
+
+    Returns:
+        (K,) gradient norms before clipping, and (K,) ones where a step was taken.
+    """
+    norms = torch.linalg.vector_norm(grads, dim=1)
+    taken = controls.is_due * norms.isfinite()
+    divisor = ((norms + 1e-6) / controls.max_grad_norm).clamp(min=1.0)
+    skipped = 1.0 - taken
+    adam.steps.add_(taken)
+    if constants.decays:
+        rows[:, :num_decayed].mul_((1 - controls.lr * controls.weight_decay * taken).unsqueeze(1))
+    for slot, (beta1, beta2) in enumerate(constants.betas):
+        if constants.active is not None and not constants.active[slot]:
+            continue
+        torch._fused_adamw_(
+            [rows[slot]],
+            [grads[slot]],
+            [adam.first[slot]],
+            [adam.second[slot]],
+            [],
+            [adam.steps[slot]],
+            lr=controls.lr[slot],
+            beta1=beta1,
+            beta2=beta2,
+            weight_decay=0.0,
+            eps=constants.eps[slot],
+            amsgrad=False,
+            maximize=False,
+            grad_scale=divisor[slot],
+            found_inf=skipped[slot],
+        )
+    return norms, taken
