@@ -14,6 +14,7 @@ from huggingtweets.data.prepare import Prepared
 from huggingtweets.generation.sample import Prediction
 from huggingtweets.publishing.facts import (
     BASE_LICENSES,
+    Artifact,
     BaseModel,
     DataCounts,
     Evaluation,
@@ -95,9 +96,19 @@ def build_facts(
         ),
         human_lengths=tuple(len(post) for posts in prepared.split.train for post in posts),
         machine_lengths=tuple(len(each.prediction) for each in predictions),
+        lineage=_lineage(plan.job.slug, base.name),
         links=links,
         languages=detect_languages([post for posts in prepared.split.train for post in posts]),
         finished_at=finished_at,
+    )
+
+
+def _lineage(slug: str, base_name: str) -> tuple[Artifact, ...]:
+    return (
+        Artifact(f"tweets-{slug}", "raw-dataset"),
+        Artifact(f"dataset-{slug}", "train-dataset", (f"tweets-{slug}",)),
+        Artifact(base_name, "pretrained-model"),
+        Artifact(slug, "finetuned-model", (f"dataset-{slug}", base_name)),
     )
 
 

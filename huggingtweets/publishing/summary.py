@@ -21,9 +21,11 @@ def show_summary(facts: ModelFacts, paths: JobPaths, console: Console) -> None:
     if samples:
         console.print(f"\n[bold]What {escape(joined_names(facts.people))} might say[/]")
         for sample in samples:
-            text = f"[cyan]{escape(plain_text(sample.input))}[/]" + escape(
-                plain_text(sample.continuation)
+            prompt, post = (
+                escape(plain_text(text))
+                for text in (sample.input, sample.input + sample.continuation)
             )
+            text = f"[cyan]{prompt}[/]{post.removeprefix(prompt)}"
             console.print(Padding(text, (0, 0, 0, 2)))
     console.print()
     console.print(_counts(facts))
