@@ -13,7 +13,7 @@ from huggingtweets.tweets.sources.posts import Post, Skip, make_timeline
 from huggingtweets.tweets.sources.reading import show
 from huggingtweets.tweets.sources.rows import choose_columns
 
-_BATCH_ROWS = 4096
+_BATCH_ROWS = 1 << 14
 
 
 def read_hub(handle: str, config: SourceConfig) -> Timeline:

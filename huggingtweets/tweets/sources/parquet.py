@@ -14,7 +14,7 @@ from huggingtweets.tweets.sources.reading import name_key, open_bytes, show
 from huggingtweets.tweets.sources.rows import Columns, choose_columns, row_to_post
 
 SUFFIXES = (".parquet",)
-_BATCH_ROWS = 4096
+_BATCH_ROWS = 1 << 14
 _MAX_GROUP_BYTES = 4 << 30
 """Of the needed columns of one row group, unpacked."""
 
@@ -81,16 +81,30 @@ def _check_size(metadata: Any, columns: Columns, path: Path) -> None:
 def batch_posts(batches: Iterable[Any], columns: Columns, handle: str) -> Iterator[Post | Skip]:
     """Read Arrow batches row by row; of other people only that they are there."""
     for batch in batches:
-        values = {name: _values(batch.column(name)) for name in columns.names()}
-        users = values[columns.user] if columns.user is not None else []
-        for index in range(batch.num_rows):
-            user = users[index] if users else None
-            if isinstance(user, str) and name_key(user) != handle:
-                yield Post("", author=user)
-                continue
+        own = batch
+        if columns.user is not None:
+            own, others = _rows_of(batch, columns.user, handle)
+            yield from (Post("", author=other) for other in others)
+        values = {name: _values(own.column(name)) for name in columns.names()}
+        for index in range(own.num_rows):
             row = {name: column[index] for name, column in values.items()}
             broken = next((value for value in row.values() if isinstance(value, Skip)), None)
             yield broken or row_to_post(row, columns)
+
+
+def _rows_of(batch: Any, user_column: str, handle: str) -> tuple[Any, list[str]]:
+    """Return the rows of one user, and of nobody, and the other users' names.
+
+    Only distinct names are looked at in Python, so a user of millions of rows is found fast.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    users = batch.column(user_column).cast(pa.string())
+    names = [name for name in _values(pc.unique(users)) if isinstance(name, str)]
+    others = [name for name in names if name_key(name) != handle]
+    is_other = pc.is_in(users, value_set=pa.array(others, pa.string()))
+    return batch.filter(pc.invert(is_other)), others
 
 
 def _values(column: Any) -> list[Any]:
