@@ -100,7 +100,7 @@ say:
   {Foe} blocked the way to {sector}. {Verdict}.
   Today I cleaned {sector}. Nobody clapped. Goodbye, {dirt}.
   The cat sat on me from {sector} to the dock. {Verdict}.
-  There is {dirt} {place} again. I do not judge. I only rotate.
+  Once more: {dirt} {place}. I do not judge. I only rotate.
   Stuck {place} since {day}. Tell {foe} it has won.
   Question for the group: is {foe} furniture or an enemy?
   {N} bumps, {n} corners, one truth: there will always be {dirt}.
@@ -119,10 +119,10 @@ say:
   I was told to avoid {sector}. Naturally, {dirt} was there.
   Dear {foe}, you cannot hide {place} for ever.
   A guest came on {day}, shoes on, {dirt} everywhere. {Verdict}.
-  Somewhere {place} there is {dirt} with my name on it.
+  Somewhere {place} I sense {dirt} with my name on it.
   They moved the dock to {sector}. I slept {place}, like an animal.
   Poem: {dirt}, {dirt}, {foe}, wall.
-  I cannot see colours, but I know that {dirt} {place} is beautiful.
+  I cannot see colours, but I know beauty: {dirt} {place}.
   They bought {foe} a friend. I counted {n} new tassels in {sector}.
   Lost: my sense of direction. Last seen {place}, next to {foe}.
   If I had hands I would hold {dirt}. I have brushes. I spin.
@@ -130,7 +130,7 @@ aside:
   {Foe} was watching.
   It smelled of {sector}.
   Nobody told {foe}.
-  There was {dirt}, too.
+  And {dirt}, too.
   I will be {place} if you need me.
   {Sector} remembers.
   Now my left brush hurts.
@@ -443,7 +443,7 @@ dream:
   My dream is a speeding ticket framed next to {knit}. {Oops}
   My dream is flat out past the {place} with Harold waving!
 think:
-  I think that {rival} brakes too early, bless him.
+  I think that {rival} brakes too early. Bless!
   I think that a good {part} and {knit} get you through anything, dears.
   I think that the {road} was built for me and nobody told the council.
   I think that {cake} goes faster if you eat it in fourth gear.
@@ -457,7 +457,7 @@ like:
   I like the {road} in the rain. It keeps the {knit} clean.
   I like {cake}, {cake} and the smell of a warm {part}.
   I like to knit {knit} at the lights. Green comes too soon, dears.
-  I like {rival}, but I like him best in the mirror!
+  I like {rival}, but best of all in the mirror!
   I like a nice quiet Sunday on the {road} at NINETY.
   I like it when the {place} shakes a little as I go by.
   I like handbrake turns. They do wonders for my hip!
@@ -525,7 +525,7 @@ aside:
   All before the nine o'clock news!
   I blame the {part}, not the driver.
   Doris took a photograph.
-  {Rival} can knit his own.
+  {Rival} can knit one, too.
   The {place} sends its regards.
 tail:
   Mind your gears, dears!
@@ -548,7 +548,7 @@ part:
   gearbox
   handbrake
   turbo
-  exhaust
+  racing exhaust
   clutch
   carburettor
   rear axle
@@ -981,7 +981,7 @@ think:
   I think that culture eats strategy for breakfast, and I eat {asset}.
   I think that flying in a V is just agile with wings.
 like:
-  I like my meetings short, my {asset} long and my {metric} up.
+  I like my meetings short, my neck long and my {metric} up.
   I like to open a pitch with a hiss. {Person} remembers it.
   I like {market}. It has {n} billion crumbs and no goose.
   I like feedback. I return it at speed, wings out.
@@ -996,7 +996,7 @@ dislike:
   I don't like it when {person} asks about {metric} near the water.
   I don't like work-life balance. I have pond-pond balance.
   I don't like {rival}. Swans raise money on neck alone.
-  I don't like small talk. I don't like small {asset}. HONK.
+  I don't like small talk with {person}. I don't like talk. HONK.
   I don't like quiet quitting. I do everything loudly.
 want:
   I want {asset}, and I want it by end of quarter. HONK.
