@@ -77,6 +77,8 @@ class CleaningConfig:
     """Remove control characters, lone surrogates and other invisible noise."""
     drop_repeats: bool = True
     """Keep one of several equal posts."""
+    mask_pii: bool = True
+    """Replace e-mail and IP addresses, phone, card and bank account numbers, and keys."""
     min_chars: int = 6000
     """Fewer characters, kept posts joined, are an error."""
     warn_chars: int = 40000
@@ -279,6 +281,14 @@ class SamplingConfig:
     temperature: float = 1.0
     min_new_tokens: int = 10
     max_new_tokens: int = 160
+    max_chars: int = 280
+    """Of a sample; 0: no limit. A longer one is drawn again, and cut at a word if need be."""
+    block_copies: int = 0
+    """Draw again what copies more than so many training words in a row; 0: never."""
+    banned_words: list[str] = field(default_factory=list)
+    """Draw again what has one of these words or phrases, in any case."""
+    best_of: int = 1
+    """Keep the likeliest of so many samples."""
 
     def __post_init__(self) -> None:
         _check(self.num >= 0, "sampling.num", self.num, "0 or more")
@@ -290,6 +300,9 @@ class SamplingConfig:
             self.min_new_tokens,
             f"0 to sampling.max_new_tokens={self.max_new_tokens}",
         )
+        for key in ("max_chars", "block_copies"):
+            _check(getattr(self, key) >= 0, f"sampling.{key}", getattr(self, key), "0 or more")
+        _check(1 <= self.best_of <= 100, "sampling.best_of", self.best_of, "1 to 100")
 
 
 class TrackingKind(StrEnum):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from huggingtweets.config.schema import CleaningConfig, WordRule
 from huggingtweets.errors import TooFewTweetsError
+from huggingtweets.tweets.masking import mask_pii
 from huggingtweets.tweets.records import Timeline, Tweet
 
 JOIN_CHARS = len("<|endoftext|>")
@@ -47,6 +48,8 @@ class CleaningReport:
     repeats: int
     kept: int
     kept_chars: int
+    masked: int = 0
+    """Kept posts in which something was masked."""
 
     @property
     def joined_chars(self) -> int:
@@ -57,13 +60,13 @@ class CleaningReport:
 def clean_timeline(
     timeline: Timeline, config: CleaningConfig
 ) -> tuple[CleanTweets, CleaningReport]:
-    """Drop retweets, short posts and repeats, and clean the text of the rest.
+    """Drop retweets, short posts and repeats; clean and mask the text of the rest.
 
     Of several posts with one cleaned text the first of the timeline, the newest, is kept.
     """
     kept: list[CleanTweet] = []
     seen: set[str] = set()
-    retweets = short = repeats = 0
+    retweets = short = repeats = masked = 0
     for tweet in timeline.tweets:
         if is_retweet(tweet):
             retweets += 1
@@ -71,11 +74,14 @@ def clean_timeline(
         text = clean_text(tweet.text, config)
         if not text or count_words(text, config.word_rule) < config.min_words:
             short += 1
-        elif config.drop_repeats and text in seen:
+            continue
+        public = mask_pii(text) if config.mask_pii else text
+        if config.drop_repeats and public in seen:
             repeats += 1
         else:
-            seen.add(text)
-            kept.append(CleanTweet(tweet.id, text, tweet.created_at))
+            seen.add(public)
+            kept.append(CleanTweet(tweet.id, public, tweet.created_at))
+            masked += public != text
     report = CleaningReport(
         handle=timeline.handle,
         display_name=timeline.display_name,
@@ -85,6 +91,7 @@ def clean_timeline(
         repeats=repeats,
         kept=len(kept),
         kept_chars=sum(len(tweet.text) for tweet in kept),
+        masked=masked,
     )
     return CleanTweets(timeline.handle, timeline.display_name, tuple(kept)), report
 

@@ -24,7 +24,11 @@ from huggingtweets.tweets.records import Timeline, Tweet
 
 DEFAULT = CleaningConfig()
 ORIGINAL = CleaningConfig(
-    word_rule=WordRule.spaces, all_entities=False, strip_controls=False, drop_repeats=False
+    word_rule=WordRule.spaces,
+    all_entities=False,
+    strip_controls=False,
+    drop_repeats=False,
+    mask_pii=False,
 )
 FAMILY = "👨\u200d👩\u200d👧"
 COUPLE = "👩🏽\u200d❤️\u200d👨"
@@ -281,3 +285,10 @@ def test_cleaning_does_not_depend_on_neighbours() -> None:
     together = [tweet.text for tweet in clean_timeline(timeline(*texts), DEFAULT)[0].tweets]
     alone = [clean_timeline(timeline(text), DEFAULT)[0].tweets[0].text for text in texts]
     assert together == alone
+
+
+def test_clean_timeline_masks_after_counting_words() -> None:
+    text = "please write jane@example.com 202-555-0143"
+    cleaned, report = clean_timeline(Timeline("a", "A", (Tweet("1", text),)), CleaningConfig())
+    assert [tweet.text for tweet in cleaned.tweets] == ["please write <email> <phone>"]
+    assert (report.kept, report.masked) == (1, 1)
