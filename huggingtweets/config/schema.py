@@ -378,6 +378,8 @@ class TrainConfig:
     """`i/n`: the jobs of shard i of n."""
     job_index: int | None = None
     """Only the job of this 0-based entry of the users file."""
+    retry_failed: bool = False
+    """Try again also what failed for a reason that a rerun does not cure."""
     output_dir: str = "output"
     seed: int = 42
     consent: Consent = Consent.unstated

@@ -64,6 +64,11 @@ def select_jobs(
     return jobs
 
 
+def is_batch(user: Any) -> bool:
+    """Whether `user=` names a file, so that a ledger is kept even for one job."""
+    return isinstance(user, str) and user.startswith(FILE_PREFIX)
+
+
 def quote_user(argv: Sequence[str]) -> list[str]:
     """Quote the handles of raw `user=` overrides, so that Hydra keeps `1e5` or `null` as text.
 

@@ -1,0 +1,108 @@
+"""What becomes of the jobs of one run: said to the person, written to the ledger, summed up."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from huggingtweets.config.plan import Plan
+from huggingtweets.errors import HuggingtweetsError, StoppedError
+from huggingtweets.jobs.ledger import JobState, JobStatus, Ledger
+from huggingtweets.logs import JOB_FAILED, STOPPED, exit_code_of
+
+logger = logging.getLogger(__name__)
+
+
+class Tally:
+    """Counts the jobs of this process; with a ledger, also writes every change of state there."""
+
+    def __init__(self, ledger: Ledger | None, before: Mapping[str, JobState]) -> None:
+        """Start counting.
+
+        Args:
+            ledger: None for a run that is no batch, and on other processes than the main one.
+            before: how the jobs stood when the run began; empty without a ledger.
+        """
+        self._ledger = ledger
+        self._before = before
+        self._codes: dict[str, int] = {}
+        self.reasons: dict[str, str] = {}
+        """Why jobs failed, by slug."""
+        self.is_stopped = False
+
+    @property
+    def num_done(self) -> int:
+        """Jobs that are finished, those of earlier runs included."""
+        return sum(code == 0 for code in self._codes.values())
+
+    @property
+    def exit_code(self) -> int:
+        """That of the run: in a batch every failure counts the same."""
+        if self.is_stopped:
+            return STOPPED
+        worst = max(self._codes.values(), default=0)
+        return JOB_FAILED if worst and self._ledger else worst
+
+    def failed_for_good(self, plan: Plan) -> bool:
+        """Whether the job failed in an earlier run and would fail again; counts it if so."""
+        state = self._before.get(plan.job.slug)
+        if state is None or state.status is not JobStatus.failed or state.retryable:
+            return False
+        logger.warning(
+            "job=%s failed before and is not tried again (%s); retry_failed=true does",
+            plan.job.slug,
+            state.reason,
+        )
+        self._codes[plan.job.slug] = JOB_FAILED
+        self.reasons[plan.job.slug] = state.reason
+        return True
+
+    def queued(self, plan: Plan) -> None:
+        """Count a job that is to be run."""
+        self._record(plan, JobStatus.queued)
+
+    def running(self, plan: Plan) -> None:
+        """Count a job that begins."""
+        self._record(plan, JobStatus.running)
+
+    def done(self, plan: Plan, *, before: bool = False) -> None:
+        """Count a finished job; `before`: by an earlier run."""
+        self._codes[plan.job.slug] = 0
+        slug, root = plan.job.slug, plan.paths.root
+        logger.info("job=%s %s: %s", slug, "was done before" if before else "done", root)
+        if not before or self._status_before(slug) is not JobStatus.done:
+            self._record(plan, JobStatus.done)
+
+    def failed(self, plan: Plan, err: HuggingtweetsError) -> None:
+        """Count a job that could not be done, or was stopped on request."""
+        if isinstance(err, StoppedError):
+            self.is_stopped = True
+            self._record(plan, JobStatus.queued, err)
+            exit_code_of(err)
+            return
+        self._codes[plan.job.slug] = exit_code_of(err)
+        self.reasons[plan.job.slug] = str(err)
+        self._record(plan, JobStatus.failed, err)
+
+    def _status_before(self, slug: str) -> JobStatus | None:
+        return self._before[slug].status if slug in self._before else None
+
+    def _record(self, plan: Plan, status: JobStatus, err: HuggingtweetsError | None = None) -> None:
+        if self._ledger is None:
+            return
+        earlier = self._before.get(plan.job.slug)
+        self._ledger.record(
+            plan.job.slug,
+            status,
+            reason=str(err) if err else "",
+            retryable=err.retryable if err else False,
+            attempt=(earlier.attempt if earlier else 0) + 1,
+        )
+
+    def show(self, output_dir: Path) -> None:
+        """Log the sum of a batch and where to read on."""
+        logger.info(
+            "done=%d failed=%d; `huggingtweets status %s` tells which and why",
+            self.num_done,
+            len(self.reasons),
+            output_dir,
+        )

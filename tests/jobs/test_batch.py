@@ -1,0 +1,74 @@
+"""A batch through the real train.py: good users are trained, bad ones fail alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, SMALL_MODEL
+
+from huggingtweets.jobs.ledger import JobStatus
+from huggingtweets.jobs.status import read_states
+
+QUICK = (
+    *SMALL_MODEL,
+    "engine.precision=fp32",
+    "recipe.block_size=64",
+    "recipe.max_steps=2",
+    "sampling.num=0",
+    "publish=none",
+)
+
+
+def run_batch(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "user=file:users.txt", *QUICK, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+@pytest.fixture
+def posts(tmp_path: Path) -> Path:
+    """Three users: one good, one with too few posts, one whose file is no JSON."""
+    folder = tmp_path / "posts"
+    folder.mkdir()
+    rows = [
+        {"id": str(i), "text": f"post number {i} is about word{i * 7} again"} for i in range(300)
+    ]
+    (folder / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:5]))
+    (folder / "bad.jsonl").write_bytes(b"\x00\xff not json\n")
+    (tmp_path / "users.txt").write_text("bad\nfew\ngood\n")
+    return folder
+
+
+def test_bad_users_fail_alone_and_a_rerun_touches_only_them(posts: Path, tmp_path: Path) -> None:
+    source = ("source=jsonl", f"source.path={posts}", "output_dir=out")
+    first = run_batch(tmp_path, *source)
+    assert first.returncode == 1, first.stderr
+    states = read_states(tmp_path / "out")
+    assert {slug: state.status for slug, state in states.items()} == {
+        "bad": JobStatus.failed,
+        "few": JobStatus.failed,
+        "good": JobStatus.done,
+    }
+    assert "characters" in states["few"].reason
+    assert "Traceback" not in first.stderr
+    stamp = (tmp_path / "out" / "good" / "result.json").stat().st_mtime_ns
+
+    again = run_batch(tmp_path, *source)
+    assert again.returncode == 1
+    assert "retry_failed=true" in again.stderr
+    assert (tmp_path / "out" / "good" / "result.json").stat().st_mtime_ns == stamp
+
+    (posts / "few.jsonl").write_bytes((posts / "good.jsonl").read_bytes())
+    (posts / "bad.jsonl").write_bytes((posts / "good.jsonl").read_bytes())
+    cured = run_batch(tmp_path, *source, "retry_failed=true")
+    assert cured.returncode == 0, cured.stderr
+    assert (tmp_path / "out" / "good" / "result.json").stat().st_mtime_ns == stamp
+    assert {state.status for state in read_states(tmp_path / "out").values()} == {JobStatus.done}
