@@ -25,6 +25,7 @@ FLOORS: list[set[str]] = [
     {"outcome", "recorder"},
     {"pipeline"},
     {"jobs"},
+    {"doctor"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -1,0 +1,248 @@
+"""What became of each job of a batch: one line a change, one file a writer, nothing rewritten.
+
+The ledger is for people and for planning the next run. Whether a job is done is told by its
+result.json alone, so lines are not flushed to the platter one by one.
+"""
+
+import json
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from huggingtweets.errors import LaunchError
+from huggingtweets.logs import redact
+
+logger = logging.getLogger(__name__)
+
+LEDGER_DIR = "ledger"
+_CHUNK = 1000
+
+
+class JobStatus(StrEnum):
+    """Where a job stands."""
+
+    queued = "queued"
+    running = "running"
+    done = "done"
+    failed = "failed"
+    skipped = "skipped"
+    """Not trained, and rightly so: too few posts, opted out."""
+
+
+_STATUSES = frozenset(JobStatus)
+
+
+@dataclass(frozen=True)
+class Writer:
+    """The process that wrote a line."""
+
+    host: str
+    pid: int
+    started: str
+    """Start time in ticks since boot: tells it from a later process of the same id."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """The last that the ledger says about a job."""
+
+    slug: str
+    status: JobStatus
+    reason: str = ""
+    retryable: bool = False
+    attempt: int = 0
+    changed_at: float = 0.0
+    """Seconds since the epoch, by the writer's clock."""
+    seconds: float | None = None
+    """From running to its end; None before, or where either line is lost."""
+    writer: Writer | None = None
+
+
+class Ledger:
+    """One file, open for appending; a context manager. Threads may share it, processes may not."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file, and end a line that a crash cut short.
+
+        Raises:
+            LaunchError: it cannot be written.
+        """
+        self._writer = own_writer()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            self._is_cut = _is_cut(self._fd)
+        except OSError as err:
+            raise LaunchError(
+                f"{path}: cannot be written ({err.strerror}); expected a ledger that can be "
+                "appended to; choose another output_dir or give it write permission"
+            ) from err
+
+    def record(
+        self,
+        slug: str,
+        status: JobStatus,
+        *,
+        reason: str = "",
+        retryable: bool = False,
+        attempt: int = 1,
+    ) -> None:
+        """Append one line. A full disk costs the line and a warning, not the batch."""
+        row = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "slug": slug,
+            "status": status.value,
+            "reason": redact(reason),
+            "retryable": retryable,
+            "attempt": attempt,
+            "host": self._writer.host,
+            "pid": self._writer.pid,
+            "started": self._writer.started,
+        }
+        line = ("\n" if self._is_cut else "") + json.dumps(row) + "\n"
+        data = line.encode("ascii")
+        try:
+            self._is_cut = os.write(self._fd, data) < len(data)
+        except OSError as err:
+            logger.warning("job=%s %s: not in the ledger (%s)", slug, status, err.strerror)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        err: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close."""
+        self.close()
+
+
+def open_ledger(output_dir: Path, *, shard: str | None = None, rank: int = 0) -> Ledger:
+    """Open the ledger file of this process: `main.jsonl`, `3-of-16.jsonl`, `3-of-16-rank1.jsonl`.
+
+    Raises:
+        LaunchError: it cannot be written.
+    """
+    name = "main" if shard is None else re.sub(r"[^0-9A-Za-z]+", "-of-", shard)
+    suffix = f"-rank{rank}" if rank else ""
+    return Ledger(output_dir / LEDGER_DIR / f"{name}{suffix}.jsonl")
+
+
+def read_ledger(output_dir: Path) -> dict[str, JobState]:
+    """Return the last state of every job in all ledger files of a batch; empty without any.
+
+    Lines that are cut or foreign are passed over. Where several files know a job, the latest
+    line counts.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    states: dict[str, JobState] = {}
+    for path in sorted((output_dir / LEDGER_DIR).glob("*.jsonl")):
+        for slug, state in _read_file(path).items():
+            if slug not in states or state.changed_at >= states[slug].changed_at:
+                states[slug] = state
+    return states
+
+
+def own_writer() -> Writer:
+    """Describe this process."""
+    pid = os.getpid()
+    return Writer(socket.gethostname(), pid, _start_of(pid) or "")
+
+
+def is_alive(writer: Writer) -> bool:
+    """Whether a process of this machine still runs."""
+    started = _start_of(writer.pid)
+    return started is not None and (started == writer.started or "" in (started, writer.started))
+
+
+def _start_of(pid: int) -> str | None:
+    """Start time of a living process, empty where the system does not tell; None: it is dead."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except (PermissionError, OverflowError):
+        pass
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return None if fields[0] in "ZX" else fields[19]
+
+
+def _is_cut(fd: int) -> bool:
+    size = os.fstat(fd).st_size
+    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+
+
+def _read_file(path: Path) -> dict[str, JobState]:
+    """The last state of every job in one file."""
+    last: dict[str, Mapping[str, Any]] = {}
+    running_since: dict[str, str] = {}
+    for row in _rows(path.read_text(encoding="utf-8", errors="replace")):
+        with suppress(KeyError, TypeError):  # not ours
+            slug, status = row["slug"], row["status"]
+            if status in _STATUSES:
+                last[slug] = row
+            if status == JobStatus.running:
+                running_since[slug] = row["time"]
+    states = {}
+    for slug, row in last.items():
+        with suppress(ValueError, KeyError, TypeError):
+            states[slug] = _state_of(row, running_since.get(slug))
+    return states
+
+
+def _rows(text: str) -> Iterator[Any]:
+    """The values of JSON Lines without what cannot be read; a thousand at once, which is faster."""
+    lines = [line for line in text.split("\n") if line]
+    for start in range(0, len(lines), _CHUNK):
+        chunk = lines[start : start + _CHUNK]
+        rows = _parse(f"[{','.join(chunk)}]")
+        if rows is not None and len(rows) == len(chunk):
+            yield from rows
+        else:  # cut by a crash, or not ours
+            yield from filter(None, map(_parse, chunk))
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _state_of(row: Mapping[str, Any], running_since: str | None) -> JobState:
+    status = JobStatus(row["status"])
+    changed_at = datetime.fromisoformat(row["time"]).timestamp()
+    seconds = None
+    if running_since is not None and status in (JobStatus.done, JobStatus.failed):
+        seconds = max(0.0, changed_at - datetime.fromisoformat(running_since).timestamp())
+    return JobState(
+        slug=str(row["slug"]),
+        status=status,
+        reason=str(row["reason"]),
+        retryable=bool(row["retryable"]),
+        attempt=int(row["attempt"]),
+        changed_at=changed_at,
+        seconds=seconds,
+        writer=Writer(str(row["host"]), int(row["pid"]), str(row["started"])),
+    )

@@ -1,0 +1,140 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from huggingtweets import cli
+from huggingtweets.jobs.ledger import JobStatus, open_ledger
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    with open_ledger(tmp_path) as ledger:
+        ledger.record("alice", JobStatus.done)
+        ledger.record("bob", JobStatus.failed, reason="bob: got 12 characters; expected 6000")
+        ledger.record("carol", JobStatus.skipped, reason="opted out")
+    (tmp_path / "alice").mkdir()
+    (tmp_path / "alice" / "result.json").write_text("{}")
+    return tmp_path
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "huggingtweets.cli", *arguments],
+        capture_output=True,
+        text=True,
+        env=os.environ | env,
+        timeout=120,
+    )
+
+
+def test_status_shows_counts_and_reasons(batch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", str(batch)]) == 0
+    shown = capsys.readouterr().out
+    assert f"{batch}: 3 jobs, 1 done, 1 failed, 1 skipped" in shown
+    assert "USER: got N characters; expected N" in shown
+    assert "bob: got 12 characters; expected 6000" in shown
+
+
+def test_status_prints_one_json_object(batch: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["status", str(batch), "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert (value["total"], value["done"], value["failed"], value["skipped"]) == (3, 1, 1, 1)
+    assert [job["slug"] for job in value["jobs"]] == ["alice", "bob", "carol"]
+
+
+def test_status_watches_until_nothing_is_left(batch: Path) -> None:
+    with open_ledger(batch, shard="1/2") as ledger:
+        ledger.record("dave", JobStatus.running)
+        watch = ["status", str(batch), "--json", "--watch", "--every", "0.1"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "huggingtweets.cli", *watch],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["running"] == 1
+        ledger.record("dave", JobStatus.failed, reason="NaN")
+        last = process.stdout.read().splitlines()[-1]
+    assert process.wait(30) == 0
+    assert json.loads(last)["failed"] == 2
+
+
+def test_status_of_no_folder_is_one_sentence(tmp_path: Path) -> None:
+    done = run("status", str(tmp_path / "absent"))
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"huggingtweets: status: got {tmp_path / 'absent'}, which is no folder; expected the "
+        "output_dir of a run; check the path\n"
+    )
+
+
+def test_an_unknown_command_names_the_nearest() -> None:
+    done = run("statsu")
+    assert done.returncode == 2
+    assert "did you mean status?" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["status"], ["status", "x", "--jsn"]], ids=str)
+def test_a_usage_error_has_no_traceback(arguments: list[str]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "usage: huggingtweets" in done.stderr
+
+
+def test_help_answers_at_once() -> None:
+    start = time.monotonic()
+    done = run("--help")
+    assert done.returncode == 0
+    assert "status" in done.stdout
+    assert time.monotonic() - start < 5
+
+
+def test_output_to_a_closed_pipe_is_no_error(batch: Path) -> None:
+    command = f"{sys.executable} -m huggingtweets.cli status {batch} --json | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert "Traceback" not in done.stderr
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("status", "doctor"):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([name, "--help"])
+        assert ended.value.code == 0
+        assert f"usage: huggingtweets {name}" in capsys.readouterr().out
+
+
+def test_doctor_tells_what_it_finds_and_no_secret(tmp_path: Path) -> None:
+    config = tmp_path / "hf" / "accelerate" / "default_config.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    (tmp_path / "hf" / "hub" / "models--openai--thing").mkdir(parents=True)
+    done = run(
+        "doctor",
+        "--json",
+        HF_HOME=str(tmp_path / "hf"),
+        HF_TOKEN="hf_SECRETSECRET",
+        WANDB_API_KEY="0123456789" * 4,
+        WANDB_MODE="",
+        ACCELERATE_USE_CPU="true",
+    )
+    assert done.returncode == 0, done.stderr
+    findings = {finding["topic"]: finding for finding in json.loads(done.stdout)}
+    assert "torch" in findings["packages"]["value"]
+    assert str(config) in findings["accelerate"]["value"]
+    assert "--config_file" in findings["accelerate"]["advice"]
+    assert "openai/thing" in findings["hub cache"]["value"]
+    assert findings["hub"]["value"].endswith("a token")
+    assert "would be online: a key" in findings["wandb"]["value"]
+    assert "ACCELERATE_USE_CPU" in findings["environment"]["value"]
+    assert "cores usable" in findings["cpu"]["value"]
+    assert {"gpu", "gpu 0"} & findings.keys()
+    assert {"deepspeed", "compilers", "fonts", "slurm", "disk here"} <= findings.keys()
+    assert "SECRET" not in done.stdout + done.stderr
+    assert "0123456789" not in done.stdout + done.stderr
