@@ -11,7 +11,9 @@ from typing import Any
 from huggingtweets.config.plan import Plan
 from huggingtweets.data.language import detect_languages
 from huggingtweets.data.prepare import Prepared
-from huggingtweets.generation.sample import Prediction
+from huggingtweets.evaluation.intervals import Interval
+from huggingtweets.evaluation.quality import Quality, Spans
+from huggingtweets.generation.sample import Samples
 from huggingtweets.publishing.facts import (
     BASE_LICENSES,
     Artifact,
@@ -23,9 +25,9 @@ from huggingtweets.publishing.facts import (
     LoggedStep,
     ModelFacts,
     Person,
-    Sample,
     TrainFigures,
 )
+from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import HeldoutLoss, TrainResult
 
@@ -37,7 +39,9 @@ def build_facts(
     base: Base,
     prepared: Prepared,
     result: TrainResult,
-    predictions: Sequence[Prediction],
+    samples: Samples,
+    quality: Quality,
+    copied: Sequence[Spans],
     *,
     engine: str,
     links: Links,
@@ -49,7 +53,12 @@ def build_facts(
     heldout = None
     if kept and before:
         heldout = HeldoutFigures(
-            kept.loss, kept.perplexity, kept.bits_per_byte, before.bits_per_byte
+            kept.loss,
+            kept.perplexity,
+            kept.bits_per_byte,
+            before.bits_per_byte,
+            _ends(quality.model.bits_per_byte),
+            _ends(quality.base.bits_per_byte) if quality.base else None,
         )
     return ModelFacts(
         slug=plan.job.slug,
@@ -89,17 +98,22 @@ def build_facts(
         command=command_of(plan),
         consent=plan.consent,
         heldout=heldout,
-        samples=tuple(Sample(each.input, each.prediction) for each in predictions),
+        samples=tuple(
+            build_sample(each.input, each.prediction, spans)
+            for each, spans in zip(samples.predictions, copied, strict=True)
+        ),
         history=tuple(LoggedStep(**asdict(line)) for line in result.history),
         evaluations=tuple(
             Evaluation(each.step, each.epoch, each.heldout.loss) for each in result.evals
         ),
         human_lengths=tuple(len(post) for posts in prepared.split.train for post in posts),
-        machine_lengths=tuple(len(each.prediction) for each in predictions),
+        machine_lengths=tuple(len(each.prediction) for each in samples.predictions),
         lineage=_lineage(plan.job.slug, base.name),
         links=links,
         languages=detect_languages([post for posts in prepared.split.train for post in posts]),
         finished_at=finished_at,
+        tables=quality_tables(quality, samples.refused),
+        metrics=quality_metrics(quality),
     )
 
 
@@ -112,6 +126,10 @@ def _lineage(slug: str, base_name: str) -> tuple[Artifact, ...]:
     )
 
 
+def _ends(interval: Interval | None) -> tuple[float, float] | None:
+    return (interval.low, interval.high) if interval else None
+
+
 def kept_and_base_loss(result: TrainResult) -> tuple[HeldoutLoss | None, HeldoutLoss | None]:
     """Return the held-out loss of the kept weights and of the base; None: nothing held out."""
     losses = {each.step: each.heldout for each in result.evals}
@@ -119,7 +137,12 @@ def kept_and_base_loss(result: TrainResult) -> tuple[HeldoutLoss | None, Heldout
 
 
 def build_result(
-    plan: Plan, facts: ModelFacts, result: TrainResult, started_at: str
+    plan: Plan,
+    facts: ModelFacts,
+    result: TrainResult,
+    samples: Samples,
+    quality: Quality,
+    started_at: str,
 ) -> dict[str, Any]:
     """Return the content of result.json."""
     counts = ("downloaded", "retweets", "short", "repeats", "kept")
@@ -138,6 +161,7 @@ def build_result(
         "train": asdict(facts.train)
         | {"final_loss": result.final_loss, "peak_memory_gib": result.peak_memory_gib},
         "eval": asdict(facts.heldout) if facts.heldout else None,
+        "quality": asdict(quality) | {"refused_samples": dict(samples.refused)},
         "engine": facts.engine,
         "versions": dict(facts.versions),
         "started_at": started_at,

@@ -14,8 +14,10 @@ from huggingtweets.config.plan import Plan, differences, make_plan
 from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.errors import ConfigError, LaunchError
+from huggingtweets.evaluation.quality import Quality, Spans, evaluate_quality
 from huggingtweets.files import replacing_folder, write_json, write_jsonl, write_text
-from huggingtweets.generation.sample import generation_config, sample_posts
+from huggingtweets.generation.guards import build_guards
+from huggingtweets.generation.sample import Samples, generation_config, sample_posts
 from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
@@ -26,7 +28,7 @@ from huggingtweets.publishing.report import write_report
 from huggingtweets.recorder import Recorder
 from huggingtweets.training.agree import leave_if_stopped
 from huggingtweets.training.launch import on_main
-from huggingtweets.training.model import Base
+from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.single import train_single
 from huggingtweets.tweets.records import read_timelines, write_timelines
@@ -142,21 +144,18 @@ def finish_job(
     """
     assert lock is not None
     paths = plan.paths
-    predictions = sample_posts(
-        model,
-        base.tokenizer,
-        plan.sampling,
-        eos_id=base.eos_id,
-        max_positions=base.max_positions,
-        seed=plan.seed,
-    )
+    samples = sample_job(plan, base, prepared, model)
+    predictions = samples.predictions
     write_jsonl(paths.predictions, [asdict(prediction) for prediction in predictions])
+    quality, copied = judge_job(plan, base, prepared, model, samples)
     facts = build_facts(
         plan,
         base,
         prepared,
         result,
-        predictions,
+        samples,
+        quality,
+        copied,
         engine="single",
         links=recorder.links(),
         finished_at=_now(),
@@ -173,9 +172,41 @@ def finish_job(
     if plan.publish.kind is PublishKind.hub:
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
     lock.check()
-    write_json(paths.result, build_result(plan, facts, result, started_at))
+    write_json(paths.result, build_result(plan, facts, result, samples, quality, started_at))
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return facts
+
+
+def sample_job(plan: Plan, base: Base, prepared: Prepared, model: PreTrainedModel) -> Samples:
+    """Sample posts from the trained model, within the guards of the plan."""
+    posts = [post for user in prepared.split.train for post in user]
+    guards = build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
+    return sample_posts(
+        model,
+        base.tokenizer,
+        plan.sampling,
+        guards,
+        eos_id=base.eos_id,
+        max_positions=base.max_positions,
+        seed=plan.seed,
+    )
+
+
+def judge_job(
+    plan: Plan, base: Base, prepared: Prepared, model: PreTrainedModel, samples: Samples
+) -> tuple[Quality, list[Spans]]:
+    """Measure the trained model beside its base; see `evaluate_quality`."""
+    return evaluate_quality(
+        model,
+        load_model(base, plan.recipe),
+        base.tokenizer,
+        [(one.input, one.prediction) for one in samples.predictions],
+        train=[post for user in prepared.split.train for post in user],
+        heldout=[post for user in prepared.split.heldout for post in user],
+        eos_id=base.eos_id,
+        max_positions=base.max_positions,
+        seed=plan.seed,
+    )
 
 
 def _now() -> str:

@@ -106,3 +106,47 @@ def evaluate_text(
         measure_style(humans),
     )
     return quality, [run.spans(COPIED_WORDS) for run in runs]
+
+
+def evaluate_quality(
+    model: PreTrainedModel,
+    base: PreTrainedModel | None,
+    tokenizer: Tokenizer,
+    samples: Sequence[tuple[str, str]],
+    *,
+    train: Sequence[str],
+    heldout: Sequence[str],
+    eos_id: int,
+    max_positions: int,
+    seed: int,
+) -> tuple[Quality, list[Spans]]:
+    """Measure one trained model; a few seconds for a small one.
+
+    Args:
+        model: trained, on any device.
+        base: what it was trained from; None: not compared.
+        tokenizer: of both.
+        samples: prompt and whole post of each.
+        train: posts the model was trained on.
+        heldout: posts it was not.
+        eos_id: begins and ends a post.
+        max_positions: of the models.
+        seed: of all draws.
+
+    Returns:
+        The figures, and for each sample where it was copied, in characters of the whole post.
+    """
+
+    def evaluate(one: PreTrainedModel) -> ModelQuality:
+        return evaluate_model(
+            one,
+            tokenizer,
+            train=train,
+            heldout=heldout,
+            eos_id=eos_id,
+            max_positions=max_positions,
+            seed=seed,
+        )
+
+    text, spans = evaluate_text(samples, train=train, heldout=heldout, seed=seed)
+    return Quality(evaluate(model), evaluate(base) if base else None, text), spans

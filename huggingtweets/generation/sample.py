@@ -1,12 +1,19 @@
 """Posts sampled from a trained model."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.generation.guards import Guards, Refusal, shorten
+
+MAX_ROUNDS = 6
+"""How often what is refused is drawn again."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +24,16 @@ class Prediction:
     """The prompt."""
     prediction: str
     """The whole post, prompt included, cut at the first line break."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What was sampled."""
+
+    predictions: tuple[Prediction, ...]
+    """Prompt after prompt; fewer than asked for where the guards refused every attempt."""
+    refused: Mapping[str, int] = field(default_factory=dict)
+    """Reason to how many drawn posts it refused."""
 
 
 def generation_config(config: SamplingConfig, eos_id: int) -> GenerationConfig:
@@ -38,41 +55,103 @@ def sample_posts(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
     config: SamplingConfig,
+    guards: Guards,
     *,
     eos_id: int,
     max_positions: int,
     seed: int,
-) -> list[Prediction]:
+) -> Samples:
     """Sample `config.num` posts a prompt, all in one batch, from `<|endoftext|>` + prompt.
+
+    What the guards refuse is drawn again, `MAX_ROUNDS` times at most; then a post that is only too
+    long is cut at a word, and any other is left out.
 
     Args:
         model: on any device.
         tokenizer: of the model.
         config: prompts, number and sampling parameters.
+        guards: what may not come out.
         eos_id: begins and ends a post, and pads.
         max_positions: of the model; longer posts are cut there.
         seed: of the sampling alone; the global random state is left as it was.
     """
-    if not config.num or not config.prompts:
-        return []
     prompts = [prompt for prompt in config.prompts for _ in range(config.num)]
-    ids = tokenizer(list(config.prompts), add_special_tokens=False).input_ids
-    ids = [[eos_id, *row] for row in ids for _ in range(config.num)]
-    longest = max(map(len, ids))
-    padded = torch.tensor([[eos_id] * (longest - len(row)) + row for row in ids])
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in ids])
-    settings = generation_config(config, eos_id)
-    settings.max_new_tokens = min(config.max_new_tokens, max_positions - longest)
-    settings.min_new_tokens = min(config.min_new_tokens, settings.max_new_tokens)
+    chosen: dict[int, str] = {}
+    too_long: dict[int, str] = {}
+    refused: Counter[str] = Counter()
+    draw = _Drawer(model, tokenizer, config, eos_id, max_positions)
     with torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
-        output = model.generate(
-            padded.to(model.device),
-            attention_mask=mask.to(model.device),
-            generation_config=settings,
+        for _ in range(MAX_ROUNDS):
+            pending = [index for index in range(len(prompts)) if index not in chosen]
+            if not pending:
+                break
+            slots = [index for index in pending for _ in range(config.best_of)]
+            texts, scores = draw([prompts[index] for index in slots])
+            texts = [guards.finish(text) for text in texts]
+            best: dict[int, float] = {}
+            for index, text, score, reason in zip(
+                slots, texts, scores, guards.judge(texts), strict=True
+            ):
+                if reason:
+                    refused[reason.value] += 1
+                    if reason is Refusal.too_long:
+                        too_long.setdefault(index, text)
+                elif index not in best or score > best[index]:
+                    best[index], chosen[index] = score, text
+    for index, text in too_long.items():
+        chosen.setdefault(index, shorten(text, guards.max_chars))
+    predictions = tuple(Prediction(prompts[index], chosen[index]) for index in sorted(chosen))
+    return Samples(predictions, dict(refused))
+
+
+class _Drawer:
+    """Draws one batch of posts, and says how likely the model held each."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Tokenizer,
+        config: SamplingConfig,
+        eos_id: int,
+        max_positions: int,
+    ) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._config = config
+        self._eos_id = eos_id
+        self._max_positions = max_positions
+
+    def __call__(self, prompts: Sequence[str]) -> tuple[list[str], list[float]]:
+        """Return whole texts, and mean log-likelihoods a token (0 when only one is drawn)."""
+        device = self._model.device
+        encoded = self._tokenizer(list(prompts), add_special_tokens=False).input_ids
+        rows = [[self._eos_id, *ids] for ids in encoded]
+        longest = max(map(len, rows))
+        padded = torch.tensor([[self._eos_id] * (longest - len(row)) + row for row in rows])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
+        settings = generation_config(self._config, self._eos_id)
+        settings.max_new_tokens = min(self._config.max_new_tokens, self._max_positions - longest)
+        settings.min_new_tokens = min(self._config.min_new_tokens, settings.max_new_tokens)
+        output = self._model.generate(
+            padded.to(device), attention_mask=mask.to(device), generation_config=settings
         )
-    texts = tokenizer.batch_decode(output[:, longest:].cpu(), skip_special_tokens=True)
-    return [
-        Prediction(prompt, (prompt + text).split("\n", 1)[0].strip())
-        for prompt, text in zip(prompts, texts, strict=True)
-    ]
+        drawn = output[:, longest:]
+        texts = self._tokenizer.batch_decode(drawn.cpu(), skip_special_tokens=True)
+        scores = [0.0] * len(rows)
+        if self._config.best_of > 1:
+            scores = self._score(output, mask.to(device), drawn)
+        return [prompt + text for prompt, text in zip(prompts, texts, strict=True)], scores
+
+    def _score(self, output: Tensor, mask: Tensor, drawn: Tensor) -> list[float]:
+        """Return the mean log-likelihood of the drawn tokens, the first end-of-text included."""
+        mask = torch.cat([mask, torch.ones_like(drawn)], dim=1)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        logits = self._model(
+            input_ids=output, attention_mask=mask, position_ids=positions, use_cache=False
+        ).logits[:, -drawn.shape[1] - 1 : -1]
+        each = logits.float().log_softmax(-1).gather(2, drawn.unsqueeze(2)).squeeze(2)
+        num_ends = (drawn == self._eos_id).cumsum(1)
+        counts = (num_ends == 0) | ((num_ends == 1) & (drawn == self._eos_id))
+        total: list[float] = ((each * counts).sum(1) / counts.sum(1).clamp(min=1)).tolist()
+        return total

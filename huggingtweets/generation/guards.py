@@ -1,0 +1,80 @@
+"""Which samples are refused, and what is done to the rest before anyone sees them. Texts only."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.data.copying import find_runs
+from huggingtweets.tweets.masking import mask_pii
+
+
+class Refusal(StrEnum):
+    """Why a sample is drawn again."""
+
+    copied = "copied"
+    too_long = "too_long"
+    banned = "banned"
+
+
+@dataclass(frozen=True)
+class Guards:
+    """What every sample is held against."""
+
+    max_chars: int = 0
+    block_copies: int = 0
+    banned_words: tuple[str, ...] = ()
+    mask_pii: bool = False
+    train: tuple[str, ...] = ()
+    """Training posts that must not be copied."""
+
+    def finish(self, text: str) -> str:
+        """Return a drawn text as it is shown: its first line, masked."""
+        line = text.split("\n", 1)[0].strip()
+        return mask_pii(line) if self.mask_pii else line
+
+    def judge(self, texts: Sequence[str]) -> list[Refusal | None]:
+        """Say of each finished text why it is refused, or None."""
+        copied = [False] * len(texts)
+        if self.block_copies and self.train:
+            runs = find_runs(self.train, texts)
+            copied = [run.longest > self.block_copies for run in runs]
+        banned = _banned_pattern(self.banned_words)
+        reasons: list[Refusal | None] = []
+        for text, is_copied in zip(texts, copied, strict=True):
+            if banned and banned.search(text):
+                reasons.append(Refusal.banned)
+            elif is_copied:
+                reasons.append(Refusal.copied)
+            elif self.max_chars and len(text) > self.max_chars:
+                reasons.append(Refusal.too_long)
+            else:
+                reasons.append(None)
+        return reasons
+
+
+def build_guards(sampling: SamplingConfig, *, mask_pii: bool, train: Sequence[str]) -> Guards:
+    """Return the guards of one job."""
+    return Guards(
+        sampling.max_chars,
+        sampling.block_copies,
+        tuple(sampling.banned_words),
+        mask_pii,
+        tuple(train) if sampling.block_copies else (),
+    )
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """Cut a text at the last space that leaves at most `max_chars` characters, if there is one."""
+    if len(text) <= max_chars:
+        return text
+    head, space, _ = text[: max_chars + 1].rpartition(" ")
+    return head.rstrip() if space else text[:max_chars]
+
+
+def _banned_pattern(words: Sequence[str]) -> re.Pattern[str] | None:
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        return None
+    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
