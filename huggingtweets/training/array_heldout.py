@@ -1,0 +1,52 @@
+"""Held-out loss of neighbouring slots at once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.training.array import MicroBatch, Stack, summed_losses
+from huggingtweets.training.array_attention import view_of
+
+MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
+"""Tokens of a forward pass, by device type."""
+
+
+def heldout_nats(stack: Stack, sets: Sequence[Blocks], *, width: int, use_fused: bool) -> Tensor:
+    """Return (K,) fp64 losses, summed over each slot's own held-out blocks, documents isolated.
+
+    Args:
+        stack: K slots.
+        sets: one a slot, all of one block size; a shorter one is filled up with nothing.
+        width: queries a window of attention.
+        use_fused: take PyTorch's kernels for attention.
+    """
+    device = stack.rows.device
+    block_size = sets[0].input_ids.shape[1]
+    reach = max(int(blocks.position_ids.max(initial=0)) + 1 for blocks in sets)
+    longest = max(map(len, sets))
+    parts = [
+        torch.from_numpy(_filled([getattr(b, name) for b in sets], longest, fill))
+        for name, fill in (("input_ids", 0), ("targets", IGNORED), ("position_ids", 0))
+    ]
+    num = max(1, MAX_TOKENS.get(device.type, 16384) // (len(sets) * block_size))
+    nats = torch.zeros(len(sets), dtype=torch.float64, device=device)
+    for start in range(0, longest, num):
+        input_ids, targets, position_ids = (
+            part[:, start : start + num].to(device, torch.int64) for part in parts
+        )
+        view = view_of(position_ids, isolate=True, reach=reach, width=width, use_fused=use_fused)
+        nats += summed_losses(stack, MicroBatch(input_ids, targets, position_ids, view))
+    return nats
+
+
+def _filled(
+    arrays: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.int32]]], length: int, fill: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
+    """Stack (n, T) arrays of unlike n as (K, length, T)."""
+    stacked = np.full((len(arrays), length, arrays[0].shape[1]), fill, dtype=np.int32)
+    for row, array in zip(stacked, arrays, strict=True):
+        row[: len(array)] = array
+    return stacked

@@ -1,0 +1,186 @@
+"""Jobs of the fused engine, and what one is while it sits in a slot."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.data.blocks import IGNORED, TrainingSet
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.training.array_dropout import site_keys, thresholds_and_scales
+from huggingtweets.training.array_layout import Shape
+from huggingtweets.training.array_slots import Inputs, Snapshot
+from huggingtweets.training.loop import count_steps, epoch_end_steps
+from huggingtweets.training.progress import Progress
+from huggingtweets.training.records import TrainResult
+from huggingtweets.training.schedule import lr_at
+
+
+@dataclass(frozen=True)
+class ArrayJob:
+    """One job for the fused engine."""
+
+    slug: str
+    training_set: TrainingSet
+    heldout: HeldoutSet | None
+    recipe: RecipeConfig
+    seed: int
+    """Of dropout."""
+
+
+@dataclass(frozen=True)
+class ArrayResult:
+    """What became of a job: figures and weights, or an error."""
+
+    slug: str
+    trained: TrainResult | None = None
+    weights: dict[str, Tensor] | None = None
+    """fp32 on the CPU, named as in transformers; those to keep."""
+    error: HuggingtweetsError | None = None
+
+
+@dataclass(eq=False)
+class Seat:
+    """A job in its slot."""
+
+    job: ArrayJob
+    slot: int
+    rates: tuple[float, float, float]
+    """Dropout of embeddings, attention and residuals."""
+    total_steps: int
+    epoch_ends: list[int]
+    targets_per_block: npt.NDArray[np.int64]
+    reach_per_block: npt.NDArray[np.int64]
+    """The longest document of each block."""
+    progress: Progress = field(default_factory=Progress)
+    best: Snapshot | None = None
+    """Weights of the lowest held-out loss so far."""
+    last_lr: float = 0.0
+    """Learning rate of the last step taken."""
+    line_tokens: int = 0
+    line_steps: int = 0
+    """Since the last logged line."""
+    line_start: float = 0.0
+    """The engine's training seconds at the last logged line."""
+
+    @property
+    def heldout_size(self) -> int:
+        """T of the held-out blocks; 0: there are none."""
+        heldout = self.job.heldout
+        return heldout.blocks.input_ids.shape[1] if heldout else 0
+
+    @property
+    def blocks(self) -> range:
+        """Blocks of the next optimizer step."""
+        size = self.job.recipe.global_batch_size
+        start = self.progress.step * size
+        return range(start, min(start + size, len(self.job.training_set.blocks)))
+
+    @property
+    def num_targets(self) -> int:
+        """Targets of the next optimizer step."""
+        blocks = self.blocks
+        return int(self.targets_per_block[blocks.start : blocks.stop].sum())
+
+    @property
+    def ends_epoch(self) -> bool:
+        """Whether the last step taken ended an epoch, or the training."""
+        step = self.progress.step
+        return step in self.epoch_ends or step == self.total_steps
+
+
+def seat_job(job: ArrayJob, slot: int, shape: Shape) -> Seat:
+    """Give a job its slot."""
+    recipe, blocks = job.recipe, job.training_set.blocks
+    rates = shape.dropouts
+    if recipe.dropout is not None:
+        rates = (recipe.dropout, recipe.dropout, recipe.dropout)
+    return Seat(
+        job,
+        slot,
+        rates,
+        total_steps=count_steps(job.training_set, recipe),
+        epoch_ends=epoch_end_steps(job.training_set, recipe),
+        targets_per_block=(blocks.targets != IGNORED).sum(axis=1),
+        reach_per_block=blocks.position_ids.max(axis=1, initial=0).astype(np.int64) + 1,
+    )
+
+
+def fill_step(inputs: Inputs, seats: list[Seat], num: int) -> None:
+    """Write the settings of each slot's next optimizer step, and of its dropout.
+
+    Args:
+        inputs: see `step_inputs`.
+        seats: the busy slots.
+        num: K; slots without a seat are idle.
+    """
+    arrays = inputs.arrays()
+    controls = np.zeros((6, num), np.float32)
+    rates = np.zeros((3, num))
+    for seat in seats:
+        recipe, num_targets = seat.job.recipe, seat.num_targets
+        seat.last_lr = lr_at(seat.progress.step, recipe=recipe, total_steps=seat.total_steps)
+        clip = recipe.max_grad_norm or np.inf
+        controls[:, seat.slot] = (
+            1 / max(1, num_targets), 1.0, num_targets, seat.last_lr, clip, recipe.weight_decay,
+        )  # fmt: skip
+        rates[:, seat.slot] = seat.rates
+    controls[4][controls[1] == 0] = np.inf
+    arrays["controls"][...] = controls
+    blocks = arrays["scales"].shape[1] // num
+    thresholds, scales = thresholds_and_scales(np.repeat(rates, blocks, axis=1))
+    arrays["thresholds"][...] = thresholds.numpy()
+    arrays["scales"][...] = scales.numpy()
+    inputs.send()
+
+
+def fill_micro(inputs: Inputs, seats: list[Seat], index: int) -> int:
+    """Write micro-batch `index` of each slot's next optimizer step.
+
+    A slot that has no block there, and the end of a block shorter than T, get no targets.
+
+    Args:
+        inputs: see `micro_inputs`.
+        seats: the busy slots.
+        index: from 0.
+
+    Returns:
+        The longest document among the blocks.
+    """
+    arrays = inputs.arrays()
+    tokens, keys = arrays["tokens"], arrays["keys"]
+    _, num, size, _ = tokens.shape
+    tokens[1] = IGNORED
+    seeds, steps = np.zeros((2, num), np.int64)
+    reach = 1
+    for seat in seats:
+        blocks = seat.blocks[index * size : (index + 1) * size]
+        chosen, used = slice(blocks.start, blocks.stop), slice(0, len(blocks))
+        source = seat.job.training_set.blocks
+        length = source.input_ids.shape[1]
+        tokens[0, seat.slot, used, :length] = source.input_ids[chosen]
+        tokens[1, seat.slot, used, :length] = source.targets[chosen]
+        tokens[2, seat.slot, used, :length] = source.position_ids[chosen]
+        tokens[2, seat.slot, used, length:] = 0
+        reach = max(reach, int(seat.reach_per_block[chosen].max(initial=1)))
+        seeds[seat.slot], steps[seat.slot] = seat.job.seed, seat.progress.step
+    if any(any(seat.rates) for seat in seats):
+        places = np.tile(np.arange(index * size, (index + 1) * size), num)
+        made = site_keys(np.repeat(seeds, size), np.repeat(steps, size), places, len(keys))
+        keys[...] = made.numpy()
+    inputs.send()
+    return reach
+
+
+def untrainable(job: ArrayJob, block_size: int) -> str | None:
+    """Return in one sentence why a job cannot run in slots of this block size, or None."""
+    length = job.training_set.blocks.input_ids.shape[1]
+    if length > block_size:
+        return (
+            f"recipe.block_size: got {length}; expected at most the {block_size} of this batch; "
+            "let the largest block size of the batch decide"
+        )
+    return None

@@ -1,0 +1,416 @@
+"""The training loop of the fused engine: a stream of jobs through K slots.
+
+All busy slots take their optimizer steps together. The moment a job ends, its weights stream out
+and the next job begins in its slot: what the others compute does not change by it.
+"""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from huggingtweets.config.schema import Keep
+from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
+from huggingtweets.training.array import loss_and_gradients
+from huggingtweets.training.array_dropout import num_sites
+from huggingtweets.training.array_heldout import heldout_nats
+from huggingtweets.training.array_jobs import (
+    ArrayJob,
+    ArrayResult,
+    Seat,
+    fill_micro,
+    fill_step,
+    seat_job,
+    untrainable,
+)
+from huggingtweets.training.array_layout import Layout
+from huggingtweets.training.array_optimizer import constants_of
+from huggingtweets.training.array_slots import (
+    BAD_STEPS,
+    GOOD_TARGETS,
+    GRAD_NORM,
+    LOSS,
+    Inputs,
+    MicroKind,
+    Replay,
+    Slots,
+    Snapshot,
+    build_slots,
+    finish_step,
+    micro_inputs,
+    micro_step,
+    step_inputs,
+)
+from huggingtweets.training.meter import peak_memory_gib
+from huggingtweets.training.progress import Speed, diverged
+from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, TrainResult
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str, LoggedStep | LoggedEval], None]
+
+WINDOW = {"cpu": 64, "cuda": 256}
+"""Queries a window of attention, by device type."""
+
+_PAUSE_S = 0.005
+"""Between two looks for a job while there is nothing to train."""
+
+
+@dataclass(frozen=True)
+class ArraySettings:
+    """How it is computed; changes no result beyond rounding."""
+
+    slots: int
+    """K."""
+    micro_batch_size: int
+    """B, blocks of each slot computed at once."""
+    block_size: int
+    """T, the largest of the batch."""
+    dtype: torch.dtype = torch.float32
+    """Of the matrix products: fp32 or bf16."""
+    log_every: int = 10
+    compile: bool = False
+    use_graphs: bool = True
+    """Replay CUDA graphs."""
+
+
+def train_array(
+    layout: Layout,
+    base: Tensor,
+    jobs: Iterator[ArrayJob | None],
+    *,
+    settings: ArraySettings,
+    device: torch.device,
+    speed: Speed | None = None,
+    report: Report | None = None,
+) -> Iterator[ArrayResult]:
+    """Train job after job, K at a time, and yield each as it ends.
+
+    A job that diverges ends with an error and disturbs no other. Out of memory halves K: the jobs
+    that were under way begin anew.
+
+    Args:
+        layout: of the models.
+        base: (N,) row of the base weights, see `Layout.pack`.
+        jobs: drawn when a slot falls free. None says that no job is ready yet.
+        settings: how to compute.
+        device: on which.
+        speed: to tell the utilisation of the device, by all slots together.
+        report: called with a job's slug and each of its logged lines and evaluations.
+
+    Raises:
+        OutOfMemoryError: a single slot does not fit.
+    """
+    jobs = iter(jobs)
+    num_slots = settings.slots
+    while True:
+        engine = None
+        try:
+            engine = _Engine(layout, base, num_slots, settings, device, speed, report)
+            yield from engine.run(jobs)
+        except torch.OutOfMemoryError as err:
+            if num_slots == 1:
+                raise OutOfMemoryError(
+                    "engine.slots: out of memory with a single slot; expected room for it; set "
+                    "engine.micro_batch_size=1 or a smaller recipe.block_size"
+                ) from err
+        else:
+            return
+        if engine is not None:
+            yield from engine.ended(wait=True)
+            jobs = chain([seat.job for seat in engine.seats], jobs)
+            del engine
+        num_slots //= 2
+        logger.warning("out of memory: slots=%d", num_slots)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+class _Engine:
+    """K slots, the jobs in them, and those that have ended and are on their way out."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        base: Tensor,
+        num_slots: int,
+        settings: ArraySettings,
+        device: torch.device,
+        speed: Speed | None,
+        report: Report | None,
+    ) -> None:
+        self.seats: list[Seat] = []
+        self._layout = layout
+        self._settings = settings
+        self._device = device
+        self._speed = speed
+        self._report = report or (lambda slug, line: None)
+        self._base = base.to(device, torch.float32)
+        self._slots = build_slots(layout, num_slots, settings.dtype, device)
+        self._num_slots = num_slots
+        self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
+        is_cuda = device.type == "cuda"
+        self._replay = Replay(enabled=is_cuda and settings.use_graphs)
+        self._stream = torch.cuda.Stream() if is_cuda else None  # type: ignore[no-untyped-call]
+        self._compute = loss_and_gradients
+        if settings.compile:
+            self._compute = torch.compile(loss_and_gradients, dynamic=False)
+        self._ended: deque[tuple[Seat, Snapshot | None, HuggingtweetsError | None]] = deque()
+        self._seconds = 0.0
+        """In training steps, all slots together."""
+        self._tokens = 0
+
+    def run(self, jobs: Iterator[ArrayJob | None]) -> Iterator[ArrayResult]:
+        """Train until the jobs are used up and all have ended."""
+        has_more = True
+        while True:
+            has_more = has_more and self._fill(jobs)
+            if self.seats:
+                self._close_gaps()
+                self._step()
+                self._look_after(list(self.seats))
+            elif not has_more:
+                break
+            else:
+                time.sleep(_PAUSE_S)
+            yield from self.ended(wait=False)
+        yield from self.ended(wait=True)
+
+    def ended(self, *, wait: bool) -> Iterator[ArrayResult]:
+        """Yield the jobs that have ended, in that order, once their weights have arrived."""
+        while self._ended:
+            seat, snapshot, error = self._ended[0]
+            if snapshot is not None and not wait and not snapshot.is_ready():
+                return
+            self._ended.popleft()
+            if snapshot is None:
+                yield ArrayResult(seat.job.slug, error=error)
+            else:
+                weights = self._layout.unpack(snapshot.row())
+                yield ArrayResult(seat.job.slug, self._result(seat), weights)
+
+    def _fill(self, jobs: Iterator[ArrayJob | None]) -> bool:
+        """Put jobs into free slots; return whether there may be more."""
+        new = []
+        has_more = True
+        free = sorted(set(range(self._num_slots)) - {seat.slot for seat in self.seats})
+        while free and has_more:
+            try:
+                job = next(jobs)
+            except StopIteration:
+                has_more = False
+                break
+            if job is None:
+                break
+            seat = seat_job(job, free[0], self._layout.shape)
+            reason = untrainable(job, self._settings.block_size)
+            if reason:
+                self._ended.append((seat, None, TrainingError(reason)))
+                continue
+            self._slots.load(free.pop(0), self._base)
+            seat.line_start = self._seconds
+            self.seats.append(seat)
+            new.append(seat)
+        self._evaluate(new)
+        return has_more
+
+    def _close_gaps(self) -> None:
+        """Move the last jobs into free slots, so that only the first slots need computing."""
+        count = len(self.seats)
+        free = sorted(set(range(count)) - {seat.slot for seat in self.seats})
+        for seat in self.seats:
+            if seat.slot >= count:
+                self._slots.move(seat.slot, free[0])
+                seat.slot = free.pop(0)
+
+    def _width(self) -> tuple[Slots, Inputs, Inputs]:
+        """Return the slots to compute and their inputs: few widths on CUDA, for the graphs."""
+        num = len(self.seats)
+        if self._device.type == "cuda":
+            num = self._num_slots
+            while num // 2 >= len(self.seats):
+                num //= 2
+        if num not in self._widths:
+            shape, size = self._layout.shape, self._settings.micro_batch_size
+            sites = num_sites(shape.num_layers, shape.num_heads)
+            self._widths[num] = (
+                self._slots.first(num),
+                micro_inputs(num, size, self._settings.block_size, sites, self._device),
+                step_inputs(num, size, self._device),
+            )
+        return self._widths[num]
+
+    def _step(self) -> None:
+        """Take one optimizer step in every busy slot."""
+        start = time.perf_counter()
+        slots, micro, step = self._width()
+        num, size = len(slots.losses), self._settings.micro_batch_size
+        fill_step(step, self.seats, num)
+        for index in range(max(-(-len(seat.blocks) // size) for seat in self.seats)):
+            kind = self._kind(fill_micro(micro, self.seats, index), accumulate=index > 0)
+            run = partial(micro_step, slots, micro, step, kind, self._compute)
+            self._replay.run((num, kind), run)
+        recipes = {seat.slot: seat.job.recipe for seat in self.seats}
+        constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
+        num_decayed = self._layout.num_decayed
+        run = partial(finish_step, slots, step, constants, num_decayed=num_decayed)
+        self._replay.run((num, constants), run)
+        for seat in self.seats:
+            num_targets = seat.num_targets
+            seat.progress.step += 1
+            seat.progress.tokens += num_targets
+            seat.line_tokens += num_targets
+            seat.line_steps += 1
+            self._tokens += num_targets
+        self._seconds += time.perf_counter() - start
+
+    def _kind(self, reach: int, *, accumulate: bool) -> MicroKind:
+        """Return what this micro-step is; on CUDA few kinds, so that few graphs serve all."""
+        is_cuda = self._device.type == "cuda"
+        block_size = self._settings.block_size
+        return MicroKind(
+            accumulate=accumulate,
+            isolate=any(seat.job.recipe.isolate_documents for seat in self.seats),
+            reach=block_size if is_cuda else min(block_size, -(-reach // 32) * 32),
+            drops=any(any(seat.rates) for seat in self.seats),
+            width=WINDOW.get(self._device.type, 128),
+            use_fused=is_cuda,
+        )
+
+    def _look_after(self, seats: list[Seat]) -> None:
+        """Log, evaluate and end the jobs for which it is time after a step."""
+        log_every = self._settings.log_every
+        due = [s for s in seats if s.progress.step % log_every == 0 or s.ends_epoch]
+        if due:
+            self._log(due)
+        self._evaluate([seat for seat in due if seat.ends_epoch and seat in self.seats])
+        for seat in due:
+            if seat.progress.step == seat.total_steps and seat in self.seats:
+                self._end(seat)
+
+    def _log(self, seats: list[Seat]) -> None:
+        """Turn the totals of some slots into lines."""
+        start = time.perf_counter()
+        totals = self._slots.totals.tolist()  # sync: logged lines
+        self._seconds += time.perf_counter() - start
+        for seat in seats:
+            total = totals[seat.slot]
+            self._slots.totals[seat.slot].zero_()
+            num_bad = int(total[BAD_STEPS])
+            seconds = self._seconds - seat.line_start
+            progress = seat.progress
+            progress.seconds += seconds
+            progress.num_bad_steps += num_bad
+            if num_bad:
+                logger.warning(
+                    "job=%s skipped=%d steps with a gradient that is not finite",
+                    seat.job.slug,
+                    num_bad,
+                )
+            if num_bad == seat.line_steps:
+                self._end(seat, diverged(progress))
+                continue
+            line = LoggedStep(
+                step=progress.step,
+                epoch=round(epochs_at(progress.step, seat.epoch_ends), 4),
+                loss=total[LOSS] / total[GOOD_TARGETS],
+                lr=seat.last_lr,
+                grad_norm=total[GRAD_NORM],
+                tokens_per_s=seat.line_tokens / seconds,
+                mfu=self._mfu(),
+            )
+            progress.history.append(line)
+            seat.line_tokens, seat.line_steps, seat.line_start = 0, 0, self._seconds
+            self._report(seat.job.slug, line)
+
+    def _mfu(self) -> float | None:
+        """Return the utilisation of the device so far, by all slots together."""
+        if self._speed is None or not self._seconds:
+            return None
+        return self._speed.mfu(self._tokens / self._seconds, 1)
+
+    def _evaluate(self, seats: list[Seat]) -> None:
+        """Score the held-out posts of some jobs, neighbours together; keep what is best."""
+        with_heldout = sorted((s for s in seats if s.job.heldout), key=lambda seat: seat.slot)
+        for group in _neighbours(with_heldout):
+            first, last = group[0].slot, group[-1].slot
+            nats = heldout_nats(
+                self._slots.stack.slots(first, last + 1),
+                [seat.job.heldout.blocks for seat in group if seat.job.heldout],
+                width=WINDOW.get(self._device.type, 128),
+                use_fused=self._device.type == "cuda",
+            ).tolist()  # sync: once an epoch and job
+            for seat, value in zip(group, nats, strict=True):
+                self._add_eval(seat, value)
+
+    def _add_eval(self, seat: Seat, nats: float) -> None:
+        heldout, progress = seat.job.heldout, seat.progress
+        assert heldout is not None
+        if not math.isfinite(nats):
+            self._end(seat, diverged(progress))
+            return
+        is_best = progress.step > 0 and all(
+            nats < other.heldout.nats for other in progress.evals if other.step > 0
+        )
+        figures = HeldoutLoss(nats, heldout.blocks.num_targets, heldout.num_bytes)
+        epoch = epochs_at(progress.step, seat.epoch_ends)
+        progress.evals.append(LoggedEval(progress.step, epoch, figures))
+        self._report(seat.job.slug, progress.evals[-1])
+        if seat.job.recipe.keep is Keep.best and is_best:
+            seat.best, progress.kept_step = self._snapshot(seat), progress.step
+
+    def _end(self, seat: Seat, error: HuggingtweetsError | None = None) -> None:
+        """Free a slot and send its weights, or those kept, on their way."""
+        self.seats.remove(seat)
+        snapshot = seat.best
+        if error is None and (seat.job.recipe.keep is Keep.last or snapshot is None):
+            snapshot, seat.progress.kept_step = self._snapshot(seat), seat.progress.step
+        self._ended.append((seat, None if error else snapshot, error))
+
+    def _snapshot(self, seat: Seat) -> Snapshot:
+        return Snapshot(self._slots.stack.rows[seat.slot], self._stream)
+
+    def _result(self, seat: Seat) -> TrainResult:
+        progress = seat.progress
+        return TrainResult(
+            steps=progress.step,
+            epochs=epochs_at(progress.step, seat.epoch_ends),
+            tokens=progress.tokens,
+            seconds=progress.seconds,
+            tokens_per_s=progress.tokens / progress.seconds if progress.seconds else 0.0,
+            mfu=self._mfu(),
+            final_loss=progress.history[-1].loss,
+            peak_memory_gib=peak_memory_gib(self._device),
+            history=tuple(progress.history),
+            evals=tuple(progress.evals),
+            kept_step=progress.kept_step,
+        )
+
+
+def epochs_at(step: int, epoch_ends: list[int]) -> float:
+    """Return epochs trained after so many steps, a fraction within an epoch."""
+    done, start = 0, 0
+    for end in epoch_ends:
+        if step < end:
+            return done + (step - start) / (end - start)
+        done, start = done + 1, end
+    return float(done)
+
+
+def _neighbours(seats: list[Seat]) -> list[list[Seat]]:
+    """Group seats, sorted by slot, into runs of adjacent slots with held-out blocks of one size."""
+    groups: list[list[Seat]] = []
+    for seat in seats:
+        last = groups[-1][-1] if groups else None
+        if last and (last.slot + 1, last.heldout_size) == (seat.slot, seat.heldout_size):
+            groups[-1].append(seat)
+        else:
+            groups.append([seat])
+    return groups

@@ -1,0 +1,287 @@
+"""The state of K slots on the device, and the two functions that change it: all static shapes.
+
+Nothing here reads a value back; each function is the same kernels every time, so that CUDA can
+replay it as a graph.
+"""
+
+import logging
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from huggingtweets.training.array import MicroBatch, Stack, build_stack, loss_and_gradients
+from huggingtweets.training.array_attention import view_of
+from huggingtweets.training.array_dropout import Dropout
+from huggingtweets.training.array_layout import Layout
+from huggingtweets.training.array_optimizer import (
+    Adam,
+    AdamConstants,
+    Controls,
+    adam_step,
+    build_adam,
+)
+
+logger = logging.getLogger(__name__)
+
+LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
+"""Columns of `Slots.totals`."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """All that K slots keep on the device."""
+
+    stack: Stack
+    grads: Stack
+    adam: Adam
+    losses: Tensor
+    """(K,) fp32: summed loss of the micro-steps since the last optimizer step."""
+    totals: Tensor
+    """(K, 4) fp64: sums since the last logged line, see LOSS and what follows."""
+
+    def first(self, num: int) -> "Slots":
+        """Return the first slots; shares memory."""
+        return Slots(
+            self.stack.slots(0, num),
+            self.grads.slots(0, num),
+            self.adam.slots(0, num),
+            self.losses[:num],
+            self.totals[:num],
+        )
+
+    def load(self, slot: int, row: Tensor) -> None:
+        """Put a model (N,) into a slot, as if nothing had been there."""
+        self.stack.rows[slot].copy_(row, non_blocking=True)
+        self.stack.slots(slot, slot + 1).refresh()
+        for tensor in (self.adam.first, self.adam.second, self.adam.steps, self.totals):
+            tensor[slot].zero_()
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a slot over another one."""
+        state = (self.stack.rows, self.adam.first, self.adam.second, self.adam.steps, self.totals)
+        for tensor in state:
+            tensor[target].copy_(tensor[source])
+        self.stack.slots(target, target + 1).refresh()
+
+
+def build_slots(layout: Layout, num: int, dtype: torch.dtype, device: torch.device) -> Slots:
+    """Allocate K slots for products in fp32 or bf16."""
+    rows = torch.zeros(num, layout.size, device=device)
+    return Slots(
+        build_stack(layout, rows, dtype),
+        build_stack(layout, torch.zeros_like(rows), torch.float32),
+        build_adam(rows),
+        torch.zeros(num, device=device),
+        torch.zeros(num, 4, dtype=torch.float64, device=device),
+    )
+
+
+class Inputs:
+    """Tensors of fixed place on the device, filled on the host.
+
+    On a CPU both are the same memory. On CUDA the host fills pinned memory while what it filled
+    before is still on its way.
+    """
+
+    def __init__(
+        self, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], device: torch.device
+    ) -> None:
+        """Allocate zeros of the given shapes."""
+        self.tensors = {
+            name: torch.zeros(shape, dtype=dtype, device=device)
+            for name, (shape, dtype) in shapes.items()
+        }
+        self._hosts = [self.tensors]
+        self._sent: list[torch.cuda.Event | None] = [None]
+        if device.type == "cuda":
+            self._hosts = [
+                {
+                    name: torch.zeros(shape, dtype=dtype, pin_memory=True)
+                    for name, (shape, dtype) in shapes.items()
+                }
+                for _ in range(2)
+            ]
+            self._sent = [None, None]
+        self._turn = 0
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return what to fill before `send`; it may hold anything."""
+        sent = self._sent[self._turn]
+        if sent is not None:
+            sent.synchronize()  # sync: the copy of two fillings ago, over long since
+        return {name: tensor.numpy() for name, tensor in self._hosts[self._turn].items()}
+
+    def send(self) -> None:
+        """Start the copy to the device."""
+        host = self._hosts[self._turn]
+        if host is self.tensors:
+            return
+        for name, tensor in self.tensors.items():
+            tensor.copy_(host[name], non_blocking=True)
+        event = self._sent[self._turn] or new_event()
+        event.record()
+        self._sent[self._turn] = event
+        self._turn = (self._turn + 1) % len(self._hosts)
+
+
+@dataclass(frozen=True)
+class MicroKind:
+    """What is compiled into a micro-step; the same kind is the same kernels."""
+
+    accumulate: bool
+    """Add to the gradients of the micro-steps before."""
+    isolate: bool
+    reach: int
+    drops: bool
+    width: int
+    """Queries a window of attention."""
+    use_fused: bool
+
+
+def micro_inputs(
+    num: int, blocks: int, block_size: int, sites: int, device: torch.device
+) -> Inputs:
+    """Return the inputs of a micro-step of K slots: tokens (3, K, B, T) and dropout keys."""
+    return Inputs(
+        {
+            "tokens": ((3, num, blocks, block_size), torch.int64),
+            "keys": ((sites, num * blocks, 2), torch.int32),
+        },
+        device,
+    )
+
+
+def step_inputs(num: int, blocks: int, device: torch.device) -> Inputs:
+    """Return the inputs of an optimizer step: Controls (6, K), and the dropout of K * B blocks."""
+    return Inputs(
+        {
+            "controls": ((6, num), torch.float32),
+            "thresholds": ((3, num * blocks), torch.int16),
+            "scales": ((3, num * blocks), torch.float32),
+        },
+        device,
+    )
+
+
+def micro_step(
+    slots: Slots,
+    micro: Inputs,
+    step: Inputs,
+    kind: MicroKind,
+    compute: Callable[..., Tensor] = loss_and_gradients,
+) -> None:
+    """Add the losses and gradients of one micro-batch."""
+    input_ids, targets, position_ids = micro.tensors["tokens"].unbind(0)
+    dropout = None
+    if kind.drops:
+        dropout = Dropout(micro.tensors["keys"], step.tensors["thresholds"], step.tensors["scales"])
+    view = view_of(
+        position_ids,
+        isolate=kind.isolate,
+        reach=kind.reach,
+        width=kind.width,
+        use_fused=kind.use_fused,
+    )
+    batch = MicroBatch(input_ids, targets, position_ids, view, dropout)
+    weight = Controls(*step.tensors["controls"].unbind(0)).weight
+    slots.losses.add_(compute(slots.stack, slots.grads, batch, weight, accumulate=kind.accumulate))
+
+
+@torch.no_grad()
+def finish_step(slots: Slots, step: Inputs, constants: AdamConstants, *, num_decayed: int) -> None:
+    """Take the optimizer step and add what it was to the totals."""
+    controls = Controls(*step.tensors["controls"].unbind(0))
+    norms, taken = adam_step(
+        slots.stack.rows,
+        slots.grads.rows,
+        slots.adam,
+        controls,
+        constants,
+        num_decayed=num_decayed,
+    )
+    slots.stack.refresh()
+    is_taken = taken > 0
+    loss, good_targets, bad_steps, grad_norm = slots.totals.unbind(1)
+    loss += torch.where(is_taken, slots.losses, 0.0)
+    good_targets += taken * controls.num_targets
+    bad_steps += controls.is_due - taken
+    grad_norm.copy_(torch.where(is_taken, norms, grad_norm))
+    slots.losses.zero_()
+
+
+class Replay:
+    """Runs functions of tensors that stay in place; on CUDA, from the third time on, as graphs.
+
+    A graph that cannot be captured is said once, and everything goes on without graphs.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        """Start with no graph."""
+        self._enabled = enabled
+        self._runs: dict[Hashable, int] = {}
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._pool: Any = None
+
+    def run(self, key: Hashable, function: Callable[[], None]) -> None:
+        """Run a function; equal keys promise equal kernels on equal tensors."""
+        if not self._enabled:
+            function()
+            return
+        if key not in self._graphs:
+            self._runs[key] = self._runs.get(key, 0) + 1
+            if self._runs[key] <= 2 or not self._capture(key, function):
+                function()
+                return
+        self._graphs[key].replay()
+
+    def _capture(self, key: Hashable, function: Callable[[], None]) -> bool:
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool):
+                function()
+        except RuntimeError as err:
+            logger.warning("no CUDA graph: %s", str(err).partition("\n")[0])
+            self._enabled = False
+            return False
+        self._graphs[key] = graph
+        return True
+
+
+def new_event() -> torch.cuda.Event:
+    """Return an event of the current device."""
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+class Snapshot:
+    """A copy of a row on its way to CPU memory; training goes on meanwhile."""
+
+    def __init__(self, row: Tensor, stream: torch.cuda.Stream | None) -> None:
+        """Start the copy; `stream` is a side stream on CUDA."""
+        self._event: torch.cuda.Event | None = None
+        if stream is None:
+            self._row = row.detach().clone()
+            return
+        copy = row.detach().clone()  # at once, on the stream of training
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            self._row = torch.empty_like(copy, device="cpu", pin_memory=True)
+            self._row.copy_(copy, non_blocking=True)
+            copy.record_stream(stream)
+            self._event = new_event()
+            self._event.record(stream)
+
+    def is_ready(self) -> bool:
+        """Whether the copy has arrived."""
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def row(self) -> Tensor:
+        """Return the copy, after it has arrived."""
+        if self._event is not None:
+            self._event.synchronize()  # sync: a job that is done
+        return self._row

@@ -1,0 +1,424 @@
+"""The promise of the fused engine: a job's weights, figures and steps are those it has alone.
+
+The reference is a plain loop around transformers' GPT2LMHeadModel and torch.optim.AdamW.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from huggingtweets.config.schema import Keep, RecipeConfig, Schedule
+from huggingtweets.data.blocks import IGNORED, TrainingSet, build_training_set, pack_heldout
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.errors import OutOfMemoryError
+from huggingtweets.training import array_loop
+from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array_layout import layout_of, shape_of
+from huggingtweets.training.array_loop import ArraySettings, train_array
+from huggingtweets.training.loss import document_mask
+from huggingtweets.training.records import LoggedEval, LoggedStep
+from huggingtweets.training.schedule import lr_at
+
+VOCAB, EOS, T, LOG_EVERY = 320, 0, 32, 3
+CPU = torch.device("cpu")
+
+# Adam divides by the root of the second moment: where a gradient is near its own rounding error,
+# some 1e-8 of the largest, the step is of the order of lr whatever that gradient is. Another order
+# of summation therefore moves single weights by some percent of lr, but all of them together by
+# 1e-5 to 1e-4 of the way they were trained, and losses by 1e-6 of their size.
+SINGLE_WEIGHT = 0.1
+"""Times lr: the most by which one weight may differ."""
+ALL_WEIGHTS = 3e-4
+"""Times the norm of the change by training: the most for the norm of the difference."""
+LOSS_RTOL = 2e-5
+
+
+def build_base() -> GPT2LMHeadModel:
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=VOCAB,
+        n_positions=64,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        attn_pdrop=0.0,
+        resid_pdrop=0.0,
+        embd_pdrop=0.0,
+        bos_token_id=EOS,
+        eos_token_id=EOS,
+    )
+    return GPT2LMHeadModel(config).eval()
+
+
+BASE = build_base()
+LAYOUT = layout_of(shape_of(BASE.config))
+ROW = LAYOUT.pack(BASE.state_dict())
+
+PLAIN = RecipeConfig(epochs=2, lr=1e-3, block_size=T, dropout=0.0)
+RECIPES = {
+    "joined": PLAIN,
+    "isolated": replace(PLAIN, isolate_documents=True, global_batch_size=2, warmup_frac=0.2),
+    "long": replace(PLAIN, epochs=3, schedule=Schedule.linear, weight_decay=0.1),
+    "large-batch": replace(PLAIN, global_batch_size=5, lr=2e-3, max_grad_norm=0.0),
+    "short-blocks": replace(PLAIN, block_size=16, schedule=Schedule.constant, beta1=0.8),
+    "best": replace(PLAIN, epochs=3, isolate_documents=True, keep=Keep.best, lr=6e-3),
+    "stopped": replace(PLAIN, max_steps=2, max_grad_norm=0.1),
+}
+
+
+def build_job(slug: str, recipe: RecipeConfig, *, posts: int, seed: int) -> ArrayJob:
+    rng = np.random.default_rng(seed)
+    documents = [rng.integers(1, VOCAB, rng.integers(2, 25)).tolist() for _ in range(posts)]
+    orders = [[(0, int(index)) for index in rng.permutation(posts)] for _ in range(recipe.epochs)]
+    training_set = build_training_set(
+        [documents],
+        orders,
+        block_size=recipe.block_size,
+        eos_id=EOS,
+        isolate=recipe.isolate_documents,
+    )
+    others = [rng.integers(1, VOCAB, rng.integers(2, 20)).tolist() for _ in range(3 + seed % 4)]
+    heldout = HeldoutSet(pack_heldout(others, block_size=recipe.block_size, eos_id=EOS), 1000)
+    return ArrayJob(slug, training_set, heldout, recipe, seed)
+
+
+def build_jobs() -> list[ArrayJob]:
+    jobs = [
+        build_job(slug, recipe, posts=9 + 4 * index, seed=index)
+        for index, (slug, recipe) in enumerate(RECIPES.items())
+    ]
+    return [*jobs, replace(build_job("unscored", PLAIN, posts=30, seed=11), heldout=None)]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """What the plain loop makes of a job."""
+
+    weights: dict[str, Tensor]
+    losses: list[float]
+    """Of every step, per target."""
+    norms: list[float]
+    heldout: list[float]
+    """Nats, of the base and after each epoch."""
+
+
+def train_plainly(job: ArrayJob) -> Plain:
+    model = build_base()
+    recipe, blocks = job.recipe, job.training_set.blocks
+    size = recipe.global_batch_size
+    total = -(-len(blocks) // size)
+    total = min(total, recipe.max_steps or total)
+    ends = [-(-int(n) // size) for n in np.cumsum(job.training_set.blocks_per_epoch)]
+    groups = [
+        {
+            "params": [p for p in model.parameters() if p.ndim >= 2],
+            "weight_decay": recipe.weight_decay,
+        },
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    betas = (recipe.beta1, recipe.beta2)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=betas, eps=recipe.adam_eps)
+
+    def summed_loss(arrays: Sequence[Tensor], *, isolate: bool) -> Tensor:
+        ids, targets, positions = arrays
+        mask = document_mask(positions) if isolate else None
+        scores = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=positions if isolate else None,
+            use_cache=False,
+        ).logits
+        return F.cross_entropy(
+            scores.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+
+    def evaluate() -> float:
+        if job.heldout is None:
+            return math.nan
+        with torch.no_grad():
+            return float(summed_loss(tensors(job.heldout.blocks), isolate=True))
+
+    losses, norms, heldout, best, kept = [], [], [evaluate()], math.inf, None
+    for step in range(total):
+        chosen = slice(step * size, (step + 1) * size)
+        arrays = [part[chosen] for part in tensors(blocks)]
+        count = int((arrays[1] != IGNORED).sum())
+        loss = summed_loss(arrays, isolate=recipe.isolate_documents) / count
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm or math.inf)
+        for group in optimizer.param_groups:
+            group["lr"] = lr_at(step, recipe=recipe, total_steps=total)
+        optimizer.step()
+        losses.append(loss.item() * count)
+        norms.append(float(norm))
+        if step + 1 in ends or step + 1 == total:
+            heldout.append(evaluate())
+            if heldout[-1] < best:
+                best, kept = heldout[-1], {n: t.clone() for n, t in model.state_dict().items()}
+    is_best = recipe.keep is Keep.best and kept is not None
+    return Plain(kept if is_best and kept else model.state_dict(), losses, norms, heldout)
+
+
+def tensors(blocks: object) -> list[Tensor]:
+    names = ("input_ids", "targets", "position_ids")
+    return [torch.from_numpy(getattr(blocks, name)).long() for name in names]
+
+
+@pytest.fixture(scope="module")
+def plain() -> dict[str, Plain]:
+    return {job.slug: train_plainly(job) for job in build_jobs()}
+
+
+def train(
+    jobs: Sequence[ArrayJob | None], *, slots: int, micro: int = 2, **changes: object
+) -> dict[str, ArrayResult]:
+    settings = ArraySettings(
+        slots=slots, micro_batch_size=micro, block_size=T, log_every=LOG_EVERY, use_graphs=False
+    )
+    settings = replace(settings, **changes)  # type: ignore[arg-type]
+    results = list(train_array(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))
+    assert len(results) == len({result.slug for result in results})
+    return {result.slug: result for result in results}
+
+
+def assert_close(ours: Tensor, theirs: Tensor, lr: float) -> None:
+    difference = ours - theirs
+    assert float(difference.abs().max()) <= SINGLE_WEIGHT * lr
+    assert float(difference.norm()) <= ALL_WEIGHTS * float((theirs - ROW).norm())
+
+
+def assert_equal(job: ArrayJob, result: ArrayResult, expected: Plain) -> None:
+    assert result.error is None
+    assert result.trained is not None
+    assert result.weights is not None
+    assert result.weights.keys() == expected.weights.keys()
+    assert_close(LAYOUT.pack(result.weights), LAYOUT.pack(expected.weights), job.recipe.lr)
+    trained = result.trained
+    assert trained.steps == len(expected.losses)
+    blocks = job.training_set.blocks
+    counts = (blocks.targets != IGNORED).sum(1)
+    size = job.recipe.global_batch_size
+    per_step = [int(counts[i * size : (i + 1) * size].sum()) for i in range(trained.steps)]
+    assert trained.tokens == sum(per_step)
+    start = 0
+    for line in trained.history:
+        part = slice(start, line.step)
+        mean = sum(expected.losses[part]) / sum(per_step[part])
+        assert line.loss == pytest.approx(mean, rel=LOSS_RTOL)
+        assert line.grad_norm == pytest.approx(expected.norms[line.step - 1], rel=1e-4)
+        total = len(expected.losses)
+        assert line.lr == lr_at(line.step - 1, recipe=job.recipe, total_steps=total)
+        assert line.tokens_per_s > 0
+        start = line.step
+    assert start == trained.steps
+    if job.heldout is None:
+        assert trained.evals == ()
+        return
+    nats = [line.heldout.nats for line in trained.evals]
+    assert nats == pytest.approx(expected.heldout, rel=LOSS_RTOL)
+    assert trained.evals[0].step == 0
+    after = nats[1:]
+    kept = trained.evals[1 + after.index(min(after))].step
+    assert trained.kept_step == (kept if job.recipe.keep is Keep.best else trained.steps)
+
+
+@pytest.mark.parametrize("micro", [1, 2, 5], ids=lambda micro: f"micro-{micro}")
+@pytest.mark.parametrize("slots", [1, 3, 8], ids=lambda slots: f"slots-{slots}")
+def test_every_job_is_as_if_alone(plain: dict[str, Plain], slots: int, micro: int) -> None:
+    jobs = build_jobs()
+    results = train(jobs, slots=slots, micro=micro)
+    assert results.keys() == plain.keys()
+    for job in jobs:
+        assert_equal(job, results[job.slug], plain[job.slug])
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_order_and_neighbours_change_nothing(plain: dict[str, Plain], order: int) -> None:
+    jobs = build_jobs()
+    np.random.default_rng(order).shuffle(jobs)  # type: ignore[arg-type]
+    jobs = jobs[: 4 + order]
+    results = train(jobs, slots=2 + order)
+    for job in jobs:
+        assert_equal(job, results[job.slug], plain[job.slug])
+
+
+def test_jobs_that_come_late_change_nothing(plain: dict[str, Plain]) -> None:
+    jobs = build_jobs()
+    stream = [jobs[0], None, None, None, jobs[1], jobs[2], None, jobs[3]]
+    results = train(stream, slots=3)
+    for job in jobs[:4]:
+        assert_equal(job, results[job.slug], plain[job.slug])
+
+
+def weights_of(result: ArrayResult) -> Tensor:
+    assert result.weights is not None
+    return LAYOUT.pack(result.weights)
+
+
+def diverging() -> RecipeConfig:
+    recipe = replace(PLAIN)
+    object.__setattr__(recipe, "lr", 1e30)  # beyond what a user may set
+    return recipe
+
+
+@pytest.mark.parametrize("kind", ["huge-lr", "nan"])
+def test_a_neighbour_that_diverges_changes_nothing(kind: str) -> None:
+    """Bit by bit, with as many slots and the same work in all others."""
+    good = [build_job(f"good-{i}", PLAIN, posts=40, seed=i) for i in range(5)]
+    calm = build_job("neighbour", PLAIN, posts=80, seed=9)
+    bad = replace(calm, recipe=diverging() if kind == "nan" else replace(PLAIN, lr=9.0))
+    without = train([good[0], calm, *good[1:]], slots=3)
+    beside = train([good[0], bad, *good[1:]], slots=3)
+    for job in good:
+        assert torch.equal(weights_of(without[job.slug]), weights_of(beside[job.slug]))
+    if kind == "nan":
+        error = beside["neighbour"].error
+        assert error is not None
+        assert "the loss is not finite at step" in str(error)
+        assert beside["neighbour"].weights is None
+
+
+def test_a_slot_after_a_diverged_job_is_as_new(plain: dict[str, Plain]) -> None:
+    bad = replace(build_job("bad", PLAIN, posts=80, seed=9), recipe=diverging())
+    jobs = build_jobs()
+    results = train([bad, *jobs[:3]], slots=1)
+    assert results["bad"].error is not None
+    for job in jobs[:3]:
+        assert_equal(job, results[job.slug], plain[job.slug])
+
+
+def test_results_come_in_the_order_of_their_end() -> None:
+    short = build_job("short", PLAIN, posts=8, seed=1)
+    long = build_job("long", PLAIN, posts=60, seed=2)
+    assert list(train([long, short], slots=2)) == ["short", "long"]
+
+
+def test_a_job_that_does_not_fit_fails_alone(plain: dict[str, Plain]) -> None:
+    jobs = build_jobs()
+    wide = build_job("wide", replace(PLAIN, block_size=2 * T), posts=20, seed=1)
+    results = train([wide, jobs[0]], slots=2)
+    assert "recipe.block_size: got 64; expected at most the 32" in str(results["wide"].error)
+    assert_equal(jobs[0], results[jobs[0].slug], plain[jobs[0].slug])
+
+
+def test_every_line_is_reported_with_its_slug() -> None:
+    jobs = build_jobs()[:3]
+    seen: list[tuple[str, LoggedStep | LoggedEval]] = []
+    settings = ArraySettings(slots=2, micro_batch_size=2, block_size=T, log_every=LOG_EVERY)
+    results = train_array(
+        LAYOUT,
+        ROW,
+        iter(jobs),
+        settings=settings,
+        device=CPU,
+        report=lambda slug, line: seen.append((slug, line)),
+    )
+    for result in results:
+        assert result.trained is not None
+        lines = [line for slug, line in seen if slug == result.slug]
+        assert [x for x in lines if isinstance(x, LoggedStep)] == list(result.trained.history)
+        assert [x for x in lines if isinstance(x, LoggedEval)] == list(result.trained.evals)
+
+
+def test_dropout_does_not_depend_on_slots_micro_batches_or_neighbours() -> None:
+    recipe = replace(PLAIN, dropout=0.2, global_batch_size=3)
+    jobs = [build_job(f"job-{i}", recipe, posts=20 + 5 * i, seed=i) for i in range(4)]
+    other = build_job("other", replace(PLAIN, isolate_documents=True), posts=30, seed=7)
+    alone = train(jobs, slots=1, micro=3)
+    together = train([other, *jobs[::-1]], slots=3, micro=2)
+    for job in jobs:
+        assert_close(weights_of(alone[job.slug]), weights_of(together[job.slug]), recipe.lr)
+    plainly = train([replace(jobs[0], recipe=replace(recipe, dropout=0.0))], slots=1)
+    assert not torch.allclose(weights_of(alone["job-0"]), weights_of(plainly["job-0"]), atol=1e-4)
+
+
+def test_seeds_draw_other_masks() -> None:
+    recipe = replace(PLAIN, dropout=0.2)
+    job = build_job("one", recipe, posts=20, seed=1)
+    first, second = (
+        weights_of(train([replace(job, seed=seed)], slots=1)["one"]) for seed in (1, 2)
+    )
+    assert not torch.allclose(first, second, atol=1e-4)
+
+
+def test_the_base_s_own_dropout_is_the_default() -> None:
+    config = GPT2Config(**(BASE.config.to_dict() | {"attn_pdrop": 0.3}))
+    layout = layout_of(shape_of(config))
+    job = build_job("one", replace(PLAIN, dropout=None), posts=20, seed=1)
+    settings = ArraySettings(slots=1, micro_batch_size=2, block_size=T)
+    (result,) = train_array(layout, ROW, iter([job]), settings=settings, device=CPU)
+    without = train([job], slots=1)["one"]
+    assert not torch.allclose(weights_of(result), weights_of(without), atol=1e-4)
+
+
+def test_bf16_trains_as_well() -> None:
+    job = build_job("one", replace(PLAIN, epochs=4), posts=20, seed=1)
+    exact = train([job], slots=1)["one"].trained
+    half = train([job], slots=1, dtype=torch.bfloat16)["one"].trained
+    assert exact is not None
+    assert half is not None
+    assert exact.final_loss < exact.history[0].loss - 0.1
+    assert half.final_loss == pytest.approx(exact.final_loss, rel=0.01)
+
+
+def test_running_out_of_memory_halves_the_slots(
+    plain: dict[str, Plain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = build_jobs()
+    step, used = array_loop.micro_step, []
+
+    def scarce(slots: array_loop.Slots, *args: object, **kwargs: object) -> None:
+        used.append(len(slots.losses))
+        if len(slots.losses) > 2 and len(used) > 3:
+            raise torch.OutOfMemoryError("no memory")
+        step(slots, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(array_loop, "micro_step", scarce)
+    results = train(jobs, slots=4)
+    assert max(used[4:]) == 2
+    assert results.keys() == plain.keys()
+    for job in jobs:
+        assert_equal(job, results[job.slug], plain[job.slug])
+
+
+def test_running_out_of_memory_with_one_slot_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scarce(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr(array_loop, "micro_step", scarce)
+    with pytest.raises(OutOfMemoryError, match=r"engine\.slots: out of memory with a single slot"):
+        train(build_jobs(), slots=4)
+
+
+def test_jobs_are_drawn_when_a_slot_falls_free() -> None:
+    drawn: list[str] = []
+
+    def stream() -> Iterator[ArrayJob]:
+        for index in range(6):
+            drawn.append(f"job-{index}")
+            yield build_job(drawn[-1], PLAIN, posts=10, seed=index)
+
+    settings = ArraySettings(slots=2, micro_batch_size=1, block_size=T)
+    results = train_array(LAYOUT, ROW, stream(), settings=settings, device=CPU)
+    next(results)
+    assert len(drawn) <= 4
+    assert len(list(results)) == 5
+
+
+def test_an_empty_stream_ends() -> None:
+    assert train([], slots=3) == {}
+
+
+def test_training_sets_of_one_block_train() -> None:
+    job = build_job("tiny", replace(PLAIN, epochs=1), posts=1, seed=1)
+    assert isinstance(job.training_set, TrainingSet)
+    result = train([job], slots=3)["tiny"]
+    assert_equal(job, result, train_plainly(job))
