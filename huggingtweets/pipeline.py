@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -15,7 +15,7 @@ from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.errors import ConfigError, LaunchError
 from huggingtweets.evaluation.quality import Quality, Spans, evaluate_quality
-from huggingtweets.files import replacing_folder, write_json, write_jsonl, write_text
+from huggingtweets.files import read_json, replacing_folder, write_json, write_jsonl, write_text
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import Samples, generation_config, sample_posts
 from huggingtweets.lock import JobLock, acquire_lock
@@ -31,6 +31,7 @@ from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.single import train_single
+from huggingtweets.tweets.cleaning import check_enough
 from huggingtweets.tweets.records import read_timelines, write_timelines
 from huggingtweets.tweets.sources.load import load_timeline
 
@@ -43,6 +44,9 @@ def is_done(plan: Plan) -> bool:
     Raises:
         ConfigError: another job, finished or not, lies in its folder.
     """
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        if read_json(plan.paths.result)["digest"] == plan.digest:
+            return True
     if not plan.paths.config.exists():
         return False
     old = make_plan(load_config(plan.paths.config), plan.job)
@@ -52,7 +56,7 @@ def is_done(plan: Plan) -> bool:
             f"{plan.paths.root}: holds a job with other settings ({changed}); expected the same "
             "job or none; choose another output_dir, or delete the folder"
         )
-    return plan.paths.result.exists()
+    return False
 
 
 def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | None:
@@ -89,6 +93,7 @@ def begin_job(plan: Plan) -> None:
     Raises:
         LaunchError: the folder cannot be written.
         SourceError: the posts cannot be read.
+        TooFewTweetsError: a user has too little text.
     """
     try:
         plan.paths.root.mkdir(parents=True, exist_ok=True)
@@ -98,27 +103,29 @@ def begin_job(plan: Plan) -> None:
             f"output_dir: {plan.paths.root} cannot be written ({err.strerror}); expected a folder "
             "with room and write permission; choose another output_dir"
         ) from err
-    if not plan.paths.tweets.exists():
-        timelines = [load_timeline(plan.source, handle) for handle in plan.job.handles]
-        for note in (note for timeline in timelines for note in timeline.notes):
-            logger.warning("job=%s %s", plan.job.slug, note)
-        write_timelines(plan.paths.tweets, timelines)
-    _, reports = clean_posts(read_timelines(plan.paths.tweets), plan.cleaning)
+    if plan.paths.tweets.exists():
+        return
+    timelines = [load_timeline(plan.source, handle) for handle in plan.job.handles]
+    for note in (note for timeline in timelines for note in timeline.notes):
+        logger.warning("job=%s %s", plan.job.slug, note)
+    _, reports = clean_posts(timelines, plan.cleaning)
     write_json(plan.paths.cleaning, {report.handle: asdict(report) for report in reports})
+    for warning in check_enough(reports, plan.cleaning):
+        logger.warning("job=%s %s", plan.job.slug, warning)
+    # Only now: a user with too few posts is asked for again by the next attempt.
+    write_timelines(plan.paths.tweets, timelines)
 
 
 def prepare_job(plan: Plan, base: Base) -> Prepared:
     """Turn the posts of a begun job into blocks; every rank gets the same.
 
     Raises:
-        TooFewTweetsError: a user has too little text.
         DataError: nothing is left to train on.
     """
     users, reports = clean_posts(read_timelines(plan.paths.tweets), plan.cleaning)
     return prepare(
         users,
         reports,
-        cleaning=plan.cleaning,
         recipe=plan.recipe,
         seed=plan.seed,
         tokenizer=base.tokenizer,
@@ -164,10 +171,12 @@ def finish_job(
     with replacing_folder(paths.model) as draft:
         model.save_pretrained(draft)
         base.tokenizer.save_pretrained(draft)
-        write_preview(draft / paths.preview.name, facts)
-        write_card(draft / paths.card.name, facts)
+        if plan.publish.kind is not PublishKind.none:
+            write_preview(draft / paths.preview.name, facts)
+            write_card(draft / paths.card.name, facts)
         lock.check()
-    write_report(paths.report, facts, paths.preview.read_bytes())
+    if plan.publish.kind is not PublishKind.none:
+        write_report(paths.report, facts, paths.preview.read_bytes())
     recorder.finish(predictions)
     if plan.publish.kind is PublishKind.hub:
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)

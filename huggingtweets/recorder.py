@@ -56,8 +56,6 @@ class Recorder:
     def start(self, base: Base, prepared: Prepared) -> None:
         """Record what the job is made of and begin to show its training; main process only."""
         plan, paths, slug = self._plan, self._plan.paths, self._plan.job.slug
-        for warning in prepared.warnings:
-            logger.warning("job=%s %s", slug, warning)
         write_jsonl(paths.dataset, _dataset_rows(plan, prepared))
         tweets = tweets_artifact(slug, paths.tweets, paths.cleaning)
         dataset = dataset_artifact(slug, paths.dataset)

@@ -9,7 +9,7 @@ from huggingtweets.data.blocks import Blocks, TrainingSet, build_training_set, p
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.split import Split, split_tweets
 from huggingtweets.data.tokens import encode_documents
-from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, check_enough, clean_timeline
+from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, clean_timeline
 from huggingtweets.tweets.records import Timeline
 
 
@@ -28,7 +28,6 @@ class Prepared:
     """One job, ready to be trained."""
 
     people: tuple[CleaningReport, ...]
-    warnings: tuple[str, ...]
     split: Split
     training_set: TrainingSet
     heldout: HeldoutSet | None
@@ -49,7 +48,6 @@ def prepare(
     users: Sequence[CleanTweets],
     reports: tuple[CleaningReport, ...],
     *,
-    cleaning: CleaningConfig,
     recipe: RecipeConfig,
     seed: int,
     tokenizer: Any,
@@ -58,10 +56,8 @@ def prepare(
     """Split, order, tokenise and pack the posts of one job; a pure function of its arguments.
 
     Raises:
-        TooFewTweetsError: a user has too little text.
         DataError: nothing is left to train on.
     """
-    warnings = tuple(check_enough(reports, cleaning))
     split = split_tweets(users, kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=seed)
     documents = [encode_documents(tokenizer, posts) for posts in split.train]
     orders = [
@@ -85,7 +81,6 @@ def prepare(
         )
     return Prepared(
         people=reports,
-        warnings=warnings,
         split=split,
         training_set=training_set,
         heldout=heldout,

@@ -88,14 +88,11 @@ def _run_in_turn(
     retry_failed: bool,
 ) -> None:
     """Run jobs one after another, each over all processes; a failed one never stops the others."""
-    todo = [plan for plan in plans if retry_failed or not tally.failed_for_good(plan)]
+    todo = [plan for plan in plans if _is_wanted(plan, accelerator, tally, retry_failed)]
     for plan in todo:
         tally.queued(plan)
     for plan in todo:
         try:
-            if of_main(on_main(accelerator, partial(is_done, plan))):
-                tally.done(plan, before=True)
-                continue
             tally.running(plan)
             facts = _guarded(plan, accelerator, base)
         except HuggingtweetsError as err:
@@ -106,6 +103,18 @@ def _run_in_turn(
         tally.done(plan)
         if facts and len(plans) == 1:
             show_summary(facts, plan.paths, Console())
+
+
+def _is_wanted(plan: Plan, accelerator: Accelerator, tally: Tally, retry_failed: bool) -> bool:
+    """Whether a job is still to be run; one that is not is counted. Every rank decides the same."""
+    try:
+        if of_main(on_main(accelerator, partial(is_done, plan))):
+            tally.done(plan, before=True)
+            return False
+    except HuggingtweetsError as err:
+        tally.failed(plan, err)
+        return False
+    return retry_failed or not tally.failed_for_good(plan)
 
 
 def _guarded(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | None:
