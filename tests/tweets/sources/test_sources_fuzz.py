@@ -23,7 +23,7 @@ from huggingtweets.tweets.records import Timeline, read_timelines, write_timelin
 from huggingtweets.tweets.sources.load import load_timeline
 
 FEW = settings(
-    max_examples=60,
+    max_examples=40,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
