@@ -36,7 +36,8 @@ def build_status(output_dir: Path, states: Mapping[str, JobState]) -> Renderable
 
 
 def _headline(output_dir: Path, summary: BatchSummary) -> Text:
-    line = Text(f"{_plain(str(output_dir))}: {summary.total} jobs")
+    noun = "job" if summary.total == 1 else "jobs"
+    line = Text(f"{_plain(str(output_dir))}: {summary.total} {noun}")
     for status, style in _STYLES.items():
         if summary.counts[status]:
             line.append(", ")
