@@ -23,6 +23,10 @@ class SourceError(HuggingtweetsError):
     """Posts cannot be read."""
 
 
+class OptedOutError(SourceError):
+    """A person is on the list of those who want no model."""
+
+
 class TooFewTweetsError(HuggingtweetsError):
     """A user has too little text to train on."""
 

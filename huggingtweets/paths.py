@@ -1,7 +1,15 @@
-"""Every file one job writes, in one place."""
+"""Every file one job writes, in one place; and the cache."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def cache_dir() -> Path:
+    """Folder for what can be had again: `HUGGINGTWEETS_CACHE`, else under the XDG cache."""
+    own = os.environ.get("HUGGINGTWEETS_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(own) if own else Path(base) / "huggingtweets"
 
 
 @dataclass(frozen=True)

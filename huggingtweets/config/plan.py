@@ -13,6 +13,7 @@ from huggingtweets.config.schema import (
     HubConfig,
     ModelConfig,
     PublishConfig,
+    PublishKind,
     RecipeConfig,
     SamplingConfig,
     SourceConfig,
@@ -49,9 +50,10 @@ class Plan:
         """What decides the result, as plain values: the same identity is the same job.
 
         Neither the engine nor folders belong to it: of `source.path` only the last name does, so
-        that a moved archive is still the same archive.
+        that a moved archive is still the same archive. Nor do terms and prices.
         """
         source = asdict(self.source)
+        del source["terms"], source["max_cost_usd"]
         source["path"] = PurePath(self.source.path).name if self.source.path else None
         return {
             "handles": list(self.job.handles),
@@ -97,6 +99,13 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
             f"recipe.block_size: got {config.recipe.block_size}; expected at most "
             f"model.max_positions={config.model.max_positions} of the tiny model; "
             f"set recipe.block_size={config.model.max_positions}"
+        )
+    if config.publish.kind is PublishKind.hub and config.consent is Consent.unstated:
+        grounds = ", ".join(ground for ground in Consent if ground is not Consent.unstated)
+        raise ConfigError(
+            "consent: got unstated with publish=hub; expected on what ground the posts of "
+            f"{', '.join(job.handles[:3])} are used; set consent= to one of {grounds}, "
+            "or use publish=local"
         )
     return Plan(
         job=job,

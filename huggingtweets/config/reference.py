@@ -37,7 +37,9 @@ A launcher of several processes (`accelerate launch`, `torchrun`) turns every co
 | --- | --- |
 | `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` | cache, offline mode and token of the Hugging Face Hub |
 | `WANDB_API_KEY`, `WANDB_BASE_URL` | as W&B documents them; without a key it stays offline |
-| `HUGGINGTWEETS_CACHE` | where tiny models are kept (default: `~/.cache/huggingtweets`) |
+| `HUGGINGTWEETS_CACHE` | tiny models, unfinished fetches (default: `~/.cache/huggingtweets`) |
+| `HUGGINGTWEETS_OPTOUT` | the list of people who want no model (default: `conf/optout.txt`) |
+| `X_BEARER_TOKEN`, `MASTODON_TOKEN` | your own tokens for `source=x_api` and `source=mastodon` |
 | `HUGGINGTWEETS_SHARED` | test data; tests that need it say when they skip |
 | `OMP_NUM_THREADS`, `OMP_WAIT_POLICY` | `PASSIVE` where several processes share cores |
 """

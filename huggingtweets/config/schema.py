@@ -28,6 +28,20 @@ class SourceKind(StrEnum):
     parquet = "parquet"
     text = "text"
     hub = "hub"
+    x_api = "x_api"
+    bluesky = "bluesky"
+    mastodon = "mastodon"
+
+
+SERVICES = (SourceKind.x_api, SourceKind.bluesky, SourceKind.mastodon)
+"""Sources that are asked over the network."""
+
+
+class Terms(StrEnum):
+    """Whether the terms of a service were read."""
+
+    unread = "unread"
+    accepted = "accepted"
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class SourceConfig:
 
     kind: SourceKind = SourceKind.demo
     path: str | None = None
-    """A file or folder of posts, or the name of a dataset on the Hub."""
+    """A file or folder of posts, or the name of a dataset on the Hub; a service has none."""
     text_column: str | None = None
     """Column names; null: guessed from the usual ones."""
     user_column: str | None = None
@@ -45,10 +59,25 @@ class SourceConfig:
     date_column: str | None = None
     retweet_column: str | None = None
     hub_split: str = "train"
+    api_url: str | None = None
+    """Address of a service, or of the Mastodon server to ask; null: the usual one."""
+    terms: Terms = Terms.unread
+    """`accepted`: you have read the terms of the service, and they allow you what you are doing."""
+    max_posts: int = 3200
+    """The newest so many of a person are asked of a service; X gives no more."""
+    max_cost_usd: float | None = None
+    """Most that this run may spend on posts, all people together; null: ask on the terminal."""
 
     def __post_init__(self) -> None:
+        _check(self.max_posts >= 1, "source.max_posts", self.max_posts, "1 or more")
         _check(
-            self.kind is SourceKind.demo or bool(self.path),
+            self.max_cost_usd is None or self.max_cost_usd >= 0,
+            "source.max_cost_usd",
+            self.max_cost_usd,
+            "0 or more",
+        )
+        _check(
+            self.kind is SourceKind.demo or self.kind in SERVICES or bool(self.path),
             "source.path",
             self.path,
             f"where the posts of source={self.kind} lie; add source.path=...",
@@ -181,8 +210,12 @@ class RecipeConfig:
     heldout_frac: float = 0.1
     """Share of the posts held out; 0: none, and no held-out figures."""
     keep: Keep = Keep.last
+    replay: float = 0.0
+    """Where model.path is an earlier model of the same people: the share of the posts it was
+    trained on that are learnt again beside the new ones."""
 
     def __post_init__(self) -> None:
+        _check(0 <= self.replay <= 1, "recipe.replay", self.replay, "0 to 1")
         _check(self.epochs >= 1, "recipe.epochs", self.epochs, "1 or more")
         _check(self.max_steps >= 0, "recipe.max_steps", self.max_steps, "0 (no limit) or more")
         _check(0 < self.lr < 10, "recipe.lr", self.lr, "a number above 0 and below 10")
@@ -358,14 +391,18 @@ class HubConfig:
     private: bool = True
 
 
-class Consent(StrEnum):
-    """On what ground a person's posts are used."""
-
-    unstated = "unstated"
-    own_archive = "own-archive"
-    permission = "permission"
-    public_figure_research = "public-figure-research"
-    public_donation = "public-donation"
+# Not a class, because Hydra takes members by name alone, and these names have hyphens.
+Consent = StrEnum(
+    "Consent",
+    {
+        "unstated": "unstated",
+        "own-archive": "own-archive",
+        "permission": "permission",
+        "public-figure-research": "public-figure-research",
+        "public-donation": "public-donation",
+    },
+)
+"""On what ground a person's posts are used."""
 
 
 @dataclass(frozen=True)
@@ -383,6 +420,9 @@ class TrainConfig:
     output_dir: str = "output"
     seed: int = 42
     consent: Consent = Consent.unstated
+    optout_file: str | None = None
+    """Hashes of the handles of people who want no model; null: $HUGGINGTWEETS_OPTOUT, else
+    conf/optout.txt."""
     source: SourceConfig = field(default_factory=SourceConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

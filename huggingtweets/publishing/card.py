@@ -29,12 +29,12 @@ CONSENT_SENTENCES = {
         "Nobody has stated on what ground these posts were used. Ask the people concerned before "
         "you share this model."
     ),
-    Consent.own_archive: "The posts are the trainer's own.",
+    Consent("own-archive"): "The posts are the trainer's own.",
     Consent.permission: "The people concerned gave their permission.",
-    Consent.public_figure_research: (
+    Consent("public-figure-research"): (
         "The posts are public statements of public figures, used for research."
     ),
-    Consent.public_donation: "The people concerned donated their posts to the public.",
+    Consent("public-donation"): "The people concerned donated their posts to the public.",
 }
 
 _RISKY = re.compile(

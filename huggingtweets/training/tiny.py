@@ -5,7 +5,6 @@ From then on it is a local folder like any other base. Its weights are random bu
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -16,18 +15,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from huggingtweets.config.schema import ModelConfig
+from huggingtweets.paths import cache_dir
 from huggingtweets.tweets.sources.demo import demo_corpus
 
 EOS = "<|endoftext|>"
 _FORMAT = 1
 """Raised when the folder's content changes for an equal ModelConfig."""
-
-
-def cache_dir() -> Path:
-    """Folder for what can be made again: `HUGGINGTWEETS_CACHE`, else under the XDG cache."""
-    own = os.environ.get("HUGGINGTWEETS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "huggingtweets"
 
 
 def tiny_base(config: ModelConfig) -> Path:

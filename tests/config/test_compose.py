@@ -38,6 +38,8 @@ def test_every_option_composes_and_makes_a_plan(group: str, option: str) -> None
         overrides.append("source.path=posts")
     if option == "tiny":
         overrides.append("recipe.block_size=128")
+    if (group, option) == ("publish", "hub"):
+        overrides.append("consent=permission")
     plan = make_plan(config_of(*overrides), Job.of(["demo"]))
     assert len(plan.digest) == 64
 

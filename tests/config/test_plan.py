@@ -22,7 +22,15 @@ def test_digest_changes_with_what_decides_the_result(override: str) -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["engine.precision=fp32", "output_dir=elsewhere", "tracking=wandb", "publish=none"],
+    [
+        "engine.precision=fp32",
+        "output_dir=elsewhere",
+        "tracking=wandb",
+        "publish=none",
+        "source.terms=accepted",
+        "source.max_cost_usd=20",
+        "consent=own-archive",
+    ],
 )
 def test_digest_ignores_how_and_where(override: str) -> None:
     assert plan_of(override).digest == plan_of().digest
@@ -55,3 +63,9 @@ def test_recipe_huggingtweets_is_the_original() -> None:
         1.0,
         False,
     )
+
+
+def test_the_hub_needs_to_know_on_what_ground() -> None:
+    with pytest.raises(ConfigError, match=r"^consent: got unstated with publish=hub; .*own-archive"):
+        plan_of("publish=hub")
+    assert plan_of("publish=hub", "consent=public-donation").consent == "public-donation"

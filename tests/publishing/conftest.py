@@ -44,7 +44,7 @@ def _make_facts(*people: tuple[str, str], **changes: Any) -> ModelFacts:
         "engine": "single",
         "versions": {"huggingtweets": "0.1.0", "torch": "2.13.0"},
         "command": "accelerate launch train.py user=ada_l source=x_archive source.path=posts.zip",
-        "consent": Consent.own_archive,
+        "consent": Consent("own-archive"),
         "heldout": HeldoutFigures(3.412, 30.33, 1.214, 1.431),
         "samples": (
             Sample("My dream is", "My dream is to weave algebra as the loom weaves flowers."),

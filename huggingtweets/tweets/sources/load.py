@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.schema import SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources import csv_file, jsonl, parquet, text
@@ -12,6 +12,7 @@ from huggingtweets.tweets.sources.hub import read_hub
 from huggingtweets.tweets.sources.jsonl import read_jsonl
 from huggingtweets.tweets.sources.parquet import read_parquet
 from huggingtweets.tweets.sources.reading import find_user_file, name_key, nearest, show, user_of
+from huggingtweets.tweets.sources.services import check_service, fetch_timeline
 from huggingtweets.tweets.sources.text import read_text
 from huggingtweets.tweets.sources.x_archive import read_x_archive
 
@@ -40,6 +41,8 @@ def load_timeline(source: SourceConfig, handle: str) -> Timeline:
     match source.kind:
         case SourceKind.demo:
             return demo_timeline(handle)
+        case SourceKind.x_api | SourceKind.bluesky | SourceKind.mastodon:
+            return fetch_timeline(source, handle)
         case SourceKind.hub:
             return read_hub(handle, source)
         case SourceKind.x_archive:
@@ -68,6 +71,9 @@ def check_source(source: SourceConfig) -> None:
         ConfigError: the path is not there, neither file nor folder, or plainly of another kind.
     """
     if source.kind is SourceKind.demo:
+        return
+    if source.kind in SERVICES:
+        check_service(source)
         return
     path = _path(source)
     if source.kind is SourceKind.hub and not _is_local(source.path or ""):

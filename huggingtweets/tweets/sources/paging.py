@@ -1,0 +1,167 @@
+"""A timeline fetched page by page, kept on disk meanwhile, so that nothing is asked for twice."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingtweets.files import read_jsonl, write_jsonl
+from huggingtweets.paths import cache_dir
+from huggingtweets.tweets.sources.posts import Post, Skip
+
+MAX_PAGES = 5000
+MAX_AGE_S = 24 * 3600.0
+"""An older half is thrown away: its cursor has expired, and posts may have been deleted since."""
+_ASK_AGAIN = 3
+"""Times a page is asked for whose cursor leads back."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """One answer of a service."""
+
+    found: tuple[Post | Skip, ...]
+    cursor: str | None
+    """What to ask for the next page with; None: this is the last."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What a service gave."""
+
+    found: tuple[Post | Skip, ...]
+    notes: tuple[str, ...]
+    num_posts: int
+    """Distinct ones."""
+
+
+class Partial:
+    """The pages fetched so far, in a file of the cache; one person of one service each."""
+
+    def __init__(self, service: str, handle: str, request: str) -> None:
+        """Read what an interrupted fetch has left; what answers another request is dropped.
+
+        Args:
+            service: name of the service.
+            handle: whose posts; stands in the file's name as a hash only.
+            request: all that decides what is asked for, as text.
+        """
+        self._path = partial_path(service, handle)
+        self._head = {"request": hashlib.sha256(request.encode()).hexdigest()}
+        self.pages: list[Page] = self._read()
+
+    @property
+    def cursor(self) -> str | None:
+        """Where to go on; None at the beginning."""
+        return self.pages[-1].cursor if self.pages else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the last page is there."""
+        return bool(self.pages) and self.pages[-1].cursor is None
+
+    def add(self, page: Page) -> None:
+        """Keep a page: it is on disk when this returns."""
+        if not self.pages:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_jsonl(self._path, [self._head | {"started": time.time()}])
+        self.pages.append(page)
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(_page_row(page)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def discard(self) -> None:
+        """Remove the file: what was in it is kept elsewhere, or no good."""
+        self.pages = []
+        self._path.unlink(missing_ok=True)
+
+    def _read(self) -> list[Page]:
+        try:
+            rows = read_jsonl(self._path)
+            head, pages = rows[0], [_page(row) for row in rows[1:]]
+            is_fresh = 0 <= time.time() - head["started"] < MAX_AGE_S
+            if head["request"] != self._head["request"] or not is_fresh:
+                return []
+            write_jsonl(self._path, rows)  # without a last line that was cut short
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return []
+        return pages
+
+
+def partial_path(service: str, handle: str) -> Path:
+    """Return where an unfinished fetch lies."""
+    digest = hashlib.sha256(f"{service}/{handle}".encode()).hexdigest()[:32]
+    return cache_dir() / "fetch" / f"{service}-{digest}.jsonl"
+
+
+def collect_pages(
+    get_page: Callable[[str | None], Page],
+    partial: Partial,
+    *,
+    max_posts: int,
+    known: Collection[str] = (),
+) -> Fetched:
+    """Fetch page after page until the last, `max_posts`, or a post that is known already.
+
+    Raises:
+        SourceError: as `get_page`; what came so far is kept in `partial`.
+    """
+    notes = []
+    cursors = {page.cursor for page in partial.pages}
+    ids = {post.id for page in partial.pages for post in _posts(page)}
+    while not partial.is_complete and len(ids) < max_posts:
+        if len(partial.pages) >= MAX_PAGES:
+            notes.append(f"the service has more than {MAX_PAGES} pages; the rest is left out")
+            break
+        page = get_page(partial.cursor)
+        for _ in range(_ASK_AGAIN):
+            if page.cursor not in cursors:
+                break
+            page = get_page(partial.cursor)
+        if page.cursor in cursors:
+            notes.append("the service leads back to an earlier page; what follows is missing")
+            page = Page(page.found, None)
+        if any(post.id in known for post in _posts(page)):
+            page = Page(page.found, None)
+        partial.add(page)
+        cursors.add(page.cursor)
+        ids.update(post.id for post in _posts(page))
+    found = [item for page in partial.pages for item in page.found]
+    chosen = _first(found, max_posts, known)
+    return Fetched(tuple(chosen), tuple(notes), len(ids))
+
+
+def _first(found: list[Post | Skip], max_posts: int, known: Collection[str]) -> list[Post | Skip]:
+    """Leave out known posts, and what goes beyond the number asked for; repeats stay, uncounted."""
+    ids: set[str | None] = set()
+    chosen: list[Post | Skip] = []
+    for item in found:
+        if isinstance(item, Post):
+            if item.id in known or (item.id not in ids and len(ids) >= max_posts):
+                continue
+            ids.add(item.id)
+        chosen.append(item)
+    return chosen
+
+
+def _posts(page: Page) -> list[Post]:
+    return [item for item in page.found if isinstance(item, Post)]
+
+
+def _page_row(page: Page) -> dict[str, Any]:
+    return {"cursor": page.cursor, "found": [asdict(item) for item in page.found]}
+
+
+def _page(row: dict[str, Any]) -> Page:
+    found: list[Post | Skip] = []
+    for item in row["found"]:
+        if "reason" in item:
+            found.append(Skip(**item))
+        else:
+            found.append(Post(**{**item, "older_ids": tuple(item["older_ids"])}))
+    return Page(tuple(found), row["cursor"])
