@@ -68,7 +68,7 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
     Raises:
         HuggingtweetsError: the job cannot be done; what was written so far stays.
     """
-    started_at = _now()
+    started_at = utc_now()
     leave_if_stopped("begin")
     with ExitStack() as stack:
         lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
@@ -83,7 +83,17 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
         )
         return on_main(
             accelerator,
-            lambda: finish_job(plan, base, prepared, result, model, recorder, started_at, lock),
+            lambda: finish_job(
+                plan,
+                base,
+                prepared,
+                result,
+                model,
+                recorder,
+                started_at,
+                lock,
+                engine="single",
+            ),
         )
 
 
@@ -142,6 +152,8 @@ def finish_job(
     recorder: Recorder,
     started_at: str,
     lock: JobLock | None,
+    *,
+    engine: str,
 ) -> ModelFacts:
     """Sample, write the model folder, publish, and last of all result.json; main process only.
 
@@ -163,9 +175,9 @@ def finish_job(
         samples,
         quality,
         copied,
-        engine="single",
+        engine=engine,
         links=recorder.links(),
-        finished_at=_now(),
+        finished_at=utc_now(),
     )
     model.generation_config = generation_config(plan.sampling, base.eos_id)
     with replacing_folder(paths.model) as draft:
@@ -218,5 +230,6 @@ def judge_job(
     )
 
 
-def _now() -> str:
+def utc_now() -> str:
+    """Return the time as result.json tells it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

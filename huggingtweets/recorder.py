@@ -31,9 +31,16 @@ logger = logging.getLogger(__name__)
 class Recorder:
     """A context manager around one job. On other processes than the main one it does nothing."""
 
-    def __init__(self, plan: Plan, *, is_main: bool) -> None:
-        """Make the tracker; nothing is opened before `start`."""
+    def __init__(self, plan: Plan, *, is_main: bool, is_shown: bool = True) -> None:
+        """Make the tracker; nothing is opened before `start`.
+
+        Args:
+            plan: of the job.
+            is_main: whether this is the main process.
+            is_shown: whether to show progress; a batch shows its own.
+        """
         self._plan = plan
+        self._is_shown = is_shown
         self._tracker = build_tracker(plan.tracking, plan.job.slug, plan.paths, is_main=is_main)
         self._progress: TrainingProgress | None = None
         self._file: TextIO | None = None
@@ -66,12 +73,13 @@ class Recorder:
         self._tracker.use_artifact(dataset)
         self._tracker.use_artifact(base_artifact(plan.model.path))
         self._file = paths.metrics.open("w", encoding="utf-8")
-        self._progress = TrainingProgress(slug, count_steps(prepared.training_set, plan.recipe))
-        self._progress.__enter__()
+        if self._is_shown:
+            self._progress = TrainingProgress(slug, count_steps(prepared.training_set, plan.recipe))
+            self._progress.__enter__()
 
     def record(self, line: LoggedStep | LoggedEval) -> None:
         """Take a line from the training loop. A resumed training reports its history again."""
-        if self._file is None or self._progress is None:
+        if self._file is None:
             return
         match line:
             case LoggedStep():
@@ -91,7 +99,8 @@ class Recorder:
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         self._tracker.log_metrics(named, step=line.step)
-        self._progress.update(line.step, shown)
+        if self._progress:
+            self._progress.update(line.step, shown)
 
     def links(self) -> Links:
         """Return the pages of the tracked runs, where there are some."""

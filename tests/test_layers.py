@@ -33,7 +33,7 @@ LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 HEAVY = ("torch", "transformers", "datasets", "wandb", "accelerate", "deepspeed")
 LIGHT_PLACES = ("config", "tweets", "tracking", "jobs", "cli", "data.corpus", "data.split")
 LIGHT_PLACES += ("publishing.card", "training.stopping", "training.watchdog", *FLOORS[0])
-NOT_LIGHT = {"jobs.runner"}
+NOT_LIGHT = {"jobs.runner", "jobs.fused"}
 
 
 def module_name(path: Path) -> str:

@@ -4,7 +4,6 @@ import gc
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -12,24 +11,30 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.config.plan import Plan, make_plan
-from huggingtweets.config.schema import TrainConfig
-from huggingtweets.errors import HuggingtweetsError, TrainingError
+from huggingtweets.config.schema import Adapter, EngineKind, Precision, TrainConfig
+from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job
+from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.ledger import open_ledger, read_ledger
+from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.selection import is_batch
-from huggingtweets.jobs.tally import Tally
+from huggingtweets.jobs.tally import Tally, as_failure
 from huggingtweets.pipeline import is_done, run_job
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.summary import show_summary
-from huggingtweets.training.agree import of_main
+from huggingtweets.training.agree import gathered, of_main
+from huggingtweets.training.array_layout import why_not_fused
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.model import Base, check_block_size, find_base
 
 logger = logging.getLogger(__name__)
 
+MAX_FUSED_WIDTH_CPU = 256
+"""Above, one model's matrix products keep a CPU busy, and stacking them costs."""
+
 
 def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
-    """Run every job that is not done yet and return the exit code.
+    """Run every job that is not done yet and return the exit code, the same on every rank.
 
     Raises:
         ConfigError: the base model cannot be had, or does not fit the recipe.
@@ -43,17 +48,31 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
         # One process makes or downloads the base, the others find it in the cache.
         on_main(accelerator, lambda: check_base(config))
         base = check_base(config)
+        is_fused = choose_engine(config, base, accelerator, len(plans)) is EngineKind.fused
         with ExitStack() as stack:
-            tally = _open_tally(config, accelerator, stack)
-            _run_in_turn(plans, accelerator, base, tally, retry_failed=config.retry_failed)
+            # The single engine shares each job among the processes, the fused one the jobs.
+            rank = accelerator.process_index if is_fused else 0
+            if is_fused:
+                plans = _share_of(rank, accelerator.num_processes, plans, config)
+            is_writer = is_fused or accelerator.is_main_process
+            tally = _open_tally(config, stack, rank=rank, is_writer=is_writer)
+            todo = [
+                plan for plan in plans if _is_wanted(plan, tally, config, is_shared=not is_fused)
+            ]
+            for plan in todo:
+                tally.queued(plan)
+            if is_fused and todo:
+                run_fused(todo, base, accelerator.device, tally)
+            elif not is_fused:
+                _run_in_turn(todo, accelerator, base, tally, is_shown=len(plans) == 1)
             if is_batch(config.user):
                 tally.show(Path(config.output_dir))
+        return max(int(code) for code in gathered(tally.exit_code))
     finally:
         # Without the collection, gloo of torch 2.13 aborts at exit now and then.
         accelerator.free_memory()
         gc.collect()
         accelerator.end_training()
-    return tally.exit_code
 
 
 def check_base(config: TrainConfig) -> Base:
@@ -67,16 +86,63 @@ def check_base(config: TrainConfig) -> Base:
     return base
 
 
-def _open_tally(config: TrainConfig, accelerator: Accelerator, stack: ExitStack) -> Tally:
-    """Read the ledger of a batch on every rank; the main one alone writes it."""
+def choose_engine(
+    config: TrainConfig, base: Base, accelerator: Accelerator, num_jobs: int
+) -> EngineKind:
+    """Return the engine to use; where the one asked for cannot be, say so and take the other."""
+    kind = config.engine.kind
+    reason = why_not_fused(base.config)
+    if config.recipe.adapter is not Adapter.none:
+        reason = "the fused engine trains all weights, and recipe.adapter asks for less"
+    if config.engine.precision is Precision.fp16:
+        reason = "the fused engine computes in bf16 or fp32"
+    if kind is EngineKind.fused and reason:
+        logger.warning("engine=single is used: %s", reason)
+    if kind is EngineKind.single or reason:
+        return EngineKind.single
+    pays = accelerator.device.type == "cuda" or base.config.n_embd <= MAX_FUSED_WIDTH_CPU
+    is_worth_it = num_jobs > 1 and pays
+    return EngineKind.fused if kind is EngineKind.fused or is_worth_it else EngineKind.single
+
+
+def _share_of(rank: int, world_size: int, plans: Sequence[Plan], config: TrainConfig) -> list[Plan]:
+    """Return the jobs of one rank, about as much work as each of the others has."""
+    costs = estimate_costs([plan.job for plan in plans], config.source)
+    return [plans[index] for index in partition(costs, world_size)[rank]]
+
+
+def _open_tally(config: TrainConfig, stack: ExitStack, *, rank: int, is_writer: bool) -> Tally:
+    """Read the ledger of a batch, and open this process's own file of it."""
     if not is_batch(config.user):
         return Tally(None, {})
     output_dir = Path(config.output_dir)
-    before = read_ledger(output_dir)
-    ledger = on_main(
-        accelerator, lambda: stack.enter_context(open_ledger(output_dir, shard=config.shard))
-    )
+    before = of_main(read_ledger(output_dir))
+    ledger = None
+    if is_writer:
+        ledger = stack.enter_context(open_ledger(output_dir, shard=config.shard, rank=rank))
     return Tally(ledger, before)
+
+
+def _is_wanted(plan: Plan, tally: Tally, config: TrainConfig, *, is_shared: bool) -> bool:
+    """Whether a job is still to be run; one that is not is counted.
+
+    Of a job that all ranks share, all take the main one's word.
+    """
+    err: HuggingtweetsError | None = None
+    done = False
+    try:
+        done = is_done(plan)
+    except HuggingtweetsError as error:
+        err = error
+    if is_shared:
+        done, err = of_main((done, err))
+    if done:
+        tally.done(plan, before=True)
+    elif err is not None:
+        tally.failed(plan, err)
+    else:
+        return config.retry_failed or not tally.failed_for_good(plan)
+    return False
 
 
 def _run_in_turn(
@@ -85,13 +151,10 @@ def _run_in_turn(
     base: Base,
     tally: Tally,
     *,
-    retry_failed: bool,
+    is_shown: bool,
 ) -> None:
     """Run jobs one after another, each over all processes; a failed one never stops the others."""
-    todo = [plan for plan in plans if _is_wanted(plan, accelerator, tally, retry_failed)]
-    for plan in todo:
-        tally.queued(plan)
-    for plan in todo:
+    for plan in plans:
         try:
             tally.running(plan)
             facts = _guarded(plan, accelerator, base)
@@ -101,20 +164,8 @@ def _run_in_turn(
                 return
             continue
         tally.done(plan)
-        if facts and len(plans) == 1:
+        if facts and is_shown:
             show_summary(facts, plan.paths, Console())
-
-
-def _is_wanted(plan: Plan, accelerator: Accelerator, tally: Tally, retry_failed: bool) -> bool:
-    """Whether a job is still to be run; one that is not is counted. Every rank decides the same."""
-    try:
-        if of_main(on_main(accelerator, partial(is_done, plan))):
-            tally.done(plan, before=True)
-            return False
-    except HuggingtweetsError as err:
-        tally.failed(plan, err)
-        return False
-    return retry_failed or not tally.failed_for_good(plan)
 
 
 def _guarded(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | None:
@@ -124,13 +175,7 @@ def _guarded(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | N
     """
     try:
         return run_job(plan, accelerator, base)
-    except HuggingtweetsError:
-        raise
     except Exception as err:
-        if accelerator.num_processes > 1:
+        if accelerator.num_processes > 1 and not isinstance(err, HuggingtweetsError):
             raise
-        logger.exception("job=%s unforeseen error", plan.job.slug)
-        raise TrainingError(
-            f"job {plan.job.slug}: {type(err).__name__}: {str(err)[:200]}; this is a bug of ours; "
-            "please report it with the log"
-        ) from err
+        raise as_failure(plan, err) from err

@@ -5,11 +5,23 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.errors import HuggingtweetsError, StoppedError
+from huggingtweets.errors import HuggingtweetsError, StoppedError, TrainingError
 from huggingtweets.jobs.ledger import JobState, JobStatus, Ledger
 from huggingtweets.logs import JOB_FAILED, STOPPED, exit_code_of
 
 logger = logging.getLogger(__name__)
+
+
+def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
+    """Return the failure of a job that an exception is; an unforeseen one is logged whole."""
+    if isinstance(err, HuggingtweetsError):
+        return err
+    slug = plan.job.slug
+    logger.error("job=%s unforeseen error", slug, exc_info=err)
+    return TrainingError(
+        f"job {slug}: {type(err).__name__}: {str(err)[:200]}; this is a bug of ours; please report "
+        "it with the log"
+    )
 
 
 class Tally:

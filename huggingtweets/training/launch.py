@@ -37,6 +37,9 @@ def build_accelerator(precision: Precision) -> Accelerator:
     elif not has_cuda:
         # Without it Accelerate 1.15 makes one world of one of every process.
         os.environ["ACCELERATE_USE_CPU"] = "true"
+    if not has_cuda:
+        # Accelerate imports DeepSpeed where it is installed, which then wonders aloud.
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if has_cuda:
         torch.set_float32_matmul_precision("high")
     is_gloo = not has_cuda and (world_size() > 1 or wants_deepspeed)

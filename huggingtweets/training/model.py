@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -30,6 +31,8 @@ class Base:
     tokenizer: Tokenizer
     eos_id: int
     max_positions: int
+    config: Any
+    """The configuration of transformers: the architecture and its shape."""
 
 
 def find_base(model: ModelConfig) -> Base:
@@ -51,7 +54,9 @@ def find_base(model: ModelConfig) -> Base:
             "posts are told apart by it; choose another base"
         )
     max_positions = getattr(config, "max_position_embeddings", None) or 1 << 20
-    return Base(name, path, model.revision, tokenizer, tokenizer.eos_token_id, max_positions)
+    return Base(
+        name, path, model.revision, tokenizer, tokenizer.eos_token_id, max_positions, config
+    )
 
 
 def check_block_size(base: Base, block_size: int) -> None:

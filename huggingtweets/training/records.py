@@ -75,3 +75,10 @@ class TrainResult:
     evals: tuple[LoggedEval, ...]
     kept_step: int
     """The step whose weights became the model."""
+
+    def lines(self) -> list[LoggedStep | LoggedEval]:
+        """Return all that was logged as it came about: an evaluation follows its step."""
+        return sorted(
+            [*self.history, *self.evals],
+            key=lambda line: (line.step, isinstance(line, LoggedEval)),
+        )

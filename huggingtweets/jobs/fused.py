@@ -1,0 +1,257 @@
+"""Many users on one device: prepare the next ones and finish the last ones while the engine trains.
+
+Each process of a launch takes its own users; none waits for another before the end.
+"""
+
+import copy
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+
+import torch
+
+from huggingtweets.config.plan import Plan
+from huggingtweets.config.schema import Precision
+from huggingtweets.data.prepare import Prepared
+from huggingtweets.errors import StoppedError
+from huggingtweets.jobs.tally import Tally, as_failure
+from huggingtweets.lock import JobLock, acquire_lock
+from huggingtweets.pipeline import begin_job, finish_job, prepare_job, utc_now
+from huggingtweets.recorder import Recorder
+from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array_layout import Layout, layout_of, shape_of
+from huggingtweets.training.array_loop import ArraySettings, train_array
+from huggingtweets.training.meter import flops_per_token, peak_flops
+from huggingtweets.training.model import Base, load_model
+from huggingtweets.training.progress import Speed
+from huggingtweets.training.stopping import raise_if_stopped
+
+logger = logging.getLogger(__name__)
+
+NUM_PREPARERS = 2
+CPU_SLOTS = 8
+MAX_SLOTS = 48
+BYTES_PER_VALUE = 18
+"""Of a slot's parameters: fp32 weights, gradient and two moments, and a bf16 copy."""
+MAX_TOKENS = {False: 2**13, True: 2**16}
+"""Tokens of all slots computed at once, on a CPU and on CUDA."""
+AHEAD_PER_SLOT = 2
+"""Jobs prepared before their turn, and models waiting to be written, by slot."""
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """A job that is begun: its folder is ours, its blocks are in memory."""
+
+    plan: Plan
+    prepared: Prepared
+    lock: JobLock
+    started_at: str
+
+    @property
+    def array_job(self) -> ArrayJob:
+        """What the engine sees of it."""
+        return ArrayJob(
+            self.plan.job.slug,
+            self.prepared.training_set,
+            self.prepared.heldout,
+            self.plan.recipe,
+            self.plan.seed,
+        )
+
+
+def run_fused(plans: Sequence[Plan], base: Base, device: torch.device, tally: Tally) -> None:
+    """Run jobs side by side in this process; what becomes of each is told to the tally.
+
+    All plans share base, engine and block size. On a request to stop, jobs whose training has
+    ended are still finished; the others are begun anew by the next run: they take seconds.
+    """
+    model = load_model(base, plans[0].recipe)
+    layout = layout_of(shape_of(model.config))
+    speed = Speed(
+        flops_per_token(model, plans[0].recipe.block_size / 2),
+        peak_flops(device, plans[0].engine.peak_tflops),
+    )
+    settings = choose_settings(layout, plans[0], device, len(plans))
+    logger.info("engine=fused jobs=%d slots=%d", len(plans), settings.slots)
+    with _Workshop(base, tally, ahead=AHEAD_PER_SLOT * settings.slots) as workshop:
+        try:
+            results = train_array(
+                layout,
+                layout.pack(model.state_dict()),
+                workshop.prepared(plans),
+                settings=settings,
+                device=device,
+                speed=speed,
+                report=lambda slug, line: raise_if_stopped("training"),
+            )
+            for result in results:
+                workshop.finish(result)
+        except StoppedError as err:
+            workshop.abandon(err)
+
+
+def choose_settings(
+    layout: Layout, plan: Plan, device: torch.device, num_jobs: int
+) -> ArraySettings:
+    """Choose the number of slots and the micro-batch, where the plan leaves them open.
+
+    On a GPU as many slots as memory holds, at most MAX_SLOTS; on a CPU CPU_SLOTS, where more bring
+    nothing.
+    """
+    engine, recipe = plan.engine, plan.recipe
+    if engine.slots != "auto":
+        slots = int(engine.slots)
+    elif device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        slots = max(1, min(MAX_SLOTS, int(0.6 * free / (BYTES_PER_VALUE * layout.size))))
+    else:
+        slots = CPU_SLOTS
+    slots = min(slots, num_jobs)
+    micro = recipe.global_batch_size
+    if engine.micro_batch_size != "auto":
+        micro = min(micro, int(engine.micro_batch_size))
+    else:
+        tokens = MAX_TOKENS[device.type == "cuda"]
+        micro = max(1, min(micro, tokens // (slots * recipe.block_size)))
+    return ArraySettings(
+        slots=slots,
+        micro_batch_size=micro,
+        block_size=recipe.block_size,
+        dtype=torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32,
+        log_every=engine.log_every,
+        compile=engine.compile,
+    )
+
+
+class _Workshop:
+    """The threads around the engine, with bounded queues; a context manager."""
+
+    def __init__(self, base: Base, tally: Tally, *, ahead: int) -> None:
+        """Start no thread yet.
+
+        Args:
+            base: of all jobs.
+            tally: takes what becomes of each job.
+            ahead: how many jobs may be prepared, and how many may wait to be written.
+        """
+        self._base = base
+        self._tally = tally
+        self._ahead = ahead
+        self._own = threading.local()
+        self._preparers = ThreadPoolExecutor(NUM_PREPARERS, thread_name_prefix="prepare")
+        # One: sampling draws from the global random state.
+        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
+        self._open: dict[str, OpenJob] = {}
+        self._finishing: set[Future[None]] = set()
+
+    def __enter__(self) -> "_Workshop":
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the jobs that are being finished and give up all others."""
+        self._preparers.shutdown(cancel_futures=True)
+        self._finisher.shutdown()
+        for job in self._open.values():
+            job.lock.release()
+
+    def prepared(self, plans: Sequence[Plan]) -> Iterator[ArrayJob | None]:
+        """Yield the jobs in order as they get ready; None while the next one is not.
+
+        A job that cannot be prepared is counted as failed and passed over.
+        """
+        waiting: deque[tuple[Plan, Future[OpenJob]]] = deque()
+        todo = iter(plans)
+        while True:
+            for plan in todo:
+                waiting.append((plan, self._preparers.submit(self._prepare, plan)))
+                if len(waiting) >= self._ahead:
+                    break
+            if not waiting:
+                return
+            plan, future = waiting[0]
+            if not future.done():
+                raise_if_stopped("data")
+                yield None
+                continue
+            waiting.popleft()
+            try:
+                job = future.result()
+            except Exception as err:
+                self._tally.failed(plan, as_failure(plan, err))
+                continue
+            self._open[plan.job.slug] = job
+            yield job.array_job
+
+    def finish(self, result: ArrayResult) -> None:
+        """Have a trained model written in the background; waits while too many are."""
+        while len(self._finishing) >= self._ahead:
+            _, self._finishing = wait(self._finishing, return_when=FIRST_COMPLETED)
+        job = self._open.pop(result.slug)
+        self._finishing.add(self._finisher.submit(self._finish, job, result))
+
+    def abandon(self, err: StoppedError) -> None:
+        """Say of the jobs under way that they were stopped."""
+        for job in self._open.values():
+            self._tally.failed(job.plan, err)
+        if not self._open:
+            self._tally.is_stopped = True
+
+    def _prepare(self, plan: Plan) -> OpenJob:
+        self._tally.running(plan)
+        started_at = utc_now()
+        lock = acquire_lock(plan.paths.root)
+        try:
+            begin_job(plan)
+            prepared = prepare_job(plan, self._thread_base())
+        except BaseException:
+            lock.release()
+            raise
+        return OpenJob(plan, prepared, lock, started_at)
+
+    def _finish(self, job: OpenJob, result: ArrayResult) -> None:
+        plan = job.plan
+        try:
+            if result.error is not None:
+                raise result.error
+            self._write(job, result)
+            self._tally.done(plan)
+        except Exception as err:
+            self._tally.failed(plan, as_failure(plan, err))
+        finally:
+            job.lock.release()
+
+    def _write(self, job: OpenJob, result: ArrayResult) -> None:
+        """Put the weights into a model and do what the single engine does after training."""
+        assert result.trained is not None
+        assert result.weights is not None
+        base = self._thread_base()
+        model = load_model(base, job.plan.recipe)
+        model.load_state_dict(result.weights)
+        with Recorder(job.plan, is_main=True, is_shown=False) as recorder:
+            recorder.start(base, job.prepared)
+            for line in result.trained.lines():
+                recorder.record(line)
+            finish_job(
+                job.plan,
+                base,
+                job.prepared,
+                result.trained,
+                model.eval(),
+                recorder,
+                job.started_at,
+                job.lock,
+                engine="fused",
+            )
+
+    def _thread_base(self) -> Base:
+        """Return the base with this thread's own tokenizer: they may not be shared."""
+        if not hasattr(self._own, "base"):
+            tokenizer = copy.deepcopy(self._base.tokenizer)
+            self._own.base = replace(self._base, tokenizer=tokenizer)
+        base: Base = self._own.base
+        return base
