@@ -1,0 +1,94 @@
+import random
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from huggingtweets.data.copying import find_runs
+from huggingtweets.data.words import split_words
+
+
+def brute_lengths(sources: Sequence[str], text: str) -> tuple[int, ...]:
+    words = text.split()
+    return tuple(
+        max(
+            length
+            for length in range(len(words) - start + 1)
+            if not length
+            or any(f" {' '.join(words[start : start + length])} " in f" {one} " for one in sources)
+        )
+        for start in range(len(words))
+    )
+
+
+@pytest.mark.parametrize("letters", ["ab", "abcd"])
+def test_find_runs_equals_brute_force(letters: str) -> None:
+    rng = random.Random(letters)
+
+    def draw(count: int) -> list[str]:
+        return [" ".join(rng.choices(letters, k=rng.randint(0, 9))) for _ in range(count)]
+
+    for _ in range(150):
+        sources, texts = draw(rng.randint(0, 5)), draw(rng.randint(0, 4))
+        found = [runs.lengths for runs in find_runs(sources, texts)]
+        assert found == [brute_lengths(sources, text) for text in texts], (sources, texts)
+
+
+def test_runs_do_not_reach_over_the_end_of_a_source() -> None:
+    (runs,) = find_runs(["one two three", "four five six"], ["one two three four five six"])
+    assert runs.lengths == (3, 2, 1, 3, 2, 1)
+    assert runs.longest == 3
+    assert [runs.num_seen(n) for n in (1, 2, 3, 4)] == [6, 4, 2, 0]
+
+
+def test_runs_ignore_case_punctuation_and_accents() -> None:
+    (runs,) = find_runs(["I don't like CAFÉS, at all!"], ["i DONT like, cafes: at all"])
+    assert runs.longest == 6
+
+
+def test_spans_are_in_characters_of_the_text() -> None:
+    text = "Well… the quick “brown” fox jumps, and again: the QUICK brown fox!"
+    (runs,) = find_runs(["The quick brown fox sleeps"], [text])
+    assert [text[start:end] for start, end in runs.spans(4)] == [
+        "the quick “brown” fox",
+        "the QUICK brown fox",
+    ]
+    assert runs.spans(5) == ()
+
+
+def test_spans_that_touch_are_one() -> None:
+    text = "a b c d e f"
+    (runs,) = find_runs(["a b c d", "c d e f"], [text])
+    assert runs.spans(3) == ((0, len(text)),)
+
+
+def test_words_of_scripts_without_spaces_are_letters() -> None:
+    assert split_words("今日は、good天気").words == ("今", "日", "は", "good", "天", "気")
+
+
+def test_words_keep_their_place() -> None:
+    text = "Señor O’Brien's #MAGA @me_2"
+    words = split_words(text)
+    assert words.words == ("senor", "obriens", "maga", "me", "2")
+    assert [text[start:end] for start, end in words.spans][:2] == ["Señor", "O’Brien's"]
+
+
+def test_find_runs_takes_seconds_for_thousands_of_posts() -> None:
+    rng = random.Random(0)
+
+    def draw(count: int) -> list[str]:
+        return [
+            " ".join(str(int(rng.paretovariate(0.5)) % 5000) for _ in range(30))
+            for _ in range(count)
+        ]
+
+    sources, texts = draw(3000), draw(1000)
+    start = time.process_time()
+    runs = find_runs(sources, texts)
+    assert time.process_time() - start < 10
+    assert len(runs) == 1000
+
+
+def test_find_runs_survives_one_post_said_a_thousand_times() -> None:
+    runs = find_runs(["bong " * 40] * 1000, ["bong " * 50])
+    assert runs[0].longest == 40
