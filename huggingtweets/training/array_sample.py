@@ -143,10 +143,10 @@ def _next_logits(stack: Stack, state: _State, position: int) -> Tensor:
         qkv = linear(normed, layer.qkv_weight, layer.qkv_bias)
         heads = qkv.view(K, S, 3, shape.num_heads, -1)
         state.cache[index, :, :, :, :, position] = heads[:, :, 1:].permute(2, 0, 1, 3, 4)
-        keys, values = state.cache[index, ..., : position + 1, :]
-        scores = (keys @ heads[:, :, 0].unsqueeze(-1)).squeeze(-1) * shape.score_scales[index]
-        weights = torch.softmax(scores, -1)
-        mixed = (weights.unsqueeze(-2) @ values).reshape(K, S, -1)
+        keys, values = state.cache[index].flatten(1, 3)[:, :, : position + 1].unbind(0)
+        queries = heads[:, :, 0].reshape(len(keys), 1, -1) * shape.score_scales[index]
+        weights = torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), -1)
+        mixed = torch.bmm(weights, values).view(K, S, -1)
         x += linear(mixed, layer.attention_weight, layer.attention_bias)
         normed, _ = normalise(x, shape.norm_eps)
         normed = scale_and_shift(normed, exact.norm_2_weight, exact.norm_2_bias).to(dtype)
