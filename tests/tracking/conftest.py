@@ -221,8 +221,9 @@ def act(when):
     if trouble == f"kill-{when}":
         found = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())],
                                capture_output=True, text=True).stdout.split()
-        os.kill(int(found[found.index("wandb-core") - 1]), signal.SIGKILL)
-        time.sleep(0.3)
+        if "wandb-core" in found:
+            os.kill(int(found[found.index("wandb-core") - 1]), signal.SIGKILL)
+            time.sleep(0.3)
 
 start = time.monotonic()
 slowest = 0.0
@@ -234,7 +235,7 @@ def timed(call, *args, **kwargs):
     return result
 
 def wait_until(is_true):
-    while not is_true() and time.monotonic() - start < 20:
+    while not is_true() and time.monotonic() - start < 30:
         time.sleep(0.05)
 
 config = TrackingConfig(TrackingKind.wandb, **json.loads(os.environ.get("TRACKING", "{}")))

