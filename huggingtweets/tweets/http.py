@@ -92,7 +92,7 @@ class Answer:
         return f"HTTP {self.status}"
 
 
-class _Failure(Exception):
+class _FailedError(Exception):
     """One attempt that came to nothing, and how long the service asks us to wait."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
@@ -160,10 +160,10 @@ class Service:
             attempt += 1
             try:
                 return self._attempt(urlsplit(url.geturl() + query), is_whole)
-            except _Failure as err:
+            except _FailedError as err:
                 self._wait(err, attempt)
 
-    def _wait(self, err: _Failure, attempt: int) -> None:
+    def _wait(self, err: _FailedError, attempt: int) -> None:
         patience = self._patience
         if attempt >= patience.max_attempts or err.wait_s > patience.max_asked_wait_s:
             asks = f" and asks to wait {err.wait_s:.0f} s" if err.wait_s else ""
@@ -184,7 +184,7 @@ class Service:
             if status not in _REDIRECTS:
                 return self._judge(status, headers, body, is_whole)
             url = self._redirected(url, headers.get("location", ""))
-        raise _Failure(f"it redirects more than {MAX_REDIRECTS} times")
+        raise _FailedError(f"it redirects more than {MAX_REDIRECTS} times")
 
     def _redirected(self, url: SplitResult, location: str) -> SplitResult:
         try:
@@ -207,15 +207,15 @@ class Service:
     ) -> Answer:
         if status in _TRY_AGAIN:
             wait_s = asked_wait_s(headers, self._patience.clock())
-            raise _Failure(f"got HTTP {status}", wait_s)
+            raise _FailedError(f"got HTTP {status}", wait_s)
         try:
             value = parse_json(body.decode("utf-8"))
         except ValueError:
             if 200 <= status < 300:
-                raise _Failure("got an answer that is no JSON or is cut off") from None
+                raise _FailedError("got an answer that is no JSON or is cut off") from None
             value = None
         if 200 <= status < 300 and not is_whole(value):
-            raise _Failure("got an answer of another form")
+            raise _FailedError("got an answer of another form")
         return Answer(status, value, headers)
 
     def _exchange(self, url: SplitResult) -> tuple[int, dict[str, str], bytes]:
@@ -238,7 +238,7 @@ class Service:
             ) from err
         except (OSError, http.client.HTTPException) as err:
             what = "no answer in time" if isinstance(err, TimeoutError) else type(err).__name__
-            raise _Failure(f"{what} ({show(str(err), 100)})") from err
+            raise _FailedError(f"{what} ({show(str(err), 100)})") from err
         finally:
             watchdog.cancel()
             connection.close()
@@ -328,15 +328,15 @@ def _read(response: http.client.HTTPResponse) -> bytes:
     """Read a whole body.
 
     Raises:
-        _Failure: it is too long, or ends before its announced length.
+        _FailedError: it is too long, or ends before its announced length.
     """
     if (response.length or 0) > MAX_ANSWER_BYTES:
-        raise _Failure(f"got an answer of {response.length} bytes")
+        raise _FailedError(f"got an answer of {response.length} bytes")
     body = bytearray()
     while chunk := response.read(_CHUNK):
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise _Failure(f"got an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")
+            raise _FailedError(f"got an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")
     if response.length:
-        raise _Failure(f"got an answer that is {response.length} bytes short")
+        raise _FailedError(f"got an answer that is {response.length} bytes short")
     return bytes(body)

@@ -70,7 +70,7 @@ def read_bluesky(
             )
         next_cursor = answer.value.get("cursor")
         return Page(
-            tuple(_post(item, did) for item in answer.value["feed"]),
+            tuple(post for item in answer.value["feed"] if (post := _post(item, did))),
             next_cursor if isinstance(next_cursor, str) and next_cursor else None,
         )
 
@@ -118,8 +118,8 @@ def _is_feed(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("feed"), list)
 
 
-def _post(item: Any, did: str) -> Post | Skip:
-    """Read one item of a feed; what somebody else wrote is a repost, whatever the filter."""
+def _post(item: Any, did: str) -> Post | Skip | None:
+    """Read one item of a feed; None: a repost, which is what somebody else wrote."""
     post = item.get("post") if isinstance(item, dict) else None
     if not isinstance(post, dict):
         return Skip("an entry that is no post")
@@ -127,7 +127,7 @@ def _post(item: Any, did: str) -> Post | Skip:
     if not isinstance(author, dict) or not isinstance(record, dict):
         return Skip("an entry that is no post")
     if author.get("did") != did or "reason" in item:
-        return Skip("a repost")
+        return None
     uri, text = post.get("uri"), record.get("text")
     if not isinstance(uri, str) or not isinstance(text, str):
         return Skip("an entry without text")

@@ -1,10 +1,9 @@
-"""Posts of a person on a Mastodon server. Its rules are shown, and heeded where they speak of AI."""
+"""Posts of a person on a Mastodon server, whose rules are shown, and heeded if they speak of AI."""
 
 import logging
 import os
 import re
-from html import escape
-from html.parser import HTMLParser
+from html import escape, unescape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -74,8 +73,8 @@ def read_mastodon(
                 f"{service.host}: got {answer.complaint} for {account_name}; expected posts open "
                 f"to everyone; if the server wants a login, set {TOKEN_KEY} to your own token"
             )
-        found = tuple(_post(status, str(account["id"])) for status in answer.value)
-        return Page(found, _next_id(answer))
+        statuses = (_post(status, str(account["id"])) for status in answer.value)
+        return Page(tuple(post for post in statuses if post), _next_id(answer))
 
     request = f"{service.host} {account['id']} {config.max_posts} {since}"
     partial = Partial(SourceKind.mastodon, handle, request)
@@ -117,7 +116,7 @@ def _account(service: Service, name: str) -> dict[str, Any]:
         "/api/v1/accounts/lookup",
         {"acct": name},
         is_whole=lambda value: (
-            isinstance(value, dict) and bool(_ID.fullmatch(str(value.get("id"))))
+            isinstance(value, dict) and bool(_ID.fullmatch(parse_id(value.get("id")) or ""))
         ),
     )
     if not answer.is_ok:
@@ -136,15 +135,16 @@ def _next_id(answer: Answer) -> str | None:
     return ids[0] if ids and _ID.fullmatch(ids[0]) else None
 
 
-def _post(status: Any, account_id: str) -> Post | Skip:
+def _post(status: Any, account_id: str) -> Post | Skip | None:
+    """Read one status; None: a boost, or not open to everyone (with one's own token they come)."""
     if not isinstance(status, dict) or not isinstance(status.get("content"), str):
         return Skip("an entry that is no post")
     account = status.get("account")
     author = account.get("id") if isinstance(account, dict) else account_id
     if status.get("reblog") is not None or str(author) != account_id:
-        return Skip("a boost")
+        return None
     if status.get("visibility", "public") not in _OPEN:
-        return Skip("not open to everyone")
+        return None
     return Post(
         escape(html_to_text(status["content"]), quote=False),  # cleaning unescapes
         parse_id(status.get("id")),
@@ -192,37 +192,33 @@ def _rules(service: Service) -> list[str]:
 
 # --- HTML
 
+_TAG = re.compile(r"<(?P<end>/?)(?P<name>[A-Za-z][A-Za-z0-9]{0,20})\b[^<>]*>|<[!?/][^<>]*>")
+"""Not html.parser, which takes quadratic time on what is broken on purpose."""
+_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _UNSHOWN = ("script", "style", "template")
 _NEW_LINE = ("br", "li", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6")
 
 
-class _TextParser(HTMLParser):
-    """Keeps what a reader sees; paragraphs and line breaks become line breaks."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._depth_unshown = 0
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._depth_unshown += tag in _UNSHOWN
-        if tag in _NEW_LINE:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        self._depth_unshown = max(0, self._depth_unshown - (tag in _UNSHOWN))
-        if tag == "p":
-            self.parts.append("\n\n")
-
-    def handle_data(self, data: str) -> None:
-        if not self._depth_unshown:
-            self.parts.append(data)
-
-
 def html_to_text(content: str) -> str:
-    """Return the text of a post. Links stay whole addresses, so that cleaning can drop them."""
-    parser = _TextParser()
-    parser.feed(content[:MAX_CONTENT_CHARS])
-    parser.close()
-    lines = (" ".join(line.split(" ")) for line in "".join(parser.parts).split("\n"))
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
+    """Return what a reader of a post sees; paragraphs and line breaks become line breaks.
+
+    Links stay whole addresses, so that cleaning can drop them.
+    """
+    content = content[:MAX_CONTENT_CHARS]
+    parts: list[str] = []
+    start = depth_unshown = 0
+    for tag in _TAG.finditer(content):
+        if not depth_unshown:
+            parts.append(content[start : tag.start()])
+        start = tag.end()
+        name = (tag["name"] or "").lower()
+        if name in _UNSHOWN:
+            depth_unshown = max(0, depth_unshown + (-1 if tag["end"] else 1))
+        elif name in _NEW_LINE and not tag["end"]:
+            parts.append("\n")
+        elif name == "p" and tag["end"]:
+            parts.append("\n\n")
+    if not depth_unshown:
+        parts.append(content[start:])
+    text = _ENTITY.sub(lambda match: unescape(match[0]), "".join(parts))
+    return re.sub(r"\n{3,}", "\n\n", text).strip()

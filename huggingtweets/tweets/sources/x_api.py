@@ -145,7 +145,7 @@ def read_x_api(
         token = meta.get("next_token") if isinstance(meta, dict) else None
         found = api_posts(answer.value)
         return Page(
-            tuple(found or [Skip("an answer without posts")]),
+            tuple([Skip("an answer without posts")] if found is None else found),
             token if isinstance(token, str) and token else None,
         )
 
