@@ -205,7 +205,7 @@ class RecipeConfig:
     """Each post its own document: no attention over `<|endoftext|>`, positions restart."""
     adapter: Adapter = Adapter.none
     lora_rank: int = 8
-    lora_alpha: float = 16.0
+    lora_alpha: int = 16
     split: SplitKind = SplitKind.random
     heldout_frac: float = 0.1
     """Share of the posts held out; 0: none, and no held-out figures."""

@@ -25,6 +25,7 @@ from huggingtweets.publishing.summary import show_summary
 from huggingtweets.training.agree import gathered, of_main
 from huggingtweets.training.array_layout import why_not_fused
 from huggingtweets.training.launch import build_accelerator, on_main
+from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
 
 logger = logging.getLogger(__name__)
@@ -81,6 +82,8 @@ def check_base(config: TrainConfig) -> Base:
     Raises:
         ConfigError: the base cannot be had, or blocks are longer than it has positions.
     """
+    if config.recipe.adapter is Adapter.lora:
+        check_lora()
     base = find_base(config.model)
     check_block_size(base, config.recipe.block_size)
     return base

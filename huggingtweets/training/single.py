@@ -3,11 +3,11 @@
 import hashlib
 
 import numpy as np
-import torch
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
+from huggingtweets.config.schema import Adapter
 from huggingtweets.data.blocks import TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
@@ -15,6 +15,7 @@ from huggingtweets.lock import JobLock
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import fill_deepspeed, split_batch
 from huggingtweets.training.loop import Report, fit
+from huggingtweets.training.lora import add_lora, copy_weights, merge_lora
 from huggingtweets.training.loss import SummedLoss, check_isolation
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
@@ -66,6 +67,8 @@ def train_single(
             "apart; expected an architecture that honours a block-diagonal attention mask; set "
             "recipe.isolate_documents=false and recipe.heldout_frac=0"
         )
+    if plan.recipe.adapter is Adapter.lora:
+        add_lora(model, plan.recipe)
     if plan.engine.activation_checkpointing:
         model.gradient_checkpointing_enable()
     mean_context = float(training_set.blocks.position_ids.mean()) + 1
@@ -109,9 +112,10 @@ def train_single(
     if not accelerator.is_main_process:
         return result, None
     trained = load_model(base, plan.recipe)
-    with torch.no_grad():
-        for name, parameter in trained.named_parameters():
-            parameter.copy_(weights[name])
+    if plan.recipe.adapter is Adapter.lora:
+        trained = merge_lora(trained, plan.recipe, weights)
+    else:
+        copy_weights(trained, weights)
     return result, trained.eval()
 
 
