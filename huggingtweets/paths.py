@@ -49,6 +49,11 @@ class JobPaths:
         return self.root / "metrics.jsonl"
 
     @property
+    def profile(self) -> Path:
+        """Trace and table of `engine.profile=true`."""
+        return self.root / "profile"
+
+    @property
     def predictions(self) -> Path:
         """The samples."""
         return self.root / "predictions.jsonl"

@@ -1,6 +1,7 @@
 """The single engine: one model over all processes of the launch."""
 
 import hashlib
+from contextlib import nullcontext
 
 import numpy as np
 from accelerate import Accelerator
@@ -13,13 +14,14 @@ from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
 from huggingtweets.lock import JobLock
 from huggingtweets.training.keeper import Keeper
-from huggingtweets.training.launch import fill_deepspeed, split_batch
+from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
 from huggingtweets.training.loop import Report, fit
 from huggingtweets.training.lora import add_lora, copy_weights, merge_lora
 from huggingtweets.training.loss import SummedLoss, check_isolation
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.profiling import profiled
 from huggingtweets.training.progress import Speed
 from huggingtweets.training.records import TrainResult
 
@@ -83,7 +85,9 @@ def train_single(
     optimizer = build_optimizer(module, plan.recipe)
     fill_deepspeed(accelerator, batch, max_grad_norm=plan.recipe.max_grad_norm)
     module, optimizer = accelerator.prepare(module, optimizer)
-    with Keeper(
+    is_profiled = plan.engine.profile and accelerator.is_main_process
+    profiling = profiled(module, plan.paths.profile) if is_profiled else nullcontext()
+    keeper = Keeper(
         accelerator,
         module,
         optimizer,
@@ -92,7 +96,8 @@ def train_single(
         lock=lock,
         save_every_s=plan.engine.save_every_s,
         hang_after_s=plan.engine.hang_after_s,
-    ) as keeper:
+    )
+    with keeper, profiling:
         result, weights = fit(
             accelerator,
             module,
@@ -107,8 +112,9 @@ def train_single(
             speed=speed,
             report=report,
         )
-    del module, optimizer, keeper
+    del module, optimizer, keeper, profiling
     accelerator.free_memory()
+    forget_deepspeed()
     if not accelerator.is_main_process:
         return result, None
     trained = load_model(base, plan.recipe)
