@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from huggingtweets.config.schema import Precision
 from huggingtweets.errors import HuggingtweetsError, LaunchError
@@ -45,6 +46,7 @@ def build_accelerator(precision: Precision) -> Accelerator:
     is_gloo = not has_cuda and (world_size() > 1 or wants_deepspeed)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if is_gloo else None
     accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers)
+    forget_deepspeed()
     if accelerator.num_processes != world_size():
         raise LaunchError(
             f"launch: the launcher started {world_size()} processes but they form "
@@ -122,6 +124,14 @@ def split_batch(
 def uses_deepspeed(accelerator: Accelerator) -> bool:
     """Whether the launch file chose DeepSpeed."""
     return bool(accelerator.distributed_type == DistributedType.DEEPSPEED)
+
+
+def forget_deepspeed() -> None:
+    """Have models loaded whole from now on: under ZeRO 3, transformers shares them out as it loads.
+
+    Accelerate reminds transformers of it whenever it prepares a model.
+    """
+    unset_hf_deepspeed_config()
 
 
 def fill_deepspeed(accelerator: Accelerator, batch: Batch, *, max_grad_norm: float) -> None:
