@@ -22,7 +22,6 @@ from huggingtweets.publishing.facts import (
     Evaluation,
     HeldoutFigures,
     Links,
-    LoggedStep,
     ModelFacts,
     Person,
     TrainFigures,
@@ -102,7 +101,7 @@ def build_facts(
             build_sample(each.input, each.prediction, spans)
             for each, spans in zip(samples.predictions, copied, strict=True)
         ),
-        history=tuple(LoggedStep(**asdict(line)) for line in result.history),
+        history=result.history,
         evaluations=tuple(
             Evaluation(each.step, each.epoch, each.heldout.loss) for each in result.evals
         ),

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from huggingtweets.config.schema import Consent
+from huggingtweets.training.records import LoggedStep
 
 BASE_LICENSES = {
     "gpt2": "mit",
@@ -79,19 +80,6 @@ class TrainFigures:
     tokens_per_s: float
     mfu: float | None = None
     """Share of the device's peak, 0 to 1; None where the peak is not known."""
-
-
-@dataclass(frozen=True)
-class LoggedStep:
-    """One line of metrics.jsonl."""
-
-    step: int
-    epoch: float
-    loss: float
-    lr: float
-    grad_norm: float
-    tokens_per_s: float
-    mfu: float | None = None
 
 
 @dataclass(frozen=True)
