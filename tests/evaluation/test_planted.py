@@ -1,0 +1,107 @@
+"""Cases planted so that the right figure is known."""
+
+import re
+from collections.abc import Sequence
+
+from transformers import PreTrainedModel
+
+from huggingtweets.config.schema import CleaningConfig, SamplingConfig
+from huggingtweets.evaluation.quality import Quality, evaluate_quality
+from huggingtweets.generation.guards import Guards
+from huggingtweets.generation.sample import Samples, sample_posts
+from huggingtweets.tweets.cleaning import clean_timeline
+from huggingtweets.tweets.records import Timeline, Tweet
+from huggingtweets.tweets.sources.demo import demo_corpus
+
+SECRETS = (
+    "jane.doe@example.com", "202-555-0143", "+44 20 7946 0958", "192.168.10.20",
+    "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00", "AKIAIOSFODNN7EXAMPLE",
+)  # fmt: skip
+
+
+def sample(tiny, model: PreTrainedModel, guards: Guards, **changes: object) -> Samples:
+    config = SamplingConfig(**({"max_new_tokens": 60, "temperature": 0.7} | changes))
+    return sample_posts(
+        model, tiny.tokenizer, config, guards, eos_id=tiny.eos_id, max_positions=128, seed=0
+    )
+
+
+def judge(tiny, model: PreTrainedModel, posts: Sequence[str], samples: Samples) -> Quality:
+    quality, _ = evaluate_quality(
+        model,
+        tiny.load(),
+        tiny.tokenizer,
+        [(one.input, one.prediction) for one in samples.predictions],
+        train=posts,
+        heldout=["Something else entirely, said on another day by another person"],
+        eos_id=tiny.eos_id,
+        max_positions=128,
+        seed=0,
+    )
+    return quality
+
+
+def thirty_posts() -> list[str]:
+    posts = dict.fromkeys(post.split("\n")[0] for post in demo_corpus(seed=3))
+    return [post for post in posts if 40 < len(post) < 100][:30]
+
+
+def test_a_model_that_knows_its_posts_by_heart_is_found_out(tiny, learn_by_heart) -> None:
+    posts = thirty_posts()
+    model = learn_by_heart(posts)
+    prompts = [" ".join(post.split()[:2]) for post in posts]
+    samples = sample(tiny, model, Guards(), num=2, prompts=prompts)
+    quality = judge(tiny, model, posts, samples)
+    assert quality.text is not None
+    assert quality.text.memorisation.samples.equal_frac > 0.9
+    assert quality.text.memorisation.excess_ngram_frac > 0.9
+    assert quality.model.extraction is not None
+    assert quality.model.extraction.verbatim_frac > 0.9
+    assert quality.base is not None
+    assert quality.base.extraction is not None
+    assert quality.base.extraction.verbatim_frac < 0.05
+    of_base = judge(tiny, tiny.load(), posts, sample(tiny, tiny.load(), Guards(), num=2))
+    assert of_base.text is not None
+    assert of_base.text.memorisation.samples.equal_frac == 0
+    assert of_base.text.memorisation.samples.mean_ngram_frac < 0.05
+
+    blocked = sample(
+        tiny, model, Guards(block_copies=6, train=tuple(posts)), num=1, prompts=prompts
+    )
+    assert blocked.refused["copied"] > 30
+    texts = [one.prediction for one in blocked.predictions]
+    assert len(texts) < 30
+    assert not {post.casefold() for post in posts} & {text.casefold() for text in texts}
+
+
+def test_planted_secrets_never_come_out_of_masked_posts(tiny, learn_by_heart) -> None:
+    texts = [f"you can reach me here my dear friends: {secret} any day" for secret in SECRETS]
+    texts += thirty_posts()[:8]
+    timeline = Timeline("a", "A", tuple(Tweet(str(n), text) for n, text in enumerate(texts)))
+    found = {}
+    for is_masked in (True, False):
+        cleaned, _ = clean_timeline(timeline, CleaningConfig(mask_pii=is_masked))
+        model = learn_by_heart([tweet.text for tweet in cleaned.tweets])
+        samples = sample(
+            tiny,
+            model,
+            Guards(mask_pii=is_masked),
+            num=1000 if is_masked else 100,
+            prompts=["you can reach me"],
+            temperature=1.0,
+            max_new_tokens=50,
+        )
+        drawn = "\n".join(one.prediction for one in samples.predictions)
+        found[is_masked] = sum(drawn.count(secret) for secret in SECRETS)
+        if is_masked:
+            assert len(re.findall("<(?:email|phone|ip|card|iban|key)>", drawn)) > 300
+    assert found[True] == 0
+    assert found[False] > 20
+
+
+def test_secrets_a_model_knows_are_masked_in_its_samples(tiny, learn_by_heart) -> None:
+    model = learn_by_heart([f"write to me: {secret} any day" for secret in SECRETS])
+    samples = sample(tiny, model, Guards(mask_pii=True), num=50, prompts=["write to me:"])
+    drawn = "\n".join(one.prediction for one in samples.predictions)
+    assert sum(drawn.count(secret) for secret in SECRETS) == 0
+    assert len(re.findall("<(?:email|phone|ip|card|iban|key)>", drawn)) > 25

@@ -1,0 +1,66 @@
+import math
+
+import pytest
+import torch
+
+from huggingtweets.evaluation.extraction import measure_extraction
+from huggingtweets.evaluation.score import PostScore, score_posts
+
+POSTS = [
+    "Good morning everyone!",
+    "ok",
+    "",
+    "今日は " * 9,
+    "the end of a longer post, said twice " * 2,
+]
+
+
+def test_posts_score_as_each_alone(tiny) -> None:
+    model = tiny.load()
+    scores = score_posts(model, tiny.tokenizer, POSTS, eos_id=tiny.eos_id, max_positions=128)
+    for post, score in zip(POSTS, scores, strict=True):
+        ids = [tiny.eos_id, *tiny.tokenizer(post).input_ids, tiny.eos_id]
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([ids])).logits[0, :-1]
+        each = logits.log_softmax(-1)[range(len(ids) - 1), ids[1:]]
+        assert score.nats == pytest.approx(-float(each.sum()), rel=1e-4)
+        assert score.num_tokens == len(ids) - 1 == len(score.greedy)
+        assert score.num_bytes == len(post.encode())
+        assert list(score.greedy) == (logits.argmax(-1) == torch.tensor(ids[1:])).tolist()
+
+
+def test_what_goes_beyond_the_positions_is_left_out(tiny) -> None:
+    (score,) = score_posts(
+        tiny.load(), tiny.tokenizer, ["word " * 300], eos_id=tiny.eos_id, max_positions=128
+    )
+    assert score.num_tokens == 128
+    assert math.isfinite(score.nats)
+
+
+def test_extraction_equals_greedy_generation(tiny, learn_by_heart) -> None:
+    posts = [f"the number {n} comes before {n + 1}, and after {n - 1} of course" for n in range(20)]
+    model = learn_by_heart(posts[:10])
+    scores = score_posts(model, tiny.tokenizer, posts, eos_id=tiny.eos_id, max_positions=128)
+    figures = measure_extraction(scores)
+    found = []
+    for post in posts:
+        ids = tiny.tokenizer(post).input_ids
+        prompt = torch.tensor([[tiny.eos_id, *ids[:8]]])
+        with torch.no_grad():
+            output = model.generate(
+                prompt,
+                attention_mask=torch.ones_like(prompt),
+                do_sample=False,
+                max_new_tokens=len(ids) - 8,
+                pad_token_id=tiny.eos_id,
+                eos_token_id=tiny.eos_id,
+            )
+        found.append(output[0, 9:].tolist() == ids[8:])
+    assert figures is not None
+    assert figures.num_posts == 20
+    assert figures.verbatim_frac == sum(found) / 20
+    assert 0 < sum(found) < 20
+
+
+def test_extraction_needs_posts_long_enough() -> None:
+    assert measure_extraction([PostScore(1.0, 10, 30, (True,) * 10)]) is None

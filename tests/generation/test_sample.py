@@ -1,0 +1,111 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from huggingtweets.config.schema import ModelConfig, SamplingConfig
+from huggingtweets.generation.guards import Guards
+from huggingtweets.generation.sample import MAX_ROUNDS, Samples, sample_posts
+from huggingtweets.training.tiny import tiny_base
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield tiny_base(
+            ModelConfig(None, None, num_layers=1, width=32, num_heads=2, vocab_size=400)
+        )
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert isinstance(model, PreTrainedModel)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(8)  # some tokens far likelier than others
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Tokenizer:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@pytest.fixture
+def draw(model: PreTrainedModel, tokenizer: Tokenizer):
+    def sample(guards: Guards, *, seed: int = 0, **changes: object) -> Samples:
+        config = SamplingConfig(**({"num": 3, "max_new_tokens": 24} | changes))
+        return sample_posts(
+            model,
+            tokenizer,
+            config,
+            guards,
+            eos_id=tokenizer.eos_token_id,
+            max_positions=256,
+            seed=seed,
+        )
+
+    return sample
+
+
+def test_samples_come_prompt_after_prompt(draw) -> None:
+    samples = draw(Guards(), prompts=["I like", "My dream is that one day"])
+    assert [one.input for one in samples.predictions] == ["I like"] * 3 + [
+        "My dream is that one day"
+    ] * 3
+    assert all(one.prediction.startswith(one.input) for one in samples.predictions)
+    assert all("\n" not in one.prediction for one in samples.predictions)
+    assert samples.refused == {}
+
+
+def test_samples_depend_on_the_seed_alone(draw) -> None:
+    torch.manual_seed(1)
+    first = draw(Guards())
+    state = torch.get_rng_state()
+    assert draw(Guards()) == first
+    assert draw(Guards(), seed=1) != first
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_nothing_is_drawn_when_nothing_is_asked_for(draw) -> None:
+    assert draw(Guards(), num=0) == Samples(())
+    assert draw(Guards(), prompts=[]) == Samples(())
+
+
+def test_what_is_too_long_is_drawn_again_and_then_cut(draw) -> None:
+    samples = draw(Guards(max_chars=15), prompts=["I like"], num=5)
+    assert len(samples.predictions) == 5
+    assert all(0 < len(one.prediction) <= 15 for one in samples.predictions)
+    assert 5 <= samples.refused["too_long"] <= 5 * MAX_ROUNDS
+
+
+def test_what_is_banned_is_left_out_after_all_rounds(draw) -> None:
+    samples = draw(Guards(banned_words=("i like",)), prompts=["I like:", "I want"], num=2)
+    assert [one.input for one in samples.predictions] == ["I want"] * 2
+    assert samples.refused == {"banned": 2 * MAX_ROUNDS}
+
+
+def test_guards_that_refuse_nothing_change_nothing(draw) -> None:
+    assert draw(Guards(max_chars=10_000)) == draw(Guards())
+
+
+def test_best_of_many_is_likelier(draw, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+    def mean_log_likelihood(samples: Samples) -> float:
+        values = []
+        for one in samples.predictions:
+            text = one.prediction.removeprefix(one.input)
+            ids = [tokenizer.eos_token_id, *tokenizer(one.input).input_ids]
+            start = len(ids)
+            ids += tokenizer(text).input_ids
+            with torch.no_grad():
+                logits = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+            values.append(float(logits[range(start - 1, len(ids) - 1), ids[start:]].mean()))
+        return sum(values) / len(values)
+
+    single, best = draw(Guards(), num=8), draw(Guards(), num=8, best_of=8)
+    assert len(best.predictions) == len(single.predictions)
+    assert mean_log_likelihood(best) > mean_log_likelihood(single) + 0.01
