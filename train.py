@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from huggingtweets.config.compose import CONFIG_DIR, check_arguments, register, to_config
 from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import exit_code_of, setup_logging
 from huggingtweets.tweets.sources.load import check_source
@@ -25,6 +26,7 @@ def run(composed: DictConfig) -> int:
         config = to_config(composed)
         check_source(config.source)
         jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
+        config = settle_consent(config, jobs)
         from huggingtweets.jobs.runner import run_jobs  # heavy: only for a config that is accepted
 
         return run_jobs(config, jobs)

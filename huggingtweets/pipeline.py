@@ -32,6 +32,7 @@ from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.single import train_single
 from huggingtweets.tweets.cleaning import check_enough
+from huggingtweets.tweets.optout import check_opted_out
 from huggingtweets.tweets.records import read_timelines, write_timelines
 from huggingtweets.tweets.sources.load import load_timeline
 
@@ -102,9 +103,11 @@ def begin_job(plan: Plan) -> None:
 
     Raises:
         LaunchError: the folder cannot be written.
+        OptedOutError: somebody wants no model.
         SourceError: the posts cannot be read.
         TooFewTweetsError: a user has too little text.
     """
+    check_opted_out(plan.job.handles, plan.config.optout_file)
     try:
         plan.paths.root.mkdir(parents=True, exist_ok=True)
         write_text(plan.paths.config, dump_config(plan.config))
@@ -191,6 +194,7 @@ def finish_job(
         write_report(paths.report, facts, paths.preview.read_bytes())
     recorder.finish(predictions)
     if plan.publish.kind is PublishKind.hub:
+        check_opted_out(plan.job.handles, plan.config.optout_file)
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
     lock.check()
     write_json(paths.result, build_result(plan, facts, result, samples, quality, started_at))

@@ -1,0 +1,157 @@
+"""What one would train on, before anything is trained: counts, language, size, examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from huggingtweets.config.schema import Consent, SourceKind, TrainConfig
+from huggingtweets.data.estimate import Estimate, estimate_training
+from huggingtweets.data.language import detect_languages
+from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.handles import Job
+from huggingtweets.publishing.names import plain_text
+from huggingtweets.tweets.cleaning import CleaningReport, check_enough, clean_timeline
+from huggingtweets.tweets.optout import check_opted_out
+from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.load import load_timeline
+
+NUM_EXAMPLES = 10
+_SHOWN_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Example:
+    """A post before and after cleaning, fit to be shown on a terminal."""
+
+    original: str
+    cleaned: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """What is known of a job before its training."""
+
+    slug: str
+    reports: tuple[CleaningReport, ...]
+    languages: tuple[str, ...]
+    estimate: Estimate | None
+    """None: there is nothing to train on."""
+    warnings: tuple[str, ...]
+    problem: str
+    """Why training would refuse; empty: it would not."""
+    examples: tuple[Example, ...]
+
+
+def check_job(config: TrainConfig, job: Job) -> Check:
+    """Read and clean the posts of a job, and say what its training would be like.
+
+    Raises:
+        ConfigError: reading would cost money, which training would cost once more.
+        HuggingtweetsError: the posts cannot be read.
+    """
+    if config.source.kind is SourceKind.x_api:
+        raise ConfigError(
+            "check: got source=x_api, where looking costs as much as training; expected posts on "
+            f"disk; run `huggingtweets import x_api {' '.join(job.handles)} --to posts/ ...` once, "
+            "then use source=jsonl source.path=posts/"
+        )
+    check_opted_out(job.handles, config.optout_file)
+    timelines = [load_timeline(config.source, handle) for handle in job.handles]
+    cleaned = [clean_timeline(timeline, config.cleaning) for timeline in timelines]
+    reports = tuple(report for _, report in cleaned)
+    texts = [tweet.text for user, _ in cleaned for tweet in user.tweets]
+    languages = detect_languages(texts) if texts else ()
+    estimate = None
+    if texts:
+        estimate = estimate_training(
+            texts, _balance(reports), config.model, config.recipe, languages[0]
+        )
+    warnings = [note for timeline in timelines for note in timeline.notes]
+    problem = "" if texts else "no post is left after cleaning"
+    try:
+        warnings += check_enough(reports, config.cleaning)
+    except HuggingtweetsError as err:
+        problem = str(err)
+    if config.consent is Consent.unstated and config.source.kind is not SourceKind.demo:
+        warnings.append("consent=unstated: say on what ground these posts are used")
+    kept = [{tweet.id: tweet.text for tweet in user.tweets} for user, _ in cleaned]
+    return Check(
+        slug=job.slug,
+        reports=reports,
+        languages=languages,
+        estimate=estimate,
+        warnings=tuple(warnings),
+        problem=problem,
+        examples=_examples(timelines, kept),
+    )
+
+
+def _balance(reports: Sequence[CleaningReport]) -> float:
+    """How much longer an epoch is than the posts: everyone is repeated up to the longest."""
+    total = sum(report.kept_chars for report in reports)
+    return len(reports) * max(report.kept_chars for report in reports) / max(1, total)
+
+
+def _examples(timelines: Sequence[Timeline], kept: Sequence[dict[str, str]]) -> tuple[Example, ...]:
+    """Ten kept posts, evenly spread over the timelines; those that cleaning changed come first."""
+    pairs = [
+        (tweet.text, texts[tweet.id])
+        for timeline, texts in zip(timelines, kept, strict=True)
+        for tweet in timeline.tweets
+        if tweet.id in texts
+    ]
+    changed = [pair for pair in pairs if pair[0] != pair[1]]
+    pool = changed if len(changed) >= NUM_EXAMPLES else pairs
+    step = max(1, len(pool) // NUM_EXAMPLES)
+    return tuple(Example(*map(_shown, pair)) for pair in pool[::step][:NUM_EXAMPLES])
+
+
+def _shown(text: str) -> str:
+    """Text from outside that cannot take over a terminal."""
+    text = plain_text(text)
+    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+
+
+def describe(check: Check) -> list[str]:
+    """Return the lines to show."""
+    lines = [check.slug]
+    for report in check.reports:
+        lines += [
+            f"  @{report.handle} ({_shown(report.display_name)})",
+            f"    {report.downloaded:>8,} posts received",
+            f"    {-report.retweets:>8,} retweets",
+            f"    {-report.short:>8,} too short or nothing but links",
+            f"    {-report.repeats:>8,} repeats",
+            f"    {report.kept:>8,} kept, {report.kept_chars:,} characters, "
+            f"{report.masked:,} with something masked",
+        ]
+    lines.append(f"  language   {', '.join(check.languages) or 'none'}")
+    if check.estimate:
+        lines += _estimate_lines(check.estimate)
+    lines += [f"  warning    {plain_text(warning)}" for warning in check.warnings]
+    if check.problem:
+        lines.append(f"  refused    {plain_text(check.problem)}")
+    for example in check.examples:
+        lines += [f"  original   {example.original}", f"  cleaned    {example.cleaned}"]
+    return lines
+
+
+def _estimate_lines(estimate: Estimate) -> list[str]:
+    how = "counted" if estimate.is_counted else "estimated; the tokenizer is not on this machine"
+    lines = [
+        f"  tokens     {estimate.tokens:,} to train on ({how})",
+        f"  steps      about {estimate.steps:,}",
+    ]
+    if estimate.seconds is None or estimate.memory_gib is None:
+        return [*lines, "  time       not known for this base; nor is memory"]
+    return [
+        *lines,
+        f"  time       about {_duration(estimate.seconds)} on {estimate.device}, give or take a "
+        "factor of three",
+        f"  memory     about {estimate.memory_gib:.1f} GiB with one block a micro-batch",
+    ]
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

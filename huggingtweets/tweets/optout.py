@@ -1,0 +1,111 @@
+"""The list of people who want no model of themselves. It holds hashes of handles, no names.
+
+The hash keeps the list from being read at a glance; whoever guesses a handle can check it.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+from huggingtweets.errors import ConfigError, OptedOutError
+from huggingtweets.files import write_text
+
+ENV_KEY = "HUGGINGTWEETS_OPTOUT"
+SHIPPED = Path(__file__).parents[2] / "conf" / "optout.txt"
+_HASH = re.compile(r"[0-9a-f]{64}")
+
+
+def handle_hash(handle: str) -> str:
+    """Return what stands for a canonical handle where no name may stand."""
+    return hashlib.sha256(f"huggingtweets opt-out {handle}".encode()).hexdigest()
+
+
+def optout_path(configured: str | None) -> Path:
+    """Return where the list is: as configured, else by the environment, else the shipped one."""
+    named = configured or os.environ.get(ENV_KEY)
+    return Path(named).expanduser() if named else SHIPPED
+
+
+def check_opted_out(handles: Iterable[str], configured: str | None = None) -> None:
+    """Refuse people who are on the list.
+
+    Args:
+        handles: canonical.
+        configured: the `optout_file` of the configuration.
+
+    Raises:
+        OptedOutError: somebody is on it.
+        ConfigError: a list was named that cannot be read; then nobody passes.
+    """
+    path = optout_path(configured)
+    hashes = read_optouts(path)
+    for handle in handles:
+        if handle_hash(handle) in hashes:
+            raise OptedOutError(
+                f"@{handle}: is on the list of people who want no model of themselves ({path}); "
+                "expected somebody else; leave this person out, and `huggingtweets purge` what "
+                "there already is"
+            )
+
+
+def read_optouts(path: Path) -> frozenset[str]:
+    """Return the hashes of a list; the shipped one may be missing.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
+    try:
+        status = path.stat()
+    except OSError as err:
+        if path == SHIPPED:
+            return frozenset()
+        raise _unreadable(path, err.strerror or "") from err
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, mtime_ns: int, size: int) -> frozenset[str]:
+    """Read a list once as long as it stays the same."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise _unreadable(path, str(err)) from err
+    words = [line.partition("#")[0].strip() for line in lines]
+    for number, word in enumerate(words, start=1):
+        if word and not _HASH.fullmatch(word):
+            raise ConfigError(
+                f"{path} line {number}: is no hash; expected 64 hexadecimal digits; "
+                "use `huggingtweets optout HANDLE`, which adds one"
+            )
+    return frozenset(word for word in words if word)
+
+
+def add_optout(handle: str, configured: str | None = None) -> Path:
+    """Put a person on the list, once; return where it is.
+
+    Raises:
+        ConfigError: it cannot be read or written.
+    """
+    path = optout_path(configured)
+    hashes = read_optouts(path) if path.exists() else frozenset()
+    if handle_hash(handle) in hashes:
+        return path
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        day = datetime.now(UTC).strftime("%Y-%m-%d")
+        head = text if not text or text.endswith("\n") else text + "\n"
+        write_text(path, f"{head}{handle_hash(handle)}  # {day}\n")
+    except OSError as err:
+        raise _unreadable(path, err.strerror or "") from err
+    return path
+
+
+def _unreadable(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        f"optout_file: {path} cannot be read or written ({reason}); expected the list of people "
+        f"who want no model; set optout_file= or {ENV_KEY} to it"
+    )
