@@ -138,8 +138,8 @@ _RERUN_HEAD = """\
 defaults:
 - schema
 - _self_
-- override hydra/hydra_logging: disabled
-- override hydra/job_logging: disabled
+- override hydra/hydra_logging: none
+- override hydra/job_logging: none
 hydra:
   run: {dir: .}
   output_subdir: null
