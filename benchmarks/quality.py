@@ -11,6 +11,7 @@ import argparse
 import json
 import logging
 import math
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,12 +23,15 @@ from transformers import PreTrainedModel
 
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.config.schema import ModelConfig
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.evaluation.attribution import Voice, measure_attribution
 from huggingtweets.evaluation.quality import TextQuality, evaluate_model, evaluate_text
 from huggingtweets.evaluation.score import score_posts
+from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import sample_posts
 from huggingtweets.handles import Job
+from huggingtweets.lock import acquire_lock
 from huggingtweets.outcome import kept_and_base_loss
 from huggingtweets.training.launch import build_accelerator
 from huggingtweets.training.model import Base, find_base
@@ -61,8 +65,9 @@ CHOICES = {
     "batch 4, fourfold lr": ["recipe.global_batch_size=4", "recipe.lr=5.488e-4"],
 }  # fmt: skip
 COLUMNS = (
-    "bits/byte", "base", "equal", "4-8-grams", "held-out 4-8-grams", "longest run", "extracted",
-    "attributed", "held-out attributed", "distinct-2", "human distinct-2", "tokens", "seconds",
+    "bits/byte", "base", "training posts", "equal", "4-8-grams", "held-out 4-8-grams",
+    "longest run", "extracted", "prefix out", "attributed", "held-out attributed",
+    "distinct-2", "human distinct-2", "tokens", "seconds",
 )  # fmt: skip
 
 
@@ -77,11 +82,14 @@ class Trained:
     figures: Mapping[str, float]
 
 
-def plan_of(account: str, overrides: Sequence[str], base: Path, lr_scale: float) -> Plan:
+def plan_of(
+    account: str, overrides: Sequence[str], base: Path, lr_scale: float, output_dir: str = "unused"
+) -> Plan:
     """Compose the plan of one account."""
-    words = [f"user={account}", f"model.path={base}", "engine.precision=bf16", *overrides]
+    words = [f"user={account}", f"model.path={base}", "engine.save_every_s=1e9", *overrides]
     config = to_config(compose_config(words))
-    config = replace(config, recipe=replace(config.recipe, lr=config.recipe.lr * lr_scale))
+    recipe = replace(config.recipe, lr=config.recipe.lr * lr_scale)
+    config = replace(config, recipe=recipe, output_dir=output_dir)
     return make_plan(config, Job((account.lower(),)))
 
 
@@ -94,29 +102,37 @@ def train(
     prepared = prepare(
         users,
         reports,
-        cleaning=plan.cleaning,
         recipe=plan.recipe,
         seed=plan.seed,
         tokenizer=base.tokenizer,
         eos_id=base.eos_id,
     )
     start = time.process_time()
-    result, model = train_single(
-        accelerator, base, prepared.training_set, prepared.heldout, plan, lambda line: None
-    )
+    with acquire_lock(plan.paths.root) as lock:
+        result, model = train_single(
+            accelerator,
+            base,
+            prepared.training_set,
+            prepared.heldout,
+            plan,
+            lambda line: None,
+            lock,
+        )
+    assert model is not None
     seconds = time.process_time() - start
     posts, heldout = prepared.split.train[0], prepared.split.heldout[0]
-    predictions = sample_posts(
+    sampled = sample_posts(
         model,
         base.tokenizer,
         plan.sampling,
+        build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts),
         eos_id=base.eos_id,
         max_positions=base.max_positions,
         seed=plan.seed,
     )
-    samples = [(one.input, one.prediction) for one in predictions]
+    samples = [(one.input, one.prediction) for one in sampled.predictions]
     text, _ = evaluate_text(samples, train=posts, heldout=heldout, seed=plan.seed)
-    extraction = evaluate_model(
+    quality = evaluate_model(
         model,
         base.tokenizer,
         train=posts,
@@ -124,10 +140,14 @@ def train(
         eos_id=base.eos_id,
         max_positions=base.max_positions,
         seed=plan.seed,
-    ).extraction
+    )
     assert text is not None
+    assert quality.extraction is not None
+    assert quality.train_bits_per_byte is not None
     figures = figures_of(result, text) | {
-        "extracted": extraction.verbatim_frac if extraction else 0.0,
+        "training posts": quality.train_bits_per_byte,
+        "extracted": quality.extraction.verbatim_frac,
+        "prefix out": quality.extraction.prefix_frac,
         "seconds": seconds,
     }
     continuations = tuple(whole.removeprefix(prompt).strip() for prompt, whole in samples)
@@ -184,12 +204,13 @@ def run_variant(
     folder = quality_base(options.shared)
     accelerator = build_accelerator(plan_of("a", overrides, folder, 1).engine.precision)
     trained: dict[str, Trained] = {}
+    base = find_base(ModelConfig(path=str(folder)))
     for account in accounts:
-        plan = plan_of(account, overrides, folder, options.lr_scale)
-        base = find_base(plan.model)
-        trained[account] = train(
-            account, plan, base, accelerator, options.shared, options.max_posts
-        )
+        with tempfile.TemporaryDirectory() as output_dir:
+            plan = plan_of(account, overrides, folder, options.lr_scale, output_dir)
+            trained[account] = train(
+                account, plan, base, accelerator, options.shared, options.max_posts
+            )
         logger.info("%s %s %s", name, account, dict(trained[account].figures))
     voices = {
         account: Voice(
@@ -238,7 +259,7 @@ def _cell(column: str, value: float) -> str:
         return f"{value:,.0f}"
     if column == "longest run":
         return f"{value:.2f}"
-    is_share = column not in ("bits/byte", "base")
+    is_share = column not in ("bits/byte", "base", "training posts")
     return f"{100 * value:.1f} %" if is_share else f"{value:.3f}"
 
 
@@ -249,7 +270,7 @@ def main() -> None:
     parser.add_argument("what", choices=("choose", "compare"))
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--rows", type=Path, default=Path("quality-rows.jsonl"))
-    parser.add_argument("--max-posts", type=int, default=600, help="newest kept posts an account")
+    parser.add_argument("--max-posts", type=int, default=400, help="newest kept posts an account")
     parser.add_argument("--lr-scale", type=float, default=6.0)
     parser.add_argument("--only", nargs="*", default=None, help="names of variants")
     options = parser.parse_args()

@@ -1,5 +1,6 @@
 """All figures about one trained model, beside those of its base and of the people themselves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from huggingtweets.evaluation.diversity import DiversityComparison, compare_dive
 from huggingtweets.evaluation.extraction import Extraction, choose_posts, measure_extraction
 from huggingtweets.evaluation.intervals import Interval, ratio_interval
 from huggingtweets.evaluation.memorisation import Memorisation, measure_memorisation
-from huggingtweets.evaluation.score import PostScore, score_posts
+from huggingtweets.evaluation.score import PostScore, bits_per_byte, score_posts
 from huggingtweets.evaluation.style import Style, measure_style
 
 COPIED_WORDS = 6
@@ -27,6 +28,8 @@ class ModelQuality:
     """Of the held-out loss, nats a token."""
     bits_per_byte: Interval | None
     """Of the held-out bits per byte."""
+    train_bits_per_byte: float | None
+    """Of some training posts: far below the held-out figure where posts are known by heart."""
     extraction: Extraction | None
 
 
@@ -67,11 +70,13 @@ def evaluate_model(
 
     scores = score(heldout)
     nats = [one.nats for one in scores]
-    num_bits = [one.bits_per_byte * one.num_bytes for one in scores]
+    num_bits = [one.nats / math.log(2) for one in scores]
+    known = score(choose_posts(train, seed=seed))
     return ModelQuality(
         ratio_interval(nats, [one.num_tokens for one in scores], seed=seed) if scores else None,
         ratio_interval(num_bits, [one.num_bytes for one in scores], seed=seed) if scores else None,
-        measure_extraction(score(choose_posts(train, seed=seed))),
+        bits_per_byte(known) if known else None,
+        measure_extraction(known),
     )
 
 

@@ -27,10 +27,11 @@ class PostScore:
     greedy: tuple[bool, ...]
     """For each target: whether it is what the model holds most likely after the true beginning."""
 
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per UTF-8 byte of text."""
-        return self.nats / math.log(2) / max(1, self.num_bytes)
+
+def bits_per_byte(scores: Sequence[PostScore]) -> float:
+    """Return the bits per UTF-8 byte of all posts together."""
+    nats = math.fsum(score.nats for score in scores)
+    return nats / math.log(2) / max(1, sum(score.num_bytes for score in scores))
 
 
 def score_posts(

@@ -89,12 +89,11 @@ def _memorisation(text: TextQuality, refused: Mapping[str, int]) -> Table:
 
 
 def _extraction(quality: Quality) -> Table | None:
-    columns = [("model", quality.model.extraction)]
-    if quality.base:
-        columns.append(("base", quality.base.extraction))
-    known = [(name, extraction) for name, extraction in columns if extraction]
+    models = [("model", quality.model)] + ([("base", quality.base)] if quality.base else [])
+    known = [(name, model.extraction) for name, model in models if model.extraction]
     if not known:
         return None
+    bits = [model.train_bits_per_byte or 0.0 for _, model in models if model.extraction]
     return Table(
         "Training posts drawn out by their first 8 tokens",
         ("", *(name for name, _ in known)),
@@ -102,6 +101,7 @@ def _extraction(quality: Quality) -> Table | None:
             ("posts tried", *(f"{one.num_posts}" for _, one in known)),
             ("rest out word for word", *(_percent(one.verbatim_frac) for _, one in known)),
             ("rest out before the first mistake", *(_percent(one.prefix_frac) for _, one in known)),
+            ("bits per byte of these posts", *(f"{one:.3f}" for one in bits)),
         ),
     )
 
