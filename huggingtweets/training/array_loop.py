@@ -90,6 +90,7 @@ def train_array(
     device: torch.device,
     speed: Speed | None = None,
     report: Report | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[ArrayResult]:
     """Train job after job, K at a time, and yield each as it ends.
 
@@ -104,6 +105,8 @@ def train_array(
         device: on which.
         speed: to tell the utilisation of the device, by all slots together.
         report: called with a job's slug and each of its logged lines and evaluations.
+        is_stopped: asked between steps; when it says so, what has ended is still yielded, and the
+            jobs under way are given up.
 
     Raises:
         OutOfMemoryError: a single slot does not fit.
@@ -114,7 +117,7 @@ def train_array(
         engine = None
         try:
             engine = _Engine(layout, base, num_slots, settings, device, speed, report)
-            yield from engine.run(jobs)
+            yield from engine.run(jobs, is_stopped)
         except torch.OutOfMemoryError as err:
             if num_slots == 1:
                 raise OutOfMemoryError(
@@ -167,10 +170,12 @@ class _Engine:
         """In training steps, all slots together."""
         self._tokens = 0
 
-    def run(self, jobs: Iterator[ArrayJob | None]) -> Iterator[ArrayResult]:
-        """Train until the jobs are used up and all have ended."""
+    def run(
+        self, jobs: Iterator[ArrayJob | None], is_stopped: Callable[[], bool]
+    ) -> Iterator[ArrayResult]:
+        """Train until the jobs are used up and all have ended, or a stop is asked for."""
         has_more = True
-        while True:
+        while not is_stopped():
             has_more = has_more and self._fill(jobs)
             if self.seats:
                 self._close_gaps()
