@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"generation", "evaluation"},
     {"publishing"},
-    {"outcome", "recorder"},
+    {"outcome", "recorder", "model_folder"},
     {"pipeline"},
     {"jobs"},
     {"doctor"},

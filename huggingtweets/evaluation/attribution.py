@@ -109,8 +109,17 @@ def measure_attribution(voices: Mapping[str, Voice], *, seed: int) -> Attributio
 
 
 def read_voices(output_dir: Path) -> dict[str, Voice]:
-    """Read the posts and samples of every finished job of an output folder."""
+    """Read the posts and samples of every finished job of an output folder.
+
+    Raises:
+        DataError: there is no such folder.
+    """
     voices = {}
+    if not output_dir.is_dir():
+        raise DataError(
+            f"attribution: got {output_dir}, which is no folder; expected the output_dir of a run; "
+            "check the path"
+        )
     for folder in sorted(output_dir.iterdir()):
         paths = JobPaths(folder)
         if not paths.result.is_file():

@@ -1,0 +1,170 @@
+"""A finished model folder in use: write posts with it, and measure it on any posts."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from huggingtweets.config.schema import (
+    CleaningConfig,
+    ModelConfig,
+    RecipeConfig,
+    SamplingConfig,
+    SourceConfig,
+    SourceKind,
+)
+from huggingtweets.data.duplicates import normalise
+from huggingtweets.errors import ConfigError, DataError
+from huggingtweets.evaluation.quality import Quality, evaluate_quality
+from huggingtweets.evaluation.score import bits_per_byte, score_posts
+from huggingtweets.files import read_jsonl
+from huggingtweets.generation.guards import build_guards
+from huggingtweets.generation.sample import Samples, sample_posts
+from huggingtweets.handles import parse_handle
+from huggingtweets.paths import JobPaths
+from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.tweets.cleaning import clean_timeline
+from huggingtweets.tweets.sources.load import load_timeline
+
+_KINDS = {
+    ".jsonl": SourceKind.jsonl,
+    ".json": SourceKind.jsonl,
+    ".csv": SourceKind.csv,
+    ".parquet": SourceKind.parquet,
+    ".txt": SourceKind.text,
+    ".zip": SourceKind.x_archive,
+    ".js": SourceKind.x_archive,
+}
+
+
+@dataclass(frozen=True)
+class FolderQuality:
+    """A model folder measured on posts that it was not trained on."""
+
+    num_posts: int
+    """Posts measured on."""
+    num_trained: int
+    """Posts left out because they were trained on."""
+    bits_per_byte: float
+    quality: Quality
+    """Copying and extraction are 0 where the training posts are not at hand."""
+
+
+def open_folder(folder: Path) -> tuple[Base, PreTrainedModel, JobPaths | None]:
+    """Load a model folder, or that of a job's folder, to the best device there is.
+
+    Returns:
+        The model, and the files of the job it belongs to if they lie around it.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    if JobPaths(folder).model.is_dir():
+        folder = JobPaths(folder).model
+    if not folder.is_dir():
+        raise ConfigError(
+            f"model: got {folder}, which is no folder; expected a model folder, or the job's "
+            "folder around it; check the path"
+        )
+    base = find_base(ModelConfig(path=str(folder)))
+    model = load_model(base, RecipeConfig()).eval()
+    if torch.cuda.is_available():
+        model = model.to("cuda")
+    job = JobPaths(folder.parent)
+    return base, model, job if folder.name == "model" and job.dataset.is_file() else None
+
+
+def generate_posts(folder: Path, config: SamplingConfig, *, seed: int) -> Samples:
+    """Sample posts, masked; copies are blocked only where the job's training posts lie around.
+
+    Raises:
+        ConfigError: there is no model, or `block_copies` is asked for without training posts.
+    """
+    base, model, job = open_folder(folder)
+    train = _train_posts(job)
+    if config.block_copies and not train:
+        raise ConfigError(
+            f"generate: got a limit on copies, but the training posts are not beside {folder}; "
+            "expected dataset.jsonl.gz of its job; name a job's folder or leave the limit out"
+        )
+    return sample_posts(
+        model,
+        base.tokenizer,
+        config,
+        build_guards(config, mask_pii=True, train=train),
+        eos_id=base.eos_id,
+        max_positions=base.max_positions,
+        seed=seed,
+    )
+
+
+def evaluate_folder(
+    folder: Path, posts_path: Path, *, user: str, config: SamplingConfig, seed: int
+) -> FolderQuality:
+    """Measure a model on a file of posts; those it was trained on are left out.
+
+    Raises:
+        ConfigError: there is no model, or no such file.
+        SourceError: the posts cannot be read.
+        DataError: no post is left to measure on.
+    """
+    posts = read_posts(posts_path, user)
+    base, model, job = open_folder(folder)
+    train = _train_posts(job)
+    known = {normalise(post) for post in train}
+    fresh = [post for post in posts if normalise(post) not in known]
+    if not fresh:
+        raise DataError(
+            f"{posts_path}: got {len(posts)} posts, all trained on or too short; expected others; "
+            "name posts that the model has not seen"
+        )
+    samples = sample_posts(
+        model,
+        base.tokenizer,
+        config,
+        build_guards(config, mask_pii=True, train=train),
+        eos_id=base.eos_id,
+        max_positions=base.max_positions,
+        seed=seed,
+    )
+    quality, _ = evaluate_quality(
+        model,
+        None,
+        base.tokenizer,
+        [(one.input, one.prediction) for one in samples.predictions],
+        train=train,
+        heldout=fresh,
+        eos_id=base.eos_id,
+        max_positions=base.max_positions,
+        seed=seed,
+    )
+    scores = score_posts(
+        model, base.tokenizer, fresh, eos_id=base.eos_id, max_positions=base.max_positions
+    )
+    return FolderQuality(len(fresh), len(posts) - len(fresh), bits_per_byte(scores), quality)
+
+
+def read_posts(path: Path, user: str) -> list[str]:
+    """Read and clean the posts of one user of a file, its kind told by its name.
+
+    Raises:
+        ConfigError: the file is not there, or of no known kind.
+        SourceError: the posts cannot be read.
+    """
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix not in _KINDS:
+        raise ConfigError(
+            f"--posts: got {path}; expected a file named {', '.join(_KINDS)} or such with .gz; "
+            "rename it"
+        )
+    source = SourceConfig(kind=_KINDS[suffix], path=str(path))
+    cleaned, _ = clean_timeline(load_timeline(source, parse_handle(user)), CleaningConfig())
+    return [tweet.text for tweet in cleaned.tweets]
+
+
+def _train_posts(job: JobPaths | None) -> Sequence[str]:
+    if job is None:
+        return ()
+    return [row["text"] for row in read_jsonl(job.dataset) if row["side"] == "train"]
