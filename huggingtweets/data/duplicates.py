@@ -146,7 +146,7 @@ def _prefix_ranges(sets: _Sets, threshold: float) -> tuple[Indices, Indices, Ind
     is_probe = positions <= sizes - np.ceil(threshold * sizes - 1e-9)
     is_index = positions <= sizes - np.ceil(2 * threshold / (1 + threshold) * sizes - 1e-9)
 
-    stride = int(sizes.max()) + 1
+    stride = int(sizes.max(initial=0)) + 1
     keys = sets.features * stride + sizes
     order = np.argsort(keys[is_index], kind="stable")
     index_keys = keys[is_index][order]
