@@ -13,6 +13,7 @@ from huggingtweets.config.compose import dump_config, load_config
 from huggingtweets.config.plan import Plan, differences, make_plan
 from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
+from huggingtweets.data.replay import keep_new, read_earlier
 from huggingtweets.errors import ConfigError, LaunchError
 from huggingtweets.evaluation.quality import Quality, Spans, evaluate_quality
 from huggingtweets.files import read_json, replacing_folder, write_json, write_jsonl, write_text
@@ -135,7 +136,13 @@ def prepare_job(plan: Plan, base: Base) -> Prepared:
     Raises:
         DataError: nothing is left to train on.
     """
-    users, reports = clean_posts(read_timelines(plan.paths.tweets), plan.cleaning)
+    timelines = read_timelines(plan.paths.tweets)
+    users, reports = clean_posts(timelines, plan.cleaning)
+    earlier = read_earlier(plan.model.path, plan.job.handles)
+    if earlier is not None:
+        users = keep_new(users, timelines, earlier)
+        new = sum(len(user.tweets) for user in users)
+        logger.info("job=%s goes on from %s: new=%d", plan.job.slug, plan.model.path, new)
     return prepare(
         users,
         reports,
@@ -143,6 +150,7 @@ def prepare_job(plan: Plan, base: Base) -> Prepared:
         seed=plan.seed,
         tokenizer=base.tokenizer,
         eos_id=base.eos_id,
+        earlier=earlier,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from huggingtweets.config.schema import CleaningConfig, RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet, build_training_set, pack_heldout
 from huggingtweets.data.corpus import epoch_documents
+from huggingtweets.data.replay import Earlier, add_replay
 from huggingtweets.data.split import Split, split_tweets
 from huggingtweets.data.tokens import encode_documents
 from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, clean_timeline
@@ -52,13 +53,19 @@ def prepare(
     seed: int,
     tokenizer: Any,
     eos_id: int,
+    earlier: Earlier | None = None,
 ) -> Prepared:
     """Split, order, tokenise and pack the posts of one job; a pure function of its arguments.
+
+    With `earlier`, the posts of an earlier job, `users` are the new ones.
 
     Raises:
         DataError: nothing is left to train on.
     """
     split = split_tweets(users, kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=seed)
+    if earlier is not None:
+        handles = [user.handle for user in users]
+        split = add_replay(split, handles, earlier, share=recipe.replay, seed=seed)
     documents = [encode_documents(tokenizer, posts) for posts in split.train]
     orders = [
         epoch_documents(split.train, epoch=epoch, seed=seed, mix_users=recipe.isolate_documents)

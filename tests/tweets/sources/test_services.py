@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -410,6 +411,7 @@ def check_any_answer(server: FakeService, kind: str, route: str, value: Any, sta
     """Answer one route with anything: a timeline comes out, or one sentence."""
     server.answers = {route: (status, value)}
     source = source_of(kind, server)
+    start = time.monotonic()
     try:
         timeline = fetch_timeline(source, HANDLES[kind], patience=quick(max_attempts=2))
     except HuggingtweetsError as err:
@@ -418,6 +420,7 @@ def check_any_answer(server: FakeService, kind: str, route: str, value: Any, sta
     else:
         assert len({tweet.id for tweet in timeline.tweets}) == len(timeline.tweets)
         json.dumps([tweet.text for tweet in timeline.tweets])
+    assert time.monotonic() - start < 5
     partial_path(kind, HANDLES[kind]).unlink(missing_ok=True)
 
 
