@@ -206,6 +206,27 @@ def deepspeed_environment(name: str) -> dict[str, str]:
     }
 
 
+FSDP2 = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "false",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+}
+"""What `accelerate launch` hands on from launch/fsdp2.yaml."""
+
+
+def fsdp_on_a_cpu() -> None:
+    """Have Accelerate take FSDP2 for possible on CPU processes; for `Start.prepare`."""
+    from accelerate import PartialState
+    from accelerate.utils import DistributedType
+
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    PartialState(cpu=True, backend="gloo")
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
 def weights_digest(job: Path) -> str:
     return hashlib.sha256((job / "model" / "model.safetensors").read_bytes()).hexdigest()
 

@@ -37,6 +37,8 @@ class SummedLoss(nn.Module):
         super().__init__()
         self.model = model
         self.isolate = isolate
+        self._no_split_modules = getattr(model, "_no_split_modules", None)
+        """What FSDP2 takes for a transformer block."""
 
     def forward(self, input_ids: Tensor, targets: Tensor, position_ids: Tensor) -> Tensor:
         """Return the cross-entropy summed over the targets of (B, T) blocks, in nats, fp32.

@@ -69,6 +69,7 @@ def train_single(
             "apart; expected an architecture that honours a block-diagonal attention mask; set "
             "recipe.isolate_documents=false and recipe.heldout_frac=0"
         )
+    identity = plan.identity | {"data": _data_digest(training_set), "base": _base_digest(model)}
     if plan.recipe.adapter is Adapter.lora:
         add_lora(model, plan.recipe)
     if plan.engine.activation_checkpointing:
@@ -81,7 +82,6 @@ def train_single(
     module = SummedLoss(model, isolate=plan.recipe.isolate_documents)
     if plan.engine.compile:
         module.compile()
-    identity = plan.identity | {"data": _data_digest(training_set), "base": _base_digest(model)}
     optimizer = build_optimizer(module, plan.recipe)
     fill_deepspeed(accelerator, batch, max_grad_norm=plan.recipe.max_grad_norm)
     module, optimizer = accelerator.prepare(module, optimizer)

@@ -1,0 +1,124 @@
+"""One recipe, one result: however many processes, micro-batches or shares a model is cut into."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from job_processes import (
+    FSDP2,
+    SMALL,
+    deepspeed_environment,
+    fsdp_on_a_cpu,
+    history,
+    run,
+    write_posts,
+)
+from safetensors.torch import load_file
+
+STEPS = 20
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_posts(tmp_path_factory.mktemp("posts"), "ann")
+
+
+@pytest.fixture(scope="module")
+def train(posts: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Train 20 steps, of 8 blocks each, and return the job's folder."""
+
+    def train(*overrides: str, world: int = 1, launch: str | None = None) -> Path:
+        output = tmp_path_factory.mktemp("out")
+        environment, prepare = {}, None
+        if launch == "fsdp2":
+            environment, prepare = FSDP2, fsdp_on_a_cpu
+        elif launch:
+            environment = deepspeed_environment(launch)
+        arguments = [
+            "user=ann",
+            "source=jsonl",
+            f"source.path={posts}",
+            f"output_dir={output}",
+            *SMALL,
+            f"recipe.max_steps={STEPS}",
+            "recipe.global_batch_size=8",
+            "recipe.epochs=6",
+            "recipe.dropout=0.0",
+            "engine.log_every=1",
+            *overrides,
+        ]
+        run(arguments, world, environment=environment, prepare=prepare, log=output / "log")
+        return output / "ann"
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def reference(train: Train) -> Path:
+    """One process, the whole batch at once."""
+    return train("engine.micro_batch_size=8")
+
+
+def losses(job: Path) -> torch.Tensor:
+    return torch.tensor([line["loss"] for line in history(job) if "loss" in line])
+
+
+def assert_equal(job: Path, reference: Path, tolerance: float) -> None:
+    """Losses of every step, and the final weights."""
+    assert len(losses(job)) == STEPS
+    torch.testing.assert_close(losses(job), losses(reference), rtol=0, atol=tolerance)
+    ours, theirs = (load_file(j / "model/model.safetensors") for j in (job, reference))
+    assert ours.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(ours[name], tensor, rtol=0, atol=tolerance, msg=name)
+
+
+FP32 = 2e-5
+BF16 = 2e-2
+
+
+@pytest.mark.parametrize("overrides", [("isolate",), ("joined",)], ids=lambda o: o[0])
+def test_the_cut_into_micro_batches_does_not_matter(
+    train: Train, reference: Path, overrides: tuple[str, ...]
+) -> None:
+    # Packed posts leave blocks, and so micro-batches, with unequal numbers of targets.
+    option = f"recipe.isolate_documents={str(overrides[0] == 'isolate').lower()}"
+    whole = train(option, "engine.micro_batch_size=8")
+    assert_equal(train(option, "engine.micro_batch_size=2"), whole, FP32)
+
+
+@pytest.mark.distributed
+def test_two_processes_equal_one(train: Train, reference: Path) -> None:
+    two = train("engine.micro_batch_size=2", world=2)
+    assert_equal(two, reference, FP32)
+    steps = [[(line["step"], line.get("lr"), line["epoch"]) for line in history(job)]
+             for job in (two, reference)]  # fmt: skip
+    assert steps[0] == steps[1], "schedule and epochs are a matter of the step alone"
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("stage", ["zero1", "zero2", "zero3", "fsdp2"])
+def test_a_model_in_shares_equals_a_whole_one(train: Train, reference: Path, stage: str) -> None:
+    assert_equal(train("engine.micro_batch_size=2", world=2, launch=stage), reference, FP32)
+
+
+@pytest.mark.distributed
+@pytest.mark.slow
+def test_offload_equals_one_process(train: Train, reference: Path) -> None:
+    assert_equal(train(world=2, launch="zero3_offload"), reference, FP32)
+
+
+@pytest.mark.distributed
+def test_bf16_is_near_fp32(train: Train, reference: Path) -> None:
+    bf16 = "engine.precision=bf16"
+    assert_equal(train(bf16), reference, BF16)
+    assert_equal(train(bf16, world=2), reference, BF16)
+    assert_equal(train(bf16, world=2, launch="zero2"), reference, BF16)
+
+
+@pytest.mark.distributed
+def test_the_seed_alone_decides_the_order(train: Train, reference: Path) -> None:
+    other = train("seed=43", world=2)
+    assert (losses(other) - losses(reference)).abs().max() > 1e-3
