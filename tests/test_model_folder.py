@@ -1,0 +1,94 @@
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from huggingtweets import cli
+from huggingtweets.config.schema import ModelConfig
+from huggingtweets.files import write_jsonl
+from huggingtweets.paths import JobPaths
+from huggingtweets.training.tiny import tiny_base
+
+POSTS = [f"this is post number {n} about gardens and rain" for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A job's folder with an untrained model, as far as these commands read it."""
+    folder = tmp_path_factory.mktemp("job")
+    shape = ModelConfig(None, None, num_layers=1, width=32, num_heads=2, vocab_size=400)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        tiny_base(shape).rename(folder / "model")
+        rows = [{"user": "ann", "side": "train", "text": post} for post in POSTS[:8]]
+        write_jsonl(JobPaths(folder).dataset, rows)
+        yield folder
+
+
+@pytest.fixture
+def posts(tmp_path: Path) -> Path:
+    path = tmp_path / "ann.jsonl"
+    write_jsonl(path, [{"id": str(n), "text": post} for n, post in enumerate(POSTS)])
+    return path
+
+
+def test_generate_prints_a_line_a_post(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    printed = []
+    for seed in ("1", "1", "2"):
+        command = ["generate", str(job / "model"), "My dream is", "-n", "4", "--seed", seed]
+        assert cli.main(command) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+    assert printed[0].count("My dream is") == 4
+
+
+def test_generate_prints_json(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["generate", str(job), "-n", "1", "--json", "--block-copies", "5"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(lines) == 5
+    assert all(line["prediction"].startswith(line["input"]) for line in lines)
+
+
+def test_evaluate_leaves_out_what_was_trained_on(
+    job: Path, posts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(job), "--posts", str(posts), "-n", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["num_posts"], found["num_trained"]) == (4, 8)
+    interval = found["quality"]["model"]["bits_per_byte"]
+    assert interval["low"] <= found["bits_per_byte"] <= interval["high"]
+    assert found["quality"]["text"]["memorisation"]["samples"]["equal_frac"] == 0
+
+
+def test_evaluate_shows_tables(job: Path, posts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["evaluate", str(job), "--posts", str(posts), "-n", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 posts, 8 more were trained on; bits per byte" in shown
+    assert "Diversity" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "nowhere"], "model: got nowhere, which is no folder"),
+        (["generate", "{job}", "--top-p", "2"], "sampling.top_p: got 2.0"),
+        (["generate", "{bare}", "--block-copies", "5"], "the training posts are not beside"),
+        (["evaluate", "{job}", "--posts", "posts.doc"], "--posts: got posts.doc"),
+        (["evaluate", "{job}", "--posts", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["attribute", "nowhere"], "attribution: got nowhere, which is no folder"),
+        (["attribute", "{job}"], "expected at least 2"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_sentence(
+    arguments: list[str],
+    message: str,
+    job: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bare = tmp_path / "bare"
+    bare.symlink_to(job / "model")
+    assert cli.main([word.format(job=job, bare=bare) for word in arguments]) in (1, 2)
+    assert message in capfd.readouterr().err + caplog.text
