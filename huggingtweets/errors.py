@@ -71,6 +71,12 @@ class JobBusyError(LaunchError):
     retryable = True
 
 
+class StorageError(LaunchError):
+    """A disk is full or does not let us write."""
+
+    retryable = True
+
+
 class StoppedError(HuggingtweetsError):
     """A stop was asked for and everything is saved; the same command goes on (exit code 75)."""
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from huggingtweets.errors import JobBusyError, LaunchError
+from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
 
     Raises:
         JobBusyError: another process holds it and lives.
-        LaunchError: the folder cannot be written.
+        StorageError: the folder cannot be written.
     """
     folder = job_root / ".lock"
     try:
@@ -116,7 +116,7 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
             if lock is not None:
                 return lock
     except OSError as err:
-        raise LaunchError(
+        raise StorageError(
             f"{job_root}: got {err.strerror}; expected a folder that can be written; "
             "set output_dir to another place or give it write permission"
         ) from err

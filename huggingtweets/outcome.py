@@ -4,11 +4,13 @@ import platform
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from huggingtweets.config.plan import Plan
+from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.language import detect_languages
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.evaluation.intervals import Interval
@@ -109,11 +111,18 @@ def build_facts(
         machine_lengths=tuple(len(each.prediction) for each in samples.predictions),
         lineage=_lineage(plan.job.slug, base.name),
         links=links,
-        languages=detect_languages([post for posts in prepared.split.train for post in posts]),
+        languages=_languages(plan, prepared),
         finished_at=finished_at,
         tables=quality_tables(quality, samples.refused),
         metrics=quality_metrics(quality),
     )
+
+
+def _languages(plan: Plan, prepared: Prepared) -> tuple[str, ...]:
+    """Languages for the card; where there is none, finding them would be for nothing."""
+    if plan.publish.kind is PublishKind.none:
+        return ()
+    return detect_languages([post for posts in prepared.split.train for post in posts])
 
 
 def _lineage(slug: str, base_name: str) -> tuple[Artifact, ...]:
@@ -168,6 +177,7 @@ def build_result(
     }
 
 
+@cache
 def versions() -> Mapping[str, str]:
     """Return the versions that a result depends on."""
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}

@@ -7,18 +7,22 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from accelerate import Accelerator
-from transformers import PreTrainedModel
 
 from huggingtweets.config.compose import dump_config, load_config
 from huggingtweets.config.plan import Plan, differences, make_plan
 from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.data.replay import keep_new, read_earlier
-from huggingtweets.errors import ConfigError, LaunchError
-from huggingtweets.evaluation.quality import Quality, Spans, evaluate_quality
+from huggingtweets.errors import ConfigError, StorageError
+from huggingtweets.evaluation.quality import (
+    UNMEASURED,
+    Quality,
+    Spans,
+    evaluate_quality,
+)
 from huggingtweets.files import read_json, replacing_folder, write_json, write_jsonl, write_text
 from huggingtweets.generation.guards import build_guards
-from huggingtweets.generation.sample import Samples, generation_config, sample_posts
+from huggingtweets.generation.sample import Samples
 from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
@@ -27,9 +31,10 @@ from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.preview import write_preview
 from huggingtweets.publishing.report import write_report
 from huggingtweets.recorder import Recorder
+from huggingtweets.trained import Trained, WholeModel
 from huggingtweets.training.agree import leave_if_stopped
 from huggingtweets.training.launch import on_main
-from huggingtweets.training.model import Base, load_model
+from huggingtweets.training.model import Base
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.single import train_single
 from huggingtweets.tweets.cleaning import check_enough
@@ -90,7 +95,7 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
                 base,
                 prepared,
                 result,
-                model,
+                WholeModel(model),
                 recorder,
                 started_at,
                 lock,
@@ -113,7 +118,7 @@ def begin_job(plan: Plan) -> None:
         plan.paths.root.mkdir(parents=True, exist_ok=True)
         write_text(plan.paths.config, dump_config(plan.config))
     except OSError as err:
-        raise LaunchError(
+        raise StorageError(
             f"output_dir: {plan.paths.root} cannot be written ({err.strerror}); expected a folder "
             "with room and write permission; choose another output_dir"
         ) from err
@@ -159,7 +164,7 @@ def finish_job(
     base: Base,
     prepared: Prepared,
     result: TrainResult,
-    model: PreTrainedModel,
+    trained: Trained,
     recorder: Recorder,
     started_at: str,
     lock: JobLock | None,
@@ -168,16 +173,27 @@ def finish_job(
 ) -> ModelFacts:
     """Sample, write the model folder, publish, and last of all result.json; main process only.
 
+    With publish=none what only a reader would miss is left out: card, preview, report, and every
+    figure beyond the held-out loss.
+
     Raises:
         LaunchError: another process has taken the folder over.
         PublishError: the Hub did not take the model; it lies in the job's folder.
     """
     assert lock is not None
     paths = plan.paths
-    samples = sample_job(plan, base, prepared, model)
+    is_published = plan.publish.kind is not PublishKind.none
+    samples = Samples(())
+    if plan.sampling.num:
+        posts = [post for user in prepared.split.train for post in user]
+        guards = build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
+        samples = trained.sample(plan, base, guards)
     predictions = samples.predictions
     write_jsonl(paths.predictions, [asdict(prediction) for prediction in predictions])
-    quality, copied = judge_job(plan, base, prepared, model, samples)
+    quality: Quality = UNMEASURED
+    copied: list[Spans] = [()] * len(predictions)
+    if is_published:
+        quality, copied = judge_job(plan, base, prepared, trained, samples)
     facts = build_facts(
         plan,
         base,
@@ -190,15 +206,13 @@ def finish_job(
         links=recorder.links(),
         finished_at=utc_now(),
     )
-    model.generation_config = generation_config(plan.sampling, base.eos_id)
     with replacing_folder(paths.model) as draft:
-        model.save_pretrained(draft)
-        base.tokenizer.save_pretrained(draft)
-        if plan.publish.kind is not PublishKind.none:
+        trained.save(plan, base, draft)
+        if is_published:
             write_preview(draft / paths.preview.name, facts)
             write_card(draft / paths.card.name, facts)
         lock.check()
-    if plan.publish.kind is not PublishKind.none:
+    if is_published:
         write_report(paths.report, facts, paths.preview.read_bytes())
     recorder.finish(predictions)
     if plan.publish.kind is PublishKind.hub:
@@ -210,28 +224,14 @@ def finish_job(
     return facts
 
 
-def sample_job(plan: Plan, base: Base, prepared: Prepared, model: PreTrainedModel) -> Samples:
-    """Sample posts from the trained model, within the guards of the plan."""
-    posts = [post for user in prepared.split.train for post in user]
-    guards = build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
-    return sample_posts(
-        model,
-        base.tokenizer,
-        plan.sampling,
-        guards,
-        eos_id=base.eos_id,
-        max_positions=base.max_positions,
-        seed=plan.seed,
-    )
-
-
 def judge_job(
-    plan: Plan, base: Base, prepared: Prepared, model: PreTrainedModel, samples: Samples
+    plan: Plan, base: Base, prepared: Prepared, trained: Trained, samples: Samples
 ) -> tuple[Quality, list[Spans]]:
     """Measure the trained model beside its base; see `evaluate_quality`."""
+    model, base_model = trained.with_base(plan, base)
     return evaluate_quality(
         model,
-        load_model(base, plan.recipe),
+        base_model,
         base.tokenizer,
         [(one.input, one.prediction) for one in samples.predictions],
         train=[post for user in prepared.split.train for post in user],

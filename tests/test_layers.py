@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"generation", "evaluation"},
     {"publishing"},
-    {"outcome", "recorder", "model_folder"},
+    {"outcome", "recorder", "model_folder", "trained"},
     {"pipeline"},
     {"jobs"},
     {"doctor"},

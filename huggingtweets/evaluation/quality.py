@@ -53,6 +53,10 @@ class Quality:
     """None when nothing was sampled."""
 
 
+UNMEASURED = Quality(ModelQuality(None, None, None, None), None, None)
+"""Of a model nobody asks about."""
+
+
 def evaluate_model(
     model: PreTrainedModel,
     tokenizer: Tokenizer,

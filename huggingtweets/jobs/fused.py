@@ -10,28 +10,32 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import Prepared
-from huggingtweets.errors import StoppedError
+from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.tally import Tally, as_failure
 from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.pipeline import begin_job, finish_job, prepare_job, utc_now
 from huggingtweets.recorder import Recorder
+from huggingtweets.trained import StackedModel, Studio
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
 from huggingtweets.training.array_layout import Layout, layout_of, shape_of
 from huggingtweets.training.array_loop import ArraySettings, train_array
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
-from huggingtweets.training.stopping import raise_if_stopped
+from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
 logger = logging.getLogger(__name__)
 
 NUM_PREPARERS = 2
+NUM_FINISHERS = 4
+"""More than cores: a finisher mostly waits for the disk."""
 CPU_SLOTS = 8
 MAX_SLOTS = 48
 BYTES_PER_VALUE = 18
@@ -40,6 +44,8 @@ MAX_TOKENS = {False: 2**13, True: 2**16}
 """Tokens of all slots computed at once, on a CPU and on CUDA."""
 AHEAD_PER_SLOT = 2
 """Jobs prepared before their turn, and models waiting to be written, by slot."""
+MAX_WAITING_BYTES = 8 * 2**30
+"""Of models waiting to be written."""
 
 
 @dataclass(frozen=True)
@@ -77,21 +83,23 @@ def run_fused(plans: Sequence[Plan], base: Base, device: torch.device, tally: Ta
     )
     settings = choose_settings(layout, plans[0], device, len(plans))
     logger.info("engine=fused jobs=%d slots=%d", len(plans), settings.slots)
-    with _Workshop(base, tally, ahead=AHEAD_PER_SLOT * settings.slots) as workshop:
-        try:
+    studio = Studio(model, layout, device)
+    try:
+        with _Workshop(plans, base, studio, tally, slots=settings.slots) as workshop:
             results = train_array(
                 layout,
                 layout.pack(model.state_dict()),
-                workshop.prepared(plans),
+                workshop.prepared(),
                 settings=settings,
                 device=device,
                 speed=speed,
-                report=lambda slug, line: raise_if_stopped("training"),
+                is_stopped=stop_requested,
             )
             for result in results:
                 workshop.finish(result)
-        except StoppedError as err:
-            workshop.abandon(err)
+        raise_if_stopped("training")
+    except HuggingtweetsError as err:
+        tally.cut_short(plans, err)
 
 
 def choose_settings(
@@ -130,22 +138,30 @@ def choose_settings(
 class _Workshop:
     """The threads around the engine, with bounded queues; a context manager."""
 
-    def __init__(self, base: Base, tally: Tally, *, ahead: int) -> None:
+    def __init__(
+        self, plans: Sequence[Plan], base: Base, studio: Studio, tally: Tally, *, slots: int
+    ) -> None:
         """Start no thread yet.
 
         Args:
+            plans: of the jobs, in their order.
             base: of all jobs.
+            studio: of the base.
             tally: takes what becomes of each job.
-            ahead: how many jobs may be prepared, and how many may wait to be written.
+            slots: K of the engine.
         """
+        self._plans = plans
         self._base = base
+        self._studio = studio
         self._tally = tally
-        self._ahead = ahead
+        self._num_prepared = AHEAD_PER_SLOT * slots
+        room = MAX_WAITING_BYTES // (4 * studio.layout.size)
+        self._num_waiting = max(NUM_FINISHERS, min(AHEAD_PER_SLOT * slots, room))
         self._own = threading.local()
         self._preparers = ThreadPoolExecutor(NUM_PREPARERS, thread_name_prefix="prepare")
-        # One: sampling draws from the global random state.
-        self._finisher = ThreadPoolExecutor(1, thread_name_prefix="finish")
+        self._finishers = ThreadPoolExecutor(NUM_FINISHERS, thread_name_prefix="finish")
         self._open: dict[str, OpenJob] = {}
+        """Jobs that are begun and not yet with a finisher."""
         self._finishing: set[Future[None]] = set()
 
     def __enter__(self) -> "_Workshop":
@@ -155,27 +171,24 @@ class _Workshop:
     def __exit__(self, *_: object) -> None:
         """Wait for the jobs that are being finished and give up all others."""
         self._preparers.shutdown(cancel_futures=True)
-        self._finisher.shutdown()
+        self._finishers.shutdown()
         for job in self._open.values():
             job.lock.release()
 
-    def prepared(self, plans: Sequence[Plan]) -> Iterator[ArrayJob | None]:
+    def prepared(self) -> Iterator[ArrayJob | None]:
         """Yield the jobs in order as they get ready; None while the next one is not.
 
         A job that cannot be prepared is counted as failed and passed over.
         """
         waiting: deque[tuple[Plan, Future[OpenJob]]] = deque()
-        todo = iter(plans)
+        todo = iter(self._plans)
         while True:
-            for plan in todo:
+            for plan in islice(todo, self._num_prepared - len(waiting)):
                 waiting.append((plan, self._preparers.submit(self._prepare, plan)))
-                if len(waiting) >= self._ahead:
-                    break
             if not waiting:
                 return
             plan, future = waiting[0]
             if not future.done():
-                raise_if_stopped("data")
                 yield None
                 continue
             waiting.popleft()
@@ -184,22 +197,14 @@ class _Workshop:
             except Exception as err:
                 self._tally.failed(plan, as_failure(plan, err))
                 continue
-            self._open[plan.job.slug] = job
             yield job.array_job
 
     def finish(self, result: ArrayResult) -> None:
         """Have a trained model written in the background; waits while too many are."""
-        while len(self._finishing) >= self._ahead:
+        while len(self._finishing) >= self._num_waiting:
             _, self._finishing = wait(self._finishing, return_when=FIRST_COMPLETED)
         job = self._open.pop(result.slug)
-        self._finishing.add(self._finisher.submit(self._finish, job, result))
-
-    def abandon(self, err: StoppedError) -> None:
-        """Say of the jobs under way that they were stopped."""
-        for job in self._open.values():
-            self._tally.failed(job.plan, err)
-        if not self._open:
-            self._tally.is_stopped = True
+        self._finishing.add(self._finishers.submit(self._finish, job, result))
 
     def _prepare(self, plan: Plan) -> OpenJob:
         self._tally.running(plan)
@@ -211,7 +216,9 @@ class _Workshop:
         except BaseException:
             lock.release()
             raise
-        return OpenJob(plan, prepared, lock, started_at)
+        job = OpenJob(plan, prepared, lock, started_at)
+        self._open[plan.job.slug] = job
+        return job
 
     def _finish(self, job: OpenJob, result: ArrayResult) -> None:
         plan = job.plan
@@ -219,19 +226,18 @@ class _Workshop:
             if result.error is not None:
                 raise result.error
             self._write(job, result)
-            self._tally.done(plan)
         except Exception as err:
             self._tally.failed(plan, as_failure(plan, err))
+        else:
+            self._tally.done(plan)
         finally:
             job.lock.release()
 
     def _write(self, job: OpenJob, result: ArrayResult) -> None:
-        """Put the weights into a model and do what the single engine does after training."""
+        """Do what the single engine does after training."""
         assert result.trained is not None
         assert result.weights is not None
         base = self._thread_base()
-        model = load_model(base, job.plan.recipe)
-        model.load_state_dict(result.weights)
         with Recorder(job.plan, is_main=True, is_shown=False) as recorder:
             recorder.start(base, job.prepared)
             for line in result.trained.lines():
@@ -241,7 +247,7 @@ class _Workshop:
                 base,
                 job.prepared,
                 result.trained,
-                model.eval(),
+                StackedModel(result.weights, self._studio),
                 recorder,
                 job.started_at,
                 job.lock,

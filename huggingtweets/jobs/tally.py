@@ -1,11 +1,16 @@
 """What becomes of the jobs of one run: said to the person, written to the ledger, summed up."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.errors import HuggingtweetsError, StoppedError, TrainingError
+from huggingtweets.errors import (
+    HuggingtweetsError,
+    StoppedError,
+    StorageError,
+    TrainingError,
+)
 from huggingtweets.jobs.ledger import JobState, JobStatus, Ledger
 from huggingtweets.logs import JOB_FAILED, STOPPED, exit_code_of
 
@@ -17,6 +22,11 @@ def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
     if isinstance(err, HuggingtweetsError):
         return err
     slug = plan.job.slug
+    if isinstance(err, OSError) and err.strerror:
+        return StorageError(
+            f"{err.filename or plan.paths.root}: got {err.strerror}; expected a disk with room and "
+            "write permission; make room, then run the same command again"
+        )
     logger.error("job=%s unforeseen error", slug, exc_info=err)
     return TrainingError(
         f"job {slug}: {type(err).__name__}: {str(err)[:200]}; this is a bug of ours; please report "
@@ -37,6 +47,7 @@ class Tally:
         self._ledger = ledger
         self._before = before
         self._codes: dict[str, int] = {}
+        self._begun: set[str] = set()
         self.reasons: dict[str, str] = {}
         """Why jobs failed, by slug."""
         self.is_stopped = False
@@ -74,6 +85,7 @@ class Tally:
 
     def running(self, plan: Plan) -> None:
         """Count a job that begins."""
+        self._begun.add(plan.job.slug)
         self._record(plan, JobStatus.running)
 
     def done(self, plan: Plan, *, before: bool = False) -> None:
@@ -94,6 +106,22 @@ class Tally:
         self._codes[plan.job.slug] = exit_code_of(err)
         self.reasons[plan.job.slug] = str(err)
         self._record(plan, JobStatus.failed, err)
+
+    def cut_short(self, plans: Iterable[Plan], err: HuggingtweetsError) -> None:
+        """Count what a stop or a failure of the whole run leaves; nothing where all jobs ended."""
+        left = [plan for plan in plans if plan.job.slug not in self._codes]
+        if not left:
+            return
+        code = exit_code_of(err)
+        for plan in left:
+            if isinstance(err, StoppedError):
+                self.is_stopped = True
+                if plan.job.slug in self._begun:
+                    self._record(plan, JobStatus.queued, err)
+            else:
+                self._codes[plan.job.slug] = code
+                self.reasons[plan.job.slug] = str(err)
+                self._record(plan, JobStatus.failed, err)
 
     def _status_before(self, slug: str) -> JobStatus | None:
         return self._before[slug].status if slug in self._before else None

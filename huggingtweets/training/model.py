@@ -80,10 +80,7 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
     """
     try:
         config = AutoConfig.from_pretrained(base.path, revision=base.revision)
-        if recipe.dropout is not None:
-            for key in _DROPOUT_KEYS:
-                if isinstance(getattr(config, key, None), (int, float)):
-                    setattr(config, key, recipe.dropout)
+        set_dropout(config, recipe)
         model = AutoModelForCausalLM.from_pretrained(
             base.path,
             revision=base.revision,
@@ -96,6 +93,14 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
         raise ConfigError(_unavailable(base.path, err)) from err
     assert isinstance(model, PreTrainedModel)
     return model
+
+
+def set_dropout(config: Any, recipe: RecipeConfig) -> None:
+    """Give every dropout of a transformers config the recipe's rate, if it has one."""
+    if recipe.dropout is not None:
+        for key in _DROPOUT_KEYS:
+            if isinstance(getattr(config, key, None), (int, float)):
+                setattr(config, key, recipe.dropout)
 
 
 def _unavailable(path: str, err: Exception) -> str:

@@ -1,0 +1,145 @@
+"""A trained model as the end of its job needs it: to sample from, to judge, to save."""
+
+import copy
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from huggingtweets.config.plan import Plan
+from huggingtweets.generation.guards import Guards
+from huggingtweets.generation.sample import (
+    Samples,
+    generation_config,
+    sample_posts,
+    sample_stack,
+)
+from huggingtweets.training.array import build_stack
+from huggingtweets.training.array_layout import Layout
+from huggingtweets.training.model import Base, load_model, set_dropout
+
+
+class Trained(Protocol):
+    """One trained model."""
+
+    def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
+        """Sample posts."""
+
+    def with_base(self, plan: Plan, base: Base) -> tuple[PreTrainedModel, PreTrainedModel]:
+        """Return it and what it was trained from, as transformers has them."""
+
+    def save(self, plan: Plan, base: Base, folder: Path) -> None:
+        """Write weights, configuration and tokenizer into an empty folder."""
+
+
+class WholeModel:
+    """A model of transformers: what the single engine leaves."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Hold it."""
+        self._model = model
+
+    def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
+        """Sample posts."""
+        return sample_posts(
+            self._model,
+            base.tokenizer,
+            plan.sampling,
+            guards,
+            eos_id=base.eos_id,
+            max_positions=base.max_positions,
+            seed=plan.seed,
+        )
+
+    def with_base(self, plan: Plan, base: Base) -> tuple[PreTrainedModel, PreTrainedModel]:
+        """Return it and a base loaded anew."""
+        return self._model, load_model(base, plan.recipe)
+
+    def save(self, plan: Plan, base: Base, folder: Path) -> None:
+        """Have transformers write it."""
+        self._model.generation_config = generation_config(plan.sampling, base.eos_id)
+        self._model.save_pretrained(folder)
+        base.tokenizer.save_pretrained(folder)
+
+
+class Studio:
+    """What all jobs of one base share: its weights, and the files beside the weights of a model.
+
+    Threads may use it side by side.
+    """
+
+    def __init__(self, base_model: PreTrainedModel, layout: Layout, device: torch.device) -> None:
+        """Hold them.
+
+        Args:
+            base_model: on the CPU; stays as it is.
+            layout: of its weights.
+            device: to sample on.
+        """
+        self.base_model = base_model
+        self.layout = layout
+        self.device = device
+        self._files: dict[str, dict[str, bytes]] = {}
+        self._lock = threading.Lock()
+
+    def files(self, plan: Plan, base: Base) -> Mapping[str, bytes]:
+        """Return the files of a model folder without the weights, by name; made once a kind."""
+        key = f"{plan.recipe.dropout} {generation_config(plan.sampling, base.eos_id).to_dict()}"
+        with self._lock:
+            if key not in self._files:
+                with tempfile.TemporaryDirectory() as name:
+                    folder = Path(name)
+                    config = copy.deepcopy(self.base_model.config)
+                    set_dropout(config, plan.recipe)
+                    config.architectures = [type(self.base_model).__name__]
+                    config.save_pretrained(folder)
+                    generation_config(plan.sampling, base.eos_id).save_pretrained(folder)
+                    base.tokenizer.save_pretrained(folder)
+                    self._files[key] = {p.name: p.read_bytes() for p in folder.iterdir()}
+            return self._files[key]
+
+
+class StackedModel:
+    """The weights of a GPT-2 that the fused engine leaves; made whole only to be judged."""
+
+    def __init__(self, weights: dict[str, Tensor], studio: Studio) -> None:
+        """Hold them, named as in transformers, fp32 on the CPU."""
+        self._weights = weights
+        self._studio = studio
+
+    def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
+        """Sample posts without a model of transformers, unless the best of several is asked for."""
+        if plan.sampling.best_of > 1:
+            return WholeModel(self._whole()).sample(plan, base, guards)
+        studio = self._studio
+        row = studio.layout.pack(self._weights).to(studio.device)
+        return sample_stack(
+            build_stack(studio.layout, row.unsqueeze(0), torch.float32),
+            base.tokenizer,
+            plan.sampling,
+            guards,
+            eos_id=base.eos_id,
+            seed=plan.seed,
+        )
+
+    def with_base(self, plan: Plan, base: Base) -> tuple[PreTrainedModel, PreTrainedModel]:
+        """Return a whole model with these weights, and the base that all jobs share."""
+        return self._whole(), self._studio.base_model
+
+    def save(self, plan: Plan, base: Base, folder: Path) -> None:
+        """Write what transformers would write."""
+        for name, data in self._studio.files(plan, base).items():
+            (folder / name).write_bytes(data)
+        weights = {name: w for name, w in self._weights.items() if name != "lm_head.weight"}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def _whole(self) -> PreTrainedModel:
+        model = copy.deepcopy(self._studio.base_model)
+        model.load_state_dict(self._weights)
+        return model.eval()
