@@ -48,21 +48,11 @@ CHOICES = {
     "huggingtweets": ["recipe=huggingtweets"],
     "batch 8": ["recipe.global_batch_size=8"],
     "batch 4": ["recipe.global_batch_size=4"],
+    "batch 4, joined": ["recipe.global_batch_size=4", "recipe.isolate_documents=false"],
+    "batch 2": ["recipe.global_batch_size=2"],
     "batch 4, double lr": ["recipe.global_batch_size=4", "recipe.lr=2.744e-4"],
-    "batch 8, double lr": ["recipe.global_batch_size=8", "recipe.lr=2.744e-4"],
-    "batch 4, double lr, 2 epochs": [
-        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.epochs=2",
-    ],
-    "batch 4, double lr, joined": [
-        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.isolate_documents=false",
-    ],
-    "batch 4, double lr, no dropout": [
-        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.dropout=0",
-    ],
-    "batch 4, double lr, decay 0.1": [
-        "recipe.global_batch_size=4", "recipe.lr=2.744e-4", "recipe.weight_decay=0.1",
-    ],
-    "batch 4, fourfold lr": ["recipe.global_batch_size=4", "recipe.lr=5.488e-4"],
+    "batch 4, 8 epochs": ["recipe.global_batch_size=4", "recipe.epochs=8"],
+    "batch 4, no dropout": ["recipe.global_batch_size=4", "recipe.dropout=0"],
 }  # fmt: skip
 COLUMNS = (
     "bits/byte", "base", "training posts", "equal", "4-8-grams", "held-out 4-8-grams",
