@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -63,6 +64,18 @@ def slow_steps() -> None:
     loop.try_step = slow_step
 
 
+QUICK = {("launcher", "begin"), ("group", "data"), ("one-rank", "step"), ("group", "save")}
+"""Of the whole matrix, what the default suite tries."""
+
+
+def wait_for_steps(running: Running, job: Path) -> None:
+    """Wait until training is under way."""
+    wait_for(running, job / "metrics.jsonl")
+    while not (job / "metrics.jsonl").read_text().count("loss"):
+        assert running.is_running(), running.words()
+        time.sleep(0.005)
+
+
 def wait_for(running: Running, what: Path) -> None:
     while not what.exists():
         assert running.is_running(), running.words()
@@ -70,8 +83,14 @@ def wait_for(running: Running, what: Path) -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("phase", ["begin", "data", "step", "save"])
-@pytest.mark.parametrize("target", ["launcher", "one-rank", "group"])
+@pytest.mark.parametrize(
+    ("target", "phase"),
+    [
+        pytest.param(target, phase, marks=[] if (target, phase) in QUICK else pytest.mark.slow)
+        for target in ("launcher", "one-rank", "group")
+        for phase in ("begin", "data", "step", "save")
+    ],
+)
 @pytest.mark.parametrize(
     "number",
     [
@@ -90,7 +109,7 @@ def test_a_stopped_job_goes_on_as_if_nothing_had_happened(
     phase: str,
 ) -> None:
     world, reference = undisturbed
-    if world == 1 and target == "one-rank":
+    if world == 1 and target == "group":
         pytest.skip("the one rank is the group")
     job, log = tmp_path / "ann", tmp_path / "log"
     options = [] if phase != "save" else ["engine.save_every_s=0.05"]
@@ -105,8 +124,7 @@ def test_a_stopped_job_goes_on_as_if_nothing_had_happened(
     awaited = {"begin": job / ".lock", "data": job / "config.yaml", "step": job / "metrics.jsonl"}
     wait_for(running, awaited.get(phase, job / "checkpoints"))
     if phase == "step":
-        while not (job / "metrics.jsonl").read_text().count("\n"):
-            time.sleep(0.005)
+        wait_for_steps(running, job)
     targets = {
         "launcher": [running.launcher],
         "one-rank": [random.Random(phase).choice(running.ranks)],
@@ -142,9 +160,7 @@ def test_a_job_goes_on_with_another_number_of_processes(
     run([*options, f"output_dir={plain}"], worlds[1], log=plain / "log")
     job, log = tmp_path / "ann", tmp_path / "log"
     running = Running(Start(options, worlds[0], prepare=slow_steps, log=log))
-    wait_for(running, job / "metrics.jsonl")
-    while not (job / "metrics.jsonl").read_text().count("\n"):
-        time.sleep(0.005)
+    wait_for_steps(running, job)
     running.kill(running.ranks[0], signal.SIGTERM)
     assert running.wait(60) == 75, running.words()
     run(options, worlds[1], log=log)
@@ -175,9 +191,7 @@ def test_a_checkpoint_of_other_data_is_refused(posts: Path, tmp_path: Path) -> N
     log = tmp_path / "log"
     running = Running(Start(arguments(posts, tmp_path), prepare=slow_steps, log=log))
     job = tmp_path / "ann"
-    wait_for(running, job / "metrics.jsonl")
-    while not (job / "metrics.jsonl").read_text().count("\n"):
-        time.sleep(0.005)
+    wait_for_steps(running, job)
     running.kill(running.ranks[0], signal.SIGTERM)
     assert running.wait(60) == 75, running.words()
     (job / "tweets.jsonl.gz").unlink()
@@ -298,7 +312,8 @@ def test_a_loss_that_is_not_finite_is_never_published(
     )
     assert running.wait(120) == 1
     assert "the loss is not finite at step 10" in running.words()
-    assert "skipped=2 steps" in running.words(), "noticed in the first line of five"
+    # Before its first step a process of several rehearses one: then the 3rd is the first bad one.
+    assert re.search(r"skipped=[23] steps", running.words()), "told in the first line"
     assert not (tmp_path / "ann" / "model").exists()
     assert not (tmp_path / "ann" / "result.json").exists()
 
@@ -308,7 +323,7 @@ def test_a_stopped_rank_ends_the_group(posts: Path, tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = ["engine.hang_after_s=3"]
     running = Running(Start(arguments(posts, tmp_path, *options), 2, prepare=slow_steps, log=log))
-    wait_for(running, tmp_path / "ann" / "metrics.jsonl")
+    wait_for_steps(running, tmp_path / "ann")
     running.kill(running.ranks[1], signal.SIGSTOP)
     started = time.monotonic()
     assert running.wait(60) != 0
@@ -335,7 +350,7 @@ def test_a_full_disk_is_told_and_the_last_checkpoint_kept(posts: Path, tmp_path:
             time.sleep(0.005)
         (disk / "filler").write_bytes(bytes(40 << 20))
         assert running.wait(60) == 1
-        assert "checkpoints: got No space left on device" in running.words()
+        assert re.search("checkpoints: got .* left on", running.words())
         assert "free some space and run the same command again" in running.words()
         assert list(job.glob("checkpoints/step-*")), "the last good one is kept"
         (disk / "filler").unlink()
