@@ -11,7 +11,7 @@ from typing import Any, Self
 from accelerate import Accelerator
 from torch import nn
 
-from huggingtweets.errors import CheckpointError, StoppedError
+from huggingtweets.errors import HuggingtweetsError, StoppedError
 from huggingtweets.lock import JobLock
 from huggingtweets.training.agree import any_of, gathered, of_main
 from huggingtweets.training.checkpoint import (
@@ -104,7 +104,7 @@ class Keeper:
         try:
             if self._saver:
                 self._saver.join()
-        except CheckpointError as failure:
+        except HuggingtweetsError as failure:
             logger.warning("the last checkpoint was not saved: %s", failure)
 
     def beat(self) -> None:
@@ -149,6 +149,7 @@ class Keeper:
         Raises:
             StoppedError: all is saved.
             CheckpointError: some process could not save.
+            LaunchError: the job folder was taken over.
         """
         if not (verdict.save or verdict.stop):
             return
@@ -159,7 +160,7 @@ class Keeper:
                 self._saver.save(state)
                 if verdict.stop:
                     self._saver.join()
-        except CheckpointError as err:
+        except HuggingtweetsError as err:
             failure = err
         for failed in filter(None, gathered(failure)):
             raise failed
