@@ -4,11 +4,12 @@ import difflib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_store import ConfigStore
@@ -109,9 +110,24 @@ def to_config(composed: DictConfig) -> TrainConfig:
 
 
 def dump_config(config: TrainConfig) -> str:
-    """Write a configuration as YAML for `train.py --config-path FOLDER --config-name NAME`."""
-    values = OmegaConf.to_yaml(OmegaConf.structured(config), resolve=True)
-    return _RERUN_HEAD + values
+    """Write a configuration as YAML for `train.py --config-path FOLDER --config-name NAME`.
+
+    By PyYAML's C library: OmegaConf takes fifty times as long, and a batch writes thousands.
+    """
+    return _RERUN_HEAD + yaml.dump(asdict(config), Dumper=_Dumper, sort_keys=False)
+
+
+class _Dumper(yaml.CSafeDumper):
+    """Quotes texts that OmegaConf, which knows more kinds of numbers, would misread."""
+
+
+def _represent_text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
+    is_plain = text[:1].isalpha() or text[:1] in ("/", "_")
+    return dumper.represent_scalar("tag:yaml.org,2002:str", str(text), None if is_plain else "'")
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_multi_representer(StrEnum, _represent_text)
 
 
 def load_config(path: Path) -> TrainConfig:

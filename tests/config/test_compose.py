@@ -14,7 +14,7 @@ from huggingtweets.config.compose import (
     to_config,
 )
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import group_names
+from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 
@@ -137,3 +137,14 @@ def test_damaged_config_is_one_sentence(tmp_path: Path, text: str) -> None:
         return
     with pytest.raises(ConfigError):
         load_config(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1_000", "1e5", "null", "0x1f", ".5", "-1", "e5", "2001-01-01", "it's", "~", ".nan", "é"],
+)
+def test_dumped_texts_stay_texts(text: str, tmp_path: Path) -> None:
+    config = TrainConfig(user=[text, "b"], output_dir=text)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
