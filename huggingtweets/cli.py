@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import exit_code_of
+from huggingtweets.logs import exit_code_of, setup_logging
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,6 +53,53 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             + (f"; did you mean {near[0]}?" if near else "; see huggingtweets --help")
         )
     return parser.parse_args(argv)
+
+
+def _add_purge(commands: Commands) -> None:
+    parser = commands.add_parser("purge", help="forget a person: posts, models, all traces")
+    parser.add_argument("handle", metavar="HANDLE", help="the person")
+    parser.add_argument(
+        "--outputs", type=Path, required=True, metavar="DIR", help="output_dir of the jobs"
+    )
+    parser.add_argument("--posts", type=Path, metavar="DIR", help="also in this folder of posts")
+    parser.add_argument("--wandb", action="store_true", help="also runs and artifacts at W&B")
+    parser.add_argument("--hub", action="store_true", help="also the repositories on the Hub")
+    parser.add_argument("--yes", action="store_true", help="delete; without it, only show what")
+    parser.set_defaults(run=_run_purge)
+
+
+def _run_purge(args: argparse.Namespace) -> int:
+    from huggingtweets.handles import Job, parse_handle
+    from huggingtweets.jobs.purge import plan_purge, purge
+    from huggingtweets.jobs.traces import traces_lines
+    from huggingtweets.publishing.unpublish import delete_repositories
+    from huggingtweets.tracking.wandb_purge import delete_online
+    from huggingtweets.tweets.asking import ask_yes, is_somebody_there
+
+    handle = parse_handle(args.handle)
+    traces = plan_purge(handle, args.outputs, args.posts)
+    online = {(*job.tracking, job.org, job.slug) for job in traces.jobs}
+    online = online or {(None, "huggingtweets", None, Job.of([handle]).slug)}
+    print("\n".join([f"@{handle}: to be deleted", *traces_lines(traces)]))
+    for is_wanted, place in ((args.wandb, "W&B"), (args.hub, "Hub")):
+        if is_wanted:
+            print("\n".join(f"  {place:7} {slug}" for *_, slug in sorted(online, key=str)))
+    if traces.is_empty and not (args.wandb or args.hub):
+        print("  nothing found")
+        return 0
+    if not args.yes and not (is_somebody_there() and ask_yes("Delete all this for good?")):
+        print("nothing was deleted; the same command with --yes does it")
+        return 0
+    num_online = 0
+    if args.hub:
+        num_online += len(delete_repositories([(org, slug) for *_, org, slug in online]))
+    if args.wandb:
+        num_online += delete_online(
+            [(entity, project, slug) for entity, project, _, slug in online]
+        )
+    print(f"deleted; recorded without names in {purge(traces, num_online=num_online)}")
+    print(f"`huggingtweets optout {handle}` keeps it so")
+    return 0
 
 
 def _add_status(commands: Commands) -> None:
@@ -114,6 +161,87 @@ def _run_doctor(args: argparse.Namespace) -> int:
     else:
         _show(build_findings(findings))
     return 1 if any(finding.is_fatal for finding in findings) else 0
+
+
+def _add_import(commands: Commands) -> None:
+    parser = commands.add_parser("import", help="keep people's posts in a folder, newer ones added")
+    parser.add_argument("source", help="as in source=: bluesky, mastodon, x_api, x_archive, ...")
+    parser.add_argument(
+        "handles", nargs="+", metavar="HANDLE", help="people; also overrides, as source.path=FILE"
+    )
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="one file a person")
+    parser.set_defaults(run=_run_import)
+
+
+def _run_import(args: argparse.Namespace) -> int:
+    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.handles import parse_handle
+    from huggingtweets.jobs.import_posts import import_posts
+    from huggingtweets.tweets.sources.load import check_source
+
+    setup_logging()
+    register()
+    overrides = [word for word in args.handles if "=" in word]
+    handles = [parse_handle(word) for word in args.handles if "=" not in word]
+    config = to_config(compose_config([f"source={args.source}", *overrides]))
+    check_source(config.source)
+    codes = [0]
+    for handle in dict.fromkeys(handles):
+        try:
+            done = import_posts(config.source, handle, args.to, optout_file=config.optout_file)
+        except HuggingtweetsError as err:
+            codes.append(exit_code_of(err))
+            continue
+        for note in done.notes:
+            print(f"  {note}")
+        print(f"@{handle}: {done.num_new} new posts, {done.num_before} before: {done.path}")
+    return max(codes)
+
+
+def _add_check(commands: Commands) -> None:
+    parser = commands.add_parser("check", help="what a training would be like, before it starts")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as given to train.py")
+    parser.set_defaults(run=_run_check)
+
+
+def _run_check(args: argparse.Namespace) -> int:
+    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.config.plan import make_plan
+    from huggingtweets.jobs.check import check_job, describe
+    from huggingtweets.jobs.selection import quote_user, select_jobs
+    from huggingtweets.tweets.sources.load import check_source
+
+    setup_logging()
+    register()
+    config = to_config(compose_config(quote_user(args.overrides)))
+    check_source(config.source)
+    codes = [0]
+    for job in select_jobs(config.user, config.shard, config.job_index, config.source):
+        try:
+            make_plan(config, job)
+            check = check_job(config, job)
+        except HuggingtweetsError as err:
+            codes.append(exit_code_of(err))
+            continue
+        print("\n".join(describe(check)), flush=True)
+        codes.append(1 if check.problem else 0)
+    return max(codes)
+
+
+def _add_optout(commands: Commands) -> None:
+    parser = commands.add_parser("optout", help="put people on the list of those without a model")
+    parser.add_argument("handles", nargs="+", metavar="HANDLE", help="people")
+    parser.add_argument("--file", metavar="PATH", help="the list; as optout_file= of train.py")
+    parser.set_defaults(run=_run_optout)
+
+
+def _run_optout(args: argparse.Namespace) -> int:
+    from huggingtweets.handles import parse_handle
+    from huggingtweets.tweets.optout import add_optout
+
+    for handle in map(parse_handle, args.handles):
+        print(f"@{handle} is on the list: {add_optout(handle, args.file)}")
+    return 0
 
 
 def _add_generate(commands: Commands) -> None:
@@ -234,6 +362,10 @@ def _run_attribute(args: argparse.Namespace) -> int:
 
 
 _COMMANDS: tuple[Callable[[Commands], None], ...] = (
+    _add_import,
+    _add_check,
+    _add_optout,
+    _add_purge,
     _add_status,
     _add_doctor,
     _add_generate,

@@ -61,13 +61,17 @@ def keep_new(
 ) -> list[CleanTweets]:
     """Keep of each person the posts that the earlier job has not received.
 
-    Texts as received are compared, so that another cleaning makes no old post new.
+    Texts as received are compared, so that another cleaning makes no old post new; and cleaned
+    ones, so that another link does not either.
     """
     kept = []
     for user, timeline in zip(users, timelines, strict=True):
         old = earlier.received.get(user.handle, frozenset())
+        learnt = frozenset(earlier.learnt.get(user.handle, ()))
         new_ids = {tweet.id for tweet in timeline.tweets if tweet.text not in old}
-        tweets = tuple(tweet for tweet in user.tweets if tweet.id in new_ids)
+        tweets = tuple(
+            tweet for tweet in user.tweets if tweet.id in new_ids and tweet.text not in learnt
+        )
         kept.append(CleanTweets(user.handle, user.display_name, tweets))
     return kept
 

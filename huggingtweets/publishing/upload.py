@@ -28,7 +28,7 @@ def main() -> None:
     """Answer the request on stdin."""
     request = json.load(sys.stdin)
     timeout = min(REQUEST_TIMEOUT_S, max(1.0, request["deadline_s"] / 4))
-    _bound_requests(timeout)
+    bound_requests(timeout)
     sys.stdout.write(json.dumps(upload_with_retries(request)) + "\n")
 
 
@@ -38,7 +38,7 @@ def upload_with_retries(request: Mapping[str, Any]) -> dict[str, str]:
     Returns `url`, or `error` (a sentence) and its `kind`: refused, forbidden, or temporary.
     """
     end = time.monotonic() + request["deadline_s"]
-    transport_error = _transport_error()
+    transport_failure = transport_error()
     attempt = 0
     while True:
         attempt += 1
@@ -52,7 +52,7 @@ def upload_with_retries(request: Mapping[str, Any]) -> dict[str, str]:
                 return _failure("forbidden", f"the Hub refuses the upload ({_reason(err)})")
             problem = _reason(err)
             wait_s = _asked_wait_s(err.response.headers) or _backoff_s(attempt)
-        except transport_error as err:
+        except transport_failure as err:
             problem = f"{type(err).__name__}: {err}"
             wait_s = _backoff_s(attempt)
         except _ForbiddenError as err:
@@ -99,7 +99,7 @@ def _upload(request: Mapping[str, Any]) -> str:
     return f"{api.endpoint}/{repo_id}"
 
 
-def _bound_requests(timeout_s: float) -> None:
+def bound_requests(timeout_s: float) -> None:
     """Give every request of the Hub's client a time-out."""
     default = get_session()
     client_class: Any = type(default)  # httpx before version 2 of the Hub's client, then httpx2
@@ -109,7 +109,7 @@ def _bound_requests(timeout_s: float) -> None:
     )
 
 
-def _transport_error() -> type[Exception]:
+def transport_error() -> type[Exception]:
     """Return the class of errors of the library that the Hub's client sends with."""
     library = importlib.import_module(type(get_session()).__module__.partition(".")[0])
     error: type[Exception] = library.HTTPError

@@ -1,0 +1,279 @@
+"""Where a person is found in an output folder: jobs, and lines and files outside of them."""
+
+import gzip
+import json
+import logging
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.files import read_json
+from huggingtweets.handles import Job, parse_handle
+from huggingtweets.jobs.ledger import LEDGER_DIR
+from huggingtweets.paths import JobPaths
+from huggingtweets.tweets.records import read_timelines
+
+logger = logging.getLogger(__name__)
+
+RECORD = "purged.jsonl"
+_LINE_FORMATS = frozenset({".jsonl", ".ndjson", ".txt", ".csv", ".tsv", ".log", ".out", ".err"})
+_WHOLE_FORMATS = frozenset({".json", ".yaml", ".yml", ".html", ".htm", ".md", ".xml", ".svg"})
+_MAX_TEXT_BYTES = 1 << 30
+_NUM_NEEDLES = 200
+_MIN_NEEDLE_CHARS = 20
+
+
+@dataclass(frozen=True)
+class FoundJob:
+    """A job that the person is part of, or whose base is a model of such a job."""
+
+    root: Path
+    slug: str
+    handles: frozenset[str]
+    base: str | None
+    """`model.path`."""
+    tracking: tuple[str | None, str] = (None, "huggingtweets")
+    """Entity and project at W&B."""
+    org: str | None = None
+    """At the Hub; None: the token's owner."""
+
+
+@dataclass(frozen=True)
+class Traces:
+    """All that is to go."""
+
+    handle: str
+    outputs: Path
+    jobs: tuple[FoundJob, ...]
+    files: tuple[Path, ...]
+    """To be deleted; folders among them with all that is in them."""
+    lines: tuple[tuple[Path, int], ...]
+    """Files to be written anew without so many of their lines."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was found."""
+        return not (self.jobs or self.files or self.lines)
+
+
+def find_traces(handle: str, outputs: Path) -> Traces:
+    """Look through an output folder. Changes nothing.
+
+    Jobs of other people are left alone, what their posts say about the person included.
+
+    Args:
+        handle: canonical.
+        outputs: the folder, batches and sweeps below it included.
+    """
+    everyone = list(_jobs_below(outputs))
+    jobs = _of_person(handle, everyone)
+    roots = {job.root for job in jobs}
+    others = {job.root for job in everyone} - roots
+    finder = Finder(handle, jobs, needles_of(handle, jobs))
+    files: list[Path] = []
+    lines: list[tuple[Path, int]] = []
+    for path in _outside(outputs, roots | others, finder):
+        if finder.names(path):
+            files.append(path)
+        elif num_lines := finder.count(path):
+            if is_made_of_lines(path):
+                lines.append((path, num_lines))
+            else:
+                files.append(path)
+    return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines))
+
+
+# --- Jobs
+
+
+def is_job(folder: Path) -> bool:
+    """Whether a folder is that of a job."""
+    return _read_job(folder) is not None
+
+
+def _jobs_below(outputs: Path) -> Iterator[FoundJob]:
+    """Yield every job folder below a folder; what lies inside of one is its own."""
+    for place, names, _ in os.walk(outputs):
+        for name in sorted(names):
+            path = Path(place) / name
+            if name != LEDGER_DIR and (job := _read_job(path)):
+                yield job
+                names.remove(name)
+
+
+def _read_job(root: Path) -> FoundJob | None:
+    """Read what a folder says about itself, however damaged; None: it is no job."""
+    paths = JobPaths(root)
+    marks = (paths.result, paths.config, paths.tweets, paths.cleaning, root / ".lock")
+    if root.is_symlink() or not any(mark.exists() for mark in marks):
+        return None
+    config = _config(paths.config)
+    user = config.get("user")
+    handles = set(_handles(user if isinstance(user, list) else [user]))
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        handles.update(_handles(read_json(paths.result)["handles"]))
+    with suppress(OSError, ValueError, AttributeError):
+        handles.update(_handles(read_json(paths.cleaning).keys()))
+    if not handles:
+        with suppress(HuggingtweetsError):
+            handles.update(timeline.handle for timeline in read_timelines(paths.tweets))
+    if not handles:  # nothing but a name is left
+        handles.update(_handles([root.name, *root.name.split("-")]))
+    model, tracking, hub = (_part(config, key) for key in ("model", "tracking", "hub"))
+    base, org = model.get("path"), hub.get("org")
+    entity, project = tracking.get("entity"), tracking.get("project")
+    return FoundJob(
+        root=root,
+        slug=root.name,
+        handles=frozenset(handles),
+        base=base if isinstance(base, str) else None,
+        tracking=(entity, project if isinstance(project, str) else "huggingtweets"),
+        org=org if isinstance(org, str) else None,
+    )
+
+
+def _config(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError, yaml.YAMLError):
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _part(config: dict[str, Any], key: str) -> dict[str, Any]:
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _handles(values: Any) -> Iterator[str]:
+    for value in values:
+        if isinstance(value, str):
+            with suppress(HuggingtweetsError):
+                yield parse_handle(value)
+
+
+def _of_person(handle: str, jobs: Sequence[FoundJob]) -> list[FoundJob]:
+    """Choose the person's jobs, and those that went on from one of these, whoever they are of."""
+    chosen = [job for job in jobs if handle in job.handles]
+    while True:
+        models = {JobPaths(job.root).model.resolve() for job in chosen}
+        more = [
+            job
+            for job in jobs
+            if job not in chosen and job.base and Path(job.base).expanduser().resolve() in models
+        ]
+        if not more:
+            return chosen
+        chosen += more
+
+
+# --- What lies outside of jobs
+
+
+def _outside(outputs: Path, roots: set[Path], finder: "Finder") -> Iterator[Path]:
+    """Yield files in no job's folder, and links and folders without jobs that bear the name."""
+    for place, names, files in os.walk(outputs):
+        for name in sorted(names):
+            path = Path(place) / name
+            has_jobs = path in roots or any(path in root.parents for root in roots)
+            if not has_jobs and finder.names(path):
+                yield path
+                names.remove(name)
+            elif path in roots or path.is_symlink():
+                names.remove(name)
+        for path in (Path(place) / name for name in sorted(files)):
+            is_record = path == outputs / RECORD
+            if not is_record and (finder.names(path) or not path.is_symlink()):
+                yield path
+
+
+def is_made_of_lines(path: Path) -> bool:
+    """Whether single lines can be taken out of a file."""
+    return Path(path.name.removesuffix(".gz")).suffix.lower() in _LINE_FORMATS
+
+
+def read_text_bytes(path: Path) -> bytes:
+    """Return a file's content, unpacked; empty where it is no text, too large, or damaged."""
+    suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix not in _LINE_FORMATS | _WHOLE_FORMATS or path.stat().st_size > _MAX_TEXT_BYTES:
+        return b""
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    with suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
+        return file.read(_MAX_TEXT_BYTES)
+    return b""
+
+
+class Finder:
+    """Tells whether a file, or a line of one, is about the person."""
+
+    def __init__(self, handle: str, jobs: Sequence[FoundJob], needles: Sequence[bytes]) -> None:
+        """Prepare to look for a handle, the slugs of jobs, and posts."""
+        own = (job.slug for job in jobs if handle in job.handles)
+        slugs = {Job.of([handle]).slug, *own}
+        words = b"|".join(re.escape(word.encode()) for word in sorted({handle, *slugs}))
+        self._word = re.compile(rb"(?<![A-Za-z0-9_])(?:" + words + rb")(?![A-Za-z0-9_])", re.I)
+        self._needles = tuple(needles)
+
+    def names(self, path: Path) -> bool:
+        """Whether the person stands in the name of a file or folder."""
+        return bool(self._word.search(os.fsencode(path.name)))
+
+    def is_about(self, text: bytes, path: Path) -> bool:
+        """Whether the person, or one of the posts, stands in a text of this file."""
+        if path.parent.name == LEDGER_DIR:  # only what is said there, not the words of its form
+            with suppress(ValueError, AttributeError):
+                row = json.loads(text)
+                text = f"{row.get('slug')} {row.get('reason')}".encode()
+        if self._word.search(text):
+            return True
+        return any(needle in text for needle in self._needles)
+
+    def count(self, path: Path) -> int:
+        """Return how many lines of a file, or whether (1) a file, are about the person."""
+        try:
+            data = read_text_bytes(path)
+        except OSError as err:
+            logger.warning("%s cannot be looked into (%s)", path, err.strerror)
+            return 0
+        if not (self._word.search(data) or any(needle in data for needle in self._needles)):
+            return 0
+        if not is_made_of_lines(path):
+            return 1
+        return sum(self.is_about(line, path) for line in data.split(b"\n"))
+
+
+def needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
+    """Return the person's longest posts, as bytes and as JSON writes them."""
+    texts: set[str] = set()
+    for job in jobs:
+        with suppress(HuggingtweetsError):
+            for timeline in read_timelines(JobPaths(job.root).tweets):
+                if timeline.handle == handle:
+                    texts.update(tweet.text for tweet in timeline.tweets)
+    longest = sorted((text for text in texts if len(text) >= _MIN_NEEDLE_CHARS), key=len)
+    forms = []
+    for text in longest[-_NUM_NEEDLES:]:
+        forms += [text.encode("utf-8", "replace"), json.dumps(text)[1:-1].encode()]
+    return forms
+
+
+def traces_lines(traces: Traces) -> list[str]:
+    """Return what to show before anything is deleted."""
+    lines = [
+        f"  job     {job.root}"
+        + (f" (with {len(job.handles) - 1} other people)" if len(job.handles) > 1 else "")
+        + ("" if traces.handle in job.handles else " (made from a model of this person)")
+        for job in traces.jobs
+    ]
+    lines += [f"  file    {path}" for path in traces.files]
+    lines += [f"  lines   {num} of {path}" for path, num in traces.lines]
+    return lines

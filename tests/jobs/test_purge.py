@@ -1,0 +1,314 @@
+"""What is left of a person after a purge: nothing, and of all others everything."""
+
+import gzip
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from huggingtweets import cli
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.schema import ModelConfig, TrainConfig
+from huggingtweets.errors import JobBusyError, LaunchError
+from huggingtweets.files import write_json, write_jsonl
+from huggingtweets.handles import Job
+from huggingtweets.jobs.ledger import JobStatus, open_ledger
+from huggingtweets.jobs.purge import plan_purge, purge
+from huggingtweets.jobs.status import read_states
+from huggingtweets.lock import acquire_lock
+from huggingtweets.paths import JobPaths, cache_dir
+from huggingtweets.tracking.wandb_purge import delete_online
+from huggingtweets.tweets.records import Timeline, Tweet, write_timelines
+from huggingtweets.tweets.sources.paging import Page, Partial
+from huggingtweets.tweets.sources.posts import Post
+
+PEOPLE = ("ann_example", "bob_example", "carol_example")
+ANN, BOB, CAROL = PEOPLE
+
+
+def posts_of(handle: str) -> list[str]:
+    return [f"{handle[:3]} says “{n}” of the many things that are on my mind ☃" for n in range(30)]
+
+
+def make_job(outputs: Path, *handles: str, base: str = "gpt2", done: bool = True) -> JobPaths:
+    """A job folder with all that a training leaves, weights aside."""
+    job = Job.of(handles)
+    paths = JobPaths(outputs / job.slug)
+    paths.model.mkdir(parents=True)
+    user = list(job.handles) if job.is_cyborg else job.handles[0]
+    config = TrainConfig(user=user, output_dir=str(outputs), model=ModelConfig(path=base))
+    paths.config.write_text(dump_config(config))
+    timelines = [
+        Timeline(one, one, tuple(Tweet(str(n), text) for n, text in enumerate(posts_of(one))))
+        for one in job.handles
+    ]
+    write_timelines(paths.tweets, timelines)
+    write_json(paths.cleaning, {one: {"kept": 30} for one in job.handles})
+    rows = [{"user": one, "side": "train", "text": t} for one in job.handles for t in posts_of(one)]
+    write_jsonl(paths.dataset, rows)
+    paths.card.write_text(f"# @{job.handles[0]}")
+    (paths.checkpoints / "step-5").mkdir(parents=True)
+    (paths.checkpoints / "step-5" / "manifest.json").write_text("{}")
+    offline = paths.root / "wandb" / f"offline-run-{job.slug}"
+    offline.mkdir(parents=True)
+    (offline / "run.wandb").write_bytes(posts_of(job.handles[0])[0].encode())
+    if done:
+        write_json(paths.result, {"handles": list(job.handles), "digest": "x"})
+    return paths
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Path:
+    """Jobs of three people, alone, together and in a sweep, with what a batch adds."""
+    folder = tmp_path / "out"
+    for handles in ((ANN,), (BOB,), (CAROL,), (ANN, BOB), (BOB, CAROL)):
+        make_job(folder, *handles)
+    make_job(folder / "lr-1e-4", ANN, done=False)
+    make_job(folder / "more", CAROL, base=str(folder / ANN / "model"))
+    with open_ledger(folder) as ledger:
+        for slug in (ANN, BOB, f"{ANN}-{BOB}"):
+            ledger.record(slug, JobStatus.done)
+        ledger.record(CAROL, JobStatus.failed, reason="carol_example: got 1 character")
+        ledger.record("someone-else-0123456789", JobStatus.failed, reason=f"@{ANN}: has no posts")
+    (folder / "index.html").write_text(f"<a href='{ANN}/report.html'>Ann</a>")
+    (folder / "users.txt").write_text(f"{ANN}\n{BOB}\n{BOB} {ANN.upper()}\n")
+    write_jsonl(folder / "samples.jsonl.gz", [{"text": posts_of(one)[7]} for one in PEOPLE])
+    (folder / "notes.json").write_text(json.dumps(posts_of(ANN)[3]))
+    (folder / "plots").mkdir()
+    (folder / "plots" / f"{ANN}.png").write_bytes(b"\x89PNG")
+    (folder / "plots" / f"{BOB}.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def everything_in(folder: Path) -> bytes:
+    """Names and contents of all files below a folder, unpacked where they are packed."""
+    parts = []
+    for path in folder.rglob("*"):
+        parts.append(str(path.relative_to(folder)).encode())
+        if path.is_file():
+            data = path.read_bytes()
+            parts.append(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+    return b"\n".join(parts).lower()
+
+
+def assert_nothing_left(handle: str, *folders: Path) -> None:
+    for folder in folders:
+        data = everything_in(folder)
+        assert handle.encode() not in data
+        for text in posts_of(handle)[:20]:
+            assert text.lower().encode() not in data
+            assert json.dumps(text)[1:-1].lower().encode() not in data
+
+
+def test_nothing_of_a_person_is_left(outputs: Path) -> None:
+    assert ANN.encode() in everything_in(outputs)
+    purge(plan_purge(ANN, outputs))
+    assert_nothing_left(ANN, outputs)
+
+
+def test_everything_of_others_is_left(outputs: Path) -> None:
+    kept = [outputs / BOB, outputs / CAROL, outputs / f"{BOB}-{CAROL}"]
+    before = [everything_in(folder) for folder in kept]
+    purge(plan_purge(ANN, outputs))
+    assert [everything_in(folder) for folder in kept] == before
+    assert (outputs / "users.txt").read_text() == f"{BOB}\n"
+    assert (outputs / "plots" / f"{BOB}.png").exists()
+    samples = gzip.decompress((outputs / "samples.jsonl.gz").read_bytes())
+    assert [line[10:18] for line in samples.splitlines()] == [b"bob says", b"car says"]
+    states = read_states(outputs)
+    assert states.keys() == {BOB, CAROL, f"{BOB}-{CAROL}"}
+
+
+def test_models_made_from_the_persons_model_go_too(outputs: Path) -> None:
+    traces = plan_purge(ANN, outputs)
+    assert {str(job.root.relative_to(outputs)) for job in traces.jobs} == {
+        ANN,
+        f"{ANN}-{BOB}",
+        f"lr-1e-4/{ANN}",
+        f"more/{CAROL}",
+    }
+
+
+def test_looking_changes_nothing(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = everything_in(outputs)
+    assert cli.main(["purge", f"@{ANN}", "--outputs", str(outputs)]) == 0
+    shown = capsys.readouterr().out
+    assert everything_in(outputs) == before
+    assert f"job     {outputs / f'{ANN}-{BOB}'} (with 1 other people)" in shown
+    assert "made from a model of this person" in shown
+    assert f"lines   2 of {outputs / 'users.txt'}" in shown
+    assert "--yes does it" in shown
+
+
+def test_the_record_counts_and_names_nobody(
+    outputs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["purge", ANN, "--outputs", str(outputs), "--yes"]) == 0
+    row = json.loads((outputs / "purged.jsonl").read_text())
+    assert (row["jobs"], row["cyborgs"], row["online"]) == (4, 1, 0)
+    assert ANN not in json.dumps(row)
+    assert "optout" in capsys.readouterr().out
+    assert cli.main(["purge", ANN, "--outputs", str(outputs), "--yes"]) == 0
+    assert "nothing found" in capsys.readouterr().out
+
+
+def test_imported_posts_and_unfinished_fetches_go_too(outputs: Path, tmp_path: Path) -> None:
+    posts = tmp_path / "posts"
+    for name in (f"{ANN.upper()}.jsonl.gz", f"{ANN}.csv", f"{BOB}.jsonl.gz"):
+        posts.mkdir(exist_ok=True)
+        (posts / name).write_text("x")
+    partial = Partial("bluesky", ANN, "")
+    partial.add(Page((Post(posts_of(ANN)[0], "1"),), "next"))
+    purge(plan_purge(ANN, outputs, posts))
+    assert [path.name for path in posts.iterdir()] == [f"{BOB}.jsonl.gz"]
+    assert_nothing_left(ANN, outputs, posts, cache_dir())
+
+
+def test_copies_in_the_cache_of_wandb_go_too(
+    outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
+    for number, handle in enumerate((ANN, BOB)):
+        place = tmp_path / "cache" / "artifacts" / "obj" / "md5" / f"a{number}"
+        place.mkdir(parents=True)
+        (place / "0123").write_bytes(JobPaths(outputs / handle).tweets.read_bytes())
+    purge(plan_purge(ANN, outputs))
+    assert_nothing_left(ANN, tmp_path / "cache")
+    assert b"bob says" in everything_in(tmp_path / "cache")
+
+
+def test_a_job_at_work_is_not_touched(outputs: Path) -> None:
+    traces = plan_purge(ANN, outputs)
+    before = everything_in(outputs / ANN)
+    with acquire_lock(outputs / f"{ANN}-{BOB}"), pytest.raises(JobBusyError):
+        purge(traces)
+    assert everything_in(outputs / ANN).startswith(before[:20])
+    assert (outputs / ANN / "tweets.jsonl.gz").exists()
+    assert (outputs / "index.html").exists()
+
+
+def test_links_out_of_the_folder_are_not_followed(outputs: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    make_job(elsewhere, ANN)
+    (elsewhere / "list.txt").write_text(ANN)
+    (outputs / "link").symlink_to(elsewhere)
+    (outputs / "list.txt").symlink_to(elsewhere / "list.txt")
+    (outputs / f"{ANN}-latest").symlink_to(elsewhere / ANN)
+    before = everything_in(elsewhere)
+    purge(plan_purge(ANN, outputs))
+    assert everything_in(elsewhere) == before
+    assert not (outputs / f"{ANN}-latest").is_symlink()
+
+
+@pytest.mark.parametrize("handle", ["done", "slug", "status", "result", "a", "model"])
+def test_handles_that_are_words_of_ours_spare_the_ledger(outputs: Path, handle: str) -> None:
+    before = read_states(outputs)
+    make_job(outputs, handle)
+    purge(plan_purge(handle, outputs))
+    assert read_states(outputs) == before
+
+
+def test_damaged_jobs_are_found_by_what_is_left(tmp_path: Path) -> None:
+    paths = make_job(tmp_path, ANN, BOB)
+    paths.config.write_text("user: [", encoding="utf-8")
+    paths.result.write_text("{")
+    paths.cleaning.unlink()
+    assert [job.slug for job in plan_purge(ANN, tmp_path).jobs] == [f"{ANN}-{BOB}"]
+    paths.tweets.write_bytes(b"\x1f\x8b")
+    assert [job.slug for job in plan_purge(BOB, tmp_path).jobs] == [f"{ANN}-{BOB}"]
+    assert plan_purge(CAROL, tmp_path).is_empty
+
+
+def test_wrong_folders_are_one_sentence(outputs: Path) -> None:
+    with pytest.raises(LaunchError, match="is no folder"):
+        plan_purge(ANN, outputs / "nowhere")
+    with pytest.raises(LaunchError, match="is the folder of one job"):
+        plan_purge(ANN, outputs / ANN)
+
+
+# --- Elsewhere
+
+
+class _Hub(BaseHTTPRequestHandler):
+    requests: list[str] = []  # noqa: RUF012
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.requests.append(f"GET {self.path}")
+        if self.path.startswith("/api/whoami"):
+            self.reply(200, {"name": "me"})
+        elif self.path.startswith(f"/api/models/me/{ANN}"):
+            self.reply(200, {"id": f"me/{ANN}", "sha": "0" * 40})
+        else:
+            self.reply(404, {}, {"X-Error-Code": "RepoNotFound"})
+
+    def do_DELETE(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.requests.append(f"DELETE {json.loads(self.rfile.read(length))}")
+        self.reply(200, {})
+
+    def reply(self, status: int, value: Any, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        for key, text in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(key, text)
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def test_repositories_are_deleted_by_the_real_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingtweets.publishing.unpublish import delete_repositories
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 30)
+    try:
+        assert delete_repositories([(None, ANN), (None, BOB)]) == [f"me/{ANN}"]
+    finally:
+        server.shutdown()
+        server.server_close()
+    deleted = [request for request in _Hub.requests if request.startswith("DELETE")]
+    assert len(deleted) == 1
+    assert ANN in deleted[0]
+
+
+def test_runs_and_artifacts_at_wandb_are_deleted() -> None:
+    """Against a stand-in with the client's calls: there is no server to be had offline."""
+
+    class Api:
+        default_entity = "lab"
+
+        def __init__(self) -> None:
+            self.deleted: list[str] = []
+
+        def runs(self, path: str, filters: dict[str, Any]) -> list[Any]:
+            return [_Deletable(self, f"{path} {n}") for n in filters["display_name"]["$in"]]
+
+        def artifact_collection_exists(self, name: str, type: str) -> bool:
+            return "dataset-" not in name
+
+        def artifact_collection(self, type_name: str, name: str) -> Any:
+            return _Deletable(self, f"{type_name} {name}")
+
+    class _Deletable:
+        def __init__(self, api: Api, name: str) -> None:
+            self.api, self.name = api, name
+
+        def delete(self, delete_artifacts: bool = False) -> None:
+            self.api.deleted.append(self.name)
+
+    api = Api()
+    assert delete_online([(None, "tweets", "ann")], api) == 4
+    assert api.deleted[:2] == [
+        "raw-dataset lab/tweets/tweets-ann",
+        "finetuned-model lab/tweets/ann",
+    ]
+    assert [name.split("@")[-1] for name in api.deleted[2:]] == ["ann-preprocess", "ann-train"]
