@@ -9,6 +9,9 @@ from torch import Tensor
 
 from huggingtweets.training.checkpoint import CheckpointState, Writer, prune, save_checkpoint
 
+MAX_OVERHEAD_FRAC = 0.03
+"""Most of the time that training may stand still for saves; saves are rarer where it would."""
+
 
 class Saver:
     """Saves one job's checkpoints every so many seconds and keeps the newest ones.
@@ -28,13 +31,20 @@ class Saver:
         self._keep = keep
         self._saved_step = step
         self._saved_at = time.monotonic()
+        self._blocked_s = 0.0
         self._copies: dict[tuple[str, str], Tensor] = {}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._save: Future[None] | None = None
 
     def is_due(self) -> bool:
-        """Whether the interval has passed; the main process asks and tells the others."""
-        return time.monotonic() - self._saved_at >= self._every_s
+        """Whether the interval has passed; the main process asks and tells the others.
+
+        Never while a save is under way, and not before the last one is 3 % of the time since.
+        """
+        if self._save is not None and not self._save.done():
+            return False
+        interval_s = max(self._every_s, self._blocked_s / MAX_OVERHEAD_FRAC)
+        return time.monotonic() - self._saved_at >= interval_s
 
     def save(self, state: CheckpointState) -> None:
         """Start saving, after the save before has ended; does nothing for a step on disk already.
@@ -51,6 +61,7 @@ class Saver:
             self._save = self._pool.submit(self._write, self._copied(state))
         else:
             self._write(state)
+        self._blocked_s = time.monotonic() - self._saved_at
 
     def join(self) -> None:
         """Wait until all is on disk.

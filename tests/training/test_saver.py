@@ -1,3 +1,4 @@
+import threading
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,31 @@ def test_a_save_is_due_after_the_interval(root: Path) -> None:
     later = Saver(root, Writer({}), every_s=3600)
     assert now.is_due()
     assert not later.is_due()
+
+
+def test_saves_that_hold_training_up_are_rarer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(module, "_available_bytes", lambda: 0)
+
+    def slow_save(*arguments: object) -> None:
+        nonlocal now
+        now += 6
+
+    monkeypatch.setattr(module, "save_checkpoint", slow_save)
+    saver = Saver(root, Writer({}), every_s=120)
+    saver.save(state(1, torch.zeros(2)))
+    now = 199
+    assert not saver.is_due(), "6 s of 199 are more than 3 %"
+    now = 201
+    assert saver.is_due()
+
+
+def test_no_save_is_due_while_one_is_under_way(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(module, "save_checkpoint", lambda *arguments: goes_on.wait(20))
+    saver = Saver(root, Writer({}), every_s=1e-9)
+    saver.save(state(1, torch.zeros(2)))
+    assert not saver.is_due()
+    goes_on.set()
+    saver.join()
