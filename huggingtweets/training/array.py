@@ -84,16 +84,22 @@ class _SavedLayer:
     norm_2: tuple[Tensor, Tensor]
     mlp_in: Tensor
     inner: Tensor
-    """Before the activation, fp32."""
-    gate: Tensor
-    """The activation is inner * gate."""
+    """Before the activation."""
+    gate: Tensor | None
+    """The activation is inner * gate; None where PyTorch's kernel computed it."""
     activated: Tensor
     masks: tuple[Tensor | None, Tensor | None]
 
 
 @torch.no_grad()
 def loss_and_gradients(
-    stack: Stack, grads: Stack, batch: MicroBatch, weight: Tensor, *, accumulate: bool
+    stack: Stack,
+    grads: Stack,
+    batch: MicroBatch,
+    weight: Tensor,
+    *,
+    accumulate: bool,
+    recompute: bool = False,
 ) -> Tensor:
     """Run one micro-batch forward and backward.
 
@@ -104,12 +110,17 @@ def loss_and_gradients(
         batch: what to learn.
         weight: (K,) fp32; one over the targets of the slot's optimizer step.
         accumulate: add to what is in `grads` instead of replacing it.
+        recompute: keep only the input of each layer for the backward pass, and compute the rest
+            again.
 
     Returns:
         (K,) summed losses in nats, fp32.
     """
     saved: list[_SavedLayer] = []
-    hidden, norm_f, embedding_mask = _hidden_states(stack, batch, saved)
+    inputs: list[Tensor] = []
+    hidden, norm_f, embedding_mask = _hidden_states(
+        stack, batch, saved=None if recompute else saved, inputs=inputs if recompute else None
+    )
     loss, grad = summed_loss(
         hidden,
         stack.compute.wte,
@@ -127,14 +138,9 @@ def loss_and_gradients(
         accumulate=accumulate,
     )
     for index in reversed(range(stack.shape.num_layers)):
+        layer = _layer_forward(stack, index, inputs.pop(), batch) if recompute else saved.pop()
         _layer_backward(
-            stack,
-            grads.master.layers[index],
-            index,
-            grad,
-            saved.pop(),
-            batch,
-            accumulate=accumulate,
+            stack, grads.master.layers[index], index, grad, layer, batch, accumulate=accumulate
         )
     if embedding_mask is not None:
         grad.mul_(embedding_mask)
@@ -150,7 +156,7 @@ def loss_and_gradients(
 @torch.no_grad()
 def summed_losses(stack: Stack, batch: MicroBatch) -> Tensor:
     """Return each slot's summed loss in nats, (K,) fp32, without gradients."""
-    hidden, _, _ = _hidden_states(stack, batch, None)
+    hidden, _, _ = _hidden_states(stack, batch)
     loss, _ = summed_loss(
         hidden,
         stack.compute.wte,
@@ -163,15 +169,22 @@ def summed_losses(stack: Stack, batch: MicroBatch) -> Tensor:
 @torch.no_grad()
 def logits(stack: Stack, batch: MicroBatch) -> Tensor:
     """Return all logits, (K, B, T, vocabulary) in the compute precision."""
-    hidden, _, _ = _hidden_states(stack, batch, None)
+    hidden, _, _ = _hidden_states(stack, batch)
     scores = torch.bmm(hidden, stack.compute.wte.transpose(1, 2))
     return scores.view(*batch.input_ids.shape, -1)[..., : stack.shape.vocab_size]
 
 
 def _hidden_states(
-    stack: Stack, batch: MicroBatch, saved: list[_SavedLayer] | None
+    stack: Stack,
+    batch: MicroBatch,
+    *,
+    saved: list[_SavedLayer] | None = None,
+    inputs: list[Tensor] | None = None,
 ) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
-    """Return what the output embedding reads (K, R, C), and what the backward pass needs of it."""
+    """Return what the output embedding reads (K, R, C), and what the backward pass needs of it.
+
+    What it needs of the layers, or their inputs, is added to the lists.
+    """
     tokens, positions = _embedding_rows(stack, batch)
     table = stack.rows.view(-1, stack.shape.width)
     x = F.embedding(tokens, table)
@@ -180,6 +193,8 @@ def _hidden_states(
     if mask is not None:
         x.mul_(mask)
     for index in range(stack.shape.num_layers):
+        if inputs is not None:
+            inputs.append(x.clone())
         layer = _layer_forward(stack, index, x, batch)
         if saved is not None:
             saved.append(layer)
@@ -222,9 +237,14 @@ def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _S
 
     norm_2 = normalise(x, stack.shape.norm_eps)
     mlp_in = scale_and_shift(norm_2[0], master.norm_2_weight, master.norm_2_bias).to(dtype)
-    inner = linear(mlp_in, compute.inner_weight, compute.inner_bias).float()
-    gate = gelu_gate(inner)
-    activated = (inner * gate).to(dtype)
+    inner = linear(mlp_in, compute.inner_weight, compute.inner_bias)
+    gate = None
+    if batch.view.use_fused:
+        activated = F.gelu(inner, approximate="tanh")
+    else:
+        inner = inner.float()
+        gate = gelu_gate(inner)
+        activated = (inner * gate).to(dtype)
     mask_2 = _residual_mask(batch, residual_site(index, num_heads, 1), x)
     _add(x, linear(activated, compute.outer_weight, compute.outer_bias), mask_2)
     return _SavedLayer(
@@ -264,7 +284,7 @@ def _layer_backward(
         (grads.outer_weight, grads.outer_bias),
         accumulate=accumulate,
     )
-    grad_inner = _gelu_backward(grad_activated.float(), saved.inner, saved.gate).to(dtype)
+    grad_inner = _gelu_backward(grad_activated, saved.inner, saved.gate).to(dtype)
     grad_in = _linear_backward(
         grad_inner,
         saved.mlp_in,
@@ -373,12 +393,15 @@ def gelu_gate(x: Tensor) -> Tensor:
     return torch.addcmul(one, x, x, value=_GELU_3).mul_(x).sigmoid_()
 
 
-def _gelu_backward(grad: Tensor, x: Tensor, gate: Tensor) -> Tensor:
+def _gelu_backward(grad: Tensor, x: Tensor, gate: Tensor | None) -> Tensor:
     """Return grad * (s + x s (1 - s) u'), with s the gate, the sigmoid of u(x)."""
+    if gate is None:
+        out: Tensor = torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
+        return out
     one = torch.full((), _GELU_1, device=x.device)
     slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)
     slope = torch.addcmul(slope, slope, gate, value=-1)
-    return torch.addcmul(gate, gate, slope).mul_(grad)
+    return torch.addcmul(gate, gate, slope).mul_(grad.float())
 
 
 def _residual_mask(batch: MicroBatch, site: int, x: Tensor) -> Tensor | None:

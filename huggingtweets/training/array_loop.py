@@ -77,6 +77,8 @@ class ArraySettings:
     """Of the matrix products: fp32 or bf16."""
     log_every: int = 10
     compile: bool = False
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
     use_graphs: bool = True
     """Replay CUDA graphs."""
 
@@ -287,6 +289,7 @@ class _Engine:
             drops=any(any(seat.rates) for seat in self.seats),
             width=WINDOW.get(self._device.type, 128),
             use_fused=is_cuda,
+            recompute=self._settings.recompute,
         )
 
     def _look_after(self, seats: list[Seat]) -> None:

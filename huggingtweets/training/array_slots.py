@@ -141,6 +141,8 @@ class MicroKind:
     width: int
     """Queries a window of attention."""
     use_fused: bool
+    """PyTorch's kernels for attention and GELU."""
+    recompute: bool = False
 
 
 def micro_inputs(

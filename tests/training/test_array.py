@@ -181,6 +181,19 @@ def test_other_shapes_equal_transformers(changes: dict[str, object]) -> None:
     assert_gradients_equal(layout, grads, models, batch, weight)
 
 
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_recomputing_changes_nothing(rate: float) -> None:
+    models = build_models(build_config())
+    _, stack, grads = stack_models(models)
+    batch, weight = build_batch(isolate=True), torch.full((K,), 0.01)
+    batch = replace(batch, dropout=dropout_of(rate, 1) if rate else None)
+    kept = loss_and_gradients(stack, grads, batch, weight, accumulate=False)
+    expected = grads.rows.clone()
+    again = loss_and_gradients(stack, grads, batch, weight, accumulate=False, recompute=True)
+    assert torch.equal(again, kept)
+    assert torch.equal(grads.rows, expected)
+
+
 def test_chunked_loss_equals_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     models = build_models(build_config())
     _, stack, grads = stack_models(models)
