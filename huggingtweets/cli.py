@@ -43,6 +43,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "huggingtweets", description="Look after models trained with train.py."
     )
+    parser.set_defaults(takes_more=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in _COMMANDS:
         add(commands)
@@ -52,7 +53,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
             f"command: got {argv[0]!r}; expected one of {', '.join(commands.choices)}"
             + (f"; did you mean {near[0]}?" if near else "; see huggingtweets --help")
         )
-    return parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not args.takes_more or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.more = rest
+    return args
 
 
 def _add_purge(commands: Commands) -> None:
@@ -108,6 +113,9 @@ def _add_status(commands: Commands) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     parser.add_argument("--watch", action="store_true", help="show it again until all is done")
     parser.add_argument(
+        "--index", action="store_true", help="also write index.html and results.parquet anew"
+    )
+    parser.add_argument(
         "--every", type=float, default=5.0, metavar="SECONDS", help="how often --watch looks (5)"
     )
     parser.set_defaults(run=_run_status)
@@ -124,6 +132,10 @@ def _run_status(args: argparse.Namespace) -> int:
             f"status: got {folder}, which is no folder; expected the output_dir of a run; "
             "check the path"
         )
+    if args.index:
+        from huggingtweets.publishing.index import write_index
+
+        write_index(folder)
     while True:
         states = read_states(folder)
         if args.json:
@@ -170,7 +182,8 @@ def _add_import(commands: Commands) -> None:
         "handles", nargs="+", metavar="HANDLE", help="people; also overrides, as source.path=FILE"
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="one file a person")
-    parser.set_defaults(run=_run_import)
+    # argparse takes no further words after an option; people write overrides last.
+    parser.set_defaults(run=_run_import, takes_more=True)
 
 
 def _run_import(args: argparse.Namespace) -> int:
@@ -181,8 +194,9 @@ def _run_import(args: argparse.Namespace) -> int:
 
     setup_logging()
     register()
-    overrides = [word for word in args.handles if "=" in word]
-    handles = [parse_handle(word) for word in args.handles if "=" not in word]
+    words = [*args.handles, *args.more]
+    overrides = [word for word in words if "=" in word]
+    handles = [parse_handle(word) for word in words if "=" not in word]
     config = to_config(compose_config([f"source={args.source}", *overrides]))
     check_source(config.source)
     codes = [0]

@@ -92,6 +92,14 @@ def test_the_command_goes_on_after_a_failure(
     ]
 
 
+def test_overrides_may_come_last(tmp_path: Path, server: FakeService) -> None:
+    words = ["import", "bluesky", "--to", str(tmp_path), "carol", f"source.api_url={server.url}"]
+    assert cli.main(words) == 0
+    assert cli.main([*words[:2], "carol", *words[2:4], words[5]]) == 0
+    with pytest.raises(SystemExit):
+        cli.main([*words, "--from", "x"])
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
