@@ -21,6 +21,7 @@ from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.tally import Tally, as_failure
 from huggingtweets.pipeline import is_done, run_job
 from huggingtweets.publishing.facts import ModelFacts
+from huggingtweets.publishing.index import write_index
 from huggingtweets.publishing.summary import show_summary
 from huggingtweets.training.agree import gathered, of_main
 from huggingtweets.training.array_layout import why_not_fused
@@ -68,12 +69,24 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
                 _run_in_turn(todo, accelerator, base, tally, is_shown=len(plans) == 1)
             if is_batch(config.user):
                 tally.show(Path(config.output_dir))
-        return max(int(code) for code in gathered(tally.exit_code))
+        # Once all ranks are through; other shards write it anew when they are.
+        codes = gathered(tally.exit_code)
+        if is_batch(config.user) and accelerator.is_main_process:
+            _write_index(Path(config.output_dir))
+        return max(map(int, codes))
     finally:
         # Without the collection, gloo of torch 2.13 aborts at exit now and then.
         accelerator.free_memory()
         gc.collect()
         accelerator.end_training()
+
+
+def _write_index(output_dir: Path) -> None:
+    """Write the index of a batch; a disk that has no room for it fails no job."""
+    try:
+        write_index(output_dir)
+    except OSError as err:
+        logger.warning("%s: no index.html (%s)", output_dir, err.strerror)
 
 
 def check_base(config: TrainConfig) -> Base:
