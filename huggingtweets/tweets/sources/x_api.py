@@ -34,7 +34,7 @@ _FIELDS = "created_at,note_tweet,referenced_tweets,edit_history_tweet_ids"
 
 @dataclass
 class Spending:
-    """What this process was allowed to spend, all people together."""
+    """What this process has spent, or may be spending just now, all people together."""
 
     usd: float = 0.0
 
@@ -49,7 +49,7 @@ class Spending:
             f"the posts of @{handle} cost up to {usd:.2f} USD at X ({USD_A_POST} USD a post, "
             f"{USD_A_USER} USD a look-up)"
         )
-        logger.info("%s; allowed before: %.2f USD", what, self.usd)
+        logger.info("%s; before: %.2f USD", what, self.usd)
         needed = self.usd + usd
         if most_usd is None and is_somebody_there():
             if not ask_yes(f"{what[0].upper()}{what[1:]}. Fetch them?"):
@@ -123,8 +123,9 @@ def read_x_api(
     max_posts = min(config.max_posts, MAX_POSTS)
     request = f"{service.host} {handle} {max_posts} {since}"
     partial = Partial(SourceKind.x_api, handle, request)
-    left = max_posts - sum(len(page.found) for page in partial.pages)
-    spending.approve(handle, estimate_usd(max(0, left)), config.max_cost_usd)
+    paid_before = sum(len(page.found) for page in partial.pages)
+    left = max(0, max_posts - paid_before)
+    spending.approve(handle, estimate_usd(left), config.max_cost_usd)
     user = _user(service, handle)
 
     def get_page(cursor: str | None) -> Page:
@@ -150,6 +151,8 @@ def read_x_api(
         )
 
     fetched = collect_pages(get_page, partial, max_posts=max_posts, known=known)
+    paid_now = sum(len(page.found) for page in partial.pages) - paid_before
+    spending.usd -= USD_A_POST * max(0, left - paid_now)
     timeline = make_timeline(
         service.host,
         handle,

@@ -240,6 +240,11 @@ def test_x_spends_nothing_that_was_not_allowed(server: FakeService) -> None:
     read(spending, max_posts=200, max_cost_usd=2.5)
     with pytest.raises(ConfigError, match=r"got 2.5; expected 3.03"):
         read(spending, max_posts=200, max_cost_usd=2.5)  # the limit is for all people together
+    read(spending, max_posts=400, max_cost_usd=100)
+    few = server.posts[:30]
+    server.posts = few
+    read(spending, max_posts=400, max_cost_usd=100)
+    assert spending.usd == pytest.approx(1.01 + 1.01 + 2.01 + 0.16)  # what was not there is free
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
