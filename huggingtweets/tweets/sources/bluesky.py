@@ -126,7 +126,9 @@ def _post(item: Any, did: str) -> Post | Skip | None:
     author, record = post.get("author"), post.get("record")
     if not isinstance(author, dict) or not isinstance(record, dict):
         return Skip("an entry that is no post")
-    if author.get("did") != did or "reason" in item:
+    reason = item.get("reason")
+    is_repost = isinstance(reason, dict) and "Repost" in str(reason.get("$type"))
+    if author.get("did") != did or is_repost:
         return None
     uri, text = post.get("uri"), record.get("text")
     if not isinstance(uri, str) or not isinstance(text, str):

@@ -2,18 +2,24 @@
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingtweets.files import read_jsonl, write_jsonl
 from huggingtweets.paths import cache_dir
-from huggingtweets.tweets.sources.posts import Post, Skip
+from huggingtweets.tweets.sources.posts import MAX_TEXT_CHARS, Post, Skip
 
-MAX_PAGES = 5000
+logger = logging.getLogger(__name__)
+
+MAX_PAGES = 1000
+MAX_PAGE_POSTS = 1000
+"""No service gives more than 100; what else is in an answer is not looked at."""
 MAX_AGE_S = 24 * 3600.0
 """An older half is thrown away: its cursor has expired, and posts may have been deleted since."""
 _ASK_AGAIN = 3
@@ -52,6 +58,7 @@ class Partial:
         """
         self._path = partial_path(service, handle)
         self._head = {"request": hashlib.sha256(request.encode()).hexdigest()}
+        self._is_kept = True
         self.pages: list[Page] = self._read()
 
     @property
@@ -65,20 +72,32 @@ class Partial:
         return bool(self.pages) and self.pages[-1].cursor is None
 
     def add(self, page: Page) -> None:
-        """Keep a page: it is on disk when this returns."""
-        if not self.pages:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            write_jsonl(self._path, [self._head | {"started": time.time()}])
+        """Keep a page, on disk when this returns; a full disk costs a warning, not the fetch."""
+        is_first = not self.pages
         self.pages.append(page)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(_page_row(page)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        if not self._is_kept:
+            return
+        try:
+            if is_first:
+                self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                write_jsonl(self._path, [self._head | {"started": time.time()}])
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(_page_row(page)) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as err:
+            self._is_kept = False
+            self._remove()  # a page would be missing in it
+            logger.warning("%s cannot be written (%s)", self._path.parent, err.strerror)
 
     def discard(self) -> None:
         """Remove the file: what was in it is kept elsewhere, or no good."""
         self.pages = []
-        self._path.unlink(missing_ok=True)
+        self._remove()
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _read(self) -> list[Page]:
         try:
@@ -118,11 +137,11 @@ def collect_pages(
         if len(partial.pages) >= MAX_PAGES:
             notes.append(f"the service has more than {MAX_PAGES} pages; the rest is left out")
             break
-        page = get_page(partial.cursor)
+        page = _cut(get_page(partial.cursor))
         for _ in range(_ASK_AGAIN):
             if page.cursor not in cursors:
                 break
-            page = get_page(partial.cursor)
+            page = _cut(get_page(partial.cursor))
         if page.cursor in cursors:
             notes.append("the service leads back to an earlier page; what follows is missing")
             page = Page(page.found, None)
@@ -134,6 +153,15 @@ def collect_pages(
     found = [item for page in partial.pages for item in page.found]
     chosen = _first(found, max_posts, known)
     return Fetched(tuple(chosen), tuple(notes), len(ids))
+
+
+def _cut(page: Page) -> Page:
+    """Bound what is kept of an answer; one character more than allowed shows that it was longer."""
+    found = tuple(
+        replace(item, text=item.text[: MAX_TEXT_CHARS + 1]) if isinstance(item, Post) else item
+        for item in page.found[:MAX_PAGE_POSTS]
+    )
+    return Page(found, page.cursor)
 
 
 def _first(found: list[Post | Skip], max_posts: int, known: Collection[str]) -> list[Post | Skip]:

@@ -5,6 +5,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -161,6 +162,40 @@ def test_expected_and_received_are_noted(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", SERVICES)
+def test_an_answer_of_too_much_is_cut(kind: str) -> None:
+    with serving([]) as server:
+        posts = [{"id": str(n), "text": "x" * 10, "content": "x" * 10} for n in range(20_000)]
+        posts[0] |= {"text": "y" * 60_000, "content": "y" * 60_000}
+        feed = [
+            {"post": {"uri": p["id"], "author": {"did": DID}, "record": p}}  # as Bluesky nests it
+            for p in posts
+        ]
+        server.answers = {
+            "/2/users/7/tweets": (200, {"data": posts}),
+            "/api/v1/accounts/7/statuses": (200, posts),
+            "/xrpc/app.bsky.feed.getAuthorFeed": (200, {"feed": feed}),
+        }
+        timeline = fetch(kind, server)
+        assert len(timeline.tweets) == 1000
+        assert max(len(tweet.text) for tweet in timeline.tweets) == 25_000
+        assert any("cut to 25000" in note for note in timeline.notes)
+
+
+@pytest.mark.parametrize("kind", SERVICES)
+def test_a_cache_that_cannot_be_written_stops_nothing(
+    server: FakeService,
+    kind: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path / "file"))
+    assert len(fetch(kind, server).tweets) == 450
+    assert caplog.text.count("cannot be written") == 1
+
+
+@pytest.mark.parametrize("kind", SERVICES)
 def test_through_the_common_door(server: FakeService, kind: str) -> None:
     source = source_of(kind, server)
     check_source(source)
@@ -287,6 +322,14 @@ def test_bluesky_people_hidden_from_strangers_are_left_alone(server: FakeService
     server.answers[path] = (200, {"did": DID, "labels": labels})
     with pytest.raises(SourceError, match="logged-in people only"):
         fetch("bluesky", server)
+
+
+def test_bluesky_pinned_posts_stay_and_reposts_of_oneself_go(server: FakeService) -> None:
+    _, page, _ = server.answer("/xrpc/app.bsky.feed.getAuthorFeed", {"limit": "3"})
+    page["feed"][0]["reason"] = {"$type": "app.bsky.feed.defs#reasonPin"}
+    page["feed"][2]["reason"] = {"$type": "app.bsky.feed.defs#reasonRepost"}
+    server.answers["/xrpc/app.bsky.feed.getAuthorFeed"] = (200, {"feed": page["feed"]})
+    assert bodies(fetch("bluesky", server)) == ["449", "447"]
 
 
 def test_bluesky_plain_names_are_of_the_usual_domain(server: FakeService) -> None:
