@@ -45,7 +45,15 @@ def build_accelerator(precision: Precision) -> Accelerator:
         torch.set_float32_matmul_precision("high")
     is_gloo = not has_cuda and (world_size() > 1 or wants_deepspeed)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if is_gloo else None
-    accelerator = Accelerator(mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers)
+    try:
+        accelerator = Accelerator(
+            mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers
+        )
+    except ValueError as err:
+        raise LaunchError(
+            f"launch: the processes cannot be joined ({err}); expected what torchrun or "
+            "`accelerate launch` set; start train.py by one of them"
+        ) from err
     forget_deepspeed()
     if accelerator.num_processes != world_size():
         raise LaunchError(

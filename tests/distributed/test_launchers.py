@@ -105,9 +105,9 @@ def test_torchrun_that_is_killed_leaves_nobody_and_can_be_started_again(
     assert losses(tmp_path) == pytest.approx(reference, abs=2e-5)
 
 
-def test_several_worlds_of_one_on_one_folder_are_refused(posts: Path, tmp_path: Path) -> None:
-    """What a launcher that sets no addresses, or a plain `srun -n 2`, makes of two processes."""
-    environment = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "-1"}
+def test_a_rank_that_no_launcher_started_is_refused(posts: Path, tmp_path: Path) -> None:
+    environment = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}
     process = start(["python"], posts, tmp_path, **environment)
     assert process.wait(LIMIT_S) == 1
-    assert "they form 1 world(s) of one" in words(tmp_path)
+    assert "launch: the processes cannot be joined" in words(tmp_path)
+    assert "Traceback" not in words(tmp_path)
