@@ -25,10 +25,12 @@ from huggingtweets.jobs.traces import (
     read_text_bytes,
 )
 from huggingtweets.lock import acquire_lock
+from huggingtweets.publishing.index import write_index
 from huggingtweets.tweets.optout import handle_hash
 from huggingtweets.tweets.sources.paging import partial_path
 from huggingtweets.tweets.sources.reading import name_key
 
+INDEX_FILES = ("index.html", "results.parquet")
 _POSTS_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".zip", "")
 
 
@@ -111,7 +113,15 @@ def purge(traces: Traces, *, num_online: int = 0) -> Path:
                 f"purge: {err.filename} cannot be deleted ({err.strerror}); expected write "
                 "permission; give it and run the command again"
             ) from err
+    _write_indexes_anew(traces)
     return _record(traces, num_online)
+
+
+def _write_indexes_anew(traces: Traces) -> None:
+    """The pages over all jobs of a folder were deleted whole; the others are to stay on them."""
+    for folder in {path.parent for path in traces.files if path.name in INDEX_FILES}:
+        if folder.is_dir():
+            write_index(folder)
 
 
 def _delete(path: Path) -> None:

@@ -203,12 +203,24 @@ def is_made_of_lines(path: Path) -> bool:
 def read_text_bytes(path: Path) -> bytes:
     """Return a file's content, unpacked; empty where it is no text, too large, or damaged."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
+    if suffix == ".parquet":
+        return _read_table(path)
     if suffix not in _LINE_FORMATS | _WHOLE_FORMATS or path.stat().st_size > _MAX_TEXT_BYTES:
         return b""
     if path.suffix != ".gz":
         return path.read_bytes()
     with suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
         return file.read(_MAX_TEXT_BYTES)
+    return b""
+
+
+def _read_table(path: Path) -> bytes:
+    """Return the rows of a Parquet file, which packs them, as JSON."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with suppress(OSError, pa.ArrowException):
+        return json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
     return b""
 
 

@@ -7,6 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from huggingtweets import cli
@@ -20,6 +21,7 @@ from huggingtweets.jobs.purge import plan_purge, purge
 from huggingtweets.jobs.status import read_states
 from huggingtweets.lock import acquire_lock
 from huggingtweets.paths import JobPaths, cache_dir
+from huggingtweets.publishing.index import write_index
 from huggingtweets.tracking.wandb_purge import delete_online
 from huggingtweets.tweets.records import Timeline, Tweet, write_timelines
 from huggingtweets.tweets.sources.paging import Page, Partial
@@ -58,6 +60,18 @@ def make_job(outputs: Path, *handles: str, base: str = "gpt2", done: bool = True
     if done:
         write_json(paths.result, {"handles": list(job.handles), "digest": "x"})
     return paths
+
+
+def result_of(handle: str) -> dict[str, Any]:
+    """As much of result.json as an index shows."""
+    return {
+        "slug": handle,
+        "handles": [handle],
+        "tweets": {"kept": 30, "users": {handle: {"kept": 30}}},
+        "data": {"train_tokens": 300},
+        "train": {"steps": 4, "seconds": 1.5},
+        "eval": None,
+    }
 
 
 @pytest.fixture
@@ -130,6 +144,25 @@ def test_models_made_from_the_persons_model_go_too(outputs: Path) -> None:
         f"lr-1e-4/{ANN}",
         f"more/{CAROL}",
     }
+
+
+def test_the_index_of_a_batch_is_written_anew(tmp_path: Path) -> None:
+    for handle in (ANN, BOB):
+        paths = make_job(tmp_path, handle)
+        sample = {"input": "I", "prediction": posts_of(handle)[5]}
+        write_jsonl(paths.predictions, [sample])
+        write_json(paths.result, result_of(handle))
+    write_index(tmp_path)
+    assert {row["slug"] for row in pq.read_table(tmp_path / "results.parquet").to_pylist()} == {
+        ANN,
+        BOB,
+    }
+    purge(plan_purge(ANN, tmp_path))
+    rows = pq.read_table(tmp_path / "results.parquet").to_pylist()
+    assert [row["slug"] for row in rows] == [BOB]
+    assert BOB in (tmp_path / "index.html").read_text()
+    assert ANN not in json.dumps(rows)
+    assert_nothing_left(ANN, tmp_path)
 
 
 def test_looking_changes_nothing(outputs: Path, capsys: pytest.CaptureFixture[str]) -> None:
