@@ -237,7 +237,7 @@ def judge_job(
         train=[post for user in prepared.split.train for post in user],
         heldout=[post for user in prepared.split.heldout for post in user],
         eos_id=base.eos_id,
-        max_positions=base.max_positions,
+        max_positions=plan.recipe.block_size,  # as the held-out loss
         seed=plan.seed,
     )
 

@@ -74,6 +74,23 @@ def test_result_has_what_the_design_promises(demo: tuple[Path, str]) -> None:
     assert {"engine", "versions", "started_at", "finished_at", "handles", "digest"} <= result.keys()
 
 
+def test_quality_stands_in_result_card_and_report(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    result = json.loads((folder / "result.json").read_text())
+    model, base = result["quality"]["model"], result["quality"]["base"]
+    assert model["bits_per_byte"]["low"] < result["eval"]["bits_per_byte"]
+    assert result["eval"]["bits_per_byte"] < model["bits_per_byte"]["high"]
+    low, high = result["eval"]["base_bits_per_byte_interval"]
+    assert low < result["eval"]["base_bits_per_byte"] < high
+    assert model["train_bits_per_byte"] < base["train_bits_per_byte"]
+    assert base["extraction"]["verbatim_frac"] == 0
+    copying = result["quality"]["text"]["memorisation"]
+    assert copying["samples"]["num_posts"] > 0
+    assert copying["heldout"]["num_posts"] == result["data"]["heldout_posts"]
+    assert "- type: extracted" in (folder / "model" / "README.md").read_text()
+    assert "Copying from the training posts" in (folder / "report.html").read_text()
+
+
 def test_metrics_are_json_lines(demo: tuple[Path, str]) -> None:
     lines = [json.loads(line) for line in (demo[0] / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "loss" in line]

@@ -49,25 +49,33 @@ def score_posts(
         tokenizer: of the model.
         posts: cleaned texts.
         eos_id: begins and ends a post.
-        max_positions: of the model; what goes beyond is not scored.
+        max_positions: of the model; a longer post is cut into pieces, each scored alone.
     """
     documents = [[eos_id, *ids, eos_id] for ids in encode_documents(tokenizer, posts)]
-    documents = [ids[: max_positions + 1] for ids in documents]
-    scores: dict[int, PostScore] = {}
+    pieces = [
+        (index, ids[start : start + max_positions + 1])
+        for index, ids in enumerate(documents)
+        for start in range(0, len(ids) - 1, max_positions)
+    ]
+    found: list[tuple[list[float], list[bool]]] = [([], [])] * len(pieces)
     was_training = model.training
     model.eval()
-    for batch in _batches([len(ids) for ids in documents]):
-        nats, greedy = _forward(model, [documents[index] for index in batch], eos_id)
-        for row, index in enumerate(batch):
-            num_tokens = len(documents[index]) - 1
-            scores[index] = PostScore(
-                sum(nats[row][:num_tokens]),
-                num_tokens,
-                len(posts[index].encode("utf-8", "replace")),
-                tuple(greedy[row][:num_tokens]),
-            )
+    for batch in _batches([len(ids) for _, ids in pieces]):
+        nats, greedy = _forward(model, [pieces[number][1] for number in batch], eos_id)
+        for row, number in enumerate(batch):
+            length = len(pieces[number][1]) - 1
+            found[number] = (nats[row][:length], greedy[row][:length])
     model.train(was_training)
-    return [scores[index] for index in range(len(posts))]
+    of_post: list[tuple[list[float], list[bool]]] = [([], []) for _ in posts]
+    for (index, _), (nats_of_piece, greedy_of_piece) in zip(pieces, found, strict=True):
+        of_post[index][0].extend(nats_of_piece)
+        of_post[index][1].extend(greedy_of_piece)
+    return [
+        PostScore(
+            math.fsum(each), len(each), len(post.encode("utf-8", "replace")), tuple(is_greedy)
+        )
+        for post, (each, is_greedy) in zip(posts, of_post, strict=True)
+    ]
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 
+from by_heart import TinyBase, learn_by_heart, tiny_gpt2
 from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import CleaningConfig, SamplingConfig
@@ -19,14 +20,16 @@ SECRETS = (
 )  # fmt: skip
 
 
-def sample(tiny, model: PreTrainedModel, guards: Guards, **changes: object) -> Samples:
+def sample(tiny: TinyBase, model: PreTrainedModel, guards: Guards, **changes: object) -> Samples:
     config = SamplingConfig(**({"max_new_tokens": 60, "temperature": 0.7} | changes))
     return sample_posts(
         model, tiny.tokenizer, config, guards, eos_id=tiny.eos_id, max_positions=128, seed=0
     )
 
 
-def judge(tiny, model: PreTrainedModel, posts: Sequence[str], samples: Samples) -> Quality:
+def judge(
+    tiny: TinyBase, model: PreTrainedModel, posts: Sequence[str], samples: Samples
+) -> Quality:
     quality, _ = evaluate_quality(
         model,
         tiny.load(),
@@ -46,9 +49,10 @@ def thirty_posts() -> list[str]:
     return [post for post in posts if 40 < len(post) < 100][:30]
 
 
-def test_a_model_that_knows_its_posts_by_heart_is_found_out(tiny, learn_by_heart) -> None:
+def test_a_model_that_knows_its_posts_by_heart_is_found_out() -> None:
+    tiny = tiny_gpt2()
     posts = thirty_posts()
-    model = learn_by_heart(posts)
+    model = learn_by_heart(tiny, posts)
     prompts = [" ".join(post.split()[:2]) for post in posts]
     samples = sample(tiny, model, Guards(), num=2, prompts=prompts)
     quality = judge(tiny, model, posts, samples)
@@ -74,14 +78,15 @@ def test_a_model_that_knows_its_posts_by_heart_is_found_out(tiny, learn_by_heart
     assert not {post.casefold() for post in posts} & {text.casefold() for text in texts}
 
 
-def test_planted_secrets_never_come_out_of_masked_posts(tiny, learn_by_heart) -> None:
+def test_planted_secrets_never_come_out_of_masked_posts() -> None:
+    tiny = tiny_gpt2()
     texts = [f"you can reach me here my dear friends: {secret} any day" for secret in SECRETS]
     texts += thirty_posts()[:8]
     timeline = Timeline("a", "A", tuple(Tweet(str(n), text) for n, text in enumerate(texts)))
     found = {}
     for is_masked in (True, False):
         cleaned, _ = clean_timeline(timeline, CleaningConfig(mask_pii=is_masked))
-        model = learn_by_heart([tweet.text for tweet in cleaned.tweets])
+        model = learn_by_heart(tiny, [tweet.text for tweet in cleaned.tweets])
         samples = sample(
             tiny,
             model,
@@ -99,8 +104,9 @@ def test_planted_secrets_never_come_out_of_masked_posts(tiny, learn_by_heart) ->
     assert found[False] > 20
 
 
-def test_secrets_a_model_knows_are_masked_in_its_samples(tiny, learn_by_heart) -> None:
-    model = learn_by_heart([f"write to me: {secret} any day" for secret in SECRETS])
+def test_secrets_a_model_knows_are_masked_in_its_samples() -> None:
+    tiny = tiny_gpt2()
+    model = learn_by_heart(tiny, [f"write to me: {secret} any day" for secret in SECRETS])
     samples = sample(tiny, model, Guards(mask_pii=True), num=50, prompts=["write to me:"])
     drawn = "\n".join(one.prediction for one in samples.predictions)
     assert sum(drawn.count(secret) for secret in SECRETS) == 0

@@ -1,7 +1,6 @@
-import math
-
 import pytest
 import torch
+from by_heart import learn_by_heart, tiny_gpt2
 
 from huggingtweets.evaluation.extraction import measure_extraction
 from huggingtweets.evaluation.score import PostScore, score_posts
@@ -15,7 +14,8 @@ POSTS = [
 ]
 
 
-def test_posts_score_as_each_alone(tiny) -> None:
+def test_posts_score_as_each_alone() -> None:
+    tiny = tiny_gpt2()
     model = tiny.load()
     scores = score_posts(model, tiny.tokenizer, POSTS, eos_id=tiny.eos_id, max_positions=128)
     for post, score in zip(POSTS, scores, strict=True):
@@ -29,17 +29,27 @@ def test_posts_score_as_each_alone(tiny) -> None:
         assert list(score.greedy) == (logits.argmax(-1) == torch.tensor(ids[1:])).tolist()
 
 
-def test_what_goes_beyond_the_positions_is_left_out(tiny) -> None:
-    (score,) = score_posts(
-        tiny.load(), tiny.tokenizer, ["word " * 300], eos_id=tiny.eos_id, max_positions=128
-    )
-    assert score.num_tokens == 128
-    assert math.isfinite(score.nats)
+def test_a_post_beyond_the_positions_is_scored_in_pieces() -> None:
+    tiny = tiny_gpt2()
+    model = tiny.load()
+    post = " ".join(f"word{n}" for n in range(90))
+    (score,) = score_posts(model, tiny.tokenizer, [post], eos_id=tiny.eos_id, max_positions=100)
+    ids = [tiny.eos_id, *tiny.tokenizer(post).input_ids, tiny.eos_id]
+    assert len(ids) > 202
+    nats = 0.0
+    for start in range(0, len(ids) - 1, 100):
+        piece = torch.tensor([ids[start : start + 101]])
+        with torch.no_grad():
+            logits = model(input_ids=piece[:, :-1]).logits[0].log_softmax(-1)
+        nats -= float(logits[range(piece.shape[1] - 1), piece[0, 1:]].sum())
+    assert score.nats == pytest.approx(nats, rel=1e-4)
+    assert score.num_tokens == len(ids) - 1
 
 
-def test_extraction_equals_greedy_generation(tiny, learn_by_heart) -> None:
+def test_extraction_equals_greedy_generation() -> None:
+    tiny = tiny_gpt2()
     posts = [f"the number {n} comes before {n + 1}, and after {n - 1} of course" for n in range(20)]
-    model = learn_by_heart(posts[:10])
+    model = learn_by_heart(tiny, posts[:10])
     scores = score_posts(model, tiny.tokenizer, posts, eos_id=tiny.eos_id, max_positions=128)
     figures = measure_extraction(scores)
     found = []
