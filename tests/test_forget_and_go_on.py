@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import ROOT, SMALL_MODEL
 
@@ -63,6 +64,8 @@ def test_after_a_purge_no_byte_tells_of_the_person(tmp_path: Path) -> None:
         for path in (tmp_path / "out").rglob("*"):
             data = path.read_bytes() if path.is_file() else b""
             data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+            if path.suffix == ".parquet":
+                data = json.dumps(pq.read_table(path).to_pylist()).encode()
             text = str(path.relative_to(tmp_path)).encode() + b"\n" + data
             hits |= {needle for needle in needles if needle in text}
         return hits
@@ -73,9 +76,12 @@ def test_after_a_purge_no_byte_tells_of_the_person(tmp_path: Path) -> None:
     assert read_json(tmp_path / "out" / "bob_example" / "result.json")["status"] == "done"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "bob_example",
+        "index.html",
         "ledger",
         "purged.jsonl",
+        "results.parquet",
     ]
+    assert "bob_example" in (tmp_path / "out" / "index.html").read_text()
 
 
 @pytest.mark.slow
