@@ -24,6 +24,7 @@ _REFUSALS = {
 }
 """Uses in the record above that making a model of a person comes down to."""
 _HIDDEN_LABEL = "!no-unauthenticated"
+_HOST_URL = re.compile(r"https://(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/?")
 _DID = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]{1,200})")
 
 
@@ -182,13 +183,23 @@ def _preference(did: str, config: SourceConfig, patience: Patience | None) -> An
         if not did.startswith("did:plc:"):
             return None
         directory = Service(DIRECTORY_URL, patience=patience)
-        document = directory.get(f"/{quote(did)}").value
-        services = document.get("service") if isinstance(document, dict) else None
-        for one in services if isinstance(services, list) else []:
-            if isinstance(one, dict) and one.get("id") == "#atproto_pds":
-                host = str(one.get("serviceEndpoint"))
-        if host is None or host.startswith("http:"):
+        host = host_of(directory.get(f"/{quote(did)}").value)
+        if host is None:
             raise SourceError(f"{directory.host}: got no host for {show(did)}")
     params = {"repo": did, "collection": _PREFERENCE, "rkey": "self"}
     answer = Service(host, patience=patience).get("/xrpc/com.atproto.repo.getRecord", params)
     return answer if answer.is_ok else None  # most people have no such record: HTTP 400
+
+
+def host_of(document: Any) -> str | None:
+    """Return where a person's records lie by what the directory says; the person wrote it.
+
+    None: it is missing, or no address by https of a host with a name, which may be asked.
+    """
+    services = document.get("service") if isinstance(document, dict) else None
+    for one in services if isinstance(services, list) else []:
+        if isinstance(one, dict) and str(one.get("id")).endswith("#atproto_pds"):
+            url = one.get("serviceEndpoint")
+            if isinstance(url, str) and _HOST_URL.fullmatch(url):
+                return url
+    return None

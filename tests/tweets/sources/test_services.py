@@ -17,6 +17,7 @@ from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, HuggingtweetsError, SourceError
 from huggingtweets.tweets.http import UnavailableError
 from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.bluesky import host_of
 from huggingtweets.tweets.sources.load import check_source, load_timeline
 from huggingtweets.tweets.sources.mastodon import html_to_text
 from huggingtweets.tweets.sources.paging import partial_path
@@ -314,6 +315,28 @@ def test_bluesky_wishes_about_ai_are_honoured(server: FakeService, use: str) -> 
 def test_bluesky_wishes_that_cannot_be_had_are_noted(server: FakeService) -> None:
     server.trouble = lambda path: "500" if "getRecord" in path else None
     assert any("could not be looked up" in note for note in fetch("bluesky", server).notes)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "host"),
+    [
+        ("https://morel.us-east.host.bsky.network", "https://morel.us-east.host.bsky.network"),
+        ("http://pds.example.org", None),
+        ("https://127.0.0.1", None),
+        ("https://localhost", None),
+        ("https://user@pds.example.org", None),
+        ("https://pds.example.org:22", None),
+        ("file:///etc/passwd", None),
+        (7, None),
+    ],
+)
+def test_bluesky_records_are_asked_for_at_hosts_with_names_alone(
+    endpoint: object, host: str | None
+) -> None:
+    service = {"id": "#atproto_pds", "serviceEndpoint": endpoint}
+    assert host_of({"service": [{"id": "#other"}, service]}) == host
+    assert host_of({"service": service}) is None
+    assert host_of([]) is None
 
 
 def test_bluesky_people_hidden_from_strangers_are_left_alone(server: FakeService) -> None:
