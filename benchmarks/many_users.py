@@ -1,0 +1,387 @@
+"""Models of many users, end to end: a process a user, or all in one, one by one or side by side.
+
+    python benchmarks/many_users.py --users 8 --slots 4 8
+    python benchmarks/many_users.py --users 64 --max-steps 0 --model gpt2 --device cuda
+
+Four ways make the same models of the same posts, with the same split, blocks, recipe and samples:
+
+- trainer: a fresh process a user, with transformers.Trainer, as one would script it;
+- single: a fresh process a user, our single engine;
+- turns: one process, our single engine, one user after another;
+- fused-K: one process, K users side by side.
+
+They run interleaved, `--repeat` times. Wall time is what a user waits for; CPU time tells more on a
+busy machine. The split says where the CPU time went; what is left of it is start-up: imports, above
+all.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+DEMO = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
+PARTS = ("load", "data", "train", "evaluate", "sample", "save")
+
+
+class Clock:
+    """CPU seconds of threads by what they were spent on; what is within another part is its own."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+
+    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a function that also tells its CPU time."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            start = time.thread_time()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.seconds[name] += time.thread_time() - start
+
+        return timed
+
+    def through(self, name: str, function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
+        """The same for a function that returns an iterator."""
+
+        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            items = function(*args, **kwargs)
+            while True:
+                start = time.thread_time()
+                item = next(items, None)
+                self.seconds[name] += time.thread_time() - start
+                if item is None:
+                    return
+                yield item
+
+        return timed
+
+    def report(self) -> None:
+        """Print what the parent reads; training is told without the evaluation within it."""
+        seconds = dict(self.seconds)
+        seconds["train"] = seconds.get("train", 0.0) - seconds.get("evaluate", 0.0)
+        print("CLOCK " + json.dumps(seconds), flush=True)
+
+
+def child_ours(arguments: list[str]) -> int:
+    """Run train.py's own code with a clock at its parts."""
+    from huggingtweets.training import stopping
+
+    stopping.install()
+    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.jobs.selection import select_jobs
+
+    register()
+    config = to_config(compose_config(arguments))
+    jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
+    from huggingtweets import pipeline, trained
+    from huggingtweets.jobs import fused, runner
+    from huggingtweets.training import array_loop, loop, single
+
+    clock = Clock()
+    modules: Any
+    for modules in (pipeline, fused):
+        modules.begin_job = clock.around("data", modules.begin_job)
+        modules.prepare_job = clock.around("data", modules.prepare_job)
+    for modules in (single, fused):
+        modules.load_model = clock.around("load", modules.load_model)
+    modules = runner
+    modules.find_base = clock.around("load", runner.find_base)
+    modules = single
+    modules.fit = clock.around("train", single.fit)
+    modules = fused
+    modules.train_array = clock.through("train", fused.train_array)
+    modules = loop
+    modules.evaluate_heldout = clock.around("evaluate", loop.evaluate_heldout)
+    modules = array_loop
+    modules.heldout_nats = clock.around("evaluate", array_loop.heldout_nats)
+    for modules in (trained.WholeModel, trained.StackedModel):
+        modules.sample = clock.around("sample", modules.sample)
+        modules.save = clock.around("save", modules.save)
+    code = runner.run_jobs(config, jobs)
+    clock.report()
+    return code
+
+
+def child_trainer(arguments: list[str]) -> int:
+    """Train one user with transformers.Trainer, as one would script it."""
+    clock = Clock()
+    import torch
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoTokenizer,
+        GenerationConfig,
+        Trainer,
+        TrainingArguments,
+    )
+
+    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.config.plan import make_plan
+    from huggingtweets.data.prepare import clean_posts, prepare
+    from huggingtweets.jobs.selection import select_jobs
+    from huggingtweets.training.tiny import tiny_base
+    from huggingtweets.tweets.sources.load import load_timeline
+
+    register()
+    config = to_config(compose_config(arguments))
+    [job] = select_jobs(config.user, None, None, config.source)
+    plan, recipe, sampling = make_plan(config, job), config.recipe, config.sampling
+
+    def load() -> tuple[Any, Any]:
+        path = str(tiny_base(config.model)) if config.model.path is None else config.model.path
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        return model, AutoTokenizer.from_pretrained(path)
+
+    model, tokenizer = clock.around("load", load)()
+
+    def rows(blocks: Any) -> list[dict[str, Any]]:
+        """Blocks with labels as Trainer wants them: it shifts them itself."""
+        made = []
+        for ids, targets in zip(blocks.input_ids, blocks.targets, strict=True):
+            labels = torch.full((len(ids),), -100)
+            labels[1:] = torch.from_numpy(targets[:-1]).long()
+            made.append({"input_ids": torch.from_numpy(ids).long(), "labels": labels})
+        return made
+
+    def read() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        users, reports = clean_posts(
+            [load_timeline(plan.source, handle) for handle in job.handles], plan.cleaning
+        )
+        prepared = prepare(
+            users,
+            reports,
+            recipe=recipe,
+            seed=plan.seed,
+            tokenizer=tokenizer,
+            eos_id=tokenizer.eos_token_id,
+        )
+        heldout = rows(prepared.heldout.blocks) if prepared.heldout else []
+        return rows(prepared.training_set.blocks), heldout
+
+    train_rows, heldout_rows = clock.around("data", read)()
+    trainer = Trainer(
+        model,
+        TrainingArguments(
+            output_dir=str(plan.paths.root),
+            per_device_train_batch_size=recipe.global_batch_size,
+            per_device_eval_batch_size=8,
+            num_train_epochs=1,  # the blocks of all epochs lie one after another
+            max_steps=recipe.max_steps or -1,
+            learning_rate=recipe.lr,
+            lr_scheduler_type=recipe.schedule.value,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.max_grad_norm,
+            logging_steps=config.engine.log_every,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            seed=plan.seed,
+        ),
+        train_dataset=train_rows,
+        eval_dataset=heldout_rows,
+    )
+    evaluate = clock.around("evaluate", trainer.evaluate)
+    evaluate()
+    clock.around("train", trainer.train)()
+    clock.seconds["train"] += clock.seconds["evaluate"]  # not within it here
+    before = clock.seconds["evaluate"]
+    evaluate()
+    clock.seconds["train"] += clock.seconds["evaluate"] - before
+
+    def sample() -> list[str]:
+        prompts = [prompt for prompt in sampling.prompts for _ in range(sampling.num)]
+        tokenizer.pad_token, tokenizer.padding_side = tokenizer.eos_token, "left"
+        inputs = tokenizer(prompts, return_tensors="pt", padding=True).to(model.device)
+        settings = GenerationConfig(
+            do_sample=True,
+            top_p=sampling.top_p,
+            top_k=0,
+            min_new_tokens=sampling.min_new_tokens,
+            max_new_tokens=sampling.max_new_tokens,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.eos_token_id,
+        )
+        inputs.pop("token_type_ids", None)
+        drawn = model.eval().generate(**inputs, generation_config=settings)
+        return list(tokenizer.batch_decode(drawn, skip_special_tokens=True))
+
+    def save(texts: list[str]) -> None:
+        trainer.save_model(str(plan.paths.model))
+        tokenizer.save_pretrained(plan.paths.model)
+        plan.paths.predictions.write_text(json.dumps(texts))
+
+    texts = clock.around("sample", sample)() if sampling.num else []
+    clock.around("save", save)(texts)
+    clock.report()
+    return 0
+
+
+def run_child(kind: str, arguments: list[str], device: str) -> dict[str, float]:
+    """Run a child process and return wall, CPU and the split of the CPU seconds."""
+    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, __file__, kind, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    out, err = process.communicate()
+    wall = time.monotonic() - start
+    lines = [line for line in out.splitlines() if line.startswith("CLOCK ")]
+    if process.returncode or not lines:
+        raise SystemExit(f"{kind} {arguments[0]} failed:\n{err[-3000:]}")
+    split: dict[str, float] = json.loads(lines[-1].removeprefix("CLOCK "))
+    return split | {"wall": wall}
+
+
+def measure(way: str, handles: list[str], common: list[str], device: str) -> dict[str, float]:
+    """Train all users one way; seconds in all."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shared = [*common, f"output_dir={folder / 'out'}"]
+        users = folder / "users.txt"
+        users.write_text("\n".join(handles) + "\n")
+        before = os.times()
+        total: Counter[str] = Counter()
+        if way in ("trainer", "single"):
+            kind = "--child-trainer" if way == "trainer" else "--child-ours"
+            for handle in handles:
+                arguments = [f"user='{handle}'", "engine=single", *shared]
+                total.update(run_child(kind, arguments, device))
+        else:
+            engine = ["engine=single"]
+            if way.startswith("fused-"):
+                engine = ["engine=fused", f"engine.slots={way.removeprefix('fused-')}"]
+            arguments = [f"user=file:{users}", *engine, *shared]
+            total.update(run_child("--child-ours", arguments, device))
+        after = os.times()
+        total["cpu"] = after.children_user + after.children_system
+        total["cpu"] -= before.children_user + before.children_system
+        done = list((folder / "out").glob("*/model/model.safetensors"))
+        assert len(done) == len(handles), f"{way}: {len(done)} of {len(handles)} models"
+        return dict(total)
+
+
+def choose_users(num: int) -> tuple[list[str], list[str]]:
+    """Return handles and the arguments of their source."""
+    place = Path(os.environ.get("HUGGINGTWEETS_SHARED", ROOT.parent / "shared")) / "tweets"
+    if not place.is_dir():
+        return list(DEMO[:num]), ["source=demo"]
+    names = sorted(path.name.removesuffix(".jsonl.gz") for path in place.glob("*.jsonl.gz"))
+    return names[:num], ["source=jsonl", f"source.path={place.resolve()}"]
+
+
+def table(found: dict[str, dict[str, float]], num_users: int) -> str:
+    """Return the figures as Markdown."""
+    lines = [
+        "| way | wall s | users/hour | end to end | CPU s | start-up | "
+        + " | ".join(PARTS)
+        + " | other | training |",
+        "| --- " * (9 + len(PARTS)) + "|",
+    ]
+    first = next(iter(found.values()))
+    turns = found.get("turns", first)
+    for way, one in found.items():
+        parts = [one.get(part, 0.0) for part in PARTS]
+        start_up = one["startup"]
+        other = one["cpu"] - sum(parts) - start_up
+        lines.append(
+            f"| {way} | {one['wall']:.1f} | {num_users / one['wall'] * 3600:.0f} "
+            f"| {first['wall'] / one['wall']:.2f}x (CPU {first['cpu'] / one['cpu']:.2f}x) "
+            f"| {one['cpu']:.1f} | {start_up:.1f} | "
+            + " | ".join(f"{part:.1f}" for part in parts)
+            + f" | {max(0.0, other):.1f} | {turns['train'] / one['train']:.2f}x |"
+        )
+    return "\n".join(lines)
+
+
+def startup_cpu(kind: str, common: list[str], device: str) -> float:
+    """CPU seconds of a child that only imports what it needs."""
+    modules = {
+        "--child-trainer": "from transformers import Trainer, AutoModelForCausalLM",
+        "--child-ours": "import huggingtweets.jobs.runner",
+    }
+    before = os.times()
+    subprocess.run([sys.executable, "-c", modules[kind]], check=True, capture_output=True)
+    after = os.times()
+    return (
+        after.children_user + after.children_system - before.children_user - before.children_system
+    )
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--users", type=int, default=4)
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--slots", type=int, nargs="+", default=[8])
+    parser.add_argument("--ways", nargs="+", default=["trainer", "single", "turns", "fused"])
+    parser.add_argument("--max-steps", type=int, default=0, help="0: one epoch")
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
+    parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
+    args = parser.parse_args()
+    handles, source = choose_users(args.users)
+    common = [
+        *source,
+        f"model={args.model}",
+        "recipe=huggingtweets",
+        "recipe.epochs=1",
+        "recipe.block_size=128",
+        f"recipe.max_steps={args.max_steps}",
+        f"engine.precision={'fp32' if args.device == 'cpu' else 'bf16'}",
+        "sampling.num=2",
+        "sampling.max_new_tokens=60",
+        "sampling.max_chars=0",
+        "tracking=none",
+        "publish=none",
+        "cleaning.min_chars=0",
+        *args.overrides,
+    ]
+    ways = [way for way in args.ways if way != "fused"]
+    if "fused" in args.ways:
+        ways += [f"fused-{slots}" for slots in args.slots]
+    runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    load = []
+    for _ in range(args.repeat):
+        for way in ways:
+            load.append(os.getloadavg()[0])
+            one = measure(way, handles, common, args.device)
+            kind = "--child-trainer" if way == "trainer" else "--child-ours"
+            num = len(handles) if way in ("trainer", "single") else 1
+            one["startup"] = num * startup_cpu(kind, common, args.device)
+            runs[way].append(one)
+            print(way, json.dumps({key: round(s, 2) for key, s in one.items()}), file=sys.stderr)
+    found = {
+        way: {key: statistics.median(one.get(key, 0.0) for one in ones) for key in ones[0]}
+        for way, ones in runs.items()
+    }
+    text = table(found, len(handles))
+    print(text)
+    print(f"\nload average {min(load):.1f} to {max(load):.1f}, {os.cpu_count()} cores")
+    if args.out:
+        about = {"command": sys.argv, "machine": platform.platform(), "load_average": load}
+        args.out.write_text(json.dumps(about | {"ways": found, "runs": runs}, indent=1) + "\n")
+        args.out.with_suffix(".md").write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--child-ours"]:
+        sys.exit(child_ours(sys.argv[2:]))
+    if sys.argv[1:2] == ["--child-trainer"]:
+        sys.exit(child_trainer(sys.argv[2:]))
+    main()
