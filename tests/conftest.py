@@ -7,10 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from small import ROOT
 
 from huggingtweets.tweets.records import Timeline, Tweet
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -44,8 +43,3 @@ def read_account(shared: Path) -> Callable[[str], Timeline]:
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep what the tests make on the spot out of the user's cache."""
     os.environ["HUGGINGTWEETS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-
-
-SMALL_MODEL = ("model=tiny", "model.num_layers=2", "model.width=32", "model.num_heads=2",
-               "model.vocab_size=400", "model.max_positions=64")  # fmt: skip
-"""Overrides of a base that trains in a second or two."""

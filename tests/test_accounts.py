@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL_MODEL
+from small import ROOT, SMALL_MODEL
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, pipeline
 
 from huggingtweets.jobs.ledger import JobStatus

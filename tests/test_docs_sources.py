@@ -4,7 +4,7 @@ import re
 import shlex
 
 import pytest
-from conftest import ROOT
+from small import ROOT
 
 from huggingtweets.cli import _parse
 from huggingtweets.config.compose import compose_config, register, to_config

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROOT, SMALL_MODEL
+from small import ROOT, SMALL_MODEL
 
 from huggingtweets import cli
 from huggingtweets.files import read_json, read_jsonl

@@ -4,7 +4,7 @@ import re
 from dataclasses import fields, is_dataclass
 from typing import get_type_hints
 
-from conftest import ROOT
+from small import ROOT
 
 from huggingtweets.config.schema import TrainConfig
 

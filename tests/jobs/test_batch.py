@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SMALL_MODEL
+from small import ROOT, SMALL_MODEL
 
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states

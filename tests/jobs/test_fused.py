@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SMALL_MODEL
 from safetensors.torch import load_file
+from small import ROOT, SMALL_MODEL
 
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
