@@ -66,7 +66,7 @@ class SourceConfig:
     max_posts: int = 3200
     """The newest so many of a person are asked of a service; X gives no more."""
     max_cost_usd: float | None = None
-    """Most that this run may spend on posts, all people together; null: ask on the terminal."""
+    """Most that a process may spend on posts, all people together; null: ask on the terminal."""
 
     def __post_init__(self) -> None:
         _check(self.max_posts >= 1, "source.max_posts", self.max_posts, "1 or more")
@@ -363,6 +363,9 @@ class TrackingConfig:
     mode: WandbMode | None = None
     project: str = "huggingtweets"
     entity: str | None = None
+    per_user: bool = True
+    """Of a batch in W&B: a pair of runs a user, grouped by the output folder; false: one run with a
+    table of all results, written at the end."""
     upload_posts: bool = True
     """Put the posts into the W&B artifacts made of them; false: names and counts alone."""
 
@@ -380,6 +383,8 @@ class PublishConfig:
     """Where a finished model goes."""
 
     kind: PublishKind = PublishKind.local
+    """none: only what trains and samples the model again; no card, preview or report, and no figure
+    beyond the held-out loss."""
 
 
 @dataclass(frozen=True)

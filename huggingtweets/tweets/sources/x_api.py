@@ -6,7 +6,8 @@ Prices and terms as of November 2026; docs/sources.md says where to look them up
 import logging
 import os
 import re
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from typing import Any
 
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
@@ -37,6 +38,8 @@ class Spending:
     """What this process has spent, or may be spending just now, all people together."""
 
     usd: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Jobs are begun by several threads."""
 
     def approve(self, handle: str, usd: float, most_usd: float | None) -> None:
         """Have an expense allowed, by the configured limit or by somebody at the terminal.
@@ -49,8 +52,12 @@ class Spending:
             f"the posts of @{handle} cost up to {usd:.2f} USD at X ({USD_A_POST} USD a post, "
             f"{USD_A_USER} USD a look-up)"
         )
-        logger.info("%s; before: %.2f USD", what, self.usd)
-        needed = self.usd + usd
+        with self._lock:
+            logger.info("%s; before: %.2f USD", what, self.usd)
+            self._decide(handle, what, self.usd + usd, most_usd)
+            self.usd += usd
+
+    def _decide(self, handle: str, what: str, needed: float, most_usd: float | None) -> None:
         if most_usd is None and is_somebody_there():
             if not ask_yes(f"{what[0].upper()}{what[1:]}. Fetch them?"):
                 raise SourceError(f"source: the posts of @{handle} were not paid for; nothing done")
@@ -60,7 +67,11 @@ class Spending:
                 f"source.max_cost_usd: got {got}; expected {needed:.2f} or more, as {what}; "
                 "set it, or lower source.max_posts"
             )
-        self.usd = needed
+
+    def give_back(self, usd: float) -> None:
+        """Take off what was allowed and not spent."""
+        with self._lock:
+            self.usd -= usd
 
 
 SPENDING = Spending()
@@ -152,7 +163,7 @@ def read_x_api(
 
     fetched = collect_pages(get_page, partial, max_posts=max_posts, known=known)
     paid_now = sum(len(page.found) for page in partial.pages) - paid_before
-    spending.usd -= USD_A_POST * max(0, left - paid_now)
+    spending.give_back(USD_A_POST * max(0, left - paid_now))
     timeline = make_timeline(
         service.host,
         handle,
