@@ -7,7 +7,8 @@ GPT2LMHeadModel is tested.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,38 +16,107 @@ from torch.nn import functional as F
 
 from huggingtweets.training.array_attention import Saved, View, attend, attend_backward
 from huggingtweets.training.array_dropout import Dropout, keep_mask, residual_site
-from huggingtweets.training.array_head import put, summed_loss
-from huggingtweets.training.array_layout import Layer, Layout, Parameters, Shape
+from huggingtweets.training.array_head import summed_loss
+from huggingtweets.training.array_layout import Layout, Parameters, Shape
+from huggingtweets.training.array_linear import (
+    Gradients,
+    Linear,
+    LowRank,
+    product,
+    project,
+    project_backward,
+    put,
+)
 
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715
 
 
 @dataclass(frozen=True)
+class Adapters:
+    """Low-rank additions to the linear layers of K models: one mapping a layer, by name."""
+
+    master: tuple[Mapping[str, LowRank], ...]
+    """Views of the rows of a stack."""
+    compute: tuple[Mapping[str, LowRank], ...]
+    """The same in the precision of the matrix products."""
+    scale: Tensor
+    """(K,) fp32."""
+
+    def slots(self, start: int, stop: int) -> "Adapters":
+        """Return those of some neighbouring slots; shares memory."""
+        master, compute = (
+            tuple(
+                {name: part.map(lambda tensor: tensor[start:stop]) for name, part in layer.items()}
+                for layer in layers
+            )
+            for layers in (self.master, self.compute)
+        )
+        return Adapters(master, compute, self.scale[start:stop])
+
+    def refresh(self) -> None:
+        """Bring the copy up to date with the master."""
+        copies, masters = (
+            [tensor for layer in layers for part in layer.values() for tensor in part.tensors()]
+            for layers in (self.compute, self.master)
+        )
+        if copies[0].dtype != masters[0].dtype:
+            torch._foreach_copy_(copies, masters)
+
+
+@dataclass(frozen=True)
 class Stack:
-    """K models of one shape."""
+    """K models of one shape, with weights of their own or with adapters on one frozen base."""
 
     shape: Shape
     rows: Tensor
-    """(K, N) fp32, contiguous."""
+    """(K, N) fp32, contiguous: what is trained."""
     master: Parameters
-    """Views of the rows."""
+    """fp32: views of the rows, or the frozen base as the only model."""
     compute: Parameters
     """What the matrix products use: the master itself, or its copy in bf16. The copy is no row but
     tensors of their own: bf16 products on a CPU would copy what is not contiguous."""
+    table: Tensor
+    """(n, C): the rows that hold the embeddings, cut in widths."""
+    adapters: Adapters | None = None
 
     def slots(self, start: int, stop: int) -> "Stack":
         """Return the stack of some neighbouring slots; shares memory."""
+        rows = self.rows[start:stop]
+        if self.adapters is not None:
+            return replace(self, rows=rows, adapters=self.adapters.slots(start, stop))
         master = self.master.map(lambda tensor: tensor[start:stop])
         compute = master
         if self.compute is not self.master:
             compute = self.compute.map(lambda tensor: tensor[start:stop])
-        return Stack(self.shape, self.rows[start:stop], master, compute)
+        return Stack(self.shape, rows, master, compute, rows.view(-1, self.shape.width))
 
     def refresh(self) -> None:
         """Bring the copy up to date with the master."""
-        if self.compute is not self.master:
+        if self.adapters is not None:
+            self.adapters.refresh()
+        elif self.compute is not self.master:
             torch._foreach_copy_(self.compute.tensors(), self.master.tensors())
+
+    def linear(self, index: int, name: str) -> Linear:
+        """Return a linear layer of layer `index`, in the precision of the matrix products."""
+        layer = self.compute.layers[index]
+        weight, bias = getattr(layer, f"{name}_weight"), getattr(layer, f"{name}_bias")
+        if self.adapters is None:
+            return Linear(weight, bias)
+        return Linear(weight, bias, self.adapters.compute[index][name], self.adapters.scale)
+
+    def gradients(self, index: int, name: str) -> Gradients:
+        """Return where the gradients of a linear layer go, in a stack of gradients."""
+        if self.adapters is not None:
+            adapter = self.adapters.master[index][name]
+            return Gradients(adapter.down, adapter.up)
+        layer = self.master.layers[index]
+        return Gradients(getattr(layer, f"{name}_weight"), getattr(layer, f"{name}_bias"))
+
+    def norm_gradients(self, index: int, number: int) -> Gradients | None:
+        """Return where those of a layer norm go; None: nowhere, it is frozen."""
+        return None if self.adapters is not None else self.gradients(index, f"norm_{number}")
 
 
 def build_stack(layout: Layout, rows: Tensor, dtype: torch.dtype) -> Stack:
@@ -54,7 +124,7 @@ def build_stack(layout: Layout, rows: Tensor, dtype: torch.dtype) -> Stack:
     master = layout.stack(rows)
     is_same = dtype == rows.dtype
     compute = master if is_same else master.map(lambda t: t.to(dtype, copy=True).contiguous())
-    return Stack(layout.shape, rows, master, compute)
+    return Stack(layout.shape, rows, master, compute, rows.view(-1, layout.shape.width))
 
 
 @dataclass(frozen=True)
@@ -127,29 +197,25 @@ def loss_and_gradients(
         batch.targets.flatten(1),
         vocab_size=stack.shape.vocab_size,
         weight=weight,
-        grad_table=grads.master.wte,
+        grad_table=grads.master.wte if grads.adapters is None else None,
         accumulate=accumulate,
     )
-    grad = _norm_backward(
-        grad,
-        norm_f,
-        stack.master.norm_f_weight,
-        (grads.master.norm_f_weight, grads.master.norm_f_bias),
-        accumulate=accumulate,
-    )
+    out = None
+    if grads.adapters is None:
+        out = Gradients(grads.master.norm_f_weight, grads.master.norm_f_bias)
+    grad = _norm_backward(grad, norm_f, stack.master.norm_f_weight, out, accumulate=accumulate)
     for index in reversed(range(stack.shape.num_layers)):
         layer = _layer_forward(stack, index, inputs.pop(), batch) if recompute else saved.pop()
-        _layer_backward(
-            stack, grads.master.layers[index], index, grad, layer, batch, accumulate=accumulate
-        )
+        _layer_backward(stack, grads, index, grad, layer, batch, accumulate=accumulate)
+    if grads.adapters is not None:
+        return loss
     if embedding_mask is not None:
         grad.mul_(embedding_mask)
     grad = grad.view(-1, grad.shape[-1])
     if not accumulate:
         grads.master.wpe.zero_()
-    table = grads.rows.view(-1, grad.shape[-1])
     for rows in _embedding_rows(stack, batch):
-        table.index_add_(0, rows.flatten(), grad)
+        grads.table.index_add_(0, rows.flatten(), grad)
     return loss
 
 
@@ -170,7 +236,7 @@ def summed_losses(stack: Stack, batch: MicroBatch) -> Tensor:
 def logits(stack: Stack, batch: MicroBatch) -> Tensor:
     """Return all logits, (K, B, T, vocabulary) in the compute precision."""
     hidden, _, _ = _hidden_states(stack, batch)
-    scores = torch.bmm(hidden, stack.compute.wte.transpose(1, 2))
+    scores = product(hidden, stack.compute.wte.transpose(1, 2))
     return scores.view(*batch.input_ids.shape, -1)[..., : stack.shape.vocab_size]
 
 
@@ -186,9 +252,8 @@ def _hidden_states(
     What it needs of the layers, or their inputs, is added to the lists.
     """
     tokens, positions = _embedding_rows(stack, batch)
-    table = stack.rows.view(-1, stack.shape.width)
-    x = F.embedding(tokens, table)
-    x += F.embedding(positions, table)
+    x = F.embedding(tokens, stack.table)
+    x += F.embedding(positions, stack.table)
     mask = _residual_mask(batch, 0, x)
     if mask is not None:
         x.mul_(mask)
@@ -204,10 +269,10 @@ def _hidden_states(
 
 
 def _embedding_rows(stack: Stack, batch: MicroBatch) -> tuple[Tensor, Tensor]:
-    """Return where each token's two embeddings lie, (K, R), counted in widths from slot 0."""
-    K, N = stack.rows.shape
-    rows = N // stack.shape.width
-    first = torch.arange(0, K * rows, rows, device=stack.rows.device).view(K, 1)
+    """Return which rows of the table are each token's two embeddings, (K, R)."""
+    models = len(stack.master.wte)
+    first = torch.arange(models, device=stack.rows.device).unsqueeze(1)
+    first *= len(stack.table) // models
     tokens = batch.input_ids.flatten(1) + first
     positions = batch.position_ids.flatten(1) + (first + stack.shape.padded_vocab_size)
     return tokens, positions
@@ -215,16 +280,14 @@ def _embedding_rows(stack: Stack, batch: MicroBatch) -> tuple[Tensor, Tensor]:
 
 def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _SavedLayer:
     """Add one layer to the residual stream x (K, R, C), in place."""
-    master, compute = stack.master.layers[index], stack.compute.layers[index]
-    dtype = compute.qkv_weight.dtype
+    master, dtype = stack.master.layers[index], stack.compute.wte.dtype
     num_heads = stack.shape.num_heads
-    blocks = batch.input_ids.shape[0] * batch.input_ids.shape[1]
 
     norm_1 = normalise(x, stack.shape.norm_eps)
     attention_in = scale_and_shift(norm_1[0], master.norm_1_weight, master.norm_1_bias).to(dtype)
-    qkv = linear(attention_in, compute.qkv_weight, compute.qkv_bias)
+    qkv = project(attention_in, stack.linear(index, "qkv"))
     attention_out, attention = attend(
-        qkv.view(blocks, -1, qkv.shape[-1]),
+        qkv.view(-1, batch.input_ids.shape[-1], qkv.shape[-1]),
         batch.view,
         num_heads=num_heads,
         scale=stack.shape.score_scales[index],
@@ -233,11 +296,11 @@ def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _S
     )
     attention_out = attention_out.view(x.shape)
     mask_1 = _residual_mask(batch, residual_site(index, num_heads, 0), x)
-    _add(x, linear(attention_out, compute.attention_weight, compute.attention_bias), mask_1)
+    _add(x, project(attention_out, stack.linear(index, "attention")), mask_1)
 
     norm_2 = normalise(x, stack.shape.norm_eps)
     mlp_in = scale_and_shift(norm_2[0], master.norm_2_weight, master.norm_2_bias).to(dtype)
-    inner = linear(mlp_in, compute.inner_weight, compute.inner_bias)
+    inner = project(mlp_in, stack.linear(index, "inner"))
     gate = None
     if batch.view.use_fused:
         activated = F.gelu(inner, approximate="tanh")
@@ -246,7 +309,7 @@ def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _S
         gate = gelu_gate(inner)
         activated = (inner * gate).to(dtype)
     mask_2 = _residual_mask(batch, residual_site(index, num_heads, 1), x)
-    _add(x, linear(activated, compute.outer_weight, compute.outer_bias), mask_2)
+    _add(x, project(activated, stack.linear(index, "outer")), mask_2)
     return _SavedLayer(
         norm_1,
         attention_in,
@@ -263,7 +326,7 @@ def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _S
 
 def _layer_backward(
     stack: Stack,
-    grads: Layer,
+    grads: Stack,
     index: int,
     grad: Tensor,
     saved: _SavedLayer,
@@ -272,78 +335,34 @@ def _layer_backward(
     accumulate: bool,
 ) -> None:
     """Turn the gradient of a layer's output into that of its input, in place."""
-    master, compute = stack.master.layers[index], stack.compute.layers[index]
-    dtype = compute.qkv_weight.dtype
+    master, dtype = stack.master.layers[index], stack.compute.wte.dtype
     mask_1, mask_2 = saved.masks
 
+    def backward(name: str, grad: Tensor, x: Tensor) -> Tensor:
+        linear, out = stack.linear(index, name), grads.gradients(index, name)
+        return project_backward(grad.to(dtype), x, linear, out, accumulate=accumulate)
+
+    def add_norm(number: int, grad_in: Tensor, norm: tuple[Tensor, Tensor], weight: Tensor) -> None:
+        out = grads.norm_gradients(index, number)
+        grad.add_(_norm_backward(grad_in.float(), norm, weight, out, accumulate=accumulate))
+
     grad_out = grad if mask_2 is None else grad * mask_2
-    grad_activated = _linear_backward(
-        grad_out.to(dtype),
-        saved.activated,
-        compute.outer_weight,
-        (grads.outer_weight, grads.outer_bias),
-        accumulate=accumulate,
-    )
-    grad_inner = _gelu_backward(grad_activated, saved.inner, saved.gate).to(dtype)
-    grad_in = _linear_backward(
-        grad_inner,
-        saved.mlp_in,
-        compute.inner_weight,
-        (grads.inner_weight, grads.inner_bias),
-        accumulate=accumulate,
-    )
-    grad += _norm_backward(
-        grad_in.float(),
-        saved.norm_2,
-        master.norm_2_weight,
-        (grads.norm_2_weight, grads.norm_2_bias),
-        accumulate=accumulate,
-    )
+    grad_activated = backward("outer", grad_out, saved.activated)
+    grad_inner = _gelu_backward(grad_activated, saved.inner, saved.gate)
+    grad_in = backward("inner", grad_inner, saved.mlp_in)
+    add_norm(2, grad_in, saved.norm_2, master.norm_2_weight)
 
     grad_out = grad if mask_1 is None else grad * mask_1
-    grad_attention = _linear_backward(
-        grad_out.to(dtype),
-        saved.attention_out,
-        compute.attention_weight,
-        (grads.attention_weight, grads.attention_bias),
-        accumulate=accumulate,
-    )
-    blocks = batch.input_ids.shape[0] * batch.input_ids.shape[1]
+    grad_attention = backward("attention", grad_out, saved.attention_out)
     grad_qkv = attend_backward(
-        grad_attention.view(blocks, -1, grad.shape[-1]),
+        grad_attention.view(-1, batch.input_ids.shape[-1], grad.shape[-1]),
         saved.attention,
         batch.view,
         scale=stack.shape.score_scales[index],
         dropout=batch.dropout,
     )
-    grad_in = _linear_backward(
-        grad_qkv.view(*grad.shape[:2], -1),
-        saved.attention_in,
-        compute.qkv_weight,
-        (grads.qkv_weight, grads.qkv_bias),
-        accumulate=accumulate,
-    )
-    grad += _norm_backward(
-        grad_in.float(),
-        saved.norm_1,
-        master.norm_1_weight,
-        (grads.norm_1_weight, grads.norm_1_bias),
-        accumulate=accumulate,
-    )
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Map (K, R, in) to (K, R, out)."""
-    return torch.baddbmm(bias.unsqueeze(1), x, weight)
-
-
-def _linear_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, out: tuple[Tensor, Tensor], *, accumulate: bool
-) -> Tensor:
-    """Put the gradients of weight and bias into `out` and return that of the input."""
-    put(out[0], torch.bmm(x.transpose(1, 2), grad), accumulate=accumulate)
-    put(out[1], grad.sum(1, dtype=torch.float32), accumulate=accumulate)
-    return torch.bmm(grad, weight.transpose(1, 2))
+    grad_in = backward("qkv", grad_qkv.view(*grad.shape[:2], -1), saved.attention_in)
+    add_norm(1, grad_in, saved.norm_1, master.norm_1_weight)
 
 
 def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -364,14 +383,15 @@ def _norm_backward(
     grad: Tensor,
     norm: tuple[Tensor, Tensor],
     weight: Tensor,
-    out: tuple[Tensor, Tensor],
+    out: Gradients | None,
     *,
     accumulate: bool,
 ) -> Tensor:
     """Put the gradients of weight and bias into `out` and return that of the norm's input."""
     normalised, inverse = norm
-    put(out[0], (grad * normalised).sum(1), accumulate=accumulate)
-    put(out[1], grad.sum(1), accumulate=accumulate)
+    if out is not None:
+        put(out.first, (grad * normalised).sum(1), accumulate=accumulate)
+        put(out.second, grad.sum(1), accumulate=accumulate)
     grad = grad * weight.unsqueeze(1)
     # Of an input that has mean 0 and deviation 1, hence the zeros and ones.
     grad, _, _ = torch.ops.aten.native_layer_norm_backward(

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.training.array_linear import product, put
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time, by device type: on a CPU they should fit a cache."""
@@ -23,11 +24,11 @@ def summed_loss(
 
     Args:
         hidden: (K, R, C) in the precision of the matrix products.
-        table: (K, V, C), likewise.
+        table: (K, V, C), or (1, V, C) shared by all, likewise.
         targets: (K, R) int64; IGNORED counts for nothing.
         vocab_size: rows of the table from here on are padding.
         weight: (K,) what each slot's loss is multiplied by, for the gradients only.
-        grad_table: (K, V, C) fp32; receives the gradient of the table.
+        grad_table: (K, V, C) fp32; receives the gradient of the table, unless that is frozen.
         accumulate: add to what is in `grad_table` instead of replacing it.
 
     Returns:
@@ -42,31 +43,20 @@ def summed_loss(
         target = targets[:, start : start + rows].unsqueeze(2)
         counts = target != IGNORED
         target = target.clamp(min=0)
-        logits = torch.bmm(chunk, table.transpose(1, 2)).float()
+        logits = product(chunk, table.transpose(1, 2)).float()
         logits[..., vocab_size:] = -torch.inf
         logits.sub_(logits.amax(2, keepdim=True))
         target_logits = logits.gather(2, target)
         total = logits.exp_().sum(2, keepdim=True)
         loss += ((total.log() - target_logits) * counts).sum((1, 2))
-        if weight is None or grad_table is None:
+        if weight is None:
             continue
         # The gradient is (p - 1[target]) * weight with p = exp / total: the division by the total
         # and the weight are left to the narrow sides of the two products.
         scale = counts * weight.view(K, 1, 1) / total
         gradient = logits.scatter_add_(2, target, -total).to(hidden.dtype)
-        grads.append(torch.bmm(gradient, table).float().mul_(scale))
-        grad_chunk = torch.bmm(gradient.transpose(1, 2), (chunk * scale).to(hidden.dtype))
-        put(grad_table, grad_chunk, accumulate=accumulate or start > 0)
+        grads.append(product(gradient, table).float().mul_(scale))
+        if grad_table is not None:
+            grad_chunk = torch.bmm(gradient.transpose(1, 2), (chunk * scale).to(hidden.dtype))
+            put(grad_table, grad_chunk, accumulate=accumulate or start > 0)
     return loss, torch.cat(grads, 1) if grads else hidden.new_empty(0)
-
-
-def put(target: Tensor, value: Tensor, *, accumulate: bool) -> None:
-    """Write a gradient where the optimizer reads it, or add it to what is there.
-
-    Straight from the product (`out=`) would save a pass, but on CPUs PyTorch falls back to one
-    product a slot where the result, here a part of each row, is not contiguous.
-    """
-    if accumulate:
-        target.add_(value)
-    else:
-        target.copy_(value)

@@ -15,11 +15,11 @@ from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.training.array import (
     Stack,
     gelu_gate,
-    linear,
     normalise,
     scale_and_shift,
 )
 from huggingtweets.training.array_dropout import site_keys
+from huggingtweets.training.array_linear import project
 
 _MAX_DRAWS = 200
 """After so many refused draws in a row, which no usual top_p ever needs, the likeliest token."""
@@ -61,7 +61,7 @@ def sample_array(
     """Sample one continuation of every prompt by nucleus sampling.
 
     Args:
-        stack: K models.
+        stack: K models with weights of their own.
         prompts: user -> sequence -> ids, with EOS in front; repeat a prompt to sample it again.
         config: temperature, top_p, least and most new tokens.
         eos_id: ends a sequence.
@@ -131,31 +131,30 @@ def _start(
 
 def _next_logits(stack: Stack, state: _State, position: int) -> Tensor:
     """Feed one token of each sequence and return fp32 logits (K, S, V)."""
-    shape, master, compute = stack.shape, stack.master, stack.compute
-    dtype = compute.wte.dtype
+    shape, master, dtype = stack.shape, stack.master, stack.compute.wte.dtype
     K, S = state.tokens.shape
-    first = torch.arange(K, device=state.tokens.device) * (stack.rows.shape[1] // shape.width)
-    x = F.embedding(state.tokens + first.unsqueeze(1), stack.rows.view(-1, shape.width))
+    first = torch.arange(K, device=state.tokens.device) * (len(stack.table) // K)
+    x = F.embedding(state.tokens + first.unsqueeze(1), stack.table)
     x += master.wpe[:, position].unsqueeze(1)
-    for index, (exact, layer) in enumerate(zip(master.layers, compute.layers, strict=True)):
+    for index, exact in enumerate(master.layers):
         normed, _ = normalise(x, shape.norm_eps)
         normed = scale_and_shift(normed, exact.norm_1_weight, exact.norm_1_bias).to(dtype)
-        qkv = linear(normed, layer.qkv_weight, layer.qkv_bias)
+        qkv = project(normed, stack.linear(index, "qkv"))
         heads = qkv.view(K, S, 3, shape.num_heads, -1)
         state.cache[index, :, :, :, :, position] = heads[:, :, 1:].permute(2, 0, 1, 3, 4)
         keys, values = state.cache[index].flatten(1, 3)[:, :, : position + 1].unbind(0)
         queries = heads[:, :, 0].reshape(len(keys), 1, -1) * shape.score_scales[index]
         weights = torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), -1)
         mixed = torch.bmm(weights, values).view(K, S, -1)
-        x += linear(mixed, layer.attention_weight, layer.attention_bias)
+        x += project(mixed, stack.linear(index, "attention"))
         normed, _ = normalise(x, shape.norm_eps)
         normed = scale_and_shift(normed, exact.norm_2_weight, exact.norm_2_bias).to(dtype)
-        inner = linear(normed, layer.inner_weight, layer.inner_bias).float()
+        inner = project(normed, stack.linear(index, "inner")).float()
         activated = (inner * gelu_gate(inner)).to(dtype)
-        x += linear(activated, layer.outer_weight, layer.outer_bias)
+        x += project(activated, stack.linear(index, "outer"))
     normed, _ = normalise(x, shape.norm_eps)
     normed = scale_and_shift(normed, master.norm_f_weight, master.norm_f_bias).to(dtype)
-    logits = torch.bmm(normed, compute.wte.transpose(1, 2)).float()
+    logits = torch.bmm(normed, stack.compute.wte.transpose(1, 2)).float()
     return logits[..., : shape.vocab_size]
 
 

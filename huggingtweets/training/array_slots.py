@@ -245,7 +245,9 @@ class Replay:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
+            with torch.cuda.graph(
+                graph, pool=self._pool, capture_error_mode="thread_local"
+            ):  # other threads prepare and finish jobs meanwhile
                 function()
         except RuntimeError as err:
             logger.warning("no CUDA graph: %s", str(err).partition("\n")[0])
