@@ -4,6 +4,7 @@ import copy
 import tempfile
 import threading
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -118,15 +119,16 @@ class StackedModel:
         if plan.sampling.best_of > 1:
             return WholeModel(self._whole()).sample(plan, base, guards)
         studio = self._studio
-        row = studio.layout.pack(self._weights).to(studio.device)
-        return sample_stack(
-            build_stack(studio.layout, row.unsqueeze(0), torch.float32),
-            base.tokenizer,
-            plan.sampling,
-            guards,
-            eos_id=base.eos_id,
-            seed=plan.seed,
-        )
+        with _own_stream(studio.device):
+            row = studio.layout.pack(self._weights).to(studio.device)
+            return sample_stack(
+                build_stack(studio.layout, row.unsqueeze(0), torch.float32),
+                base.tokenizer,
+                plan.sampling,
+                guards,
+                eos_id=base.eos_id,
+                seed=plan.seed,
+            )
 
     def with_base(self, plan: Plan, base: Base) -> tuple[PreTrainedModel, PreTrainedModel]:
         """Return a whole model with these weights, and the base that all jobs share."""
@@ -143,3 +145,10 @@ class StackedModel:
         model = copy.deepcopy(self._studio.base_model)
         model.load_state_dict(self._weights)
         return model.eval()
+
+
+def _own_stream(device: torch.device) -> AbstractContextManager[object]:
+    """Keep the work of this thread from waiting for that of training, and from being recorded."""
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
