@@ -4,6 +4,7 @@ import gc
 import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -19,10 +20,13 @@ from huggingtweets.jobs.ledger import open_ledger, read_ledger
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.tally import Tally, as_failure
+from huggingtweets.logs import STOPPED
 from huggingtweets.pipeline import is_done, run_job
 from huggingtweets.publishing.facts import ModelFacts
-from huggingtweets.publishing.index import write_index
+from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.summary import show_summary
+from huggingtweets.tracking.base import Phase
+from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.training.agree import gathered, of_main
 from huggingtweets.training.array_layout import why_not_fused
 from huggingtweets.training.launch import build_accelerator, on_main
@@ -44,6 +48,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if not is_batch(config.user):
+        config = replace(config, tracking=replace(config.tracking, per_user=True))
     plans = [make_plan(config, job) for job in jobs]
     accelerator = build_accelerator(config.engine.precision)
     try:
@@ -71,9 +77,10 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
                 tally.show(Path(config.output_dir))
         # Once all ranks are through; other shards write it anew when they are.
         codes = gathered(tally.exit_code)
+        code = max(map(int, codes))
         if is_batch(config.user) and accelerator.is_main_process:
-            _write_index(Path(config.output_dir))
-        return max(map(int, codes))
+            _sum_up(config, has_ended=code != STOPPED)
+        return code
     finally:
         # Without the collection, gloo of torch 2.13 aborts at exit now and then.
         accelerator.free_memory()
@@ -81,12 +88,23 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
         accelerator.end_training()
 
 
-def _write_index(output_dir: Path) -> None:
-    """Write the index of a batch; a disk that has no room for it fails no job."""
+def _sum_up(config: TrainConfig, *, has_ended: bool) -> None:
+    """Write the index of a batch, and record it as one run where that is asked for.
+
+    A disk that has no room for it fails no job.
+    """
+    output_dir = Path(config.output_dir)
     try:
-        write_index(output_dir)
+        rows = write_index(output_dir)
     except OSError as err:
         logger.warning("%s: no index.html (%s)", output_dir, err.strerror)
+        return
+    if has_ended and rows:
+        tracker = build_batch_tracker(config.tracking, output_dir)
+        tracker.start_phase(Phase.batch, asdict(config.recipe) | {"seed": config.seed})
+        table = [list(asdict(row).values()) for row in rows]
+        tracker.log_table("results", [field.name for field in fields(Row)], table)
+        tracker.finish()
 
 
 def check_base(config: TrainConfig) -> Base:

@@ -44,13 +44,13 @@ class Row:
     has_report: bool
 
 
-def write_index(output_dir: Path) -> int:
+def write_index(output_dir: Path) -> list[Row]:
     """Write index.html and results.parquet over all finished jobs of a folder.
 
     Results that cannot be read are passed over.
 
     Returns:
-        The number of jobs in them.
+        The rows of the page.
 
     Raises:
         OSError: the folder cannot be read or written.
@@ -63,7 +63,7 @@ def write_index(output_dir: Path) -> int:
     if rows:
         write_text(output_dir / "index.html", render_index(rows, title=output_dir.resolve().name))
         _write_parquet(output_dir / "results.parquet", flat)
-    return len(rows)
+    return rows
 
 
 def render_index(rows: list[Row], *, title: str) -> str:

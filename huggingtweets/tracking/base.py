@@ -11,10 +11,12 @@ from huggingtweets.logs import SECRET_KEY, redact
 
 
 class Phase(StrEnum):
-    """The two recorded parts of a job; the name is also W&B's job type."""
+    """The two recorded parts of a job, and a batch; the name is also W&B's job type."""
 
     preprocess = "preprocess"
     train = "train"
+    batch = "batch"
+    """All users in one table: `tracking.per_user=false`."""
 
 
 class ArtifactKind(StrEnum):
@@ -84,8 +86,8 @@ class Tracker(Protocol):
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int) -> None:
         """Record figures such as `train/loss` after an optimizer step; None is left out."""
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Record a table of texts."""
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Record a table of texts and numbers."""
 
     def urls(self) -> dict[Phase, str]:
         """Return the pages known so far where people can look at the phases."""
@@ -109,7 +111,7 @@ class NullTracker:
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int) -> None:
         """Do nothing."""
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Do nothing."""
 
     def urls(self) -> dict[Phase, str]:

@@ -1,6 +1,7 @@
 """Choose the tracker of a job."""
 
 import importlib.util
+from pathlib import Path
 
 from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
 from huggingtweets.errors import ConfigError
@@ -36,8 +37,9 @@ def build_tracker(
 ) -> Tracker:
     """Make the tracker of one job; it starts nothing before the first phase.
 
-    Every kind keeps lineage.json in the job's folder. Other processes than the main one get a
-    tracker that does nothing.
+    Every kind keeps lineage.json in the job's folder; with per_user=false that is all, and W&B
+    hears from `build_batch_tracker`. Other processes than the main one get a tracker that does
+    nothing.
 
     Raises:
         ConfigError: the tracker's package is not installed.
@@ -47,10 +49,21 @@ def build_tracker(
     check_tracking(config)
     inner: Tracker
     match config.kind:
-        case TrackingKind.wandb if choose_mode(config.mode) is not WandbMode.disabled:
+        case TrackingKind.wandb if config.per_user and _is_wandb_on(config):
             inner = WandbTracker(config, slug, paths.root)
         case TrackingKind.tensorboard:
             inner = TensorBoardTracker(paths.root / "tensorboard")
         case _:
             inner = NullTracker()
     return LineageTracker(inner, paths.lineage, slug)
+
+
+def build_batch_tracker(config: TrackingConfig, output_dir: Path) -> Tracker:
+    """Make the tracker of a batch that has one run for all its users; main process only."""
+    if config.kind is TrackingKind.wandb and not config.per_user and _is_wandb_on(config):
+        return WandbTracker(config, output_dir.resolve().name, output_dir / ".batch")
+    return NullTracker()
+
+
+def _is_wandb_on(config: TrackingConfig) -> bool:
+    return choose_mode(config.mode) is not WandbMode.disabled

@@ -62,7 +62,7 @@ class LineageTracker:
         """Pass on."""
         self._inner.log_metrics(metrics, step=step)
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Pass on."""
         self._inner.log_table(name, columns, rows)
 

@@ -41,7 +41,7 @@ class TensorBoardTracker:
                 if value is not None:
                     self._writer.add_scalar(name, value, step)
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Write a table as text."""
         if self._writer is not None:
             lines = ["\t".join(row) for row in [columns, *rows]]

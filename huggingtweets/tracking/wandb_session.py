@@ -11,6 +11,7 @@ from threading import Event, Thread
 from typing import Any, Literal, TypeVar
 
 from huggingtweets.config.schema import TrackingConfig, WandbMode
+from huggingtweets.logs import redact
 from huggingtweets.tracking.base import (
     ArtifactKind,
     ArtifactSpec,
@@ -71,6 +72,8 @@ class WandbSession:
         self._config = config
         self._slug = slug
         self._folder = folder
+        self._group = redact(folder.resolve().parent.name)[:120] or None
+        """The output folder: jobs of one batch stand together."""
         self._failures: Counter[str] = Counter()
         self._run: Any = None
         self._uploads: list[Any] = []
@@ -133,7 +136,7 @@ class WandbSession:
         if self._run is not None:
             self._try("log", lambda: self._run.log(metrics, step=step))
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Record a table."""
         run = self._run
         if run is not None and (not self.is_online or self._answers()):
@@ -198,6 +201,7 @@ class WandbSession:
                 entity=self._config.entity,
                 name=run_name(self._slug, phase),
                 job_type=phase.value,
+                group=self._group,
                 config=without_secrets(config),
                 dir=str(self._folder),
                 mode=mode,
@@ -276,7 +280,7 @@ class WandbSession:
                 wandb.teardown()
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:
     import wandb
 
     return wandb.Table(columns=list(columns), data=[list(row) for row in rows])

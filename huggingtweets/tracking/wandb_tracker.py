@@ -63,7 +63,7 @@ class WandbTracker:
         known = {name: value for name, value in metrics.items() if value is not None}
         self._calls.put(lambda: self._session.log_metrics(known, step))
 
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Record a table."""
         self._calls.put(lambda: self._session.log_table(name, columns, rows))
 

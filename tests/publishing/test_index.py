@@ -66,7 +66,7 @@ def test_every_finished_job_is_a_row_of_page_and_parquet(tmp_path: Path) -> None
     (tmp_path / "foreign" / "result.json").write_text('{"slug": 3}')
     (tmp_path / "cut").mkdir()
     (tmp_path / "cut" / "result.json").write_text('{"slug": ')
-    assert write_index(tmp_path) == 2
+    assert len(write_index(tmp_path)) == 2
     ann, cyborg = rows_of((tmp_path / "index.html").read_text())
     assert ann == ["ann", "@ann", 120, 3000, 9, 1.5, 2.0, 1.5, "hello there", False, True]
     assert cyborg[:2] == ["bob-carl", "@bob @carl"]
@@ -77,7 +77,7 @@ def test_every_finished_job_is_a_row_of_page_and_parquet(tmp_path: Path) -> None
 
 
 def test_no_jobs_leave_no_index(tmp_path: Path) -> None:
-    assert write_index(tmp_path) == 0
+    assert write_index(tmp_path) == []
     assert not any(tmp_path.iterdir())
 
 
