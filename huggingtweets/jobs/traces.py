@@ -25,7 +25,8 @@ logger = logging.getLogger(__name__)
 
 RECORD = "purged.jsonl"
 _LINE_FORMATS = frozenset({".jsonl", ".ndjson", ".txt", ".csv", ".tsv", ".log", ".out", ".err"})
-_WHOLE_FORMATS = frozenset({".json", ".yaml", ".yml", ".html", ".htm", ".md", ".xml", ".svg"})
+_NO_TEXT = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npy", ".png", ".jpg", ".jpeg"})
+"""Weights and pictures; everything else is searched, the files of W&B and TensorBoard too."""
 _MAX_TEXT_BYTES = 1 << 30
 _NUM_NEEDLES = 200
 _MIN_NEEDLE_CHARS = 20
@@ -201,11 +202,11 @@ def is_made_of_lines(path: Path) -> bool:
 
 
 def read_text_bytes(path: Path) -> bytes:
-    """Return a file's content, unpacked; empty where it is no text, too large, or damaged."""
+    """Return a file's content, unpacked; empty for weights, pictures, the huge and the damaged."""
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
     if suffix == ".parquet":
         return _read_table(path)
-    if suffix not in _LINE_FORMATS | _WHOLE_FORMATS or path.stat().st_size > _MAX_TEXT_BYTES:
+    if suffix in _NO_TEXT or path.stat().st_size > _MAX_TEXT_BYTES:
         return b""
     if path.suffix != ".gz":
         return path.read_bytes()
@@ -233,6 +234,7 @@ class Finder:
         slugs = {Job.of([handle]).slug, *own}
         words = b"|".join(re.escape(word.encode()) for word in sorted({handle, *slugs}))
         self._word = re.compile(rb"(?<![A-Za-z0-9_])(?:" + words + rb")(?![A-Za-z0-9_])", re.I)
+        self._handle = handle.encode()
         self._needles = tuple(needles)
 
     def names(self, path: Path) -> bool:
@@ -256,7 +258,9 @@ class Finder:
         except OSError as err:
             logger.warning("%s cannot be looked into (%s)", path, err.strerror)
             return 0
-        if not (self._word.search(data) or any(needle in data for needle in self._needles)):
+        # In records of W&B and TensorBoard a length, which may be a letter, stands before a text.
+        is_named = self._handle in data.lower() if b"\0" in data else self._word.search(data)
+        if not (is_named or any(needle in data for needle in self._needles)):
             return 0
         if not is_made_of_lines(path):
             return 1

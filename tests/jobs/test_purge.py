@@ -22,6 +22,7 @@ from huggingtweets.jobs.status import read_states
 from huggingtweets.lock import acquire_lock
 from huggingtweets.paths import JobPaths, cache_dir
 from huggingtweets.publishing.index import write_index
+from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.wandb_purge import delete_online
 from huggingtweets.tweets.records import Timeline, Tweet, write_timelines
 from huggingtweets.tweets.sources.paging import Page, Partial
@@ -91,6 +92,11 @@ def outputs(tmp_path: Path) -> Path:
     (folder / "users.txt").write_text(f"{ANN}\n{BOB}\n{BOB} {ANN.upper()}\n")
     write_jsonl(folder / "samples.jsonl.gz", [{"text": posts_of(one)[7]} for one in PEOPLE])
     (folder / "notes.json").write_text(json.dumps(posts_of(ANN)[3]))
+    batch_run = folder / "wandb" / "offline-run-1"
+    batch_run.mkdir(parents=True)
+    (batch_run / "run-1.wandb").write_bytes(b"\x00\x10" + ANN.encode() + b"\x00")
+    (batch_run / "run-2.wandb").write_bytes(b"\x00\x10" + BOB.encode() + b"\x00")
+    (folder / "events.out.tfevents.17.host.1").write_bytes(b"\x07text" + ANN.encode() + b"\x00")
     (folder / "plots").mkdir()
     (folder / "plots" / f"{ANN}.png").write_bytes(b"\x89PNG")
     (folder / "plots" / f"{BOB}.png").write_bytes(b"\x89PNG")
@@ -130,6 +136,7 @@ def test_everything_of_others_is_left(outputs: Path) -> None:
     assert [everything_in(folder) for folder in kept] == before
     assert (outputs / "users.txt").read_text() == f"{BOB}\n"
     assert (outputs / "plots" / f"{BOB}.png").exists()
+    assert (outputs / "wandb" / "offline-run-1" / "run-2.wandb").exists()
     samples = gzip.decompress((outputs / "samples.jsonl.gz").read_bytes())
     assert [line[10:18] for line in samples.splitlines()] == [b"bob says", b"car says"]
     states = read_states(outputs)
@@ -339,9 +346,9 @@ def test_runs_and_artifacts_at_wandb_are_deleted() -> None:
             self.api.deleted.append(self.name)
 
     api = Api()
-    assert delete_online([(None, "tweets", "ann")], api) == 4
+    assert delete_online([(None, "tweets", "ann")], api) == 2 + len(Phase)
     assert api.deleted[:2] == [
         "raw-dataset lab/tweets/tweets-ann",
         "finetuned-model lab/tweets/ann",
     ]
-    assert [name.split("@")[-1] for name in api.deleted[2:]] == ["ann-preprocess", "ann-train"]
+    assert [name.split("@")[-1] for name in api.deleted[2:4]] == ["ann-preprocess", "ann-train"]
