@@ -1,4 +1,4 @@
-"""The exception family. Messages read `where: got X; expected Y; do Z` and are shown as they are."""
+"""The exception family. Messages read `where: got X; expected Y; do Z`, shown as they are."""
 
 
 class HuggingtweetsError(Exception):

@@ -1,4 +1,4 @@
-"""Handles of people and the jobs made of them. Everything downstream relies on the checks made here."""
+"""Handles of people and the jobs made of them. What is downstream relies on these checks."""
 
 import hashlib
 import re
@@ -25,9 +25,7 @@ def parse_handle(text: str) -> str:
         SelectionError: anything else, shown with `ascii()` so that it cannot disguise itself.
     """
     handle = text.removeprefix("@").replace("@", ".", 1)
-    if _PLAIN.fullmatch(handle) or (
-        len(handle) <= MAX_HANDLE_CHARS and _DOMAIN.fullmatch(handle)
-    ):
+    if _PLAIN.fullmatch(handle) or (len(handle) <= MAX_HANDLE_CHARS and _DOMAIN.fullmatch(handle)):
         return handle.lower()
     shown = ascii(text if len(text) <= 60 else text[:57] + "...")
     raise SelectionError(

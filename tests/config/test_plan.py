@@ -66,6 +66,8 @@ def test_recipe_huggingtweets_is_the_original() -> None:
 
 
 def test_the_hub_needs_to_know_on_what_ground() -> None:
-    with pytest.raises(ConfigError, match=r"^consent: got unstated with publish=hub; .*own-archive"):
+    with pytest.raises(
+        ConfigError, match=r"^consent: got unstated with publish=hub; .*own-archive"
+    ):
         plan_of("publish=hub")
     assert plan_of("publish=hub", "consent=public-donation").consent == "public-donation"
