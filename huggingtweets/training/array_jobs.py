@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError
@@ -38,7 +38,9 @@ class ArrayResult:
     slug: str
     trained: TrainResult | None = None
     weights: dict[str, Tensor] | None = None
-    """fp32 on the CPU, named as in transformers; those to keep."""
+    """fp32 on the CPU, named as in transformers; those to keep, adapters merged."""
+    adapters: dict[str, Tensor] | None = None
+    """With `recipe.adapter=lora`, the adapters alone, named as in a peft adapter folder."""
     error: HuggingtweetsError | None = None
 
 
@@ -175,12 +177,19 @@ def fill_micro(inputs: Inputs, seats: list[Seat], index: int) -> int:
     return reach
 
 
-def untrainable(job: ArrayJob, block_size: int) -> str | None:
-    """Return in one sentence why a job cannot run in slots of this block size, or None."""
+def untrainable(job: ArrayJob, block_size: int, rank: int) -> str | None:
+    """Return in one sentence why a job cannot run in slots of this kind, or None."""
+    recipe = job.recipe
     length = job.training_set.blocks.input_ids.shape[1]
     if length > block_size:
         return (
             f"recipe.block_size: got {length}; expected at most the {block_size} of this batch; "
             "let the largest block size of the batch decide"
+        )
+    own_rank = recipe.lora_rank if recipe.adapter is Adapter.lora else 0
+    if bool(own_rank) != bool(rank) or own_rank > rank:
+        return (
+            f"recipe.adapter: got {recipe.adapter} of rank {own_rank}; expected what the slots of "
+            f"this batch hold, rank {rank} (0: all weights); run such jobs apart"
         )
     return None

@@ -115,6 +115,9 @@ _LAYER_NAMES = {
 }
 """What transformers calls the fields of Layer."""
 
+LINEAR_NAMES = ("qkv", "attention", "inner", "outer")
+"""The linear layers: fields `NAME_weight` and `NAME_bias` of Layer."""
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -159,6 +162,22 @@ class Layout:
     """Values in all; what follows in the row is zero and stays so."""
     size: int
     """N, a multiple of the width."""
+
+    @property
+    def linear_sizes(self) -> dict[str, tuple[int, int]]:
+        """Inputs and outputs of the linear layers of each layer, by name."""
+        width, inner = self.shape.width, self.shape.inner_width
+        return {
+            "qkv": (width, 3 * width),
+            "attention": (width, width),
+            "inner": (width, inner),
+            "outer": (inner, width),
+        }
+
+    @staticmethod
+    def linear_name(index: int, name: str) -> str:
+        """Return what transformers calls a linear layer."""
+        return _layer_name(index, f"{name}_weight").removesuffix(".weight")
 
     def stack(self, rows: Tensor) -> Parameters:
         """Return the views of a contiguous (K, N) buffer."""

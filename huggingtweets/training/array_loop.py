@@ -31,6 +31,7 @@ from huggingtweets.training.array_jobs import (
     untrainable,
 )
 from huggingtweets.training.array_layout import Layout
+from huggingtweets.training.array_lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.array_optimizer import constants_of
 from huggingtweets.training.array_slots import (
     BAD_STEPS,
@@ -77,6 +78,8 @@ class ArraySettings:
     """Of the matrix products: fp32 or bf16."""
     log_every: int = 10
     compile: bool = False
+    adapter_rank: int = 0
+    """The largest of the batch's LoRA jobs; 0: all jobs train all weights."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     use_graphs: bool = True
@@ -158,7 +161,9 @@ class _Engine:
         self._speed = speed
         self._report = report or (lambda slug, line: None)
         self._base = base.to(device, torch.float32)
-        self._slots = build_slots(layout, num_slots, settings.dtype, device)
+        self._slots = build_slots(
+            layout, self._base, num_slots, settings.dtype, rank=settings.adapter_rank
+        )
         self._num_slots = num_slots
         self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
         is_cuda = device.type == "cuda"
@@ -200,8 +205,7 @@ class _Engine:
             if snapshot is None:
                 yield ArrayResult(seat.job.slug, error=error)
             else:
-                weights = self._layout.unpack(snapshot.row())
-                yield ArrayResult(seat.job.slug, self._result(seat), weights)
+                yield self._export(seat, snapshot.row())
 
     def _fill(self, jobs: Iterator[ArrayJob | None]) -> bool:
         """Put jobs into free slots; return whether there may be more."""
@@ -217,16 +221,35 @@ class _Engine:
             if job is None:
                 break
             seat = seat_job(job, free[0], self._layout.shape)
-            reason = untrainable(job, self._settings.block_size)
+            reason = untrainable(job, self._settings.block_size, self._settings.adapter_rank)
             if reason:
                 self._ended.append((seat, None, TrainingError(reason)))
                 continue
-            self._slots.load(free.pop(0), self._base)
+            self._slots.load(free.pop(0), *self._start_of(job))
             seat.line_start = self._seconds
             self.seats.append(seat)
             new.append(seat)
         self._evaluate(new)
         return has_more
+
+    def _start_of(self, job: ArrayJob) -> tuple[Tensor, float]:
+        """Return the row a job begins with, and the scale of its adapters."""
+        rank, recipe = self._settings.adapter_rank, job.recipe
+        if not rank:
+            return self._base, 1.0
+        row = fresh_adapters(self._layout, rank, own_rank=recipe.lora_rank, seed=job.seed)
+        return row, recipe.lora_alpha / recipe.lora_rank
+
+    def _export(self, seat: Seat, row: Tensor) -> ArrayResult:
+        """Return what a job that has ended leaves behind."""
+        slug, layout, rank = seat.job.slug, self._layout, self._settings.adapter_rank
+        if not rank:
+            return ArrayResult(slug, self._result(seat), layout.unpack(row))
+        recipe = seat.job.recipe
+        scale = recipe.lora_alpha / recipe.lora_rank
+        merged = merge_adapters(layout, self._base, row, rank=rank, scale=scale)
+        adapters = peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
+        return ArrayResult(slug, self._result(seat), layout.unpack(merged), adapters)
 
     def _close_gaps(self) -> None:
         """Move the last jobs into free slots, so that only the first slots need computing."""
@@ -266,7 +289,8 @@ class _Engine:
             self._replay.run((num, kind), run)
         recipes = {seat.slot: seat.job.recipe for seat in self.seats}
         constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
-        num_decayed = self._layout.num_decayed
+        is_full = not self._settings.adapter_rank
+        num_decayed = self._layout.num_decayed if is_full else slots.stack.rows.shape[1]
         run = partial(finish_step, slots, step, constants, num_decayed=num_decayed)
         self._replay.run((num, constants), run)
         for seat in self.seats:

@@ -18,6 +18,7 @@ from huggingtweets.training.array import MicroBatch, Stack, build_stack, loss_an
 from huggingtweets.training.array_attention import view_of
 from huggingtweets.training.array_dropout import Dropout
 from huggingtweets.training.array_layout import Layout
+from huggingtweets.training.array_lora import adapter_places, build_adapter_stack
 from huggingtweets.training.array_optimizer import (
     Adam,
     AdamConstants,
@@ -54,27 +55,55 @@ class Slots:
             self.totals[:num],
         )
 
-    def load(self, slot: int, row: Tensor) -> None:
-        """Put a model (N,) into a slot, as if nothing had been there."""
-        self.stack.rows[slot].copy_(row, non_blocking=True)
+    def load(self, slot: int, row: Tensor, scale: float = 1.0) -> None:
+        """Put a model (N,) into an unused slot, or adapters and their scale."""
+        self.stack.rows[slot].copy_(row)
+        if self.stack.adapters is not None:
+            self.stack.adapters.scale[slot].fill_(scale)
         self.stack.slots(slot, slot + 1).refresh()
         for tensor in (self.adam.first, self.adam.second, self.adam.steps, self.totals):
             tensor[slot].zero_()
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot over another one."""
-        state = (self.stack.rows, self.adam.first, self.adam.second, self.adam.steps, self.totals)
+        state: tuple[Tensor, ...] = (
+            self.stack.rows,
+            self.adam.first,
+            self.adam.second,
+            self.adam.steps,
+            self.totals,
+        )
+        if self.stack.adapters is not None:
+            state += (self.stack.adapters.scale,)
         for tensor in state:
             tensor[target].copy_(tensor[source])
         self.stack.slots(target, target + 1).refresh()
 
 
-def build_slots(layout: Layout, num: int, dtype: torch.dtype, device: torch.device) -> Slots:
-    """Allocate K slots for products in fp32 or bf16."""
-    rows = torch.zeros(num, layout.size, device=device)
+def build_slots(
+    layout: Layout, base: Tensor, num: int, dtype: torch.dtype, *, rank: int = 0
+) -> Slots:
+    """Allocate K slots on the device of the base, for products in fp32 or bf16.
+
+    Args:
+        layout: of the models.
+        base: (N,) fp32; with a rank, it is the frozen base of all slots.
+        num: K.
+        dtype: of the products.
+        rank: of adapters; 0: all weights are trained.
+    """
+    device = base.device
+    rows = torch.zeros(num, adapter_places(layout, rank)[1] if rank else layout.size, device=device)
+    grads = torch.zeros_like(rows)
+    if rank:
+        stack = build_adapter_stack(layout, base, rows, dtype, rank)
+        grad_stack = build_adapter_stack(layout, base, grads, torch.float32, rank)
+    else:
+        stack = build_stack(layout, rows, dtype)
+        grad_stack = build_stack(layout, grads, torch.float32)
     return Slots(
-        build_stack(layout, rows, dtype),
-        build_stack(layout, torch.zeros_like(rows), torch.float32),
+        stack,
+        grad_stack,
         build_adam(rows),
         torch.zeros(num, device=device),
         torch.zeros(num, 4, dtype=torch.float64, device=device),
