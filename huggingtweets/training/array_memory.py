@@ -1,0 +1,73 @@
+"""How many slots and blocks at once the memory of a GPU holds: an estimate before anything runs."""
+
+import torch
+
+from huggingtweets.training.array_head import CHUNK_LOGITS
+from huggingtweets.training.array_layout import Layout, Shape
+from huggingtweets.training.array_lora import adapter_places
+
+MAX_SLOTS = 48
+MAX_TOKENS = 2**16
+"""Tokens of all slots at once: more do not make matrix products faster."""
+ENOUGH_SLOTS = 8
+"""Rather fewer blocks at once than fewer slots."""
+_USABLE = 0.85
+"""Of what is free: the rest is for fragments, graphs and what a step needs for moments."""
+
+
+def bytes_per_slot(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
+    """Return what a slot keeps: weights, gradient and two moments in fp32, and a copy in bf16."""
+    size = adapter_places(layout, rank)[1] if rank else layout.size
+    return size * (16 + (0 if dtype == torch.float32 else dtype.itemsize))
+
+
+def bytes_per_token(
+    shape: Shape, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
+) -> int:
+    """Return what the backward pass needs of a token of a slot, on CUDA."""
+    width, size = shape.width, dtype.itemsize
+    layer = width * (8 + 7 * size) + 2 * size * shape.inner_width
+    if drops:  # masks, and attention weights written out
+        layer += width * (8 + 3 * size) + 2 * size * shape.num_heads * block_size
+    if recompute:
+        return shape.num_layers * 4 * width + layer
+    return shape.num_layers * layer
+
+
+def choose_batch(
+    layout: Layout,
+    *,
+    free_bytes: int,
+    global_batch_size: int,
+    block_size: int,
+    dtype: torch.dtype,
+    drops: bool,
+    recompute: bool = False,
+    rank: int = 0,
+) -> tuple[int, int]:
+    """Return the number of slots K, and of blocks B that each computes at once.
+
+    Args:
+        layout: of the models.
+        free_bytes: of the device.
+        global_batch_size: blocks of an optimizer step.
+        block_size: T.
+        dtype: of the matrix products.
+        drops: whether there is dropout.
+        recompute: activations are computed again in the backward pass.
+        rank: of adapters; 0: all weights are trained.
+    """
+    logits = CHUNK_LOGITS["cuda"] * (4 + dtype.itemsize)
+    base = 4 * layout.size + (layout.size * dtype.itemsize if rank else 0)
+    usable = _USABLE * free_bytes - logits - base
+    slot = bytes_per_slot(layout, dtype, rank=rank)
+    token = bytes_per_token(
+        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
+    )
+    micro = global_batch_size
+    while True:
+        tokens = micro * block_size
+        fitting = min(int(usable // (slot + tokens * token)), max(1, MAX_TOKENS // tokens))
+        if fitting >= ENOUGH_SLOTS or micro == 1:
+            return max(1, min(MAX_SLOTS, fitting)), micro
+        micro = (micro + 1) // 2

@@ -1,0 +1,93 @@
+from dataclasses import fields, is_dataclass
+from itertools import chain
+
+import pytest
+import torch
+from test_array import K, T, build_batch, build_config, build_models, dropout_of, stack_models
+from torch import Tensor
+from transformers import GPT2Config
+
+from huggingtweets.training.array import MicroBatch, Stack, _hidden_states
+from huggingtweets.training.array_layout import layout_of, shape_of
+from huggingtweets.training.array_memory import bytes_per_slot, bytes_per_token, choose_batch
+
+GPT2 = layout_of(shape_of(GPT2Config()))
+GIB = 2**30
+
+
+def storages(value: object) -> dict[int, int]:
+    """Address and bytes of all memory that is kept alive."""
+    if isinstance(value, Tensor):
+        return {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()}
+    if is_dataclass(value):
+        parts = [getattr(value, field.name) for field in fields(value)]
+    elif isinstance(value, (list, tuple)):
+        parts = list(value)
+    else:
+        return {}
+    return dict(chain.from_iterable(storages(part).items() for part in parts))
+
+
+def kept_bytes(stack: Stack, batch: MicroBatch) -> int:
+    saved: list[object] = []
+    with torch.no_grad():
+        _hidden_states(stack, batch, saved=saved)  # type: ignore[arg-type]
+    return sum(storages(saved).values())
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_estimate_is_near_what_is_kept(dtype: torch.dtype, rate: float) -> None:
+    models = build_models(build_config())
+    _, stack, _ = stack_models(models, dtype)
+    batch = build_batch(use_fused=True, width=64)
+    if rate:
+        view = build_batch(width=64).view
+        batch = MicroBatch(
+            batch.input_ids, batch.targets, batch.position_ids, view, dropout_of(rate, 1)
+        )
+    tokens = batch.input_ids.numel()
+    estimate = bytes_per_token(stack.shape, dtype, block_size=T, drops=rate > 0) * tokens
+    kept = kept_bytes(stack, batch)
+    if rate:  # GELU of CPUs, which comes with these windows, keeps two more values in fp32
+        kept -= tokens * stack.shape.num_layers * stack.shape.inner_width * (8 - dtype.itemsize)
+    assert kept == pytest.approx(estimate, rel=0.15)
+    assert K > 1
+
+
+def test_a_slot_of_gpt2_takes_about_two_gigabytes() -> None:
+    assert bytes_per_slot(GPT2, torch.bfloat16) == pytest.approx(124.4e6 * 18, rel=0.01)
+    assert bytes_per_slot(GPT2, torch.bfloat16, rank=8) < 30e6
+
+
+@pytest.mark.parametrize(
+    ("gib", "blocks", "size", "expected"),
+    [(139, 1, 1024, (37, 1)), (139, 8, 256, (32, 8)), (24, 8, 256, (8, 1)), (8, 8, 256, (2, 1))],
+    ids=["H200-original", "H200-tweets", "24-GiB", "8-GiB"],
+)
+def test_batches_of_gpt2(gib: int, blocks: int, size: int, expected: tuple[int, int]) -> None:
+    chosen = choose_batch(
+        GPT2,
+        free_bytes=gib * GIB,
+        global_batch_size=blocks,
+        block_size=size,
+        dtype=torch.bfloat16,
+        drops=True,
+    )
+    assert chosen == expected
+
+
+def test_recomputing_and_adapters_make_room() -> None:
+    def slots(*, recompute: bool = False, rank: int = 0) -> int:
+        return choose_batch(
+            GPT2,
+            free_bytes=24 * GIB,
+            global_batch_size=1,
+            block_size=1024,
+            dtype=torch.bfloat16,
+            drops=True,
+            recompute=recompute,
+            rank=rank,
+        )[0]
+
+    assert slots() < slots(recompute=True) < slots(recompute=True, rank=8)
