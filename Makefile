@@ -11,8 +11,8 @@ export TOKENIZERS_PARALLELISM ?= false
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
 	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
 
-test: $(VENV)/.installed-dev  ## the default test suite
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults tests/distributed tests/jobs tests
 
 check: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/ruff check .
@@ -20,7 +20,8 @@ check: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev  ## side-by-side speed on this machine
-	$(BIN)/python benchmarks/run_all.py
+	$(BIN)/python benchmarks/fused_steps.py
+	$(BIN)/python benchmarks/many_users.py --users 4 --max-steps 60 --slots 4
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) output
