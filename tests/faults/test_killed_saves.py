@@ -54,6 +54,7 @@ def kill_once(job: Path, delay_s: float) -> int:
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        torch.set_num_threads(1)  # a forked OpenMP pool would wait for threads that are not there
         try:
             save_for_ever(job, write)
         finally:

@@ -48,6 +48,7 @@ def in_child(act: Callable[[], None], *, before: Callable[[], None]) -> str:
     """Run in a forked child, which may lose rights; returns the words of its CheckpointError."""
     read, write = os.pipe()
     if os.fork() == 0:
+        torch.set_num_threads(1)  # a forked OpenMP pool would wait for threads that are not there
         try:
             before()
             act()
