@@ -9,6 +9,9 @@ from huggingtweets.training.array_linear import product, put
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time, by device type: on a CPU they should fit a cache."""
 
+MIN_ROWS = 256
+"""Tokens of each slot at a time, at least: every chunk adds to the whole gradient of the table."""
+
 
 def summed_loss(
     hidden: Tensor,
@@ -37,7 +40,7 @@ def summed_loss(
     K = len(hidden)
     loss = torch.zeros(K, device=hidden.device)
     grads = []
-    rows = max(1, CHUNK_LOGITS.get(hidden.device.type, 2**26) // (K * table.shape[1]))
+    rows = max(MIN_ROWS, CHUNK_LOGITS.get(hidden.device.type, 2**26) // (K * table.shape[1]))
     for start in range(0, hidden.shape[1], rows):
         chunk = hidden[:, start : start + rows]
         target = targets[:, start : start + rows].unsqueeze(2)

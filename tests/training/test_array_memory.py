@@ -9,7 +9,12 @@ from transformers import GPT2Config
 
 from huggingtweets.training.array import MicroBatch, Stack, _hidden_states
 from huggingtweets.training.array_layout import layout_of, shape_of
-from huggingtweets.training.array_memory import bytes_per_slot, bytes_per_token, choose_batch
+from huggingtweets.training.array_memory import (
+    bytes_per_slot,
+    bytes_per_token,
+    choose_batch,
+    choose_cpu_batch,
+)
 
 GPT2 = layout_of(shape_of(GPT2Config()))
 GIB = 2**30
@@ -91,3 +96,11 @@ def test_recomputing_and_adapters_make_room() -> None:
         )[0]
 
     assert slots() < slots(recompute=True) < slots(recompute=True, rank=8)
+
+
+def test_batches_of_a_cpu() -> None:
+    tiny = shape_of(build_config())
+    assert choose_cpu_batch(tiny, global_batch_size=8, block_size=64) == (8, 4)
+    assert choose_cpu_batch(tiny, global_batch_size=8, block_size=256) == (8, 1)
+    assert choose_cpu_batch(tiny, global_batch_size=1, block_size=16) == (8, 1)
+    assert choose_cpu_batch(GPT2.shape, global_batch_size=8, block_size=256) == (1, 8)
