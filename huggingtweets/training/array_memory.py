@@ -1,4 +1,4 @@
-"""How many slots, and how many blocks at once: by memory on a GPU, by what measured best on a CPU."""
+"""How many slots and blocks at once: what a GPU holds, and what measured best on a CPU."""
 
 import torch
 
