@@ -12,7 +12,8 @@ demo: $(VENV)/.installed  ## train the tiny model on an invented person and show
 	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
 
 test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/faults tests/distributed tests/jobs tests
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
+		tests/faults tests/distributed tests/jobs tests
 
 check: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/ruff check .
