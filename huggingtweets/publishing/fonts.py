@@ -142,9 +142,11 @@ def _open(path: Path, size: int, layout: ImageFont.Layout | None = None) -> Font
     try:
         if path == _BUILT_IN:
             return ImageFont.load_default(size)
-        return ImageFont.truetype(path, size, layout_engine=layout)
+        font = ImageFont.truetype(path, size, layout_engine=layout)
     except (OSError, ImportError):
         return None
+    # For a broken file Pillow takes another one of the same name, from anywhere on the machine.
+    return font if str(font.path) == str(path) else None
 
 
 @lru_cache(maxsize=16384)
