@@ -32,6 +32,7 @@ from huggingtweets.training.array_jobs import (
 )
 from huggingtweets.training.array_layout import Layout
 from huggingtweets.training.array_lora import fresh_adapters, merge_adapters, peft_state
+from huggingtweets.training.array_memory import keep_freed_memory
 from huggingtweets.training.array_optimizer import constants_of
 from huggingtweets.training.array_slots import (
     BAD_STEPS,
@@ -118,6 +119,8 @@ def train_array(
     """
     jobs = iter(jobs)
     num_slots = settings.slots
+    if device.type == "cpu":
+        keep_freed_memory()
     while True:
         engine = None
         try:

@@ -296,3 +296,11 @@ def test_training_sets_of_one_block_train() -> None:
     assert isinstance(job.training_set, TrainingSet)
     result = train([job], slots=3)["tiny"]
     assert_equal(job, result, train_plainly(job))
+
+
+@pytest.mark.slow
+def test_compiled_steps_are_the_same(plain: dict[str, Plain]) -> None:
+    jobs = build_jobs()[:2]
+    results = train(jobs, slots=1, micro=1, compile=True)
+    for job in jobs:
+        assert_equal(job, results[job.slug], plain[job.slug])
