@@ -21,6 +21,8 @@ from huggingtweets.training.array_layout import layout_of, shape_of
 from huggingtweets.training.loss import document_mask
 from huggingtweets.training.schedule import lr_at
 
+torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
+
 VOCAB, EOS, T = 320, 0, 32
 CPU = torch.device("cpu")
 

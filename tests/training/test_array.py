@@ -28,6 +28,8 @@ from huggingtweets.training.array_dropout import (
 )
 from huggingtweets.training.array_layout import Layout, layout_of, shape_of
 
+torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
+
 K, B, T, VOCAB = 3, 2, 40, 301
 LENGTHS = (13, 17, 10)
 """Of the documents in an isolated block; they fill it."""
