@@ -1,6 +1,8 @@
 """Jobs of the fused engine, and what one is while it sits in a slot."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,16 +34,39 @@ class ArrayJob:
 
 
 @dataclass(frozen=True)
+class Exported:
+    """The weights of a job, fp32 on the CPU."""
+
+    weights: dict[str, Tensor]
+    """Named as in transformers; adapters merged."""
+    adapters: dict[str, Tensor] | None = None
+    """With `recipe.adapter=lora`, the adapters alone, named as in a peft adapter folder."""
+
+
+@dataclass(frozen=True)
 class ArrayResult:
     """What became of a job: figures and weights, or an error."""
 
     slug: str
     trained: TrainResult | None = None
-    weights: dict[str, Tensor] | None = None
-    """fp32 on the CPU, named as in transformers; those to keep, adapters merged."""
-    adapters: dict[str, Tensor] | None = None
-    """With `recipe.adapter=lora`, the adapters alone, named as in a peft adapter folder."""
+    export: Callable[[], Exported] | None = None
+    """Makes the weights out of what the engine copied; half a second for GPT-2."""
     error: HuggingtweetsError | None = None
+
+    @cached_property
+    def exported(self) -> Exported | None:
+        """The weights to keep; made at the first call, so not in the way of training."""
+        return self.export() if self.export is not None else None
+
+    @property
+    def weights(self) -> dict[str, Tensor] | None:
+        """See `Exported.weights`."""
+        return self.exported.weights if self.exported else None
+
+    @property
+    def adapters(self) -> dict[str, Tensor] | None:
+        """See `Exported.adapters`."""
+        return self.exported.adapters if self.exported else None
 
 
 @dataclass(eq=False)

@@ -16,7 +16,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from huggingtweets.config.schema import Keep
+from huggingtweets.config.schema import Keep, RecipeConfig
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.training.array import loss_and_gradients
 from huggingtweets.training.array_dropout import num_sites
@@ -24,6 +24,7 @@ from huggingtweets.training.array_heldout import heldout_nats
 from huggingtweets.training.array_jobs import (
     ArrayJob,
     ArrayResult,
+    Exported,
     Seat,
     fill_micro,
     fill_step,
@@ -105,7 +106,7 @@ def train_array(
 
     Args:
         layout: of the models.
-        base: (N,) row of the base weights, see `Layout.pack`.
+        base: (N,) row of the base weights on the CPU, see `Layout.pack`.
         jobs: drawn when a slot falls free. None says that no job is ready yet.
         settings: how to compute.
         device: on which.
@@ -163,6 +164,7 @@ class _Engine:
         self._device = device
         self._speed = speed
         self._report = report or (lambda slug, line: None)
+        self._host_base = base
         self._base = base.to(device, torch.float32)
         self._slots = build_slots(
             layout, self._base, num_slots, settings.dtype, rank=settings.adapter_rank
@@ -208,7 +210,11 @@ class _Engine:
             if snapshot is None:
                 yield ArrayResult(seat.job.slug, error=error)
             else:
-                yield self._export(seat, snapshot.row())
+                rank, recipe = self._settings.adapter_rank, seat.job.recipe
+                export = partial(
+                    _export, self._layout, self._host_base, rank, recipe, snapshot.row()
+                )
+                yield ArrayResult(seat.job.slug, self._result(seat), export)
 
     def _fill(self, jobs: Iterator[ArrayJob | None]) -> bool:
         """Put jobs into free slots; return whether there may be more."""
@@ -242,17 +248,6 @@ class _Engine:
             return self._base, 1.0
         row = fresh_adapters(self._layout, rank, own_rank=recipe.lora_rank, seed=job.seed)
         return row, recipe.lora_alpha / recipe.lora_rank
-
-    def _export(self, seat: Seat, row: Tensor) -> ArrayResult:
-        """Return what a job that has ended leaves behind."""
-        slug, layout, rank = seat.job.slug, self._layout, self._settings.adapter_rank
-        if not rank:
-            return ArrayResult(slug, self._result(seat), layout.unpack(row))
-        recipe = seat.job.recipe
-        scale = recipe.lora_alpha / recipe.lora_rank
-        merged = merge_adapters(layout, self._base, row, rank=rank, scale=scale)
-        adapters = peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
-        return ArrayResult(slug, self._result(seat), layout.unpack(merged), adapters)
 
     def _close_gaps(self) -> None:
         """Move the last jobs into free slots, so that only the first slots need computing."""
@@ -427,6 +422,17 @@ class _Engine:
             evals=tuple(progress.evals),
             kept_step=progress.kept_step,
         )
+
+
+def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: Tensor) -> Exported:
+    """Turn a row into weights: without the engine, whose memory may be needed meanwhile."""
+    if not rank:
+        return Exported(layout.unpack(row))
+    scale = recipe.lora_alpha / recipe.lora_rank
+    merged = merge_adapters(layout, base, row, rank=rank, scale=scale)
+    return Exported(
+        layout.unpack(merged), peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
+    )
 
 
 def epochs_at(step: int, epoch_ends: list[int]) -> float:
