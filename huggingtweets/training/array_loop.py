@@ -51,6 +51,7 @@ from huggingtweets.training.array_slots import (
     micro_step,
     step_inputs,
 )
+from huggingtweets.training.loop import epochs_at
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import Speed, diverged
 from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, TrainResult
@@ -433,16 +434,6 @@ def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: 
     return Exported(
         layout.unpack(merged), peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
     )
-
-
-def epochs_at(step: int, epoch_ends: list[int]) -> float:
-    """Return epochs trained after so many steps, a fraction within an epoch."""
-    done, start = 0, 0
-    for end in epoch_ends:
-        if step < end:
-            return done + (step - start) / (end - start)
-        done, start = done + 1, end
-    return float(done)
 
 
 def _neighbours(seats: list[Seat]) -> list[list[Seat]]:

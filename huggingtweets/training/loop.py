@@ -108,7 +108,7 @@ def fit(
         progress.step += 1
         progress.tokens += num_targets
         interval.add(*outcome, num_targets)
-        epoch = _epoch(progress.step, epoch_ends)
+        epoch = epochs_at(progress.step, epoch_ends)
         ends_epoch = progress.step in epoch_ends or progress.step == total_steps
         if progress.step % log_every == 0 or ends_epoch:
             line = interval.close(progress, epoch, lr)
@@ -129,7 +129,7 @@ def _result(
     tokens_per_s = progress.tokens / progress.seconds if progress.seconds else 0.0
     return TrainResult(
         steps=progress.step,
-        epochs=_epoch(progress.step, epoch_ends),
+        epochs=epochs_at(progress.step, epoch_ends),
         tokens=progress.tokens,
         seconds=progress.seconds,
         tokens_per_s=tokens_per_s,
@@ -166,7 +166,7 @@ def _evaluate(
         progress.best, progress.kept_step = full_weights(accelerator, module), progress.step
 
 
-def _epoch(step: int, epoch_ends: list[int]) -> float:
+def epochs_at(step: int, epoch_ends: list[int]) -> float:
     """Return epochs trained after so many steps, a fraction within an epoch."""
     done, start = 0, 0
     for end in epoch_ends:

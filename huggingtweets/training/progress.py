@@ -12,7 +12,7 @@ from torch import Tensor
 
 from huggingtweets.errors import TrainingError
 from huggingtweets.training.agree import gathered
-from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep
+from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, in_order
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +35,7 @@ class Progress:
 
     def lines(self) -> list[LoggedStep | LoggedEval]:
         """Return all that was reported, in the order in which it was."""
-        return sorted(
-            [*self.history, *self.evals],
-            key=lambda line: (line.step, isinstance(line, LoggedEval)),
-        )
+        return in_order(self.history, self.evals)
 
     def to_values(self) -> dict[str, Any]:
         """Return everything but the weights, as plain JSON values."""

@@ -1,6 +1,7 @@
 """What training leaves behind, as plain values; imports nothing heavy."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -56,6 +57,13 @@ class LoggedEval:
     heldout: HeldoutLoss
 
 
+def in_order(
+    history: Sequence[LoggedStep], evals: Sequence[LoggedEval]
+) -> list[LoggedStep | LoggedEval]:
+    """Merge lines as they were logged: an evaluation follows its step."""
+    return sorted([*history, *evals], key=lambda line: (line.step, isinstance(line, LoggedEval)))
+
+
 @dataclass(frozen=True)
 class TrainResult:
     """How a training went."""
@@ -78,7 +86,4 @@ class TrainResult:
 
     def lines(self) -> list[LoggedStep | LoggedEval]:
         """Return all that was logged as it came about: an evaluation follows its step."""
-        return sorted(
-            [*self.history, *self.evals],
-            key=lambda line: (line.step, isinstance(line, LoggedEval)),
-        )
+        return in_order(self.history, self.evals)
