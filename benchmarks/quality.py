@@ -51,8 +51,16 @@ CHOICES = {
     "batch 4, joined": ["recipe.global_batch_size=4", "recipe.isolate_documents=false"],
     "batch 2": ["recipe.global_batch_size=2"],
     "batch 4, double lr": ["recipe.global_batch_size=4", "recipe.lr=2.744e-4"],
-    "batch 4, 8 epochs": ["recipe.global_batch_size=4", "recipe.epochs=8"],
-    "batch 4, no dropout": ["recipe.global_batch_size=4", "recipe.dropout=0"],
+    "batch 4, 8 epochs": ["recipe.epochs=8"],
+    "batch 4, no dropout": ["recipe.dropout=0"],
+    "tweets": ["recipe=tweets"],
+    "dropout 0.2": ["recipe.dropout=0.2"],
+    "dropout 0.3": ["recipe.dropout=0.3"],
+    "2 epochs": ["recipe.epochs=2"],
+    "3 epochs": ["recipe.epochs=3"],
+    "3 epochs, dropout 0.2": ["recipe.epochs=3", "recipe.dropout=0.2"],
+    "lr 1e-4": ["recipe.lr=1e-4"],
+    "weight decay 0.1": ["recipe.weight_decay=0.1"],
 }  # fmt: skip
 COLUMNS = (
     "bits/byte", "base", "training posts", "equal", "4-8-grams", "held-out 4-8-grams",
@@ -104,6 +112,7 @@ def train(
             base,
             prepared.training_set,
             prepared.heldout,
+            prepared.probe,
             plan,
             lambda line: None,
             lock,
@@ -197,7 +206,8 @@ def run_variant(
     base = find_base(ModelConfig(path=str(folder)))
     for account in accounts:
         with tempfile.TemporaryDirectory() as output_dir:
-            plan = plan_of(account, overrides, folder, options.lr_scale, output_dir)
+            words = [*overrides, f"sampling.num={options.samples}"]
+            plan = plan_of(account, words, folder, options.lr_scale, output_dir)
             trained[account] = train(
                 account, plan, base, accelerator, options.shared, options.max_posts
             )
@@ -247,6 +257,8 @@ def table(rows: Sequence[dict[str, object]]) -> str:
 def _cell(column: str, value: float) -> str:
     if column in ("tokens", "seconds"):
         return f"{value:,.0f}"
+    if column == "4-8-grams":
+        return f"{100 * value:.3f} %"
     if column == "longest run":
         return f"{value:.2f}"
     is_share = column not in ("bits/byte", "base", "training posts")
@@ -261,6 +273,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--rows", type=Path, default=Path("quality-rows.jsonl"))
     parser.add_argument("--max-posts", type=int, default=400, help="newest kept posts an account")
+    parser.add_argument("--samples", type=int, default=100, help="a prompt, of which there are 5")
     parser.add_argument("--lr-scale", type=float, default=6.0)
     parser.add_argument("--only", nargs="*", default=None, help="names of variants")
     options = parser.parse_args()

@@ -30,7 +30,7 @@ from huggingtweets.publishing.facts import (
 )
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.training.model import Base
-from huggingtweets.training.records import HeldoutLoss, TrainResult
+from huggingtweets.training.records import HeldoutLoss, LoggedEval, TrainResult
 
 _PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
 
@@ -93,6 +93,8 @@ def build_facts(
             result.seconds,
             result.tokens_per_s,
             result.mfu,
+            result.ended_by,
+            result.kept_step,
         ),
         engine=engine,
         versions=versions(),
@@ -104,9 +106,7 @@ def build_facts(
             for each, spans in zip(samples.predictions, copied, strict=True)
         ),
         history=result.history,
-        evaluations=tuple(
-            Evaluation(each.step, each.epoch, each.heldout.loss) for each in result.evals
-        ),
+        evaluations=tuple(_evaluation(each, result.evals[0]) for each in result.evals),
         human_lengths=tuple(len(post) for posts in prepared.split.train for post in posts),
         machine_lengths=tuple(len(each.prediction) for each in samples.predictions),
         lineage=_lineage(plan.job.slug, base.name),
@@ -115,6 +115,17 @@ def build_facts(
         finished_at=finished_at,
         tables=quality_tables(quality, samples.refused),
         metrics=quality_metrics(quality),
+    )
+
+
+def _evaluation(line: LoggedEval, base: LoggedEval) -> Evaluation:
+    return Evaluation(
+        line.step,
+        line.epoch,
+        line.heldout.loss,
+        line.heldout.bits_per_byte,
+        line.trained.bits_per_byte if line.trained else None,
+        line.gap_since(base),
     )
 
 

@@ -86,7 +86,14 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
         recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
         result, model = train_single(
-            accelerator, base, prepared.training_set, prepared.heldout, plan, recorder.record, lock
+            accelerator,
+            base,
+            prepared.training_set,
+            prepared.heldout,
+            prepared.probe,
+            plan,
+            recorder.record,
+            lock,
         )
         return on_main(
             accelerator,

@@ -86,12 +86,14 @@ class Recorder:
                 row = asdict(line)
                 named = {f"train/{key}": value for key, value in row.items() if key != "step"}
                 shown = f"loss={line.loss:.3f} {line.tokens_per_s:,.0f} tokens/s"
-            case LoggedEval(step, epoch, heldout):
+            case LoggedEval(step, epoch, heldout, trained):
                 figures = {
                     "loss": heldout.loss,
                     "perplexity": heldout.perplexity,
                     "bits_per_byte": heldout.bits_per_byte,
                 }
+                if trained:
+                    figures["train_bits_per_byte"] = trained.bits_per_byte
                 row = {"step": step, "epoch": epoch}
                 row |= {f"eval_{key}": value for key, value in figures.items()}
                 named = {f"eval/{key}": value for key, value in figures.items()}

@@ -176,6 +176,16 @@ class Keep(StrEnum):
     last = "last"
 
 
+class Stop(StrEnum):
+    """What may end a training before its last step; asked after each epoch."""
+
+    never = "never"
+    heldout = "heldout"
+    """The held-out loss no longer falls."""
+    memorisation = "memorisation"
+    """That, or more is learnt about the training posts alone than `recipe.max_gap`."""
+
+
 @dataclass(frozen=True)
 class RecipeConfig:
     """Hyperparameters: all that decides what the weights become, beside base and posts."""
@@ -210,6 +220,11 @@ class RecipeConfig:
     heldout_frac: float = 0.1
     """Share of the posts held out; 0: none, and no held-out figures."""
     keep: Keep = Keep.last
+    stop: Stop = Stop.never
+    patience: int = 1
+    """Epochs in a row without a lower held-out loss that end the training."""
+    max_gap: float = 0.3
+    """Bits a byte by which training posts may get better beyond what held-out posts do."""
     replay: float = 0.0
     """Where model.path is an earlier model of the same people: the share of the posts it was
     trained on that are learnt again beside the new ones."""
@@ -237,6 +252,8 @@ class RecipeConfig:
         _check(self.lora_rank >= 1, "recipe.lora_rank", self.lora_rank, "1 or more")
         _check(self.lora_alpha > 0, "recipe.lora_alpha", self.lora_alpha, "above 0")
         _check_frac("recipe.heldout_frac", self.heldout_frac, below=0.9)
+        _check(self.patience >= 1, "recipe.patience", self.patience, "1 or more")
+        _check(self.max_gap > 0, "recipe.max_gap", self.max_gap, "above 0")
 
 
 class EngineKind(StrEnum):

@@ -1,5 +1,6 @@
 """From posts as received to blocks: everything before an accelerator is needed."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,13 @@ from huggingtweets.data.tokens import encode_documents
 from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, clean_timeline
 from huggingtweets.tweets.records import Timeline
 
+MAX_PROBED = 128
+"""Training posts scored at every evaluation; never more than are held out."""
+
 
 @dataclass(frozen=True)
 class HeldoutSet:
-    """The held-out posts of one job."""
+    """Posts of one job that are scored and not trained on: held out, or drawn to be compared."""
 
     blocks: Blocks
     """Isolated documents."""
@@ -33,6 +37,8 @@ class Prepared:
     training_set: TrainingSet
     heldout: HeldoutSet | None
     """None where nothing was held out."""
+    probe: HeldoutSet | None
+    """Some training posts, to be scored beside the held-out ones; None likewise."""
     train_tokens: int
     """Token ids of the posts trained on, each post once, without end-of-text."""
 
@@ -78,18 +84,24 @@ def prepare(
         eos_id=eos_id,
         isolate=recipe.isolate_documents,
     )
-    heldout_posts = [post for posts in split.heldout for post in posts]
-    heldout = None
-    if heldout_posts:
-        encoded = encode_documents(tokenizer, heldout_posts)
-        heldout = HeldoutSet(
+
+    def to_score(posts: Sequence[str]) -> HeldoutSet | None:
+        if not posts:
+            return None
+        encoded = encode_documents(tokenizer, posts)
+        return HeldoutSet(
             pack_heldout(encoded, block_size=recipe.block_size, eos_id=eos_id),
-            sum(len(post.encode("utf-8", "replace")) for post in heldout_posts),
+            sum(len(post.encode("utf-8", "replace")) for post in posts),
         )
+
+    heldout_posts = [post for posts in split.heldout for post in posts]
+    train_posts = [post for posts in split.train for post in posts]
+    num_probed = min(len(heldout_posts), MAX_PROBED, len(train_posts))
     return Prepared(
         people=reports,
         split=split,
         training_set=training_set,
-        heldout=heldout,
+        heldout=to_score(heldout_posts),
+        probe=to_score(random.Random(f"probe/{seed}").sample(train_posts, num_probed)),
         train_tokens=sum(len(ids) for posts in documents for ids in posts),
     )

@@ -66,6 +66,7 @@ class OpenJob:
             self.prepared.heldout,
             self.plan.recipe,
             self.plan.seed,
+            self.prepared.probe,
         )
 
 
@@ -229,7 +230,8 @@ class _Workshop:
         except Exception as err:
             self._tally.failed(plan, as_failure(plan, err))
         else:
-            self._tally.done(plan)
+            assert result.trained is not None
+            self._tally.done(plan, ended_by=result.trained.ended_by)
         finally:
             job.lock.release()
 

@@ -32,6 +32,7 @@ from huggingtweets.training.array_layout import why_not_fused
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
+from huggingtweets.training.records import Ending
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +199,7 @@ def _run_in_turn(
             if tally.is_stopped:
                 return
             continue
-        tally.done(plan)
+        tally.done(plan, ended_by=facts.train.ended_by if facts else Ending.full)
         if facts and is_shown:
             show_summary(facts, plan.paths, Console())
 

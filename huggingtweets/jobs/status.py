@@ -115,7 +115,8 @@ def _job_folders(output_dir: Path) -> dict[str, JobPaths]:
 
 def _corrected(state: JobState, paths: JobPaths | None) -> JobState:
     if paths is not None and paths.result.exists():
-        return replace(state, status=JobStatus.done, reason="")
+        reason = state.reason if state.status is JobStatus.done else ""
+        return replace(state, status=JobStatus.done, reason=reason)
     if state.status is JobStatus.done:
         return replace(
             state, status=JobStatus.queued, reason="was done, but its result.json is gone"

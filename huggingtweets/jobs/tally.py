@@ -13,6 +13,8 @@ from huggingtweets.errors import (
 )
 from huggingtweets.jobs.ledger import JobState, JobStatus, Ledger
 from huggingtweets.logs import JOB_FAILED, STOPPED, exit_code_of
+from huggingtweets.publishing.facts import ENDINGS
+from huggingtweets.training.records import Ending
 
 logger = logging.getLogger(__name__)
 
@@ -88,24 +90,25 @@ class Tally:
         self._begun.add(plan.job.slug)
         self._record(plan, JobStatus.running)
 
-    def done(self, plan: Plan, *, before: bool = False) -> None:
+    def done(self, plan: Plan, *, before: bool = False, ended_by: Ending = Ending.full) -> None:
         """Count a finished job; `before`: by an earlier run."""
         self._codes[plan.job.slug] = 0
         slug, root = plan.job.slug, plan.paths.root
         logger.info("job=%s %s: %s", slug, "was done before" if before else "done", root)
         if not before or self._status_before(slug) is not JobStatus.done:
-            self._record(plan, JobStatus.done)
+            words = "" if ended_by is Ending.full else f"ended early: {ENDINGS[ended_by]}"
+            self._record(plan, JobStatus.done, words)
 
     def failed(self, plan: Plan, err: HuggingtweetsError) -> None:
         """Count a job that could not be done, or was stopped on request."""
         if isinstance(err, StoppedError):
             self.is_stopped = True
-            self._record(plan, JobStatus.queued, err)
+            self._record(plan, JobStatus.queued, str(err), retryable=err.retryable)
             exit_code_of(err)
             return
         self._codes[plan.job.slug] = exit_code_of(err)
         self.reasons[plan.job.slug] = str(err)
-        self._record(plan, JobStatus.failed, err)
+        self._record(plan, JobStatus.failed, str(err), retryable=err.retryable)
 
     def cut_short(self, plans: Iterable[Plan], err: HuggingtweetsError) -> None:
         """Count what a stop or a failure of the whole run leaves; nothing where all jobs ended."""
@@ -117,24 +120,26 @@ class Tally:
             if isinstance(err, StoppedError):
                 self.is_stopped = True
                 if plan.job.slug in self._begun:
-                    self._record(plan, JobStatus.queued, err)
+                    self._record(plan, JobStatus.queued, str(err), retryable=err.retryable)
             else:
                 self._codes[plan.job.slug] = code
                 self.reasons[plan.job.slug] = str(err)
-                self._record(plan, JobStatus.failed, err)
+                self._record(plan, JobStatus.failed, str(err), retryable=err.retryable)
 
     def _status_before(self, slug: str) -> JobStatus | None:
         return self._before[slug].status if slug in self._before else None
 
-    def _record(self, plan: Plan, status: JobStatus, err: HuggingtweetsError | None = None) -> None:
+    def _record(
+        self, plan: Plan, status: JobStatus, reason: str = "", *, retryable: bool = False
+    ) -> None:
         if self._ledger is None:
             return
         earlier = self._before.get(plan.job.slug)
         self._ledger.record(
             plan.job.slug,
             status,
-            reason=str(err) if err else "",
-            retryable=err.retryable if err else False,
+            reason=reason,
+            retryable=retryable,
             attempt=(earlier.attempt if earlier else 0) + 1,
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from huggingtweets.config.schema import Consent
-from huggingtweets.training.records import LoggedStep
+from huggingtweets.training.records import Ending, LoggedStep
 
 BASE_LICENSES = {
     "gpt2": "mit",
@@ -17,6 +17,14 @@ BASE_LICENSES = {
     "distilgpt2": "apache-2.0",
 }
 """Licences, as the Hub spells them, of the bases offered by name."""
+
+ENDINGS = {
+    Ending.full: "all its steps are taken",
+    Ending.heldout: "the held-out loss no longer fell",
+    Ending.memorisation: "too much was learnt about the training posts alone",
+    Ending.pruned: "pruned by the sweep",
+}
+"""Why a training ended, in words."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +88,24 @@ class TrainFigures:
     tokens_per_s: float
     mfu: float | None = None
     """Share of the device's peak, 0 to 1; None where the peak is not known."""
+    ended_by: Ending = Ending.full
+    kept_step: int | None = None
+    """The step whose weights became the model; None: the last."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The held-out loss after so many steps."""
+    """The figures after so many steps; step 0 is the base."""
 
     step: int
     epoch: float
     loss: float
+    """Of the held-out posts, nats a token."""
+    bits_per_byte: float | None = None
+    train_bits_per_byte: float | None = None
+    """Of some training posts."""
+    gap: float | None = None
+    """Bits a byte by which the training posts got better beyond what the held-out posts did."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from huggingtweets.files import write_text
 from huggingtweets.logs import redact
 from huggingtweets.publishing.card import CONSENT_SENTENCES, duration
 from huggingtweets.publishing.charts import Chart, Point, Series, histogram, line_chart
-from huggingtweets.publishing.facts import Artifact, ModelFacts, Sample
+from huggingtweets.publishing.facts import ENDINGS, Artifact, Evaluation, ModelFacts, Sample
 from huggingtweets.publishing.names import (
     display_name,
     hex_colour,
@@ -83,6 +83,7 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
         lineage=lineage_columns(facts.lineage),
         consent=CONSENT_SENTENCES[facts.consent],
         command=redact(facts.command),
+        ending=ENDINGS[facts.train.ended_by],
         duration=duration(facts.train.seconds),
     )
 
@@ -156,6 +157,22 @@ def _charts(facts: ModelFacts) -> list[Chart]:
             Series("held-out posts", heldout, has_dots=True),
         ],
     )
+    epochs = facts.evaluations
+    known = [one for one in epochs if one.train_bits_per_byte is not None]
+    bits = line_chart(
+        "Bits a byte over the epochs",
+        [
+            Series("training posts", _over_epochs(known, "train_bits_per_byte"), has_dots=True),
+            Series("held-out posts", _over_epochs(known, "bits_per_byte"), has_dots=True),
+        ],
+        x_label="epoch",
+    )
+    gap = line_chart(
+        "Learnt by heart: bits a byte won on training posts beyond held-out ones",
+        [Series("gap", _over_epochs(epochs, "gap"), has_dots=True)],
+        x_label="epoch",
+        from_zero=True,
+    )
     over_steps: dict[str, list[Point]] = {
         "Learning rate": [(one.step, one.lr) for one in steps],
         "Tokens a second": [(one.step, one.tokens_per_s) for one in steps],
@@ -172,7 +189,13 @@ def _charts(facts: ModelFacts) -> list[Chart]:
     charts = [
         line_chart(title, lines, from_zero=True) for title, lines in (single | further).items()
     ]
-    return [chart for chart in (loss, *charts) if chart]
+    return [chart for chart in (loss, bits, gap, *charts) if chart]
+
+
+def _over_epochs(evaluations: Sequence[Evaluation], key: str) -> list[Point]:
+    """Return the points of one figure, where it is known."""
+    found = [(one.epoch, getattr(one, key)) for one in evaluations]
+    return [(epoch, value) for epoch, value in found if value is not None]
 
 
 def _lengths(facts: ModelFacts) -> Chart | None:

@@ -14,21 +14,26 @@ MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Tokens of a forward pass, by device type."""
 
 
-def heldout_nats(stack: Stack, sets: Sequence[Blocks], *, width: int, use_fused: bool) -> Tensor:
+def heldout_nats(
+    stack: Stack, sets: Sequence[Blocks | None], *, width: int, use_fused: bool
+) -> Tensor:
     """Return (K,) fp64 losses, summed over each slot's own held-out blocks, documents isolated.
 
     Args:
         stack: K slots.
-        sets: one a slot, all of one block size; a shorter one is filled up with nothing.
+        sets: one a slot, all of one block size; a shorter one is filled up with nothing. None
+            scores 0, not all may be.
         width: queries a window of attention.
         use_fused: take PyTorch's kernels for attention.
     """
     device = stack.rows.device
-    block_size = sets[0].input_ids.shape[1]
-    reach = max(int(blocks.position_ids.max(initial=0)) + 1 for blocks in sets)
-    longest = max(map(len, sets))
+    given = [blocks for blocks in sets if blocks is not None]
+    block_size = given[0].input_ids.shape[1]
+    reach = max(int(blocks.position_ids.max(initial=0)) + 1 for blocks in given)
+    longest = max(map(len, given))
+    none = np.empty((0, block_size), np.int32)
     parts = [
-        torch.from_numpy(_filled([getattr(b, name) for b in sets], longest, fill))
+        torch.from_numpy(_filled([getattr(b, name, none) for b in sets], longest, fill))
         for name, fill in (("input_ids", 0), ("targets", IGNORED), ("position_ids", 0))
     ]
     num = max(1, MAX_TOKENS.get(device.type, 16384) // (len(sets) * block_size))

@@ -15,9 +15,10 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.training.array_dropout import site_keys, thresholds_and_scales
 from huggingtweets.training.array_layout import Shape
 from huggingtweets.training.array_slots import Inputs, Snapshot
+from huggingtweets.training.ending import Judge, ending_after
 from huggingtweets.training.loop import count_steps, epoch_end_steps
 from huggingtweets.training.progress import Progress
-from huggingtweets.training.records import TrainResult
+from huggingtweets.training.records import Ending, TrainResult
 from huggingtweets.training.schedule import lr_at
 
 
@@ -31,6 +32,11 @@ class ArrayJob:
     recipe: RecipeConfig
     seed: int
     """Of dropout."""
+    probe: HeldoutSet | None = None
+    """Training posts scored beside the held-out ones."""
+    judge: Judge | None = None
+    """Asked beside the recipe's own `stop`; ends the training where it gives a reason. A sweep
+    prunes its trials so: the slot is free for the next job after the very evaluation."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ class Seat:
     reach_per_block: npt.NDArray[np.int64]
     """The longest document of each block."""
     progress: Progress = field(default_factory=Progress)
+    ended_by: Ending = Ending.full
     best: Snapshot | None = None
     """Weights of the lowest held-out loss so far."""
     last_lr: float = 0.0
@@ -111,6 +118,16 @@ class Seat:
         """Targets of the next optimizer step."""
         blocks = self.blocks
         return int(self.targets_per_block[blocks.start : blocks.stop].sum())
+
+    @property
+    def ending(self) -> Ending | None:
+        """Why the job ends after its last evaluation; None: it does not."""
+        evals, job = self.progress.evals, self.job
+        if self.progress.step == self.total_steps:
+            return Ending.full
+        if len(evals) < 2 or evals[-1].step != self.progress.step:
+            return None
+        return ending_after(job.recipe, evals) or (job.judge(evals) if job.judge else None)
 
     @property
     def ends_epoch(self) -> bool:

@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -16,7 +16,8 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from huggingtweets.config.schema import Keep, RecipeConfig
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.training.array import loss_and_gradients
 from huggingtweets.training.array_dropout import num_sites
@@ -51,10 +52,17 @@ from huggingtweets.training.array_slots import (
     micro_step,
     step_inputs,
 )
+from huggingtweets.training.ending import is_to_keep
 from huggingtweets.training.loop import epochs_at
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import Speed, diverged
-from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, TrainResult
+from huggingtweets.training.records import (
+    Ending,
+    HeldoutLoss,
+    LoggedEval,
+    LoggedStep,
+    TrainResult,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -323,8 +331,8 @@ class _Engine:
             self._log(due)
         self._evaluate([seat for seat in due if seat.ends_epoch and seat in self.seats])
         for seat in due:
-            if seat.progress.step == seat.total_steps and seat in self.seats:
-                self._end(seat)
+            if seat in self.seats and (ending := seat.ending):
+                self._end(seat, ending)
 
     def _log(self, seats: list[Seat]) -> None:
         """Turn the totals of some slots into lines."""
@@ -346,7 +354,7 @@ class _Engine:
                     num_bad,
                 )
             if num_bad == seat.line_steps:
-                self._end(seat, diverged(progress))
+                self._give_up(seat, diverged(progress))
                 continue
             line = LoggedStep(
                 step=progress.step,
@@ -371,39 +379,53 @@ class _Engine:
         """Score the held-out posts of some jobs, neighbours together; keep what is best."""
         with_heldout = sorted((s for s in seats if s.job.heldout), key=lambda seat: seat.slot)
         for group in _neighbours(with_heldout):
-            first, last = group[0].slot, group[-1].slot
-            nats = heldout_nats(
-                self._slots.stack.slots(first, last + 1),
-                [seat.job.heldout.blocks for seat in group if seat.job.heldout],
-                width=WINDOW.get(self._device.type, 128),
-                use_fused=self._device.type == "cuda",
-            ).tolist()  # sync: once an epoch and job
-            for seat, value in zip(group, nats, strict=True):
-                self._add_eval(seat, value)
+            heldout = self._score(group, [seat.job.heldout for seat in group])
+            probed = self._score(group, [seat.job.probe for seat in group])
+            for seat, figures, trained in zip(group, heldout, probed, strict=True):
+                assert figures is not None
+                self._add_eval(seat, figures, trained)
 
-    def _add_eval(self, seat: Seat, nats: float) -> None:
-        heldout, progress = seat.job.heldout, seat.progress
-        assert heldout is not None
-        if not math.isfinite(nats):
-            self._end(seat, diverged(progress))
+    def _score(
+        self, seats: list[Seat], sets: list[HeldoutSet | None]
+    ) -> Sequence[HeldoutLoss | None]:
+        """Score a set of posts in each of adjacent slots; None where there is no set."""
+        if not any(sets):
+            return [None] * len(sets)
+        nats = heldout_nats(
+            self._slots.stack.slots(seats[0].slot, seats[-1].slot + 1),
+            [one.blocks if one else None for one in sets],
+            width=WINDOW.get(self._device.type, 128),
+            use_fused=self._device.type == "cuda",
+        ).tolist()  # sync: once an epoch and job
+        return [
+            HeldoutLoss(value, one.blocks.num_targets, one.num_bytes) if one else None
+            for one, value in zip(sets, nats, strict=True)
+        ]
+
+    def _add_eval(self, seat: Seat, figures: HeldoutLoss, trained: HeldoutLoss | None) -> None:
+        progress = seat.progress
+        if not math.isfinite(figures.nats):
+            self._give_up(seat, diverged(progress))
             return
-        is_best = progress.step > 0 and all(
-            nats < other.heldout.nats for other in progress.evals if other.step > 0
-        )
-        figures = HeldoutLoss(nats, heldout.blocks.num_targets, heldout.num_bytes)
         epoch = epochs_at(progress.step, seat.epoch_ends)
-        progress.evals.append(LoggedEval(progress.step, epoch, figures))
+        progress.evals.append(LoggedEval(progress.step, epoch, figures, trained))
         self._report(seat.job.slug, progress.evals[-1])
-        if seat.job.recipe.keep is Keep.best and is_best:
+        if is_to_keep(seat.job.recipe, progress.evals):
             seat.best, progress.kept_step = self._snapshot(seat), progress.step
 
-    def _end(self, seat: Seat, error: HuggingtweetsError | None = None) -> None:
+    def _end(self, seat: Seat, ending: Ending) -> None:
         """Free a slot and send its weights, or those kept, on their way."""
         self.seats.remove(seat)
+        seat.ended_by = ending
         snapshot = seat.best
-        if error is None and (seat.job.recipe.keep is Keep.last or snapshot is None):
+        if snapshot is None:
             snapshot, seat.progress.kept_step = self._snapshot(seat), seat.progress.step
-        self._ended.append((seat, None if error else snapshot, error))
+        self._ended.append((seat, snapshot, None))
+
+    def _give_up(self, seat: Seat, error: HuggingtweetsError) -> None:
+        """Free the slot of a job that failed."""
+        self.seats.remove(seat)
+        self._ended.append((seat, None, error))
 
     def _snapshot(self, seat: Seat) -> Snapshot:
         return Snapshot(self._slots.stack.rows[seat.slot], self._stream)
@@ -422,6 +444,7 @@ class _Engine:
             history=tuple(progress.history),
             evals=tuple(progress.evals),
             kept_step=progress.kept_step,
+            ended_by=seat.ended_by,
         )
 
 

@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.training.agree import of_main
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.records import HeldoutLoss
@@ -41,7 +42,7 @@ def evaluate_heldout(
     module.train(was_training)
     total = accelerator.reduce(nats, reduction="sum")
     return HeldoutLoss(
-        float(total),  # sync: once an epoch
+        of_main(float(total)),  # sync: once an epoch; all decide by the same bits
         sum(blocks.targets_per_group),
         heldout.num_bytes,
     )

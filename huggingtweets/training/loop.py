@@ -2,23 +2,25 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from huggingtweets.config.schema import Keep, RecipeConfig
+from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.training.device_blocks import DeviceBlocks
+from huggingtweets.training.ending import ending_after, is_to_keep
 from huggingtweets.training.heldout import evaluate_heldout
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.memory import fitting, halved, try_step
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import Interval, Progress, Speed, Weights, diverged
-from huggingtweets.training.records import LoggedEval, LoggedStep, TrainResult
+from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.shards import full_weights
 from huggingtweets.training.step import dropout_seed
@@ -44,6 +46,7 @@ def fit(
     optimizer: torch.optim.Optimizer,
     training_set: TrainingSet,
     heldout: HeldoutSet | None,
+    probe: HeldoutSet | None,
     keeper: Keeper,
     *,
     recipe: RecipeConfig,
@@ -70,9 +73,15 @@ def fit(
         return DeviceBlocks(training_set.blocks, batch, rank=rank, device=accelerator.device)
 
     def evaluate(epoch: float) -> None:
-        _evaluate(accelerator, module, heldout, progress, epoch, batch, recipe, keeper.beat)
         if heldout:
-            report(progress.evals[-1])
+            score = partial(
+                evaluate_heldout, accelerator, module, micro=batch.micro, beat=keeper.beat
+            )
+            line = LoggedEval(progress.step, epoch, score(heldout), score(probe) if probe else None)
+            report(_checked(line, progress))
+            progress.evals.append(line)
+            if is_to_keep(recipe, progress.evals):
+                progress.best, progress.kept_step = full_weights(accelerator, module), progress.step
         interval.restart_clock()
 
     total_steps = count_steps(training_set, recipe)
@@ -86,7 +95,8 @@ def fit(
     if not progress.step:
         evaluate(0.0)
 
-    while progress.step < total_steps:
+    ending = ending_after(recipe, progress.evals)
+    while progress.step < total_steps and ending is None:
         step = progress.step
         lr = lr_at(step, recipe=recipe, total_steps=total_steps)
         num_targets = blocks.targets_per_group[step]
@@ -116,15 +126,33 @@ def fit(
             report(line)
         if ends_epoch:
             evaluate(epoch)
+            ending = ending_after(recipe, progress.evals)
         keeper.settle(verdict, progress, interval)
 
-    if recipe.keep is Keep.last or progress.best is None:
+    if progress.step == total_steps or ending is None:
+        ending = Ending.full
+    if progress.best is None:
         progress.best, progress.kept_step = full_weights(accelerator, module), progress.step
-    return _result(accelerator, progress, epoch_ends, speed), progress.best
+    return _result(accelerator, progress, epoch_ends, speed, ending), progress.best
+
+
+def _checked(line: LoggedEval, progress: Progress) -> LoggedEval:
+    """Return a line of finite figures.
+
+    Raises:
+        TrainingError: it has others.
+    """
+    if not math.isfinite(line.heldout.nats):
+        raise diverged(progress)
+    return line
 
 
 def _result(
-    accelerator: Accelerator, progress: Progress, epoch_ends: list[int], speed: Speed
+    accelerator: Accelerator,
+    progress: Progress,
+    epoch_ends: list[int],
+    speed: Speed,
+    ending: Ending,
 ) -> TrainResult:
     tokens_per_s = progress.tokens / progress.seconds if progress.seconds else 0.0
     return TrainResult(
@@ -139,31 +167,8 @@ def _result(
         history=tuple(progress.history),
         evals=tuple(progress.evals),
         kept_step=progress.kept_step,
+        ended_by=ending,
     )
-
-
-def _evaluate(
-    accelerator: Accelerator,
-    module: nn.Module,
-    heldout: HeldoutSet | None,
-    progress: Progress,
-    epoch: float,
-    batch: Batch,
-    recipe: RecipeConfig,
-    beat: Callable[[], None],
-) -> None:
-    """Score the held-out posts, and remember the weights where they are the best so far."""
-    if heldout is None:
-        return
-    figures = evaluate_heldout(accelerator, module, heldout, micro=batch.micro, beat=beat)
-    if not math.isfinite(figures.nats):
-        raise diverged(progress)
-    is_best = progress.step > 0 and all(
-        figures.nats < other.heldout.nats for other in progress.evals if other.step > 0
-    )
-    progress.evals.append(LoggedEval(progress.step, epoch, figures))
-    if recipe.keep is Keep.best and is_best:
-        progress.best, progress.kept_step = full_weights(accelerator, module), progress.step
 
 
 def epochs_at(step: int, epoch_ends: list[int]) -> float:

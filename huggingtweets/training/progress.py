@@ -51,7 +51,10 @@ class Progress:
         has_best = values.pop("has_best")
         values["history"] = [LoggedStep(**line) for line in values["history"]]
         values["evals"] = [
-            LoggedEval(**line | {"heldout": HeldoutLoss(**line["heldout"])})
+            LoggedEval(
+                **line
+                | {key: line[key] and HeldoutLoss(**line[key]) for key in ("heldout", "trained")}
+            )
             for line in values["evals"]
         ]
         return Progress(**values, best=best if has_best else None)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,31 @@ class LoggedEval:
     step: int
     epoch: float
     heldout: HeldoutLoss
+    trained: HeldoutLoss | None = None
+    """The same of some training posts."""
+
+    def gap_since(self, base: "LoggedEval") -> float | None:
+        """Return the bits a byte by which training posts got better beyond held-out ones.
+
+        None where no training posts were scored. About 0 while nothing is learnt by heart.
+        """
+        if self.trained is None or base.trained is None:
+            return None
+        learnt = base.trained.bits_per_byte - self.trained.bits_per_byte
+        return learnt - (base.heldout.bits_per_byte - self.heldout.bits_per_byte)
+
+
+class Ending(StrEnum):
+    """Why a training ended."""
+
+    full = "full"
+    """All its steps are taken."""
+    heldout = "heldout"
+    """The held-out loss no longer fell."""
+    memorisation = "memorisation"
+    """Too much was learnt about the training posts alone."""
+    pruned = "pruned"
+    """Whoever asked for the training had seen enough of it."""
 
 
 def in_order(
@@ -83,6 +109,7 @@ class TrainResult:
     evals: tuple[LoggedEval, ...]
     kept_step: int
     """The step whose weights became the model."""
+    ended_by: Ending = Ending.full
 
     def lines(self) -> list[LoggedStep | LoggedEval]:
         """Return all that was logged as it came about: an evaluation follows its step."""

@@ -31,6 +31,7 @@ def train_single(
     base: Base,
     training_set: TrainingSet,
     heldout: HeldoutSet | None,
+    probe: HeldoutSet | None,
     plan: Plan,
     report: Report,
     lock: JobLock | None,
@@ -42,6 +43,7 @@ def train_single(
         base: what to begin with.
         training_set: the blocks to train on.
         heldout: the blocks to score.
+        probe: blocks of training posts to score beside them.
         plan: the job.
         report: takes the lines of the training's history, all of them when it is resumed.
         lock: that of the job's folder; on the main process only.
@@ -104,6 +106,7 @@ def train_single(
             optimizer,
             training_set,
             heldout,
+            probe,
             keeper,
             recipe=plan.recipe,
             batch=batch,

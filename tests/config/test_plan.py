@@ -71,3 +71,8 @@ def test_the_hub_needs_to_know_on_what_ground() -> None:
     ):
         plan_of("publish=hub")
     assert plan_of("publish=hub", "consent=public-donation").consent == "public-donation"
+
+
+def test_stopping_early_needs_posts_to_judge_by() -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.stop: got heldout with recipe\.heldout_frac=0"):
+        plan_of("recipe.stop=heldout", "recipe.heldout_frac=0")

@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from huggingtweets.publishing.facts import Artifact, Curve, Links, Sample, Table
+from huggingtweets.publishing.facts import (
+    Artifact,
+    Curve,
+    Evaluation,
+    Links,
+    Sample,
+    Table,
+    TrainFigures,
+)
 from huggingtweets.publishing.names import display_name, visible
 from huggingtweets.publishing.preview import preview_png
 from huggingtweets.publishing.report import (
@@ -23,6 +31,7 @@ from huggingtweets.publishing.report import (
     render_report,
     write_report,
 )
+from huggingtweets.training.records import Ending
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -62,6 +71,18 @@ def test_page_needs_nothing_but_itself(make_facts):
     assert "url(" not in html
     assert "@import" not in html
     assert "default-src 'none'" in html
+
+
+def test_page_tells_what_was_learnt_by_heart_and_why_training_ended(make_facts):
+    evaluations = tuple(Evaluation(10 * i, i, 3, 2 - i / 9, 2 - i / 5, i / 9) for i in range(4))
+    train = TrainFigures(30, 3.0, 4000, 9.0, 400.0, None, Ending.heldout, 20)
+    page = _Page(render_report(make_facts(evaluations=evaluations, train=train), PNG))
+    text = " ".join(page.text.split())
+    assert "Bits a byte over the epochs" in text
+    assert "Learnt by heart" in text
+    assert "the held-out loss no longer fell" in text
+    assert "weights kept, of step20" in text
+    assert "Learnt by heart" not in _Page(render_report(make_facts(), PNG)).text
 
 
 def test_page_shows_figures_counts_curves_samples_lineage_and_command(make_facts):

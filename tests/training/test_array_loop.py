@@ -24,14 +24,15 @@ from array_reference import (
 from torch import Tensor
 from transformers import GPT2Config
 
-from huggingtweets.config.schema import Keep, RecipeConfig
-from huggingtweets.data.blocks import IGNORED, TrainingSet
+from huggingtweets.config.schema import Keep, RecipeConfig, Stop
+from huggingtweets.data.blocks import IGNORED, Blocks, TrainingSet
+from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.training import array_loop
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
 from huggingtweets.training.array_layout import layout_of, shape_of
 from huggingtweets.training.array_loop import ArraySettings, train_array
-from huggingtweets.training.records import LoggedEval, LoggedStep
+from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at
 
 LOG_EVERY = 3
@@ -304,3 +305,78 @@ def test_compiled_steps_are_the_same(plain: dict[str, Plain]) -> None:
     results = train(jobs, slots=1, micro=1, compile=True)
     for job in jobs:
         assert_equal(job, results[job.slug], plain[job.slug])
+
+
+def overfitting(slug: str, seed: int, **changes: object) -> ArrayJob:
+    """A job whose held-out loss rises long before its end: random tokens have no pattern."""
+    recipe = replace(PLAIN, epochs=8, lr=6e-3, isolate_documents=True)
+    job = build_job(slug, replace(recipe, **changes), posts=24, seed=seed)  # type: ignore[arg-type]
+    return replace(job, probe=probe_of(job))
+
+
+def probe_of(job: ArrayJob) -> HeldoutSet:
+    """The first epoch's blocks, which its posts are isolated in."""
+    blocks = job.training_set.blocks
+    chosen = slice(0, job.training_set.blocks_per_epoch[0])
+    parts = (blocks.input_ids[chosen], blocks.targets[chosen], blocks.position_ids[chosen])
+    return HeldoutSet(Blocks(*parts), 1000)
+
+
+def trained_of(result: ArrayResult) -> TrainResult:
+    assert result.error is None
+    assert result.trained is not None
+    return result.trained
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_slot_is_free_after_an_early_stop_and_the_rest_as_if_alone(slots: int) -> None:
+    jobs = [overfitting(f"job-{i}", i, stop=Stop.heldout) for i in range(4)]
+    whole = {job.slug: trained_of(train([without_stop(job)], slots=1)[job.slug]) for job in jobs}
+    results = train([*jobs, build_job("calm", PLAIN, posts=60, seed=9)], slots=slots)
+    assert trained_of(results["calm"]).ended_by is Ending.full
+    for job in jobs:
+        early, late = trained_of(results[job.slug]), whole[job.slug]
+        nats = [line.heldout.nats for line in late.evals[1:]]
+        end = next(i for i in range(1, len(nats)) if nats[i] >= min(nats[:i]))
+        assert (early.ended_by, late.ended_by) == (Ending.heldout, Ending.full)
+        assert early.steps == early.evals[-1].step == late.evals[end + 1].step < late.steps
+        assert early.kept_step == early.steps
+        for ours, theirs in zip(early.history, late.history, strict=False):
+            assert ours.lr == theirs.lr  # the schedule is that of the whole training
+            assert ours.loss == pytest.approx(theirs.loss, rel=LOSS_RTOL)
+
+
+def without_stop(job: ArrayJob) -> ArrayJob:
+    return replace(job, recipe=replace(job.recipe, stop=Stop.never))
+
+
+def test_training_posts_are_scored_beside_the_held_out_ones() -> None:
+    jobs = [overfitting("one", 1), replace(overfitting("two", 2), probe=None)]
+    results = train(jobs, slots=2)
+    one = trained_of(results["one"])
+    gaps = [line.gap_since(one.evals[0]) for line in one.evals]
+    assert gaps[0] == 0
+    assert gaps[-1] is not None
+    assert gaps[-1] > 0.3
+    assert one.evals[-1].trained is not None
+    assert one.evals[-1].trained.loss == pytest.approx(one.final_loss, rel=0.2)
+    assert {line.trained for line in trained_of(results["two"]).evals} == {None}
+    capped = overfitting("one", 1, stop=Stop.memorisation, max_gap=0.1, patience=9, keep=Keep.best)
+    early = trained_of(train([capped], slots=1)["one"])
+    first = next(i for i, gap in enumerate(gaps) if gap is not None and gap > 0.1)
+    assert early.ended_by is Ending.memorisation
+    assert early.steps == one.evals[first].step
+
+
+def test_whoever_asked_for_a_job_may_end_it() -> None:
+    seen: list[int] = []
+
+    def judge(evals: Sequence[LoggedEval]) -> Ending | None:
+        seen.append(evals[-1].step)
+        return Ending.pruned if len(evals) > 2 else None
+
+    job = replace(overfitting("one", 1), judge=judge)
+    trained = trained_of(train([job], slots=1)["one"])
+    assert trained.ended_by is Ending.pruned
+    assert seen == [line.step for line in trained.evals[1:]]
+    assert len(seen) == 2
