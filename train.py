@@ -12,6 +12,7 @@ import sys
 import hydra
 from omegaconf import DictConfig
 
+from huggingtweets import attempt
 from huggingtweets.config.compose import CONFIG_DIR, check_arguments, register, to_config
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.consent import settle_consent
@@ -37,6 +38,7 @@ def run(composed: DictConfig) -> int:
 def main() -> int:
     """Run `train.py` and return its exit code (0, 1, 2 or 75: see docs/reference.md)."""
     setup_logging()
+    attempt.watch(stopping.request_stop)
     register()
     sys.argv[1:] = quote_user(sys.argv[1:])
     codes = []
@@ -54,4 +56,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(attempt.tell_exit(main()))

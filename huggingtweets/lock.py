@@ -3,7 +3,7 @@
 Claims are files numbered by generation and made exclusively; numbers only grow, so that of two
 takers one wins, and a writer that was given up for dead finds a higher number and stops. No clock
 of another machine is ever compared with ours, and no file lock of the system is used: network file
-systems have neither right.
+systems have neither right. A holder that SLURM has started anew is not waited for: its word is law.
 """
 
 import json
@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from huggingtweets.attempt import own_attempt
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,9 @@ class _Claim:
     """Start time in ticks since boot; tells a process from a later one of the same id."""
     parent: int
     is_released: bool = False
+    task: str = ""
+    attempt: int = 0
+    """Of SLURM, see `attempt.py`; no task: it was not started so."""
 
 
 class JobLock:
@@ -157,6 +161,8 @@ def _wait_until_free(folder: Path, generation: int, lease_s: float) -> None:
         waited_s = time.monotonic() - started
         if _newest(folder) != generation or (claim is not None and claim.is_released):
             return
+        if claim is not None and _is_earlier_attempt(claim):
+            return
         if claim is not None and claim.place == _place():
             process = _process(claim.pid)
             if process is None or process[0] not in ("", claim.started):
@@ -177,6 +183,12 @@ def _wait_until_free(folder: Path, generation: int, lease_s: float) -> None:
             )
             is_told = True
         time.sleep(min(0.2, lease_s / 10))
+
+
+def _is_earlier_attempt(claim: _Claim) -> bool:
+    """Whether SLURM has given the holder up and started this process in its place."""
+    own = own_attempt()
+    return own is not None and claim.task == own.task and claim.attempt < own.number
 
 
 def _busy(folder: Path, claim: _Claim | None) -> JobBusyError:
@@ -226,7 +238,16 @@ def _sign(path: Path) -> tuple[int, bytes]:
 def _own_claim() -> _Claim:
     pid = os.getpid()
     started, parent = _process(pid) or ("", 0)
-    return _Claim(socket.gethostname(), _place(), pid, started, parent)
+    own = own_attempt()
+    return _Claim(
+        socket.gethostname(),
+        _place(),
+        pid,
+        started,
+        parent,
+        task=own.task if own else "",
+        attempt=own.number if own else 0,
+    )
 
 
 def _place() -> str:

@@ -439,6 +439,8 @@ class TrainConfig:
     """Only the job of this 0-based entry of the users file."""
     retry_failed: bool = False
     """Try again also what failed for a reason that a rerun does not cure."""
+    only_curable: bool = False
+    """Run only the jobs of a batch that failed for a reason that a rerun may cure."""
     output_dir: str = "output"
     seed: int = 42
     consent: Consent = Consent.unstated

@@ -18,9 +18,10 @@ from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.jobs.tally import Tally, as_failure
+from huggingtweets.jobs.deadline import Deadline
+from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.lock import JobLock, acquire_lock
-from huggingtweets.pipeline import begin_job, finish_job, prepare_job, utc_now
+from huggingtweets.pipeline import begin_job, finish_job, is_done, prepare_job, utc_now
 from huggingtweets.recorder import Recorder
 from huggingtweets.trained import StackedModel, Studio
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
@@ -70,12 +71,20 @@ class OpenJob:
         )
 
 
-def run_fused(plans: Sequence[Plan], base: Base, device: torch.device, tally: Tally) -> None:
+def run_fused(
+    plans: Sequence[Plan],
+    base: Base,
+    device: torch.device,
+    tally: Tally,
+    deadline: Deadline | None = None,
+) -> None:
     """Run jobs side by side in this process; what becomes of each is told to the tally.
 
     All plans share base, engine and block size. On a request to stop, jobs whose training has
-    ended are still finished; the others are begun anew by the next run: they take seconds.
+    ended are still finished; the others are begun anew by the next run: they take seconds. Nor is
+    a job begun that would not be finished before the deadline.
     """
+    deadline = deadline or Deadline(None, {})
     model = load_model(base, plans[0].recipe)
     layout = layout_of(shape_of(model.config))
     speed = Speed(
@@ -86,7 +95,7 @@ def run_fused(plans: Sequence[Plan], base: Base, device: torch.device, tally: Ta
     logger.info("engine=fused jobs=%d slots=%d", len(plans), settings.slots)
     studio = Studio(model, layout, device)
     try:
-        with _Workshop(plans, base, studio, tally, slots=settings.slots) as workshop:
+        with _Workshop(plans, base, studio, tally, deadline, slots=settings.slots) as workshop:
             results = train_array(
                 layout,
                 layout.pack(model.state_dict()),
@@ -99,6 +108,8 @@ def run_fused(plans: Sequence[Plan], base: Base, device: torch.device, tally: Ta
             for result in results:
                 workshop.finish(result)
         raise_if_stopped("training")
+        if workshop.left:
+            raise out_of_time(workshop.left)
     except HuggingtweetsError as err:
         tally.cut_short(plans, err)
 
@@ -140,7 +151,14 @@ class _Workshop:
     """The threads around the engine, with bounded queues; a context manager."""
 
     def __init__(
-        self, plans: Sequence[Plan], base: Base, studio: Studio, tally: Tally, *, slots: int
+        self,
+        plans: Sequence[Plan],
+        base: Base,
+        studio: Studio,
+        tally: Tally,
+        deadline: Deadline,
+        *,
+        slots: int,
     ) -> None:
         """Start no thread yet.
 
@@ -149,12 +167,16 @@ class _Workshop:
             base: of all jobs.
             studio: of the base.
             tally: takes what becomes of each job.
+            deadline: tells which jobs are still begun.
             slots: K of the engine.
         """
         self._plans = plans
         self._base = base
         self._studio = studio
         self._tally = tally
+        self._deadline = deadline
+        self.left: list[Plan] = []
+        """Jobs that are not begun for want of time."""
         self._num_prepared = AHEAD_PER_SLOT * slots
         room = MAX_WAITING_BYTES // (4 * studio.layout.size)
         self._num_waiting = max(NUM_FINISHERS, min(AHEAD_PER_SLOT * slots, room))
@@ -181,8 +203,8 @@ class _Workshop:
 
         A job that cannot be prepared is counted as failed and passed over.
         """
-        waiting: deque[tuple[Plan, Future[OpenJob]]] = deque()
-        todo = iter(self._plans)
+        waiting: deque[tuple[Plan, Future[OpenJob | None]]] = deque()
+        todo = filter(self._is_in_time, self._plans)
         while True:
             for plan in islice(todo, self._num_prepared - len(waiting)):
                 waiting.append((plan, self._preparers.submit(self._prepare, plan)))
@@ -198,7 +220,11 @@ class _Workshop:
             except Exception as err:
                 self._tally.failed(plan, as_failure(plan, err))
                 continue
-            yield job.array_job
+            if job is None:
+                self._tally.done(plan, before=True)
+            elif self._is_in_time(plan):
+                self._deadline.begin(plan.job.slug)
+                yield job.array_job
 
     def finish(self, result: ArrayResult) -> None:
         """Have a trained model written in the background; waits while too many are."""
@@ -207,11 +233,21 @@ class _Workshop:
         job = self._open.pop(result.slug)
         self._finishing.add(self._finishers.submit(self._finish, job, result))
 
-    def _prepare(self, plan: Plan) -> OpenJob:
+    def _is_in_time(self, plan: Plan) -> bool:
+        if self._deadline.allows(plan.job.slug):
+            return True
+        self.left.append(plan)
+        return False
+
+    def _prepare(self, plan: Plan) -> OpenJob | None:
+        """Begin a job; None: an earlier start, given up for dead, has finished it meanwhile."""
         self._tally.running(plan)
         started_at = utc_now()
         lock = acquire_lock(plan.paths.root)
         try:
+            if is_done(plan):
+                lock.release()
+                return None
             begin_job(plan)
             prepared = prepare_job(plan, self._thread_base())
         except BaseException:
@@ -232,6 +268,7 @@ class _Workshop:
         else:
             assert result.trained is not None
             self._tally.done(plan, ended_by=result.trained.ended_by)
+            self._deadline.end(plan.job.slug)
         finally:
             job.lock.release()
 

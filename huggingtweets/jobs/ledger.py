@@ -11,7 +11,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -65,6 +65,8 @@ class JobState:
     seconds: float | None = None
     """From running to its end; None before, or where either line is lost."""
     writer: Writer | None = None
+    crashes: int = 0
+    """How often in a row it was begun from the same step and no word came of its end."""
 
 
 class Ledger:
@@ -95,8 +97,18 @@ class Ledger:
         reason: str = "",
         retryable: bool = False,
         attempt: int = 1,
+        step: int = 0,
     ) -> None:
-        """Append one line. A full disk costs the line and a warning, not the batch."""
+        """Append one line. A full disk costs the line and a warning, not the batch.
+
+        Args:
+            slug: of the job.
+            status: the new one.
+            reason: why.
+            retryable: whether a failure may be cured by another try.
+            attempt: how many runs have tried.
+            step: of a job that begins, the optimizer step it goes on from.
+        """
         row = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "slug": slug,
@@ -108,6 +120,8 @@ class Ledger:
             "pid": self._writer.pid,
             "started": self._writer.started,
         }
+        if step:
+            row["step"] = step
         line = ("\n" if self._is_cut else "") + json.dumps(row) + "\n"
         data = line.encode("ascii")
         try:
@@ -197,17 +211,24 @@ def _read_file(path: Path) -> dict[str, JobState]:
     """The last state of every job in one file."""
     last: dict[str, Mapping[str, Any]] = {}
     running_since: dict[str, str] = {}
+    crashes: dict[str, tuple[int, int]] = {}
     for row in _rows(path.read_text(encoding="utf-8", errors="replace")):
-        with suppress(KeyError, TypeError):  # not ours
+        with suppress(KeyError, TypeError, ValueError):  # not ours
             slug, status = row["slug"], row["status"]
             if status in _STATUSES:
                 last[slug] = row
             if status == JobStatus.running:
                 running_since[slug] = row["time"]
+                num, step = crashes.get(slug, (0, 0))
+                now = int(row.get("step", 0))
+                crashes[slug] = (1 if now > step else num + 1, now)
+            elif status != JobStatus.queued or row["reason"]:  # not merely to be begun
+                crashes.pop(slug, None)
     states = {}
     for slug, row in last.items():
         with suppress(ValueError, KeyError, TypeError):
-            states[slug] = _state_of(row, running_since.get(slug))
+            state = _state_of(row, running_since.get(slug))
+            states[slug] = replace(state, crashes=crashes.get(slug, (0, 0))[0])
     return states
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -15,11 +15,12 @@ from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import Adapter, EngineKind, Precision, TrainConfig
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job
+from huggingtweets.jobs.deadline import Deadline, own_deadline
 from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.ledger import open_ledger, read_ledger
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.selection import is_batch
-from huggingtweets.jobs.tally import Tally, as_failure
+from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.logs import STOPPED
 from huggingtweets.pipeline import is_done, run_job
 from huggingtweets.publishing.facts import ModelFacts
@@ -40,6 +41,9 @@ MAX_FUSED_WIDTH_CPU = 256
 """Above, one model's matrix products keep a CPU busy. Measured against taking turns, eight at once,
 CPU time (benchmarks/fused_steps.py): 1.6x at 128 and 1.2x at 256 in fp32."""
 
+NUM_SUSPECT = 2
+"""A job that so many runs in a row have died of is tried alone, after all others."""
+
 
 def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
     """Run every job that is not done yet and return the exit code, the same on every rank.
@@ -53,6 +57,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
     if not is_batch(config.user):
         config = replace(config, tracking=replace(config.tracking, per_user=True))
     plans = [make_plan(config, job) for job in jobs]
+    costs = dict(zip((job.slug for job in jobs), estimate_costs(jobs, config.source), strict=True))
+    deadline = Deadline(own_deadline(), costs)
     accelerator = build_accelerator(config.engine.precision)
     try:
         # One process makes or downloads the base, the others find it in the cache.
@@ -62,19 +68,22 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
         with ExitStack() as stack:
             # The single engine shares each job among the processes, the fused one the jobs.
             rank = accelerator.process_index if is_fused else 0
-            if is_fused:
-                plans = _share_of(rank, accelerator.num_processes, plans, config)
             is_writer = is_fused or accelerator.is_main_process
             tally = _open_tally(config, stack, rank=rank, is_writer=is_writer)
+            if is_fused:
+                plans = _share_of(rank, accelerator.num_processes, plans, costs, tally)
             todo = [
                 plan for plan in plans if _is_wanted(plan, tally, config, is_shared=not is_fused)
             ]
+            todo.sort(key=tally.crashes)
             for plan in todo:
                 tally.queued(plan)
-            if is_fused and todo:
-                run_fused(todo, base, accelerator.device, tally)
-            elif not is_fused:
-                _run_in_turn(todo, accelerator, base, tally, is_shown=len(plans) == 1)
+            if is_fused:
+                for group in _together(todo, tally):
+                    run_fused(group, base, accelerator.device, tally, deadline)
+            else:
+                is_shown = len(plans) == 1
+                _run_in_turn(todo, accelerator, base, tally, deadline, config, is_shown=is_shown)
             if is_batch(config.user):
                 tally.show(Path(config.output_dir))
         # Once all ranks are through; other shards write it anew when they are.
@@ -141,10 +150,26 @@ def choose_engine(
     return EngineKind.fused if kind is EngineKind.fused or is_worth_it else EngineKind.single
 
 
-def _share_of(rank: int, world_size: int, plans: Sequence[Plan], config: TrainConfig) -> list[Plan]:
-    """Return the jobs of one rank, about as much work as each of the others has."""
-    costs = estimate_costs([plan.job for plan in plans], config.source)
-    return [plans[index] for index in partition(costs, world_size)[rank]]
+def _share_of(
+    rank: int, world_size: int, plans: Sequence[Plan], costs: Mapping[str, float], tally: Tally
+) -> list[Plan]:
+    """Return the jobs of one rank, about as much work as each of the others has.
+
+    Jobs that processes died of go to the main one: two of them at once could not be told apart.
+    """
+    calm = [plan for plan in plans if tally.crashes(plan) < NUM_SUSPECT]
+    mine = partition([costs[plan.job.slug] for plan in calm], world_size)[rank]
+    suspects = [plan for plan in plans if tally.crashes(plan) >= NUM_SUSPECT]
+    return [calm[index] for index in mine] + (suspects if rank == 0 else [])
+
+
+def _together(plans: Sequence[Plan], tally: Tally) -> Iterator[list[Plan]]:
+    """Yield the jobs that may share a process; last, each alone, those that processes died of."""
+    calm = [plan for plan in plans if tally.crashes(plan) < NUM_SUSPECT]
+    suspects = [plan for plan in plans if tally.crashes(plan) >= NUM_SUSPECT]
+    for group in (calm, *([plan] for plan in suspects)):
+        if group and not tally.is_stopped:
+            yield group
 
 
 def _open_tally(config: TrainConfig, stack: ExitStack, *, rank: int, is_writer: bool) -> Tally:
@@ -172,12 +197,19 @@ def _is_wanted(plan: Plan, tally: Tally, config: TrainConfig, *, is_shared: bool
         err = error
     if is_shared:
         done, err = of_main((done, err))
+    crashes = tally.crashes(plan)
     if done:
         tally.done(plan, before=True)
     elif err is not None:
         tally.failed(plan, err)
+    elif config.only_curable:
+        return tally.is_curable(plan)
+    elif config.retry_failed:
+        return True
+    elif crashes >= MAX_CRASHES:
+        tally.failed(plan, poisoned(plan, crashes))
     else:
-        return config.retry_failed or not tally.failed_for_good(plan)
+        return not tally.failed_for_good(plan)
     return False
 
 
@@ -186,11 +218,20 @@ def _run_in_turn(
     accelerator: Accelerator,
     base: Base,
     tally: Tally,
+    deadline: Deadline,
+    config: TrainConfig,
     *,
     is_shown: bool,
 ) -> None:
     """Run jobs one after another, each over all processes; a failed one never stops the others."""
+    left = []
     for plan in plans:
+        if not of_main(deadline.allows(plan.job.slug)):
+            left.append(plan)
+            continue
+        if not _is_wanted(plan, tally, config, is_shared=True):  # done by another start meanwhile
+            continue
+        deadline.begin(plan.job.slug)
         try:
             tally.running(plan)
             facts = _guarded(plan, accelerator, base)
@@ -200,8 +241,11 @@ def _run_in_turn(
                 return
             continue
         tally.done(plan, ended_by=facts.train.ended_by if facts else Ending.full)
+        deadline.end(plan.job.slug)
         if facts and is_shown:
             show_summary(facts, plan.paths, Console())
+    if left:
+        tally.cut_short(left, out_of_time(left))
 
 
 def _guarded(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | None:

@@ -1,9 +1,10 @@
 """What becomes of the jobs of one run: said to the person, written to the ledger, summed up."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from huggingtweets.attempt import is_superseded, tell_progress
 from huggingtweets.config.plan import Plan
 from huggingtweets.errors import (
     HuggingtweetsError,
@@ -17,6 +18,32 @@ from huggingtweets.publishing.facts import ENDINGS
 from huggingtweets.training.records import Ending
 
 logger = logging.getLogger(__name__)
+
+MAX_CRASHES = 4
+"""A job that so many runs in a row have died of is not begun again."""
+
+
+def newest_step(checkpoints: Path) -> int:
+    """Return the optimizer step of the newest checkpoint in a folder, unread; 0 for none."""
+    names = [path.name.removeprefix("step-") for path in checkpoints.glob("step-*")]
+    return max((int(name) for name in names if name.isdecimal()), default=0)
+
+
+def poisoned(plan: Plan, crashes: int) -> HuggingtweetsError:
+    """Return the failure of a job that its processes keep dying of."""
+    return TrainingError(
+        f"job {plan.job.slug}: got {crashes} runs in a row that died while at work on it, without "
+        "a word; expected one that ends; look for its last lines in the log, then try again with "
+        "retry_failed=true"
+    )
+
+
+def out_of_time(left: Sequence[Plan]) -> StoppedError:
+    """Return why jobs are not begun that would not be finished in the time left."""
+    return StoppedError(
+        f"time: {len(left)} job(s) would not be finished before the end of this allocation; they "
+        "are left for the next start; run the same command again to go on"
+    )
 
 
 def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
@@ -81,6 +108,16 @@ class Tally:
         self.reasons[plan.job.slug] = state.reason
         return True
 
+    def is_curable(self, plan: Plan) -> bool:
+        """Whether the job failed in an earlier run for a reason that another try may cure."""
+        state = self._before.get(plan.job.slug)
+        return state is not None and state.status is JobStatus.failed and state.retryable
+
+    def crashes(self, plan: Plan) -> int:
+        """How many runs in a row died while at work on the job, without getting any further."""
+        state = self._before.get(plan.job.slug)
+        return state.crashes if state else 0
+
     def queued(self, plan: Plan) -> None:
         """Count a job that is to be run."""
         self._record(plan, JobStatus.queued)
@@ -88,20 +125,22 @@ class Tally:
     def running(self, plan: Plan) -> None:
         """Count a job that begins."""
         self._begun.add(plan.job.slug)
-        self._record(plan, JobStatus.running)
+        self._record(plan, JobStatus.running, step=newest_step(plan.paths.checkpoints))
 
     def done(self, plan: Plan, *, before: bool = False, ended_by: Ending = Ending.full) -> None:
         """Count a finished job; `before`: by an earlier run."""
         self._codes[plan.job.slug] = 0
         slug, root = plan.job.slug, plan.paths.root
         logger.info("job=%s %s: %s", slug, "was done before" if before else "done", root)
+        if not before:
+            tell_progress()
         if not before or self._status_before(slug) is not JobStatus.done:
             words = "" if ended_by is Ending.full else f"ended early: {ENDINGS[ended_by]}"
             self._record(plan, JobStatus.done, words)
 
     def failed(self, plan: Plan, err: HuggingtweetsError) -> None:
-        """Count a job that could not be done, or was stopped on request."""
-        if isinstance(err, StoppedError):
+        """Count a job that could not be done, or was stopped on request or by a successor."""
+        if isinstance(err, StoppedError) or is_superseded():
             self.is_stopped = True
             self._record(plan, JobStatus.queued, str(err), retryable=err.retryable)
             exit_code_of(err)
@@ -109,6 +148,7 @@ class Tally:
         self._codes[plan.job.slug] = exit_code_of(err)
         self.reasons[plan.job.slug] = str(err)
         self._record(plan, JobStatus.failed, str(err), retryable=err.retryable)
+        tell_progress()
 
     def cut_short(self, plans: Iterable[Plan], err: HuggingtweetsError) -> None:
         """Count what a stop or a failure of the whole run leaves; nothing where all jobs ended."""
@@ -130,9 +170,15 @@ class Tally:
         return self._before[slug].status if slug in self._before else None
 
     def _record(
-        self, plan: Plan, status: JobStatus, reason: str = "", *, retryable: bool = False
+        self,
+        plan: Plan,
+        status: JobStatus,
+        reason: str = "",
+        *,
+        retryable: bool = False,
+        step: int = 0,
     ) -> None:
-        if self._ledger is None:
+        if self._ledger is None or is_superseded():
             return
         earlier = self._before.get(plan.job.slug)
         self._ledger.record(
@@ -141,6 +187,7 @@ class Tally:
             reason=reason,
             retryable=retryable,
             attempt=(earlier.attempt if earlier else 0) + 1,
+            step=step,
         )
 
     def show(self, output_dir: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from huggingtweets.attempt import tell_progress
 from huggingtweets.training.checkpoint import CheckpointState, Writer, prune, save_checkpoint
 
 MAX_OVERHEAD_FRAC = 0.03
@@ -80,6 +81,7 @@ class Saver:
     def _write(self, state: CheckpointState) -> None:
         save_checkpoint(self._root, state, self._writer)
         if self._writer.part == 0:
+            tell_progress()
             prune(self._root, keep=self._keep)
 
     def _fits(self, state: CheckpointState) -> bool:

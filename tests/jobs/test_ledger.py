@@ -232,3 +232,25 @@ def test_writer_that_is_a_zombie_is_dead() -> None:
         time.sleep(0.01)
     assert not is_alive(Writer("", child.pid, ""))
     assert os.waitpid(child.pid, 0)[0] == child.pid
+
+
+def test_ledger_counts_the_runs_that_died_of_a_job(tmp_path: Path) -> None:
+    def crashes() -> int:
+        return read_ledger(tmp_path)["alice"].crashes
+
+    with open_ledger(tmp_path) as ledger:
+        for num in (1, 2):
+            ledger.record("alice", JobStatus.queued)
+            ledger.record("alice", JobStatus.running)
+            assert crashes() == num
+        ledger.record("alice", JobStatus.queued)
+        assert crashes() == 2, "another run has not come to it yet"
+        ledger.record("alice", JobStatus.running, step=100)
+        assert crashes() == 1, "it got further than the runs before"
+        ledger.record("alice", JobStatus.running, step=100)
+        assert crashes() == 2
+        ledger.record("alice", JobStatus.queued, reason="got SIGTERM; everything so far is saved")
+        assert crashes() == 0, "it ended in order"
+        ledger.record("alice", JobStatus.running)
+        ledger.record("alice", JobStatus.done)
+        assert crashes() == 0

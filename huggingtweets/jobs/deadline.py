@@ -1,0 +1,51 @@
+"""Whether another job can be finished before the machines have to be given back.
+
+What a job takes is told from what the last ones took, by their estimated cost. Without anything
+measured a job is begun: somebody has to be the first.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Mapping
+
+NUM_MEASURED = 20
+"""The slowest of so many last jobs tells what the next one takes: too early an end costs a minute,
+too late a start costs the job's whole work."""
+
+
+class Deadline:
+    """The time left and the pace of this process; threads may share it."""
+
+    def __init__(self, ends_at: float | None, costs: Mapping[str, float]) -> None:
+        """Measure nothing yet.
+
+        Args:
+            ends_at: when all should be finished, in seconds since the epoch; None: never.
+            costs: estimated for each job by its slug, in any unit; 1 where nothing is known.
+        """
+        self._ends_at = ends_at
+        self._costs = costs
+        self._begun: dict[str, float] = {}
+        self._rates: deque[float] = deque(maxlen=NUM_MEASURED)
+
+    def begin(self, slug: str) -> None:
+        """Start the clock of a job."""
+        self._begun[slug] = time.time()
+
+    def end(self, slug: str) -> None:
+        """Stop the clock of a job that is finished."""
+        self._rates.append((time.time() - self._begun.pop(slug)) / self._costs.get(slug, 1.0))
+
+    def allows(self, slug: str) -> bool:
+        """Whether a job can be finished if it is begun now."""
+        rates = list(self._rates)
+        if self._ends_at is None or not rates:
+            return True
+        return time.time() + max(rates) * self._costs.get(slug, 1.0) <= self._ends_at
+
+
+def own_deadline() -> float | None:
+    """Return when a batch script wants everything finished; None where there is no such time."""
+    text = os.environ.get("HUGGINGTWEETS_DONE_BY", "")
+    return float(text) if text.isdecimal() else None
