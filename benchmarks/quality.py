@@ -107,7 +107,7 @@ def train(
     )
     start = time.process_time()
     with acquire_lock(plan.paths.root) as lock:
-        result, model = train_single(
+        result, model, _ = train_single(
             accelerator,
             base,
             prepared.training_set,

@@ -76,7 +76,10 @@ def build_facts(
             for report in prepared.people
         ),
         base=BaseModel(
-            base.name, plan.model.path if is_hub_id else None, BASE_LICENSES.get(base.name)
+            base.name,
+            plan.model.path if is_hub_id else None,
+            BASE_LICENSES.get(base.name),
+            is_kept=not plan.leaves_adapter,
         ),
         recipe=asdict(plan.recipe),
         data=DataCounts(

@@ -85,7 +85,7 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
         leave_if_stopped("data")
         recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
-        result, model = train_single(
+        result, model, adapters = train_single(
             accelerator,
             base,
             prepared.training_set,
@@ -102,7 +102,7 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
                 base,
                 prepared,
                 result,
-                WholeModel(model),
+                WholeModel(model, adapters),
                 recorder,
                 started_at,
                 lock,

@@ -23,6 +23,7 @@ from huggingtweets.generation.sample import (
 )
 from huggingtweets.training.array import build_stack
 from huggingtweets.training.array_layout import Layout
+from huggingtweets.training.lora import save_adapters
 from huggingtweets.training.model import Base, load_model, set_dropout
 
 
@@ -42,9 +43,12 @@ class Trained(Protocol):
 class WholeModel:
     """A model of transformers: what the single engine leaves."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        """Hold it."""
+    def __init__(
+        self, model: PreTrainedModel, adapters: Mapping[str, Tensor] | None = None
+    ) -> None:
+        """Hold it, and of a LoRA job the adapters that are merged into it."""
         self._model = model
+        self._adapters = adapters
 
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
         """Sample posts."""
@@ -64,9 +68,14 @@ class WholeModel:
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Have transformers write it."""
-        self._model.generation_config = generation_config(plan.sampling, base.eos_id)
-        self._model.save_pretrained(folder)
         base.tokenizer.save_pretrained(folder)
+        settings = generation_config(plan.sampling, base.eos_id)
+        if self._adapters and plan.leaves_adapter:
+            settings.save_pretrained(folder)
+            save_adapters(folder, self._adapters, self._model, plan.recipe)
+        else:
+            self._model.generation_config = settings
+            self._model.save_pretrained(folder)
 
 
 class Studio:
@@ -109,10 +118,16 @@ class Studio:
 class StackedModel:
     """The weights of a GPT-2 that the fused engine leaves; made whole only to be judged."""
 
-    def __init__(self, weights: dict[str, Tensor], studio: Studio) -> None:
-        """Hold them, named as in transformers, fp32 on the CPU."""
+    def __init__(
+        self,
+        weights: dict[str, Tensor],
+        studio: Studio,
+        adapters: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Hold them, named as in transformers, and the adapters merged into them; on the CPU."""
         self._weights = weights
         self._studio = studio
+        self._adapters = adapters
 
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
         """Sample posts without a model of transformers, unless the best of several is asked for."""
@@ -138,6 +153,10 @@ class StackedModel:
         """Write what transformers would write."""
         for name, data in self._studio.files(plan, base).items():
             (folder / name).write_bytes(data)
+        if self._adapters and plan.leaves_adapter:
+            (folder / "config.json").unlink()  # with it, readers expect a whole model
+            save_adapters(folder, self._adapters, self._studio.base_model, plan.recipe)
+            return
         weights = {name: w for name, w in self._weights.items() if name != "lm_head.weight"}
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 

@@ -7,6 +7,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from huggingtweets.config.schema import (
+    Adapter,
+    AdapterExport,
     CleaningConfig,
     Consent,
     EngineConfig,
@@ -65,6 +67,12 @@ class Plan:
             "recipe": asdict(self.recipe),
             "sampling": asdict(self.sampling),
         }
+
+    @property
+    def leaves_adapter(self) -> bool:
+        """Whether the model folder holds an adapter, to be put on its base, instead of a model."""
+        is_lora = self.recipe.adapter is Adapter.lora
+        return is_lora and self.publish.lora is AdapterExport.adapter
 
     @property
     def digest(self) -> str:

@@ -395,6 +395,15 @@ class PublishKind(StrEnum):
     none = "none"
 
 
+class AdapterExport(StrEnum):
+    """What a LoRA job leaves."""
+
+    merged = "merged"
+    """A whole model, which anything loads."""
+    adapter = "adapter"
+    """A peft adapter folder, some hundred times smaller; who loads it needs the base and peft."""
+
+
 @dataclass(frozen=True)
 class PublishConfig:
     """Where a finished model goes."""
@@ -402,6 +411,8 @@ class PublishConfig:
     kind: PublishKind = PublishKind.local
     """none: only what trains and samples the model again; no card, preview or report, and no figure
     beyond the held-out loss."""
+    lora: AdapterExport = AdapterExport.merged
+    """What `recipe.adapter=lora` leaves in the model folder."""
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,15 @@ from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.pipeline import begin_job, finish_job, is_done, prepare_job, utc_now
 from huggingtweets.recorder import Recorder
 from huggingtweets.trained import StackedModel, Studio
-from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array_jobs import (
+    ArrayJob,
+    ArrayResult,
+    adapter_rank,
+    dropout_rates,
+)
 from huggingtweets.training.array_layout import Layout, layout_of, shape_of
 from huggingtweets.training.array_loop import ArraySettings, train_array
+from huggingtweets.training.array_memory import choose_batch, choose_cpu_batch
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
@@ -37,12 +43,6 @@ logger = logging.getLogger(__name__)
 NUM_PREPARERS = 2
 NUM_FINISHERS = 4
 """More than cores: a finisher mostly waits for the disk."""
-CPU_SLOTS = 8
-MAX_SLOTS = 48
-BYTES_PER_VALUE = 18
-"""Of a slot's parameters: fp32 weights, gradient and two moments, and a bf16 copy."""
-MAX_TOKENS = {False: 2**13, True: 2**16}
-"""Tokens of all slots computed at once, on a CPU and on CUDA."""
 AHEAD_PER_SLOT = 2
 """Jobs prepared before their turn, and models waiting to be written, by slot."""
 MAX_WAITING_BYTES = 8 * 2**30
@@ -117,33 +117,42 @@ def run_fused(
 def choose_settings(
     layout: Layout, plan: Plan, device: torch.device, num_jobs: int
 ) -> ArraySettings:
-    """Choose the number of slots and the micro-batch, where the plan leaves them open.
-
-    On a GPU as many slots as memory holds, at most MAX_SLOTS; on a CPU CPU_SLOTS, where more bring
-    nothing.
-    """
+    """Choose the number of slots and the micro-batch, where the plan leaves them open."""
     engine, recipe = plan.engine, plan.recipe
+    dtype = torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32
+    rank = adapter_rank(recipe)
+    if device.type == "cuda":
+        slots, micro = choose_batch(
+            layout,
+            num_jobs=num_jobs,
+            free_bytes=torch.cuda.mem_get_info(device)[0],
+            global_batch_size=recipe.global_batch_size,
+            block_size=recipe.block_size,
+            dtype=dtype,
+            drops=any(dropout_rates(recipe, layout.shape)),
+            recompute=engine.activation_checkpointing,
+            rank=rank,
+        )
+    else:
+        slots, micro = choose_cpu_batch(
+            layout.shape,
+            num_jobs=num_jobs,
+            global_batch_size=recipe.global_batch_size,
+            block_size=recipe.block_size,
+        )
     if engine.slots != "auto":
-        slots = int(engine.slots)
-    elif device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        slots = max(1, min(MAX_SLOTS, int(0.6 * free / (BYTES_PER_VALUE * layout.size))))
-    else:
-        slots = CPU_SLOTS
-    slots = min(slots, num_jobs)
-    micro = recipe.global_batch_size
+        slots = min(num_jobs, int(engine.slots))
     if engine.micro_batch_size != "auto":
-        micro = min(micro, int(engine.micro_batch_size))
-    else:
-        tokens = MAX_TOKENS[device.type == "cuda"]
-        micro = max(1, min(micro, tokens // (slots * recipe.block_size)))
+        micro = min(recipe.global_batch_size, int(engine.micro_batch_size))
     return ArraySettings(
         slots=slots,
         micro_batch_size=micro,
         block_size=recipe.block_size,
-        dtype=torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32,
+        dtype=dtype,
         log_every=engine.log_every,
         compile=engine.compile,
+        adapter_rank=rank,
+        recompute=engine.activation_checkpointing,
     )
 
 
@@ -286,7 +295,7 @@ class _Workshop:
                 base,
                 job.prepared,
                 result.trained,
-                StackedModel(result.weights, self._studio),
+                StackedModel(result.weights, self._studio, result.adapters),
                 recorder,
                 job.started_at,
                 job.lock,

@@ -137,8 +137,6 @@ def choose_engine(
     """Return the engine to use; where the one asked for cannot be, say so and take the other."""
     kind = config.engine.kind
     reason = why_not_fused(base.config)
-    if config.recipe.adapter is not Adapter.none:
-        reason = "the fused engine trains all weights, and recipe.adapter asks for less"
     if config.engine.precision is Precision.fp16:
         reason = "the fused engine computes in bf16 or fp32"
     if kind is EngineKind.fused and reason:

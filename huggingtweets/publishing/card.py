@@ -102,14 +102,15 @@ def front_matter(facts: ModelFacts) -> dict[str, Any]:
     matter: dict[str, Any] = {
         "language": languages[0] if len(languages) == 1 else languages,
         "license": facts.base.license or "unknown",
-        "library_name": "transformers",
+        "library_name": "transformers" if facts.base.is_kept else "peft",
         "pipeline_tag": "text-generation",
         "thumbnail": f"{host}preview.png",
         "tags": ["huggingtweets", "synthetic-text"],
         "widget": [{"text": "My dream is"}],
     }
     if facts.base.hub_id:
-        matter |= {"base_model": facts.base.hub_id, "base_model_relation": "finetune"}
+        relation = "finetune" if facts.base.is_kept else "adapter"
+        matter |= {"base_model": facts.base.hub_id, "base_model_relation": relation}
     if metrics := _metrics(facts):
         matter["model-index"] = [
             {
@@ -178,8 +179,9 @@ def _code_block(code: str, language: str) -> _Raw:
 def _usage(facts: ModelFacts) -> str:
     model = facts.repo_id or "FOLDER"
     where = "" if facts.repo_id else "  # the folder this card lies in"
+    needs = "" if facts.base.is_kept else "  # needs: pip install peft"
     return (
-        "from transformers import pipeline\n\n"
+        f"from transformers import pipeline{needs}\n\n"
         f'generator = pipeline("text-generation", model="{model}"){where}\n'
         'generator("My dream is", do_sample=True, max_new_tokens=160, num_return_sequences=5)'
     )

@@ -51,6 +51,8 @@ class BaseModel:
     """None for a base that does not come from the Hub."""
     license: str | None = None
     """The Hub's identifier of its licence; None: not known."""
+    is_kept: bool = True
+    """Whether the model folder holds the model; False: an adapter to be put on this base."""
 
 
 @dataclass(frozen=True)

@@ -139,18 +139,27 @@ class Seat:
 def seat_job(job: ArrayJob, slot: int, shape: Shape) -> Seat:
     """Give a job its slot."""
     recipe, blocks = job.recipe, job.training_set.blocks
-    rates = shape.dropouts
-    if recipe.dropout is not None:
-        rates = (recipe.dropout, recipe.dropout, recipe.dropout)
     return Seat(
         job,
         slot,
-        rates,
+        dropout_rates(recipe, shape),
         total_steps=count_steps(job.training_set, recipe),
         epoch_ends=epoch_end_steps(job.training_set, recipe),
         targets_per_block=(blocks.targets != IGNORED).sum(axis=1),
         reach_per_block=blocks.position_ids.max(axis=1, initial=0).astype(np.int64) + 1,
     )
+
+
+def dropout_rates(recipe: RecipeConfig, shape: Shape) -> tuple[float, float, float]:
+    """Return the dropout of embeddings, attention and residuals."""
+    if recipe.dropout is None:
+        return shape.dropouts
+    return (recipe.dropout, recipe.dropout, recipe.dropout)
+
+
+def adapter_rank(recipe: RecipeConfig) -> int:
+    """Return the rank of the adapters; 0: all weights are trained."""
+    return recipe.lora_rank if recipe.adapter is Adapter.lora else 0
 
 
 def fill_step(inputs: Inputs, seats: list[Seat], num: int) -> None:
@@ -228,7 +237,7 @@ def untrainable(job: ArrayJob, block_size: int, rank: int) -> str | None:
             f"recipe.block_size: got {length}; expected at most the {block_size} of this batch; "
             "let the largest block size of the batch decide"
         )
-    own_rank = recipe.lora_rank if recipe.adapter is Adapter.lora else 0
+    own_rank = adapter_rank(recipe)
     if bool(own_rank) != bool(rank) or own_rank > rank:
         return (
             f"recipe.adapter: got {recipe.adapter} of rank {own_rank}; expected what the slots of "

@@ -60,15 +60,18 @@ def bytes_per_token(
     return shape.num_layers * layer
 
 
-def choose_cpu_batch(shape: Shape, *, global_batch_size: int, block_size: int) -> tuple[int, int]:
+def choose_cpu_batch(
+    shape: Shape, *, num_jobs: int, global_batch_size: int, block_size: int
+) -> tuple[int, int]:
     """Return the number of slots K, and of blocks B that each computes at once, for a CPU."""
-    slots = CPU_SLOTS if shape.width <= CPU_MAX_WIDTH else 1
+    slots = min(num_jobs, CPU_SLOTS) if shape.width <= CPU_MAX_WIDTH else 1
     return slots, max(1, min(global_batch_size, CPU_TOKENS // (slots * block_size)))
 
 
 def choose_batch(
     layout: Layout,
     *,
+    num_jobs: int,
     free_bytes: int,
     global_batch_size: int,
     block_size: int,
@@ -81,6 +84,7 @@ def choose_batch(
 
     Args:
         layout: of the models.
+        num_jobs: no more slots are of use.
         free_bytes: of the device.
         global_batch_size: blocks of an optimizer step.
         block_size: T.
@@ -100,6 +104,6 @@ def choose_batch(
     while True:
         tokens = micro * block_size
         fitting = min(int(usable // (slot + tokens * token)), max(1, MAX_TOKENS // tokens))
-        if fitting >= ENOUGH_SLOTS or micro == 1:
-            return max(1, min(MAX_SLOTS, fitting)), micro
+        if fitting >= min(num_jobs, ENOUGH_SLOTS) or micro == 1:
+            return max(1, min(num_jobs, MAX_SLOTS, fitting)), micro
         micro = (micro + 1) // 2

@@ -1,9 +1,13 @@
 """`recipe.adapter=lora`: train low-rank additions to the linear layers instead of all weights."""
 
 import importlib.util
+import math
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -24,11 +28,11 @@ def check_lora() -> None:
         )
 
 
-def add_lora(model: PreTrainedModel, recipe: RecipeConfig) -> None:
-    """Put adapters into every linear layer but the head, in place; only they remain trainable."""
+def lora_config(model: PreTrainedModel, recipe: RecipeConfig) -> Any:
+    """Return the recipe's adapters in the terms of peft."""
     import peft
 
-    config = peft.LoraConfig(
+    return peft.LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
@@ -36,7 +40,50 @@ def add_lora(model: PreTrainedModel, recipe: RecipeConfig) -> None:
         fan_in_fan_out=model.config.model_type == "gpt2",
         task_type=peft.TaskType.CAUSAL_LM,
     )
-    peft.get_peft_model(model, config)
+
+
+def add_lora(model: PreTrainedModel, recipe: RecipeConfig, *, seed: int) -> None:
+    """Put adapters into every linear layer but the head, in place; only they remain trainable.
+
+    They begin as peft's do, `lora_A` uniform and `lora_B` zero, but as a function of the seed.
+    """
+    import peft
+
+    peft.get_peft_model(model, lora_config(model, recipe))
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if name.endswith("lora_A.default.weight"):
+            bound = 1 / math.sqrt(parameter.shape[1])
+            drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
+            parameter.data.copy_(drawn)
+
+
+def adapter_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Pick the adapters of a model after `add_lora`, named as in a peft adapter folder."""
+    return {
+        f"base_model.model.{name.replace('.default.weight', '.weight')}": tensor.contiguous()
+        for name, tensor in weights.items()
+        if ".lora_" in name
+    }
+
+
+def save_adapters(
+    folder: Path, adapters: Mapping[str, Tensor], model: PreTrainedModel, recipe: RecipeConfig
+) -> None:
+    """Write adapters as a peft adapter folder, which names the base it needs.
+
+    Args:
+        folder: of the model's other files.
+        adapters: see `adapter_state`.
+        model: the base, as it was loaded.
+        recipe: that the adapters were trained by.
+    """
+    config = lora_config(model, recipe)
+    base = Path(model.name_or_path)
+    config.base_model_name_or_path = str(base.resolve() if base.is_dir() else base)
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    save_file(dict(adapters), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def copy_weights(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
@@ -56,10 +103,15 @@ def merge_lora(
         recipe: that the adapters were trained by.
         weights: of the model after `add_lora`, by the names of its parameters.
     """
+    add_lora(model, recipe, seed=0)
+    copy_weights(model, weights)
+    return without_adapters(model)
+
+
+def without_adapters(model: PreTrainedModel) -> PreTrainedModel:
+    """Merge the adapters within a model into its weights, in place."""
     import peft
 
-    add_lora(model, recipe)
-    copy_weights(model, weights)
     for module in list(model.modules()):
         if isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer):
             module.merge()

@@ -11,6 +11,8 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.errors import ConfigError
+from huggingtweets.files import read_json
+from huggingtweets.training.lora import without_adapters
 from huggingtweets.training.tiny import tiny_base
 
 _DROPOUT_KEYS = (
@@ -44,7 +46,7 @@ def find_base(model: ModelConfig) -> Base:
     path = str(tiny_base(model)) if model.path is None else model.path
     name = "tiny" if model.path is None else Path(path).name if Path(path).is_dir() else path
     try:
-        config = AutoConfig.from_pretrained(path, revision=model.revision)
+        config = _config(path, model.revision)
         tokenizer = AutoTokenizer.from_pretrained(path, revision=model.revision)
     except (OSError, ValueError, ImportError) as err:
         raise ConfigError(_unavailable(path, err)) from err
@@ -79,7 +81,7 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
         ConfigError: the weights cannot be had.
     """
     try:
-        config = AutoConfig.from_pretrained(base.path, revision=base.revision)
+        config = _config(base.path, base.revision)
         set_dropout(config, recipe)
         model = AutoModelForCausalLM.from_pretrained(
             base.path,
@@ -92,7 +94,7 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as err:
         raise ConfigError(_unavailable(base.path, err)) from err
     assert isinstance(model, PreTrainedModel)
-    return model
+    return without_adapters(model) if hasattr(model, "peft_config") else model
 
 
 def set_dropout(config: Any, recipe: RecipeConfig) -> None:
@@ -101,6 +103,15 @@ def set_dropout(config: Any, recipe: RecipeConfig) -> None:
         for key in _DROPOUT_KEYS:
             if isinstance(getattr(config, key, None), (int, float)):
                 setattr(config, key, recipe.dropout)
+
+
+def _config(path: str, revision: str | None) -> Any:
+    """Load the configuration of a model; a local folder with an adapter alone has its base's."""
+    folder = Path(path)
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file() and not (folder / "config.json").is_file():
+        path = read_json(adapter)["base_model_name_or_path"]
+    return AutoConfig.from_pretrained(path, revision=revision)
 
 
 def _unavailable(path: str, err: Exception) -> str:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 
 import numpy as np
 from accelerate import Accelerator
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
@@ -16,7 +17,7 @@ from huggingtweets.lock import JobLock
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
 from huggingtweets.training.loop import Report, fit
-from huggingtweets.training.lora import add_lora, copy_weights, merge_lora
+from huggingtweets.training.lora import adapter_state, add_lora, copy_weights, merge_lora
 from huggingtweets.training.loss import SummedLoss, check_isolation
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
@@ -35,7 +36,7 @@ def train_single(
     plan: Plan,
     report: Report,
     lock: JobLock | None,
-) -> tuple[TrainResult, PreTrainedModel | None]:
+) -> tuple[TrainResult, PreTrainedModel | None, dict[str, Tensor]]:
     """Fine-tune the base on one job, or go on with it; every rank calls it.
 
     Args:
@@ -49,7 +50,8 @@ def train_single(
         lock: that of the job's folder; on the main process only.
 
     Returns:
-        The figures, and on the main process the trained model on the CPU.
+        The figures; on the main process the trained model on the CPU, adapters merged, and with
+        `recipe.adapter=lora` the adapters alone, named as in a peft adapter folder.
 
     Raises:
         DataError: the architecture lets packed documents see each other.
@@ -73,7 +75,7 @@ def train_single(
         )
     identity = plan.identity | {"data": _data_digest(training_set), "base": _base_digest(model)}
     if plan.recipe.adapter is Adapter.lora:
-        add_lora(model, plan.recipe)
+        add_lora(model, plan.recipe, seed=plan.seed)
     if plan.engine.activation_checkpointing:
         model.gradient_checkpointing_enable()
     mean_context = float(training_set.blocks.position_ids.mean()) + 1
@@ -119,13 +121,15 @@ def train_single(
     accelerator.free_memory()
     forget_deepspeed()
     if not accelerator.is_main_process:
-        return result, None
+        return result, None, {}
     trained = load_model(base, plan.recipe)
+    adapters = {}
     if plan.recipe.adapter is Adapter.lora:
+        adapters = adapter_state(weights)
         trained = merge_lora(trained, plan.recipe, weights)
     else:
         copy_weights(trained, weights)
-    return result, trained.eval()
+    return result, trained.eval(), adapters
 
 
 def _data_digest(training_set: TrainingSet) -> str:

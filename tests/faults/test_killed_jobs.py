@@ -63,7 +63,10 @@ def wait_for_write(running: Running, job: Path, *, present: bool) -> None:
 
 
 def drafts(job: Path) -> list[Path]:
-    return [*job.glob("checkpoints/.step-*.tmp"), *job.glob(".*.tmp")]
+    try:
+        return [*job.glob("checkpoints/.step-*.tmp"), *job.glob(".*.tmp")]
+    except FileNotFoundError:  # the job ended meanwhile and put its checkpoints away
+        return []
 
 
 def finish_under_fire(

@@ -24,7 +24,7 @@ from huggingtweets.data.blocks import IGNORED
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
 from huggingtweets.training.array_loop import ArraySettings, train_array
 from huggingtweets.training.array_lora import fresh_adapters, peft_state
-from huggingtweets.training.lora import add_lora
+from huggingtweets.training.lora import adapter_state, add_lora
 from huggingtweets.training.schedule import lr_at
 
 peft = pytest.importorskip("peft")
@@ -60,13 +60,11 @@ def train(
 def train_with_peft(job: ArrayJob) -> torch.nn.Module:
     """Train a peft model that begins with our adapters, in a plain loop."""
     model, recipe = build_base(), job.recipe
-    add_lora(model, recipe)
+    add_lora(model, recipe, seed=job.seed)
     row = fresh_adapters(LAYOUT, recipe.lora_rank, own_rank=recipe.lora_rank, seed=job.seed)
     start = peft_state(LAYOUT, row, rank=recipe.lora_rank, own_rank=recipe.lora_rank)
-    named = dict(model.named_parameters())
-    for name, tensor in start.items():
-        own = name.removeprefix("base_model.model.").replace(".weight", ".default.weight")
-        named[own].data.copy_(tensor)
+    for name, tensor in adapter_state(dict(model.named_parameters())).items():
+        assert torch.equal(tensor, start[name])
     trained = [p for p in model.parameters() if p.requires_grad]
     assert len(trained) == len(start)
     optimizer = torch.optim.AdamW(trained, lr=recipe.lr, weight_decay=recipe.weight_decay)

@@ -73,6 +73,7 @@ def test_a_slot_of_gpt2_takes_about_two_gigabytes() -> None:
 def test_batches_of_gpt2(gib: int, blocks: int, size: int, expected: tuple[int, int]) -> None:
     chosen = choose_batch(
         GPT2,
+        num_jobs=64,
         free_bytes=gib * GIB,
         global_batch_size=blocks,
         block_size=size,
@@ -86,6 +87,7 @@ def test_recomputing_and_adapters_make_room() -> None:
     def slots(*, recompute: bool = False, rank: int = 0) -> int:
         return choose_batch(
             GPT2,
+            num_jobs=64,
             free_bytes=24 * GIB,
             global_batch_size=1,
             block_size=1024,
@@ -100,7 +102,21 @@ def test_recomputing_and_adapters_make_room() -> None:
 
 def test_batches_of_a_cpu() -> None:
     tiny = shape_of(build_config())
-    assert choose_cpu_batch(tiny, global_batch_size=8, block_size=64) == (8, 4)
-    assert choose_cpu_batch(tiny, global_batch_size=8, block_size=256) == (8, 1)
-    assert choose_cpu_batch(tiny, global_batch_size=1, block_size=16) == (8, 1)
-    assert choose_cpu_batch(GPT2.shape, global_batch_size=8, block_size=256) == (1, 8)
+    assert choose_cpu_batch(tiny, num_jobs=9, global_batch_size=8, block_size=64) == (8, 4)
+    assert choose_cpu_batch(tiny, num_jobs=9, global_batch_size=8, block_size=256) == (8, 1)
+    assert choose_cpu_batch(tiny, num_jobs=9, global_batch_size=1, block_size=16) == (8, 1)
+    assert choose_cpu_batch(tiny, num_jobs=2, global_batch_size=8, block_size=256) == (2, 4)
+    assert choose_cpu_batch(GPT2.shape, num_jobs=9, global_batch_size=8, block_size=256) == (1, 8)
+
+
+def test_two_jobs_get_two_slots_and_larger_micro_batches() -> None:
+    chosen = choose_batch(
+        GPT2,
+        num_jobs=2,
+        free_bytes=24 * GIB,
+        global_batch_size=8,
+        block_size=256,
+        dtype=torch.bfloat16,
+        drops=True,
+    )
+    assert chosen == (2, 8)
