@@ -6,7 +6,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 from accelerate import Accelerator
 from torch import nn
@@ -21,7 +21,8 @@ from huggingtweets.training.checkpoint import (
     latest_checkpoint,
     open_checkpoint,
 )
-from huggingtweets.training.launch import on_main
+from huggingtweets.training.launch import Batch, on_main
+from huggingtweets.training.memory import remember
 from huggingtweets.training.progress import Interval, Progress
 from huggingtweets.training.saver import Saver
 from huggingtweets.training.shards import (
@@ -170,6 +171,18 @@ class Keeper:
                 f"training: stopped on request after step {progress.step}; everything is saved; "
                 "run the same command again to go on"
             )
+
+    def start_over(self, batch: Batch) -> NoReturn:
+        """End a training whose processes can no longer agree; the next start takes this batch.
+
+        Raises:
+            OutOfMemoryError: this process is alone; with others, it ends them all.
+        """
+        failure = remember(self._root, batch)
+        if self._accelerator.num_processes > 1:
+            logger.error("%s", failure)
+            self._watchdog.end_group()
+        raise failure
 
     def _state(self, progress: Progress, interval: Interval) -> CheckpointState:
         sums = interval.to_values()

@@ -41,6 +41,8 @@ def build_accelerator(precision: Precision) -> Accelerator:
     if not has_cuda:
         # Accelerate imports DeepSpeed where it is installed, which then wonders aloud.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    if wants_deepspeed and not has_cuda:
+        _spare_compiling()
     if has_cuda:
         torch.set_float32_matmul_precision("high")
     is_gloo = not has_cuda and (world_size() > 1 or wants_deepspeed)
@@ -62,6 +64,16 @@ def build_accelerator(precision: Precision) -> Accelerator:
             "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu` or torchrun"
         )
     return accelerator
+
+
+def _spare_compiling() -> None:
+    """Have DeepSpeed use gloo as it is, instead of compiling an exchange of its own for CPUs.
+
+    Who is killed amid that compiling leaves a lock behind, for which every later start waits.
+    """
+    from deepspeed import ops
+
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T | None:

@@ -17,7 +17,7 @@ from huggingtweets.training.ending import ending_after, is_to_keep
 from huggingtweets.training.heldout import evaluate_heldout
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import Batch
-from huggingtweets.training.memory import fitting, halved, try_step
+from huggingtweets.training.memory import StepLostError, fitting, halved, try_step
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import Interval, Progress, Speed, Weights, diverged
 from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
@@ -100,16 +100,19 @@ def fit(
         step = progress.step
         lr = lr_at(step, recipe=recipe, total_steps=total_steps)
         num_targets = blocks.targets_per_group[step]
-        outcome = try_step(
-            accelerator,
-            module,
-            optimizer,
-            blocks.group(step),
-            num_targets=num_targets,
-            lr=lr,
-            max_grad_norm=recipe.max_grad_norm,
-            seeds=[dropout_seed(seed, step, micro, rank) for micro in range(batch.num_micro)],
-        )
+        try:
+            outcome = try_step(
+                accelerator,
+                module,
+                optimizer,
+                blocks.group(step),
+                num_targets=num_targets,
+                lr=lr,
+                max_grad_norm=recipe.max_grad_norm,
+                seeds=[dropout_seed(seed, step, micro, rank) for micro in range(batch.num_micro)],
+            )
+        except StepLostError:
+            keeper.start_over(halved(batch))
         verdict = keeper.agree(ran_out=outcome is None)
         if outcome is None or verdict.ran_out:
             batch = halved(batch)

@@ -2,12 +2,16 @@
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from huggingtweets.errors import OutOfMemoryError
+from huggingtweets.files import read_json, write_json
 from huggingtweets.training.agree import any_of
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
@@ -17,6 +21,13 @@ from huggingtweets.training.step import MicroBatch, train_step, update
 logger = logging.getLogger(__name__)
 
 Cut = Callable[[Batch], DeviceBlocks]
+
+_FILE = "batch.json"
+"""Beside the checkpoints."""
+
+
+class StepLostError(Exception):
+    """A process ran out of memory where the others cannot be told."""
 
 
 def halved(batch: Batch) -> Batch:
@@ -82,7 +93,7 @@ def try_step(
     """Take a `train_step`; None if memory did not suffice: then no process has changed anything.
 
     Raises:
-        OutOfMemoryError: memory did not suffice, and the other processes cannot be told.
+        StepLostError: memory did not suffice, and the step cannot be taken back.
     """
     try:
         return train_step(
@@ -98,7 +109,7 @@ def try_step(
     except torch.OutOfMemoryError:
         pass  # leaving the block frees what the traceback holds
     if is_sharded(accelerator):
-        raise _cannot_go_on()
+        raise StepLostError
     if accelerator.num_processes > 1:
         _spoil(accelerator, module, optimizer, micro_batches[-1])
     optimizer.zero_grad()
@@ -119,15 +130,29 @@ def _spoil(
         loss = module(*(part[:1, :8] for part in micro_batch))
         accelerator.backward(loss * float("nan"))
     except RuntimeError as err:  # it failed amid the last backward pass, some gradients are sent
-        raise _cannot_go_on() from err
+        raise StepLostError from err
     update(accelerator, module, optimizer, max_grad_norm=0.0)
 
 
-def _cannot_go_on() -> OutOfMemoryError:
+def remember(folder: Path, batch: Batch) -> OutOfMemoryError:
+    """Write down the batch that the next start is to begin with, and return what to tell."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _FILE, asdict(batch))
     return OutOfMemoryError(
-        "training: out of memory; expected room for a micro-batch; set a smaller "
-        "engine.micro_batch_size (1 is the least) and run the command again to go on"
+        f"training: out of memory with micro-batches of more than {batch.micro} blocks, and the "
+        "step cannot be taken back; expected room for them; run the same command again: it goes "
+        f"on from the last checkpoint with engine.micro_batch_size={batch.micro}"
     )
+
+
+def remembered(folder: Path, batch: Batch) -> Batch:
+    """Return the smaller batch that an earlier start found to be needed, if it did."""
+    with suppress(OSError, ValueError, TypeError):
+        smaller = Batch(**read_json(folder / _FILE))
+        same = (batch.micro * batch.num_micro, batch.world_size)
+        if (smaller.micro * smaller.num_micro, smaller.world_size) == same:
+            return min(batch, smaller, key=lambda one: one.micro)
+    return batch
 
 
 def _release() -> None:

@@ -14,11 +14,13 @@ from huggingtweets.data.blocks import TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
 from huggingtweets.lock import JobLock
+from huggingtweets.training.agree import of_main
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
 from huggingtweets.training.loop import Report, fit
 from huggingtweets.training.lora import adapter_state, add_lora, copy_weights, merge_lora
 from huggingtweets.training.loss import SummedLoss, check_isolation
+from huggingtweets.training.memory import remembered
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.optimizer import build_optimizer
@@ -66,6 +68,7 @@ def train_single(
         micro_batch_size=plan.engine.micro_batch_size,
         world_size=accelerator.num_processes,
     )
+    batch = of_main(remembered(plan.paths.checkpoints, batch))
     model = load_model(base, plan.recipe)
     if (plan.recipe.isolate_documents or heldout) and not check_isolation(model, base.eos_id):
         raise DataError(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 logger = logging.getLogger(__name__)
 
@@ -73,16 +73,20 @@ class Watchdog:
             if beats != self._beats:
                 silent_s, beats = 0.0, self._beats
             if silent_s >= self._timeout_s:
-                self._end_group()
+                self._give_up()
         faulthandler.cancel_dump_traceback_later()
 
-    def _end_group(self) -> None:
+    def _give_up(self) -> None:
         logger.error(
             "watchdog: got no finished step for %.0f seconds; expected progress; ending all ranks, "
             "run the same command again to go on from the last checkpoint",
             self._timeout_s,
         )
         faulthandler.dump_traceback(file=_STDERR, all_threads=True)
+        self.end_group()
+
+    def end_group(self) -> NoReturn:
+        """End this process and the other ranks of the machine, which would wait for it for ever."""
         for pid in self._peers:
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -247,6 +247,50 @@ def test_out_of_memory_makes_micro_batches_smaller_everywhere(
             assert our[key] == pytest.approx(their[key], abs=5e-5)
 
 
+def room_for_two_blocks() -> None:
+    """Fail the last rank whenever a micro-batch has more."""
+    import torch
+
+    from huggingtweets.training.loss import SummedLoss
+
+    if int(os.environ.get("RANK", "0")) != int(os.environ.get("WORLD_SIZE", "1")) - 1:
+        return
+    forward = SummedLoss.forward
+
+    def scarce(self: SummedLoss, ids: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
+        if self.training and len(ids) > 2:
+            raise torch.OutOfMemoryError("none left")
+        return forward(self, ids, *rest)
+
+    SummedLoss.forward = scarce
+
+
+@pytest.mark.distributed
+def test_sharded_processes_without_memory_end_and_begin_anew_with_smaller_micro_batches(
+    posts: Path, tmp_path: Path
+) -> None:
+    """A process that fails amid ZeRO's exchanges cannot tell the others, which wait for it."""
+    options = ["recipe.dropout=0.0", "recipe.global_batch_size=8", "engine.log_every=1"]
+    zero = deepspeed_environment("zero2")
+    output, log = tmp_path / "scarce", tmp_path / "scarce" / "log"
+    output.mkdir()
+    start = Start(arguments(posts, output, *options), 2, zero, prepare=room_for_two_blocks, log=log)
+    first = Running(start)
+    assert first.wait() != 0, first.words()
+    assert "run the same command again" in first.words()
+    assert "engine.micro_batch_size=2" in first.words()
+    again = Running(start)
+    assert again.wait() == 0, again.words()
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    run(arguments(posts, plain, *options), log=plain / "log")
+    ours, theirs = history(output / "ann"), history(plain / "ann")
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for our, their in zip(ours, theirs, strict=True):
+        for key in our.keys() & {"loss", "eval_loss"}:
+            assert our[key] == pytest.approx(their[key], abs=5e-5)
+
+
 def never_enough() -> None:
     import torch
 
