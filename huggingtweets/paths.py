@@ -25,7 +25,7 @@ class JobPaths:
 
     @property
     def tweets(self) -> Path:
-        """The posts as received."""
+        """The posts as received, but masked where training masks."""
         return self.root / "tweets.jsonl.gz"
 
     @property

@@ -6,6 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 
+import torch
 from accelerate import Accelerator
 
 from huggingtweets.config.compose import dump_config, load_config
@@ -37,7 +38,7 @@ from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.single import train_single
-from huggingtweets.tweets.cleaning import check_enough
+from huggingtweets.tweets.cleaning import check_enough, mask_timeline
 from huggingtweets.tweets.optout import check_opted_out
 from huggingtweets.tweets.records import read_timelines, write_timelines
 from huggingtweets.tweets.sources.load import load_timeline
@@ -102,7 +103,7 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
                 base,
                 prepared,
                 result,
-                WholeModel(model, adapters),
+                WholeModel(model, accelerator.device, adapters),
                 recorder,
                 started_at,
                 lock,
@@ -131,7 +132,11 @@ def begin_job(plan: Plan) -> None:
         ) from err
     if plan.paths.tweets.exists():
         return
-    timelines = [load_timeline(plan.source, handle) for handle in plan.job.handles]
+    # Masked at once: what lies in the folder is also what is recorded as an artifact.
+    timelines = [
+        mask_timeline(load_timeline(plan.source, handle), plan.cleaning)
+        for handle in plan.job.handles
+    ]
     for note in (note for timeline in timelines for note in timeline.notes):
         logger.warning("job=%s %s", plan.job.slug, note)
     _, reports = clean_posts(timelines, plan.cleaning)
@@ -234,19 +239,30 @@ def finish_job(
 def judge_job(
     plan: Plan, base: Base, prepared: Prepared, trained: Trained, samples: Samples
 ) -> tuple[Quality, list[Spans]]:
-    """Measure the trained model beside its base; see `evaluate_quality`."""
-    model, base_model = trained.with_base(plan, base)
-    return evaluate_quality(
-        model,
-        base_model,
-        base.tokenizer,
-        [(one.input, one.prediction) for one in samples.predictions],
-        train=[post for user in prepared.split.train for post in user],
-        heldout=[post for user in prepared.split.heldout for post in user],
-        eos_id=base.eos_id,
-        max_positions=plan.recipe.block_size,  # as the held-out loss
-        seed=plan.seed,
-    )
+    """Measure the trained model beside its base; see `evaluate_quality`.
+
+    On the job's device, or on the CPU where that has no memory to spare.
+    """
+
+    def judge(device: torch.device | None = None) -> tuple[Quality, list[Spans]]:
+        with trained.beside_base(plan, base, device) as (model, original):
+            return evaluate_quality(
+                model,
+                original,
+                base.tokenizer,
+                [(one.input, one.prediction) for one in samples.predictions],
+                train=[post for user in prepared.split.train for post in user],
+                heldout=[post for user in prepared.split.heldout for post in user],
+                eos_id=base.eos_id,
+                max_positions=plan.recipe.block_size,  # as the held-out loss
+                seed=plan.seed,
+            )
+
+    try:
+        return judge()
+    except torch.OutOfMemoryError:
+        logger.warning("job=%s is judged on the CPU: the device has no memory left", plan.job.slug)
+        return judge(torch.device("cpu"))
 
 
 def utc_now() -> str:

@@ -3,8 +3,8 @@
 import copy
 import tempfile
 import threading
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +26,9 @@ from huggingtweets.training.array_layout import Layout
 from huggingtweets.training.lora import save_adapters
 from huggingtweets.training.model import Base, load_model, set_dropout
 
+Pair = tuple[PreTrainedModel, PreTrainedModel]
+"""A trained model, and what it was trained from."""
+
 
 class Trained(Protocol):
     """One trained model."""
@@ -33,8 +36,13 @@ class Trained(Protocol):
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
         """Sample posts."""
 
-    def with_base(self, plan: Plan, base: Base) -> tuple[PreTrainedModel, PreTrainedModel]:
-        """Return it and what it was trained from, as transformers has them."""
+    def beside_base(
+        self, plan: Plan, base: Base, device: torch.device | None = None
+    ) -> AbstractContextManager[Pair]:
+        """Lend it and what it was trained from, as transformers has them.
+
+        On the device of the job, or on another one.
+        """
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write weights, configuration and tokenizer into an empty folder."""
@@ -44,10 +52,17 @@ class WholeModel:
     """A model of transformers: what the single engine leaves."""
 
     def __init__(
-        self, model: PreTrainedModel, adapters: Mapping[str, Tensor] | None = None
+        self,
+        model: PreTrainedModel,
+        device: torch.device,
+        adapters: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Hold it, and of a LoRA job the adapters that are merged into it."""
-        self._model = model
+        """Take it to the device of the job, where it is sampled and judged.
+
+        Of a LoRA job also hold the adapters, which are merged into it.
+        """
+        self._model = _on(device, model)
+        self._device = device
         self._adapters = adapters
 
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
@@ -62,9 +77,13 @@ class WholeModel:
             seed=plan.seed,
         )
 
-    def with_base(self, plan: Plan, base: Base) -> tuple[PreTrainedModel, PreTrainedModel]:
-        """Return it and a base loaded anew."""
-        return self._model, load_model(base, plan.recipe)
+    @contextmanager
+    def beside_base(
+        self, plan: Plan, base: Base, device: torch.device | None = None
+    ) -> Iterator[Pair]:
+        """Lend it and a base loaded anew."""
+        device = device or self._device
+        yield _on(device, self._model), _on(device, load_model(base, plan.recipe))
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Have transformers write it."""
@@ -90,13 +109,26 @@ class Studio:
         Args:
             base_model: on the CPU; stays as it is.
             layout: of its weights.
-            device: to sample on.
+            device: to sample and judge on.
         """
+        self.turn = threading.Lock()
+        """Taken for as long as a model is judged on a GPU."""
+        self.stream = _new_stream(device)
+        """Of what is judged: memory used on a stream is used again there alone."""
+        self._base_on_device: PreTrainedModel | None = None
         self.base_model = base_model
         self.layout = layout
         self.device = device
         self._files: dict[str, dict[str, bytes]] = {}
         self._lock = threading.Lock()
+
+    def base_on(self, device: torch.device) -> PreTrainedModel:
+        """Return the base on a device; one thread at a time asks for another than the CPU."""
+        if device.type == "cpu":
+            return self.base_model
+        if self._base_on_device is None:
+            self._base_on_device = _on(device, copy.deepcopy(self.base_model))
+        return self._base_on_device
 
     def files(self, plan: Plan, base: Base) -> Mapping[str, bytes]:
         """Return the files of a model folder without the weights, by name; made once a kind."""
@@ -132,9 +164,9 @@ class StackedModel:
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
         """Sample posts without a model of transformers, unless the best of several is asked for."""
         if plan.sampling.best_of > 1:
-            return WholeModel(self._whole()).sample(plan, base, guards)
+            return WholeModel(self._whole(), self._studio.device).sample(plan, base, guards)
         studio = self._studio
-        with _own_stream(studio.device):
+        with _on_stream(_new_stream(studio.device)):
             row = studio.layout.pack(self._weights).to(studio.device)
             return sample_stack(
                 build_stack(studio.layout, row.unsqueeze(0), torch.float32),
@@ -145,9 +177,19 @@ class StackedModel:
                 seed=plan.seed,
             )
 
-    def with_base(self, plan: Plan, base: Base) -> tuple[PreTrainedModel, PreTrainedModel]:
-        """Return a whole model with these weights, and the base that all jobs share."""
-        return self._whole(), self._studio.base_model
+    @contextmanager
+    def beside_base(
+        self, plan: Plan, base: Base, device: torch.device | None = None
+    ) -> Iterator[Pair]:
+        """Lend a whole model with these weights and the base that all jobs share.
+
+        On a GPU to one thread at a time: training needs the memory.
+        """
+        studio = self._studio
+        device = device or studio.device
+        turn = studio.turn if device.type == "cuda" else nullcontext()
+        with turn, _on_stream(studio.stream if device.type == "cuda" else None):
+            yield _on(device, self._whole()), studio.base_on(device)
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write what transformers would write."""
@@ -166,8 +208,15 @@ class StackedModel:
         return model.eval()
 
 
-def _own_stream(device: torch.device) -> AbstractContextManager[object]:
-    """Keep the work of this thread from waiting for that of training, and from being recorded."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+def _on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
+    """Take a model to a device, itself and no copy."""
+    return model.to(device)
+
+
+def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
+    """Return what keeps the work of a thread from waiting for that of training."""
+    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+
+
+def _on_stream(stream: torch.cuda.Stream | None) -> AbstractContextManager[object]:
+    return torch.cuda.stream(stream) if stream else nullcontext()

@@ -42,7 +42,7 @@ class ArtifactSpec:
 
 
 def tweets_artifact(slug: str, *paths: Path, **metadata: Any) -> ArtifactSpec:
-    """Describe the posts as received."""
+    """Describe the posts as received, masked where training masks."""
     return ArtifactSpec(f"tweets-{slug}", ArtifactKind.raw_dataset, paths, metadata=metadata)
 
 

@@ -4,11 +4,11 @@ import html
 import html.entities
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from huggingtweets.config.schema import CleaningConfig, WordRule
 from huggingtweets.errors import TooFewTweetsError
-from huggingtweets.tweets.masking import mask_pii
+from huggingtweets.tweets.masking import MASKS, mask_pii
 from huggingtweets.tweets.records import Timeline, Tweet
 
 JOIN_CHARS = len("<|endoftext|>")
@@ -72,16 +72,15 @@ def clean_timeline(
             retweets += 1
             continue
         text = clean_text(tweet.text, config)
+        text = mask_pii(text) if config.mask_pii else text
         if not text or count_words(text, config.word_rule) < config.min_words:
             short += 1
-            continue
-        public = mask_pii(text) if config.mask_pii else text
-        if config.drop_repeats and public in seen:
+        elif config.drop_repeats and text in seen:
             repeats += 1
         else:
-            seen.add(public)
-            kept.append(CleanTweet(tweet.id, public, tweet.created_at))
-            masked += public != text
+            seen.add(text)
+            kept.append(CleanTweet(tweet.id, text, tweet.created_at))
+            masked += config.mask_pii and any(mask in text for mask in MASKS)
     report = CleaningReport(
         handle=timeline.handle,
         display_name=timeline.display_name,
@@ -94,6 +93,26 @@ def clean_timeline(
         masked=masked,
     )
     return CleanTweets(timeline.handle, timeline.display_name, tuple(kept)), report
+
+
+def mask_timeline(timeline: Timeline, config: CleaningConfig) -> Timeline:
+    """Mask posts as received, all of them, where training masks: so that none is kept otherwise.
+
+    Nearly always only what is masked changes. Where it shows only once entities and invisible
+    noise are gone, the cleaned text is kept.
+    """
+    if not config.mask_pii:
+        return timeline
+    return replace(timeline, tweets=tuple(_mask_received(one, config) for one in timeline.tweets))
+
+
+def _mask_received(tweet: Tweet, config: CleaningConfig) -> Tweet:
+    text = mask_pii(tweet.text)
+    if "&" in text or not text.isprintable():
+        cleaned = clean_text(text, config)
+        public = mask_pii(cleaned)
+        text = text if public == cleaned else public
+    return tweet if text == tweet.text else replace(tweet, text=text)
 
 
 def is_retweet(tweet: Tweet) -> bool:

@@ -54,6 +54,10 @@ _LOCAL_PHONE = re.compile(
 )
 
 
+MASKS = ("<email>", "<phone>", "<ip>", "<card>", "<iban>", "<key>")
+"""What stands in the place of what was there."""
+
+
 def mask_pii(text: str) -> str:
     """Replace e-mail addresses, phone numbers, IP addresses, card numbers, IBANs and keys."""
     if "@" in text or "[" in text or "(" in text:
