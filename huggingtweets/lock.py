@@ -126,6 +126,22 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
         ) from err
 
 
+def is_left(job_root: Path) -> bool:
+    """Whether nobody holds a job folder, as far as can be told at once.
+
+    False for a holder on another machine that may have died: `acquire_lock` finds that out.
+    """
+    folder = job_root / ".lock"
+    generation = _newest(folder)
+    claim = _read(_path(folder, generation)) if generation else None
+    if not generation or (claim is not None and claim.is_released):
+        return True
+    if claim is None or claim.place != _place():
+        return False
+    process = _process(claim.pid)
+    return process is None or process[0] not in ("", claim.started)
+
+
 def _claim_next(folder: Path, generation: int) -> JobLock | None:
     """Make the claim file; None if somebody else was faster."""
     claim = _own_claim()

@@ -94,7 +94,7 @@ def compose_config(overrides: Sequence[str], config_name: str = "train") -> Dict
         try:
             return compose(config_name, overrides=list(overrides))
         except (HydraException, OmegaConfBaseException) as err:
-            raise ConfigError(_explain(err)) from err
+            raise ConfigError(explain(err)) from err
 
 
 def to_config(composed: DictConfig) -> TrainConfig:
@@ -106,7 +106,7 @@ def to_config(composed: DictConfig) -> TrainConfig:
     try:
         return cast(TrainConfig, OmegaConf.to_object(composed))
     except (ValueError, OmegaConfBaseException) as err:
-        raise ConfigError(_explain(err)) from err
+        raise ConfigError(explain(err)) from err
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -145,7 +145,7 @@ def load_config(path: Path) -> TrainConfig:
         return to_config(cast(DictConfig, OmegaConf.merge(schema, values)))
     except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as err:
         raise ConfigError(
-            f"{path}: cannot be read ({_explain(err)}); expected the configuration of a job; "
+            f"{path}: cannot be read ({explain(err)}); expected the configuration of a job; "
             "delete the file to start the job anew"
         ) from err
 
@@ -163,7 +163,7 @@ hydra:
 
 
 def _check_overrides(overrides: Sequence[str]) -> None:
-    keys = dict(_schema_keys(TrainConfig))
+    keys = dict(schema_keys(TrainConfig))
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -183,19 +183,19 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         if override.is_add() or override.is_delete() or override.is_force_add():
             raise ConfigError(
                 f"{text!r}: keys cannot be added or removed; expected key=value with one of the "
-                f"known keys{_did_you_mean(key.lstrip('+~'), keys)}"
+                f"known keys{did_you_mean(key.lstrip('+~'), keys)}"
             )
         if key in group_names() or key == "experiment":
             _check_option(key, override.value())
         elif key not in keys:
             raise ConfigError(
                 f"{key}: there is no such key; expected one of the keys that `python train.py "
-                f"--help` lists{_did_you_mean(key, keys)}"
+                f"--help` lists{did_you_mean(key, keys)}"
             )
         elif override.is_sweep_override():
             continue
         else:
-            _check_value(key, override.value(), keys[key])
+            check_value(key, override.value(), keys[key])
 
 
 def _check_option(group: str, option: object) -> None:
@@ -203,17 +203,22 @@ def _check_option(group: str, option: object) -> None:
     if isinstance(option, str) and option not in options and "," not in option:
         raise ConfigError(
             f"{group}: got {option!r}; expected one of {', '.join(options)}"
-            f"{_did_you_mean(option, options, f'{group}=')}"
+            f"{did_you_mean(option, options, f'{group}=')}"
         )
 
 
-def _check_value(key: str, value: object, kind: Any) -> None:
+def check_value(key: str, value: object, kind: Any) -> None:
+    """Check the kind of one value.
+
+    Raises:
+        ConfigError: it is not what a key of this type holds.
+    """
     if isinstance(kind, type) and issubclass(kind, StrEnum) and isinstance(value, str):
         allowed = [member.value for member in kind]
         if value not in allowed:
             raise ConfigError(
                 f"{key}: got {value!r}; expected one of {', '.join(allowed)}"
-                f"{_did_you_mean(value, allowed, f'{key}=')}"
+                f"{did_you_mean(value, allowed, f'{key}=')}"
             )
     if kind == list[str] and not isinstance(value, list):
         raise ConfigError(f"{key}: got {value!r}; expected a list, as in '{key}=[a,b]'")
@@ -230,18 +235,18 @@ def _check_value(key: str, value: object, kind: Any) -> None:
             raise ConfigError(f"{key}: got {str(value)!r}; expected {names[kind]}")
 
 
-def _schema_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def schema_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every dotted key of a schema with its type."""
     hints = get_type_hints(schema)
     for item in fields(schema):
         kind = hints[item.name]
         if is_dataclass(kind) and item.default_factory is not MISSING:
-            yield from _schema_keys(cast(type, kind), f"{prefix}{item.name}.")
+            yield from schema_keys(cast(type, kind), f"{prefix}{item.name}.")
         else:
             yield f"{prefix}{item.name}", kind
 
 
-def _did_you_mean(word: str, candidates: Iterable[str], prefix: str = "") -> str:
+def did_you_mean(word: str, candidates: Iterable[str], prefix: str = "") -> str:
     """Ask about the candidate most like a word, by its last part when the whole is unlike all."""
     names = list(candidates)
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
@@ -251,7 +256,7 @@ def _did_you_mean(word: str, candidates: Iterable[str], prefix: str = "") -> str
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
-def _explain(err: BaseException) -> str:
+def explain(err: BaseException) -> str:
     """Squeeze a library's error into one sentence, the innermost cause first."""
     causes = [err]
     while causes[-1].__cause__ is not None:

@@ -11,12 +11,14 @@ from huggingtweets.logs import SECRET_KEY, redact
 
 
 class Phase(StrEnum):
-    """The two recorded parts of a job, and a batch; the name is also W&B's job type."""
+    """The two recorded parts of a job, a batch, a trial; the name is also W&B's job type."""
 
     preprocess = "preprocess"
     train = "train"
     batch = "batch"
     """All users in one table: `tracking.per_user=false`."""
+    trial = "trial"
+    """One trial of a sweep, all its users together."""
 
 
 class ArtifactKind(StrEnum):

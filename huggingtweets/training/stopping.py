@@ -24,6 +24,9 @@ _ORPHAN_GRACE_S = 25.0
 
 _PR_SET_PDEATHSIG = 1
 
+PARENT = "HUGGINGTWEETS_PARENT"
+"""Environment variable: the process id of a parent to be followed like a launcher."""
+
 
 @dataclass
 class _State:
@@ -100,7 +103,9 @@ def _lost_launcher() -> bool:
 
 
 def _has_launcher() -> bool:
-    """Whether torchrun or `accelerate launch` started this process, and not a shell."""
+    """Whether torchrun, `accelerate launch` or a sweep started this process, and not a shell."""
+    if os.environ.get(PARENT) == str(os.getppid()):
+        return True
     return "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
 
 

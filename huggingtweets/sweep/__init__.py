@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps: many trainings of the same people, to find what suits them."""

@@ -1,0 +1,213 @@
+"""How the trials under way go: what their users report, who is ended early, what Optuna is told."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import fmean
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from huggingtweets.config.schema import Keep, RecipeConfig
+from huggingtweets.files import write_json
+from huggingtweets.sweep.spec import Measure, Objective
+from huggingtweets.sweep.study import OpenTrial
+
+logger = logging.getLogger(__name__)
+
+OUTCOME = "outcome"
+"""Name under which the study keeps what became of a trial."""
+
+
+@dataclass(frozen=True)
+class Eval:
+    """The held-out figures of one user after an epoch."""
+
+    step: int
+    epoch: float
+    heldout: float
+    """Bits a byte."""
+    memorisation: float
+    """See `Measure.memorisation`."""
+
+
+@dataclass
+class UserCourse:
+    """One user in one trial."""
+
+    evals: list[Eval] = field(default_factory=list)
+    """After each epoch; the base is not among them."""
+    steps: int = 0
+    seconds: float = 0.0
+    """In training steps."""
+    tokens: int = 0
+    history: list[tuple[int, float, float]] = field(default_factory=list)
+    """Step, training loss and learning rate of each logged line."""
+    has_ended: bool = False
+
+    def kept(self, keep: Keep) -> Eval:
+        """Return the figures of the weights that became the model."""
+        if keep is Keep.best:
+            return min(self.evals, key=lambda one: one.heldout)
+        return self.evals[-1]
+
+
+@dataclass
+class Course:
+    """One trial under way."""
+
+    opened: OpenTrial
+    recipe: RecipeConfig
+    users: dict[str, UserCourse]
+    known: frozenset[int] = frozenset()
+    """Epochs that an earlier process told the pruner of."""
+    num_judged: int = 0
+    """Epochs that the pruner has been asked about."""
+    reason: str = ""
+    """Why it ends before its time; empty: it does not."""
+    is_failed: bool = False
+
+
+class Courses:
+    """The trials under way in this process; one thread uses it."""
+
+    def __init__(
+        self, study: optuna.Study, objective: Objective, on_end: Callable[[int], None]
+    ) -> None:
+        """Start with none; `on_end` hears the number of each trial that has ended."""
+        self._study = study
+        self._on_end = on_end
+        self._objective = objective
+        self._has_pruner = not isinstance(study.pruner, optuna.pruners.NopPruner)
+        self._courses: dict[int, Course] = {}
+
+    def begin(self, opened: OpenTrial, recipe: RecipeConfig, slugs: Sequence[str]) -> Course:
+        """Take up a trial."""
+        known = self._study._storage.get_trial(opened.trial._trial_id).intermediate_values
+        users = {slug: UserCourse() for slug in slugs}
+        course = Course(opened, recipe, users, frozenset(known))
+        self._courses[opened.number] = course
+        return course
+
+    def evaluated(self, course: Course, slug: str, evals: Sequence[Eval]) -> bool:
+        """Take the figures of a user so far; return whether the trial is to be ended.
+
+        The pruner sees the mean over the users, as soon as all of them have trained an epoch.
+        """
+        course.users[slug].evals = list(evals)
+        course.users[slug].steps = max(course.users[slug].steps, evals[-1].step if evals else 0)
+        ready = min(len(user.evals) for user in course.users.values())
+        trial = course.opened.trial
+        while self._has_pruner and course.num_judged < ready and not course.reason:
+            index = course.num_judged
+            course.num_judged += 1
+            if course.num_judged not in course.known:
+                mean = fmean(user.evals[index].heldout for user in course.users.values())
+                trial.report(mean, course.num_judged)
+            if course.num_judged < course.recipe.epochs and trial.should_prune():
+                course.reason = f"pruned after epoch {course.num_judged}"
+        return bool(course.reason)
+
+    def ended(
+        self,
+        course: Course,
+        slug: str,
+        *,
+        steps: int,
+        seconds: float,
+        tokens: int,
+        history: Sequence[tuple[int, float, float]],
+    ) -> None:
+        """Take that a user's training is over, whole or cut short."""
+        user = course.users[slug]
+        user.steps, user.seconds, user.tokens = steps, seconds, tokens
+        user.history = list(history)
+        self._end(course, slug)
+
+    def failed(self, course: Course, slug: str, reason: str, *, diverged: bool = False) -> None:
+        """Take that a user's training failed; one that diverged is a bad trial and no failure."""
+        if not course.is_failed:
+            course.reason, course.is_failed = reason, not diverged
+        self._end(course, slug)
+
+    def _end(self, course: Course, slug: str) -> None:
+        course.users[slug].has_ended = True
+        if all(user.has_ended for user in course.users.values()):
+            self._close(course)
+
+    def _close(self, course: Course) -> None:
+        """Tell Optuna, and leave trial.json."""
+        opened = course.opened
+        if not course.reason and not all(user.evals for user in course.users.values()):
+            course.reason, course.is_failed = "nothing was held out", True
+        values = None
+        state = TrialState.COMPLETE
+        if course.is_failed:
+            state = TrialState.FAIL
+        elif course.reason:
+            state = TrialState.PRUNED
+        else:
+            values = self._objective.values(self._means(course))
+        opened.lock.check()
+        outcome = self._outcome(course)
+        write_json(
+            opened.folder / "trial.json",
+            {
+                "number": opened.number,
+                "state": state.name.lower(),
+                "params": opened.params,
+                "objective": dict(zip(self._objective.names, values, strict=True))
+                if values
+                else None,
+                "reason": course.reason,
+                "users": {
+                    slug: figures | {"history": course.users[slug].history}
+                    for slug, figures in outcome["users"].items()
+                },
+            },
+        )
+        opened.trial.set_user_attr(OUTCOME, outcome)
+        if values is None:
+            self._study.tell(opened.trial, state=state)
+        else:
+            self._study.tell(opened.trial, values)
+        del self._courses[opened.number]
+        opened.lock.release()
+        self._on_end(opened.number)
+        shown = ", ".join(f"{value:.4f}" for value in values or ()) or course.reason
+        logger.info("trial=%d %s: %s", opened.number, state.name.lower(), shown)
+
+    def _means(self, course: Course) -> dict[Measure, float]:
+        kept = [user.kept(course.recipe.keep) for user in course.users.values()]
+        return {measure: fmean(getattr(one, measure.value) for one in kept) for measure in Measure}
+
+    def _outcome(self, course: Course) -> dict[str, Any]:
+        users = {}
+        for slug, user in course.users.items():
+            kept = user.kept(course.recipe.keep) if user.evals else None
+            users[slug] = {
+                "heldout": kept.heldout if kept else None,
+                "memorisation": kept.memorisation if kept else None,
+                "steps": user.steps,
+                "planned_steps": _planned_steps(user, course.recipe),
+                "seconds": user.seconds,
+                "tokens": user.tokens,
+                "evals": [asdict(one) for one in user.evals],
+            }
+        return {"reason": course.reason, "users": users}
+
+    def give_up(self) -> None:
+        """Let go of the trials under way; the next start takes them up again."""
+        for course in self._courses.values():
+            course.opened.lock.release()
+        self._courses.clear()
+
+
+def _planned_steps(user: UserCourse, recipe: RecipeConfig) -> int:
+    """Return the steps of the whole training, by those of the epochs so far."""
+    whole = [one for one in user.evals if one.epoch > 0]
+    if not whole:
+        return user.steps
+    steps = round(whole[-1].step / whole[-1].epoch * recipe.epochs)
+    return max(user.steps, min(steps, recipe.max_steps) if recipe.max_steps else steps)

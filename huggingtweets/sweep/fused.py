@@ -1,0 +1,149 @@
+"""Trials side by side in the slots of the fused engine: a slot that a trial leaves takes the next."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.data.prepare import Prepared
+from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
+from huggingtweets.files import write_text
+from huggingtweets.handles import Job
+from huggingtweets.jobs.fused import choose_settings
+from huggingtweets.pipeline import prepare_job
+from huggingtweets.sweep.course import Course, Courses, Eval
+from huggingtweets.sweep.plan import Sweep
+from huggingtweets.sweep.study import OpenTrial, Trials
+from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array_layout import layout_of, shape_of
+from huggingtweets.training.array_loop import train_array
+from huggingtweets.training.ending import Ending
+from huggingtweets.training.meter import flops_per_token, peak_flops
+from huggingtweets.training.model import Base, load_model
+from huggingtweets.training.progress import Speed
+from huggingtweets.training.records import LoggedEval
+from huggingtweets.training.stopping import stop_requested
+
+logger = logging.getLogger(__name__)
+
+MAX_PREPARED = 64
+"""Sets of blocks kept in memory: trials of equal data share them."""
+
+
+def run_fused_trials(
+    sweep: Sweep, trials: Trials, courses: Courses, base: Base, device: torch.device
+) -> None:
+    """Train trials until there are no more for this process, or a stop is asked for."""
+    recipe = replace(sweep.config.recipe, dropout=None)  # each slot has its own
+    model = load_model(base, recipe)
+    layout = layout_of(shape_of(model.config))
+    plan = make_plan(replace(sweep.config, recipe=recipe), sweep.jobs[0])
+    num_jobs = sweep.spec.trials * len(sweep.jobs)
+    if sweep.spec.parallel != "auto":
+        num_jobs = min(num_jobs, int(sweep.spec.parallel) * len(sweep.jobs))
+    settings = choose_settings(layout, _largest_batch(sweep, plan), device, num_jobs)
+    logger.info("engine=fused slots=%d", settings.slots)
+    supply = _Supply(sweep, trials, courses, base)
+    results = train_array(
+        layout,
+        layout.pack(model.state_dict()),
+        supply.jobs(),
+        settings=settings,
+        device=device,
+        speed=Speed(
+            flops_per_token(model, recipe.block_size / 2),
+            peak_flops(device, plan.engine.peak_tflops),
+        ),
+        is_stopped=stop_requested,
+    )
+    for result in results:
+        supply.take(result)
+
+
+def _largest_batch(sweep: Sweep, plan: Plan) -> Plan:
+    """Return the plan with the largest batch of all trials, which micro-batches are cut from."""
+    dimension = sweep.spec.space.get("recipe.global_batch_size")
+    if dimension is None:
+        return plan
+    largest = int(max(dimension.points() or (dimension.high,)))
+    return replace(plan, recipe=replace(plan.recipe, global_batch_size=largest))
+
+
+class _Supply:
+    """Turns trials into jobs of the engine, and their results into figures."""
+
+    def __init__(self, sweep: Sweep, trials: Trials, courses: Courses, base: Base) -> None:
+        self._sweep = sweep
+        self._trials = trials
+        self._courses = courses
+        self._base = base
+        self._open: dict[str, tuple[Course, str]] = {}
+        self._prepare = lru_cache(MAX_PREPARED)(self._prepare_anew)
+
+    def jobs(self) -> Iterator[ArrayJob]:
+        """Yield a job for each user of one trial after another, drawn as slots fall free."""
+        while (opened := self._trials.next()) is not None:
+            config = self._sweep.trial_config(opened.params, opened.folder)
+            write_text(opened.folder / "config.yaml", dump_config(config))
+            course = self._courses.begin(opened, config.recipe, self._sweep.slugs)
+            for job in self._sweep.jobs:
+                yield self._array_job(course, make_plan(config, job), job)
+
+    def _array_job(self, course: Course, plan: Plan, job: Job) -> ArrayJob:
+        name = f"{course.opened.number}/{job.slug}"
+        self._open[name] = (course, job.slug)
+        recipe = plan.recipe
+        prepared = self._prepare(job, plan.seed, recipe.epochs)
+        return ArrayJob(
+            name,
+            prepared.training_set,
+            prepared.heldout,
+            recipe,
+            plan.seed,
+            prepared.probe,
+            judge=lambda evals: self._judge(course, job.slug, evals),
+        )
+
+    def _prepare_anew(self, job: Job, seed: int, epochs: int) -> Prepared:
+        """Cut the posts of a user into blocks; all else that decides them is searched nowhere."""
+        config = self._sweep.config
+        recipe = replace(config.recipe, epochs=epochs)
+        shared = replace(config, seed=seed, recipe=recipe, output_dir=str(self._sweep.posts_dir))
+        return prepare_job(make_plan(shared, job), self._base)
+
+    def _judge(self, course: Course, slug: str, evals: Sequence[LoggedEval]) -> Ending | None:
+        is_over = self._courses.evaluated(course, slug, as_evals(evals))
+        return Ending.pruned if is_over else None
+
+    def take(self, result: ArrayResult) -> None:
+        """Count a job that has ended."""
+        course, slug = self._open.pop(result.slug)
+        if result.error is not None or result.trained is None:
+            assert result.error is not None
+            is_diverged = isinstance(result.error, TrainingError) and not isinstance(
+                result.error, OutOfMemoryError
+            )
+            self._courses.failed(course, slug, str(result.error), diverged=is_diverged)
+            return
+        trained = result.trained
+        self._courses.evaluated(course, slug, as_evals(trained.evals))
+        self._courses.ended(
+            course,
+            slug,
+            steps=trained.steps,
+            seconds=trained.seconds,
+            tokens=trained.tokens,
+            history=[(line.step, line.loss, line.lr) for line in trained.history],
+        )
+
+
+def as_evals(lines: Sequence[LoggedEval]) -> list[Eval]:
+    """Return the evaluations after training steps, with what was learnt by heart since the base."""
+    return [
+        Eval(line.step, line.epoch, line.heldout.bits_per_byte, line.gap_since(lines[0]) or 0.0)
+        for line in lines[1:]
+    ]

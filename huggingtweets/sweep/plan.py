@@ -1,0 +1,157 @@
+"""What the trials of a sweep share, and the configuration of each."""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from huggingtweets.config.compose import compose_config, to_config
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import PublishConfig, PublishKind, TrainConfig, group_names
+from huggingtweets.errors import ConfigError
+from huggingtweets.handles import Job
+from huggingtweets.logs import world_size
+from huggingtweets.jobs.selection import quote_user, select_jobs
+from huggingtweets.sweep.space import Range, Scalar, apply_params, as_override, check_space
+from huggingtweets.sweep.spec import SweepSpec
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One sweep over one or more users."""
+
+    spec: SweepSpec
+    root: Path
+    """Its folder."""
+    config: TrainConfig
+    """What all trials share: as asked for, `user` among it."""
+    jobs: tuple[Job, ...]
+    """One a user; every trial trains them all."""
+
+    @property
+    def slugs(self) -> tuple[str, ...]:
+        """Of the jobs."""
+        return tuple(job.slug for job in self.jobs)
+
+    @property
+    def posts_dir(self) -> Path:
+        """Where the posts lie, once for all trials."""
+        return self.root / "posts"
+
+    @property
+    def max_epochs(self) -> int:
+        """Of the longest training."""
+        epochs = self.spec.space.get("recipe.epochs")
+        if epochs is None:
+            return self.config.recipe.epochs
+        if isinstance(epochs, Range):
+            return int(epochs.high)
+        return max(int(value or 0) for value in epochs.values)
+
+    def trial_config(self, params: Mapping[str, Scalar], folder: Path) -> TrainConfig:
+        """Return the configuration of one trial: no samples, no card, nothing published.
+
+        Raises:
+            ConfigError: two values do not go together.
+        """
+        if any(key in group_names() for key in params):
+            chosen = [as_override(key, value) for key, value in params.items()]
+            config = to_config(compose_config(_last([*self.spec.config, *chosen])))
+            config = replace(config, user=self.config.user, consent=self.config.consent)
+        else:
+            config = apply_params(self.config, params)
+        return replace(
+            config,
+            output_dir=str(folder),
+            sampling=replace(config.sampling, num=0),
+            publish=PublishConfig(PublishKind.none),
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the trials, flat and as plain values."""
+        plan = make_plan(self.config, self.jobs[0])
+        flat = _flat({key: value for key, value in plan.identity.items() if key != "handles"})
+        searched = tuple(self.spec.space)
+        shared = {
+            key: value
+            for key, value in flat.items()
+            if not any(key == one or key.startswith(f"{one}.") for one in searched)
+        }
+        shared |= {"space": str(dict(self.spec.space)), "users": list(self.slugs)}
+        shared |= {"objective": list(self.spec.objective.names)}
+        plain: dict[str, Any] = json.loads(json.dumps(shared))
+        return plain
+
+
+def check_alone(file: str, arguments: Sequence[str]) -> None:
+    """Refuse a launcher of several processes.
+
+    Raises:
+        ConfigError: with the command to use.
+    """
+    if world_size() > 1:
+        command = shlex.join(["huggingtweets", "sweep", file, *arguments])
+        raise ConfigError(
+            f"sweep: got {world_size()} processes of a launcher; expected one; run `{command}`, "
+            "several times at once to share the work"
+        )
+
+
+def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
+    """Compose what the trials share, choose the users, and try the ends of the space.
+
+    Raises:
+        ConfigError: one sentence naming the key.
+    """
+    users, rest = _split_users(quote_user(spec.config))
+    jobs: list[Job] = []
+    for override in users or [""]:
+        config = to_config(compose_config([*rest, *([override] if override else [])]))
+        jobs += select_jobs(config.user, config.shard, config.job_index, config.source)
+    jobs = list(dict.fromkeys(jobs))
+    if not jobs:
+        raise ConfigError("user: got no user for this shard; expected one or more; drop shard=")
+    if not config.recipe.heldout_frac and "recipe.heldout_frac" not in spec.space:
+        raise ConfigError(
+            "recipe.heldout_frac: got 0 in a sweep; expected held-out posts to score the trials "
+            "by; set recipe.heldout_frac=0.1"
+        )
+    check_space(spec.space, rest, str(path))
+    root = Path(config.output_dir)
+    if not any(text.startswith("output_dir=") for text in rest):
+        root = root / f"sweep-{spec.name}"
+    return Sweep(replace(spec, config=tuple(rest)), root, config, tuple(jobs))
+
+
+def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell `user=` from the rest; `user=a,b` names two users, `user=[a,b]` one of two voices."""
+    users: list[str] = []
+    rest: list[str] = []
+    for text in overrides:
+        if not text.startswith("user="):
+            rest.append(text)
+            continue
+        override = OverridesParser.create().parse_override(text)
+        if override.is_sweep_override():
+            users += [f"user={one}" for one in override.sweep_string_iterator()]
+        else:
+            users.append(text)
+    return users, rest
+
+
+def _last(overrides: Sequence[str]) -> list[str]:
+    return list({text.partition("=")[0]: text for text in overrides}.values())
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat

@@ -1,0 +1,281 @@
+"""Trials as processes of their own: `train.py` as anybody would run it, several at once.
+
+The process of the sweep only looks on: it reads metrics.jsonl and result.json, and ends a bad
+trial by SIGTERM.
+"""
+
+import json
+import logging
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from huggingtweets.config.compose import CONFIG_DIR, dump_config
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import TrackingConfig, TrackingKind
+from huggingtweets.files import read_json, write_text
+from huggingtweets.handles import Job
+from huggingtweets.logs import STOPPED
+from huggingtweets.paths import JobPaths
+from huggingtweets.sweep.course import Course, Courses, Eval
+from huggingtweets.sweep.plan import Sweep
+from huggingtweets.sweep.study import Trials
+from huggingtweets.training import stopping
+
+logger = logging.getLogger(__name__)
+
+TRAIN = CONFIG_DIR.parent / "train.py"
+LOOK_EVERY_S = 0.2
+GRACE_S = 60.0
+"""After SIGTERM a training saves and leaves; after this long it is killed."""
+CONFIG_NAME = "trial"
+BUSY_WAIT_S = 2.0
+"""Until a training that an earlier sweep left behind is asked for again."""
+_BUSY = "got a second start of this job"
+_DIVERGED = "training: the loss is not finite"
+_SLURM_STEP = ("SLURM_PROCID", "SLURM_LOCALID", "RANK", "LOCAL_RANK", "WORLD_SIZE")
+"""A trial is no rank of whoever started the sweep."""
+
+
+@dataclass
+class _Child:
+    """One user of one trial in training."""
+
+    course: Course
+    job: Job
+    paths: JobPaths
+    device: str | None
+    process: subprocess.Popen[bytes]
+    asked_at: float | None = None
+    """When it was asked to stop."""
+    size_read: int = 0
+    """Of metrics.jsonl at the last look."""
+
+
+def run_process_trials(
+    sweep: Sweep, trials: Trials, courses: Courses, is_stopped: Callable[[], bool]
+) -> None:
+    """Train trials until there are no more for this process, or a stop is asked for."""
+    devices = deque(_devices())
+    limit = int(sweep.spec.parallel) if sweep.spec.parallel != "auto" else max(1, len(devices))
+    free = deque(devices[index % len(devices)] if devices else None for index in range(limit))
+    waiting: deque[tuple[Course, Job]] = deque()
+    running: list[_Child] = []
+    has_more = True
+    try:
+        while not is_stopped():
+            while free and (waiting or has_more):
+                if not waiting:
+                    has_more = _begin_trial(sweep, trials, courses, waiting)
+                    continue
+                course, job = waiting.popleft()
+                if course.reason:  # ended on account of another user
+                    courses.ended(course, job.slug, steps=0, seconds=0.0, tokens=0, history=())
+                    continue
+                running.append(_start(sweep, course, job, free.popleft()))
+            if not running:
+                return
+            time.sleep(LOOK_EVERY_S)
+            for child in list(running):
+                _look(child, courses)
+                if child.process.poll() is None:
+                    continue
+                running.remove(child)
+                free.append(child.device)
+                if not _take(child, courses):
+                    time.sleep(BUSY_WAIT_S)
+                    waiting.append((child.course, child.job))
+    finally:
+        _end_all(running)
+
+
+def _begin_trial(
+    sweep: Sweep, trials: Trials, courses: Courses, waiting: deque[tuple[Course, Job]]
+) -> bool:
+    """Queue the users of the next trial; return whether there was one."""
+    opened = trials.next()
+    if opened is None:
+        return False
+    config = sweep.trial_config(opened.params, opened.folder)
+    course = courses.begin(opened, config.recipe, sweep.slugs)
+    quiet = replace(config, tracking=TrackingConfig(TrackingKind.none))
+    for job in sweep.jobs:
+        plan = make_plan(quiet, job)
+        path = opened.folder / "configs" / job.slug / f"{CONFIG_NAME}.yaml"
+        write_text(path, dump_config(plan.config))
+        waiting.append((course, job))
+    write_text(opened.folder / "config.yaml", dump_config(config))
+    return True
+
+
+def _start(sweep: Sweep, course: Course, job: Job, device: str | None) -> _Child:
+    """Start train.py; the posts lie in its folder already, so no trial asks the source again."""
+    paths = JobPaths(course.opened.folder / job.slug)
+    paths.root.mkdir(parents=True, exist_ok=True)
+    shared = JobPaths(sweep.posts_dir / job.slug)
+    for source, target in ((shared.cleaning, paths.cleaning), (shared.tweets, paths.tweets)):
+        if not target.exists():
+            part = target.with_name(f".{target.name}.part")
+            shutil.copyfile(source, part)
+            part.replace(target)
+    command = [
+        *launcher(sweep.spec.launch),
+        str(TRAIN),
+        f"--config-path={(course.opened.folder / 'configs' / job.slug).resolve()}",
+        f"--config-name={CONFIG_NAME}",
+    ]
+    environment = {key: value for key, value in os.environ.items() if key not in _SLURM_STEP}
+    environment[stopping.PARENT] = str(os.getpid())
+    if device is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = device
+    log = course.opened.folder / f"{job.slug}.log"
+    logger.info("trial=%d %s", course.opened.number, shlex.join(command))
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
+        )
+    return _Child(course, job, paths, device, process)
+
+
+def launcher(launch: str | None) -> list[str]:
+    """Return what stands before train.py: this Python, or accelerate with a configuration."""
+    if launch is None:
+        return [sys.executable]
+    own = Path(sys.executable).with_name("accelerate")
+    return [str(own) if own.exists() else "accelerate", "launch", "--config_file", launch]
+
+
+def _devices() -> list[str]:
+    """Return the GPUs that trials are spread over."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [one for one in visible.split(",") if one]
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(index) for index in range(done.stdout.count("GPU "))]
+
+
+def _look(child: _Child, courses: Courses) -> None:
+    """Take what is new in metrics.jsonl, and end a training that is not worth going on."""
+    with suppress(OSError):
+        size = child.paths.metrics.stat().st_size
+        if size != child.size_read:
+            child.size_read = size
+            evals = read_evals(child.paths.metrics)
+            if evals:
+                courses.evaluated(child.course, child.job.slug, evals)
+    if child.course.reason and child.process.poll() is None:
+        now = time.monotonic()
+        if child.asked_at is None:
+            child.asked_at = now
+            child.process.send_signal(signal.SIGTERM)
+        elif now - child.asked_at > GRACE_S:
+            child.process.kill()
+
+
+def _take(child: _Child, courses: Courses) -> bool:
+    """Count a training whose process has ended; return whether it could be had at all.
+
+    It cannot while the training of a sweep that was killed is still saving and leaving.
+    """
+    course, slug = child.course, child.job.slug
+    rows = _rows(child.paths.metrics)
+    evals = read_evals(child.paths.metrics)
+    if evals:
+        courses.evaluated(course, slug, evals)
+    logged = [row for row in rows if "loss" in row]
+    history = [(row["step"], row["loss"], row["lr"]) for row in logged]
+    steps = logged[-1]["step"] if logged else 0
+    code = child.process.returncode
+    if code == 0:
+        train = read_json(child.paths.result)["train"]
+        courses.ended(
+            course,
+            slug,
+            steps=train["steps"],
+            seconds=train["seconds"],
+            tokens=train["tokens"],
+            history=history,
+        )
+        shutil.rmtree(child.paths.model, ignore_errors=True)
+    elif course.reason:
+        courses.ended(course, slug, steps=steps, seconds=0.0, tokens=0, history=history)
+        shutil.rmtree(child.paths.checkpoints, ignore_errors=True)
+    else:
+        reason = _reason(course.opened.folder / f"{slug}.log", code)
+        if _BUSY in reason:
+            return False
+        courses.failed(course, slug, reason, diverged=_DIVERGED in reason)
+    return True
+
+
+def read_evals(path: Path) -> list[Eval]:
+    """Read the evaluations after training steps out of a metrics.jsonl."""
+    rows = [row for row in _rows(path) if "eval_bits_per_byte" in row]
+    return [
+        Eval(row["step"], row["epoch"], row["eval_bits_per_byte"], _gap(row, rows[0]))
+        for row in rows[1:]
+    ]
+
+
+def _gap(row: Mapping[str, Any], base: Mapping[str, Any]) -> float:
+    name = "train_bits_per_byte"
+    if f"eval_{name}" not in row or f"eval_{name}" not in base:
+        return 0.0
+    learnt = base[f"eval_{name}"] - row[f"eval_{name}"]
+    gap: float = learnt - (base["eval_bits_per_byte"] - row["eval_bits_per_byte"])
+    return gap
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a file that is being written; the last may be cut short."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    rows = []
+    for line in lines:
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def _reason(log: Path, code: int) -> str:
+    """Return the sentence a training ended with."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    said = [line for line in lines if line.startswith("huggingtweets: ")]
+    if said:
+        return said[-1].removeprefix("huggingtweets: ")
+    return f"train.py ended with code {code}; {log} tells more"
+
+
+def _end_all(running: Sequence[_Child]) -> None:
+    """Stop all trainings; each saves and leaves."""
+    for child in running:
+        with suppress(ProcessLookupError):
+            child.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    for child in running:
+        try:
+            child.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.process.kill()
+            child.process.wait()
+        if child.process.returncode not in (0, STOPPED):
+            logger.warning(
+                "trial=%d ended with code %d", child.course.opened.number, child.process.returncode
+            )

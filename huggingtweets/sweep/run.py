@@ -1,0 +1,179 @@
+"""Run a sweep: posts once, trials until there are enough, then what was found."""
+
+import gc
+import json
+import logging
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+from accelerate import Accelerator
+from optuna.trial import TrialState
+from transformers.utils import logging as transformers_logging
+
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import EngineKind
+from huggingtweets.errors import ConfigError, JobBusyError
+from huggingtweets.files import write_text
+from huggingtweets.handles import Job
+from huggingtweets.jobs.consent import settle_consent
+from huggingtweets.jobs.runner import check_base, choose_engine
+from huggingtweets.lock import acquire_lock
+from huggingtweets.logs import JOB_FAILED
+from huggingtweets.paths import JobPaths
+from huggingtweets.pipeline import begin_job, prepare_job
+from huggingtweets.sweep.course import Courses
+from huggingtweets.sweep.fused import run_fused_trials
+from huggingtweets.sweep.plan import Sweep
+from huggingtweets.sweep.processes import run_process_trials
+from huggingtweets.sweep.record import TrialRecorder
+from huggingtweets.sweep.report import write_sweep_report
+from huggingtweets.sweep.space import is_fusable
+from huggingtweets.sweep.spec import Way
+from huggingtweets.sweep.study import Trials, open_study
+from huggingtweets.sweep.summary import SweepSummary, summarise_sweep
+from huggingtweets.training.launch import build_accelerator
+from huggingtweets.training.model import Base
+from huggingtweets.training.stopping import raise_if_stopped, stop_requested
+
+logger = logging.getLogger(__name__)
+
+POSTS_WAIT_S = 1.0
+BEST, REPORT, USERS = "best.yaml", "report.html", "users.txt"
+
+
+def run_sweep(sweep: Sweep) -> int:
+    """Train trials until their total is reached, and write down what was found.
+
+    Returns:
+        The exit code: 1 where some trial failed.
+
+    Raises:
+        HuggingtweetsError: the sweep cannot be run; a StoppedError when a stop was asked for.
+    """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    sweep = replace(sweep, config=settle_consent(sweep.config, sweep.jobs))
+    accelerator = build_accelerator(sweep.config.engine.precision)
+    try:
+        base = check_base(sweep.config)
+        is_fused = choose_way(sweep, base, accelerator) is Way.fused
+        study = open_study(sweep.root, sweep.spec, sweep.identity(), max_epochs=sweep.max_epochs)
+        for job in sweep.jobs:
+            _check_posts(sweep, job, base)
+        write_text(sweep.root / "sweep.json", json.dumps(_description(sweep, study), indent=2))
+        trials = Trials(sweep.root, sweep.spec, study)
+        recorder = TrialRecorder(sweep)
+        recorder.catch_up(study)
+        courses = Courses(study, sweep.spec.objective, recorder.record)
+        try:
+            while True:
+                if is_fused:
+                    run_fused_trials(sweep, trials, courses, base, accelerator.device)
+                else:
+                    run_process_trials(sweep, trials, courses, stop_requested)
+                if stop_requested() or not trials.take_over():
+                    break
+        finally:
+            courses.give_up()
+            recorder.close()
+    finally:
+        accelerator.free_memory()
+        gc.collect()
+        accelerator.end_training()
+    summary = write_findings(sweep, study)
+    raise_if_stopped("sweep")
+    return _exit_code(summary)
+
+
+def choose_way(sweep: Sweep, base: Base, accelerator: Accelerator) -> Way:
+    """Return how trials are trained.
+
+    Raises:
+        ConfigError: they cannot be trained as asked for.
+    """
+    spec = sweep.spec
+    if spec.way is Way.processes:
+        return Way.processes
+    wanted = spec.way is Way.fused
+    can_fuse = is_fusable(spec.space) and spec.launch is None
+    if can_fuse and choose_engine(sweep.config, base, accelerator, 2) is EngineKind.fused:
+        return Way.fused
+    if wanted:
+        raise ConfigError(
+            "way: got fused, which this base, engine or launch file does not allow; expected "
+            "processes; use way: auto"
+        )
+    return Way.processes
+
+
+def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
+    """Get the posts of a user, once for all trials and tasks, and see that they can be trained on.
+
+    Raises:
+        SourceError, TooFewTweetsError, DataError: they cannot.
+    """
+    plan = make_plan(replace(sweep.config, output_dir=str(sweep.posts_dir)), job)
+    while not plan.paths.tweets.exists():
+        try:
+            with acquire_lock(plan.paths.root):
+                begin_job(plan)
+        except JobBusyError:  # another task is at it
+            time.sleep(POSTS_WAIT_S)
+    prepare_job(plan, base)
+
+
+def _description(sweep: Sweep, study: optuna.Study) -> dict[str, object]:
+    """Return what status and report need beside the study."""
+    return {
+        "name": sweep.spec.name,
+        "trials": sweep.spec.trials,
+        "objective": list(sweep.spec.objective.names),
+        "sampler": sweep.spec.sampler.value,
+        "pruner": sweep.spec.pruner.kind.value,
+        "users": list(sweep.slugs),
+        "config": list(sweep.spec.config),
+        "tracking": sweep.config.tracking.kind.value,
+    }
+
+
+def write_findings(sweep: Sweep, study: optuna.Study) -> SweepSummary:
+    """Write the best configuration and the report; again, when another task ended meanwhile."""
+    while True:
+        summary = summarise_sweep(study, sweep.spec.objective.names)
+        if summary.best:
+            best = summary.row(summary.best[0])
+            write_text(sweep.root / BEST, dump_config(_best_config(sweep, dict(best.params))))
+        write_sweep_report(sweep.root / REPORT, sweep, summary)
+        again = summarise_sweep(study, sweep.spec.objective.names)
+        if again.counts == summary.counts:
+            return summary
+
+
+def _best_config(sweep: Sweep, params: dict[str, object]):
+    """Return the configuration of a trial as one would train it for good."""
+    trial = sweep.trial_config(params, sweep.root / "best")
+    user: object = (
+        list(sweep.jobs[0].handles) if sweep.jobs[0].is_cyborg else sweep.jobs[0].handles[0]
+    )
+    if len(sweep.jobs) > 1:
+        path = sweep.root / USERS
+        write_text(path, "".join(" ".join(job.handles) + "\n" for job in sweep.jobs))
+        user = f"file:{path.resolve()}"
+    return replace(
+        trial,
+        user=user,
+        shard=None,
+        job_index=None,
+        sampling=sweep.config.sampling,
+        publish=sweep.config.publish,
+    )
+
+
+def _exit_code(summary: SweepSummary) -> int:
+    failed = [row for row in summary.rows if row.state == TrialState.FAIL.name.lower()]
+    for row in failed[:3]:
+        logger.error("trial=%d failed: %s", row.number, row.reason)
+    return JOB_FAILED if failed else 0

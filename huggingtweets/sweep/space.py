@@ -1,0 +1,244 @@
+"""The space of a sweep: for each key a range, or choices. Checked against the schema."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from huggingtweets.config.change import change_value, key_kind, strip_optional
+from huggingtweets.config.compose import CONFIG_DIR, compose_config, did_you_mean, to_config
+from huggingtweets.config.schema import TrainConfig, group_names
+from huggingtweets.errors import ConfigError
+
+Scalar: TypeAlias = str | int | float | bool | None
+
+PER_SLOT = frozenset(
+    {
+        "seed",
+        "recipe.epochs",
+        "recipe.max_steps",
+        "recipe.lr",
+        "recipe.schedule",
+        "recipe.warmup_frac",
+        "recipe.weight_decay",
+        "recipe.beta1",
+        "recipe.beta2",
+        "recipe.adam_eps",
+        "recipe.max_grad_norm",
+        "recipe.dropout",
+        "recipe.global_batch_size",
+        "recipe.keep",
+    }
+)
+"""Keys in which the slots of the fused engine may differ."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from low to high, both among them."""
+
+    low: float
+    high: float
+    is_log: bool = False
+    """Drawn evenly on a logarithmic scale."""
+    step: float | None = None
+    is_whole: bool = False
+
+    def points(self) -> tuple[Scalar, ...] | None:
+        """Return all values; None: there are too many to list."""
+        step = self.step or (1 if self.is_whole else None)
+        if step is None or self.is_log:
+            return None
+        count = math.floor((self.high - self.low) / step + 1e-9) + 1
+        values = [self.low + index * step for index in range(count)]
+        return tuple(int(value) if self.is_whole else value for value in values)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of a few values."""
+
+    values: tuple[Scalar, ...]
+
+    def points(self) -> tuple[Scalar, ...]:
+        """Return all values."""
+        return self.values
+
+
+Dimension: TypeAlias = Range | Choices
+
+
+def read_space(raw: Any, where: str) -> dict[str, Dimension]:
+    """Read `space:` of a sweep file; keys and kinds are checked, values by `check_space`.
+
+    Raises:
+        ConfigError: one sentence naming the key.
+    """
+    if not isinstance(raw, Mapping) or not raw:
+        raise ConfigError(
+            f"{where} space: got {_shown(raw)}; expected keys with their ranges or choices; "
+            "write `recipe.lr: {low: 1.0e-5, high: 1.0e-3, log: true}`"
+        )
+    return {str(key): _read_dimension(str(key), value, where) for key, value in raw.items()}
+
+
+def _read_dimension(key: str, raw: Any, where: str) -> Dimension:
+    if key in group_names():
+        kind: Any = str
+    else:
+        try:
+            kind = strip_optional(key_kind(key))
+        except ConfigError as err:
+            raise ConfigError(f"{where} space: {err}") from err
+    name = f"{where} space.{key}"
+    if isinstance(raw, Mapping):
+        return _read_range(name, raw, kind)
+    if isinstance(raw, Sequence) and not isinstance(raw, str):
+        return _read_choices(name, raw)
+    raise ConfigError(
+        f"{name}: got {_shown(raw)}; expected a range or a list of choices; write "
+        "{low: 1, high: 10} or [a, b]"
+    )
+
+
+def _read_choices(name: str, raw: Sequence[Any]) -> Choices:
+    if not raw:
+        raise ConfigError(f"{name}: got an empty list; expected choices; name at least two values")
+    kinds = {_kind_name(value) for value in raw if value is not None}
+    if len(kinds) > 1 or kinds & {"list", "mapping"}:
+        raise ConfigError(
+            f"{name}: got {_shown(list(raw))} of {' and '.join(sorted(kinds))}; expected choices "
+            "of one type; write all as numbers, all as text or all as true and false"
+        )
+    if len(set(raw)) < len(raw):
+        raise ConfigError(
+            f"{name}: got {_shown(list(raw))}; expected different choices; drop the repeated one"
+        )
+    return Choices(tuple(raw))
+
+
+def _kind_name(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, str):
+        return "text"
+    return "mapping" if isinstance(value, Mapping) else "list"
+
+
+def _read_range(name: str, raw: Mapping[Any, Any], kind: Any) -> Range:
+    known = ("low", "high", "log", "step")
+    for key in raw:
+        if key not in known:
+            raise ConfigError(
+                f"{name}: got {key!r}; expected low, high, and log or step"
+                f"{did_you_mean(str(key), known)}"
+            )
+    if kind not in (int, float):
+        raise ConfigError(
+            f"{name}: got a range; expected choices, as the key holds no number; write [a, b]"
+        )
+    for key in ("low", "high", "step"):
+        value = raw.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if key in raw and not (is_number and math.isfinite(value)):
+            raise ConfigError(f"{name}.{key}: got {_shown(value)}; expected a number; write one")
+        if key not in raw and key != "step":
+            raise ConfigError(f"{name}: got no {key}; expected low and high; add {key}")
+        if key in raw and kind is int and not float(raw[key]).is_integer():
+            raise ConfigError(f"{name}.{key}: got {value}; expected a whole number; write one")
+    is_log = raw.get("log", False)
+    if not isinstance(is_log, bool):
+        raise ConfigError(f"{name}.log: got {_shown(is_log)}; expected true or false; write one")
+    found = Range(raw["low"], raw["high"], is_log, raw.get("step"), kind is int)
+    return _checked_range(name, found)
+
+
+def _checked_range(name: str, found: Range) -> Range:
+    if not found.low < found.high:
+        raise ConfigError(
+            f"{name}: got the empty range {found.low:g} to {found.high:g}; expected low below "
+            "high; swap or widen them"
+        )
+    if found.is_log and found.low <= 0:
+        raise ConfigError(
+            f"{name}.low: got {found.low:g} with log: true; expected a number above 0; raise it"
+        )
+    if found.step is not None and (found.step <= 0 or found.is_log):
+        raise ConfigError(
+            f"{name}.step: got {found.step:g}; expected a number above 0, and no log: true; "
+            "drop one of the two"
+        )
+    return found
+
+
+def check_space(space: Mapping[str, Dimension], overrides: Sequence[str], where: str) -> None:
+    """Make sure that the schema takes each choice and the ends of each range.
+
+    Args:
+        space: of the sweep.
+        overrides: of all trials, see `compose_config`.
+        where: the sweep file, for the sentence.
+
+    Raises:
+        ConfigError: one value is out of bounds.
+    """
+    config = to_config(compose_config(overrides))
+    for key, dimension in space.items():
+        ends = dimension.values
+        if isinstance(dimension, Range):
+            ends = (dimension.low, dimension.high)
+        for value in ends:
+            try:
+                if key in group_names():
+                    _check_option(key, value)
+                else:
+                    change_value(config, key, value)
+            except ConfigError as err:
+                raise ConfigError(f"{where} space: {err}") from err
+
+
+def _check_option(group: str, value: Any) -> None:
+    options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    if value not in options:
+        raise ConfigError(
+            f"{group}: got {value!r}; expected one of {', '.join(options)}"
+            f"{did_you_mean(str(value), options, f'{group}=')}"
+        )
+
+
+def is_fusable(space: Mapping[str, Dimension]) -> bool:
+    """Whether the trials can be trained side by side by the fused engine."""
+    return PER_SLOT.issuperset(space)
+
+
+def apply_params(config: TrainConfig, params: Mapping[str, Scalar]) -> TrainConfig:
+    """Return the configuration of one trial, its keys being no groups.
+
+    Raises:
+        ConfigError: a value is not one for its key.
+    """
+    for key, value in params.items():
+        config = change_value(config, key, value)
+    return config
+
+
+def as_override(key: str, value: Scalar) -> str:
+    """Write one value as an argument of `train.py`."""
+    match value:
+        case None:
+            text = "null"
+        case bool():
+            text = str(value).lower()
+        case str():
+            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+            text = f"'{escaped}'"
+        case _:
+            text = repr(value)
+    return f"{key}={text}"
+
+
+def _shown(value: Any) -> str:
+    text = "nothing" if value is None else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

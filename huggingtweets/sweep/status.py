@@ -1,0 +1,109 @@
+"""How a sweep stands, for people and scripts."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from huggingtweets.files import read_json
+from huggingtweets.sweep.study import load_study
+from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
+
+NUM_SHOWN = 10
+
+
+def read_sweep(root: Path) -> tuple[Mapping[str, Any], SweepSummary]:
+    """Return what a sweep is, and how it stands.
+
+    Raises:
+        ConfigError: the folder holds no sweep.
+    """
+    study = load_study(root)
+    description: dict[str, Any] = {"trials": 0, "objective": ["objective"]}
+    with suppress(OSError, ValueError):  # not written yet
+        description |= read_json(root / "sweep.json")
+    return description, summarise_sweep(study, description["objective"])
+
+
+def sweep_as_json(
+    root: Path, description: Mapping[str, Any], summary: SweepSummary
+) -> dict[str, Any]:
+    """Return what `sweep status --json` prints."""
+    return {
+        **description,
+        "counts": dict(summary.counts),
+        "saved_frac": summary.saved_frac,
+        "best": list(summary.best),
+        "importances": dict(summary.importances),
+        "best_config": str(root / "best.yaml") if summary.best else None,
+        "rows": [_plain(row) for row in summary.rows],
+    }
+
+
+def _plain(row: TrialRow) -> dict[str, Any]:
+    return {
+        "number": row.number,
+        "state": row.state,
+        "params": dict(row.params),
+        "values": list(row.values),
+        "steps": row.steps,
+        "planned_steps": row.planned_steps,
+        "seconds": row.seconds,
+        "reason": row.reason,
+        "users": {slug: asdict(user) for slug, user in row.users.items()},
+    }
+
+
+def build_sweep_status(
+    root: Path, description: Mapping[str, Any], summary: SweepSummary
+) -> RenderableType:
+    """Return counts, the best trials, and where to read on."""
+    counts = summary.counts
+    ended = sum(counts.get(state, 0) for state in ("complete", "pruned", "fail"))
+    parts = [f"{ended} of {description['trials'] or ended} trials"]
+    parts += [f"{count} {state}" for state, count in sorted(counts.items())]
+    if summary.saved_frac > 0.005:
+        parts.append(f"{summary.saved_frac:.0%} of the steps spared")
+    shown: list[RenderableType] = [" · ".join(parts)]
+    done = sorted((row for row in summary.rows if row.values), key=lambda row: row.values)
+    first = [summary.row(number) for number in summary.best]
+    rows = [*first, *(row for row in done if row not in first)][:NUM_SHOWN]
+    if rows:
+        shown.append(_table(rows, summary.names))
+    failed = [row for row in summary.rows if row.state == "fail"]
+    shown += [escape(f"trial {row.number} failed: {row.reason}") for row in failed[:3]]
+    if summary.best:
+        folder = root.resolve()
+        shown.append(escape(f"report: {folder / 'report.html'}"))
+        shown.append(
+            escape(f"train the best: python train.py --config-path={folder} --config-name=best")
+        )
+    return Group(*shown)
+
+
+def _table(rows: list[TrialRow], names: tuple[str, ...]) -> Table:
+    table = Table(title="Best trials", title_justify="left")
+    table.add_column("trial", justify="right")
+    for name in names:
+        table.add_column(escape(name), justify="right")
+    keys = list(rows[0].params)
+    for key in keys:
+        table.add_column(escape(key), justify="right")
+    table.add_column("steps", justify="right")
+    for row in rows:
+        values = (f"{value:.4f}" for value in row.values)
+        params = (escape(shown(row.params.get(key))) for key in keys)
+        table.add_row(str(row.number), *values, *params, f"{row.steps:,}")
+    return table
+
+
+def shown(value: object) -> str:
+    """Write one parameter for people."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "null" if value is None else str(value)

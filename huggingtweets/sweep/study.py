@@ -1,0 +1,326 @@
+"""The study of a sweep: Optuna's record of all trials, which several processes may share.
+
+A trial's number is its folder's name. Whoever holds the folder's lock works on the trial: a trial
+whose process died is taken up again under its own number, so that the total stays what was asked
+for and no folder ever serves two trials.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from huggingtweets.errors import ConfigError, JobBusyError, StorageError
+from huggingtweets.lock import JobLock, acquire_lock, is_left
+from huggingtweets.sweep.space import Choices, Dimension, Scalar
+from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
+
+logger = logging.getLogger(__name__)
+
+SQLITE, JOURNAL = "study.db", "study.journal"
+STUDY = "sweep"
+IDENTITY = "identity"
+SURPLUS = "surplus"
+"""Marks a trial that several tasks asked for at once beyond the total; it counts for nothing."""
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def study_path(root: Path) -> Path | None:
+    """Return the file of the study of a folder; None: there is none."""
+    for name in (SQLITE, JOURNAL):
+        if (root / name).exists():
+            return root / name
+    return None
+
+
+def trial_folder(root: Path, number: int) -> Path:
+    """Return the folder of a trial, which no other trial ever gets."""
+    return root / f"trial-{number:04d}"
+
+
+def load_study(root: Path) -> optuna.Study:
+    """Open the study of a folder to look at it.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = study_path(root)
+    if path is None:
+        raise ConfigError(
+            f"sweep: got {root}, which holds no study; expected the output_dir of a sweep; "
+            "check the path"
+        )
+    with _storage_errors(path):
+        return optuna.load_study(study_name=STUDY, storage=_storage(path))
+
+
+def open_study(
+    root: Path, spec: SweepSpec, identity: Mapping[str, Any], *, max_epochs: int
+) -> optuna.Study:
+    """Open the study of a folder, or begin it.
+
+    Args:
+        root: folder of the sweep.
+        spec: of the sweep.
+        identity: what all its trials share, as plain values.
+        max_epochs: the longest training.
+
+    Raises:
+        ConfigError: another sweep lies there, or it is stored in another way.
+        StorageError: it cannot be read or written.
+    """
+    found = study_path(root)
+    path = found or root / _file_name(spec.storage)
+    if found and spec.storage is not StorageKind.auto and found.name != _file_name(spec.storage):
+        raise ConfigError(
+            f"{root}: holds {found.name}; expected storage: {spec.storage} or a new sweep; leave "
+            "storage as it was, or choose another output_dir"
+        )
+    root.mkdir(parents=True, exist_ok=True)
+    with _storage_errors(path):
+        study = optuna.create_study(
+            study_name=STUDY,
+            storage=_storage(path),
+            pruner=build_pruner(spec.pruner, max_epochs),
+            directions=["minimize"] * len(spec.objective.names),
+            load_if_exists=True,
+        )
+        before = study.user_attrs.get(IDENTITY)
+        if before is None:
+            study.set_user_attr(IDENTITY, dict(identity))
+    if before is not None and before != identity:
+        changed = [key for key in {**before, **identity} if before.get(key) != identity.get(key)]
+        raise ConfigError(
+            f"{root}: holds a sweep with other settings ({', '.join(sorted(changed))}); expected "
+            "the same sweep or none; choose another output_dir, or delete the folder"
+        )
+    return study
+
+
+def _file_name(kind: StorageKind) -> str:
+    if kind is StorageKind.auto:
+        kind = StorageKind.journal if "SLURM_JOB_ID" in os.environ else StorageKind.sqlite
+    return JOURNAL if kind is StorageKind.journal else SQLITE
+
+
+def _storage(path: Path) -> BaseStorage:
+    if path.name == JOURNAL:
+        return JournalStorage(JournalFileBackend(str(path)))
+    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+
+
+@contextmanager
+def _storage_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, OSError, KeyError, ValueError) as err:
+        reason = str(err).partition("\n")[0]
+        raise StorageError(
+            f"{path}: cannot be read or written ({reason}); expected the study of a sweep; move "
+            "the file away to begin anew, or make room"
+        ) from err
+
+
+def build_pruner(pruner: Pruner, max_epochs: int) -> optuna.pruners.BasePruner:
+    """Return Optuna's pruner, which counts in epochs."""
+    match pruner.kind:
+        case PrunerKind.none:
+            return optuna.pruners.NopPruner()
+        case PrunerKind.median:
+            return optuna.pruners.MedianPruner(
+                n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.min_epochs - 1
+            )
+        case PrunerKind.asha:
+            return optuna.pruners.SuccessiveHalvingPruner(
+                min_resource=pruner.min_epochs, reduction_factor=pruner.factor
+            )
+        case PrunerKind.hyperband:
+            return optuna.pruners.HyperbandPruner(
+                min_resource=pruner.min_epochs,
+                max_resource=max(max_epochs, pruner.min_epochs),
+                reduction_factor=pruner.factor,
+            )
+
+
+def build_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
+    """Return Optuna's sampler."""
+    match spec.sampler:
+        case Sampler.random:
+            return RandomSampler(seed=seed)
+        case Sampler.tpe:
+            return TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        case Sampler.grid:
+            points = {key: list(one.points() or ()) for key, one in spec.space.items()}
+            return GridSampler(points, seed=seed)
+        case Sampler.cmaes:
+            check_cmaes()
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def check_cmaes() -> None:
+    """Make sure that the package behind CMA-ES is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        import cmaes  # noqa: F401
+    except ImportError as err:
+        raise ConfigError(
+            "sampler: got cmaes, whose package is not installed; expected it; run "
+            "pip install 'huggingtweets[sweep]'"
+        ) from err
+
+
+def distribution(dimension: Dimension) -> BaseDistribution:
+    """Return what Optuna draws from."""
+    match dimension:
+        case Choices(values):
+            return CategoricalDistribution(values)
+        case one if one.is_whole:
+            step = int(one.step or 1)
+            return IntDistribution(int(one.low), int(one.high), log=one.is_log, step=step)
+        case one:
+            return FloatDistribution(one.low, one.high, log=one.is_log, step=one.step)
+
+
+@dataclass
+class OpenTrial:
+    """A trial that is ours to train."""
+
+    trial: optuna.Trial
+    number: int
+    params: dict[str, Scalar]
+    folder: Path
+    lock: JobLock
+    is_again: bool
+    """Begun by a process that died."""
+
+
+class Trials:
+    """Hands out trials until there are as many as asked for; one thread uses it."""
+
+    def __init__(self, root: Path, spec: SweepSpec, study: optuna.Study) -> None:
+        """Start with none open."""
+        self._root = root
+        self._spec = spec
+        self._study = study
+        self._space = {key: distribution(one) for key, one in spec.space.items()}
+        self._own: set[int] = set()
+        self._taken_over: list[OpenTrial] = []
+
+    def next(self) -> OpenTrial | None:
+        """Return a trial to train: one whose process died here, else a new one; None: no more."""
+        if self._taken_over:
+            return self._taken_over.pop()
+        for frozen in self._running():
+            if is_left(trial_folder(self._root, frozen.number)):
+                lock = self._claim(frozen.number)
+                opened = self._adopt(frozen, lock) if lock else None
+                if opened is not None:
+                    return opened
+        while self._num_counted() < self._spec.trials:
+            opened = self._ask()
+            if opened is not None:
+                return opened
+        return None
+
+    def take_over(self) -> int:
+        """Take the trials whose process died on any machine; waits up to a minute to be sure.
+
+        Returns:
+            How many `next` will give.
+        """
+        running = self._running()
+        with ThreadPoolExecutor(max(1, min(32, len(running)))) as pool:
+            locks = list(pool.map(self._claim, [trial.number for trial in running]))
+        for frozen, lock in zip(running, locks, strict=True):
+            opened = self._adopt(frozen, lock) if lock else None
+            if opened is not None:
+                self._taken_over.append(opened)
+        return len(self._taken_over)
+
+    def _ask(self) -> OpenTrial | None:
+        """Begin a new trial; None: another task was faster, and the total is reached."""
+        study, spec = self._study, self._spec
+        known = len(study.get_trials(deepcopy=False))
+        study.sampler = build_sampler(spec, _mixed(spec.seed, "ask", known, _task()))
+        trial = study.ask()
+        if trial.number >= spec.trials + self._num_surplus():
+            trial.set_user_attr(SURPLUS, True)
+            study.tell(trial, state=TrialState.FAIL)
+            return None
+        lock = self._claim(trial.number)
+        if lock is None:  # taken for dead between the two
+            return None
+        if spec.sampler in (Sampler.random, Sampler.tpe):
+            # What is drawn at random depends on the trial's number alone, not on who asks when.
+            study.sampler = build_sampler(spec, _mixed(spec.seed, "trial", trial.number))
+        return self._open(trial, lock, is_again=False)
+
+    def _claim(self, number: int) -> JobLock | None:
+        try:
+            return acquire_lock(trial_folder(self._root, number))
+        except JobBusyError:
+            return None
+
+    def _adopt(self, frozen: FrozenTrial, lock: JobLock) -> OpenTrial | None:
+        """Go on with a trial of a dead process, unless it ended while we waited for it."""
+        if self._study._storage.get_trial(frozen._trial_id).state is not TrialState.RUNNING:
+            lock.release()
+            return None
+        return self._open(optuna.Trial(self._study, frozen._trial_id), lock, is_again=True)
+
+    def _open(self, trial: optuna.Trial, lock: JobLock, *, is_again: bool) -> OpenTrial:
+        params = {key: trial._suggest(key, one) for key, one in self._space.items()}
+        self._own.add(trial.number)
+        folder = trial_folder(self._root, trial.number)
+        return OpenTrial(trial, trial.number, params, folder, lock, is_again)
+
+    def _running(self) -> list[FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in trials if trial.number not in self._own]
+
+    def _num_counted(self) -> int:
+        return len(counted(self._study))
+
+    def _num_surplus(self) -> int:
+        return len(self._study.get_trials(deepcopy=False)) - self._num_counted()
+
+
+def counted(study: optuna.Study) -> list[FrozenTrial]:
+    """Return all trials but those that were asked for beyond the total."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if not trial.user_attrs.get(SURPLUS)]
+
+
+def _mixed(*parts: object) -> int:
+    digest = hashlib.sha256(json.dumps(parts).encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+def _task() -> str:
+    """What tells the tasks of one SLURM job from each other."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_PROCID")
+    return " ".join(os.environ.get(name, "") for name in names)
