@@ -1,4 +1,4 @@
-"""Trials side by side in the slots of the fused engine: a slot that a trial leaves takes the next."""
+"""Trials side by side in the fused engine: a slot that a trial leaves takes the next at once."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -10,22 +10,21 @@ import torch
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.data.prepare import Prepared
-from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
+from huggingtweets.errors import OutOfMemoryError, TrainingError
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.jobs.fused import choose_settings
 from huggingtweets.pipeline import prepare_job
 from huggingtweets.sweep.course import Course, Courses, Eval
 from huggingtweets.sweep.plan import Sweep
-from huggingtweets.sweep.study import OpenTrial, Trials
+from huggingtweets.sweep.study import Trials
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
 from huggingtweets.training.array_layout import layout_of, shape_of
 from huggingtweets.training.array_loop import train_array
-from huggingtweets.training.ending import Ending
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
-from huggingtweets.training.records import LoggedEval
+from huggingtweets.training.records import Ending, LoggedEval
 from huggingtweets.training.stopping import stop_requested
 
 logger = logging.getLogger(__name__)
@@ -69,7 +68,7 @@ def _largest_batch(sweep: Sweep, plan: Plan) -> Plan:
     dimension = sweep.spec.space.get("recipe.global_batch_size")
     if dimension is None:
         return plan
-    largest = int(max(dimension.points() or (dimension.high,)))
+    largest = max(int(value) for value in dimension.ends() if isinstance(value, int | float))
     return replace(plan, recipe=replace(plan.recipe, global_batch_size=largest))
 
 

@@ -14,8 +14,8 @@ from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import PublishConfig, PublishKind, TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
-from huggingtweets.logs import world_size
 from huggingtweets.jobs.selection import quote_user, select_jobs
+from huggingtweets.logs import world_size
 from huggingtweets.sweep.space import Range, Scalar, apply_params, as_override, check_space
 from huggingtweets.sweep.spec import SweepSpec
 
@@ -74,7 +74,8 @@ class Sweep:
     def identity(self) -> dict[str, Any]:
         """Return what decides the trials, flat and as plain values."""
         plan = make_plan(self.config, self.jobs[0])
-        flat = _flat({key: value for key, value in plan.identity.items() if key != "handles"})
+        unused = ("handles", "sampling")
+        flat = _flat({key: value for key, value in plan.identity.items() if key not in unused})
         searched = tuple(self.spec.space)
         shared = {
             key: value

@@ -1,4 +1,4 @@
-"""Every trial as a run of the tracker, in the background: `@<sweep>-0007-trial`, grouped by sweep."""
+"""Every trial as a run of the tracker, `@<sweep>-0007-trial`, in the group of the sweep."""
 
 import logging
 from collections import defaultdict

@@ -4,8 +4,8 @@ import gc
 import json
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 from accelerate import Accelerator
@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import EngineKind
+from huggingtweets.config.schema import EngineKind, TrainConfig
 from huggingtweets.errors import ConfigError, JobBusyError
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
@@ -22,7 +22,6 @@ from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.runner import check_base, choose_engine
 from huggingtweets.lock import acquire_lock
 from huggingtweets.logs import JOB_FAILED
-from huggingtweets.paths import JobPaths
 from huggingtweets.pipeline import begin_job, prepare_job
 from huggingtweets.sweep.course import Courses
 from huggingtweets.sweep.fused import run_fused_trials
@@ -30,7 +29,7 @@ from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.processes import run_process_trials
 from huggingtweets.sweep.record import TrialRecorder
 from huggingtweets.sweep.report import write_sweep_report
-from huggingtweets.sweep.space import is_fusable
+from huggingtweets.sweep.space import Scalar, is_fusable
 from huggingtweets.sweep.spec import Way
 from huggingtweets.sweep.study import Trials, open_study
 from huggingtweets.sweep.summary import SweepSummary, summarise_sweep
@@ -145,14 +144,14 @@ def write_findings(sweep: Sweep, study: optuna.Study) -> SweepSummary:
         summary = summarise_sweep(study, sweep.spec.objective.names)
         if summary.best:
             best = summary.row(summary.best[0])
-            write_text(sweep.root / BEST, dump_config(_best_config(sweep, dict(best.params))))
+            write_text(sweep.root / BEST, dump_config(_best_config(sweep, best.params)))
         write_sweep_report(sweep.root / REPORT, sweep, summary)
         again = summarise_sweep(study, sweep.spec.objective.names)
         if again.counts == summary.counts:
             return summary
 
 
-def _best_config(sweep: Sweep, params: dict[str, object]):
+def _best_config(sweep: Sweep, params: Mapping[str, Scalar]) -> TrainConfig:
     """Return the configuration of a trial as one would train it for good."""
     trial = sweep.trial_config(params, sweep.root / "best")
     user: object = (

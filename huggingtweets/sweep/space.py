@@ -44,6 +44,10 @@ class Range:
     step: float | None = None
     is_whole: bool = False
 
+    def ends(self) -> tuple[Scalar, ...]:
+        """Return what has to hold for all values to hold."""
+        return (self.low, self.high)
+
     def points(self) -> tuple[Scalar, ...] | None:
         """Return all values; None: there are too many to list."""
         step = self.step or (1 if self.is_whole else None)
@@ -59,6 +63,10 @@ class Choices:
     """One of a few values."""
 
     values: tuple[Scalar, ...]
+
+    def ends(self) -> tuple[Scalar, ...]:
+        """Return what has to hold for all values to hold."""
+        return self.values
 
     def points(self) -> tuple[Scalar, ...]:
         """Return all values."""
@@ -141,8 +149,7 @@ def _read_range(name: str, raw: Mapping[Any, Any], kind: Any) -> Range:
         )
     for key in ("low", "high", "step"):
         value = raw.get(key)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if key in raw and not (is_number and math.isfinite(value)):
+        if key in raw and not _is_number(value):
             raise ConfigError(f"{name}.{key}: got {_shown(value)}; expected a number; write one")
         if key not in raw and key != "step":
             raise ConfigError(f"{name}: got no {key}; expected low and high; add {key}")
@@ -153,6 +160,11 @@ def _read_range(name: str, raw: Mapping[Any, Any], kind: Any) -> Range:
         raise ConfigError(f"{name}.log: got {_shown(is_log)}; expected true or false; write one")
     found = Range(raw["low"], raw["high"], is_log, raw.get("step"), kind is int)
     return _checked_range(name, found)
+
+
+def _is_number(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
 
 
 def _checked_range(name: str, found: Range) -> Range:
@@ -186,10 +198,7 @@ def check_space(space: Mapping[str, Dimension], overrides: Sequence[str], where:
     """
     config = to_config(compose_config(overrides))
     for key, dimension in space.items():
-        ends = dimension.values
-        if isinstance(dimension, Range):
-            ends = (dimension.low, dimension.high)
-        for value in ends:
+        for value in dimension.ends():
             try:
                 if key in group_names():
                     _check_option(key, value)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import fsum
 from typing import Any
 
 import optuna
@@ -70,7 +71,7 @@ class SweepSummary:
     names: tuple[str, ...]
     """Of the values."""
     best: tuple[int, ...]
-    """Numbers of the best trials, the one to take first; several objectives have a front of them."""
+    """Numbers of the best trials, first the one to take; of several objectives a whole front."""
     importances: Mapping[str, float]
     """Share of each key in how the trials differ, by the first value; empty for few trials."""
 
@@ -136,7 +137,7 @@ def _best(rows: Sequence[TrialRow]) -> tuple[int, ...]:
     def distance(row: TrialRow) -> float:
         """From the best of each value, in shares of what the front spans."""
         spans = zip(row.values, lows, highs, strict=True)
-        return sum(((value - low) / ((high - low) or 1.0)) ** 2 for value, low, high in spans)
+        return fsum(((value - low) / ((high - low) or 1.0)) ** 2 for value, low, high in spans)
 
     ordered = sorted(front, key=lambda row: (distance(row), row.number))
     return tuple(row.number for row in ordered)
