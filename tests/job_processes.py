@@ -60,6 +60,8 @@ class Start:
     prepare: Callable[[], None] | None = None
     """Called in every rank before train.py, to slow it down or to make it fail."""
     log: Path = Path(os.devnull)
+    command: str | None = None
+    """A command of `huggingtweets` to run in place of train.py."""
 
 
 class Running:
@@ -173,6 +175,10 @@ def _be_rank(start: Start) -> None:
         if start.prepare:
             start.prepare()
         sys.argv = ["train.py", *start.arguments]
+        if start.command:
+            from huggingtweets.cli import main
+
+            sys.exit(main([start.command, *start.arguments]))
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
     except SystemExit as end:
         code = end.code

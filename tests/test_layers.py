@@ -25,15 +25,16 @@ FLOORS: list[set[str]] = [
     {"outcome", "recorder", "model_folder", "trained"},
     {"pipeline"},
     {"jobs"},
+    {"sweep"},
     {"doctor"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 HEAVY = ("torch", "transformers", "datasets", "wandb", "accelerate", "deepspeed")
-LIGHT_PLACES = ("config", "tweets", "tracking", "jobs", "cli", "data.corpus", "data.split")
+LIGHT_PLACES = ("config", "tweets", "tracking", "jobs", "sweep", "cli", "data.corpus", "data.split")
 LIGHT_PLACES += ("publishing.card", "training.stopping", "training.watchdog", *FLOORS[0])
-NOT_LIGHT = {"jobs.runner", "jobs.fused"}
+NOT_LIGHT = {"jobs.runner", "jobs.fused", "sweep.run", "sweep.fused"}
 
 
 def module_name(path: Path) -> str:

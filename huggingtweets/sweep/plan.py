@@ -28,7 +28,7 @@ class Sweep:
     root: Path
     """Its folder."""
     config: TrainConfig
-    """What all trials share: as asked for, `user` among it."""
+    """What all trials share; a key that is searched has some value of its space."""
     jobs: tuple[Job, ...]
     """One a user; every trial trains them all."""
 
@@ -58,12 +58,7 @@ class Sweep:
         Raises:
             ConfigError: two values do not go together.
         """
-        if any(key in group_names() for key in params):
-            chosen = [as_override(key, value) for key, value in params.items()]
-            config = to_config(compose_config(_last([*self.spec.config, *chosen])))
-            config = replace(config, user=self.config.user, consent=self.config.consent)
-        else:
-            config = apply_params(self.config, params)
+        config = _with_params(self.config, self.spec.config, params)
         return replace(
             config,
             output_dir=str(folder),
@@ -122,10 +117,22 @@ def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
             "by; set recipe.heldout_frac=0.1"
         )
     check_space(spec.space, rest, str(path))
+    config = _with_params(config, rest, {key: one.ends()[-1] for key, one in spec.space.items()})
     root = Path(config.output_dir)
     if not any(text.startswith("output_dir=") for text in rest):
         root = root / f"sweep-{spec.name}"
     return Sweep(replace(spec, config=tuple(rest)), root, config, tuple(jobs))
+
+
+def _with_params(
+    config: TrainConfig, overrides: Sequence[str], params: Mapping[str, Scalar]
+) -> TrainConfig:
+    """Return the configuration with other values; a group is composed anew."""
+    if not any(key in group_names() for key in params):
+        return apply_params(config, params)
+    chosen = [as_override(key, value) for key, value in params.items()]
+    changed = to_config(compose_config(_last([*overrides, *chosen])))
+    return replace(changed, user=config.user, consent=config.consent)
 
 
 def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -241,7 +241,7 @@ def as_override(key: str, value: Scalar) -> str:
         case bool():
             text = str(value).lower()
         case str():
-            escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+            escaped = value.replace("'", "\\'")
             text = f"'{escaped}'"
         case _:
             text = repr(value)

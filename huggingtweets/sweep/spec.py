@@ -159,7 +159,7 @@ def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
         sampler=_member(Sampler, raw.get("sampler", "random"), f"{where} sampler"),
         pruner=_pruner(raw.get("pruner", "none"), f"{where} pruner"),
         objective=_objective(raw.get("objective", "heldout"), f"{where} objective"),
-        trials=_count(raw.get("trials", _default_trials(raw, space)), f"{where} trials"),
+        trials=_trials(raw, space, where),
         parallel=_parallel(raw.get("parallel", "auto"), f"{where} parallel"),
         storage=_member(StorageKind, raw.get("storage", "auto"), f"{where} storage"),
         way=_member(Way, raw.get("way", "auto"), f"{where} way"),
@@ -295,11 +295,13 @@ def _objective(value: Any, where: str) -> Objective:
     return Objective(measures, tuple(map(float, value.values())))
 
 
-def _default_trials(raw: Mapping[str, Any], space: Mapping[str, Dimension]) -> int:
-    """A grid is searched whole, if nothing else is said."""
-    if raw.get("sampler") != Sampler.grid:
-        return 32
-    return grid_size(space) or 32
+def _trials(raw: Mapping[str, Any], space: Mapping[str, Dimension], where: str) -> int:
+    """Return how many trials there are to be; a grid has no more than its points."""
+    size = grid_size(space) if raw.get("sampler") == Sampler.grid else None
+    if "trials" not in raw:
+        return size or 32
+    num = _count(raw["trials"], f"{where} trials")
+    return min(num, size) if size else num
 
 
 def grid_size(space: Mapping[str, Dimension]) -> int | None:

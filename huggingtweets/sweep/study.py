@@ -8,7 +8,9 @@ for and no folder ever serves two trials.
 import hashlib
 import json
 import logging
+import math
 import os
+import random
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +26,13 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import BaseSampler, CmaEsSampler, GridSampler, RandomSampler, TPESampler
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    PartialFixedSampler,
+    RandomSampler,
+    TPESampler,
+)
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
@@ -132,9 +140,15 @@ def _storage(path: Path) -> BaseStorage:
 
 @contextmanager
 def _storage_errors(path: Path) -> Iterator[None]:
+    kinds: tuple[type[Exception], ...] = (optuna.exceptions.OptunaError, OSError)
+    kinds += (KeyError, ValueError)
+    if path.name == SQLITE:
+        from sqlalchemy.exc import SQLAlchemyError  # takes a while to import
+
+        kinds += (SQLAlchemyError,)
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, OSError, KeyError, ValueError) as err:
+    except kinds as err:
         reason = str(err).partition("\n")[0]
         raise StorageError(
             f"{path}: cannot be read or written ({reason}); expected the study of a sweep; move "
@@ -166,16 +180,25 @@ def build_pruner(pruner: Pruner, max_epochs: int) -> optuna.pruners.BasePruner:
 def build_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
     """Return Optuna's sampler."""
     match spec.sampler:
-        case Sampler.random:
+        case Sampler.random | Sampler.grid:
             return RandomSampler(seed=seed)
         case Sampler.tpe:
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        case Sampler.grid:
-            points = {key: list(one.points() or ()) for key, one in spec.space.items()}
-            return GridSampler(points, seed=seed)
         case Sampler.cmaes:
             check_cmaes()
             return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def grid_point(spec: SweepSpec, index: int) -> dict[str, Scalar]:
+    """Return one point of a grid, in an order that the sweep's seed decides."""
+    sizes = {key: len(one.points() or ()) for key, one in spec.space.items()}
+    total = math.prod(sizes.values())
+    place = random.Random(spec.seed).sample(range(total), total)[index % total]
+    point = {}
+    for key, size in sizes.items():
+        place, at = divmod(place, size)
+        point[key] = (spec.space[key].points() or ())[at]
+    return point
 
 
 def check_cmaes() -> None:
@@ -274,9 +297,6 @@ class Trials:
         lock = self._claim(trial.number)
         if lock is None:  # taken for dead between the two
             return None
-        if spec.sampler in (Sampler.random, Sampler.tpe):
-            # What is drawn at random depends on the trial's number alone, not on who asks when.
-            study.sampler = build_sampler(spec, _mixed(spec.seed, "trial", trial.number))
         return self._open(trial, lock, is_again=False)
 
     def _claim(self, number: int) -> JobLock | None:
@@ -293,6 +313,17 @@ class Trials:
         return self._open(optuna.Trial(self._study, frozen._trial_id), lock, is_again=True)
 
     def _open(self, trial: optuna.Trial, lock: JobLock, *, is_again: bool) -> OpenTrial:
+        spec = self._spec
+        if spec.sampler is not Sampler.cmaes:
+            # What is drawn at random depends on the trial's number alone, not on who asks when.
+            sampler = build_sampler(spec, _mixed(spec.seed, "trial", trial.number))
+            if spec.sampler is Sampler.grid:
+                # Optuna's own sampler of grids ends studies that are not run by its own loop.
+                point = grid_point(spec, trial.number - self._num_surplus(before=trial.number))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # it is called experimental
+                    sampler = PartialFixedSampler(point, sampler)
+            self._study.sampler = sampler
         params = {key: trial._suggest(key, one) for key, one in self._space.items()}
         self._own.add(trial.number)
         folder = trial_folder(self._root, trial.number)
@@ -305,8 +336,9 @@ class Trials:
     def _num_counted(self) -> int:
         return len(counted(self._study))
 
-    def _num_surplus(self) -> int:
-        return len(self._study.get_trials(deepcopy=False)) - self._num_counted()
+    def _num_surplus(self, *, before: int | None = None) -> int:
+        trials = self._study.get_trials(deepcopy=False)[:before]
+        return sum(bool(trial.user_attrs.get(SURPLUS)) for trial in trials)
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:

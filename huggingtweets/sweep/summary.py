@@ -1,5 +1,6 @@
 """How a sweep stands, read from its study: for status, the report and the best configuration."""
 
+import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from huggingtweets.sweep.course import OUTCOME
 from huggingtweets.sweep.space import Scalar
 from huggingtweets.sweep.study import counted
 
-ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+MIN_TRIALS = 8
+"""Whole trials below which nothing is said about importances."""
 
 
 @dataclass(frozen=True)
@@ -151,8 +153,10 @@ def _beats(one: Sequence[float], other: Sequence[float]) -> bool:
 def _importances(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Mapping[str, float]:
     done = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     values = [trial.values[0] for trial in done]
-    if len(done) < 4 or min(values) == max(values):
+    if len(done) < MIN_TRIALS or min(values) == max(values):
         return {}
-    return get_param_importances(
-        study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: trial.values[0]
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it says that low is good, which we mean
+        return get_param_importances(
+            study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: trial.values[0]
+        )

@@ -46,7 +46,7 @@ def test_every_option_composes_and_makes_a_plan(group: str, option: str) -> None
 
 def test_groups_are_the_folders_of_conf() -> None:
     folders = {path.name for path in CONFIG_DIR.iterdir() if path.is_dir()}
-    assert folders == {*group_names(), "experiment", "users"}
+    assert folders == {*group_names(), "experiment", "sweep", "users"}
 
 
 def check_and_plan(*overrides: str) -> None:
