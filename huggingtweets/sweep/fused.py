@@ -37,10 +37,10 @@ def run_fused_trials(
     sweep: Sweep, trials: Trials, courses: Courses, base: Base, device: torch.device
 ) -> None:
     """Train trials until there are no more for this process, or a stop is asked for."""
-    recipe = replace(sweep.config.recipe, dropout=None)  # each slot has its own
-    model = load_model(base, recipe)
+    recipe = sweep.config.recipe
+    model = load_model(base, replace(recipe, dropout=None))  # each slot has its own
     layout = layout_of(shape_of(model.config))
-    plan = make_plan(replace(sweep.config, recipe=recipe), sweep.jobs[0])
+    plan = make_plan(sweep.config, sweep.jobs[0])
     num_jobs = sweep.spec.trials * len(sweep.jobs)
     if sweep.spec.parallel != "auto":
         num_jobs = min(num_jobs, int(sweep.spec.parallel) * len(sweep.jobs))

@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import EngineKind, TrainConfig
-from huggingtweets.errors import ConfigError, JobBusyError
+from huggingtweets.errors import ConfigError, DataError, JobBusyError
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
@@ -121,7 +121,11 @@ def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
                 begin_job(plan)
         except JobBusyError:  # another task is at it
             time.sleep(POSTS_WAIT_S)
-    prepare_job(plan, base)
+    if prepare_job(plan, base).heldout is None:
+        raise DataError(
+            f"job {job.slug}: got no post that can be held out; expected some to score the trials "
+            "by; give more posts, or a larger recipe.heldout_frac"
+        )
 
 
 def _description(sweep: Sweep, study: optuna.Study) -> dict[str, object]:
