@@ -91,7 +91,7 @@ def test_the_end_of_a_sweep_names_the_best(finished: tuple[Path, str]) -> None:
     for part in ("History", "Slices", "All keys at once", "User by user", "Cost", "ann", "bob"):
         assert part in page
     assert page.count("<circle") >= 6 * 4
-    assert not re.search(r"(?:src|href)="(?!data:)|<script|url\(|@import", page)
+    assert not re.search(r'(?:src|href)="(?!data:)|<script|url\(|@import', page)
 
 
 def test_the_best_configuration_trains_as_it_is(finished: tuple[Path, str]) -> None:
