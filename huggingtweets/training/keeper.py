@@ -25,6 +25,7 @@ from huggingtweets.training.launch import Batch, on_main
 from huggingtweets.training.memory import remember
 from huggingtweets.training.progress import Interval, Progress
 from huggingtweets.training.saver import Saver
+from huggingtweets.training.scaling import load_scaler, scaler_state
 from huggingtweets.training.shards import (
     GROUPS,
     is_sharded,
@@ -194,12 +195,11 @@ class Keeper:
         values: dict[str, Any] = {"starts": {piece.name: piece.start for piece in self._pieces}}
         if self._accelerator.is_main_process:
             tensors["best"] = progress.best or {}
-            scaler = self._accelerator.scaler
             values |= {
                 "progress": progress.to_values(),
                 "interval": sums,
                 "optimizer_step": optimizer_step(self._optimizer),
-                "scaler": scaler.state_dict() if scaler else None,
+                "scaler": scaler_state(self._accelerator, self._optimizer),
             }
         return CheckpointState(progress.step, tensors, values)
 
@@ -208,8 +208,8 @@ class Keeper:
         restore(checkpoint, self._module, self._pieces)
         values = checkpoint.values()
         set_optimizer_step(self._optimizer, values["optimizer_step"])
-        if accelerator.scaler and values["scaler"]:
-            accelerator.scaler.load_state_dict(values["scaler"])
+        if values["scaler"]:
+            load_scaler(accelerator, self._optimizer, values["scaler"])
         interval.load_values(values["interval"])
         if checkpoint.world_size != accelerator.num_processes:
             logger.warning(
