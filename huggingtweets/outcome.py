@@ -25,7 +25,6 @@ from huggingtweets.publishing.facts import (
     HeldoutFigures,
     Links,
     ModelFacts,
-    Person,
     TrainFigures,
 )
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
@@ -63,18 +62,7 @@ def build_facts(
         )
     return ModelFacts(
         slug=plan.job.slug,
-        people=tuple(
-            Person(
-                report.handle,
-                report.display_name,
-                report.downloaded,
-                report.retweets,
-                report.short,
-                report.repeats,
-                report.kept,
-            )
-            for report in prepared.people
-        ),
+        people=prepared.people,
         base=BaseModel(
             base.name,
             plan.model.path if is_hub_id else None,

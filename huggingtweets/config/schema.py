@@ -66,7 +66,8 @@ class SourceConfig:
     max_posts: int = 3200
     """The newest so many of a person are asked of a service; X gives no more."""
     max_cost_usd: float | None = None
-    """Most that a process may spend on posts, all people together; null: ask on the terminal."""
+    """Most that may be spent on posts, all people and processes of a batch together, however often
+    it is started; null: ask on the terminal."""
 
     def __post_init__(self) -> None:
         _check(self.max_posts >= 1, "source.max_posts", self.max_posts, "1 or more")

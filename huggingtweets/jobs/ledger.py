@@ -35,7 +35,7 @@ class JobStatus(StrEnum):
     done = "done"
     failed = "failed"
     skipped = "skipped"
-    """Not trained, and rightly so: too few posts, opted out."""
+    """Not trained, and rightly so: somebody in it wants no model."""
 
 
 _STATUSES = frozenset(JobStatus)

@@ -17,7 +17,7 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.deadline import Deadline, own_deadline
 from huggingtweets.jobs.fused import run_fused
-from huggingtweets.jobs.ledger import open_ledger, read_ledger
+from huggingtweets.jobs.ledger import LEDGER_DIR, open_ledger, read_ledger
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
@@ -34,6 +34,7 @@ from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
 from huggingtweets.training.records import Ending
+from huggingtweets.tweets.sources.x_api import SPENDING
 
 logger = logging.getLogger(__name__)
 
@@ -173,8 +174,9 @@ def _together(plans: Sequence[Plan], tally: Tally) -> Iterator[list[Plan]]:
 def _open_tally(config: TrainConfig, stack: ExitStack, *, rank: int, is_writer: bool) -> Tally:
     """Read the ledger of a batch, and open this process's own file of it."""
     if not is_batch(config.user):
-        return Tally(None, {})
+        return Tally(None, {}, is_batch=False)
     output_dir = Path(config.output_dir)
+    SPENDING.share(output_dir / LEDGER_DIR / "spent-usd.txt")
     before = of_main(read_ledger(output_dir))
     ledger = None
     if is_writer:

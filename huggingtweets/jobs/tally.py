@@ -8,6 +8,7 @@ from huggingtweets.attempt import is_superseded, tell_progress
 from huggingtweets.config.plan import Plan
 from huggingtweets.errors import (
     HuggingtweetsError,
+    OptedOutError,
     StoppedError,
     StorageError,
     TrainingError,
@@ -66,17 +67,22 @@ def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
 class Tally:
     """Counts the jobs of this process; with a ledger, also writes every change of state there."""
 
-    def __init__(self, ledger: Ledger | None, before: Mapping[str, JobState]) -> None:
+    def __init__(
+        self, ledger: Ledger | None, before: Mapping[str, JobState], *, is_batch: bool = True
+    ) -> None:
         """Start counting.
 
         Args:
             ledger: None for a run that is no batch, and on other processes than the main one.
             before: how the jobs stood when the run began; empty without a ledger.
+            is_batch: whether people who want no model are passed over, rather than refused.
         """
         self._ledger = ledger
         self._before = before
+        self._is_batch = is_batch
         self._codes: dict[str, int] = {}
         self._begun: set[str] = set()
+        self._skipped: set[str] = set()
         self.reasons: dict[str, str] = {}
         """Why jobs failed, by slug."""
         self.is_stopped = False
@@ -84,7 +90,7 @@ class Tally:
     @property
     def num_done(self) -> int:
         """Jobs that are finished, those of earlier runs included."""
-        return sum(code == 0 for code in self._codes.values())
+        return sum(code == 0 for code in self._codes.values()) - len(self._skipped)
 
     @property
     def exit_code(self) -> int:
@@ -139,16 +145,29 @@ class Tally:
             self._record(plan, JobStatus.done, words)
 
     def failed(self, plan: Plan, err: HuggingtweetsError) -> None:
-        """Count a job that could not be done, or was stopped on request or by a successor."""
+        """Count a job that could not be done, or was stopped on request or by a successor.
+
+        In a batch, somebody who wants no model is passed over, and nothing has failed.
+        """
         if isinstance(err, StoppedError) or is_superseded():
             self.is_stopped = True
             self._record(plan, JobStatus.queued, str(err), retryable=err.retryable)
             exit_code_of(err)
             return
+        if isinstance(err, OptedOutError) and self._is_batch:
+            self._skip(plan, err)
+            return
         self._codes[plan.job.slug] = exit_code_of(err)
         self.reasons[plan.job.slug] = str(err)
         self._record(plan, JobStatus.failed, str(err), retryable=err.retryable)
         tell_progress()
+
+    def _skip(self, plan: Plan, err: HuggingtweetsError) -> None:
+        slug = plan.job.slug
+        logger.warning("job=%s skipped: %s", slug, err)
+        self._codes[slug] = 0
+        self._skipped.add(slug)
+        self._record(plan, JobStatus.skipped, str(err))
 
     def cut_short(self, plans: Iterable[Plan], err: HuggingtweetsError) -> None:
         """Count what a stop or a failure of the whole run leaves; nothing where all jobs ended."""
@@ -193,8 +212,9 @@ class Tally:
     def show(self, output_dir: Path) -> None:
         """Log the sum of a batch and where to read on."""
         logger.info(
-            "done=%d failed=%d; `huggingtweets status %s` tells which and why",
+            "done=%d failed=%d skipped=%d; `huggingtweets status %s` tells which and why",
             self.num_done,
             len(self.reasons),
+            len(self._skipped),
             output_dir,
         )

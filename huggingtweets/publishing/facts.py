@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from huggingtweets.config.schema import Consent
 from huggingtweets.training.records import Ending, LoggedStep
+from huggingtweets.tweets.cleaning import CleaningReport
 
 BASE_LICENSES = {
     "gpt2": "mit",
@@ -25,20 +26,6 @@ ENDINGS = {
     Ending.pruned: "pruned by the sweep",
 }
 """Why a training ended, in words."""
-
-
-@dataclass(frozen=True)
-class Person:
-    """One person's posts, counted."""
-
-    handle: str
-    display_name: str
-    """As the person wrote it."""
-    downloaded: int
-    retweets: int
-    short: int
-    repeats: int
-    kept: int
 
 
 @dataclass(frozen=True)
@@ -179,7 +166,7 @@ class ModelFacts:
     """All that card, preview and report tell."""
 
     slug: str
-    people: tuple[Person, ...]
+    people: tuple[CleaningReport, ...]
     base: BaseModel
     recipe: Mapping[str, object]
     data: DataCounts

@@ -5,7 +5,7 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 
-from huggingtweets.publishing.facts import Person
+from huggingtweets.tweets.cleaning import CleaningReport
 
 MAX_NAME_CHARS = 80
 _JOINERS = "\u200c\u200d"
@@ -31,7 +31,7 @@ def plain_text(text: str) -> str:
     return " ".join(visible(text).split())
 
 
-def display_name(person: Person) -> str:
+def display_name(person: CleaningReport) -> str:
     """Return the name, cleaned, at most `MAX_NAME_CHARS` long; `@handle` if nothing is left."""
     name = plain_text(person.display_name)
     if not any(char.isprintable() and char not in _JOINERS for char in name):
@@ -47,17 +47,17 @@ def joined(names: Sequence[str], shown: int | None = None) -> str:
     return " & ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 
-def joined_names(people: Sequence[Person]) -> str:
+def joined_names(people: Sequence[CleaningReport]) -> str:
     """Return all display names in one line."""
     return joined([display_name(person) for person in people])
 
 
-def joined_handles(people: Sequence[Person]) -> str:
+def joined_handles(people: Sequence[CleaningReport]) -> str:
     """Return all handles, each with its `@`, in one line."""
     return joined([f"@{person.handle}" for person in people])
 
 
-def initials(person: Person) -> str:
+def initials(person: CleaningReport) -> str:
     """Return one or two letters for an avatar; that of the handle for a name without letters."""
     words = [
         letters[0]

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageDraw
 
 from huggingtweets.files import write_bytes
-from huggingtweets.publishing.facts import ModelFacts, Person, Sample
+from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.lettering import (
     Line,
     Span,
@@ -30,6 +30,7 @@ from huggingtweets.publishing.names import (
     joined_handles,
     plain_text,
 )
+from huggingtweets.tweets.cleaning import CleaningReport
 
 SIZE = (1200, 630)
 _MARGIN = 64
@@ -117,7 +118,7 @@ def _rounded(width: int, height: int, radius: int) -> Image.Image:
     return mask
 
 
-def _draw_avatars(image: Image.Image, people: Sequence[Person]) -> int:
+def _draw_avatars(image: Image.Image, people: Sequence[CleaningReport]) -> int:
     """Draw initials in overlapping circles; return where the title may begin."""
     shown = people if len(people) <= _MAX_AVATARS else people[: _MAX_AVATARS - 1]
     faces = [(_letters(person), avatar_colour(person.handle)) for person in shown]
@@ -135,7 +136,7 @@ def _draw_avatars(image: Image.Image, people: Sequence[Person]) -> int:
     return _MARGIN + step * (len(faces) - 1) + size + 26
 
 
-def _letters(person: Person) -> str:
+def _letters(person: CleaningReport) -> str:
     letters = initials(person)
     return letters if is_drawable(letters) else person.handle[:1].upper()
 

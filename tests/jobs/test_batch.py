@@ -10,6 +10,7 @@ from small import ROOT, SMALL_MODEL
 
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
+from huggingtweets.tweets.optout import add_optout
 
 QUICK = (
     *SMALL_MODEL,
@@ -34,7 +35,7 @@ def run_batch(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def posts(tmp_path: Path) -> Path:
-    """Three users: one good, one with too few posts, one whose file is no JSON."""
+    """Three users: one good, one with too few posts, one whose file is no JSON; shy wants none."""
     folder = tmp_path / "posts"
     folder.mkdir()
     rows = [
@@ -43,12 +44,14 @@ def posts(tmp_path: Path) -> Path:
     (folder / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:5]))
     (folder / "bad.jsonl").write_bytes(b"\x00\xff not json\n")
-    (tmp_path / "users.txt").write_text("bad\nfew\ngood\n")
+    (tmp_path / "users.txt").write_text("bad\nfew\ngood\nshy\n")
     return folder
 
 
 def test_bad_users_fail_alone_and_a_rerun_touches_only_them(posts: Path, tmp_path: Path) -> None:
-    source = ("source=jsonl", f"source.path={posts}", "output_dir=out")
+    optout = tmp_path / "optout.txt"
+    add_optout("shy", str(optout))
+    source = ("source=jsonl", f"source.path={posts}", "output_dir=out", f"optout_file={optout}")
     first = run_batch(tmp_path, *source)
     assert first.returncode == 1, first.stderr
     states = read_states(tmp_path / "out")
@@ -56,7 +59,11 @@ def test_bad_users_fail_alone_and_a_rerun_touches_only_them(posts: Path, tmp_pat
         "bad": JobStatus.failed,
         "few": JobStatus.failed,
         "good": JobStatus.done,
+        "shy": JobStatus.skipped,
     }
+    assert "people who want no model" in states["shy"].reason
+    assert "done=1 failed=2 skipped=1" in first.stderr
+    assert not (tmp_path / "out" / "shy" / "tweets.jsonl.gz").exists()
     assert "characters" in states["few"].reason
     assert "Traceback" not in first.stderr
     stamp = (tmp_path / "out" / "good" / "result.json").stat().st_mtime_ns
@@ -71,4 +78,6 @@ def test_bad_users_fail_alone_and_a_rerun_touches_only_them(posts: Path, tmp_pat
     cured = run_batch(tmp_path, *source, "retry_failed=true")
     assert cured.returncode == 0, cured.stderr
     assert (tmp_path / "out" / "good" / "result.json").stat().st_mtime_ns == stamp
-    assert {state.status for state in read_states(tmp_path / "out").values()} == {JobStatus.done}
+    states = read_states(tmp_path / "out")
+    assert states.pop("shy").status is JobStatus.skipped
+    assert {state.status for state in states.values()} == {JobStatus.done}

@@ -14,14 +14,14 @@ from huggingtweets.publishing.facts import (
     HeldoutFigures,
     LoggedStep,
     ModelFacts,
-    Person,
     Sample,
     TrainFigures,
 )
+from huggingtweets.tweets.cleaning import CleaningReport
 
 
-def _person(handle: str, display_name: str) -> Person:
-    return Person(
+def _person(handle: str, display_name: str) -> CleaningReport:
+    return CleaningReport(
         handle=handle,
         display_name=display_name,
         downloaded=3221,
@@ -29,6 +29,7 @@ def _person(handle: str, display_name: str) -> Person:
         short=409,
         repeats=12,
         kept=1798,
+        kept_chars=150_000,
     )
 
 

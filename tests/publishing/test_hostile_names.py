@@ -19,8 +19,9 @@ from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.card import render_card
-from huggingtweets.publishing.facts import ModelFacts, Person, Sample
+from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.report import render_report
+from huggingtweets.tweets.cleaning import CleaningReport
 from huggingtweets.tweets.sources.x_archive import read_x_archive
 
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
@@ -130,7 +131,7 @@ def keys_of(value: Any) -> Any:
 
 
 def facts_with(make_facts: Callable[..., ModelFacts], name: str, post: str) -> ModelFacts:
-    person = Person("ada_l", name, 10, 1, 1, 1, 7)
+    person = CleaningReport("ada_l", name, 10, 1, 1, 1, 7, 700)
     samples = (Sample("My dream is", f"My dream is {post}"), Sample(post, post + post))
     return make_facts(("ada_l", "Ada"), people=(person,), samples=samples)
 

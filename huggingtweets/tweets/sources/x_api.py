@@ -6,8 +6,6 @@ Prices and terms as of November 2026; docs/sources.md says where to look them up
 import logging
 import os
 import re
-import threading
-from dataclasses import dataclass, field
 from typing import Any
 
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
@@ -18,6 +16,7 @@ from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.api_json import api_posts
 from huggingtweets.tweets.sources.paging import Page, Partial, collect_pages
 from huggingtweets.tweets.sources.posts import Skip, make_timeline
+from huggingtweets.tweets.spending import Spending
 
 logger = logging.getLogger(__name__)
 
@@ -33,49 +32,35 @@ _USER_ID = re.compile(r"[0-9]{1,20}")
 _FIELDS = "created_at,note_tweet,referenced_tweets,edit_history_tweet_ids"
 
 
-@dataclass
-class Spending:
-    """What this process has spent, or may be spending just now, all people together."""
+SPENDING = Spending()
+"""One for the process, and where a batch shares it, for all its processes."""
 
-    usd: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    """Jobs are begun by several threads."""
 
-    def approve(self, handle: str, usd: float, most_usd: float | None) -> None:
-        """Have an expense allowed, by the configured limit or by somebody at the terminal.
+def _approve(spending: Spending, handle: str, usd: float, most_usd: float | None) -> None:
+    """Have an expense allowed, by the configured limit or by somebody at the terminal.
 
-        Raises:
-            ConfigError: it goes beyond the limit, or there is none and nobody to ask.
-            SourceError: the answer was no.
-        """
-        what = (
-            f"the posts of @{handle} cost up to {usd:.2f} USD at X ({USD_A_POST} USD a post, "
-            f"{USD_A_USER} USD a look-up)"
-        )
-        with self._lock:
-            logger.info("%s; before: %.2f USD", what, self.usd)
-            self._decide(handle, what, self.usd + usd, most_usd)
-            self.usd += usd
+    Raises:
+        ConfigError: it goes beyond the limit, or there is none and nobody to ask.
+        SourceError: the answer was no.
+    """
+    what = (
+        f"the posts of @{handle} cost up to {usd:.2f} USD at X ({USD_A_POST} USD a post, "
+        f"{USD_A_USER} USD a look-up)"
+    )
 
-    def _decide(self, handle: str, what: str, needed: float, most_usd: float | None) -> None:
+    def allow(before: float) -> None:
+        logger.info("%s; before: %.2f USD", what, before)
         if most_usd is None and is_somebody_there():
             if not ask_yes(f"{what[0].upper()}{what[1:]}. Fetch them?"):
                 raise SourceError(f"source: the posts of @{handle} were not paid for; nothing done")
-        elif most_usd is None or needed > most_usd:
+        elif most_usd is None or before + usd > most_usd:
             got = "none" if most_usd is None else f"{most_usd:g}"
             raise ConfigError(
-                f"source.max_cost_usd: got {got}; expected {needed:.2f} or more, as {what}; "
+                f"source.max_cost_usd: got {got}; expected {before + usd:.2f} or more, as {what}; "
                 "set it, or lower source.max_posts"
             )
 
-    def give_back(self, usd: float) -> None:
-        """Take off what was allowed and not spent."""
-        with self._lock:
-            self.usd -= usd
-
-
-SPENDING = Spending()
-"""One for the process: a limit holds for a batch, not for each of its people."""
+    spending.spend(usd, allow)
 
 
 def check_x_api(config: SourceConfig) -> None:
@@ -136,8 +121,7 @@ def read_x_api(
     partial = Partial(SourceKind.x_api, handle, request)
     paid_before = sum(len(page.found) for page in partial.pages)
     left = max(0, max_posts - paid_before)
-    spending.approve(handle, estimate_usd(left), config.max_cost_usd)
-    user = _user(service, handle)
+    _approve(spending, handle, estimate_usd(left), config.max_cost_usd)
 
     def get_page(cursor: str | None) -> Page:
         params: dict[str, str | int] = {
@@ -161,9 +145,12 @@ def read_x_api(
             token if isinstance(token, str) and token else None,
         )
 
-    fetched = collect_pages(get_page, partial, max_posts=max_posts, known=known)
-    paid_now = sum(len(page.found) for page in partial.pages) - paid_before
-    spending.give_back(USD_A_POST * max(0, left - paid_now))
+    try:
+        user = _user(service, handle)
+        fetched = collect_pages(get_page, partial, max_posts=max_posts, known=known)
+    finally:
+        paid_now = sum(len(page.found) for page in partial.pages) - paid_before
+        spending.give_back(USD_A_POST * max(0, left - paid_now))
     timeline = make_timeline(
         service.host,
         handle,

@@ -22,7 +22,8 @@ from huggingtweets.tweets.sources.load import check_source, load_timeline
 from huggingtweets.tweets.sources.mastodon import html_to_text
 from huggingtweets.tweets.sources.paging import partial_path
 from huggingtweets.tweets.sources.services import fetch_timeline
-from huggingtweets.tweets.sources.x_api import Spending, estimate_usd, read_x_api
+from huggingtweets.tweets.sources.x_api import estimate_usd, read_x_api
+from huggingtweets.tweets.spending import Spending
 
 SERVICES = ["x_api", "bluesky", "mastodon"]
 PAGES = {"x_api": "/2/users/7/tweets", "bluesky": "getAuthorFeed", "mastodon": "/7/statuses"}
@@ -281,6 +282,19 @@ def test_x_spends_nothing_that_was_not_allowed(server: FakeService) -> None:
     server.posts = few
     read(spending, max_posts=400, max_cost_usd=100)
     assert spending.usd == pytest.approx(1.01 + 1.01 + 2.01 + 0.16)  # what was not there is free
+
+
+def test_what_a_failed_fetch_did_not_pay_is_free_for_others(server: FakeService) -> None:
+    spending = Spending()
+    left = iter([None] * 2)
+    server.trouble = lambda path: next(left, "500") if PAGES["x_api"] in path else None
+    source = source_of("x_api", server, max_posts=400, max_cost_usd=100)
+    with pytest.raises(UnavailableError):
+        read_x_api("ann", source, patience=quick(), spending=spending)
+    assert spending.usd == pytest.approx(0.01 + 200 * 0.005)
+    server.trouble = lambda path: None
+    read_x_api("ann", source, patience=quick(), spending=spending)
+    assert spending.usd == pytest.approx(0.02 + 400 * 0.005)
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])

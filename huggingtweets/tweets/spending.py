@@ -1,0 +1,84 @@
+"""What is spent on posts: one count for all people, threads and processes of a batch."""
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TextIO
+
+from huggingtweets.errors import SourceError
+
+
+class Spending:
+    """What was spent, or may be being spent just now; in this process, or in a file that is shared.
+
+    The file has a line an expense, what is given back being negative, and names nobody. It outlives
+    the run: a limit holds for a batch however often that is started.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        """Begin with what the file says, if there is one."""
+        self._path = path
+        self._usd = 0.0
+        self._lock = threading.Lock()
+
+    @property
+    def usd(self) -> float:
+        """The sum."""
+        seen: list[float] = []
+        self.spend(0.0, seen.append)
+        return seen[0]
+
+    def share(self, path: Path | None) -> None:
+        """Count in a file from now on; None: in this process alone."""
+        self._path = path
+
+    def spend(self, usd: float, allow: Callable[[float], None]) -> None:
+        """Add an expense if `allow`, called with the sum so far, raises nothing.
+
+        Nobody else spends in between.
+
+        Raises:
+            SourceError: the file cannot be read or written.
+        """
+        with self._lock:
+            if self._path is None:
+                allow(self._usd)
+                self._usd += usd
+                return
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a+", encoding="ascii", errors="replace") as file:
+                    _lock_file(file)
+                    file.seek(0)
+                    allow(sum(map(_number, file)))
+                    if usd:
+                        file.write(f"\n{usd:.4f}\n")  # also ends a line that a crash has cut
+                        file.flush()
+                        os.fsync(file.fileno())
+            except OSError as err:
+                raise SourceError(
+                    f"{self._path}: cannot be read or written ({err.strerror}); expected the count "
+                    "of what this batch has spent; nothing is paid for without it"
+                ) from err
+
+    def give_back(self, usd: float) -> None:
+        """Take off what was allowed and not spent."""
+        if usd:
+            self.spend(-usd, lambda before: None)
+
+
+def _lock_file(file: TextIO) -> None:
+    """Wait for the others; the lock goes when the file is closed."""
+    with suppress(OSError, ImportError):  # a file system, or a system, without locks
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _number(line: str) -> float:
+    try:
+        return float(line)
+    except ValueError:  # cut by a crash
+        return 0.0
