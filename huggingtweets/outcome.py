@@ -27,6 +27,7 @@ from huggingtweets.publishing.facts import (
     ModelFacts,
     TrainFigures,
 )
+from huggingtweets.publishing.pictures import read_pictures
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import HeldoutLoss, LoggedEval, TrainResult
@@ -102,6 +103,9 @@ def build_facts(
         machine_lengths=tuple(len(each.prediction) for each in samples.predictions),
         lineage=_lineage(plan.job.slug, base.name),
         links=links,
+        pictures=read_pictures(plan.paths.pictures, plan.job.handles)
+        if plan.publish.pictures
+        else {},
         languages=_languages(plan, prepared),
         finished_at=finished_at,
         tables=quality_tables(quality, samples.refused),

@@ -39,6 +39,11 @@ class JobPaths:
         return self.root / "dataset.jsonl.gz"
 
     @property
+    def pictures(self) -> Path:
+        """Profile pictures, made anew, where they were asked for."""
+        return self.root / "pictures"
+
+    @property
     def checkpoints(self) -> Path:
         """Training state, while training."""
         return self.root / "checkpoints"

@@ -29,6 +29,7 @@ from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.hub import publish_model
+from huggingtweets.publishing.pictures import write_pictures
 from huggingtweets.publishing.preview import write_preview
 from huggingtweets.publishing.report import write_report
 from huggingtweets.recorder import Recorder
@@ -143,6 +144,8 @@ def begin_job(plan: Plan) -> None:
     write_json(plan.paths.cleaning, {report.handle: asdict(report) for report in reports})
     for warning in check_enough(reports, plan.cleaning):
         logger.warning("job=%s %s", plan.job.slug, warning)
+    if plan.publish.pictures and plan.publish.kind is not PublishKind.none:
+        write_pictures(plan.paths.pictures, timelines, plan.publish.picture_hosts)
     # Only now: a user with too few posts is asked for again by the next attempt.
     write_timelines(plan.paths.tweets, timelines)
 

@@ -3,6 +3,7 @@
 Values are checked one by one here (`__post_init__`), across fields in `config/plan.py`. No I/O.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -317,6 +318,13 @@ class EngineConfig:
 DEFAULT_PROMPTS = ("My dream is", "I think that", "I like", "I don't like", "I want")
 
 
+PICTURE_HOSTS = ("pbs.twimg.com", "cdn.bsky.app", "files.mastodon.social")
+
+
+def _picture_hosts() -> list[str]:
+    return list(PICTURE_HOSTS)
+
+
 def _prompts() -> list[str]:
     return list(DEFAULT_PROMPTS)
 
@@ -414,6 +422,19 @@ class PublishConfig:
     beyond the held-out loss."""
     lora: AdapterExport = AdapterExport.merged
     """What `recipe.adapter=lora` leaves in the model folder."""
+    pictures: bool = False
+    """Fetch profile pictures and show them in preview and report, instead of initials."""
+    picture_hosts: list[str] = field(default_factory=_picture_hosts)
+    """They are fetched from these hosts alone, by https."""
+
+    def __post_init__(self) -> None:
+        for host in self.picture_hosts:
+            _check(
+                re.fullmatch(r"[a-z0-9.-]+(:[0-9]+)?", host) is not None,
+                "publish.picture_hosts",
+                host,
+                "names of hosts, in lower case, such as pbs.twimg.com",
+            )
 
 
 @dataclass(frozen=True)

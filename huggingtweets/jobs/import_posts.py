@@ -61,7 +61,8 @@ def import_posts(
     new = [tweet for tweet in timeline.tweets if tweet.id not in known]
     # A person without new posts has no name in an empty timeline.
     name = timeline.display_name if timeline.tweets or before is None else before.display_name
-    rows = [_row(tweet, handle, name) for tweet in (*new, *known.values())]
+    picture = timeline.picture_url or (before.picture_url if before else None)
+    rows = [_row(tweet, handle, name, picture) for tweet in (*new, *known.values())]
     try:
         write_jsonl(path, rows)
     except OSError as err:
@@ -84,12 +85,14 @@ def _read_before(path: Path, handle: str) -> Timeline | None:
     return timeline
 
 
-def _row(tweet: Tweet, handle: str, display_name: str) -> dict[str, Any]:
+def _row(tweet: Tweet, handle: str, display_name: str, picture: str | None) -> dict[str, Any]:
     """A post in the form of X's v1.1 API, which has a place for the name, and which others read."""
     row: dict[str, Any] = {"id_str": tweet.id, "full_text": tweet.text}
     if tweet.created_at is not None:
         row["created_at"] = tweet.created_at
     row["user"] = {"screen_name": handle, "name": display_name}
+    if picture is not None:
+        row["user"]["profile_image_url_https"] = picture
     if is_retweet(tweet):
         row["retweeted_status"] = {}
     return row

@@ -195,6 +195,8 @@ class ModelFacts:
     tables: tuple[Table, ...] = ()
     curves: tuple[Curve, ...] = ()
     metrics: tuple[Metric, ...] = ()
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    """Profile pictures of some people, by handle: square PNG files, made by us."""
 
     @property
     def is_cyborg(self) -> bool:

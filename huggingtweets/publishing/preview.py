@@ -53,7 +53,7 @@ def draw_preview(facts: ModelFacts) -> Image.Image:
     tint = hue(facts.slug)
     image = _background(tint).copy()
     right = _draw_badge(image, "AI CYBORG" if facts.is_cyborg else "AI BOT")
-    left = _draw_avatars(image, facts.people)
+    left = _draw_avatars(image, facts)
     _draw_title(image, facts, left, right - left - 28)
     _draw_bubble(image, facts, tint)
     _draw_footer(image)
@@ -118,22 +118,38 @@ def _rounded(width: int, height: int, radius: int) -> Image.Image:
     return mask
 
 
-def _draw_avatars(image: Image.Image, people: Sequence[CleaningReport]) -> int:
-    """Draw initials in overlapping circles; return where the title may begin."""
+def _draw_avatars(image: Image.Image, facts: ModelFacts) -> int:
+    """Draw pictures or initials in overlapping circles; return where the title may begin."""
+    people = facts.people
     shown = people if len(people) <= _MAX_AVATARS else people[: _MAX_AVATARS - 1]
-    faces = [(_letters(person), avatar_colour(person.handle)) for person in shown]
+    faces = [
+        (_letters(person), avatar_colour(person.handle), facts.pictures.get(person.handle))
+        for person in shown
+    ]
     if len(shown) < len(people):
-        faces.append((f"+{len(people) - len(shown)}", "#2b2f3a"))
+        faces.append((f"+{len(people) - len(shown)}", "#2b2f3a", None))
     size, step = (104, 0) if len(faces) == 1 else (88, 70)
     top = _TITLE_Y - size // 2
-    for index, (letters, colour) in enumerate(faces):
+    for index, (letters, colour, picture) in enumerate(faces):
         x = _MARGIN + index * step
         _paste_shape(image, _rounded(size, size, size // 2), (x, top), "#ffffff")
-        _paste_shape(image, _rounded(size - 8, size - 8, size // 2 - 4), (x + 4, top + 4), colour)
+        inner = _rounded(size - 8, size - 8, size // 2 - 4)
+        if picture is not None:
+            _paste_picture(image, picture, inner, (x + 4, top + 4))
+            continue
+        _paste_shape(image, inner, (x + 4, top + 4), colour)
         style = Style(round(size * 0.36), "#ffffff", is_bold=True)
         line = wrap([(letters, style)], size, 1)[0][0]
         draw_line(image, x + size / 2 - line_width(line) / 2, _TITLE_Y + style.size * 0.36, line)
     return _MARGIN + step * (len(faces) - 1) + size + 26
+
+
+def _paste_picture(image: Image.Image, png: bytes, mask: Image.Image, at: tuple[int, int]) -> None:
+    """Paste a picture through a mask, as `_paste_shape` does a colour."""
+    size = (mask.width // _SMOOTH, mask.height // _SMOOTH)
+    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
+        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    image.paste(small, at, mask.resize(size, Image.Resampling.LANCZOS))
 
 
 def _letters(person: CleaningReport) -> str:

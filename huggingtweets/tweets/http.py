@@ -92,7 +92,7 @@ class Answer:
         return f"HTTP {self.status}"
 
 
-class _FailedError(Exception):
+class FailedError(Exception):
     """One attempt that came to nothing, and how long the service asks us to wait."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
@@ -160,10 +160,10 @@ class Service:
             attempt += 1
             try:
                 return self._attempt(urlsplit(url.geturl() + query), is_whole)
-            except _FailedError as err:
+            except FailedError as err:
                 self._wait(err, attempt)
 
-    def _wait(self, err: _FailedError, attempt: int) -> None:
+    def _wait(self, err: FailedError, attempt: int) -> None:
         patience = self._patience
         if attempt >= patience.max_attempts or err.wait_s > patience.max_asked_wait_s:
             asks = f" and asks to wait {err.wait_s:.0f} s" if err.wait_s else ""
@@ -180,11 +180,16 @@ class Service:
     def _attempt(self, url: SplitResult, is_whole: Callable[[Any], bool]) -> Answer:
         """Ask once, following the redirects of this host."""
         for _ in range(MAX_REDIRECTS + 1):
-            status, headers, body = self._exchange(url)
+            status, headers, body = exchange(
+                url,
+                self._headers,
+                timeout_s=self._patience.timeout_s,
+                deadline_s=self._patience.deadline_s,
+            )
             if status not in _REDIRECTS:
                 return self._judge(status, headers, body, is_whole)
             url = self._redirected(url, headers.get("location", ""))
-        raise _FailedError(f"it redirects more than {MAX_REDIRECTS} times")
+        raise FailedError(f"it redirects more than {MAX_REDIRECTS} times")
 
     def _redirected(self, url: SplitResult, location: str) -> SplitResult:
         try:
@@ -207,41 +212,61 @@ class Service:
     ) -> Answer:
         if status in _TRY_AGAIN:
             wait_s = asked_wait_s(headers, self._patience.clock())
-            raise _FailedError(f"got HTTP {status}", wait_s)
+            raise FailedError(f"got HTTP {status}", wait_s)
         try:
             value = parse_json(body.decode("utf-8"))
         except ValueError:
             if 200 <= status < 300:
-                raise _FailedError("got an answer that is no JSON or is cut off") from None
+                raise FailedError("got an answer that is no JSON or is cut off") from None
             value = None
         if 200 <= status < 300 and not is_whole(value):
-            raise _FailedError("got an answer of another form")
+            raise FailedError("got an answer of another form")
         return Answer(status, value, headers)
 
-    def _exchange(self, url: SplitResult) -> tuple[int, dict[str, str], bytes]:
-        """Send one request; return status, headers and the whole body."""
-        connection = _connection(url, self._patience.timeout_s)
-        # A service that sends a byte now and then meets every time-out but this one.
-        watchdog = threading.Timer(self._patience.deadline_s, _cut, (connection,))
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            target = url._replace(scheme="", netloc="", fragment="").geturl()
-            connection.request("GET", target, headers=self._headers)
-            response = connection.getresponse()
-            headers = {name.lower(): value for name, value in response.getheaders()}
-            return response.status, headers, _read(response)
-        except ssl.SSLCertVerificationError as err:
-            raise SourceError(
-                f"{self.host}: its certificate is not valid ({show(err.verify_message, 120)}); "
-                "expected one this machine trusts; check source.api_url and the clock"
-            ) from err
-        except (OSError, http.client.HTTPException) as err:
-            what = "no answer in time" if isinstance(err, TimeoutError) else type(err).__name__
-            raise _FailedError(f"{what} ({show(str(err), 100)})") from err
-        finally:
-            watchdog.cancel()
-            connection.close()
+
+def exchange(
+    url: SplitResult,
+    headers: Mapping[str, str],
+    *,
+    timeout_s: float,
+    deadline_s: float,
+    max_bytes: int = MAX_ANSWER_BYTES,
+) -> tuple[int, dict[str, str], bytes]:
+    """Send one GET request; return status, headers (names in lower case) and the whole body.
+
+    Args:
+        url: nothing is checked about it.
+        headers: to send.
+        timeout_s: for connecting, and for every read.
+        deadline_s: for the whole answer.
+        max_bytes: of the body; a longer one is an error.
+
+    Raises:
+        FailedError: no whole answer came.
+        SourceError: the certificate is wrong.
+    """
+    connection = _connection(url, timeout_s)
+    # A service that sends a byte now and then meets every time-out but this one.
+    watchdog = threading.Timer(deadline_s, _cut, (connection,))
+    watchdog.daemon = True
+    watchdog.start()
+    try:
+        target = url._replace(scheme="", netloc="", fragment="").geturl()
+        connection.request("GET", target, headers=dict(headers))
+        response = connection.getresponse()
+        received = {name.lower(): value for name, value in response.getheaders()}
+        return response.status, received, _read(response, max_bytes)
+    except ssl.SSLCertVerificationError as err:
+        raise SourceError(
+            f"{url.netloc}: its certificate is not valid ({show(err.verify_message, 120)}); "
+            "expected one this machine trusts; check source.api_url and the clock"
+        ) from err
+    except (OSError, http.client.HTTPException) as err:
+        what = "no answer in time" if isinstance(err, TimeoutError) else type(err).__name__
+        raise FailedError(f"{what} ({show(str(err), 100)})") from err
+    finally:
+        watchdog.cancel()
+        connection.close()
 
 
 def check_base_url(text: str) -> SplitResult:
@@ -324,19 +349,19 @@ def _cut(connection: http.client.HTTPConnection) -> None:
             socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
 
 
-def _read(response: http.client.HTTPResponse) -> bytes:
+def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
     """Read a whole body.
 
     Raises:
-        _FailedError: it is too long, or ends before its announced length.
+        FailedError: it is too long, or ends before its announced length.
     """
-    if (response.length or 0) > MAX_ANSWER_BYTES:
-        raise _FailedError(f"got an answer of {response.length} bytes")
+    if (response.length or 0) > max_bytes:
+        raise FailedError(f"got an answer of {response.length} bytes")
     body = bytearray()
     while chunk := response.read(_CHUNK):
         body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            raise _FailedError(f"got an answer of more than {MAX_ANSWER_BYTES >> 20} MiB")
+        if len(body) > max_bytes:
+            raise FailedError(f"got an answer of more than {max_bytes} bytes")
     if response.length:
-        raise _FailedError(f"got an answer that is {response.length} bytes short")
+        raise FailedError(f"got an answer that is {response.length} bytes short")
     return bytes(body)

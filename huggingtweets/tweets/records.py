@@ -30,20 +30,23 @@ class Timeline:
     tweets: tuple[Tweet, ...]
     notes: tuple[str, ...] = ()
     """What the source skipped or could not match, one sentence each."""
+    picture_url: str | None = None
+    """Where the profile picture is, by the source's word; nothing is fetched from it unasked."""
 
 
 def write_timelines(path: Path, timelines: Sequence[Timeline]) -> None:
     """Write the posts of one job, atomically: a header line a person, then a line a post."""
     rows: list[dict[str, object]] = []
     for timeline in timelines:
-        rows.append(
-            {
-                "handle": timeline.handle,
-                "display_name": timeline.display_name,
-                "notes": list(timeline.notes),
-                "num_tweets": len(timeline.tweets),
-            }
-        )
+        head: dict[str, object] = {
+            "handle": timeline.handle,
+            "display_name": timeline.display_name,
+            "notes": list(timeline.notes),
+            "num_tweets": len(timeline.tweets),
+        }
+        if timeline.picture_url is not None:
+            head["picture_url"] = timeline.picture_url
+        rows.append(head)
         for tweet in timeline.tweets:
             row: dict[str, object] = {"id": tweet.id, "text": tweet.text}
             if tweet.created_at is not None:
@@ -71,7 +74,13 @@ def read_timelines(path: Path) -> tuple[Timeline, ...]:
             if len(tweets) != head["num_tweets"]:
                 raise ValueError("posts are missing at the end")
             timelines.append(
-                Timeline(head["handle"], head["display_name"], tweets, tuple(head["notes"]))
+                Timeline(
+                    head["handle"],
+                    head["display_name"],
+                    tweets,
+                    tuple(head["notes"]),
+                    head.get("picture_url"),
+                )
             )
             position = end
     except (OSError, EOFError, ValueError, KeyError, TypeError) as err:

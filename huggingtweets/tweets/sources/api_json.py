@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from huggingtweets.tweets.sources.posts import Post, Skip, parse_date, parse_id
+from huggingtweets.tweets.sources.posts import Post, Skip, parse_date, parse_id, parse_picture_url
 from huggingtweets.tweets.sources.reading import show
 
 _MAX_VERSIONS = 100
@@ -67,6 +67,7 @@ def _v1_post(tweet: Mapping[str, Any]) -> Post | Skip:
         is_retweet=isinstance(original, dict),
         author=_first_text(user, "screen_name"),
         author_name=_first_text(user, "name"),
+        author_picture=parse_picture_url(user.get("profile_image_url_https")),
     )
 
 

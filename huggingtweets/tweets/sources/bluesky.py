@@ -90,6 +90,7 @@ def read_bluesky(
         fetched.found,
         display_name=profile["displayName"] or None,
         notes=(*notes, *fetched.notes),
+        picture_url=profile.get("avatar"),
     )
     partial.discard()
     return timeline

@@ -92,6 +92,7 @@ def read_mastodon(
         fetched.found,
         display_name=name if isinstance(name, str) and name else None,
         notes=(*notes, *fetched.notes),
+        picture_url=account.get("avatar_static") or account.get("avatar"),
     )
     partial.discard()
     return timeline

@@ -21,6 +21,8 @@ MAX_ID_CHARS = 200
 _NUMBER = re.compile(r"[0-9]{1,40}")
 _BROKEN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?[eE]\+?[0-9]+")
 _MAX_NAME_CHARS = 200
+_PICTURE_URL = re.compile(r"https://[A-Za-z0-9.:-]{1,260}/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{1,1000}")
+_THUMBNAIL = re.compile(r"_(?:mini|normal|bigger)(\.[a-z]{3,4})\Z")
 _MAX_AUTHORS = 100_000
 _MAX_REASONS = 20
 
@@ -36,6 +38,8 @@ class Post:
     author: str | None = None
     """Handle as written there; None where the file does not say: then whoever was asked for."""
     author_name: str | None = None
+    author_picture: str | None = None
+    """Address of the author's picture."""
     older_ids: tuple[str, ...] = ()
     """Earlier versions that this post replaces."""
     is_outdated: bool = False
@@ -94,6 +98,7 @@ def make_timeline(
     *,
     display_name: str | None = None,
     notes: Sequence[str] = (),
+    picture_url: object = None,
 ) -> Timeline:
     """Gather the posts of one person, newest first, each id once.
 
@@ -103,6 +108,7 @@ def make_timeline(
         found: what the file holds, in its order.
         display_name: from outside the posts; else the posts' author name, else the handle.
         notes: sentences that go before our own.
+        picture_url: likewise from outside the posts, as received; else the posts' author picture.
 
     Raises:
         SourceError: the file has posts, but none of this person; or it is damaged and has none.
@@ -111,6 +117,7 @@ def make_timeline(
     posts: dict[str, Tweet] = {}
     older: set[str] = set()
     own_name: str | None = None
+    own_picture: str | None = None
     num_chars = 0
     for number, item in enumerate(found, start=1):
         if isinstance(item, Skip):
@@ -131,6 +138,7 @@ def make_timeline(
             posts[key] = Tweet(key, text, item.created_at, item.is_retweet)
             older.update(item.older_ids)
             own_name = own_name or item.author_name or item.author
+            own_picture = own_picture or item.author_picture
         if len(posts) > MAX_POSTS or num_chars > MAX_TOTAL_CHARS or tally.num_skipped > MAX_SKIPS:
             raise SourceError(
                 f"{where}: got more than {MAX_POSTS} posts, {MAX_TOTAL_CHARS} characters or "
@@ -144,7 +152,8 @@ def make_timeline(
     if not tweets:
         _explain_nothing(where, handle, tally)
     name = (display_name or own_name or handle)[:_MAX_NAME_CHARS]
-    return Timeline(handle, name, tweets, (*notes, *tally.notes(where)))
+    picture = parse_picture_url(picture_url) or own_picture
+    return Timeline(handle, name, tweets, (*notes, *tally.notes(where)), picture)
 
 
 def _newest_first(tweets: list[Tweet]) -> list[Tweet]:
@@ -180,6 +189,16 @@ def parse_id(value: object) -> str | None:
     if not text or len(text) > MAX_ID_CHARS or _BROKEN_NUMBER.fullmatch(text):
         return None
     return text[:-2] if text.endswith(".0") and _NUMBER.fullmatch(text[:-2]) else text
+
+
+def parse_picture_url(value: object) -> str | None:
+    """Return the address of a profile picture; None for what is no plain address by https.
+
+    X names a thumbnail; the same with another ending is large enough to show.
+    """
+    if not isinstance(value, str) or not _PICTURE_URL.fullmatch(value):
+        return None
+    return _THUMBNAIL.sub(r"_400x400\1", value)
 
 
 _FIRST_YEAR = 1971

@@ -157,6 +157,7 @@ def read_x_api(
         fetched.found,
         display_name=str(user.get("name") or "") or None,
         notes=(*_count_notes(user, handle, fetched.num_posts, bool(since)), *fetched.notes),
+        picture_url=user.get("profile_image_url"),
     )
     partial.discard()
     return timeline
@@ -165,7 +166,7 @@ def read_x_api(
 def _user(service: Service, handle: str) -> dict[str, Any]:
     answer = service.get(
         f"/2/users/by/username/{handle}",
-        {"user.fields": "public_metrics,protected"},
+        {"user.fields": "public_metrics,protected,profile_image_url"},
         is_whole=lambda value: isinstance(value, dict) and ("data" in value or "errors" in value),
     )
     _check_allowed(service, answer)

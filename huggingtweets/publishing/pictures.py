@@ -1,0 +1,132 @@
+"""Profile pictures: fetched when asked for, from known hosts alone, and made anew from the pixels.
+
+A picture that cannot be had costs a warning, never the job.
+"""
+
+import io
+import logging
+import warnings
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from PIL import Image, ImageOps
+
+from huggingtweets.errors import SourceError
+from huggingtweets.files import write_bytes
+from huggingtweets.tweets.http import FailedError, exchange
+from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.reading import show
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 2_000_000
+MAX_PIXELS = 16_000_000
+"""Of the picture as received: a small file may hold a very large one."""
+SIDE = 400
+"""Pixels of what is kept, a square."""
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+_MAX_REDIRECTS = 3
+_TIMEOUT_S, _DEADLINE_S = 10.0, 30.0
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_HEADERS = {
+    "Accept": "image/png,image/jpeg,image/webp,image/gif",
+    "Accept-Encoding": "identity",
+    "User-Agent": "huggingtweets",
+}
+
+
+def write_pictures(folder: Path, timelines: Sequence[Timeline], hosts: Collection[str]) -> None:
+    """Fetch the pictures of people into `HANDLE.png`, where the posts say where they are."""
+    for timeline in timelines:
+        handle, url = timeline.handle, timeline.picture_url
+        if url is None:
+            logger.warning("@%s: the posts do not say where the profile picture is", handle)
+            continue
+        try:
+            data = remade(fetch_picture(url, hosts))
+            folder.mkdir(parents=True, exist_ok=True)
+            write_bytes(folder / f"{handle}.png", data)
+        except SourceError as err:
+            logger.warning("@%s: no profile picture: %s", handle, err)
+
+
+def read_pictures(folder: Path, handles: Sequence[str]) -> dict[str, bytes]:
+    """Return what `write_pictures` has kept, by handle."""
+    paths = {handle: folder / f"{handle}.png" for handle in handles}
+    return {handle: path.read_bytes() for handle, path in paths.items() if path.is_file()}
+
+
+def fetch_picture(url: str, hosts: Collection[str]) -> bytes:
+    """Get a file of at most `MAX_BYTES` by https from one of the hosts, and from no other.
+
+    Raises:
+        SourceError: it is elsewhere, leads elsewhere, is too large, or does not come.
+    """
+    target = _checked(url, hosts)
+    for _ in range(_MAX_REDIRECTS + 1):
+        try:
+            status, headers, body = exchange(
+                target,
+                _HEADERS,
+                timeout_s=_TIMEOUT_S,
+                deadline_s=_DEADLINE_S,
+                max_bytes=MAX_BYTES,
+            )
+        except FailedError as err:
+            raise SourceError(f"{target.netloc}: {err}; expected a picture") from err
+        if status not in _REDIRECTS:
+            if status != 200:
+                raise SourceError(f"{target.netloc}: got HTTP {status}; expected a picture")
+            return body
+        there = _checked(headers.get("location", ""), hosts, base=target.geturl())
+        if there.netloc != target.netloc:
+            raise SourceError(
+                f"{target.netloc}: got a redirect to {show(there.netloc)}; expected the picture"
+            )
+        target = there
+    raise SourceError(f"{target.netloc}: it redirects more than {_MAX_REDIRECTS} times")
+
+
+def remade(data: bytes) -> bytes:
+    """Return a square PNG made anew from the pixels alone: nothing else of the file is left.
+
+    Raises:
+        SourceError: it is no picture of a kind we read, or too large a one.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            file = Image.open(io.BytesIO(data), formats=_FORMATS)
+            if file.width * file.height > MAX_PIXELS:
+                raise SourceError(
+                    f"picture: got {file.width} x {file.height} pixels; expected at most "
+                    f"{MAX_PIXELS:,}"
+                )
+            image = ImageOps.exif_transpose(file).convert("RGBA")
+    except SourceError:
+        raise
+    except Exception as err:  # whatever a decoder raises on what a stranger sends
+        raise SourceError(
+            f"picture: got {len(data)} bytes that cannot be read ({type(err).__name__}); expected "
+            f"{', '.join(_FORMATS)}"
+        ) from err
+    image = ImageOps.fit(image, (SIDE, SIDE), Image.Resampling.LANCZOS)
+    ground = Image.new("RGB", image.size, "#ffffff")
+    ground.paste(image, mask=image.getchannel("A"))
+    buffer = io.BytesIO()
+    ground.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _checked(url: str, hosts: Collection[str], *, base: str = "") -> SplitResult:
+    try:
+        target = urlsplit(urljoin(base, url))
+    except ValueError:
+        target = urlsplit("")
+    if target.scheme != "https" or target.netloc.lower() not in hosts:
+        raise SourceError(
+            f"publish.picture_hosts: got a picture at {show(url, 120)}; expected https from "
+            f"{', '.join(sorted(hosts)) or 'no host'}; add its host if you trust it"
+        )
+    return target
