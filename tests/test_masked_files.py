@@ -33,7 +33,9 @@ def found_in(folder: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("is_masked", [True, False])
+@pytest.mark.parametrize(
+    "is_masked", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["masked", "as-they-are"]
+)
 def test_secrets_in_posts_reach_no_file(tmp_path: Path, is_masked: bool) -> None:
     posts, output = write_posts(tmp_path / "ann.jsonl"), tmp_path / "out"
     arguments = [

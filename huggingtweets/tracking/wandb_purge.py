@@ -10,12 +10,11 @@ from huggingtweets.tracking.base import ArtifactKind, Phase, run_name
 _TIMEOUT_S = 30
 
 
-def delete_online(jobs: Sequence[tuple[str | None, str, str]], api: Any = None) -> int:
+def delete_online(jobs: Sequence[tuple[str | None, str, str]]) -> int:
     """Delete runs and artifacts of jobs; return how many there were.
 
     Args:
         jobs: entity (None: the default one), project and slug of each.
-        api: of W&B's client; None: made from the environment.
 
     Raises:
         TrackingError: W&B refuses or does not answer; some may be deleted.
@@ -23,7 +22,7 @@ def delete_online(jobs: Sequence[tuple[str | None, str, str]], api: Any = None) 
     import wandb
 
     try:
-        api = api or wandb.Api(timeout=_TIMEOUT_S)
+        api = wandb.Api(timeout=_TIMEOUT_S)
         return sum(
             _delete_job(api, f"{entity or api.default_entity}/{project}", slug)
             for entity, project, slug in jobs

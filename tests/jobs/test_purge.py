@@ -22,8 +22,6 @@ from huggingtweets.jobs.status import read_states
 from huggingtweets.lock import acquire_lock
 from huggingtweets.paths import JobPaths, cache_dir
 from huggingtweets.publishing.index import write_index
-from huggingtweets.tracking.base import Phase
-from huggingtweets.tracking.wandb_purge import delete_online
 from huggingtweets.tweets.records import Timeline, Tweet, write_timelines
 from huggingtweets.tweets.sources.paging import Page, Partial
 from huggingtweets.tweets.sources.posts import Post
@@ -318,37 +316,3 @@ def test_repositories_are_deleted_by_the_real_client(
     deleted = [request for request in _Hub.requests if request.startswith("DELETE")]
     assert len(deleted) == 1
     assert ANN in deleted[0]
-
-
-def test_runs_and_artifacts_at_wandb_are_deleted() -> None:
-    """Against a stand-in with the client's calls: there is no server to be had offline."""
-
-    class Api:
-        default_entity = "lab"
-
-        def __init__(self) -> None:
-            self.deleted: list[str] = []
-
-        def runs(self, path: str, filters: dict[str, Any]) -> list[Any]:
-            return [_Deletable(self, f"{path} {n}") for n in filters["display_name"]["$in"]]
-
-        def artifact_collection_exists(self, name: str, type: str) -> bool:
-            return "dataset-" not in name
-
-        def artifact_collection(self, type_name: str, name: str) -> Any:
-            return _Deletable(self, f"{type_name} {name}")
-
-    class _Deletable:
-        def __init__(self, api: Api, name: str) -> None:
-            self.api, self.name = api, name
-
-        def delete(self, delete_artifacts: bool = False) -> None:
-            self.api.deleted.append(self.name)
-
-    api = Api()
-    assert delete_online([(None, "tweets", "ann")], api) == 2 + len(Phase)
-    assert api.deleted[:2] == [
-        "raw-dataset lab/tweets/tweets-ann",
-        "finetuned-model lab/tweets/ann",
-    ]
-    assert [name.split("@")[-1] for name in api.deleted[2:4]] == ["ann-preprocess", "ann-train"]

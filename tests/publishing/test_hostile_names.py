@@ -186,7 +186,7 @@ def test_names_and_posts_add_no_tag_to_the_report(
 
 
 @pytest.mark.slow
-@settings(FEW, max_examples=1000)
+@MANY
 @given(name=HOSTILE, post=HOSTILE)
 def test_many_names_and_posts_add_no_tag_to_the_report(
     make_facts: Callable[..., ModelFacts], name: str, post: str

@@ -27,7 +27,7 @@ FEW = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-MANY = settings(FEW, max_examples=3000)
+MANY = settings(FEW, max_examples=10_000)
 
 KEY_NAMES = (
     "id id_str text full_text user created_at data includes users tweets errors meta tweet "
