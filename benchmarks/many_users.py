@@ -10,9 +10,9 @@ Four ways make the same models of the same posts, with the same split, blocks, r
 - turns: one process, our single engine, one user after another;
 - fused-K: one process, K users side by side.
 
-They run interleaved, `--repeat` times. Wall time is what a user waits for; CPU time tells more on a
-busy machine. The split says where the CPU time went; what is left of it is start-up: imports, above
-all.
+Any of them ending in `-bf16` computes in bf16 instead of fp32. They run interleaved, `--repeat`
+times. Wall time is what a user waits for; CPU time tells more on a busy machine. The split says
+where the CPU time went; what is left of it is start-up: imports, above all.
 """
 
 import argparse
@@ -128,6 +128,7 @@ def child_trainer(arguments: list[str]) -> int:
 
     from huggingtweets.config.compose import compose_config, register, to_config
     from huggingtweets.config.plan import make_plan
+    from huggingtweets.config.schema import Precision
     from huggingtweets.data.prepare import clean_posts, prepare
     from huggingtweets.jobs.selection import select_jobs
     from huggingtweets.training.tiny import tiny_base
@@ -187,6 +188,8 @@ def child_trainer(arguments: list[str]) -> int:
             report_to=[],
             disable_tqdm=True,
             seed=plan.seed,
+            bf16=config.engine.precision is Precision.bf16,
+            use_cpu=not torch.cuda.is_available(),
         ),
         train_dataset=train_rows,
         eval_dataset=heldout_rows,
@@ -249,9 +252,11 @@ def run_child(kind: str, arguments: list[str], device: str) -> dict[str, float]:
 
 def measure(way: str, handles: list[str], common: list[str], device: str) -> dict[str, float]:
     """Train all users one way; seconds in all."""
+    precision = "bf16" if way.endswith("-bf16") else "fp32"
+    way = way.removesuffix("-bf16")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shared = [*common, f"output_dir={folder / 'out'}"]
+        shared = [*common, f"engine.precision={precision}", f"output_dir={folder / 'out'}"]
         users = folder / "users.txt"
         users.write_text("\n".join(handles) + "\n")
         before = os.times()
@@ -343,7 +348,6 @@ def main() -> None:
         "recipe.epochs=1",
         "recipe.block_size=128",
         f"recipe.max_steps={args.max_steps}",
-        f"engine.precision={'fp32' if args.device == 'cpu' else 'bf16'}",
         "sampling.num=2",
         "sampling.max_new_tokens=60",
         "sampling.max_chars=0",
@@ -352,17 +356,20 @@ def main() -> None:
         "cleaning.min_chars=0",
         *args.overrides,
     ]
-    ways = [way for way in args.ways if way != "fused"]
-    if "fused" in args.ways:
-        ways += [f"fused-{slots}" for slots in args.slots]
+    ways = []
+    for way in args.ways:
+        kind, _, precision = way.partition("-")
+        names = [f"fused-{slots}" for slots in args.slots] if kind == "fused" else [kind]
+        ways += [f"{name}-{precision}" if precision else name for name in names]
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
     load = []
     for _ in range(args.repeat):
         for way in ways:
             load.append(os.getloadavg()[0])
             one = measure(way, handles, common, args.device)
-            kind = "--child-trainer" if way == "trainer" else "--child-ours"
-            num = len(handles) if way in ("trainer", "single") else 1
+            is_trainer, is_each = way.startswith("trainer"), way.startswith(("trainer", "single"))
+            kind = "--child-trainer" if is_trainer else "--child-ours"
+            num = len(handles) if is_each else 1
             one["startup"] = num * startup_cpu(kind, common, args.device)
             runs[way].append(one)
             print(way, json.dumps({key: round(s, 2) for key, s in one.items()}), file=sys.stderr)
