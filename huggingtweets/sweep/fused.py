@@ -44,7 +44,11 @@ def run_fused_trials(
     num_jobs = sweep.spec.trials * len(sweep.jobs)
     if sweep.spec.parallel != "auto":
         num_jobs = min(num_jobs, int(sweep.spec.parallel) * len(sweep.jobs))
-    settings = choose_settings(layout, _largest_batch(sweep, plan), device, num_jobs)
+    smallest, largest = _batches(sweep)
+    largest_plan = replace(plan, recipe=replace(recipe, global_batch_size=largest))
+    settings = choose_settings(layout, largest_plan, device, num_jobs)
+    # A slot computes nothing in vain: later micro-steps are for the larger batches alone.
+    settings = replace(settings, micro_batch_size=min(settings.micro_batch_size, smallest))
     logger.info("engine=fused slots=%d", settings.slots)
     supply = _Supply(sweep, trials, courses, base)
     results = train_array(
@@ -63,13 +67,12 @@ def run_fused_trials(
         supply.take(result)
 
 
-def _largest_batch(sweep: Sweep, plan: Plan) -> Plan:
-    """Return the plan with the largest batch of all trials, which micro-batches are cut from."""
+def _batches(sweep: Sweep) -> tuple[int, int]:
+    """Return the smallest and the largest batch of all trials, in blocks."""
     dimension = sweep.spec.space.get("recipe.global_batch_size")
-    if dimension is None:
-        return plan
-    largest = max(int(value) for value in dimension.ends() if isinstance(value, int | float))
-    return replace(plan, recipe=replace(plan.recipe, global_batch_size=largest))
+    ends = dimension.ends() if dimension else (sweep.config.recipe.global_batch_size,)
+    sizes = [int(value) for value in ends if isinstance(value, int | float)]
+    return min(sizes), max(sizes)
 
 
 class _Supply:

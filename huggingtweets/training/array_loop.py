@@ -259,20 +259,32 @@ class _Engine:
         return row, recipe.lora_alpha / recipe.lora_rank
 
     def _close_gaps(self) -> None:
-        """Move the last jobs into free slots, so that only the first slots need computing."""
+        """Have the jobs in the first slots, so that only those need computing.
+
+        Jobs of large batches come first: their further micro-steps need the fewer slots.
+        """
         count = len(self.seats)
         free = sorted(set(range(count)) - {seat.slot for seat in self.seats})
         for seat in self.seats:
             if seat.slot >= count:
                 self._slots.move(seat.slot, free[0])
                 seat.slot = free.pop(0)
+        seats = sorted(self.seats, key=lambda s: (-s.job.recipe.global_batch_size, s.slot))
+        for slot, seat in enumerate(seats):
+            if seat.slot != slot:
+                self._slots.swap(seat.slot, slot)
+                other = next(one for one in self.seats if one.slot == slot)
+                other.slot, seat.slot = seat.slot, slot
 
-    def _width(self) -> tuple[Slots, Inputs, Inputs]:
-        """Return the slots to compute and their inputs: few widths on CUDA, for the graphs."""
-        num = len(self.seats)
+    def _width(self, count: int) -> tuple[Slots, Inputs, Inputs]:
+        """Return slots to compute, so many or more, and their inputs.
+
+        On CUDA there are few widths, for the graphs.
+        """
+        num = count
         if self._device.type == "cuda":
             num = self._num_slots
-            while num // 2 >= len(self.seats):
+            while num // 2 >= count:
                 num //= 2
         if num not in self._widths:
             shape, size = self._layout.shape, self._settings.micro_batch_size
@@ -287,13 +299,19 @@ class _Engine:
     def _step(self) -> None:
         """Take one optimizer step in every busy slot."""
         start = time.perf_counter()
-        slots, micro, step = self._width()
+        slots, _, step = self._width(len(self.seats))
         num, size = len(slots.losses), self._settings.micro_batch_size
-        fill_step(step, self.seats, num)
+        filled: set[int] = set()
         for index in range(max(-(-len(seat.blocks) // size) for seat in self.seats)):
-            kind = self._kind(fill_micro(micro, self.seats, index), accumulate=index > 0)
-            run = partial(micro_step, slots, micro, step, kind, self._compute)
-            self._replay.run((num, kind), run)
+            left = [seat for seat in self.seats if len(seat.blocks) > index * size]
+            part, micro, inputs = self._width(max(seat.slot for seat in left) + 1)
+            width = len(part.losses)
+            if width not in filled:
+                fill_step(inputs, [seat for seat in self.seats if seat.slot < width], width)
+                filled.add(width)
+            kind = self._kind(fill_micro(micro, left, index), accumulate=index > 0)
+            run = partial(micro_step, part, micro, inputs, kind, self._compute)
+            self._replay.run((width, kind), run)
         recipes = {seat.slot: seat.job.recipe for seat in self.seats}
         constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
         is_full = not self._settings.adapter_rank

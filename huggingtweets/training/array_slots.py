@@ -66,6 +66,21 @@ class Slots:
 
     def move(self, source: int, target: int) -> None:
         """Copy a slot over another one."""
+        for tensor in self._state():
+            tensor[target].copy_(tensor[source])
+        self.stack.slots(target, target + 1).refresh()
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two slots, between optimizer steps."""
+        for tensor in self._state():
+            kept = tensor[one].clone()
+            tensor[one].copy_(tensor[other])
+            tensor[other].copy_(kept)
+        for slot in (one, other):
+            self.stack.slots(slot, slot + 1).refresh()
+
+    def _state(self) -> tuple[Tensor, ...]:
+        """Return what belongs to a model between optimizer steps."""
         state: tuple[Tensor, ...] = (
             self.stack.rows,
             self.adam.first,
@@ -75,9 +90,7 @@ class Slots:
         )
         if self.stack.adapters is not None:
             state += (self.stack.adapters.scale,)
-        for tensor in state:
-            tensor[target].copy_(tensor[source])
-        self.stack.slots(target, target + 1).refresh()
+        return state
 
 
 def build_slots(

@@ -1,0 +1,172 @@
+"""The original's search space, 32 trials: side by side in one process against a process a trial.
+
+    python benchmarks/sweep.py --posts ../shared/tweets --user MaxineWaters
+    python benchmarks/sweep.py --parts pruning --trials 32
+
+- fused: `huggingtweets sweep`, trials side by side in the fused engine;
+- process: a fresh `train.py` for each of the same trials, one after another.
+
+The two take turns: the whole sweep, then a part of the processes, and so on. Both have the same cores.
+Objective values are compared trial by trial; dropout is 0, as the engines draw it differently. The
+part `pruning` runs the same trials (a random trial depends on its number alone) without a pruner,
+with the median and with ASHA, and counts steps.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+SWEEP = ROOT / "conf" / "sweep" / "huggingtweets.yaml"
+
+
+@dataclass
+class Cost:
+    """What a command took."""
+
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
+
+
+def timed(command: list[str], log: Path) -> Cost:
+    """Run a command to a good end."""
+    start = time.perf_counter()
+    with log.open("ab") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}; see {log}")
+    return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime)
+
+
+def shared_arguments(args: argparse.Namespace) -> list[str]:
+    """What every trial is given."""
+    source = ["source=demo"]
+    if args.posts:
+        source = ["source=jsonl", f"source.path={Path(args.posts).resolve()}"]
+    return [
+        f"user={args.user}",
+        *source,
+        "model=tiny",
+        "engine.precision=fp32",
+        f"recipe.block_size={args.block_size}",
+        "recipe.dropout=0",
+        "consent=public-figure-research",
+        "tracking=none",
+        *args.overrides,
+    ]
+
+
+def run_sweep(args: argparse.Namespace, folder: Path, *settings: str) -> tuple[Cost, Any]:
+    """Run the whole sweep into a new folder."""
+    command = [sys.executable, "-m", "huggingtweets.cli", "sweep", str(SWEEP)]
+    command += [*shared_arguments(args), f"output_dir={folder}", f"sweep.trials={args.trials}"]
+    cost = timed([*command, *settings], folder.with_suffix(".log"))
+    done = subprocess.run(
+        [*command[:3], "sweep", "status", str(folder), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return cost, json.loads(done.stdout)
+
+
+def run_process(folder: Path, number: int, out: Path) -> tuple[Cost, float]:
+    """Train one trial of a sweep by a process of its own."""
+    command = [sys.executable, str(ROOT / "train.py")]
+    command += [f"--config-path={folder / f'trial-{number:04d}'}", "--config-name=config"]
+    cost = timed([*command, f"output_dir={out}", "engine.kind=single"], out.with_suffix(".log"))
+    (result,) = out.glob("*/result.json")
+    return cost, json.loads(result.read_text())["eval"]["bits_per_byte"]
+
+
+def compare_ways(args: argparse.Namespace, root: Path) -> None:
+    """Take turns, and print what each way took."""
+    fused: list[Cost] = []
+    process = Cost()
+    differences = []
+    status: dict[str, Any] = {}
+    for turn in range(args.turns):
+        folder = root / f"fused-{turn}"
+        cost, status = run_sweep(args, folder, "sweep.way=fused")
+        fused.append(cost)
+        print(f"fused {turn}: wall {cost.wall_s:.1f} s, CPU {cost.cpu_s:.1f} s", flush=True)
+        values = {row["number"]: row["values"][0] for row in status["rows"]}
+        for number in range(turn, args.trials, args.turns):
+            cost, value = run_process(folder, number, root / f"process-{number}")
+            process += cost
+            differences.append(abs(value - values[number]))
+        print(
+            f"processes so far: wall {process.wall_s:.1f} s, CPU {process.cpu_s:.1f} s", flush=True
+        )
+    wall = statistics.median(cost.wall_s for cost in fused)
+    cpu = statistics.median(cost.cpu_s for cost in fused)
+    steps = sum(row["steps"] for row in status["rows"])
+    print(f"\n{args.trials} trials, {steps} steps, load {os.getloadavg()[0]:.1f}\n")
+    print("| way | wall s | CPU s | a trial, CPU s |\n| --- | --- | --- | --- |")
+    for name, one in (("process", process), ("fused", Cost(wall, cpu))):
+        print(f"| {name} | {one.wall_s:.1f} | {one.cpu_s:.1f} | {one.cpu_s / args.trials:.2f} |")
+    print(f"\nratio: wall {process.wall_s / wall:.2f}x, CPU {process.cpu_s / cpu:.2f}x")
+    print(f"largest difference of an objective value: {max(differences):.2e} bits a byte")
+
+
+def compare_pruners(args: argparse.Namespace, root: Path) -> None:
+    """Run the same trials with and without pruning."""
+    print("| pruner | whole | pruned | steps | of all | best | wall s | CPU s |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    whole = 0
+    for pruner in ("none", "median", "asha", "hyperband"):
+        cost, status = run_sweep(
+            args, root / f"pruner-{pruner}", "sweep.way=fused", f"sweep.pruner={pruner}",
+            *args.settings,
+        )  # fmt: skip
+        steps = sum(row["steps"] for row in status["rows"])
+        whole = whole or steps
+        best = min(row["values"][0] for row in status["rows"] if row["values"])
+        counts = status["counts"]
+        print(
+            f"| {pruner} | {counts.get('complete', 0)} | {counts.get('pruned', 0)} | {steps} | "
+            f"{steps / whole:.0%} | {best:.4f} | {cost.wall_s:.1f} | {cost.cpu_s:.1f} |",
+            flush=True,
+        )
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--posts", help="folder of posts, a file a person; without: the demo")
+    parser.add_argument("--user", default="demo")
+    parser.add_argument("--trials", type=int, default=32)
+    parser.add_argument("--turns", type=int, default=2, help="runs of the whole sweep")
+    parser.add_argument("--block-size", type=int, default=128)
+    parser.add_argument("--parts", nargs="+", default=["ways", "pruning"])
+    parser.add_argument("--settings", nargs="*", default=[], help="of the sweeps that prune")
+    parser.add_argument("--dir", help="keep everything there")
+    parser.add_argument("overrides", nargs="*", help="as given to train.py")
+    args = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(args.dir or name).resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        if "ways" in args.parts:
+            compare_ways(args, root)
+        if "pruning" in args.parts:
+            compare_pruners(args, root)
+
+
+if __name__ == "__main__":
+    main()
