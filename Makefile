@@ -23,6 +23,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types
 bench: $(VENV)/.installed-dev  ## side-by-side speed on this machine
 	$(BIN)/python benchmarks/fused_steps.py
 	$(BIN)/python benchmarks/many_users.py --users 4 --max-steps 60 --slots 4
+	$(BIN)/python benchmarks/sweep.py --trials 8 --turns 1 recipe.max_steps=40
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) output

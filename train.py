@@ -13,7 +13,13 @@ import hydra
 from omegaconf import DictConfig
 
 from huggingtweets import attempt
-from huggingtweets.config.compose import CONFIG_DIR, check_arguments, register, to_config
+from huggingtweets.config.compose import (
+    CONFIG_DIR,
+    check_arguments,
+    register,
+    to_config,
+    with_own_folders,
+)
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import quote_user, select_jobs
@@ -40,7 +46,7 @@ def main() -> int:
     setup_logging()
     attempt.watch(stopping.request_stop)
     register()
-    sys.argv[1:] = quote_user(sys.argv[1:])
+    sys.argv[1:] = with_own_folders(quote_user(sys.argv[1:]))
     codes = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")

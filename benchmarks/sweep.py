@@ -6,10 +6,10 @@
 - fused: `huggingtweets sweep`, trials side by side in the fused engine;
 - process: a fresh `train.py` for each of the same trials, one after another.
 
-The two take turns: the whole sweep, then a part of the processes, and so on. Both have the same cores.
+The two take turns: the whole sweep, then a part of the processes, and so on, on the same cores.
 Objective values are compared trial by trial; dropout is 0, as the engines draw it differently. The
-part `pruning` runs the same trials (a random trial depends on its number alone) without a pruner,
-with the median and with ASHA, and counts steps.
+part `pruning` runs the same trials (a random trial depends on its number alone) without a pruner
+and with each, and counts steps.
 """
 
 import argparse

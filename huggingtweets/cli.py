@@ -389,13 +389,15 @@ def _add_sweep(commands: Commands) -> None:
 
 
 def _run_sweep(args: argparse.Namespace) -> int:
+    from huggingtweets.sweep.plan import check_alone, check_installed, plan_sweep
+
+    check_installed()
     if args.file == "status":
         return _run_sweep_status(args)
     from huggingtweets.training import stopping
 
     stopping.install()
     from huggingtweets.config.compose import register
-    from huggingtweets.sweep.plan import check_alone, plan_sweep
     from huggingtweets.sweep.spec import read_spec
 
     setup_logging()

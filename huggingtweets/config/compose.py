@@ -2,8 +2,9 @@
 
 import difflib
 import io
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -65,12 +66,42 @@ def check_arguments(argv: Sequence[str]) -> None:
         if world_size() > 1:
             raise ConfigError(
                 f"train.py -m: got {world_size()} processes, each of which would run the whole "
-                "sweep; expected one; use `python train.py -m ...` or `huggingtweets sweep`"
+                f"sweep; expected one; use `{shlex.join(['python', 'train.py', *argv])}`, or "
+                "`huggingtweets sweep FILE` to train the settings side by side"
             )
         _check_overrides(overrides)
         overrides = [text for text in overrides if not _is_sweep(text)]
     if not (args.config_path or args.config_dir or args.config_name):
         to_config(compose_config(overrides))
+
+
+def with_own_folders(argv: Sequence[str]) -> list[str]:
+    """Give each setting of a grid (`-m recipe.lr=1e-4,2e-4`) a folder, where none is asked for.
+
+    Without it the second setting would find the models of the first in its place.
+    """
+    words = list(argv)
+    is_multirun = any(word in ("-m", "--multirun") for word in words)
+    if not is_multirun or any(word.startswith("output_dir=") for word in words):
+        return words
+    keys = []
+    for word in words:
+        with suppress(HydraException):
+            override = OverridesParser.create().parse_override(word)
+            if override.is_sweep_override() and override.key_or_group != "user":
+                keys.append(override.key_or_group)
+    if not keys:
+        return words
+    parts = [
+        f"{key.rpartition('.')[2]}-${{{f'hydra:runtime.choices.{key}' if is_group(key) else key}}}"
+        for key in keys
+    ]
+    return [*words, f"output_dir=output/{'_'.join(parts)}"]
+
+
+def is_group(key: str) -> bool:
+    """Whether a key chooses an option of a config group."""
+    return key in group_names()
 
 
 def _is_sweep(override: str) -> bool:

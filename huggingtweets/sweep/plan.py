@@ -1,5 +1,6 @@
 """What the trials of a sweep share, and the configuration of each."""
 
+import importlib.util
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,19 @@ class Sweep:
         shared |= {"objective": list(self.spec.objective.names)}
         plain: dict[str, Any] = json.loads(json.dumps(shared))
         return plain
+
+
+def check_installed() -> None:
+    """Make sure that Optuna is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigError(
+            "sweep: the package optuna is not installed; expected it; run "
+            "pip install 'huggingtweets[sweep]'"
+        )
 
 
 def check_alone(file: str, arguments: Sequence[str]) -> None:

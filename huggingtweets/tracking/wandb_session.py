@@ -1,6 +1,7 @@
 """The calls to W&B, one after another on the thread of `WandbTracker`. They may take their time."""
 
 import logging
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -89,6 +90,8 @@ class WandbSession:
     def open(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Start the run of a phase: online if that is asked for and possible, else offline."""
         self.close(succeeded=True)
+        if phase is Phase.preprocess and os.environ.get("WANDB_SWEEP_ID"):
+            return  # the agent of a W&B sweep has named one run, and that is the training's
         self.is_online = self._is_online_wanted()
         if self.is_online and self._answers():
             self._run = self._try("online run", lambda: self._init(phase, config, "online"))

@@ -12,6 +12,7 @@ from huggingtweets.config.compose import (
     load_config,
     register,
     to_config,
+    with_own_folders,
 )
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrainConfig, group_names
@@ -111,8 +112,19 @@ def test_typo_gets_one_sentence(typo: str) -> None:
 def test_multirun_is_refused_under_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     check_arguments(["-m", "user=a,b", "recipe.lr=1e-4,2e-4"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"python train\.py -m"):
+    with pytest.raises(ConfigError, match=r"use `python train\.py -m user=a,b`"):
         check_arguments(["-m", "user=a,b"])
+
+
+def test_each_setting_of_a_grid_gets_a_folder_of_its_own() -> None:
+    grid = ["-m", "user=a,b", "recipe.lr=1e-4,2e-4", "seed=1,2", "model=tiny,gpt2", "shard=0/2"]
+    *kept, folder = with_own_folders(grid)
+    assert kept == grid
+    assert folder == (
+        "output_dir=output/lr-${recipe.lr}_seed-${seed}_model-${hydra:runtime.choices.model}"
+    )
+    for words in (["user=a"], ["-m", "user=a,b"], [*grid, "output_dir=x"], ["recipe.lr=1,2"]):
+        assert with_own_folders(words) == words
 
 
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])

@@ -1,9 +1,11 @@
 """Every mistake in a sweep file is one sentence; what is right is read as it was meant."""
 
+import sys
 from pathlib import Path
 
 import pytest
 
+from huggingtweets.cli import main
 from huggingtweets.config.compose import CONFIG_DIR, register
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.plan import Sweep, check_alone, plan_sweep
@@ -160,3 +162,14 @@ def test_a_launcher_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(ConfigError, match=r"run `huggingtweets sweep a\.yaml user=demo`"):
         check_alone("a.yaml", ["user=demo"])
+
+
+def test_without_optuna_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "optuna" else object()
+    )
+    assert main(["sweep", "any.yaml"]) == 2
+    assert "pip install 'huggingtweets[sweep]'" in capsys.readouterr().err
