@@ -109,10 +109,10 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
             f"model.max_positions={config.model.max_positions} of the tiny model; "
             f"set recipe.block_size={config.model.max_positions}"
         )
-    if config.recipe.stop is not Stop.never and config.recipe.heldout_frac == 0:
+    if config.recipe.stop is Stop.memorisation and config.recipe.heldout_frac == 0:
         raise ConfigError(
-            f"recipe.stop: got {config.recipe.stop} with recipe.heldout_frac=0; expected held-out "
-            "posts to judge by; set recipe.heldout_frac=0.1 or recipe.stop=never"
+            "recipe.stop: got memorisation with recipe.heldout_frac=0; expected held-out posts to "
+            "judge by; set recipe.heldout_frac=0.1 or recipe.stop=never"
         )
     if config.publish.kind is PublishKind.hub and config.consent is Consent.unstated:
         grounds = ", ".join(ground for ground in Consent if ground is not Consent.unstated)

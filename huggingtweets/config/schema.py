@@ -183,7 +183,7 @@ class Stop(StrEnum):
 
     never = "never"
     heldout = "heldout"
-    """The held-out loss no longer falls."""
+    """The held-out loss no longer falls; never where nothing is held out."""
     memorisation = "memorisation"
     """That, or more is learnt about the training posts alone than `recipe.max_gap`."""
 

@@ -73,6 +73,7 @@ def test_the_hub_needs_to_know_on_what_ground() -> None:
     assert plan_of("publish=hub", "consent=public-donation").consent == "public-donation"
 
 
-def test_stopping_early_needs_posts_to_judge_by() -> None:
-    with pytest.raises(ConfigError, match=r"recipe\.stop: got heldout with recipe\.heldout_frac=0"):
-        plan_of("recipe.stop=heldout", "recipe.heldout_frac=0")
+def test_a_limit_to_memorisation_needs_posts_to_judge_by() -> None:
+    with pytest.raises(ConfigError, match=r"got memorisation with recipe\.heldout_frac=0"):
+        plan_of("recipe.stop=memorisation", "recipe.heldout_frac=0")
+    assert plan_of("recipe.heldout_frac=0").recipe.heldout_frac == 0
