@@ -36,7 +36,7 @@ from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.training.array_jobs import ArrayJob
 from huggingtweets.training.array_layout import Layout, layout_of, shape_of
 from huggingtweets.training.array_loop import ArraySettings, train_array
-from huggingtweets.training.loss import document_mask
+from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
 
 EOS = 0

@@ -87,6 +87,7 @@ def build_facts(
             result.mfu,
             result.ended_by,
             result.kept_step,
+            result.first_step_s,
         ),
         engine=engine,
         versions=versions(),
@@ -173,7 +174,12 @@ def build_result(
         | {"users": per_user},
         "data": asdict(facts.data),
         "train": asdict(facts.train)
-        | {"final_loss": result.final_loss, "peak_memory_gib": result.peak_memory_gib},
+        | {
+            "final_loss": result.final_loss,
+            "peak_memory_gib": result.peak_memory_gib,
+            "startup_frac": result.startup_frac,
+            "data_wait_s": result.data_wait_s,
+        },
         "eval": asdict(facts.heldout) if facts.heldout else None,
         "quality": asdict(quality) | {"refused_samples": dict(samples.refused)},
         "engine": facts.engine,

@@ -68,8 +68,16 @@ def is_done(plan: Plan) -> bool:
     return False
 
 
-def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | None:
+def run_job(
+    plan: Plan, accelerator: Accelerator, base: Base, *, since: float | None = None
+) -> ModelFacts | None:
     """Run one job on all processes of the launch: begin, prepare, train, finish.
+
+    Args:
+        plan: the job.
+        accelerator: the processes of the launch.
+        base: what to begin with.
+        since: when the user began to wait for it, by `time.monotonic`; None: with the command.
 
     Returns:
         All there is to say about the finished model, on the main process.
@@ -96,6 +104,7 @@ def run_job(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | No
             plan,
             recorder.record,
             lock,
+            since=since,
         )
         return on_main(
             accelerator,

@@ -85,7 +85,8 @@ class Recorder:
             case LoggedStep():
                 row = asdict(line)
                 named = {f"train/{key}": value for key, value in row.items() if key != "step"}
-                shown = f"loss={line.loss:.3f} {line.tokens_per_s:,.0f} tokens/s"
+                mfu = "" if line.mfu is None else f" mfu={line.mfu:.0%}"
+                shown = f"loss={line.loss:.3f} {line.tokens_per_s:,.0f} tokens/s{mfu}"
             case LoggedEval(step, epoch, heldout, trained):
                 figures = {
                     "loss": heldout.loss,

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
@@ -225,7 +226,8 @@ def _run_in_turn(
 ) -> None:
     """Run jobs one after another, each over all processes; a failed one never stops the others."""
     left = []
-    for plan in plans:
+    for index, plan in enumerate(plans):
+        since = time.monotonic() if index else None
         if not of_main(deadline.allows(plan.job.slug)):
             left.append(plan)
             continue
@@ -234,7 +236,7 @@ def _run_in_turn(
         deadline.begin(plan.job.slug)
         try:
             tally.running(plan)
-            facts = _guarded(plan, accelerator, base)
+            facts = _guarded(plan, accelerator, base, since)
         except HuggingtweetsError as err:
             tally.failed(plan, err)
             if tally.is_stopped:
@@ -248,13 +250,15 @@ def _run_in_turn(
         tally.cut_short(left, out_of_time(left))
 
 
-def _guarded(plan: Plan, accelerator: Accelerator, base: Base) -> ModelFacts | None:
+def _guarded(
+    plan: Plan, accelerator: Accelerator, base: Base, since: float | None
+) -> ModelFacts | None:
     """Run one job; whatever it raises becomes a failure of this job alone.
 
     With several processes an unforeseen error ends the run: the others would wait for ever.
     """
     try:
-        return run_job(plan, accelerator, base)
+        return run_job(plan, accelerator, base, since=since)
     except Exception as err:
         if accelerator.num_processes > 1 and not isinstance(err, HuggingtweetsError):
             raise

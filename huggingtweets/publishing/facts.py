@@ -80,6 +80,8 @@ class TrainFigures:
     ended_by: Ending = Ending.full
     kept_step: int | None = None
     """The step whose weights became the model; None: the last."""
+    first_step_s: float | None = None
+    """From the command to the end of the first step."""
 
 
 @dataclass(frozen=True)

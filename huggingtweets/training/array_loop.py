@@ -34,7 +34,6 @@ from huggingtweets.training.array_jobs import (
 )
 from huggingtweets.training.array_layout import Layout
 from huggingtweets.training.array_lora import fresh_adapters, merge_adapters, peft_state
-from huggingtweets.training.array_memory import keep_freed_memory
 from huggingtweets.training.array_optimizer import constants_of
 from huggingtweets.training.array_slots import (
     BAD_STEPS,
@@ -53,6 +52,7 @@ from huggingtweets.training.array_slots import (
     step_inputs,
 )
 from huggingtweets.training.ending import is_to_keep
+from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.loop import epochs_at
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import Speed, diverged

@@ -1,7 +1,5 @@
 """How many slots and blocks at once: what a GPU holds, and what measured best on a CPU."""
 
-import ctypes
-
 import torch
 
 from huggingtweets.training.array_head import CHUNK_LOGITS
@@ -21,24 +19,6 @@ CPU_TOKENS = 2**11
 """Tokens of all slots at once: more fall out of the caches."""
 _USABLE = 0.85
 """Of what is free: the rest is for fragments, graphs and what a step needs for moments."""
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's mallopt."""
-_LARGEST_KEPT = 2**25
-"""The most that glibc lets one keep: 32 MiB an allocation."""
-
-
-def keep_freed_memory() -> None:
-    """Have this process keep what it frees instead of asking the system for fresh pages each time.
-
-    Activations of a few MiB come and go thousands of times; without their page faults a step on a
-    CPU takes 3 to 15 % less. Does nothing where the C library is not glibc.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
-        mallopt(_M_TRIM_THRESHOLD, 2**30)
 
 
 def bytes_per_slot(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:

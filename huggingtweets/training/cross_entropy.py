@@ -8,28 +8,50 @@ from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
 
-CHUNK_LOGITS = {"cpu": 2**25, "cuda": 2**28}
+CHUNK_LOGITS = {"cpu": 2**26, "cuda": 2**28}
 """Logits held at a time, by device type. On a CPU chunks save memory, not time: small
 ones cost up to a third more in bf16."""
+FEW_LOGITS = 2**23
+"""Up to so many PyTorch's own operations are as fast."""
+ROWS_MULTIPLE = 64
+WORDS_MULTIPLE = 64
+"""The vocabulary is padded to a multiple of it, in memory and for the moment of the product."""
 
 
 def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Return `cross_entropy(hidden @ weight.T, targets, reduction="sum")`, fp32.
 
-    Logits are made, turned into their gradient in place, and multiplied back chunk by chunk
-    already in the forward pass; the backward pass only scales. Under autocast the matrix products
-    run in its precision, the softmax always in fp32.
+    On a CPU rows without a target are left out first. Logits are made, turned into their gradient
+    in place, and multiplied back chunk by chunk already in the forward pass; the backward pass
+    only scales. Under autocast the matrix products run in its precision, the softmax always in
+    fp32.
 
     Args:
         hidden: (N, D) floats.
         weight: (V, D) floats.
         targets: (N,) int64; rows of IGNORED count for nothing.
     """
-    if len(hidden) * len(weight) <= CHUNK_LOGITS.get(hidden.device.type, 2**26):
+    if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
+        hidden, targets = _with_target(hidden, targets)
+    if len(hidden) * len(weight) <= FEW_LOGITS:
         logits = (hidden @ weight.T).float()
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
     loss: Tensor = _LinearCrossEntropy.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
     return loss
+
+
+def _with_target(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the rows that have a target, and some that have none: up to a multiple of 64.
+
+    Left as they are where that makes no difference; few shapes come about, as kernels are made
+    for each.
+    """
+    is_ignored = targets == IGNORED
+    num_rows = -(-int((~is_ignored).sum()) // ROWS_MULTIPLE) * ROWS_MULTIPLE  # sync: on a CPU
+    if num_rows >= len(targets):
+        return hidden, targets
+    rows = is_ignored.int().argsort(stable=True)[:num_rows]
+    return hidden[rows], targets[rows]
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -58,24 +80,31 @@ class _LinearCrossEntropy(torch.autograd.Function):
 def _loss_and_gradients(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, needs_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
+    num_words = len(weight)
+    weight = _padded(weight)
     loss = torch.zeros((), device=hidden.device)
     grad_hidden = torch.empty_like(hidden) if needs_grad else hidden
-    grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_grad else weight
+    grad_weight = weight
     chunk = max(64, CHUNK_LOGITS.get(hidden.device.type, 2**26) // len(weight))
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
         target = targets[rows].clamp(min=0).unsqueeze(1)
         counts = (targets[rows] != IGNORED).unsqueeze(1)
-        logits = (hidden[rows] @ weight.T).float()
-        log_total = logits.logsumexp(dim=1, keepdim=True)
-        loss += ((log_total - logits.gather(1, target)) * counts).sum()
+        logits = hidden[rows] @ weight.T
+        logits[:, num_words:] = -torch.inf
+        log_probs = torch.log_softmax(logits, 1, dtype=torch.float32)
+        loss -= (log_probs.gather(1, target) * counts).sum()
         if needs_grad:
-            gradient = logits.sub_(log_total).exp_()
-            gradient.scatter_add_(1, target, torch.full_like(log_total, -1.0)).mul_(counts)
-            gradient = gradient.to(hidden.dtype)
+            gradient = log_probs.exp_()
+            gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float32))
+            gradient = gradient.mul_(counts).to(hidden.dtype)
             torch.mm(gradient, weight, out=grad_hidden[rows])
-            if weight.dtype == torch.float32:
-                grad_weight.addmm_(gradient.T, hidden[rows])
-            else:
-                grad_weight += gradient.T @ hidden[rows]
-    return loss, grad_hidden, grad_weight
+            product = (gradient.T @ hidden[rows]).float()
+            grad_weight = grad_weight.add_(product) if start else product
+    return loss, grad_hidden, grad_weight[:num_words]
+
+
+def _padded(weight: Tensor) -> Tensor:
+    """Return (V, D) weights with rows of zeros up to a multiple that kernels are fast at."""
+    missing = -len(weight) % WORDS_MULTIPLE
+    return F.pad(weight, (0, 0, 0, missing)) if missing else weight

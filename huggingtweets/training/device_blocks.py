@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -37,7 +38,7 @@ class DeviceBlocks:
             for array, fill in (
                 (blocks.input_ids, 0),
                 (blocks.targets, IGNORED),
-                (blocks.position_ids, 0),
+                (blocks.position_ids, np.arange(blocks.position_ids.shape[1])),
             )
         )
         counts = np.pad((blocks.targets != IGNORED).sum(axis=1), (0, missing))
@@ -51,11 +52,12 @@ class DeviceBlocks:
 
 def _own_part(
     array: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
-    fill: int,
+    fill: int | npt.NDArray[np.int64],
     missing: int,
     cut: tuple[int, int, int],
     rank: int,
 ) -> Tensor:
     """Return this rank's (groups, A, B, T) of an (N, T) array filled up to whole groups."""
-    padded = np.pad(array, ((0, missing), (0, 0)), constant_values=fill)
+    padded = np.pad(array, ((0, missing), (0, 0)))
+    padded[len(array) :] = fill
     return torch.from_numpy(padded.reshape(-1, *cut, array.shape[1])[:, :, rank].copy())

@@ -1,7 +1,9 @@
 """The training loop of the single engine: one job, from its blocks to its weights."""
 
 import math
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 
@@ -55,8 +57,25 @@ def fit(
     log_every: int,
     speed: Speed,
     report: Report,
+    since: float,
 ) -> tuple[TrainResult, Weights]:
     """Train one model, from its last checkpoint if there is one; every rank calls it.
+
+    Args:
+        accelerator: the processes that share the training.
+        module: what `accelerator.prepare` returned.
+        optimizer: likewise.
+        training_set: the blocks to train on.
+        heldout: the blocks to score.
+        probe: blocks of training posts to score beside them.
+        keeper: of this training.
+        recipe: how it is trained.
+        batch: how the global batch is cut.
+        seed: of dropout.
+        log_every: steps between logged lines.
+        speed: turns tokens per second into an MFU.
+        report: takes the logged lines.
+        since: when the user's wait for the first step began, by `time.monotonic`.
 
     Returns:
         The figures, and on the main process the weights to keep, fp32 on the CPU.
@@ -96,16 +115,19 @@ def fit(
         evaluate(0.0)
 
     ending = ending_after(recipe, progress.evals)
+    first_step_s: float | None = None
     while progress.step < total_steps and ending is None:
         step = progress.step
         lr = lr_at(step, recipe=recipe, total_steps=total_steps)
         num_targets = blocks.targets_per_group[step]
+        with interval.waiting():
+            micro_batches = blocks.group(step)
         try:
             outcome = try_step(
                 accelerator,
                 module,
                 optimizer,
-                blocks.group(step),
+                micro_batches,
                 num_targets=num_targets,
                 lr=lr,
                 max_grad_norm=recipe.max_grad_norm,
@@ -118,6 +140,9 @@ def fit(
             batch = halved(batch)
             blocks = cut(batch)
             continue
+        if first_step_s is None:
+            float(outcome[0])  # sync: the first step, to tell when it ended
+            first_step_s = time.monotonic() - since
         progress.step += 1
         progress.tokens += num_targets
         interval.add(*outcome, num_targets)
@@ -136,7 +161,12 @@ def fit(
         ending = Ending.full
     if progress.best is None:
         progress.best, progress.kept_step = full_weights(accelerator, module), progress.step
-    return _result(accelerator, progress, epoch_ends, speed, ending), progress.best
+    result = replace(
+        _result(accelerator, progress, epoch_ends, speed, ending),
+        first_step_s=first_step_s,
+        startup_frac=first_step_s and first_step_s / (time.monotonic() - since),
+    )
+    return result, progress.best
 
 
 def _checked(line: LoggedEval, progress: Progress) -> LoggedEval:
@@ -171,6 +201,7 @@ def _result(
         evals=tuple(progress.evals),
         kept_step=progress.kept_step,
         ended_by=ending,
+        data_wait_s=sum(line.data_wait_s for line in progress.history),
     )
 
 

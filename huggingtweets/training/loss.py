@@ -1,59 +1,67 @@
 """A causal language model as a function from blocks to its summed loss."""
 
+import logging
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from huggingtweets.data.blocks import IGNORED
+from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.training.attention import (
+    NAME,
+    Attention,
+    document_mask,
+    documents_of,
+    windows_of,
+)
 from huggingtweets.training.cross_entropy import linear_cross_entropy
+from huggingtweets.training.hashed_dropout import HashedDropout
 
-PLAIN_HEADS = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox"})
-"""Architectures that neither scale nor cap their logits and have no bias in the head."""
+logger = logging.getLogger(__name__)
 
-
-def document_mask(position_ids: Tensor) -> Tensor:
-    """Return where attention may look: causal, and never across a restart of the positions.
-
-    Args:
-        position_ids: (B, T) integers; each 0 begins a document.
-
-    Returns:
-        (B, 1, T, T) booleans, True where the row may attend to the column.
-    """
-    documents = (position_ids == 0).cumsum(dim=1)
-    same = documents.unsqueeze(2) == documents.unsqueeze(1)
-    return same.tril().unsqueeze(1)
+PLAIN = frozenset({"gpt2", "llama", "mistral", "qwen2", "qwen3", "gpt_neox"})
+"""Architectures that neither scale nor cap their logits and have no bias in the head, and whose
+attention is softmax over scaled scores and nothing else."""
 
 
 class SummedLoss(nn.Module):
     """Wraps a model so that DDP, DeepSpeed and FSDP see one forward pass that ends in the loss."""
 
-    def __init__(self, model: PreTrainedModel, *, isolate: bool) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        *,
+        isolate: bool,
+        attention: Attention = Attention.masked,
+        most_documents: int = 0,
+        longest_document: int = 0,
+    ) -> None:
         """Wrap a causal LM; `isolate` keeps attention within each document while training.
 
         In evaluation mode documents are always kept apart.
+
+        Args:
+            model: it is changed so that it attends by `attention`, where it can be.
+            isolate: see above.
+            attention: how; only PLAIN architectures do otherwise than masked.
+            most_documents: of a block, at most; for varlen.
+            longest_document: tokens, at most; for varlen.
         """
         super().__init__()
         self.model = model
         self.isolate = isolate
+        self.attention = attention if can_attend(model) else Attention.masked
+        self._limits = most_documents, longest_document
+        if self.attention is not Attention.masked:
+            model.config._attn_implementation = NAME
         self._no_split_modules = getattr(model, "_no_split_modules", None)
         """What FSDP2 takes for a transformer block."""
 
     def forward(self, input_ids: Tensor, targets: Tensor, position_ids: Tensor) -> Tensor:
-        """Return the cross-entropy summed over the targets of (B, T) blocks, in nats, fp32.
-
-        The mask is explicit: left to itself, transformers isolates documents by their positions
-        only without a cache and without a mask, and lets them leak silently otherwise.
-        """
-        isolate = self.isolate or not self.training
-        mask = document_mask(position_ids) if isolate else None
-        inputs = {
-            "input_ids": input_ids,
-            "attention_mask": mask,
-            "position_ids": position_ids if isolate else None,
-            "use_cache": False,
-        }
+        """Return the cross-entropy summed over the targets of (B, T) blocks, in nats, fp32."""
+        inputs = self.inputs(input_ids, position_ids)
         if self._has_plain_head():
             hidden = self.model.base_model(**inputs).last_hidden_state
             weight = self.model.get_output_embeddings().weight
@@ -66,31 +74,113 @@ class SummedLoss(nn.Module):
             reduction="sum",
         )
 
+    def inputs(self, input_ids: Tensor, position_ids: Tensor) -> dict[str, Any]:
+        """Return what the model is called with.
+
+        A mask is explicit: left to itself, transformers isolates documents by their positions
+        only without a cache and without a mask, and lets them leak silently otherwise.
+        """
+        isolate = self.isolate or not self.training
+        inputs: dict[str, Any] = {
+            "input_ids": input_ids,
+            "attention_mask": None,
+            "position_ids": position_ids if isolate else None,
+            "use_cache": False,
+        }
+        if self.attention is Attention.windows:
+            device = input_ids.device.type
+            is_cast = torch.is_autocast_enabled(device)
+            dtype = torch.get_autocast_dtype(device) if is_cast else self.model.dtype
+            inputs["spans"] = windows_of(position_ids, isolate=isolate, dtype=dtype)
+        elif isolate and self.attention is Attention.varlen:
+            most, longest = self._limits
+            most *= len(input_ids)
+            inputs["spans"] = documents_of(position_ids, most=most, longest=longest)
+        elif isolate:
+            inputs["attention_mask"] = document_mask(position_ids)
+        return inputs
+
     def _has_plain_head(self) -> bool:
         """Whether logits are just hidden states times a weight that lies whole in this process."""
-        if self.model.config.model_type not in PLAIN_HEADS:
+        if self.model.config.model_type not in PLAIN:
             return False
         weight = self.model.get_output_embeddings().weight
         return type(weight.data) is Tensor and weight.ndim == 2  # neither ZeRO-3 nor FSDP
 
 
-def check_isolation(model: PreTrainedModel, eos_id: int) -> bool:
-    """Whether this architecture really keeps documents apart under `document_mask`.
+def can_attend(model: PreTrainedModel) -> bool:
+    """Whether this architecture's attention can be replaced by ours."""
+    windowed = getattr(model.config, "sliding_window", None)
+    return model.config.model_type in PLAIN and windowed is None
+
+
+def quicken(model: PreTrainedModel) -> None:
+    """Exchange modules without weights for quicker ones that compute the same.
+
+    GPT-2's activation of eight operations becomes the one PyTorch has for it (a third of the time
+    in fp32), dropouts become `HashedDropout` (a tenth on a CPU).
+    """
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child) is nn.Dropout:
+                setattr(parent, name, HashedDropout(child.p))
+            elif type(child).__name__ == "NewGELUActivation":
+                setattr(parent, name, nn.GELU(approximate="tanh"))
+
+
+def document_limits(*sets: Blocks) -> tuple[int, int]:
+    """Return the most documents of any block, and the tokens of the longest document of any."""
+    starts = [blocks.position_ids == 0 for blocks in sets]
+    most = max(int(each.sum(axis=1).max()) for each in starts)
+    longest = max(int(blocks.position_ids.max()) + 1 for blocks in sets)
+    return max(most, 2), max(longest, 8)  # `check_isolation` has 2 and 4
+
+
+def choose_attention(
+    device: torch.device, dtype: torch.dtype, *, is_sharded: bool, is_compiled: bool
+) -> Attention:
+    """Return how to attend on a device, in the precision of the matrix products."""
+    if device.type == "cuda" and dtype != torch.float32 and not is_sharded:
+        return Attention.varlen
+    if device.type == "cpu" and not is_compiled:
+        return Attention.windows
+    return Attention.masked
+
+
+def settle_attention(module: SummedLoss, eos_id: int) -> bool:
+    """Whether the module keeps documents apart; one that does not with its kernel goes without.
+
+    The model lies where it is to be trained, and the precision of the training is set.
+    """
+    try:
+        if check_isolation(module, eos_id):
+            return True
+        reason = "documents see each other"
+    except (RuntimeError, TypeError, NotImplementedError) as err:
+        if module.attention is Attention.masked:
+            raise
+        reason = str(err).splitlines()[0]
+    if module.attention is Attention.masked:
+        return False
+    logger.warning("attention=masked instead of %s: %s", module.attention, reason)
+    module.attention = Attention.masked
+    return check_isolation(module, eos_id)
+
+
+def check_isolation(module: SummedLoss, eos_id: int) -> bool:
+    """Whether this module really keeps documents apart.
 
     Compares two packed documents with each alone; a few milliseconds on a small model.
     """
+    model = module.model
     device = next(model.parameters()).device
     ids = torch.tensor([[eos_id, 5, 6, 7, eos_id, 8, 9, 10]], device=device)
     positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]], device=device)
-    was_training = model.training
-    model.eval()
+    was_training = module.training
+    module.eval()
     with torch.no_grad():
-        packed = model(
-            input_ids=ids,
-            attention_mask=document_mask(positions),
-            position_ids=positions,
-            use_cache=False,
-        ).logits
+        packed = model(**module.inputs(ids, positions)).logits
         alone = model(input_ids=ids[:, 4:], use_cache=False).logits
-    model.train(was_training)
-    return bool(torch.allclose(packed[:, 4:], alone, rtol=1e-3, atol=1e-3))  # sync: once a job
+    module.train(was_training)
+    tolerance = 1e-3 if packed.dtype == torch.float32 else 3e-2
+    return torch.allclose(packed[:, 4:], alone, rtol=tolerance, atol=tolerance)  # sync: once a job

@@ -1,4 +1,9 @@
-"""Speed and its limit: tokens per second, model FLOPs utilisation, peak memory."""
+"""Speed and its limit: tokens per second, model FLOPs utilisation, peak memory, start-up."""
+
+import os
+import resource
+import time
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -42,6 +47,22 @@ def peak_flops(device: torch.device, override_tflops: float | None) -> float | N
     return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
 
 
-def peak_memory_gib(device: torch.device) -> float | None:
-    """Return the most memory PyTorch had allocated on a GPU, in GiB; None on a CPU."""
-    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+def peak_memory_gib(device: torch.device) -> float:
+    """Return the most memory in GiB: allocated on a GPU, or on a CPU taken by the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def command_began() -> float:
+    """Return when this process was started, on the clock of `time.monotonic`.
+
+    Where the system does not say, the moment of asking.
+    """
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        uptime_s = float(Path("/proc/uptime").read_text().split()[0])
+    except OSError:
+        return time.monotonic()
+    age_s = uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.monotonic() - max(0.0, age_s)

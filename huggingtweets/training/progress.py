@@ -2,7 +2,8 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -98,11 +99,19 @@ class Interval:
         self._grad_norm = self._bad = zero.float()
         self._tokens = 0
         self._steps = 0
+        self._wait_s = 0.0
         self._start = time.perf_counter()
 
     def restart_clock(self) -> None:
         """Leave what happened since the last line out of the next."""
         self._start = time.perf_counter()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as spent waiting for data."""
+        start = time.perf_counter()
+        yield
+        self._wait_s += time.perf_counter() - start
 
     def add(self, loss_sum: Tensor, grad_norm: Tensor, num_targets: int) -> None:
         """Count one step."""
@@ -138,6 +147,7 @@ class Interval:
             grad_norm=float(self._grad_norm),  # sync: a logged line
             tokens_per_s=tokens_per_s,
             mfu=self._speed.mfu(tokens_per_s, self._accelerator.num_processes),
+            data_wait_s=self._wait_s,
         )
         self._reset()
         return line

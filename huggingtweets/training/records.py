@@ -47,6 +47,8 @@ class LoggedStep:
     """Targets trained per second since the line before, over all processes."""
     mfu: float | None
     """Model FLOPs utilisation; None where the device's peak is not known."""
+    data_wait_s: float = 0.0
+    """Seconds since the line before in which the loop waited for its next blocks."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,13 @@ class TrainResult:
     kept_step: int
     """The step whose weights became the model."""
     ended_by: Ending = Ending.full
+    first_step_s: float | None = None
+    """From the command to the end of the first step; of a later job in one process, from the job's
+    beginning. None where jobs train side by side."""
+    startup_frac: float | None = None
+    """Share of that in the whole time until training ended."""
+    data_wait_s: float = 0.0
+    """In which the loop waited for its next blocks."""
 
     def lines(self) -> list[LoggedStep | LoggedEval]:
         """Return all that was logged as it came about: an evaluation follows its step."""

@@ -1,32 +1,43 @@
 """The single engine: one model over all processes of the launch."""
 
 import hashlib
+from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Adapter
-from huggingtweets.data.blocks import TrainingSet
+from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
 from huggingtweets.lock import JobLock
 from huggingtweets.training.agree import of_main
+from huggingtweets.training.attention import Attention
+from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
 from huggingtweets.training.loop import Report, fit
 from huggingtweets.training.lora import adapter_state, add_lora, copy_weights, merge_lora
-from huggingtweets.training.loss import SummedLoss, check_isolation
+from huggingtweets.training.loss import (
+    SummedLoss,
+    choose_attention,
+    document_limits,
+    quicken,
+    settle_attention,
+)
 from huggingtweets.training.memory import remembered
-from huggingtweets.training.meter import flops_per_token, peak_flops
+from huggingtweets.training.meter import command_began, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.profiling import profiled
 from huggingtweets.training.progress import Speed
 from huggingtweets.training.records import TrainResult
+from huggingtweets.training.shards import is_sharded
 
 
 def train_single(
@@ -38,6 +49,8 @@ def train_single(
     plan: Plan,
     report: Report,
     lock: JobLock | None,
+    *,
+    since: float | None = None,
 ) -> tuple[TrainResult, PreTrainedModel | None, dict[str, Tensor]]:
     """Fine-tune the base on one job, or go on with it; every rank calls it.
 
@@ -50,6 +63,7 @@ def train_single(
         plan: the job.
         report: takes the lines of the training's history, all of them when it is resumed.
         lock: that of the job's folder; on the main process only.
+        since: when the user began to wait, by `time.monotonic`; None: with the command.
 
     Returns:
         The figures; on the main process the trained model on the CPU, adapters merged, and with
@@ -69,13 +83,11 @@ def train_single(
         world_size=accelerator.num_processes,
     )
     batch = of_main(remembered(plan.paths.checkpoints, batch))
+    if accelerator.device.type == "cpu":
+        keep_freed_memory(of_any_size=True)
     model = load_model(base, plan.recipe)
-    if (plan.recipe.isolate_documents or heldout) and not check_isolation(model, base.eos_id):
-        raise DataError(
-            f"model.path: {base.name} ({model.config.model_type}) does not keep packed posts "
-            "apart; expected an architecture that honours a block-diagonal attention mask; set "
-            "recipe.isolate_documents=false and recipe.heldout_frac=0"
-        )
+    sets = [each.blocks for each in (training_set, heldout, probe) if each is not None]
+    module = _wrap(accelerator, model, base, sets, plan)
     identity = plan.identity | {"data": _data_digest(training_set), "base": _base_digest(model)}
     if plan.recipe.adapter is Adapter.lora:
         add_lora(model, plan.recipe, seed=plan.seed)
@@ -86,7 +98,7 @@ def train_single(
         flops_per_token(model, mean_context),
         peak_flops(accelerator.device, plan.engine.peak_tflops),
     )
-    module = SummedLoss(model, isolate=plan.recipe.isolate_documents)
+    quicken(model)
     if plan.engine.compile:
         module.compile()
     optimizer = build_optimizer(module, plan.recipe)
@@ -119,6 +131,7 @@ def train_single(
             log_every=plan.engine.log_every,
             speed=speed,
             report=report,
+            since=command_began() if since is None else since,
         )
     del module, optimizer, keeper, profiling
     accelerator.free_memory()
@@ -133,6 +146,44 @@ def train_single(
     else:
         copy_weights(trained, weights)
     return result, trained.eval(), adapters
+
+
+def _wrap(
+    accelerator: Accelerator,
+    model: PreTrainedModel,
+    base: Base,
+    sets: Sequence[Blocks],
+    plan: Plan,
+) -> SummedLoss:
+    """Wrap a model with the attention that suits its device, and hold it to keep posts apart."""
+    half = accelerator.mixed_precision != "no"
+    attention = choose_attention(
+        accelerator.device,
+        torch.bfloat16 if half else torch.float32,
+        is_sharded=is_sharded(accelerator),
+        is_compiled=plan.engine.compile,
+    )
+    most, longest = document_limits(*sets)
+    module = SummedLoss(
+        model,
+        isolate=plan.recipe.isolate_documents,
+        attention=attention,
+        most_documents=most,
+        longest_document=longest,
+    )
+    if not plan.recipe.isolate_documents and len(sets) == 1:
+        return module
+    if attention is Attention.varlen:
+        module.to(accelerator.device)
+    with accelerator.autocast() if attention is Attention.varlen else nullcontext():
+        is_isolated = settle_attention(module, base.eos_id)
+    if not is_isolated:
+        raise DataError(
+            f"model.path: {base.name} ({model.config.model_type}) does not keep packed posts "
+            "apart; expected an architecture that honours a block-diagonal attention mask; set "
+            "recipe.isolate_documents=false and recipe.heldout_frac=0"
+        )
+    return module
 
 
 def _data_digest(training_set: TrainingSet) -> str:

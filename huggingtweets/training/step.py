@@ -96,12 +96,20 @@ def update(
         engine: Any = module
         engine.step()  # clips, and skips a step that is not finite
         return torch.tensor(float(engine.get_global_grad_norm()), device=accelerator.device)
-    norm: Any = accelerator.clip_grad_norm_(module.parameters(), max_grad_norm or math.inf)
-    grad_norm: Tensor = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-    if accelerator.scaler is None:
-        # A fused AdamW reads this on the device: no synchronisation to find a bad step.
-        fused = getattr(optimizer, "optimizer", optimizer)
-        setattr(fused, "found_inf", (~grad_norm.isfinite()).float())  # noqa: B010
+    # A fused AdamW reads both on the device: no synchronisation to find a bad step, and no pass
+    # over all gradients to clip them.
+    fused: Any = getattr(optimizer, "optimizer", optimizer)
+    grads = [each.grad for each in module.parameters() if each.grad is not None]
+    if accelerator.scaler is None and all(type(grad) is Tensor for grad in grads):
+        grad_norm = torch.nn.utils.get_total_norm(grads)
+        limit = max_grad_norm or math.inf
+        fused.grad_scale = ((grad_norm + 1e-6) / limit).clamp(min=1.0)  # as clip_grad_norm_
+        fused.found_inf = (~grad_norm.isfinite()).float()
+    else:
+        norm: Any = accelerator.clip_grad_norm_(module.parameters(), max_grad_norm or math.inf)
+        grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        if accelerator.scaler is None:
+            fused.found_inf = (~grad_norm.isfinite()).float()
     optimizer.step()
     optimizer.zero_grad()
     return grad_norm

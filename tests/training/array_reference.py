@@ -18,7 +18,7 @@ from huggingtweets.data.blocks import IGNORED, build_training_set, pack_heldout
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.training.array_jobs import ArrayJob
 from huggingtweets.training.array_layout import layout_of, shape_of
-from huggingtweets.training.loss import document_mask
+from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute

@@ -9,8 +9,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from huggingtweets.data.blocks import IGNORED, pack_heldout
 from huggingtweets.training import cross_entropy
+from huggingtweets.training.attention import document_mask
 from huggingtweets.training.cross_entropy import linear_cross_entropy
-from huggingtweets.training.loss import SummedLoss, check_isolation, document_mask
+from huggingtweets.training.loss import SummedLoss, check_isolation
 
 EOS = 0
 DOCUMENTS = [[5, 6, 7], [8, 9], list(range(10, 24)), [3], [4, 4, 4, 4, 4]]
@@ -57,7 +58,7 @@ def test_packed_logits_equal_each_post_alone(make) -> None:
                 torch.testing.assert_close(packed[row, start:end], alone[0], rtol=1e-5, atol=1e-5)
                 found += ids[row, start:end].tolist()[1:] in DOCUMENTS
     assert found == len(DOCUMENTS)
-    assert check_isolation(model, EOS)
+    assert check_isolation(SummedLoss(model, isolate=True), EOS)
 
 
 def test_isolation_check_notices_a_leak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +72,7 @@ def test_isolation_check_notices_a_leak(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(
         "transformers.masking_utils.find_packed_sequence_indices", lambda *_: None, raising=False
     )
-    assert not check_isolation(model, EOS)
+    assert not check_isolation(SummedLoss(model, isolate=True), EOS)
 
 
 @pytest.mark.parametrize("make", [gpt2, llama])
@@ -118,6 +119,7 @@ def test_chunked_cross_entropy_equals_the_plain_one(
     targets = torch.randint(0, 50, (300,), generator=generator)
     targets[10:20] = IGNORED
     monkeypatch.setitem(cross_entropy.CHUNK_LOGITS, "cpu", chunk_logits)
+    monkeypatch.setattr(cross_entropy, "FEW_LOGITS", 0)
     with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
         plain = F.cross_entropy((hidden @ weight.T).float(), targets, reduction="sum")
         ours = linear_cross_entropy(hidden, weight, targets)
@@ -127,3 +129,23 @@ def test_chunked_cross_entropy_equals_the_plain_one(
     torch.testing.assert_close(ours, plain, rtol=tolerance, atol=tolerance)
     for theirs, own in zip(expected, got, strict=True):
         assert (own - theirs).abs().max() <= tolerance * theirs.abs().max()
+
+
+@pytest.mark.parametrize("few", [0, 2**30], ids=["chunked", "plain"])
+def test_rows_without_a_target_are_left_out_for_nothing(
+    monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(cross_entropy, "FEW_LOGITS", few)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(300, 16, generator=generator, requires_grad=True)
+    weight = torch.randn(50, 16, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (300,), generator=generator)
+    targets[torch.randperm(300, generator=generator)[:170]] = IGNORED
+    assert len(cross_entropy._with_target(hidden, targets)[1]) == 192
+    plain = F.cross_entropy(hidden @ weight.T, targets, reduction="sum", ignore_index=IGNORED)
+    ours = linear_cross_entropy(hidden, weight, targets)
+    torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
+    expected = torch.autograd.grad(plain, (hidden, weight))
+    got = torch.autograd.grad(ours, (hidden, weight))
+    for theirs, own in zip(expected, got, strict=True):
+        torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,242 @@
+"""Attention that never looks beyond its document, and costs no more than what it looks at.
+
+Registered with transformers under `NAME`; a model takes it for every layer, and `Spans`, made
+once a micro-batch, say where tokens may look. Three ways lead to the same numbers:
+
+- windows, on a CPU: matrix products over runs of queries, each against the keys from the first
+  document of the run on. PyTorch's kernel for CPUs leaves the fused path as soon as there is
+  dropout, and computes the whole square.
+- varlen, on CUDA in half precision with isolated documents: FlashAttention over documents of
+  different lengths, dropout included. No square at all.
+- masked, everywhere else: PyTorch's kernels under an explicit mask, or causal without one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from huggingtweets.training.array_dropout import keep_mask
+from huggingtweets.training.hashed_dropout import draw_keys, threshold_and_scale
+
+NAME = "huggingtweets"
+ISOLATED_WIDTH, JOINED_WIDTH = 32, 128
+"""Queries of a window. Measured at 128 to 1024 positions: narrower windows compute less of what
+is hidden, wider ones make fewer, larger products."""
+_HIDDEN = -1e30
+"""Added to scores that must not count; finite, so that no row can become NaN."""
+
+
+class Attention(StrEnum):
+    """How attention is computed."""
+
+    windows = "windows"
+    varlen = "varlen"
+    masked = "masked"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Queries `start` to `stop` of each block see keys from `first_key` to `stop`, at most."""
+
+    start: int
+    stop: int
+    first_key: int
+    bias: Tensor
+    """(B or 1, 1, queries, keys): added to the scores."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where the tokens of one micro-batch may look, for a CPU."""
+
+    runs: tuple[Window, ...]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Where the documents of one micro-batch begin in its B * T tokens, for CUDA."""
+
+    starts: Tensor
+    """(most + 1,) int32, ascending; the last ones are all B * T where there are fewer documents."""
+    longest: int
+
+
+Spans = Windows | Documents
+
+
+def document_mask(position_ids: Tensor) -> Tensor:
+    """Return where attention may look: causal, and never across a restart of the positions.
+
+    Args:
+        position_ids: (B, T) integers; each 0 begins a document.
+
+    Returns:
+        (B, 1, T, T) booleans, True where the row may attend to the column.
+    """
+    documents = (position_ids == 0).cumsum(dim=1)
+    same = documents.unsqueeze(2) == documents.unsqueeze(1)
+    return same.tril().unsqueeze(1)
+
+
+def windows_of(position_ids: Tensor, *, isolate: bool, dtype: torch.dtype) -> Windows:
+    """Return the windows of (B, T) blocks on a CPU.
+
+    Args:
+        position_ids: positions within the documents.
+        isolate: a document sees nothing before its first token; else a block is one document.
+        dtype: of the scores.
+    """
+    T = position_ids.shape[1]
+    width = ISOLATED_WIDTH if isolate else JOINED_WIDTH
+    place = torch.arange(T)
+    starts = place - position_ids if isolate else torch.zeros(1, T, dtype=torch.long)
+    first_keys = starts[:, ::width].amin(0).tolist()  # sync: on a CPU, which never waits
+    runs = []
+    for start, first in zip(range(0, T, width), first_keys, strict=True):
+        stop, first = min(start + width, T), first // 2 * 2  # even: dropout masks come in pairs
+        keys = place[first:stop]
+        hidden = (keys > place[start:stop, None]) | (keys < starts[:, start:stop, None])
+        bias = hidden.unsqueeze(1).to(dtype).mul_(_HIDDEN)
+        runs.append(Window(start, stop, first, bias))
+    return Windows(tuple(runs))
+
+
+def documents_of(position_ids: Tensor, *, most: int, longest: int) -> Documents:
+    """Return where the documents of (B, T) blocks begin, without waiting for the device.
+
+    Args:
+        position_ids: positions within the documents.
+        most: no fewer than there are documents; zeros among the positions.
+        longest: tokens of the longest one, or more.
+    """
+    is_start = (position_ids == 0).flatten()
+    total = is_start.numel()
+    number = is_start.cumsum(0) - 1
+    place = torch.arange(total, dtype=torch.int32, device=is_start.device)
+    starts = torch.full((most + 1,), total, dtype=torch.int32, device=is_start.device)
+    return Documents(starts.scatter_reduce(0, number, place, "amin"), longest)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    spans: Spans | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Return (B, T, heads, head width) for (B, heads, T, head width), as transformers wants it."""
+    if spans is None:
+        out: tuple[Tensor, None] = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+        return out
+    key, value = (_for_all_heads(part, query.shape[1]) for part in (key, value))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    run: Callable[..., Tensor] = _varlen if isinstance(spans, Documents) else _windowed
+    return run(query, key, value, spans, dropout, scale), None
+
+
+AttentionInterface.register(NAME, attend)
+
+
+def _for_all_heads(part: Tensor, num_heads: int) -> Tensor:
+    """Repeat keys or values that several query heads share."""
+    times = num_heads // part.shape[1]
+    return part if times == 1 else part.repeat_interleave(times, dim=1)
+
+
+def _windowed(q: Tensor, k: Tensor, v: Tensor, spans: Windows, rate: float, scale: float) -> Tensor:
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
+    q, k, v = (part.to(dtype) for part in (q, k, v))
+    out: Tensor = _WindowedAttention.apply(q, k, v, spans.runs, rate, scale)  # type: ignore[no-untyped-call]
+    return out.transpose(1, 2)
+
+
+class _WindowedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        runs: tuple[Window, ...],
+        rate: float,
+        scale: float,
+    ) -> Tensor:
+        B, heads, T, _ = q.shape
+        q, k, v = (part.reshape(B * heads, T, -1) for part in (q * scale, k, v))
+        out = torch.empty_like(q)
+        all_weights, masks = [], []
+        threshold, rescale = threshold_and_scale(rate)
+        thresholds = threshold.expand(B * heads)
+        keys = draw_keys(B * heads) if rate else None
+        for run in runs:
+            rows, columns = slice(run.start, run.stop), slice(run.first_key, run.stop)
+            scores = torch.bmm(q[:, rows], k[:, columns].transpose(1, 2))
+            scores.view(B, heads, *scores.shape[1:]).add_(run.bias)
+            weights = torch.softmax(scores, -1, dtype=scores.dtype)
+            all_weights.append(weights)
+            if keys is not None:
+                places = range(run.start, run.stop), range(run.first_key, run.stop)
+                masks.append(keep_mask(keys, thresholds, *places, dtype=weights.dtype))
+                weights = weights * masks[-1]
+            out[:, rows] = torch.bmm(weights, v[:, columns])
+        if rate:
+            out.mul_(rescale)
+        ctx.save_for_backward(q, k, v, *all_weights, *masks)
+        ctx.runs, ctx.scale, ctx.rescale = runs, scale, rescale if rate else None
+        return out.view(B, heads, T, -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, *rest = ctx.saved_tensors
+        all_weights, masks = rest[: len(ctx.runs)], rest[len(ctx.runs) :]
+        shape = grad.shape
+        grad = grad.reshape(q.shape)
+        if ctx.rescale is not None:
+            grad = grad * ctx.rescale
+        grad_q, grad_k, grad_v = q.new_zeros(3, *q.shape).unbind(0)
+        for index, run in enumerate(ctx.runs):
+            rows, columns = slice(run.start, run.stop), slice(run.first_key, run.stop)
+            weights = dropped = all_weights[index]
+            grad_weights = torch.bmm(grad[:, rows], v[:, columns].transpose(1, 2))
+            if masks:
+                grad_weights.mul_(masks[index])
+                dropped = weights * masks[index]
+            grad_v[:, columns] += torch.bmm(dropped.transpose(1, 2), grad[:, rows])
+            grad_scores = torch.ops.aten._softmax_backward_data(
+                grad_weights, weights, -1, weights.dtype
+            )
+            grad_q[:, rows] = torch.bmm(grad_scores, k[:, columns])
+            grad_k[:, columns] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
+        grad_q.mul_(ctx.scale)
+        return (*(part.view(shape) for part in (grad_q, grad_k, grad_v)), None, None, None)
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Documents, rate: float, scale: float) -> Tensor:
+    """Run FlashAttention over documents; it has no kernel in fp32."""
+    B, heads, T, width = q.shape
+    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
+    flat = [part.to(dtype).transpose(1, 2).reshape(B * T, heads, width) for part in (q, k, v)]
+    out: Tensor = torch.ops.aten._flash_attention_forward(
+        *flat,
+        spans.starts,
+        spans.starts,
+        spans.longest,
+        spans.longest,
+        rate,
+        True,  # causal
+        False,
+        scale=scale,
+    )[0]
+    return out.view(B, T, heads, width)
