@@ -56,9 +56,8 @@ def choose_posts(num: int, account: str | None) -> list[str]:
 
     folder = SHARED / "tweets"
     if folder.is_dir():
-        names = sorted(path.name.removesuffix(".jsonl.gz") for path in folder.glob("*.jsonl.gz"))
         source = SourceConfig(kind=SourceKind.jsonl, path=str(folder.resolve()))
-        timeline = load_timeline(source, (account or names[0]).lower())
+        timeline = load_timeline(source, account or "CoryBooker")
     else:
         timeline = load_timeline(SourceConfig(kind=SourceKind.demo), account or "demo")
     posts = [tweet.text for tweet in clean_timeline(timeline, CleaningConfig())[0].tweets]
@@ -274,8 +273,8 @@ def main() -> None:
     parser.add_argument("--peers", default="ours,trainer,trl,nanogpt-style")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--model", default="tiny")
-    parser.add_argument("--account", help="of the shared posts; else the first")
-    parser.add_argument("--posts", type=int, default=1000, help="0: all")
+    parser.add_argument("--account", help="of the shared posts; else CoryBooker")
+    parser.add_argument("--posts", type=int, default=600, help="0: all")
     parser.add_argument("--blocks", type=int, nargs="+", default=[128])
     parser.add_argument("--batch", type=int, default=4, help="blocks a step")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])

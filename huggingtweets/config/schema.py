@@ -283,9 +283,13 @@ class EngineConfig:
     kind: EngineKind = EngineKind.auto
     precision: Precision = Precision.bf16
     compile: bool = False
-    """`torch.compile` the model; pays for itself only on long runs."""
+    """`torch.compile` the model; pays for itself only on long runs. What it makes is kept in the
+    cache for the next."""
+    cuda_graphs: bool = True
+    """On one GPU: replay a step as one CUDA graph."""
     micro_batch_size: int | str = "auto"
-    """B, blocks a process computes at once; auto: as many as the global batch gives it."""
+    """B, blocks a process computes at once; auto: what measures fastest, remembered; in short
+    trainings as many as the global batch gives it."""
     slots: int | str = "auto"
     """K, models trained side by side by the fused engine."""
     activation_checkpointing: bool = False

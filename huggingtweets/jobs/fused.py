@@ -153,6 +153,7 @@ def choose_settings(
         compile=engine.compile,
         adapter_rank=rank,
         recompute=engine.activation_checkpointing,
+        use_graphs=engine.cuda_graphs,
     )
 
 

@@ -25,7 +25,7 @@ from huggingtweets.training.progress import Interval, Progress, Speed, Weights, 
 from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.shards import full_weights
-from huggingtweets.training.step import dropout_seed
+from huggingtweets.training.step import Backward, dropout_seed
 
 Report = Callable[[LoggedStep | LoggedEval], None]
 
@@ -58,6 +58,7 @@ def fit(
     speed: Speed,
     report: Report,
     since: float,
+    backward: Backward | None = None,
 ) -> tuple[TrainResult, Weights]:
     """Train one model, from its last checkpoint if there is one; every rank calls it.
 
@@ -76,6 +77,7 @@ def fit(
         speed: turns tokens per second into an MFU.
         report: takes the logged lines.
         since: when the user's wait for the first step began, by `time.monotonic`.
+        backward: how gradients are computed; see `train_step`.
 
     Returns:
         The figures, and on the main process the weights to keep, fp32 on the CPU.
@@ -132,6 +134,7 @@ def fit(
                 lr=lr,
                 max_grad_norm=recipe.max_grad_norm,
                 seeds=[dropout_seed(seed, step, micro, rank) for micro in range(batch.num_micro)],
+                backward=backward,
             )
         except StepLostError:
             keeper.start_over(halved(batch))

@@ -16,7 +16,7 @@ from huggingtweets.training.agree import any_of
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.shards import is_sharded
-from huggingtweets.training.step import MicroBatch, train_step, update
+from huggingtweets.training.step import Backward, MicroBatch, train_step, update
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ def try_step(
     lr: float,
     max_grad_norm: float,
     seeds: Sequence[int],
+    backward: Backward | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Take a `train_step`; None if memory did not suffice: then no process has changed anything.
 
@@ -105,6 +106,7 @@ def try_step(
             lr=lr,
             max_grad_norm=max_grad_norm,
             seeds=seeds,
+            backward=backward,
         )
     except torch.OutOfMemoryError:
         pass  # leaving the block frees what the traceback holds

@@ -1,8 +1,10 @@
 """The single engine: one model over all processes of the launch."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +18,14 @@ from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
 from huggingtweets.lock import JobLock
+from huggingtweets.paths import cache_dir
 from huggingtweets.training.agree import of_main
 from huggingtweets.training.attention import Attention
+from huggingtweets.training.graphs import GraphedBackward
 from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
-from huggingtweets.training.loop import Report, fit
+from huggingtweets.training.loop import Report, count_steps, fit
 from huggingtweets.training.lora import adapter_state, add_lora, copy_weights, merge_lora
 from huggingtweets.training.loss import (
     SummedLoss,
@@ -38,6 +42,7 @@ from huggingtweets.training.profiling import profiled
 from huggingtweets.training.progress import Speed
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.shards import is_sharded
+from huggingtweets.training.tuning import fastest
 
 
 def train_single(
@@ -98,12 +103,26 @@ def train_single(
         flops_per_token(model, mean_context),
         peak_flops(accelerator.device, plan.engine.peak_tflops),
     )
+    attention = module.attention
     quicken(model)
     if plan.engine.compile:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         module.compile()
     optimizer = build_optimizer(module, plan.recipe)
     fill_deepspeed(accelerator, batch, max_grad_norm=plan.recipe.max_grad_norm)
     module, optimizer = accelerator.prepare(module, optimizer)
+    if plan.engine.micro_batch_size == "auto":
+        batch = fastest(
+            accelerator,
+            module.train(),
+            training_set.blocks,
+            batch,
+            num_steps=count_steps(training_set, plan.recipe),
+            key=_speed_key(model, attention, plan),
+        )
+    backward = None
+    if _can_graph(accelerator, plan):
+        backward = GraphedBackward(module, optimizer, accelerator.device)
     is_profiled = plan.engine.profile and accelerator.is_main_process
     profiling = profiled(module, plan.paths.profile) if is_profiled else nullcontext()
     keeper = Keeper(
@@ -132,8 +151,9 @@ def train_single(
             speed=speed,
             report=report,
             since=command_began() if since is None else since,
+            backward=backward,
         )
-    del module, optimizer, keeper, profiling
+    del module, optimizer, keeper, profiling, backward
     accelerator.free_memory()
     forget_deepspeed()
     if not accelerator.is_main_process:
@@ -146,6 +166,36 @@ def train_single(
     else:
         copy_weights(trained, weights)
     return result, trained.eval(), adapters
+
+
+def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
+    """Whether a micro-step may be a CUDA graph: nothing in it waits for the host or for others."""
+    return (
+        plan.engine.cuda_graphs
+        and accelerator.device.type == "cuda"
+        and accelerator.num_processes == 1
+        and not is_sharded(accelerator)
+        and accelerator.scaler is None
+        and not plan.engine.profile
+        and not plan.engine.activation_checkpointing
+    )
+
+
+def _speed_key(model: PreTrainedModel, attention: Attention, plan: Plan) -> dict[str, Any]:
+    """Return what the speed of a micro-batch depends on beside the machine."""
+    shape = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
+    recipe, engine = plan.recipe, plan.engine
+    return {name: getattr(model.config, name, None) for name in shape} | {
+        "attention": attention.value,
+        "isolated": recipe.isolate_documents,
+        "dropout": recipe.dropout,
+        "block_size": recipe.block_size,
+        "global_batch_size": recipe.global_batch_size,
+        "adapter": recipe.adapter.value,
+        "precision": engine.precision.value,
+        "compile": engine.compile,
+        "recompute": engine.activation_checkpointing,
+    }
 
 
 def _wrap(

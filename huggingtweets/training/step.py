@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -14,6 +14,8 @@ from huggingtweets.training.launch import uses_deepspeed
 
 MicroBatch = tuple[Tensor, Tensor, Tensor]
 """input_ids, targets, position_ids: (B, T) each, on the device."""
+Backward = Callable[[MicroBatch, float], Tensor]
+"""Micro-batch and scale of the loss -> its loss; adds to the gradients."""
 
 
 def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
@@ -32,6 +34,7 @@ def train_step(
     lr: float,
     max_grad_norm: float,
     seeds: Sequence[int],
+    backward: Backward | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Take one optimizer step over A micro-batches and return its loss sum and gradient norm.
 
@@ -47,6 +50,8 @@ def train_step(
         lr: learning rate of this step.
         max_grad_norm: clip the global norm; 0: never.
         seeds: one a micro-batch, for dropout.
+        backward: adds the gradient of a micro-batch and returns its loss; None: as the launch
+            has it.
 
     Returns:
         This process's loss sum and the global gradient norm before clipping, on the device.
@@ -58,7 +63,10 @@ def train_step(
     for index, micro_batch in enumerate(micro_batches):
         torch.manual_seed(seeds[index])
         is_last = index == len(micro_batches) - 1
-        loss_sum += _backward(accelerator, module, micro_batch, scale, is_last=is_last)
+        if backward is None:
+            loss_sum += _backward(accelerator, module, micro_batch, scale, is_last=is_last)
+        else:
+            loss_sum += backward(micro_batch, scale)
     return loss_sum, update(accelerator, module, optimizer, max_grad_norm=max_grad_norm)
 
 
