@@ -20,8 +20,11 @@ check: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-dev  ## side-by-side speed on this machine
-	$(BIN)/python benchmarks/fused_steps.py
+bench: $(VENV)/.installed-bench  ## side-by-side speed on this machine, under 15 minutes on two cores
+	$(BIN)/python benchmarks/single.py --repeat 2
+	$(BIN)/python benchmarks/single.py --repeat 1 --model random-124m --posts 120 \
+		--blocks 256 --precisions bf16 --log-every 2
+	$(BIN)/python benchmarks/scaling.py
 	$(BIN)/python benchmarks/many_users.py --users 4 --max-steps 60 --slots 4
 	$(BIN)/python benchmarks/sweep.py --trials 8 --turns 1 recipe.max_steps=40
 
@@ -33,6 +36,10 @@ $(BIN)/python:
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml requirements.lock
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint requirements.lock --editable .
+	touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -155,7 +155,12 @@ def run_once(
     with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
         start, wall_start = time.monotonic(), time.time()
         process = subprocess.Popen(
-            [sys.executable, *command], stdout=stdout, stderr=stderr, env=environment, cwd=folder
+            [sys.executable, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            env=environment,
+            cwd=folder,
         )
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - start
@@ -177,7 +182,7 @@ def run_once(
 def our_arguments(case: Case, base: str, folder: Path, args: Any) -> list[str]:
     """Return train.py's arguments for the same work."""
     return [
-        "user=someone", "source=jsonl", f"source.path={folder}", f"model.path={base}",
+        "user=someone", "consent=public-figure-research", "source=jsonl", f"source.path={folder}", f"model.path={base}",
         f"output_dir={folder / 'out'}", "recipe=tweets", "recipe.epochs=1", f"recipe.lr={args.lr}",
         "recipe.warmup_frac=0", "recipe.heldout_frac=0", "recipe.keep=last",
         f"recipe.isolate_documents={'true' if case.documents == 'isolated' else 'false'}",

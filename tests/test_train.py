@@ -67,6 +67,9 @@ def test_result_has_what_the_design_promises(demo: tuple[Path, str]) -> None:
     assert counts["users"]["demo"]["kept"] == counts["kept"] > 1000
     assert result["train"]["steps"] == 6
     assert {"train_tokens", "heldout_tokens", "blocks"} <= result["data"].keys()
+    assert 0 < result["train"]["startup_frac"] < 1
+    assert result["train"]["first_step_s"] > 0
+    assert 0 <= result["train"]["data_wait_s"] < result["train"]["seconds"]
     assert {"epochs", "tokens", "seconds", "tokens_per_s", "mfu", "final_loss"} <= result[
         "train"
     ].keys()
@@ -95,7 +98,7 @@ def test_metrics_are_json_lines(demo: tuple[Path, str]) -> None:
     lines = [json.loads(line) for line in (demo[0] / "metrics.jsonl").read_text().splitlines()]
     logged = [line for line in lines if "loss" in line]
     assert logged[-1]["step"] == 6
-    assert {"epoch", "lr", "grad_norm", "tokens_per_s", "mfu"} <= logged[-1].keys()
+    assert {"epoch", "lr", "grad_norm", "tokens_per_s", "mfu", "data_wait_s"} <= logged[-1].keys()
     assert [line["step"] for line in lines if "eval_loss" in line] == [0, 6]
 
 

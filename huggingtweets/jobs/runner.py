@@ -64,8 +64,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
     accelerator = build_accelerator(config.engine.precision)
     try:
         # One process makes or downloads the base, the others find it in the cache.
-        on_main(accelerator, lambda: check_base(config))
-        base = check_base(config)
+        found = on_main(accelerator, lambda: check_base(config))
+        base = found or check_base(config)
         is_fused = choose_engine(config, base, accelerator, len(plans)) is EngineKind.fused
         with ExitStack() as stack:
             # The single engine shares each job among the processes, the fused one the jobs.

@@ -103,7 +103,8 @@ def update(
     if uses_deepspeed(accelerator):
         engine: Any = module
         engine.step()  # clips, and skips a step that is not finite
-        return torch.tensor(float(engine.get_global_grad_norm()), device=accelerator.device)
+        known = float(engine.get_global_grad_norm())  # sync: DeepSpeed has it on the host already
+        return torch.tensor(known, device=accelerator.device)
     # A fused AdamW reads both on the device: no synchronisation to find a bad step, and no pass
     # over all gradients to clip them.
     fused: Any = getattr(optimizer, "optimizer", optimizer)
