@@ -37,7 +37,8 @@ def run(
     engine = ["engine=fused", f"engine.slots={slots}"] if slots > 1 else ["engine=single"]
     user = f"user=file:{folder / 'users.txt'}" if slots > 1 else f"user={names[0]}"
     command = [
-        *launcher, str(ROOT / "train.py"), user, "consent=public-figure-research", "source=jsonl", f"source.path={folder}",
+        *launcher, str(ROOT / "train.py"), user, "source=jsonl",
+        "consent=public-figure-research", f"source.path={folder}",
         f"model.path={base}", f"output_dir={folder / 'out'}", *engine, "recipe=tweets",
         "recipe.epochs=1", "recipe.heldout_frac=0", "recipe.keep=last", "cleaning.min_chars=0",
         "cleaning.warn_chars=0", "sampling.num=0", "tracking=none", "publish=none",

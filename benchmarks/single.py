@@ -182,7 +182,8 @@ def run_once(
 def our_arguments(case: Case, base: str, folder: Path, args: Any) -> list[str]:
     """Return train.py's arguments for the same work."""
     return [
-        "user=someone", "consent=public-figure-research", "source=jsonl", f"source.path={folder}", f"model.path={base}",
+        "user=someone", "consent=public-figure-research", "source=jsonl",
+        f"source.path={folder}", f"model.path={base}",
         f"output_dir={folder / 'out'}", "recipe=tweets", "recipe.epochs=1", f"recipe.lr={args.lr}",
         "recipe.warmup_frac=0", "recipe.heldout_frac=0", "recipe.keep=last",
         f"recipe.isolate_documents={'true' if case.documents == 'isolated' else 'false'}",
