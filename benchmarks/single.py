@@ -185,7 +185,7 @@ def our_arguments(case: Case, base: str, folder: Path, args: Any) -> list[str]:
         "user=someone", "consent=public-figure-research", "source=jsonl",
         f"source.path={folder}", f"model.path={base}",
         f"output_dir={folder / 'out'}", "recipe=tweets", "recipe.epochs=1", f"recipe.lr={args.lr}",
-        "recipe.warmup_frac=0", "recipe.heldout_frac=0", "recipe.keep=last",
+        "recipe.warmup_frac=0", "recipe.heldout_frac=0", "recipe.keep=last", "recipe.stop=never",
         f"recipe.isolate_documents={'true' if case.documents == 'isolated' else 'false'}",
         f"recipe.block_size={case.block_size}", f"recipe.global_batch_size={case.batch}",
         "cleaning.min_chars=0", "cleaning.warn_chars=0", "sampling.num=0", "tracking=none",
