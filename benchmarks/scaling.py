@@ -40,7 +40,8 @@ def run(
         *launcher, str(ROOT / "train.py"), user, "source=jsonl",
         "consent=public-figure-research", f"source.path={folder}",
         f"model.path={base}", f"output_dir={folder / 'out'}", *engine, "recipe=tweets",
-        "recipe.epochs=1", "recipe.heldout_frac=0", "recipe.keep=last", "recipe.stop=never", "cleaning.min_chars=0",
+        "recipe.epochs=1", "recipe.heldout_frac=0", "recipe.keep=last", "recipe.stop=never",
+        "cleaning.min_chars=0",
         "cleaning.warn_chars=0", "sampling.num=0", "tracking=none", "publish=none",
         f"engine.precision={args.precision}", "engine.log_every=2", *own, *args.overrides,
     ]  # fmt: skip
