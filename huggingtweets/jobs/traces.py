@@ -28,6 +28,7 @@ _LINE_FORMATS = frozenset({".jsonl", ".ndjson", ".txt", ".csv", ".tsv", ".log", 
 _NO_TEXT = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npy", ".png", ".jpg", ".jpeg"})
 """Weights and pictures; everything else is searched, the files of W&B and TensorBoard too."""
 _MAX_TEXT_BYTES = 1 << 30
+_TRIAL = re.compile(r"trial-[0-9]{4,}")
 _NUM_NEEDLES = 200
 _MIN_NEEDLE_CHARS = 20
 
@@ -114,7 +115,7 @@ def _read_job(root: Path) -> FoundJob | None:
     """Read what a folder says about itself, however damaged; None: it is no job."""
     paths = JobPaths(root)
     marks = (paths.result, paths.config, paths.tweets, paths.cleaning, root / ".lock")
-    if root.is_symlink() or not any(mark.exists() for mark in marks):
+    if root.is_symlink() or _is_trial(root) or not any(mark.exists() for mark in marks):
         return None
     config = _config(paths.config)
     user = config.get("user")
@@ -139,6 +140,12 @@ def _read_job(root: Path) -> FoundJob | None:
         tracking=(entity, project if isinstance(project, str) else "huggingtweets"),
         org=org if isinstance(org, str) else None,
     )
+
+
+def _is_trial(root: Path) -> bool:
+    """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
+    studies = (root.parent / "study.db", root.parent / "study.journal")
+    return bool(_TRIAL.fullmatch(root.name)) and any(study.exists() for study in studies)
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import optuna
 from optuna.trial import TrialState
 
 from huggingtweets.config.schema import Keep, RecipeConfig
+from huggingtweets.errors import LaunchError
 from huggingtweets.files import write_json
 from huggingtweets.sweep.spec import Measure, Objective
 from huggingtweets.sweep.study import OpenTrial
@@ -137,8 +138,15 @@ class Courses:
             self._close(course)
 
     def _close(self, course: Course) -> None:
-        """Tell Optuna, and leave trial.json."""
+        """Tell Optuna, and leave trial.json, unless the trial was taken from us."""
         opened = course.opened
+        del self._courses[opened.number]
+        try:
+            opened.lock.check()
+        except LaunchError as err:
+            logger.warning("trial=%d %s", opened.number, err)
+            opened.lock.release()
+            return
         if not course.reason and not all(user.evals for user in course.users.values()):
             course.reason, course.is_failed = "nothing was held out", True
         values = None
@@ -149,7 +157,6 @@ class Courses:
             state = TrialState.PRUNED
         else:
             values = self._objective.values(self._means(course))
-        opened.lock.check()
         outcome = self._outcome(course)
         write_json(
             opened.folder / "trial.json",
@@ -172,7 +179,6 @@ class Courses:
             self._study.tell(opened.trial, state=state)
         else:
             self._study.tell(opened.trial, values)
-        del self._courses[opened.number]
         opened.lock.release()
         self._on_end(opened.number)
         shown = ", ".join(f"{value:.4f}" for value in values or ()) or course.reason

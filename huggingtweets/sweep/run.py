@@ -31,7 +31,7 @@ from huggingtweets.sweep.record import TrialRecorder
 from huggingtweets.sweep.report import write_sweep_report
 from huggingtweets.sweep.space import Scalar, is_fusable
 from huggingtweets.sweep.spec import Way
-from huggingtweets.sweep.study import Trials, open_study
+from huggingtweets.sweep.study import Trials, open_study, storage_errors, study_path
 from huggingtweets.sweep.summary import SweepSummary, summarise_sweep
 from huggingtweets.training.launch import build_accelerator
 from huggingtweets.training.model import Base
@@ -68,13 +68,14 @@ def run_sweep(sweep: Sweep) -> int:
         recorder.catch_up(study)
         courses = Courses(study, sweep.spec.objective, recorder.record)
         try:
-            while True:
-                if is_fused:
-                    run_fused_trials(sweep, trials, courses, base, accelerator.device)
-                else:
-                    run_process_trials(sweep, trials, courses, stop_requested)
-                if stop_requested() or not trials.take_over():
-                    break
+            with storage_errors(study_path(sweep.root) or sweep.root):
+                while True:
+                    if is_fused:
+                        run_fused_trials(sweep, trials, courses, base, accelerator.device)
+                    else:
+                        run_process_trials(sweep, trials, courses, stop_requested)
+                    if stop_requested() or not trials.take_over():
+                        break
         finally:
             courses.give_up()
             recorder.close()

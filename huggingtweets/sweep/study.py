@@ -79,7 +79,7 @@ def load_study(root: Path) -> optuna.Study:
             f"sweep: got {root}, which holds no study; expected the output_dir of a sweep; "
             "check the path"
         )
-    with _storage_errors(path):
+    with storage_errors(path, is_new=True):
         return optuna.load_study(study_name=STUDY, storage=_storage(path))
 
 
@@ -106,7 +106,7 @@ def open_study(
             "storage as it was, or choose another output_dir"
         )
     root.mkdir(parents=True, exist_ok=True)
-    with _storage_errors(path):
+    with storage_errors(path, is_new=True):
         study = optuna.create_study(
             study_name=STUDY,
             storage=_storage(path),
@@ -139,9 +139,19 @@ def _storage(path: Path) -> BaseStorage:
 
 
 @contextmanager
-def _storage_errors(path: Path) -> Iterator[None]:
+def storage_errors(path: Path, *, is_new: bool = False) -> Iterator[None]:
+    """Turn what goes wrong with a study's file into one sentence.
+
+    Args:
+        path: the file.
+        is_new: whether it is being opened, and may be no study at all.
+
+    Raises:
+        StorageError: it cannot be read or written.
+    """
     kinds: tuple[type[Exception], ...] = (optuna.exceptions.OptunaError, OSError)
-    kinds += (KeyError, ValueError)
+    if is_new:
+        kinds += (KeyError, ValueError)
     if path.name == SQLITE:
         from sqlalchemy.exc import SQLAlchemyError  # takes a while to import
 

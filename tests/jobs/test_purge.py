@@ -316,3 +316,22 @@ def test_repositories_are_deleted_by_the_real_client(
     deleted = [request for request in _Hub.requests if request.startswith("DELETE")]
     assert len(deleted) == 1
     assert ANN in deleted[0]
+
+
+def test_a_person_goes_from_the_trials_of_a_sweep(tmp_path: Path) -> None:
+    root = tmp_path / "out" / "sweep-x"
+    make_job(root / "posts", ANN)
+    make_job(root / "posts", BOB)
+    (root / "study.journal").write_text(json.dumps({"users": [ANN, BOB]}))
+    for number in range(2):
+        trial = root / f"trial-{number:04d}"
+        acquire_lock(trial).release()
+        (trial / "config.yaml").write_text(dump_config(TrainConfig(user="file:users.txt")))
+        (trial / "trial.json").write_text(json.dumps({"users": {ANN: 1, BOB: 2}}))
+        make_job(trial, ANN)
+        make_job(trial, BOB)
+    purge(plan_purge(ANN, tmp_path / "out"))
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in left if ANN in str(path) or ANN.encode() in path.read_bytes()]
+    assert (root / "trial-0001" / BOB / "config.yaml").exists()
+    assert (root / "posts" / BOB / "config.yaml").exists()

@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -161,12 +162,14 @@ def test_bad_posts_end_a_sweep_before_its_first_trial(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").glob("trial-*"))
 
 
-def kill_and_go_on(folder: Path, text: str, total: int, kills: int, *arguments: str) -> None:
+def kill_and_go_on(
+    folder: Path, text: str, total: int, kills: int, number_of_first: int = signal.SIGKILL
+) -> None:
     """Kill a sweep at random moments and start it again, until it ends by itself."""
     rng = random.Random(7)
     root = folder / "out"
     for number in range(kills):
-        running = Running(sweep(folder, text, *arguments))
+        running = Running(sweep(folder, text))
         ended = sum(1 for _ in root.glob("trial-*/trial.json")) if root.exists() else 0
         goal = min(total - 1, ended + max(1, total // (kills + 1)))
         deadline = time.monotonic() + 200
@@ -176,10 +179,14 @@ def kill_and_go_on(folder: Path, text: str, total: int, kills: int, *arguments: 
             time.sleep(0.01)
         time.sleep(rng.random() * 0.3)
         assert running.is_running(), (number, running.words())
+        if number == 0 and number_of_first != signal.SIGKILL:
+            running.kill(running.launcher, number_of_first)
+            assert running.wait() == 75, running.words()
+            continue
         running.kill(running.launcher)
         while is_alive(running.launcher):
             time.sleep(0.01)
-    run(sweep(folder, text, *arguments))
+    run(sweep(folder, text))
 
 
 def check_total(root: Path, total: int) -> None:
@@ -195,9 +202,9 @@ def check_total(root: Path, total: int) -> None:
         assert trial["state"] == row.state
 
 
-def test_a_killed_sweep_reaches_its_total(tmp_path: Path) -> None:
+def test_a_stopped_and_killed_sweep_reaches_its_total(tmp_path: Path) -> None:
     text = SPACE + "trials: 10\npruner: median\nparallel: 3\n"
-    kill_and_go_on(tmp_path, text, 10, 2)
+    kill_and_go_on(tmp_path, text, 10, 2, signal.SIGTERM)
     check_total(tmp_path / "out", 10)
 
 
