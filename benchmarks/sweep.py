@@ -100,22 +100,29 @@ def compare_ways(args: argparse.Namespace, root: Path) -> None:
     process = Cost()
     differences = []
     status: dict[str, Any] = {}
+    num = args.processes or args.trials
+    chosen = [index * args.trials // num for index in range(num)]
     for turn in range(args.turns):
         folder = root / f"fused-{turn}"
         cost, status = run_sweep(args, folder, "sweep.way=fused")
         fused.append(cost)
         print(f"fused {turn}: wall {cost.wall_s:.1f} s, CPU {cost.cpu_s:.1f} s", flush=True)
         values = {row["number"]: row["values"][0] for row in status["rows"]}
-        for number in range(turn, args.trials, args.turns):
+        for number in chosen[turn :: args.turns]:
             cost, value = run_process(folder, number, root / f"process-{number}")
             process += cost
             differences.append(abs(value - values[number]))
         print(
             f"processes so far: wall {process.wall_s:.1f} s, CPU {process.cpu_s:.1f} s", flush=True
         )
+    scale = args.trials / num
+    process = Cost(process.wall_s * scale, process.cpu_s * scale)
     wall = statistics.median(cost.wall_s for cost in fused)
     cpu = statistics.median(cost.cpu_s for cost in fused)
     steps = sum(row["steps"] for row in status["rows"])
+    if num < args.trials:
+        part = sum(row["steps"] for row in status["rows"] if row["number"] in chosen)
+        print(f"{num} processes ({part / steps:.0%} of the steps), scaled to {args.trials}")
     print(f"\n{args.trials} trials, {steps} steps, load {os.getloadavg()[0]:.1f}\n")
     print("| way | wall s | CPU s | a trial, CPU s |\n| --- | --- | --- | --- |")
     for name, one in (("process", process), ("fused", Cost(wall, cpu))):
@@ -152,6 +159,7 @@ def main() -> None:
     parser.add_argument("--user", default="demo")
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--turns", type=int, default=2, help="runs of the whole sweep")
+    parser.add_argument("--processes", type=int, help="of so many trials, scaled up (all)")
     parser.add_argument("--block-size", type=int, default=128)
     parser.add_argument("--parts", nargs="+", default=["ways", "pruning"])
     parser.add_argument("--settings", nargs="*", default=[], help="of the sweeps that prune")

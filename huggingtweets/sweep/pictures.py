@@ -16,6 +16,7 @@ from huggingtweets.sweep.summary import SweepSummary, TrialRow
 
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 36
+_LABELS = {"heldout": "held-out bits a byte", "memorisation": "memorised bits a byte"}
 _MAX_LINES = 400
 """Of the parallel coordinates; more cannot be told apart."""
 
@@ -58,6 +59,11 @@ class _Axis:
         else:
             values = [self.low + (self.high - self.low) * share for share in shares]
         return [(share, shown(value)) for share, value in zip(shares, values, strict=True)]
+
+
+def label(name: str) -> str:
+    """Name an objective for people."""
+    return _LABELS.get(name, name)
 
 
 def shown(value: Scalar) -> str:
@@ -111,7 +117,10 @@ def history(summary: SweepSummary, index: int) -> Picture | None:
             _dot(across.place(row.number), up.place(last_heldout(row)), row, summary) for row in cut
         ]
     return _picture(
-        f"{summary.names[index]}, trial by trial", _frame(across, up, "trial"), _line(line), *dots
+        f"{label(summary.names[index])}, trial by trial",
+        _frame(across, up, "trial"),
+        _line(line),
+        *dots,
     )
 
 
@@ -150,8 +159,9 @@ def front(summary: SweepSummary) -> Picture | None:
     dots = [
         _dot(across.place(row.values[0]), up.place(row.values[1]), row, summary) for row in done
     ]
-    title = f"{summary.names[1]} over {summary.names[0]}: lower left is better"
-    return _picture(title, _frame(across, up, summary.names[0]), *dots)
+    names = [label(name) for name in summary.names]
+    title = f"{names[1]} over {names[0]}: lower left is better"
+    return _picture(title, _frame(across, up, names[0]), *dots)
 
 
 def parallel(summary: SweepSummary, space: Mapping[str, Dimension]) -> Picture | None:

@@ -8,7 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from huggingtweets.files import write_text
 from huggingtweets.publishing.card import duration
 from huggingtweets.publishing.names import visible
-from huggingtweets.sweep.pictures import front, history, parallel, shown, slices
+from huggingtweets.sweep.pictures import front, history, label, parallel, shown, slices
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.summary import SweepSummary, TrialRow
 
@@ -46,7 +46,11 @@ def render_sweep_report(sweep: Sweep, summary: SweepSummary) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=lambda number: f"{number:,}", value=shown, visible=visible, duration=duration
+        count=lambda number: f"{number:,}",
+        value=shown,
+        visible=visible,
+        duration=duration,
+        label=label,
     )
     space = sweep.spec.space
     pictures = [history(summary, index) for index in range(len(summary.names))]
