@@ -68,13 +68,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 needs_grad=needs_grad,
             )
         if needs_grad:
-            ctx.save_for_backward(grad_hidden.to(hidden.dtype), grad_weight.to(weight.dtype))
+            ctx.save_for_backward(grad_hidden, grad_weight)
+            ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden.mul_(scale), grad_weight.mul_(scale), None
+        grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
+        grad_hidden, grad_weight = (_scaled(grad, scale, dtype) for grad, dtype in grads)
+        return grad_hidden, grad_weight, None
+
+
+def _scaled(grad: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a gradient times a scale in a precision, in one pass; the gradient is used up."""
+    if grad.dtype == dtype:
+        return grad.mul_(scale)
+    return grad * scale.to(dtype).view(1, 1)  # of two dimensions: so its precision counts
 
 
 def _loss_and_gradients(
@@ -99,8 +108,8 @@ def _loss_and_gradients(
             gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float32))
             gradient = gradient.mul_(counts).to(hidden.dtype)
             torch.mm(gradient, weight, out=grad_hidden[rows])
-            product = (gradient.T @ hidden[rows]).float()
-            grad_weight = grad_weight.add_(product) if start else product
+            product = gradient.T @ hidden[rows]
+            grad_weight = grad_weight.float().add_(product) if start else product
     return loss, grad_hidden, grad_weight[:num_words]
 
 

@@ -128,6 +128,18 @@ def quicken(model: PreTrainedModel) -> None:
                 setattr(parent, name, nn.GELU(approximate="tanh"))
 
 
+def spare_embeddings(module: SummedLoss) -> None:
+    """Have the embeddings' gradient touch the rows looked up only, where a head shares the weights.
+
+    That of the head is whole, and the other is added to it in place. For one process on a CPU: DDP
+    wants gradients of one kind, and CUDA would wait.
+    """
+    table: Any = module.model.get_input_embeddings()
+    head: Any = module.model.get_output_embeddings()
+    if type(table) is nn.Embedding and head is not None and head.weight is table.weight:
+        table.sparse = True
+
+
 def document_limits(*sets: Blocks) -> tuple[int, int]:
     """Return the most documents of any block, and the tokens of the longest document of any."""
     starts = [blocks.position_ids == 0 for blocks in sets]

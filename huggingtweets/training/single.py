@@ -33,6 +33,7 @@ from huggingtweets.training.loss import (
     document_limits,
     quicken,
     settle_attention,
+    spare_embeddings,
 )
 from huggingtweets.training.memory import remembered
 from huggingtweets.training.meter import command_began, flops_per_token, peak_flops
@@ -105,6 +106,8 @@ def train_single(
     )
     attention = module.attention
     quicken(model)
+    if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
+        spare_embeddings(module)
     if plan.engine.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         module.compile()

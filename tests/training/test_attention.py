@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.data.blocks import Blocks, pack_heldout
-from huggingtweets.training import attention
+from huggingtweets.training import attention, cross_entropy
 from huggingtweets.training.attention import Attention, documents_of, windows_of
 from huggingtweets.training.hashed_dropout import HashedDropout
 from huggingtweets.training.host_memory import keep_freed_memory
@@ -19,6 +19,7 @@ from huggingtweets.training.loss import (
     document_limits,
     quicken,
     settle_attention,
+    spare_embeddings,
 )
 
 EOS, T = 0, 48
@@ -164,6 +165,27 @@ def test_quicker_modules_compute_the_same() -> None:
     assert type(model.transformer.h[0].mlp.act) is nn.GELU
     assert model.state_dict().keys() == gpt2().state_dict().keys()
     assert_same(SummedLoss(model, isolate=True), SummedLoss(gpt2(), isolate=True))
+
+
+@pytest.mark.parametrize("is_bf16", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("few", [0, 2**30], ids=["chunked", "plain"])
+def test_embeddings_that_touch_few_rows_get_the_same_gradient(
+    monkeypatch: pytest.MonkeyPatch, few: int, is_bf16: bool
+) -> None:
+    monkeypatch.setattr(cross_entropy, "FEW_LOGITS", few)
+    ours, plain = (SummedLoss(gpt2(), isolate=True) for _ in "ab")
+    spare_embeddings(ours)
+    assert ours.model.transformer.wte.sparse
+    assert_same(ours, plain, is_bf16=is_bf16)
+    assert ours.model.transformer.wte.weight.grad.layout is torch.strided
+    before = ours.model.transformer.wte.weight.grad.clone()
+    ours(*tensors(packed())).backward()  # a second micro-batch is added
+    torch.testing.assert_close(
+        ours.model.transformer.wte.weight.grad,
+        2 * before,
+        rtol=BF16,
+        atol=BF16 * before.abs().max(),
+    )
 
 
 def test_hashed_dropout_drops_its_share_and_scales_the_rest() -> None:
