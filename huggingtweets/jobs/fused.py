@@ -31,9 +31,10 @@ from huggingtweets.training.array_jobs import (
     dropout_rates,
 )
 from huggingtweets.training.array_layout import Layout, layout_of, shape_of
-from huggingtweets.training.array_loop import ArraySettings, train_array
+from huggingtweets.training.array_loop import ArraySettings
 from huggingtweets.training.array_memory import choose_batch, choose_cpu_batch
-from huggingtweets.training.meter import flops_per_token, peak_flops
+from huggingtweets.training.array_pool import train_arrays
+from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
@@ -92,11 +93,13 @@ def run_fused(
         peak_flops(device, plans[0].engine.peak_tflops),
     )
     settings = choose_settings(layout, plans[0], device, len(plans))
-    logger.info("engine=fused jobs=%d slots=%d", len(plans), settings.slots)
+    logger.info(
+        "engine=fused jobs=%d slots=%d engines=%d", len(plans), settings.slots, settings.engines
+    )
     studio = Studio(model, layout, device)
     try:
         with _Workshop(plans, base, studio, tally, deadline, slots=settings.slots) as workshop:
-            results = train_array(
+            results = train_arrays(
                 layout,
                 layout.pack(model.state_dict()),
                 workshop.prepared(),
@@ -121,6 +124,7 @@ def choose_settings(
     engine, recipe = plan.engine, plan.recipe
     dtype = torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32
     rank = adapter_rank(recipe)
+    engines = 1
     if device.type == "cuda":
         slots, micro = choose_batch(
             layout,
@@ -134,14 +138,19 @@ def choose_settings(
             rank=rank,
         )
     else:
-        slots, micro = choose_cpu_batch(
-            layout.shape,
+        engines, slots, micro = choose_cpu_batch(
+            layout,
             num_jobs=num_jobs,
+            num_threads=torch.get_num_threads(),
+            free_bytes=available_bytes(),
             global_batch_size=recipe.global_batch_size,
             block_size=recipe.block_size,
+            dtype=dtype,
+            rank=rank,
         )
     if engine.slots != "auto":
         slots = min(num_jobs, int(engine.slots))
+        engines = min(engines, slots)
     if engine.micro_batch_size != "auto":
         micro = min(recipe.global_batch_size, int(engine.micro_batch_size))
     return ArraySettings(
@@ -154,6 +163,7 @@ def choose_settings(
         adapter_rank=rank,
         recompute=engine.activation_checkpointing,
         use_graphs=engine.cuda_graphs,
+        engines=1 if engine.compile else engines,
     )
 
 

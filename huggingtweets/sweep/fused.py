@@ -1,6 +1,7 @@
 """Trials side by side in the fused engine: a slot that a trial leaves takes the next at once."""
 
 import logging
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -20,7 +21,7 @@ from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.study import Trials
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
 from huggingtweets.training.array_layout import layout_of, shape_of
-from huggingtweets.training.array_loop import train_array
+from huggingtweets.training.array_pool import train_arrays
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
@@ -49,9 +50,9 @@ def run_fused_trials(
     settings = choose_settings(layout, largest_plan, device, num_jobs)
     # A slot computes nothing in vain: later micro-steps are for the larger batches alone.
     settings = replace(settings, micro_batch_size=min(settings.micro_batch_size, smallest))
-    logger.info("engine=fused slots=%d", settings.slots)
+    logger.info("engine=fused slots=%d engines=%d", settings.slots, settings.engines)
     supply = _Supply(sweep, trials, courses, base)
-    results = train_array(
+    results = train_arrays(
         layout,
         layout.pack(model.state_dict()),
         supply.jobs(),
@@ -76,7 +77,7 @@ def _batches(sweep: Sweep) -> tuple[int, int]:
 
 
 class _Supply:
-    """Turns trials into jobs of the engine, and their results into figures."""
+    """Turns trials into jobs of the engines, and their results into figures; threads may call."""
 
     def __init__(self, sweep: Sweep, trials: Trials, courses: Courses, base: Base) -> None:
         self._sweep = sweep
@@ -84,16 +85,25 @@ class _Supply:
         self._courses = courses
         self._base = base
         self._open: dict[str, tuple[Course, str]] = {}
+        self._lock = threading.RLock()
         self._prepare = lru_cache(MAX_PREPARED)(self._prepare_anew)
 
     def jobs(self) -> Iterator[ArrayJob]:
         """Yield a job for each user of one trial after another, drawn as slots fall free."""
-        while (opened := self._trials.next()) is not None:
+        while jobs := self._next_trial():
+            yield from jobs
+
+    def _next_trial(self) -> list[ArrayJob]:
+        """Begin a trial; empty: there are no more."""
+        with self._lock:
+            opened = self._trials.next()
+            if opened is None:
+                return []
             config = self._sweep.trial_config(opened.params, opened.folder)
             write_text(opened.folder / "config.yaml", dump_config(config))
             course = self._courses.begin(opened, config.recipe, self._sweep.slugs)
-            for job in self._sweep.jobs:
-                yield self._array_job(course, make_plan(config, job), job)
+            plans = [(make_plan(config, job), job) for job in self._sweep.jobs]
+            return [self._array_job(course, plan, job) for plan, job in plans]
 
     def _array_job(self, course: Course, plan: Plan, job: Job) -> ArrayJob:
         name = f"{course.opened.number}/{job.slug}"
@@ -118,11 +128,16 @@ class _Supply:
         return prepare_job(make_plan(shared, job), self._base)
 
     def _judge(self, course: Course, slug: str, evals: Sequence[LoggedEval]) -> Ending | None:
-        is_over = self._courses.evaluated(course, slug, as_evals(evals))
+        with self._lock:
+            is_over = self._courses.evaluated(course, slug, as_evals(evals))
         return Ending.pruned if is_over else None
 
     def take(self, result: ArrayResult) -> None:
         """Count a job that has ended."""
+        with self._lock:
+            self._take(result)
+
+    def _take(self, result: ArrayResult) -> None:
         course, slug = self._open.pop(result.slug)
         if result.error is not None or result.trained is None:
             assert result.error is not None

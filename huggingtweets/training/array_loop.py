@@ -95,6 +95,8 @@ class ArraySettings:
     """Compute activations again in the backward pass instead of keeping them."""
     use_graphs: bool = True
     """Replay CUDA graphs."""
+    engines: int = 1
+    """That share the slots, a thread each; see `array_pool`."""
 
 
 def train_array(

@@ -12,6 +12,7 @@ MAX_TOKENS = 2**16
 ENOUGH_SLOTS = 8
 """Rather fewer blocks at once than fewer slots."""
 CPU_SLOTS = 8
+"""Of an engine."""
 CPU_MAX_WIDTH = 384
 """Wider models keep a CPU busy one by one: measured, 1.4 to 3.2 times the speed of one slot at
 width 64 and 128, equal at 256, and less at 768."""
@@ -41,11 +42,38 @@ def bytes_per_token(
 
 
 def choose_cpu_batch(
-    shape: Shape, *, num_jobs: int, global_batch_size: int, block_size: int
-) -> tuple[int, int]:
-    """Return the number of slots K, and of blocks B that each computes at once, for a CPU."""
-    slots = min(num_jobs, CPU_SLOTS) if shape.width <= CPU_MAX_WIDTH else 1
-    return slots, max(1, min(global_batch_size, CPU_TOKENS // (slots * block_size)))
+    layout: Layout,
+    *,
+    num_jobs: int,
+    num_threads: int,
+    free_bytes: int,
+    global_batch_size: int,
+    block_size: int,
+    dtype: torch.dtype,
+    rank: int = 0,
+) -> tuple[int, int, int]:
+    """Return the number of engines, of slots K in all, and of blocks B at once, for a CPU.
+
+    An engine a thread, as long as memory holds their slots; a single one for wide models.
+
+    Args:
+        layout: of the models.
+        num_jobs: no more slots are of use.
+        num_threads: that there are to compute with.
+        free_bytes: of memory; half of it may be taken.
+        global_batch_size: blocks of an optimizer step.
+        block_size: T.
+        dtype: of the matrix products.
+        rank: of adapters; 0: all weights are trained.
+    """
+    if layout.shape.width > CPU_MAX_WIDTH:
+        engines = slots = 1
+    else:
+        room = free_bytes // 2 // bytes_per_slot(layout, dtype, rank=rank)
+        slots = max(1, min(num_jobs, CPU_SLOTS * num_threads, room))
+        engines = min(num_threads, slots)
+    tokens = -(-slots // engines) * block_size
+    return engines, slots, max(1, min(global_batch_size, CPU_TOKENS // tokens))
 
 
 def choose_batch(

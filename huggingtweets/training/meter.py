@@ -66,3 +66,13 @@ def command_began() -> float:
         return time.monotonic()
     age_s = uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - max(0.0, age_s)
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping; without end where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return 1 << 62
+    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return sizes.get("MemAvailable", 1 << 52) * 1024

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from huggingtweets.attempt import tell_progress
 from huggingtweets.training.checkpoint import CheckpointState, Writer, prune, save_checkpoint
+from huggingtweets.training.meter import available_bytes
 
 MAX_OVERHEAD_FRAC = 0.03
 """Most of the time that training may stand still for saves; saves are rarer where it would."""
@@ -87,7 +88,7 @@ class Saver:
     def _fits(self, state: CheckpointState) -> bool:
         held = sum(copy.nbytes for copy in self._copies.values())
         wanted = sum(t.nbytes for group in state.tensors.values() for t in group.values())
-        return 2 * (wanted - held) <= _available_bytes()
+        return 2 * (wanted - held) <= available_bytes()
 
     def _copied(self, state: CheckpointState) -> CheckpointState:
         """Copy the tensors to CPU memory, which is kept for the next time."""
@@ -105,13 +106,3 @@ class Saver:
             copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
             self._copies[group, name] = copy
         return copy.copy_(tensor.detach(), non_blocking=True)
-
-
-def _available_bytes() -> int:
-    """Memory that can be had without swapping; without end where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
-        return 1 << 62
-    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    return sizes.get("MemAvailable", 1 << 52) * 1024

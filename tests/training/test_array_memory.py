@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import GPT2Config
 
 from huggingtweets.training.array import MicroBatch, Stack, _hidden_states
-from huggingtweets.training.array_layout import layout_of, shape_of
+from huggingtweets.training.array_layout import Layout, layout_of, shape_of
 from huggingtweets.training.array_memory import (
     bytes_per_slot,
     bytes_per_token,
@@ -101,12 +101,31 @@ def test_recomputing_and_adapters_make_room() -> None:
 
 
 def test_batches_of_a_cpu() -> None:
-    tiny = shape_of(build_config())
-    assert choose_cpu_batch(tiny, num_jobs=9, global_batch_size=8, block_size=64) == (8, 4)
-    assert choose_cpu_batch(tiny, num_jobs=9, global_batch_size=8, block_size=256) == (8, 1)
-    assert choose_cpu_batch(tiny, num_jobs=9, global_batch_size=1, block_size=16) == (8, 1)
-    assert choose_cpu_batch(tiny, num_jobs=2, global_batch_size=8, block_size=256) == (2, 4)
-    assert choose_cpu_batch(GPT2.shape, num_jobs=9, global_batch_size=8, block_size=256) == (1, 8)
+    def chosen(
+        layout: Layout, jobs: int, blocks: int, size: int, *, threads: int = 1, gib: float = 8
+    ) -> tuple[int, int, int]:
+        return choose_cpu_batch(
+            layout,
+            num_jobs=jobs,
+            num_threads=threads,
+            free_bytes=int(gib * GIB),
+            global_batch_size=blocks,
+            block_size=size,
+            dtype=torch.float32,
+        )
+
+    tiny = layout_of(shape_of(build_config()))
+    assert chosen(tiny, 9, 8, 64) == (1, 8, 4)
+    assert chosen(tiny, 9, 8, 256) == (1, 8, 1)
+    assert chosen(tiny, 9, 1, 16) == (1, 8, 1)
+    assert chosen(tiny, 2, 8, 256) == (1, 2, 4)
+    assert chosen(tiny, 99, 8, 256, threads=4) == (4, 32, 1)
+    assert chosen(tiny, 9, 8, 256, threads=4) == (4, 9, 2)
+    assert chosen(tiny, 2, 8, 256, threads=4) == (2, 2, 8)
+    assert chosen(
+        tiny, 99, 8, 256, threads=4, gib=bytes_per_slot(tiny, torch.float32) * 7 / GIB
+    ) == (3, 3, 8)
+    assert chosen(GPT2, 9, 8, 256, threads=4) == (1, 1, 8)
 
 
 def test_two_jobs_get_two_slots_and_larger_micro_batches() -> None:

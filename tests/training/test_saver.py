@@ -23,7 +23,7 @@ def state(step: int, tensor: torch.Tensor) -> CheckpointState:
 def test_what_is_saved_is_the_state_of_its_step(
     root: Path, monkeypatch: pytest.MonkeyPatch, available: int
 ) -> None:
-    monkeypatch.setattr(module, "_available_bytes", lambda: available)
+    monkeypatch.setattr(module, "available_bytes", lambda: available)
     saver = Saver(root, Writer({}), every_s=60)
     weights = torch.zeros(1_000_000)
     for step in range(1, 4):
@@ -71,7 +71,7 @@ def test_a_save_is_due_after_the_interval(root: Path) -> None:
 def test_saves_that_hold_training_up_are_rarer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(module.time, "monotonic", lambda: now)
-    monkeypatch.setattr(module, "_available_bytes", lambda: 0)
+    monkeypatch.setattr(module, "available_bytes", lambda: 0)
 
     def slow_save(*arguments: object) -> None:
         nonlocal now
