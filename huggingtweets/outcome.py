@@ -122,6 +122,7 @@ def _evaluation(line: LoggedEval, base: LoggedEval) -> Evaluation:
         line.heldout.bits_per_byte,
         line.trained.bits_per_byte if line.trained else None,
         line.gap_since(base),
+        line.extracted,
     )
 
 

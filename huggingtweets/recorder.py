@@ -87,7 +87,7 @@ class Recorder:
                 named = {f"train/{key}": value for key, value in row.items() if key != "step"}
                 mfu = "" if line.mfu is None else f" mfu={line.mfu:.0%}"
                 shown = f"loss={line.loss:.3f} {line.tokens_per_s:,.0f} tokens/s{mfu}"
-            case LoggedEval(step, epoch, heldout, trained):
+            case LoggedEval(step, epoch, heldout, trained, extracted):
                 figures = {
                     "loss": heldout.loss,
                     "perplexity": heldout.perplexity,
@@ -95,6 +95,9 @@ class Recorder:
                 }
                 if trained:
                     figures["train_bits_per_byte"] = trained.bits_per_byte
+                if extracted:
+                    figures["train_extracted"] = extracted.verbatim_frac
+                    figures["train_prefix_out"] = extracted.prefix_frac
                 row = {"step": step, "epoch": epoch}
                 row |= {f"eval_{key}": value for key, value in figures.items()}
                 named = {f"eval/{key}": value for key, value in figures.items()}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from huggingtweets.config.schema import Consent
-from huggingtweets.training.records import Ending, LoggedStep
+from huggingtweets.training.records import Ending, Extraction, LoggedStep
 from huggingtweets.tweets.cleaning import CleaningReport
 
 BASE_LICENSES = {
@@ -97,6 +97,8 @@ class Evaluation:
     """Of some training posts."""
     gap: float | None = None
     """Bits a byte by which the training posts got better beyond what the held-out posts did."""
+    extracted: Extraction | None = None
+    """How far these training posts can be drawn out by their beginnings."""
 
 
 @dataclass(frozen=True)

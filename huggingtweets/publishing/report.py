@@ -173,6 +173,16 @@ def _charts(facts: ModelFacts) -> list[Chart]:
         x_label="epoch",
         from_zero=True,
     )
+    drawn = [(one.epoch, one.extracted) for one in epochs if one.extracted]
+    extracted = line_chart(
+        "Training posts drawn out by their first 8 tokens (per cent)",
+        [
+            Series("word for word", [(x, 100 * one.verbatim_frac) for x, one in drawn], True),
+            Series("before a mistake", [(x, 100 * one.prefix_frac) for x, one in drawn], True),
+        ],
+        x_label="epoch",
+        from_zero=True,
+    )
     over_steps: dict[str, list[Point]] = {
         "Learning rate": [(one.step, one.lr) for one in steps],
         "Tokens a second": [(one.step, one.tokens_per_s) for one in steps],
@@ -189,7 +199,7 @@ def _charts(facts: ModelFacts) -> list[Chart]:
     charts = [
         line_chart(title, lines, from_zero=True) for title, lines in (single | further).items()
     ]
-    return [chart for chart in (loss, bits, gap, *charts) if chart]
+    return [chart for chart in (loss, bits, gap, extracted, *charts) if chart]
 
 
 def _over_epochs(evaluations: Sequence[Evaluation], key: str) -> list[Point]:

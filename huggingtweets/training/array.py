@@ -220,14 +220,18 @@ def loss_and_gradients(
 
 
 @torch.no_grad()
-def summed_losses(stack: Stack, batch: MicroBatch) -> Tensor:
-    """Return each slot's summed loss in nats, (K,) fp32, without gradients."""
+def summed_losses(stack: Stack, batch: MicroBatch, hits: Tensor | None = None) -> Tensor:
+    """Return each slot's summed loss in nats, (K,) fp32, without gradients.
+
+    `hits` (K, B, T) receives whether each target is the likeliest token.
+    """
     hidden, _, _ = _hidden_states(stack, batch)
     loss, _ = summed_loss(
         hidden,
         stack.compute.wte,
         batch.targets.flatten(1),
         vocab_size=stack.shape.vocab_size,
+        hits=hits.flatten(1) if hits is not None else None,
     )
     return loss
 

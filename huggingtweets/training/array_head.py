@@ -22,6 +22,7 @@ def summed_loss(
     weight: Tensor | None = None,
     grad_table: Tensor | None = None,
     accumulate: bool = False,
+    hits: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return each slot's summed loss in nats and, given weights, the gradient of its hidden states.
 
@@ -33,6 +34,7 @@ def summed_loss(
         weight: (K,) what each slot's loss is multiplied by, for the gradients only.
         grad_table: (K, V, C) fp32; receives the gradient of the table, unless that is frozen.
         accumulate: add to what is in `grad_table` instead of replacing it.
+        hits: (K, R) booleans; receives whether each target is the likeliest token.
 
     Returns:
         (K,) fp32 and (K, R, C) fp32; the latter is empty without weights.
@@ -50,6 +52,8 @@ def summed_loss(
         logits[..., vocab_size:] = -torch.inf
         logits.sub_(logits.amax(2, keepdim=True))
         target_logits = logits.gather(2, target)
+        if hits is not None:
+            hits[:, start : start + rows] = ((target_logits == 0) & counts).squeeze(2)
         total = logits.exp_().sum(2, keepdim=True)
         loss += ((total.log() - target_logits) * counts).sum((1, 2))
         if weight is None:

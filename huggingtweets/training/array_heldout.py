@@ -15,7 +15,12 @@ MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
 
 
 def heldout_nats(
-    stack: Stack, sets: Sequence[Blocks | None], *, width: int, use_fused: bool
+    stack: Stack,
+    sets: Sequence[Blocks | None],
+    *,
+    width: int,
+    use_fused: bool,
+    hits: list[Tensor] | None = None,
 ) -> Tensor:
     """Return (K,) fp64 losses, summed over each slot's own held-out blocks, documents isolated.
 
@@ -25,6 +30,8 @@ def heldout_nats(
             scores 0, not all may be.
         width: queries a window of attention.
         use_fused: take PyTorch's kernels for attention.
+        hits: receives (K, n, T) booleans, parts of (K, N, T) one after another: whether each target
+            is the likeliest token.
     """
     device = stack.rows.device
     if device.type == "cpu" and len(sets) > 1:  # one by one nothing is filled up
@@ -52,7 +59,10 @@ def heldout_nats(
             part[:, start : start + num].to(device, torch.int64) for part in parts
         )
         view = view_of(position_ids, isolate=True, reach=reach, width=width, use_fused=use_fused)
-        nats += summed_losses(stack, MicroBatch(input_ids, targets, position_ids, view))
+        part = torch.zeros_like(targets, dtype=torch.bool) if hits is not None else None
+        nats += summed_losses(stack, MicroBatch(input_ids, targets, position_ids, view), part)
+        if hits is not None and part is not None:
+            hits.append(part)
     return nats
 
 

@@ -52,12 +52,19 @@ from huggingtweets.training.array_slots import (
     step_inputs,
 )
 from huggingtweets.training.ending import is_to_keep
+from huggingtweets.training.extraction import (
+    Hits,
+    as_extraction,
+    count_extracted,
+    hits_of_documents,
+)
 from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.loop import epochs_at
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import Speed, diverged
 from huggingtweets.training.records import (
     Ending,
+    Extraction,
     HeldoutLoss,
     LoggedEval,
     LoggedStep,
@@ -400,15 +407,24 @@ class _Engine:
         with_heldout = sorted((s for s in seats if s.job.heldout), key=lambda seat: seat.slot)
         for group in _neighbours(with_heldout):
             heldout = self._score(group, [seat.job.heldout for seat in group])
-            probed = self._score(group, [seat.job.probe for seat in group])
-            for seat, figures, trained in zip(group, heldout, probed, strict=True):
+            hits: list[Tensor] = []
+            probes = [seat.job.probe for seat in group]
+            probed = self._score(group, probes, hits)
+            rows = torch.cat(hits, 1).cpu().numpy() if hits else [None] * len(group)  # sync: so too
+            for seat, figures, trained, row in zip(group, heldout, probed, rows, strict=True):
                 assert figures is not None
-                self._add_eval(seat, figures, trained)
+                self._add_eval(seat, figures, trained, _extracted(seat.job.probe, row))
 
     def _score(
-        self, seats: list[Seat], sets: list[HeldoutSet | None]
+        self,
+        seats: list[Seat],
+        sets: list[HeldoutSet | None],
+        hits: list[Tensor] | None = None,
     ) -> Sequence[HeldoutLoss | None]:
-        """Score a set of posts in each of adjacent slots; None where there is no set."""
+        """Score a set of posts in each of adjacent slots; None where there is no set.
+
+        For `hits` see `heldout_nats`.
+        """
         if not any(sets):
             return [None] * len(sets)
         nats = heldout_nats(
@@ -416,19 +432,26 @@ class _Engine:
             [one.blocks if one else None for one in sets],
             width=WINDOW.get(self._device.type, 128),
             use_fused=self._device.type == "cuda",
+            hits=hits,
         ).tolist()  # sync: once an epoch and job
         return [
             HeldoutLoss(value, one.blocks.num_targets, one.num_bytes) if one else None
             for one, value in zip(sets, nats, strict=True)
         ]
 
-    def _add_eval(self, seat: Seat, figures: HeldoutLoss, trained: HeldoutLoss | None) -> None:
+    def _add_eval(
+        self,
+        seat: Seat,
+        figures: HeldoutLoss,
+        trained: HeldoutLoss | None,
+        extracted: Extraction | None,
+    ) -> None:
         progress = seat.progress
         if not math.isfinite(figures.nats):
             self._give_up(seat, diverged(progress))
             return
         epoch = epochs_at(progress.step, seat.epoch_ends)
-        progress.evals.append(LoggedEval(progress.step, epoch, figures, trained))
+        progress.evals.append(LoggedEval(progress.step, epoch, figures, trained, extracted))
         self._report(seat.job.slug, progress.evals[-1])
         if is_to_keep(seat.job.recipe, progress.evals):
             seat.best, progress.kept_step = self._snapshot(seat), progress.step
@@ -477,6 +500,15 @@ def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: 
     return Exported(
         layout.unpack(merged), peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
     )
+
+
+def _extracted(probe: HeldoutSet | None, hits: Hits | None) -> Extraction | None:
+    """Say how far the posts of a probe can be drawn out; its hits may have further rows."""
+    if probe is None or hits is None:
+        return None
+    blocks = probe.blocks
+    documents = hits_of_documents(blocks.targets, blocks.position_ids, hits[: len(blocks)])
+    return as_extraction(count_extracted(documents))
 
 
 def _neighbours(seats: list[Seat]) -> list[list[Seat]]:

@@ -54,6 +54,26 @@ def _with_target(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return hidden[rows], targets[rows]
 
 
+@torch.no_grad()
+def linear_hits(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the summed cross-entropy, fp32, and for each row whether its target is the likeliest.
+
+    Args:
+        hidden: (N, D) floats.
+        weight: (V, D) floats.
+        targets: (N,) int64; rows of IGNORED count for nothing and are no hits.
+    """
+    loss = torch.zeros((), device=hidden.device)
+    hits = torch.zeros_like(targets, dtype=torch.bool)
+    chunk = max(64, CHUNK_LOGITS.get(hidden.device.type, 2**26) // len(weight))
+    for start in range(0, len(hidden), chunk):
+        rows = slice(start, start + chunk)
+        logits = (hidden[rows] @ weight.T).float()
+        loss += F.cross_entropy(logits, targets[rows], ignore_index=IGNORED, reduction="sum")
+        hits[rows] = logits.argmax(dim=1) == targets[rows]
+    return loss, hits
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:

@@ -98,7 +98,9 @@ def fit(
             score = partial(
                 evaluate_heldout, accelerator, module, micro=batch.micro, beat=keeper.beat
             )
-            line = LoggedEval(progress.step, epoch, score(heldout), score(probe) if probe else None)
+            figures, _ = score(heldout)
+            known = score(probe, with_hits=True) if probe else (None, None)
+            line = LoggedEval(progress.step, epoch, figures, *known)
             report(_checked(line, progress))
             progress.evals.append(line)
             if is_to_keep(recipe, progress.evals):

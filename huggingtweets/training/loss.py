@@ -16,7 +16,7 @@ from huggingtweets.training.attention import (
     documents_of,
     windows_of,
 )
-from huggingtweets.training.cross_entropy import linear_cross_entropy
+from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.hashed_dropout import HashedDropout
 
 logger = logging.getLogger(__name__)
@@ -59,20 +59,29 @@ class SummedLoss(nn.Module):
         self._no_split_modules = getattr(model, "_no_split_modules", None)
         """What FSDP2 takes for a transformer block."""
 
-    def forward(self, input_ids: Tensor, targets: Tensor, position_ids: Tensor) -> Tensor:
-        """Return the cross-entropy summed over the targets of (B, T) blocks, in nats, fp32."""
+    def forward(
+        self, input_ids: Tensor, targets: Tensor, position_ids: Tensor, *, with_hits: bool = False
+    ) -> Any:
+        """Return the cross-entropy summed over the targets of (B, T) blocks, in nats, fp32.
+
+        With hits, a pair of it and (B, T) booleans: whether the target is the likeliest token.
+        """
         inputs = self.inputs(input_ids, position_ids)
         if self._has_plain_head():
             hidden = self.model.base_model(**inputs).last_hidden_state
             weight = self.model.get_output_embeddings().weight
+            if with_hits:
+                loss, hits = linear_hits(hidden.flatten(0, 1), weight, targets.flatten())
+                return loss, hits.view_as(targets)
             return linear_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten())
         logits = self.model(**inputs).logits
-        return F.cross_entropy(
+        loss = F.cross_entropy(
             logits.flatten(0, 1).float(),
             targets.flatten(),
             ignore_index=IGNORED,
             reduction="sum",
         )
+        return (loss, logits.argmax(-1) == targets) if with_hits else loss
 
     def inputs(self, input_ids: Tensor, position_ids: Tensor) -> dict[str, Any]:
         """Return what the model is called with.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from huggingtweets.errors import TrainingError
 from huggingtweets.training.agree import gathered
-from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, in_order
+from huggingtweets.training.records import Extraction, HeldoutLoss, LoggedEval, LoggedStep, in_order
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Progress:
             LoggedEval(
                 **line
                 | {key: line[key] and HeldoutLoss(**line[key]) for key in ("heldout", "trained")}
+                | {"extracted": line["extracted"] and Extraction(**line["extracted"])}
             )
             for line in values["evals"]
         ]

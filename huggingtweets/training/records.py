@@ -32,6 +32,17 @@ class HeldoutLoss:
 
 
 @dataclass(frozen=True)
+class Extraction:
+    """What came of prompting with the first tokens of posts."""
+
+    num_posts: int
+    verbatim_frac: float
+    """Share of posts whose rest came out without a mistake."""
+    prefix_frac: float
+    """Share of the rest that came out before the first mistake, mean over posts."""
+
+
+@dataclass(frozen=True)
 class LoggedStep:
     """One line of metrics.jsonl."""
 
@@ -60,6 +71,8 @@ class LoggedEval:
     heldout: HeldoutLoss
     trained: HeldoutLoss | None = None
     """The same of some training posts."""
+    extracted: Extraction | None = None
+    """How far these can be drawn out by their beginnings."""
 
     def gap_since(self, base: "LoggedEval") -> float | None:
         """Return the bits a byte by which training posts got better beyond held-out ones.

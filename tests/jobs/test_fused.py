@@ -71,6 +71,17 @@ def test_fused_results_equal_those_of_the_single_engine(batches: dict[str, Path]
             assert single[key] == fused[key]
         assert single["train"]["steps"] == fused["train"]["steps"] == 4
         assert fused["eval"]["loss"] == pytest.approx(single["eval"]["loss"], rel=1e-4)
+        ours, theirs = (evaluations(batches[engine] / handle) for engine in ("single", "fused"))
+        assert [line.keys() for line in ours] == [line.keys() for line in theirs]
+        assert "eval_train_prefix_out" in ours[-1]
+        for key in ours[-1]:
+            # A token that is likeliest by a hair may differ.
+            assert ours[-1][key] == pytest.approx(theirs[-1][key], rel=1e-4, abs=0.01)
+
+
+def evaluations(job: Path) -> list[dict[str, float]]:
+    lines = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if "eval_loss" in line]
 
 
 def test_a_user_who_is_not_there_fails_alone(batches: dict[str, Path]) -> None:

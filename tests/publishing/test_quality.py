@@ -1,10 +1,10 @@
 import pytest
 
 from huggingtweets.data.copying import find_runs
-from huggingtweets.evaluation.extraction import Extraction
 from huggingtweets.evaluation.quality import ModelQuality, Quality, evaluate_text
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.publishing.report import parts
+from huggingtweets.training.records import Extraction
 
 TRAIN = ["we will never ever give up on the people of Ohio"]
 

@@ -31,7 +31,7 @@ from huggingtweets.publishing.report import (
     render_report,
     write_report,
 )
-from huggingtweets.training.records import Ending
+from huggingtweets.training.records import Ending, Extraction
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -74,12 +74,16 @@ def test_page_needs_nothing_but_itself(make_facts):
 
 
 def test_page_tells_what_was_learnt_by_heart_and_why_training_ended(make_facts):
-    evaluations = tuple(Evaluation(10 * i, i, 3, 2 - i / 9, 2 - i / 5, i / 9) for i in range(4))
+    evaluations = tuple(
+        Evaluation(10 * i, i, 3, 2 - i / 9, 2 - i / 5, i / 9, Extraction(9, i / 10, i / 5))
+        for i in range(4)
+    )
     train = TrainFigures(30, 3.0, 4000, 9.0, 400.0, None, Ending.heldout, 20)
     page = _Page(render_report(make_facts(evaluations=evaluations, train=train), PNG))
     text = " ".join(page.text.split())
     assert "Bits a byte over the epochs" in text
     assert "Learnt by heart" in text
+    assert "Training posts drawn out by their first 8 tokens (per cent)" in text
     assert "the held-out loss no longer fell" in text
     assert "weights kept, of step20" in text
     assert "Learnt by heart" not in _Page(render_report(make_facts(), PNG)).text

@@ -360,6 +360,9 @@ def test_training_posts_are_scored_beside_the_held_out_ones() -> None:
     assert gaps[-1] > 0.3
     assert one.evals[-1].trained is not None
     assert one.evals[-1].trained.loss == pytest.approx(one.final_loss, rel=0.2)
+    assert one.evals[-1].extracted is not None
+    assert one.evals[0].extracted is not None
+    assert one.evals[-1].extracted.num_posts == one.evals[0].extracted.num_posts == 9
     assert {line.trained for line in trained_of(results["two"]).evals} == {None}
     capped = overfitting("one", 1, stop=Stop.memorisation, max_gap=0.1, patience=9, keep=Keep.best)
     early = trained_of(train([capped], slots=1)["one"])

@@ -1,0 +1,54 @@
+"""Whether posts can be drawn out of a model by their first words; counted where posts are scored.
+
+Greedy generation repeats the rest of a post exactly when each of its tokens is the likeliest after
+the true tokens before it, so one forward pass over the posts answers it: nothing is generated.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from huggingtweets.data.blocks import IGNORED
+from huggingtweets.training.records import Extraction
+
+PROMPT_TOKENS = 8
+MIN_REST = 8
+MAX_REST = 50
+"""Tokens of the rest that have to come out; a longer rest is cut there."""
+
+Ids = npt.NDArray[np.integer[Any]]
+Hits = npt.NDArray[np.bool_]
+Counts = tuple[int, int, float]
+"""Posts tried, those whose rest came out whole, and the sum of the shares that came out."""
+
+
+def count_extracted(greedy: Sequence[Sequence[bool]]) -> Counts:
+    """Judge posts by whether each of their targets was the likeliest; the last one is the end.
+
+    The end of a post does not count: its text is out without it. Nor do posts with a short rest.
+    """
+    rests = [list(hits[PROMPT_TOKENS:-1][:MAX_REST]) for hits in greedy]
+    rests = [rest for rest in rests if len(rest) >= MIN_REST]
+    lengths = [rest.index(False) if False in rest else len(rest) for rest in rests]
+    whole = sum(length == len(rest) for length, rest in zip(lengths, rests, strict=True))
+    shares = (length / len(rest) for length, rest in zip(lengths, rests, strict=True))
+    return len(rests), whole, sum(shares)
+
+
+def hits_of_documents(targets: Ids, position_ids: Ids, hits: Hits) -> list[list[bool]]:
+    """Cut hits over blocks of isolated documents, (N, T) each, into those of each document."""
+    found: list[list[bool]] = []
+    for row_targets, positions, row in zip(targets, position_ids, hits, strict=True):
+        counted = row_targets != IGNORED
+        starts = np.flatnonzero((positions == 0) & counted)
+        ends = [*starts[1:], int(counted.sum())]
+        found += [row[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
+    return found
+
+
+def as_extraction(counts: Counts) -> Extraction | None:
+    """Turn counts into shares; None where no post was tried."""
+    num, whole, shares = counts
+    return Extraction(int(num), whole / num, shares / num) if num else None

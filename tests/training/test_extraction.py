@@ -1,0 +1,93 @@
+"""Posts drawn out by their beginnings: counted the same in either engine and after training."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from array_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
+
+from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout
+from huggingtweets.training.array import build_stack
+from huggingtweets.training.array_heldout import heldout_nats
+from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
+from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
+from huggingtweets.training.loss import SummedLoss, document_mask
+from huggingtweets.training.records import Extraction
+
+YES, NO = [True], [False]
+
+
+def test_the_rest_after_the_prompt_counts_and_the_end_does_not() -> None:
+    whole = 8 * NO + 10 * YES + NO
+    half = 8 * YES + 5 * YES + NO + 4 * YES + YES
+    short = 20 * YES
+    long = 8 * NO + 50 * YES + 30 * NO
+    assert count_extracted([whole, half, short[:16], long]) == (3, 2, pytest.approx(2.5))
+    assert as_extraction(count_extracted([whole, half])) == Extraction(2, 0.5, 0.75)
+    assert as_extraction(count_extracted([short[:10]])) is None
+
+
+def test_hits_come_back_by_document() -> None:
+    rng = np.random.default_rng(0)
+    lengths = [3, 9, 1, 30, 12, 5]
+    blocks = pack_heldout([[1] * length for length in lengths], block_size=16, eos_id=0)
+    hits = rng.random(blocks.targets.shape) < 0.5
+    found = hits_of_documents(blocks.targets, blocks.position_ids, hits)
+    # Of 30 ids and the end, 16 fit into a block: the rest is a document of its own.
+    assert sorted(map(len, found)) == sorted([4, 10, 2, 16, 15, 13, 6])
+    assert sum(map(sum, found)) == hits[blocks.targets != IGNORED].sum()
+
+
+def half_known() -> Blocks:
+    """Blocks in which about every second target is what the base holds most likely."""
+    job = build_job("one", replace(PLAIN, isolate_documents=True), posts=9, seed=1)
+    assert job.heldout is not None
+    blocks = job.heldout.blocks
+    with torch.no_grad():
+        ids, _, positions = tensors(blocks)
+        scores = BASE(
+            input_ids=ids,
+            attention_mask=document_mask(positions),
+            position_ids=positions,
+            use_cache=False,
+        ).logits
+    likeliest = scores.argmax(-1).numpy().astype(np.int32)
+    is_known = np.random.default_rng(2).random(likeliest.shape) < 0.5
+    counted = blocks.targets != IGNORED
+    return replace(blocks, targets=np.where(is_known & counted, likeliest, blocks.targets))
+
+
+def test_both_engines_see_the_same_hits() -> None:
+    blocks = half_known()
+    ids, targets, positions = tensors(blocks)
+    module = SummedLoss(BASE, isolate=True).eval()
+    with torch.no_grad():
+        nats, hits = module(ids, targets, positions, with_hits=True)
+        assert float(nats) == pytest.approx(float(module(ids, targets, positions)), rel=1e-6)
+    parts: list[torch.Tensor] = []
+    stack = build_stack(LAYOUT, ROW.repeat(2, 1), torch.float32)
+    fused = heldout_nats(stack, [blocks, None], width=64, use_fused=False, hits=parts)
+    assert float(fused[0]) == pytest.approx(float(nats), rel=1e-5)
+    assert torch.equal(torch.cat(parts, 1)[0], hits)
+    counted = blocks.targets != IGNORED
+    assert 0.3 < hits.numpy()[counted].mean() < 0.8
+    assert not hits.numpy()[~counted].any()
+
+
+def test_hits_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingtweets.training import cross_entropy
+
+    generator = torch.Generator().manual_seed(0)
+    hidden, weight = (torch.randn(n, 8, generator=generator) for n in (300, 50))
+    targets = (hidden @ weight.T).argmax(1)
+    targets[::3] = 7
+    targets[::5] = IGNORED
+    whole = linear_hits(hidden, weight, targets)
+    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", {"cpu": 1})
+    parts = linear_hits(hidden, weight, targets)
+    assert torch.equal(whole[1], parts[1])
+    assert float(whole[0]) == pytest.approx(float(parts[0]), rel=1e-5)
+    expected = linear_cross_entropy(hidden, weight, targets)
+    assert float(whole[0]) == pytest.approx(float(expected), rel=1e-5)
+    assert whole[1].sum() > 100
