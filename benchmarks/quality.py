@@ -2,6 +2,7 @@
 
     python benchmarks/quality.py choose     # variants of recipe=tweets, on four accounts
     python benchmarks/quality.py compare    # recipe=huggingtweets and recipe=tweets, on twelve
+    python benchmarks/quality.py choose --lr-scale 30 --only huggingtweets tweets --rows high.jsonl
 
 The base is the small GPT-2 of `quality_base.py`. A narrow model wants a higher learning rate than
 a wide one, in inverse proportion to the width: every `recipe.lr` is raised by `--lr-scale`.
@@ -43,6 +44,7 @@ logger = logging.getLogger("quality")
 COMPARED = {
     "huggingtweets": ["recipe=huggingtweets"],
     "tweets": ["recipe=tweets"],
+    "3 epochs": ["recipe.epochs=3"],
 }
 CHOICES = {
     "huggingtweets": ["recipe=huggingtweets"],
@@ -58,9 +60,7 @@ CHOICES = {
     "dropout 0.3": ["recipe.dropout=0.3"],
     "2 epochs": ["recipe.epochs=2"],
     "3 epochs": ["recipe.epochs=3"],
-    "3 epochs, dropout 0.2": ["recipe.epochs=3", "recipe.dropout=0.2"],
-    "lr 1e-4": ["recipe.lr=1e-4"],
-    "weight decay 0.1": ["recipe.weight_decay=0.1"],
+    "2 epochs, 2 blocks": ["recipe.epochs=2", "recipe.global_batch_size=2"],
 }  # fmt: skip
 COLUMNS = (
     "bits/byte", "base", "training posts", "equal", "4-8-grams", "held-out 4-8-grams",
@@ -273,7 +273,7 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--rows", type=Path, default=Path("quality-rows.jsonl"))
     parser.add_argument("--max-posts", type=int, default=400, help="newest kept posts an account")
-    parser.add_argument("--samples", type=int, default=100, help="a prompt, of which there are 5")
+    parser.add_argument("--samples", type=int, default=60, help="a prompt, of which there are 5")
     parser.add_argument("--lr-scale", type=float, default=6.0)
     parser.add_argument("--only", nargs="*", default=None, help="names of variants")
     options = parser.parse_args()

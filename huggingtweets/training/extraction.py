@@ -43,7 +43,7 @@ def hits_of_documents(targets: Ids, position_ids: Ids, hits: Hits) -> list[list[
     for row_targets, positions, row in zip(targets, position_ids, hits, strict=True):
         counted = row_targets != IGNORED
         starts = np.flatnonzero((positions == 0) & counted)
-        ends = [*starts[1:], int(counted.sum())]
+        ends = [*starts[1:], int(counted.sum())][: len(starts)]  # none in a block that fills up
         found += [row[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
     return found
 

@@ -46,7 +46,7 @@ def test_digest_ignores_where_an_archive_was_moved() -> None:
 
 def test_differences_names_key_and_values() -> None:
     changed = differences(plan_of().identity, plan_of("recipe.epochs=9").identity)
-    assert changed == ["recipe.epochs: 3 -> 9"]
+    assert changed == ["recipe.epochs: 4 -> 9"]
 
 
 def test_blocks_longer_than_the_tiny_model_are_refused() -> None:

@@ -37,6 +37,8 @@ def test_hits_come_back_by_document() -> None:
     # Of 30 ids and the end, 16 fit into a block: the rest is a document of its own.
     assert sorted(map(len, found)) == sorted([4, 10, 2, 16, 15, 13, 6])
     assert sum(map(sum, found)) == hits[blocks.targets != IGNORED].sum()
+    empty = np.full((1, 16), IGNORED)
+    assert hits_of_documents(empty, np.arange(16).reshape(1, 16), hits[:1]) == []
 
 
 def half_known() -> Blocks:
