@@ -237,7 +237,7 @@ def weights_digest(job: Path) -> str:
     return hashlib.sha256((job / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-TIMES = ("tokens_per_s", "mfu")
+TIMES = ("tokens_per_s", "mfu", "data_wait_s")
 
 
 def history(job: Path) -> list[dict[str, Any]]:
