@@ -158,6 +158,76 @@ def _show(view: "RenderableType", *, clear: bool = False) -> None:
     console.print(view)
 
 
+def _add_submit(commands: Commands) -> None:
+    parser = commands.add_parser("submit", help="train many people as a SLURM array")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as given to train.py")
+    parser.add_argument(
+        "--tasks", type=int, metavar="N", help="of the array (by the work: an hour)"
+    )
+    parser.add_argument("--at-once", type=int, metavar="N", help="most tasks at the same time")
+    parser.add_argument("--gpus-per-node", type=int, metavar="N", help="of each task (1)")
+    parser.add_argument("--nodes", type=int, metavar="N", help="no array: all nodes share each job")
+    parser.add_argument("--launch", type=Path, metavar="FILE", help="of launch/, for --nodes")
+    parser.add_argument("--time", help="limit of a task, as for sbatch")
+    parser.add_argument("--partition", help="as for sbatch")
+    parser.add_argument("--sbatch", action="append", default=[], metavar="OPTION",
+                        help="any other, as --sbatch=--account=lab; may be repeated")  # fmt: skip
+    parser.add_argument("--no-retry", action="store_true",
+                        help="no last job that tries again what a rerun may cure")  # fmt: skip
+    parser.add_argument("--dry-run", action="store_true", help="only show the commands")
+    parser.set_defaults(run=_run_submit, takes_more=True)
+
+
+def _run_submit(args: argparse.Namespace) -> int:
+    from huggingtweets.jobs.submit import Wishes, plan_submission, submit
+
+    setup_logging()
+    named = {"--time": args.time, "--partition": args.partition}
+    options = [f"{name}={value}" for name, value in named.items() if value] + args.sbatch
+    wishes = Wishes(
+        tasks=args.tasks,
+        at_once=args.at_once,
+        gpus_per_node=args.gpus_per_node,
+        nodes=args.nodes,
+        launch=args.launch,
+        options=options,
+        retry=not args.no_retry,
+    )
+    submission = plan_submission([*args.overrides, *args.more], wishes)
+    print(f"jobs    {submission.size}")
+    for hint in submission.hints:
+        print(f"note    {hint}")
+    if args.dry_run:
+        print("\n".join(submission.shown()))
+        return 0
+    numbers = submit(submission)
+    print(f"queued  {', then '.join(numbers)}")
+    print(f"logs    {submission.logs}")
+    print(f"follow  huggingtweets status {submission.output_dir} --watch; squeue -j {numbers[0]}")
+    return 0
+
+
+def _add_prefetch(commands: Commands) -> None:
+    parser = commands.add_parser("prefetch", help="fetch the base model, for nodes without network")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="model=... or model.path="
+    )
+    parser.set_defaults(run=_run_prefetch)
+
+
+def _run_prefetch(args: argparse.Namespace) -> int:
+    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.jobs.prefetch import prefetch
+    from huggingtweets.jobs.selection import quote_user
+
+    setup_logging()
+    register()
+    config = to_config(compose_config(quote_user(args.overrides)))
+    print(f"{config.model.path or 'tiny'}: {prefetch(config.model)}")
+    print("with HF_HUB_OFFLINE=1 it is trained without a network; `huggingtweets submit` sets it")
+    return 0
+
+
 def _add_doctor(commands: Commands) -> None:
     parser = commands.add_parser("doctor", help="what this machine has, and what it lacks")
     parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
@@ -439,6 +509,8 @@ _COMMANDS: tuple[Callable[[Commands], None], ...] = (
     _add_purge,
     _add_status,
     _add_sweep,
+    _add_submit,
+    _add_prefetch,
     _add_doctor,
     _add_generate,
     _add_evaluate,

@@ -30,7 +30,7 @@ _KNOWN = {
 }
 """Layers, width, heads; all with 50,257 tokens and 1,024 positions."""
 _CPU_CORE_FLOPS = 7e10
-_GPU_FLOPS = 4e13
+GPU_FLOPS = 4e13
 """What training reaches: a CPU core with fp32, a data-centre GPU with bf16 and small batches."""
 _FIXED_S = 30.0
 _EVAL_SHARE = 0.15
@@ -84,19 +84,28 @@ def estimate_training(
     tokens = guess_tokens(texts, model, language) if counted is None else counted
     tokens = round(tokens * (1 - recipe.heldout_frac))
     with_ends = tokens + round(len(texts) * (1 - recipe.heldout_frac))
-    blocks = max(1, math.ceil(with_ends * balance / recipe.block_size))
-    steps = max(1, blocks * recipe.epochs // recipe.global_batch_size)
-    steps = min(steps, recipe.max_steps) if recipe.max_steps else steps
+    steps = guess_steps(with_ends * balance, recipe)
     shape = shape_of(model)
     device, flops = _device()
     seconds = memory_gib = None
     if shape is not None:
-        trained = steps * recipe.global_batch_size * recipe.block_size
-        attention = 12 * shape.layers * shape.width * recipe.block_size
-        work = (6 * shape.parameters + attention) * trained * (1 + _EVAL_SHARE)
-        seconds = _FIXED_S + work / flops
+        seconds = _FIXED_S + training_seconds(steps, shape, recipe, flops)
         memory_gib = _memory_gib(shape, recipe.block_size)
     return Estimate(tokens, counted is not None, steps, seconds, memory_gib, device)
+
+
+def guess_steps(tokens: float, recipe: RecipeConfig) -> int:
+    """Return the optimizer steps that so many tokens an epoch make."""
+    blocks = max(1, math.ceil(tokens / recipe.block_size))
+    steps = max(1, blocks * recipe.epochs // recipe.global_batch_size)
+    return min(steps, recipe.max_steps) if recipe.max_steps else steps
+
+
+def training_seconds(steps: int, shape: Shape, recipe: RecipeConfig, flops: float) -> float:
+    """Return what training and its evaluations take at so many operations a second."""
+    trained = steps * recipe.global_batch_size * recipe.block_size
+    attention = 12 * shape.layers * shape.width * recipe.block_size
+    return (6 * shape.parameters + attention) * trained * (1 + _EVAL_SHARE) / flops
 
 
 def count_tokens(texts: Sequence[str], model: ModelConfig) -> int | None:
@@ -159,7 +168,7 @@ def _memory_gib(shape: Shape, block_size: int) -> float:
 def _device() -> tuple[str, float]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if shutil.which("nvidia-smi") and Path("/proc/driver/nvidia").exists():
-        return "one GPU of this machine", _GPU_FLOPS
+        return "one GPU of this machine", GPU_FLOPS
     return f"{cores} CPU core(s) of this machine", _CPU_CORE_FLOPS * (cores or 1)
 
 
