@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from huggingtweets import attempt
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, setup_logging
 
@@ -464,9 +465,18 @@ def _run_sweep(args: argparse.Namespace) -> int:
     check_installed()
     if args.file == "status":
         return _run_sweep_status(args)
+    try:
+        code = _search(args)
+    except HuggingtweetsError as err:
+        code = exit_code_of(err)
+    return attempt.tell_exit(code)
+
+
+def _search(args: argparse.Namespace) -> int:
     from huggingtweets.training import stopping
 
     stopping.install()
+    attempt.watch(stopping.request_stop)
     from huggingtweets.config.compose import register
     from huggingtweets.sweep.spec import read_spec
 

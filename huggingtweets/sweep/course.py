@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
+from huggingtweets.attempt import tell_progress
 from huggingtweets.config.schema import Keep, RecipeConfig
 from huggingtweets.errors import LaunchError
 from huggingtweets.files import write_json
@@ -181,6 +182,7 @@ class Courses:
             self._study.tell(opened.trial, values)
         opened.lock.release()
         self._on_end(opened.number)
+        tell_progress()
         shown = ", ".join(f"{value:.4f}" for value in values or ()) or course.reason
         logger.info("trial=%d %s: %s", opened.number, state.name.lower(), shown)
 

@@ -43,8 +43,9 @@ BUSY_WAIT_S = 2.0
 """Until a training that an earlier sweep left behind is asked for again."""
 _BUSY = "got a second start of this job"
 _DIVERGED = "training: the loss is not finite"
-_SLURM_STEP = ("SLURM_PROCID", "SLURM_LOCALID", "RANK", "LOCAL_RANK", "WORLD_SIZE")
-"""A trial is no rank of whoever started the sweep."""
+_SLURM_STEP = ("SLURM_PROCID", "SLURM_LOCALID", "RANK", "LOCAL_RANK", "WORLD_SIZE",
+               "HUGGINGTWEETS_MARK")  # fmt: skip
+"""A trial is no rank of whoever started the sweep, nor does its end concern the batch script."""
 
 
 @dataclass

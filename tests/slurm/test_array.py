@@ -1,7 +1,6 @@
 """Arrays of real jobs on a real SLURM: whatever strikes, each user is done, once and alike."""
 
 import json
-import math
 import os
 import re
 import signal
@@ -64,10 +63,8 @@ def test_an_array_under_disturbances_ends_as_an_undisturbed_one(
 ) -> None:
     cluster, batch = test_cluster, Batch(tmp_path)
     # So many cores that each task has a node of its own.
-    options = ("--array=0-3", "--cpus-per-task=8", "--time=60", "--signal=USR1@90")
-    options += (batch.log_option,)
+    options = ("--array=0-3", "--cpus-per-task=8", "--time=60", batch.log_option)
     job = cluster.sbatch("array.sbatch", *batch.arguments(users, shared), options=options)
-    started = time.time()
     nodes: dict[int, str] = {}
 
     def struck(task: int) -> None:
@@ -82,9 +79,8 @@ def test_an_array_under_disturbances_ends_as_an_undisturbed_one(
         elif task == 2:
             urgent = ("--partition=urgent", "--exclusive", f"--nodelist={nodes[2]}")
             cluster.call("sbatch", *urgent, "--output=/dev/null", "--wrap=sleep 5")
-        else:  # the signal of --signal is overdue then
-            minutes = math.ceil((time.time() - started) / 60)
-            cluster.call("scontrol", "update", f"jobid={name}", f"timelimit={minutes}")
+        else:  # as --signal does it
+            cluster.call("scancel", "--signal=USR1", name)
 
     waiting = {0, 1, 2, 3}
     deadline = time.monotonic() + LIMIT_S
@@ -97,11 +93,67 @@ def test_an_array_under_disturbances_ends_as_an_undisturbed_one(
                 waiting.discard(task)
         time.sleep(0.1)
     cluster.start_slurmd(nodes[1])
-    wait_for(lambda: "asking to be started again" in batch.log(job, 3), batch.logs)
-    cluster.call("scontrol", "update", f"jobid={job}_3", "timelimit=60")
     cluster.wait(job, batch.logs)
+    assert batch.logs().count("asking to be started again") == 1, "SLURM does it for the others"
     assert {task: batch.attempts(job, task) for task in range(4)} == dict.fromkeys(range(4), 2)
     assert set(weights(batch)) == SLUGS
+    check_all_done(cluster, batch, undisturbed)
+
+
+def test_the_time_limit_strikes_in_the_middle(
+    test_cluster: Cluster, shared: Path, tmp_path: Path, undisturbed: Batch
+) -> None:
+    cluster, batch = test_cluster, Batch(tmp_path)
+    few = tmp_path / "users.txt"
+    few.write_text("\n".join(USERS[:6]))
+    # Two ranks, each with users of its own. SLURM sends the signal up to a minute early.
+    options = ("--array=0-0", "--gpus-per-node=2", "--time=2", "--signal=USR1@60")
+    options += (batch.log_option,)
+    job = cluster.sbatch("array.sbatch", *batch.arguments(few, shared), options=options)
+    wait_for(lambda: batch.num_done(job, 0), batch.logs)
+    ranks = [pid for pid in cluster.processes() if is_rank(pid)]
+    assert len(ranks) == 2
+    for pid in ranks:  # hold them until it comes, however fast this machine is
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: all(map(has_usr1, ranks)), batch.logs)
+    cluster.call("scontrol", "update", f"jobid={job}_0", "timelimit=60")
+    for pid in ranks:
+        os.kill(pid, signal.SIGCONT)
+    cluster.wait(job, batch.logs)
+    assert batch.attempts(job) == 2
+    assert batch.logs().count("asking to be started again") == 1
+    check_all_done(cluster, batch, undisturbed)
+
+
+def is_rank(pid: int) -> bool:
+    arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return arguments[1:3] == [b"-u", b"train.py"] or arguments[1:2] == [b"train.py"]
+
+
+def has_usr1(pid: int) -> bool:
+    """Whether the signal waits for a process that is stopped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    pending = next(line.split()[1] for line in lines if line.startswith("ShdPnd"))
+    return bool(int(pending, 16) & 1 << (signal.SIGUSR1 - 1))
+
+
+def test_no_user_is_begun_for_whom_time_does_not_suffice(
+    cluster: Cluster, shared: Path, tmp_path: Path, undisturbed: Batch
+) -> None:
+    batch = Batch(tmp_path)
+    few = tmp_path / "users.txt"
+    few.write_text("\n".join(USERS[12:14]))
+    options = ("--array=0-0", "--time=30", batch.log_option)
+    job = cluster.sbatch(
+        "array.sbatch",
+        *batch.arguments(few, shared),
+        "engine.slots=1",
+        options=options,
+        HUGGINGTWEETS_LEAD_S="1800",
+    )
+    cluster.wait(job, batch.logs)
+    assert batch.attempts(job) == 2, "the first user of each attempt is begun in any case"
+    assert batch.logs().count("would not be finished before the end of this allocation") == 1
     check_all_done(cluster, batch, undisturbed)
 
 

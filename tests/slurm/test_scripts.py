@@ -1,0 +1,90 @@
+"""The batch scripts' decisions, with a stand-in for the launcher that ends as it is told."""
+
+from pathlib import Path
+
+import pytest
+from cluster import ROOT, Batch, Cluster
+
+pytestmark = pytest.mark.slurm
+
+
+def launcher(folder: Path, body: str) -> dict[str, str]:
+    """An environment in which `accelerate` is a few lines of shell."""
+    folder.mkdir()
+    path = folder / "accelerate"
+    path.write_text(f"#!/usr/bin/env bash\n{body}\n")
+    path.chmod(0o755)
+    return {"LAUNCHER": str(folder)}
+
+
+def run(cluster: Cluster, batch: Batch, body: str, *options: str, **env: str) -> str:
+    """Run an array of two tasks; return its number."""
+    places = launcher(batch.folder / "bin", body)
+    path = f"{places['LAUNCHER']}:{cluster.environment['PATH']}"
+    options = ("--array=0-1", "--gpus-per-node=0", batch.log_option, *options)
+    job = cluster.sbatch("array.sbatch", "user=a", options=options, PATH=path, **env)
+    cluster.wait(job, batch.logs)
+    return job
+
+
+def test_each_task_gets_its_share_and_what_follows_the_script(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    batch = Batch(tmp_path)
+    body = 'printf "<%s>" "$@"; echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"'
+    job = run(cluster, batch, body, "--array=4-6")
+    for task in (4, 5, 6):
+        expected = f"<launch><--config_file><launch/cpu.yaml><train.py><user=a><shard={task - 4}/3>"
+        assert expected in batch.log(job, task)
+        assert batch.attempts(job, task) == 1
+    assert not list(cluster.marks.iterdir())
+
+
+def test_a_stop_is_requeued_once_and_task_by_task(cluster: Cluster, tmp_path: Path) -> None:
+    batch = Batch(tmp_path)
+    body = """
+    code=0  # the first attempt of the second task, which has the number of the whole array
+    if [[ $HUGGINGTWEETS_ATTEMPT == 0 && $HUGGINGTWEETS_MARK == *_1 ]]; then code=75; fi
+    echo $code >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"
+    exit $((code != 0))
+    """
+    job = run(cluster, batch, body)
+    assert [batch.attempts(job, task) for task in (0, 1)] == [1, 2]
+    assert not list(cluster.marks.iterdir())
+
+
+def test_attempts_that_get_nowhere_come_to_an_end(cluster: Cluster, tmp_path: Path) -> None:
+    batch = Batch(tmp_path)
+    body = """
+    if [[ $HUGGINGTWEETS_MARK == *_1 && $HUGGINGTWEETS_ATTEMPT == 1 ]]; then
+        touch "$HUGGINGTWEETS_MARK.progress-$HUGGINGTWEETS_ATTEMPT"
+    fi
+    kill -9 $$
+    """
+    job = run(cluster, batch, body, HUGGINGTWEETS_MAX_IDLE="2")
+    assert [batch.attempts(job, task) for task in (0, 1)] == [2, 4], batch.logs()
+    assert batch.logs().count("got 2 attempts in a row that finished nothing") == 2
+    assert not list(cluster.marks.iterdir())
+
+
+def test_a_failure_is_no_reason_to_start_again(cluster: Cluster, tmp_path: Path) -> None:
+    batch = Batch(tmp_path)
+    body = 'echo 2 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"; exit 1'
+    job = run(cluster, batch, body)
+    assert [batch.attempts(job, task) for task in (0, 1)] == [1, 1]
+
+
+def test_gaps_in_an_array_are_refused(cluster: Cluster, tmp_path: Path) -> None:
+    batch = Batch(tmp_path)
+    job = run(cluster, batch, "exit 9", "--array=0,2")
+    assert "expected all of 0 to n-1" in batch.log(job, 2)
+    assert batch.attempts(job, 2) == 1
+
+
+def test_sbatch_reads_every_line_as_it_stands() -> None:
+    for path in (ROOT / "slurm").glob("*.sbatch"):
+        lines = [line for line in path.read_text().splitlines() if line.startswith("#SBATCH")]
+        assert len(lines) >= 9
+        assert not [line for line in lines if "$" in line], "sbatch expands nothing"
+        names = {line.split("=")[0] for line in lines}
+        assert {"#SBATCH --signal", "#SBATCH --requeue", "#SBATCH --open-mode"} <= names
