@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check bench clean
+.PHONY: demo test test-slurm check bench clean
 
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
 	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
@@ -14,6 +14,9 @@ demo: $(VENV)/.installed  ## train the tiny model on an invented person and show
 test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/faults tests/distributed tests/jobs tests
+
+test-slurm: $(VENV)/.installed-dev  ## arrays, preemption, requeue, many nodes, on a real SLURM
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 check: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/ruff check .

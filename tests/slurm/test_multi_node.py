@@ -64,10 +64,9 @@ def test_two_nodes_train_as_one_node_of_two_processes_does(
         cluster.wait(job, batch.logs)
     assert two.logs().count("asking to be started again") == 1
     assert two.logs().count("resume at step=") == 1
-    assert len(losses(one)) == 240
+    result = json.loads((one.output / "mikeforwi/result.json").read_text())
+    assert len(losses(one)) == result["train"]["steps"] > 100
     assert losses(two) == losses(one)
-    result = json.loads((two.output / "mikeforwi/result.json").read_text())
-    assert result["train"]["steps"] == 240
     assert weights_digest(two.output / "mikeforwi") == weights_digest(one.output / "mikeforwi")
     if cluster.script:
         assert "on node[" in two.logs(), "on two nodes"

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slurm
     ("change", "sentence"),
     [
         (["user=file:{folder}/user.txt"], "did you mean {folder}/users.txt?"),
-        (["user=file:{folder}/bad.txt"], "bad.txt line 2: got 'no handle!'"),
+        (["user=file:{folder}/bad.txt"], "bad.txt line 2: got 'handle!'"),
         (["recipe.lrr=1"], "did you mean recipe.lr?"),
         (["source.path={folder}/nowhere"], "nowhere does not exist"),
         (["--partition", "nowhere"], "invalid partition specified: nowhere"),

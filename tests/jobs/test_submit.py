@@ -1,0 +1,126 @@
+"""What a submission would do, told without a cluster."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small import ROOT, SMALL_MODEL
+
+from huggingtweets.errors import ConfigError
+from huggingtweets.jobs.submit import MAX_TASKS, Wishes, plan_submission, submit
+
+
+@pytest.fixture(autouse=True)
+def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """Overrides of a batch of 1,000 people with 100 kB of posts each."""
+    posts = tmp_path / "posts"
+    posts.mkdir()
+    for number in range(1000):
+        (posts / f"user{number}.jsonl").touch()
+        (posts / f"user{number}.jsonl").open("wb").truncate(100_000)
+    (tmp_path / "users.txt").write_text("".join(f"user{number}\n" for number in range(1000)))
+    return [
+        f"user=file:{tmp_path / 'users.txt'}",
+        "source=jsonl",
+        f"source.path={posts}",
+        f"output_dir={tmp_path / 'out'}",
+        "consent=permission",
+    ]
+
+
+def option(command: tuple[str, ...], name: str) -> str:
+    return next(word.partition("=")[2] for word in command if word.startswith(f"--{name}="))
+
+
+def test_tasks_are_chosen_by_the_work(words: list[str]) -> None:
+    one, four = (plan_submission(words, Wishes(gpus_per_node=gpus)) for gpus in (1, 4))
+    large = plan_submission([*words, "model=gpt2-xl"], Wishes(gpus_per_node=1))
+    assert one.num_jobs == 1000
+    assert one.gpu_s is not None
+    assert 1 < one.tasks < 100
+    assert one.gpu_s / one.tasks <= 3600 < one.gpu_s / (one.tasks - 1)
+    assert four.tasks < one.tasks < large.tasks <= MAX_TASKS
+    assert option(one.first, "array") == f"0-{one.tasks - 1}"
+    assert "give or take" in one.size
+
+
+def test_there_are_never_more_tasks_than_jobs(words: list[str], tmp_path: Path) -> None:
+    for number in range(998):
+        folder = tmp_path / "out" / f"user{number}"
+        folder.mkdir(parents=True)
+        (folder / "result.json").touch()
+    left = plan_submission([*words, "model=gpt2-xl", "recipe.epochs=10000"], Wishes())
+    assert (left.num_jobs, left.tasks) == (2, 2)
+
+
+def test_wishes_become_options(words: list[str]) -> None:
+    wishes = Wishes(tasks=16, at_once=8, gpus_per_node=4, options=["--time=60", "--account=lab"])
+    plan = plan_submission(words, wishes)
+    assert option(plan.first, "array") == "0-15%8"
+    assert option(plan.first, "gpus-per-node") == "4"
+    place = plan.first.index("slurm/array.sbatch")
+    assert plan.first[place - 2 : place] == ("--time=60", "--account=lab")
+    assert plan.first[place + 1 :] == tuple(words)
+    assert option(plan.last, "array") == "0-0"
+    assert plan.last[-1] == "only_curable=true"
+    assert "--dependency=afterany:JOB" in plan.shown()[1]
+    assert plan_submission(words, replace(wishes, retry=False)).last == ()
+
+
+def test_several_nodes_share_each_job(words: list[str]) -> None:
+    plan = plan_submission(words, Wishes(nodes=2, launch=Path("launch/zero3.yaml")))
+    assert "slurm/multi_node.sbatch" in plan.first
+    assert option(plan.first, "nodes") == "2"
+    assert option(plan.first, "output").endswith("/slurm-logs/%x-%j.out")
+    assert plan.environment["LAUNCH"] == "launch/zero3.yaml"
+    assert plan.shown()[0].startswith("LAUNCH=launch/zero3.yaml ")
+
+
+def test_the_network_is_left_out_where_nothing_needs_it(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local = [*words, *SMALL_MODEL, "recipe.block_size=64"]
+    assert plan_submission(local, Wishes()).environment == {"HF_HUB_OFFLINE": "1"}
+    assert plan_submission([*local, "publish=hub"], Wishes()).environment == {}
+    there_is_none = plan_submission([*words, "model.path=lab/nothing"], Wishes())
+    assert there_is_none.environment == {}
+    assert "huggingtweets prefetch model.path=lab/nothing" in there_is_none.hints[0]
+
+
+@pytest.mark.parametrize(
+    ("word", "wishes", "sentence"),
+    [
+        ("shard=0/2", Wishes(), "each task gets its share"),
+        ("recipe.lrr=1", Wishes(), "did you mean recipe.lr"),
+        ("user=file:no", Wishes(), "no is not there"),
+        ("seed=1", Wishes(launch=Path("launch/none.yaml")), "which is not there; expected one of"),
+        ("seed=1", Wishes(at_once=0), "--at-once: got 0"),
+        ("seed=1", Wishes(tasks=2, nodes=2), "beside --nodes"),
+    ],
+)
+def test_mistakes_are_told(words: list[str], word: str, wishes: Wishes, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        plan_submission([*words, word], wishes)
+
+
+def test_it_has_to_be_the_projects_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="expected the project's folder"):
+        plan_submission(words, Wishes())
+
+
+def test_a_machine_without_sbatch_is_told(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_submission(words, Wishes())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="a machine without sbatch"):
+        submit(plan)
+    assert not plan.logs.exists()
