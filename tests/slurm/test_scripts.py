@@ -17,12 +17,17 @@ def launcher(folder: Path, body: str) -> dict[str, str]:
     return {"LAUNCHER": str(folder)}
 
 
-def run(cluster: Cluster, batch: Batch, body: str, *options: str, **env: str) -> str:
-    """Run an array of two tasks; return its number."""
+def start(cluster: Cluster, batch: Batch, body: str, *options: str, **env: str) -> str:
+    """Queue an array of two tasks; return its number."""
     places = launcher(batch.folder / "bin", body)
     path = f"{places['LAUNCHER']}:{cluster.environment['PATH']}"
     options = ("--array=0-1", "--gpus-per-node=0", batch.log_option, *options)
-    job = cluster.sbatch("array.sbatch", "user=a", options=options, PATH=path, **env)
+    return cluster.sbatch("array.sbatch", "user=a", options=options, PATH=path, **env)
+
+
+def run(cluster: Cluster, batch: Batch, body: str, *options: str, **env: str) -> str:
+    """Run such an array to its end."""
+    job = start(cluster, batch, body, *options, **env)
     cluster.wait(job, batch.logs)
     return job
 
@@ -48,7 +53,14 @@ def test_a_stop_is_requeued_once_and_task_by_task(cluster: Cluster, tmp_path: Pa
     echo $code >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"
     exit $((code != 0))
     """
-    job = run(cluster, batch, body)
+    job = start(cluster, batch, body)
+    after = f"--dependency=afterany:{job}"
+    said = f"--wrap=squeue -h -r -j {job} -o %T >{tmp_path}/left; touch {tmp_path}/began"
+    last = cluster.call("sbatch", "--parsable", after, "--output=/dev/null", said).strip()
+    cluster.wait(job, batch.logs)
+    cluster.wait(last)
+    assert (tmp_path / "began").exists()
+    assert not (tmp_path / "left").read_text(), "a dependent job waits for the last attempt"
     assert [batch.attempts(job, task) for task in (0, 1)] == [1, 2]
     assert not list(cluster.marks.iterdir())
 
