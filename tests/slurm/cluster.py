@@ -94,7 +94,8 @@ class Cluster:
         found = []
         for folder in Path("/proc").iterdir():
             with suppress(OSError):
-                if folder.name.isdecimal() and mark in (folder / "environ").read_bytes():
+                words = (folder / "environ").read_bytes() if folder.name.isdecimal() else b""
+                if mark in words and b"SLURM_JOB_ID=" in words:  # not a daemon that we started
                     found.append(int(folder.name))
         return found
 
