@@ -23,8 +23,10 @@ def weights(batch: Batch) -> dict[str, str]:
 
 
 def trainings(batch: Batch) -> Counter[str]:
-    """How often each user was finished, by the logs."""
-    return Counter(re.findall(r"job=(\S+) done:", batch.logs()))
+    """How often each user was finished, by the ledger of all tasks and attempts."""
+    files = batch.output.glob("ledger/*.jsonl")
+    rows = [json.loads(line) for path in files for line in path.read_text().splitlines()]
+    return Counter(row["slug"] for row in rows if row["status"] == "done")
 
 
 def check_all_done(cluster: Cluster, batch: Batch, undisturbed: Batch) -> None:
