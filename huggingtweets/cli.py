@@ -460,9 +460,6 @@ def _add_sweep(commands: Commands) -> None:
 
 
 def _run_sweep(args: argparse.Namespace) -> int:
-    from huggingtweets.sweep.plan import check_alone, check_installed, plan_sweep
-
-    check_installed()
     if args.file == "status":
         return _run_sweep_status(args)
     try:
@@ -478,8 +475,10 @@ def _search(args: argparse.Namespace) -> int:
     stopping.install()
     attempt.watch(stopping.request_stop)
     from huggingtweets.config.compose import register
+    from huggingtweets.sweep.plan import check_alone, check_installed, plan_sweep
     from huggingtweets.sweep.spec import read_spec
 
+    check_installed()
     setup_logging()
     register()
     path = Path(args.file)
@@ -493,6 +492,9 @@ def _search(args: argparse.Namespace) -> int:
 
 
 def _run_sweep_status(args: argparse.Namespace) -> int:
+    from huggingtweets.sweep.plan import check_installed
+
+    check_installed()
     if len(args.arguments) != 1:
         raise ConfigError(
             f"sweep status: got {len(args.arguments)} folders; expected one; write "
