@@ -38,6 +38,7 @@ def option(command: tuple[str, ...], name: str) -> str:
 
 
 def test_tasks_are_chosen_by_the_work(words: list[str]) -> None:
+    words.append("recipe.epochs=20")
     one, four = (plan_submission(words, Wishes(gpus_per_node=gpus)) for gpus in (1, 4))
     large = plan_submission([*words, "model=gpt2-xl"], Wishes(gpus_per_node=1))
     assert one.num_jobs == 1000

@@ -1,5 +1,6 @@
 """What `huggingtweets submit` refuses, before anything is queued."""
 
+import os
 import shlex
 from pathlib import Path
 
@@ -32,12 +33,12 @@ def test_a_mistake_is_one_sentence_and_nothing_is_queued(
     words = [f"user=file:{tmp_path}/users.txt", f"source.path={shared / 'tweets'}"]
     words += [*RECIPE, f"output_dir={tmp_path / 'out'}", "consent=permission"]
     words += [word.format(folder=tmp_path) for word in change]
-    before = cluster.call("squeue", "-h", "-o", "%i")
-    done = cluster.run("huggingtweets", "submit", *words)
+    name = f"mistake-{os.getpid()}"
+    done = cluster.run("huggingtweets", "submit", f"--sbatch=--job-name={name}", *words)
     assert done.returncode == 2
     assert sentence.format(folder=tmp_path) in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert cluster.call("squeue", "-h", "-o", "%i") == before
+    assert not cluster.call("squeue", "-h", "-n", f"{name},huggingtweets-last", "-o", "%i")
 
 
 def test_dry_run_shows_commands_that_sbatch_takes(
