@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from huggingtweets.attempt import own_attempt
+from huggingtweets.attempt import is_superseded, own_attempt
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -74,7 +74,8 @@ class JobLock:
         """Make sure that nobody has taken over; call right before every rename into the folder.
 
         Raises:
-            LaunchError: this process was taken for dead, or the folder is gone.
+            LaunchError: this process was taken for dead by another one or by SLURM, or the folder
+                is gone.
         """
         newest = _newest(self._path.parent)
         if newest != self.generation:
@@ -82,6 +83,11 @@ class JobLock:
                 f"{self._path.parents[1]}: got a job folder that belongs to a later start "
                 f"(generation {newest}); expected generation {self.generation}; "
                 "this process was taken for dead and ends without writing"
+            )
+        if is_superseded():
+            raise LaunchError(
+                f"{self._path.parents[1]}: got an attempt that SLURM has given up for dead; expected "
+                "the newest one; this process ends without writing"
             )
 
     def release(self) -> None:

@@ -205,6 +205,7 @@ def finish_job(
         PublishError: the Hub did not take the model; it lies in the job's folder.
     """
     assert lock is not None
+    lock.check()
     paths = plan.paths
     is_published = plan.publish.kind is not PublishKind.none
     samples = Samples(())

@@ -72,6 +72,8 @@ class Recorder:
         self._tracker.start_phase(Phase.train, asdict(plan.recipe) | {"seed": plan.seed})
         self._tracker.use_artifact(dataset)
         self._tracker.use_artifact(base_artifact(plan.model.path))
+        # A new file: a process that was given up for dead may still write into the old one.
+        paths.metrics.unlink(missing_ok=True)
         self._file = paths.metrics.open("w", encoding="utf-8")
         if self._is_shown:
             self._progress = TrainingProgress(slug, count_steps(prepared.training_set, plan.recipe))
