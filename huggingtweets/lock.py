@@ -86,8 +86,8 @@ class JobLock:
             )
         if is_superseded():
             raise LaunchError(
-                f"{self._path.parents[1]}: got an attempt that SLURM has given up for dead; expected "
-                "the newest one; this process ends without writing"
+                f"{self._path.parents[1]}: got an attempt that SLURM has given up for dead; "
+                "expected the newest one; this process ends without writing"
             )
 
     def release(self) -> None:
