@@ -32,10 +32,16 @@ class Attempt:
         return str(self.mark)
 
     def is_superseded(self) -> bool:
-        """Whether a later attempt has begun; no, as long as nothing can be read."""
-        with suppress(OSError, ValueError):
+        """Whether a later attempt has begun, or has brought the task to its end.
+
+        The script removes its files then. What cannot be read for another reason says nothing.
+        """
+        try:
             return int(self._path("attempt").read_text(encoding="ascii")) > self.number
-        return False
+        except FileNotFoundError:
+            return True
+        except (OSError, ValueError):
+            return False
 
     def tell_progress(self) -> None:
         """Leave word that a job ended or a checkpoint was written in this attempt."""

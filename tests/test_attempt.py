@@ -10,7 +10,7 @@ from small import ROOT
 
 from huggingtweets import attempt
 from huggingtweets.attempt import Attempt, own_attempt
-from huggingtweets.errors import JobBusyError
+from huggingtweets.errors import JobBusyError, LaunchError
 from huggingtweets.lock import acquire_lock
 
 
@@ -19,6 +19,7 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mark = tmp_path / "cluster-12_3"
     monkeypatch.setenv("HUGGINGTWEETS_MARK", str(mark))
     monkeypatch.setenv("HUGGINGTWEETS_ATTEMPT", "1")
+    written(mark, "attempt").write_text("1")
     return mark
 
 
@@ -55,11 +56,12 @@ def test_train_py_tells_its_exit_code(mark: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("newest", "expected"), [(None, False), ("0", False), ("1", False), ("2", True), ("", False)]
+    ("newest", "expected"), [(None, True), ("0", False), ("1", False), ("2", True), ("", False)]
 )
-def test_an_attempt_is_superseded_by_a_later_one(
+def test_an_attempt_is_superseded_by_a_later_one_or_by_the_end_of_the_task(
     mark: Path, newest: str | None, expected: bool
 ) -> None:
+    written(mark, "attempt").unlink()
     if newest is not None:
         written(mark, "attempt").write_text(newest)
     assert attempt.is_superseded() is expected
@@ -88,6 +90,10 @@ def test_a_later_attempt_takes_the_lock_of_a_living_one(
     monkeypatch.setenv("HUGGINGTWEETS_MARK", str(mark.with_name("cluster-12_4")))
     with pytest.raises(JobBusyError):
         acquire_lock(tmp_path / "job", lease_s=0.1)
+    monkeypatch.setenv("HUGGINGTWEETS_MARK", str(mark))
+    written(mark, "attempt").unlink()
+    with pytest.raises(LaunchError, match="given up for dead"):
+        second.check()
     first.release()
     second.release()
 

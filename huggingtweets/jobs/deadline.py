@@ -1,7 +1,7 @@
 """Whether another job can be finished before the machines have to be given back.
 
-What a job takes is told from what the last ones took, by their estimated cost. Without anything
-measured a job is begun: somebody has to be the first.
+What a job takes is told from what the last ones took, by their estimated cost. Without any to tell
+from a job is begun: somebody has to be the first.
 """
 
 import os
@@ -39,10 +39,13 @@ class Deadline:
 
     def allows(self, slug: str) -> bool:
         """Whether a job can be finished if it is begun now."""
-        rates = list(self._rates)
+        now = time.time()
+        # Those under way take at least what they have taken so far.
+        running = list(self._begun.items())
+        rates = [*self._rates, *((now - at) / self._costs.get(slug, 1.0) for slug, at in running)]
         if self._ends_at is None or not rates:
             return True
-        return time.time() + max(rates) * self._costs.get(slug, 1.0) <= self._ends_at
+        return now + max(rates) * self._costs.get(slug, 1.0) <= self._ends_at
 
 
 def own_deadline() -> float | None:

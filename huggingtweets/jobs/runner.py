@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
+from huggingtweets.attempt import is_superseded
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import Adapter, EngineKind, Precision, TrainConfig
 from huggingtweets.errors import HuggingtweetsError
@@ -91,7 +92,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
         # Once all ranks are through; other shards write it anew when they are.
         codes = gathered(tally.exit_code)
         code = max(map(int, codes))
-        if is_batch(config.user) and accelerator.is_main_process:
+        if is_batch(config.user) and accelerator.is_main_process and not is_superseded():
             _sum_up(config, has_ended=code != STOPPED)
         return code
     finally:

@@ -20,6 +20,12 @@ def test_without_a_measure_a_job_is_begun() -> None:
     assert Deadline(time.time() - 1, COSTS).allows("large")
 
 
+def test_a_job_under_way_tells_as_much_as_it_has_taken() -> None:
+    deadline = Deadline(time.time() - 1, COSTS)
+    deadline.begin("small")
+    assert not deadline.allows("also-small")
+
+
 def test_a_job_is_held_against_the_time_left_by_its_cost() -> None:
     deadline = measured(ends_in_s=30)
     assert deadline.allows("also-small")
