@@ -22,6 +22,8 @@ space:
   recipe.epochs: {low: 1, high: 3}
   recipe.schedule: [constant, cosine]
 """
+LIMIT_S = 900.0
+"""Seconds that a sweep may take on a machine that does much else."""
 ARGUMENTS = (*(text for text in SMALL if not text.startswith("engine=")), "source=jsonl")
 
 
@@ -47,7 +49,7 @@ def sweep(folder: Path, text: str, *arguments: str, users: str = "ann", out: str
 
 def run(start: Start, code: int = 0) -> str:
     running = Running(start)
-    assert running.wait() == code, running.words()
+    assert running.wait(LIMIT_S) == code, running.words()
     return running.words()
 
 
@@ -217,9 +219,9 @@ def test_forty_trials_survive_five_kills(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_processes_survive_kills(tmp_path: Path) -> None:
-    text = SPACE + "trials: 6\npruner: median\nway: processes\nparallel: 2\n"
-    kill_and_go_on(tmp_path, text, 6, 2)
-    check_total(tmp_path / "out", 6)
+    text = SPACE + "trials: 4\npruner: median\nway: processes\nparallel: 2\n"
+    kill_and_go_on(tmp_path, text, 4, 2)
+    check_total(tmp_path / "out", 4)
 
 
 @pytest.mark.slow
@@ -227,7 +229,7 @@ def test_two_tasks_share_a_study(tmp_path: Path) -> None:
     text = SPACE + "trials: 16\nstorage: journal\nparallel: 2\n"
     start = sweep(tmp_path, text)
     tasks = [Running(start) for _ in range(2)]
-    assert [task.wait() for task in tasks] == [0, 0], tasks[0].words()
+    assert [task.wait(LIMIT_S) for task in tasks] == [0, 0], tasks[0].words()
     check_total(tmp_path / "out", 16)
 
 
