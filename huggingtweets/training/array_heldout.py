@@ -20,7 +20,7 @@ def heldout_nats(
     *,
     width: int,
     use_fused: bool,
-    hits: list[Tensor] | None = None,
+    hits: Sequence[list[Tensor]] | None = None,
 ) -> Tensor:
     """Return (K,) fp64 losses, summed over each slot's own held-out blocks, documents isolated.
 
@@ -30,14 +30,20 @@ def heldout_nats(
             scores 0, not all may be.
         width: queries a window of attention.
         use_fused: take PyTorch's kernels for attention.
-        hits: receives (K, n, T) booleans, parts of (K, N, T) one after another: whether each target
-            is the likeliest token.
+        hits: one list a slot; receives (n, T) booleans, parts of the slot's (N, T) one after
+            another: whether each target is the likeliest token.
     """
     device = stack.rows.device
     if device.type == "cpu" and len(sets) > 1:  # one by one nothing is filled up
         return torch.cat(
             [
-                heldout_nats(stack.slots(k, k + 1), [one], width=width, use_fused=use_fused)
+                heldout_nats(
+                    stack.slots(k, k + 1),
+                    [one],
+                    width=width,
+                    use_fused=use_fused,
+                    hits=hits[k : k + 1] if hits else None,
+                )
                 if one
                 else torch.zeros(1, dtype=torch.float64)
                 for k, one in enumerate(sets)
@@ -62,7 +68,8 @@ def heldout_nats(
         part = torch.zeros_like(targets, dtype=torch.bool) if hits is not None else None
         nats += summed_losses(stack, MicroBatch(input_ids, targets, position_ids, view), part)
         if hits is not None and part is not None:
-            hits.append(part)
+            for kept, rows in zip(hits, part, strict=True):
+                kept.append(rows)
     return nats
 
 

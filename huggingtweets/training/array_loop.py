@@ -53,7 +53,6 @@ from huggingtweets.training.array_slots import (
 )
 from huggingtweets.training.ending import is_to_keep
 from huggingtweets.training.extraction import (
-    Hits,
     as_extraction,
     count_extracted,
     hits_of_documents,
@@ -407,19 +406,18 @@ class _Engine:
         with_heldout = sorted((s for s in seats if s.job.heldout), key=lambda seat: seat.slot)
         for group in _neighbours(with_heldout):
             heldout = self._score(group, [seat.job.heldout for seat in group])
-            hits: list[Tensor] = []
+            hits: list[list[Tensor]] = [[] for _ in group]
             probes = [seat.job.probe for seat in group]
             probed = self._score(group, probes, hits)
-            rows = torch.cat(hits, 1).cpu().numpy() if hits else [None] * len(group)  # sync: so too
-            for seat, figures, trained, row in zip(group, heldout, probed, rows, strict=True):
+            for seat, figures, trained, parts in zip(group, heldout, probed, hits, strict=True):
                 assert figures is not None
-                self._add_eval(seat, figures, trained, _extracted(seat.job.probe, row))
+                self._add_eval(seat, figures, trained, _extracted(seat.job.probe, parts))
 
     def _score(
         self,
         seats: list[Seat],
         sets: list[HeldoutSet | None],
-        hits: list[Tensor] | None = None,
+        hits: list[list[Tensor]] | None = None,
     ) -> Sequence[HeldoutLoss | None]:
         """Score a set of posts in each of adjacent slots; None where there is no set.
 
@@ -502,12 +500,13 @@ def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: 
     )
 
 
-def _extracted(probe: HeldoutSet | None, hits: Hits | None) -> Extraction | None:
+def _extracted(probe: HeldoutSet | None, hits: list[Tensor]) -> Extraction | None:
     """Say how far the posts of a probe can be drawn out; its hits may have further rows."""
-    if probe is None or hits is None:
+    if probe is None or not hits:
         return None
     blocks = probe.blocks
-    documents = hits_of_documents(blocks.targets, blocks.position_ids, hits[: len(blocks)])
+    rows = torch.cat(hits).cpu().numpy()[: len(blocks)]  # sync: once an epoch and job
+    documents = hits_of_documents(blocks.targets, blocks.position_ids, rows)
     return as_extraction(count_extracted(documents))
 
 
