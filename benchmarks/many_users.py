@@ -87,7 +87,7 @@ def child_ours(arguments: list[str]) -> int:
     jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
     from huggingtweets import pipeline, trained
     from huggingtweets.jobs import fused, runner
-    from huggingtweets.training import array_loop, loop, single
+    from huggingtweets.training import array_loop, array_pool, loop, single
 
     clock = Clock()
     modules: Any
@@ -100,8 +100,8 @@ def child_ours(arguments: list[str]) -> int:
     modules.find_base = clock.around("load", runner.find_base)
     modules = single
     modules.fit = clock.around("train", single.fit)
-    modules = fused
-    modules.train_array = clock.through("train", fused.train_array)
+    modules = array_pool
+    modules.train_array = clock.through("train", array_pool.train_array)
     modules = loop
     modules.evaluate_heldout = clock.around("evaluate", loop.evaluate_heldout)
     modules = array_loop
@@ -357,7 +357,8 @@ def main() -> None:
         *args.overrides,
     ]
     ways = []
-    for way in args.ways:
+    common += [word for word in args.ways if "=" in word]  # `--ways a b key=value` takes them all
+    for way in (word for word in args.ways if "=" not in word):
         kind, _, precision = way.partition("-")
         names = [f"fused-{slots}" for slots in args.slots] if kind == "fused" else [kind]
         ways += [f"{name}-{precision}" if precision else name for name in names]
