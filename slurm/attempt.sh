@@ -57,6 +57,7 @@ settle() {
     code=$(cat "$mark.exit-$attempt" 2>/dev/null) || code=
     if ! is_newest; then
         say "attempt $attempt was given up for dead and has a successor; it leaves all to it"
+        rm -f "$mark.exit-$attempt" "$mark.progress-$attempt"
         exit 0
     fi
     if [[ -n $code && $code != 75 ]]; then
