@@ -79,7 +79,7 @@ def tell_progress() -> None:
 def tell_exit(code: int) -> int:
     """Leave word for the batch script how this attempt ended, last of all; return the code."""
     attempt = own_attempt()
-    if attempt is not None and rank() == 0:
+    if attempt is not None and rank() == 0 and not attempt.is_superseded():
         attempt.tell_exit(code)
     return code
 
