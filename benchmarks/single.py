@@ -172,7 +172,7 @@ def run_once(
         "peak_memory_gib": usage.ru_maxrss / 2**20,
     }
     if way == "ours":
-        return found | read_ours(folder / "out" / "someone")
+        return found | read_ours(folder / "out" / "someone", args.log_every)
     [line] = [
         line for line in (folder / "stdout").read_text().splitlines() if line.startswith("STEPS ")
     ]
@@ -195,16 +195,16 @@ def our_arguments(case: Case, base: str, folder: Path, args: Any) -> list[str]:
     ]  # fmt: skip
 
 
-def read_ours(folder: Path) -> dict[str, float]:
+def read_ours(folder: Path, log_every: int) -> dict[str, float]:
     """Read what train.py wrote: lines of the metrics, one every few steps."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if "tokens_per_s" in line]
-    late = [line for line in steps if line["step"] > WARM_UP][1 if len(steps) > 2 else 0 :] or steps
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    lines = [row for row in rows if "tokens_per_s" in row]
+    late = [line for line in lines if line["step"] - log_every >= WARM_UP] or lines[-1:]
     train = json.loads((folder / "result.json").read_text())["train"]
     return {
         "tokens_per_s": statistics.harmonic_mean([line["tokens_per_s"] for line in late]),
         "tokens": train["tokens"],
-        "first_step_s": train.get("first_step_s") or float("nan"),
+        "first_step_s": train["first_step_s"],
     }
 
 
