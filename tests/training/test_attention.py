@@ -1,6 +1,8 @@
 """Every way to attend gives the numbers of PyTorch's own kernel under an explicit mask."""
 
 import logging
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,6 +211,17 @@ def test_keeping_freed_memory_changes_no_bit() -> None:
     again, gradients_again = loss_and_gradients(module)
     assert torch.equal(loss, again)
     assert all(map(torch.equal, gradients, gradients_again))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
+def test_compiled_modules_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    module = SummedLoss(gpt2(), isolate=True)
+    quicken(module.model)
+    module.compile()
+    assert_same(module, SummedLoss(gpt2(), isolate=True))
+    assert any(tmp_path.iterdir())
 
 
 @pytest.mark.gpu
