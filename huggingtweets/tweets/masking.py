@@ -54,6 +54,8 @@ _LOCAL_PHONE = re.compile(
 )
 
 
+_DIGIT = re.compile(r"\d")
+
 MASKS = ("<email>", "<phone>", "<ip>", "<card>", "<iban>", "<key>")
 """What stands in the place of what was there."""
 
@@ -62,15 +64,17 @@ def mask_pii(text: str) -> str:
     """Replace e-mail addresses, phone numbers, IP addresses, card numbers, IBANs and keys."""
     if "@" in text or "[" in text or "(" in text:
         text = _EMAIL.sub("<email>", text)
-    text = _SECRET.sub(r"\1<key>", text)
-    if not any(char.isdigit() for char in text):
+    if ":" in text or "=" in text:
+        text = _SECRET.sub(r"\1<key>", text)
+    if _DIGIT.search(text) is None:
         return text
     text = _KEY.sub("<key>", text)
     text = _TOKEN.sub(lambda match: "<key>" if _is_random(match[0]) else match[0], text)
     text = _IBAN.sub(lambda match: "<iban>" if _is_iban(match[0]) else match[0], text)
     text = _CARD.sub(lambda match: "<card>" if _is_card(match[0]) else match[0], text)
-    for pattern in (_IPV4, _IPV6):
-        text = pattern.sub(lambda match: "<ip>" if _is_ip(match[0]) else match[0], text)
+    for pattern, sign in ((_IPV4, "."), (_IPV6, ":")):
+        if text.count(sign) >= 2:
+            text = pattern.sub(lambda match: "<ip>" if _is_ip(match[0]) else match[0], text)
     text = _PHONE.sub(lambda match: "<phone>" if _is_phone(match[0]) else match[0], text)
     return _LOCAL_PHONE.sub(r"\1<phone>", text)
 
