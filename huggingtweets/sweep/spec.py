@@ -76,7 +76,7 @@ class Pruner:
     """No trial is ended before so many epochs."""
     factor: int = 3
     """asha, hyperband: one of so many trials goes on to so many times the epochs."""
-    startup_trials: int = 2
+    startup_trials: int = 1
     """median: so many trials are trained whole before any is judged."""
 
 
