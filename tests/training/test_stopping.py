@@ -12,7 +12,8 @@ import pytest
 WAIT_S = 20.0
 
 LOOP = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
 from huggingtweets.training import stopping
 assert "torch" not in sys.modules
 stopping.install()
