@@ -12,8 +12,7 @@ import pytest
 WAIT_S = 20.0
 
 LOOP = """
-import signal, sys, time
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
+import sys, time
 from huggingtweets.training import stopping
 assert "torch" not in sys.modules
 stopping.install()
@@ -59,7 +58,9 @@ def is_alive(pid: int) -> bool:
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2", "SIGHUP"])
 def test_a_signal_only_asks_for_a_stop(name: str) -> None:
-    with running(LOOP.format(after="time.sleep(0.2)")) as process:
+    # These tests may themselves run under nohup.
+    heeding = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)" + LOOP
+    with running(heeding.format(after="time.sleep(0.2)")) as process:
         process.send_signal(getattr(signal, name))
         assert process.communicate(timeout=WAIT_S)[0] == f"{name}\n"
         assert process.returncode == 75
