@@ -199,7 +199,8 @@ def read_ours(folder: Path, log_every: int) -> dict[str, float]:
     """Read what train.py wrote: lines of the metrics, one every few steps."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     lines = [row for row in rows if "tokens_per_s" in row]
-    late = [line for line in lines if line["step"] - log_every >= WARM_UP] or lines[-1:]
+    whole = lines[:-1] or lines  # the last step may be smaller
+    late = [line for line in whole if line["step"] - log_every >= WARM_UP] or whole[-1:]
     train = json.loads((folder / "result.json").read_text())["train"]
     return {
         "tokens_per_s": statistics.harmonic_mean([line["tokens_per_s"] for line in late]),
@@ -210,11 +211,12 @@ def read_ours(folder: Path, log_every: int) -> dict[str, float]:
 
 def read_peer(steps: list[tuple[float, int]], start: float) -> dict[str, float]:
     """Turn the ends of steps into a speed."""
+    steps, every = steps[:-1] or steps, steps  # the last step may be smaller
     skip = min(WARM_UP, max(1, len(steps) - 2))
     seconds = steps[-1][0] - steps[skip - 1][0]
     return {
         "tokens_per_s": sum(num for _, num in steps[skip:]) / seconds,
-        "tokens": float(sum(num for _, num in steps)),
+        "tokens": float(sum(num for _, num in every)),
         "first_step_s": steps[0][0] - start,
     }
 

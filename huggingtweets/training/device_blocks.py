@@ -31,7 +31,11 @@ class DeviceBlocks:
         cut = (batch.num_micro, batch.world_size, batch.micro)
         group = math.prod(cut)
         self.num_groups = -(-len(blocks) // group)
-        self._num_micro = batch.num_micro
+        self._batch = batch
+        # Alone on a CPU no shape has to stay as it is: what only fills the last group is left out.
+        self._in_last = batch.num_micro * batch.micro
+        if batch.world_size == 1 and device.type == "cpu":
+            self._in_last = len(blocks) - (self.num_groups - 1) * group
         missing = self.num_groups * group - len(blocks)
         self._parts = tuple(
             _own_part(array, fill, missing, cut, rank).to(device)
@@ -45,9 +49,18 @@ class DeviceBlocks:
         self.targets_per_group: list[int] = counts.reshape(self.num_groups, group).sum(1).tolist()
 
     def group(self, index: int) -> list[MicroBatch]:
-        """Return this process's micro-batches of one group, each three (B, T) int64 tensors."""
-        parts = [part[index].long() for part in self._parts]
-        return [(parts[0][m], parts[1][m], parts[2][m]) for m in range(self._num_micro)]
+        """Return this process's micro-batches of one group, each three (B, T) int64 tensors.
+
+        Alone on a CPU the last group may have fewer or smaller ones.
+        """
+        ids, targets, positions = (part[index].long() for part in self._parts)
+        if index < self.num_groups - 1 or self._in_last == len(ids) * self._batch.micro:
+            return list(zip(ids, targets, positions, strict=True))
+        micro, found = self._batch.micro, []
+        for m, start in enumerate(range(0, self._in_last, micro)):
+            rows = slice(0, self._in_last - start)
+            found.append((ids[m, rows], targets[m, rows], positions[m, rows]))
+        return found
 
 
 def _own_part(
