@@ -14,13 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-STEPS: list[tuple[float, int]] = []
-"""When a step ended (seconds since the epoch), and the targets it trained."""
+STEPS: list[tuple[float, int, float]] = []
+"""When a step ended (seconds since the epoch), the targets it trained, and CPU seconds so far."""
 
 
 def end_of_step(num_targets: int) -> None:
     """Note a step."""
-    STEPS.append((time.time(), num_targets))
+    STEPS.append((time.time(), num_targets, time.process_time()))
 
 
 def run_trainer(spec: dict[str, Any]) -> None:
@@ -232,7 +232,35 @@ def build_gpt(config: dict[str, Any], weights: dict[str, Any]) -> Any:
     return model.train()
 
 
-PEERS = {"trainer": run_trainer, "trl": run_trl, "nanogpt-style": run_nanogpt_style}
+def run_ours(spec: dict[str, Any]) -> None:
+    """Run train.py, whose steps are noted from outside."""
+    import runpy
+
+    from huggingtweets.training import loop
+
+    plain: Any = loop.try_step
+
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        outcome = plain(*args, **kwargs)
+        end_of_step(kwargs["num_targets"])
+        return outcome
+
+    patched: Any = loop
+    patched.try_step = noted
+    sys.argv = [spec["train"], *spec["arguments"]]
+    try:
+        runpy.run_path(spec["train"], run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+PEERS = {
+    "ours": run_ours,
+    "trainer": run_trainer,
+    "trl": run_trl,
+    "nanogpt-style": run_nanogpt_style,
+}
 
 if __name__ == "__main__":
     PEERS[sys.argv[1]](json.loads(Path(sys.argv[2]).read_text()))

@@ -5,11 +5,12 @@
     python benchmarks/single.py --model gpt2 --blocks 1024 --batch 1 --device cuda --precisions bf16
 
 Every way trains one epoch of the same posts on the same base with the same recipe, from a fresh
-process to a saved model: ours by the command a user types (`train.py`), the others as their users
+process to a saved model: ours by train.py, its steps noted from outside, the others as their users
 run them (peers.py). All runs are interleaved and repeated. Speeds are useful tokens (targets that
-count, no padding) per second of the steps after the first few; wall time is from command to saved
-model; the MFU is against a matrix product measured in this very run. Ratios are ours over theirs,
-of runs that stood side by side: the median, and the lowest and highest.
+count, no padding) of the steps after the first few, per second and per CPU-second, which says more
+on a busy machine; wall time is from command to saved model; the MFU is against a matrix product
+measured in this very run. Ratios are ours over theirs, of runs that stood side by side: the median,
+and the lowest and highest.
 
 Models: tiny; random-124m and random-WIDTHxLAYERS (random weights; the tokenizer of GPT-2 from the
 shared data where it is there, else that of tiny); or a local folder or a name on the Hub.
@@ -143,12 +144,11 @@ def run_once(
         "global_batch_size": case.batch, "precision": case.precision, "lr": args.lr,
         "log_every": args.log_every, "device": args.device, "compile": args.compile,
     }  # fmt: skip
+    spec |= {"train": str(ROOT / "train.py"), "arguments": our_arguments(case, base, folder, args)}
     (folder / "spec.json").write_text(json.dumps(spec))
     lines = (json.dumps({"id": str(i), "text": text}) for i, text in enumerate(posts))
     (folder / "someone.jsonl").write_text("\n".join(lines) + "\n")
     command = [str(ROOT / "benchmarks" / "peers.py"), way, str(folder / "spec.json")]
-    if way == "ours":
-        command = [str(ROOT / "train.py"), *our_arguments(case, base, folder, args)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
     if args.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -171,12 +171,10 @@ def run_once(
         "cpu_s": usage.ru_utime + usage.ru_stime,
         "peak_memory_gib": usage.ru_maxrss / 2**20,
     }
-    if way == "ours":
-        return found | read_ours(folder / "out" / "someone", args.log_every)
     [line] = [
         line for line in (folder / "stdout").read_text().splitlines() if line.startswith("STEPS ")
     ]
-    return found | read_peer(json.loads(line.removeprefix("STEPS ")), wall_start)
+    return found | read_steps(json.loads(line.removeprefix("STEPS ")), wall_start)
 
 
 def our_arguments(case: Case, base: str, folder: Path, args: Any) -> list[str]:
@@ -195,29 +193,17 @@ def our_arguments(case: Case, base: str, folder: Path, args: Any) -> list[str]:
     ]  # fmt: skip
 
 
-def read_ours(folder: Path, log_every: int) -> dict[str, float]:
-    """Read what train.py wrote: lines of the metrics, one every few steps."""
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    lines = [row for row in rows if "tokens_per_s" in row]
-    whole = lines[:-1] or lines  # the last step may be smaller
-    late = [line for line in whole if line["step"] - log_every >= WARM_UP] or whole[-1:]
-    train = json.loads((folder / "result.json").read_text())["train"]
-    return {
-        "tokens_per_s": statistics.harmonic_mean([line["tokens_per_s"] for line in late]),
-        "tokens": train["tokens"],
-        "first_step_s": train["first_step_s"],
-    }
-
-
-def read_peer(steps: list[tuple[float, int]], start: float) -> dict[str, float]:
+def read_steps(steps: list[tuple[float, int, float]], start: float) -> dict[str, float]:
     """Turn the ends of steps into a speed."""
     steps, every = steps[:-1] or steps, steps  # the last step may be smaller
     skip = min(WARM_UP, max(1, len(steps) - 2))
-    seconds = steps[-1][0] - steps[skip - 1][0]
+    first, last = steps[skip - 1], steps[-1]
+    num = sum(step[1] for step in steps[skip:])
     return {
-        "tokens_per_s": sum(num for _, num in steps[skip:]) / seconds,
-        "tokens": float(sum(num for _, num in every)),
-        "first_step_s": steps[0][0] - start,
+        "tokens_per_s": num / (last[0] - first[0]),
+        "tokens_per_cpu_s": num / (last[2] - first[2]),
+        "tokens": float(sum(step[1] for step in every)),
+        "first_step_s": every[0][0] - start,
     }
 
 
@@ -229,10 +215,9 @@ def spread(values: Sequence[float]) -> str:
 def table(rows: list[dict[str, Any]]) -> str:
     """Return all figures as Markdown."""
     lines = [
-        "| documents, T x G, precision | way | tokens/s | MFU | ours: steps | first step s "
-        "| wall s "
-        "| our wall | CPU s | peak GiB |",
-        "| --- " * 10 + "|",
+        "| documents, T x G, precision | way | tokens/s | MFU | ours: steps | tokens/CPU-s "
+        "| ours: CPU | first step s | wall s | our wall | CPU s | peak GiB |",
+        "| --- " * 12 + "|",
     ]
     for row in rows:
         case, ours = row["case"], row["runs"]["ours"]
@@ -241,11 +226,14 @@ def table(rows: list[dict[str, Any]]) -> str:
             middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
             pairs = list(zip(ours, runs, strict=True))
             faster = [own["tokens_per_s"] / other["tokens_per_s"] for own, other in pairs]
+            cheaper = [own["tokens_per_cpu_s"] / other["tokens_per_cpu_s"] for own, other in pairs]
             shorter = [own["wall_s"] / other["wall_s"] for own, other in pairs]
             lines.append(
                 f"| {name} | {way} | {middle['tokens_per_s']:.0f} "
                 f"| {middle['tokens_per_s'] * row['flop_per_token'][way] / row['peak']:.0%} "
-                f"| {'' if way == 'ours' else spread(faster)} | {middle['first_step_s']:.1f} "
+                f"| {'' if way == 'ours' else spread(faster)} "
+                f"| {middle['tokens_per_cpu_s']:.0f} | {'' if way == 'ours' else spread(cheaper)} "
+                f"| {middle['first_step_s']:.1f} "
                 f"| {middle['wall_s']:.1f} | {'' if way == 'ours' else spread(shorter)} "
                 f"| {middle['cpu_s']:.1f} | {middle['peak_memory_gib']:.2f} |"
             )
