@@ -6,8 +6,9 @@
 # module load cuda/12.4 python/3.12
 
 # -- Python ------------------------------------------------------------------------------------------
-# The virtual environment that `make demo` makes, if it is there; else what PATH has.
-if [[ -f .venv/bin/activate ]]; then
+# The virtual environment that was active when you submitted; else the one that `make demo` makes, if
+# it is there; else what PATH has.
+if [[ -z ${VIRTUAL_ENV:-} && -f .venv/bin/activate ]]; then
     source .venv/bin/activate
 fi
 

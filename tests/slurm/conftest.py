@@ -28,6 +28,7 @@ def cluster(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     environment = {
         "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
+        "VIRTUAL_ENV": str(BIN.parent),  # or env.sh puts .venv before a stand-in for the launcher
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
         "HUGGINGTWEETS_MARKS": str(tmp_path_factory.mktemp("marks")),
