@@ -1,6 +1,7 @@
 # One attempt at a task that may be stopped and started again; sourced by the scripts beside it.
 #
 #   begin_attempt             say who we are and when we have to be done
+#   refuse WORDS...           end what cannot be run, with one sentence
 #   run_attempt COMMAND...    run the command once on every node; then end, or be requeued once
 #
 # Settings, from the environment of sbatch:
@@ -9,6 +10,11 @@
 : "${HUGGINGTWEETS_MARKS:=.slurm}"   # folder of the marks, on a file system that all nodes see
 
 say() { echo "slurm: $*" >&2; }
+refuse() {
+    say "$@"
+    rm -f "$mark".*
+    exit 2
+}
 
 begin_attempt() {
     # Not SLURM_JOB_ID: the last task of an array has the number of the whole array, and requeueing

@@ -91,6 +91,7 @@ def test_gaps_in_an_array_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     job = run(cluster, batch, "exit 9", "--array=0,2")
     assert "expected all of 0 to n-1" in batch.log(job, 2)
     assert batch.attempts(job, 2) == 1
+    assert not list(cluster.marks.iterdir())
 
 
 def test_sbatch_reads_every_line_as_it_stands() -> None:
