@@ -127,6 +127,7 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     from huggingtweets.jobs import fused, runner
     from huggingtweets.jobs.selection import select_jobs
     from huggingtweets.logs import setup_logging
+    from huggingtweets.training import array_pool
 
     setup_logging()
     register()
@@ -136,7 +137,8 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     patched.prepare_job = clock.around("prepare", fused.prepare_job)
     patched.finish_job = clock.around("write", fused.finish_job)
     patched.Recorder.start = clock.around("write", fused.Recorder.start)
-    patched.train_array = clock.through("train", fused.train_array)
+    pool: Any = array_pool
+    pool.train_array = clock.through("train", array_pool.train_array)
     patched.load_model = clock.around("load", fused.load_model)
     finished: list[str] = []
     tally: Any = fused.Tally

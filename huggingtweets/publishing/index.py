@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from huggingtweets.files import read_json, write_bytes, write_text
 from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.names import visible
+from huggingtweets.publishing.pages import page_environment
 
 SAMPLE_CHARS = 280
 
@@ -68,13 +68,7 @@ def write_index(output_dir: Path) -> list[Row]:
 
 def render_index(rows: list[Row], *, title: str) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("huggingtweets.publishing"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     gains = [1 - row.tuned / row.base for row in rows if row.tuned and row.base]
     return environment.get_template("index.html.jinja").render(
         title=visible(title),

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from huggingtweets.files import write_text
 from huggingtweets.logs import redact
 from huggingtweets.publishing.card import CONSENT_SENTENCES, duration
@@ -25,6 +23,7 @@ from huggingtweets.publishing.names import (
     joined_names,
     visible,
 )
+from huggingtweets.publishing.pages import page_environment
 
 MAX_SAMPLES = 300
 """More stay in predictions.jsonl."""
@@ -51,13 +50,7 @@ class Part:
 
 def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
     """Return the page; `preview_png` is shown at its top."""
-    environment = Environment(
-        loader=PackageLoader("huggingtweets.publishing"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters.update(
         count=lambda number: f"{number:,}",
         figure=lambda number: f"{number:.4g}",

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from huggingtweets.files import write_text
 from huggingtweets.publishing.card import duration
 from huggingtweets.publishing.names import visible
+from huggingtweets.publishing.pages import page_environment
 from huggingtweets.sweep.pictures import front, history, label, parallel, shown, slices
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.summary import SweepSummary, TrialRow
@@ -38,13 +37,7 @@ def write_sweep_report(path: Path, sweep: Sweep, summary: SweepSummary) -> None:
 
 def render_sweep_report(sweep: Sweep, summary: SweepSummary) -> str:
     """Return the page."""
-    environment = Environment(
-        loader=PackageLoader("huggingtweets.publishing"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters.update(
         count=lambda number: f"{number:,}",
         value=shown,

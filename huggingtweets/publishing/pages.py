@@ -1,0 +1,14 @@
+"""What all HTML pages have in common: where their templates lie, and that all is escaped."""
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def page_environment() -> Environment:
+    """Return a fresh environment, to which a page adds its own filters."""
+    return Environment(
+        loader=PackageLoader("huggingtweets.publishing"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
