@@ -86,6 +86,6 @@ def test_a_killed_saver_loses_nothing(tmp_path: Path, kills: int) -> None:
         if found:
             assert found.tensors("model")["w"].equal(weights(step))
             assert found.values() == {"step": step}
-    assert safe > kills / 20, "the savers did get on"
-    assert mid_write >= kills / 10
+    assert safe > kills / 4, "the savers did get on"
+    assert mid_write >= kills / 4
     assert not list((tmp_path / "checkpoints").glob(".damaged*"))
