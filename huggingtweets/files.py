@@ -1,13 +1,42 @@
-"""Whole files or nothing: written under a temporary name, flushed, then renamed."""
+"""Whole files or nothing: written under a temporary name, flushed, then renamed.
+
+A folder may have a fence (`lock.py` gives job folders theirs), asked right before every rename
+in it: a process that was frozen and taken for dead changes nothing when it wakes.
+"""
 
 import gzip
 import json
 import os
+import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+_fences: dict[Path, Callable[[], None]] = {}
+
+
+def add_fence(folder: Path, fence: Callable[[], None]) -> None:
+    """From now on call `fence` before whatever this process renames or removes in a folder.
+
+    Args:
+        folder: holds at any depth in it.
+        fence: raises when the folder is no longer this process's to write.
+    """
+    _fences[folder.absolute()] = fence
+
+
+def remove_fence(folder: Path) -> None:
+    """Forget a fence; harmless when there is none."""
+    _fences.pop(folder.absolute(), None)
+
+
+def check_fences(path: Path) -> None:
+    """Raise what a fence around `path` raises."""
+    for folder in path.absolute().parents:
+        if fence := _fences.get(folder):
+            fence()
 
 
 def fsync_dir(path: Path) -> None:
@@ -22,12 +51,13 @@ def fsync_dir(path: Path) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically; a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _draft_of(path)
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        check_fences(path)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -77,8 +107,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     Its files are flushed first, and nobody sees a half-written one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = _draft_of(path)
     draft.mkdir()
     yield draft
     for file_path in draft.rglob("*"):
@@ -87,6 +116,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             with file_path.open("rb") as file:
                 os.fsync(file.fileno())
     fsync_dir(draft)
+    check_fences(path)
     shutil.rmtree(path, ignore_errors=True)
     draft.rename(path)
     fsync_dir(path.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what killed writers left in a folder; for its only writer, before it writes."""
+    for draft in folder.glob(".*.tmp"):
+        check_fences(draft)
+        if draft.is_dir():
+            shutil.rmtree(draft, ignore_errors=True)
+        else:
+            draft.unlink(missing_ok=True)
+
+
+def _draft_of(path: Path) -> Path:
+    """Return a name that no other process writes to."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")

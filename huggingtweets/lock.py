@@ -20,6 +20,7 @@ from typing import Self
 
 from huggingtweets.attempt import is_superseded, own_attempt
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
+from huggingtweets.files import add_fence, remove_fence
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class JobLock:
         self._path = _path(folder, generation)
         self._claim = claim
         self._ended = threading.Event()
+        add_fence(folder.parent, self.check)
         self._thread = threading.Thread(target=self._beat, name="job-lock", daemon=True)
         self._thread.start()
 
@@ -71,7 +73,7 @@ class JobLock:
         self.release()
 
     def check(self) -> None:
-        """Make sure that nobody has taken over; call right before every rename into the folder.
+        """Make sure that nobody has taken over; what `files.py` writes into the folder asks first.
 
         Raises:
             LaunchError: this process was taken for dead by another one or by SLURM, or the folder
@@ -96,6 +98,7 @@ class JobLock:
             return
         self._ended.set()
         self._thread.join()
+        remove_fence(self._path.parents[1])
         if _newest(self._path.parent) == self.generation:
             with suppress(OSError):
                 _write(self._path, _Claim(**{**asdict(self._claim), "is_released": True}))

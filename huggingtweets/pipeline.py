@@ -21,10 +21,17 @@ from huggingtweets.evaluation.quality import (
     Spans,
     evaluate_quality,
 )
-from huggingtweets.files import read_json, replacing_folder, write_json, write_jsonl, write_text
+from huggingtweets.files import (
+    read_json,
+    remove_drafts,
+    replacing_folder,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import Samples
-from huggingtweets.lock import JobLock, acquire_lock
+from huggingtweets.lock import acquire_lock
 from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
 from huggingtweets.publishing.facts import ModelFacts
@@ -116,7 +123,6 @@ def run_job(
                 WholeModel(model, accelerator.device, adapters),
                 recorder,
                 started_at,
-                lock,
                 engine="single",
             ),
         )
@@ -134,6 +140,7 @@ def begin_job(plan: Plan) -> None:
     check_opted_out(plan.job.handles, plan.config.optout_file)
     try:
         plan.paths.root.mkdir(parents=True, exist_ok=True)
+        remove_drafts(plan.paths.root)
         write_text(plan.paths.config, dump_config(plan.config))
     except OSError as err:
         raise StorageError(
@@ -191,7 +198,6 @@ def finish_job(
     trained: Trained,
     recorder: Recorder,
     started_at: str,
-    lock: JobLock | None,
     *,
     engine: str,
 ) -> ModelFacts:
@@ -204,8 +210,6 @@ def finish_job(
         LaunchError: another process has taken the folder over.
         PublishError: the Hub did not take the model; it lies in the job's folder.
     """
-    assert lock is not None
-    lock.check()
     paths = plan.paths
     is_published = plan.publish.kind is not PublishKind.none
     samples = Samples(())
@@ -236,14 +240,12 @@ def finish_job(
         if is_published:
             write_preview(draft / paths.preview.name, facts)
             write_card(draft / paths.card.name, facts)
-        lock.check()
     if is_published:
         write_report(paths.report, facts, paths.preview.read_bytes())
     recorder.finish(predictions)
     if plan.publish.kind is PublishKind.hub:
         check_opted_out(plan.job.handles, plan.config.optout_file)
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
-    lock.check()
     write_json(paths.result, build_result(plan, facts, result, samples, quality, started_at))
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return facts

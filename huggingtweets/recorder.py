@@ -9,7 +9,7 @@ from typing import TextIO
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.data.prepare import Prepared
-from huggingtweets.files import write_jsonl
+from huggingtweets.files import write_bytes, write_jsonl
 from huggingtweets.generation.sample import Prediction
 from huggingtweets.publishing.facts import Links
 from huggingtweets.tracking.base import (
@@ -73,8 +73,8 @@ class Recorder:
         self._tracker.use_artifact(dataset)
         self._tracker.use_artifact(base_artifact(plan.model.path))
         # A new file: a process that was given up for dead may still write into the old one.
-        paths.metrics.unlink(missing_ok=True)
-        self._file = paths.metrics.open("w", encoding="utf-8")
+        write_bytes(paths.metrics, b"")
+        self._file = paths.metrics.open("a", encoding="utf-8")
         if self._is_shown:
             self._progress = TrainingProgress(slug, count_steps(prepared.training_set, plan.recipe))
             self._progress.__enter__()

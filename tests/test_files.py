@@ -3,7 +3,11 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.files import (
+    add_fence,
+    check_fences,
     read_jsonl,
+    remove_drafts,
+    remove_fence,
     replacing_folder,
     write_bytes,
     write_json,
@@ -69,3 +73,37 @@ def fail_while_replacing(folder: Path) -> None:
     with replacing_folder(folder) as draft:
         (draft / "weights").write_text("new")
         raise RuntimeError
+
+
+def test_nothing_is_renamed_in_a_folder_whose_fence_is_down(tmp_path: Path) -> None:
+    inside, outside = tmp_path / "job" / "tracking", tmp_path / "other"
+    write_text(inside / "file", "old")
+    with replacing_folder(tmp_path / "job" / "model") as draft:
+        (draft / "weights").write_text("old")
+
+    def raise_taken() -> None:
+        raise RuntimeError("taken over")
+
+    add_fence(tmp_path / "job", raise_taken)
+    try:
+        write_text(outside / "file", "new")
+        with pytest.raises(RuntimeError, match="taken over"):
+            write_text(inside / "file", "new")
+        with pytest.raises(RuntimeError, match="taken over"):
+            write_text(inside / "another", "new")
+        with (
+            pytest.raises(RuntimeError, match="taken over"),
+            replacing_folder(tmp_path / "job" / "model") as draft,
+        ):
+            (draft / "weights").write_text("new")
+        with pytest.raises(RuntimeError, match="taken over"):
+            remove_drafts(tmp_path / "job")
+    finally:
+        remove_fence(tmp_path / "job")
+    check_fences(inside / "file")
+    assert (inside / "file").read_text() == "old"
+    assert (tmp_path / "job" / "model" / "weights").read_text() == "old"
+    assert [path.name for path in inside.iterdir()] == ["file"]
+    assert (outside / "file").read_text() == "new"
+    remove_drafts(tmp_path / "job")
+    assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["model", "tracking"]

@@ -297,7 +297,6 @@ class _Workshop:
         assert result.trained is not None
         assert result.weights is not None
         base = self._thread_base()
-        job.lock.check()
         with Recorder(job.plan, is_main=True, is_shown=False) as recorder:
             recorder.start(base, job.prepared)
             for line in result.trained.lines():
@@ -310,7 +309,6 @@ class _Workshop:
                 StackedModel(result.weights, self._studio, result.adapters),
                 recorder,
                 job.started_at,
-                job.lock,
                 engine="fused",
             )
 

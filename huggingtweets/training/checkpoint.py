@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from huggingtweets.errors import CheckpointError
-from huggingtweets.files import fsync_dir, write_bytes
+from huggingtweets.files import check_fences, fsync_dir, write_bytes
 from huggingtweets.training.checkpoint_files import (
     FORMAT,
     MANIFEST,
@@ -237,6 +237,7 @@ def _quarantine(folder: Path, fault: str) -> None:
     number = 1
     while (target := folder.with_name(f".damaged-{folder.name}-{number}")).exists():
         number += 1
+    check_fences(target)
     folder.rename(target)
     logger.warning(
         "%s: got a damaged checkpoint: %s; moved it to %s and fall back to the one before",
@@ -259,6 +260,7 @@ def _folders(root: Path) -> list[Path]:
 def _remove_leftovers(root: Path) -> None:
     """Remove what killed writers left: nobody else writes here, we hold the lock."""
     for path in root.glob(".step-*.tmp"):
+        check_fences(path)
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,5 +1,6 @@
 """The processes and devices of this run: one Accelerator, checked to be what was asked for."""
 
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from huggingtweets.config.schema import Precision
@@ -15,6 +16,7 @@ from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
 from huggingtweets.training.agree import of_main
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _MIXED_PRECISION = {Precision.fp32: "no", Precision.bf16: "bf16", Precision.fp16: "fp16"}
@@ -32,8 +34,8 @@ def build_accelerator(precision: Precision) -> Accelerator:
             "engine.precision: got fp16 on a CPU; expected bf16 or fp32 there; "
             "set engine.precision=bf16"
         )
-    wants_deepspeed = os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-    if wants_deepspeed:
+    deepspeed = _deepspeed_plugin()
+    if deepspeed is not None:
         os.environ.pop("ACCELERATE_USE_CPU", None)  # with it Accelerate 1.15 falls back to DDP
     elif not has_cuda:
         # Without it Accelerate 1.15 makes one world of one of every process.
@@ -41,15 +43,17 @@ def build_accelerator(precision: Precision) -> Accelerator:
     if not has_cuda:
         # Accelerate imports DeepSpeed where it is installed, which then wonders aloud.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if wants_deepspeed and not has_cuda:
+    if deepspeed is not None and not has_cuda:
         _spare_compiling()
     if has_cuda:
         torch.set_float32_matmul_precision("high")
-    is_gloo = not has_cuda and (world_size() > 1 or wants_deepspeed)
+    is_gloo = not has_cuda and (world_size() > 1 or deepspeed is not None)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if is_gloo else None
     try:
         accelerator = Accelerator(
-            mixed_precision=_MIXED_PRECISION[precision], kwargs_handlers=handlers
+            mixed_precision=_MIXED_PRECISION[precision],
+            deepspeed_plugin=deepspeed,
+            kwargs_handlers=handlers,
         )
     except ValueError as err:
         raise LaunchError(
@@ -64,6 +68,23 @@ def build_accelerator(precision: Precision) -> Accelerator:
             "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu` or torchrun"
         )
     return accelerator
+
+
+def _deepspeed_plugin() -> DeepSpeedPlugin | None:
+    """Read what the launch file says of DeepSpeed; None where DDP does the same.
+
+    ZeRO stage 0 shares out nothing. As DDP it has our own checkpoints and our guard against
+    gradients that are not finite, which DeepSpeed's stage 0 has not in fp32.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
+        return None
+    plugin = DeepSpeedPlugin()
+    if plugin.zero_stage:
+        return plugin
+    logger.info("launch: ZeRO stage 0 shares out nothing; trained as with launch/multi_gpu.yaml")
+    del os.environ["ACCELERATE_USE_DEEPSPEED"]
+    forget_deepspeed()
+    return None
 
 
 def _spare_compiling() -> None:
@@ -155,19 +176,10 @@ def forget_deepspeed() -> None:
 
 
 def fill_deepspeed(accelerator: Accelerator, batch: Batch, *, max_grad_norm: float) -> None:
-    """Give DeepSpeed the values its file leaves to the recipe; before `accelerator.prepare`.
-
-    Raises:
-        LaunchError: a stage we keep no checkpoints of.
-    """
+    """Give DeepSpeed the values its file leaves to the recipe; before `accelerator.prepare`."""
     if not uses_deepspeed(accelerator):
         return
     plugin: Any = accelerator.state.deepspeed_plugin
-    if plugin.zero_stage not in (1, 2, 3):
-        raise LaunchError(
-            f"launch: got DeepSpeed with ZeRO stage {plugin.zero_stage}; expected 1, 2 or 3; "
-            "without sharing out the model use launch/multi_gpu.yaml"
-        )
     plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": batch.micro,
         "gradient_accumulation_steps": batch.num_micro,

@@ -1,7 +1,8 @@
 """One recipe, one result: however many processes, micro-batches or shares a model is cut into."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -29,9 +30,14 @@ def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(posts: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
     """Train 20 steps, of 8 blocks each, and return the job's folder."""
 
-    def train(*overrides: str, world: int = 1, launch: str | None = None) -> Path:
+    def train(
+        *overrides: str,
+        world: int = 1,
+        launch: str | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> Path:
         output = tmp_path_factory.mktemp("out")
-        environment, prepare = {}, None
+        environment, prepare = dict(environment), None
         if launch == "fsdp2":
             environment, prepare = FSDP2, fsdp_on_a_cpu
         elif launch:
@@ -102,6 +108,27 @@ def test_two_processes_equal_one(train: Train, reference: Path) -> None:
 @pytest.mark.parametrize("stage", ["zero1", "zero2", "zero3", "fsdp2"])
 def test_a_model_in_shares_equals_a_whole_one(train: Train, reference: Path, stage: str) -> None:
     assert_equal(train("engine.micro_batch_size=2", world=2, launch=stage), reference, FP32)
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("given", ["file", "option"])
+def test_deepspeed_that_shares_out_nothing_equals_one_process(
+    train: Train, reference: Path, tmp_path: Path, given: str
+) -> None:
+    file = tmp_path / "zero0.json"
+    zero1 = Path(deepspeed_environment("zero1")["ACCELERATE_DEEPSPEED_CONFIG_FILE"])
+    file.write_text(zero1.read_text().replace('"stage": 1', '"stage": 0'))
+    says = {
+        "file": {"ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)},
+        "option": {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"},
+    }[given]
+    job = train(
+        "engine.micro_batch_size=2",
+        world=2,
+        environment={"ACCELERATE_USE_DEEPSPEED": "true"} | says,
+    )
+    assert_equal(job, reference, FP32)
+    assert "ZeRO stage 0 shares out nothing" in (job.parent / "log").read_text()
 
 
 @pytest.mark.distributed
