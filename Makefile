@@ -22,6 +22,7 @@ check: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --implicit-reexport benchmarks
 
 bench: $(VENV)/.installed-bench  ## side-by-side speed on this machine, under 15 minutes on two cores
 	$(BIN)/python benchmarks/single.py --repeat 2

@@ -113,7 +113,7 @@ def train_in_turns(base: GPT2LMHeadModel, job: ArrayJob, case: Case, device: tor
                 use_cache=False,
             ).logits
         loss = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -177,7 +177,9 @@ def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[
         "alone": lambda: fused(1, case.blocks_per_step),
         "fused": lambda: fused(case.slots, micro),
     }
-    losses, wall, cpu = {}, {way: [] for way in ways}, {way: [] for way in ways}
+    losses: dict[str, Any] = {}
+    wall: dict[str, list[float]] = {way: [] for way in ways}
+    cpu: dict[str, list[float]] = {way: [] for way in ways}
     for repeat in range(args.repeats + 1):
         for way, run in ways.items():
             start, cpu_start = time.perf_counter(), time.process_time()

@@ -25,53 +25,21 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from clock import Clock
 
 ROOT = Path(__file__).parents[1]
 DEMO = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
 PARTS = ("load", "data", "train", "evaluate", "sample", "save")
 
 
-class Clock:
-    """CPU seconds of threads by what they were spent on; what is within another part is its own."""
-
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-
-    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that also tells its CPU time."""
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.thread_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.seconds[name] += time.thread_time() - start
-
-        return timed
-
-    def through(self, name: str, function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-        """The same for a function that returns an iterator."""
-
-        def timed(*args: Any, **kwargs: Any) -> Iterator[Any]:
-            items = function(*args, **kwargs)
-            while True:
-                start = time.thread_time()
-                item = next(items, None)
-                self.seconds[name] += time.thread_time() - start
-                if item is None:
-                    return
-                yield item
-
-        return timed
-
-    def report(self) -> None:
-        """Print what the parent reads; training is told without the evaluation within it."""
-        seconds = dict(self.seconds)
-        seconds["train"] = seconds.get("train", 0.0) - seconds.get("evaluate", 0.0)
-        print("CLOCK " + json.dumps(seconds), flush=True)
+def report(clock: Clock) -> None:
+    """Print what the parent reads; training is told without the evaluation within it."""
+    seconds = dict(clock.seconds)
+    seconds["train"] = seconds.get("train", 0.0) - seconds.get("evaluate", 0.0)
+    print("CLOCK " + json.dumps(seconds), flush=True)
 
 
 def child_ours(arguments: list[str]) -> int:
@@ -110,7 +78,7 @@ def child_ours(arguments: list[str]) -> int:
         modules.sample = clock.around("sample", modules.sample)
         modules.save = clock.around("save", modules.save)
     code = runner.run_jobs(config, jobs)
-    clock.report()
+    report(clock)
     return code
 
 
@@ -226,7 +194,7 @@ def child_trainer(arguments: list[str]) -> int:
 
     texts = clock.around("sample", sample)() if sampling.num else []
     clock.around("save", save)(texts)
-    clock.report()
+    report(clock)
     return 0
 
 
@@ -273,11 +241,10 @@ def measure(way: str, handles: list[str], common: list[str], device: str) -> dic
             arguments = [f"user=file:{users}", *engine, *shared]
             total.update(run_child("--child-ours", arguments, device))
         after = os.times()
-        total["cpu"] = after.children_user + after.children_system
-        total["cpu"] -= before.children_user + before.children_system
+        cpu = sum(after[2:4]) - sum(before[2:4])  # of children, user and system
         done = list((folder / "out").glob("*/model/model.safetensors"))
         assert len(done) == len(handles), f"{way}: {len(done)} of {len(handles)} models"
-        return dict(total)
+        return {**total, "cpu": cpu}
 
 
 def choose_users(num: int) -> tuple[list[str], list[str]]:

@@ -15,9 +15,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from clock import Clock
 
 WORDS = ("red", "blue", "green", "fast", "slow", "river", "mountain", "cloud", "window", "paper")
 ARGUMENTS = (
@@ -55,49 +57,6 @@ def write_users(folder: Path, num: int) -> None:
         lines = (json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts))
         (posts / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "users.txt").write_text("\n".join(names) + "\n")
-
-
-class Clock:
-    """CPU seconds by what they were spent on."""
-
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
-
-    def around(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function that also tells its CPU time, of its own thread."""
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            start = time.thread_time()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self.seconds[name] += time.thread_time() - start
-
-        return timed
-
-    def through(self, name: str, function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
-        """The same for a generator function, without what its own input takes."""
-
-        def timed(layout: Any, base: Any, jobs: Iterator[Any], **kwargs: Any) -> Iterator[Any]:
-            def drawn() -> Iterator[Any]:
-                while True:
-                    start = time.thread_time()
-                    job = next(jobs, self)
-                    self.seconds["drawing"] += time.thread_time() - start
-                    if job is self:
-                        return
-                    yield job
-
-            results = function(layout, base, drawn(), **kwargs)
-            while True:
-                start = time.thread_time()
-                result = next(results, None)
-                self.seconds[name] += time.thread_time() - start
-                if result is None:
-                    return
-                yield result
-
-        return timed
 
 
 def watch(rows: list[dict[str, float]], num_done: Callable[[], int], every_s: float) -> None:
@@ -138,15 +97,23 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     patched.finish_job = clock.around("write", fused.finish_job)
     patched.Recorder.start = clock.around("write", fused.Recorder.start)
     pool: Any = array_pool
-    pool.train_array = clock.through("train", array_pool.train_array)
+    train = array_pool.train_array
+    pool.train_array = clock.through(
+        "train",
+        lambda layout, base, jobs, **options: train(
+            layout, base, clock.drawn("drawing", jobs), **options
+        ),
+    )
     patched.load_model = clock.around("load", fused.load_model)
     finished: list[str] = []
     tally: Any = fused.Tally
     done = tally.done
-    tally.done = lambda self, plan, **kwargs: (
-        finished.append(plan.job.slug),
-        done(self, plan, **kwargs),
-    )
+
+    def noted(self: Any, plan: Any, **options: Any) -> None:
+        finished.append(plan.job.slug)
+        done(self, plan, **options)
+
+    tally.done = noted
     rows: list[dict[str, float]] = []
     words = ["user=file:users.txt", "source.path=posts", "output_dir=out", *ARGUMENTS, *extra]
     config = to_config(compose_config(words))

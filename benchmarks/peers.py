@@ -6,6 +6,7 @@ Reads a base folder and posts from the spec, trains one epoch, saves the model, 
 the moments at which its steps ended, and how many targets each of them had.
 """
 
+import importlib
 import json
 import math
 import random
@@ -94,7 +95,7 @@ def callback() -> Any:
     """Return a callback that notes the steps."""
     from transformers import TrainerCallback
 
-    class Steps(TrainerCallback):
+    class Steps(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, *args: Any, **kwargs: Any) -> None:
             end_of_step(PENDING.pop(0))
 
@@ -103,11 +104,8 @@ def callback() -> Any:
 
 def arguments(spec: dict[str, Any], kind: str, **own: Any) -> Any:
     """Return the recipe as Trainer and SFTTrainer want it."""
-    if kind == "SFTConfig":
-        from trl import SFTConfig as Arguments
-    else:
-        from transformers import TrainingArguments as Arguments
-    return Arguments(
+    made = importlib.import_module("trl" if kind == "SFTConfig" else "transformers")
+    return getattr(made, kind)(
         output_dir=spec["out"] + ".work",
         per_device_train_batch_size=spec["global_batch_size"],
         num_train_epochs=1,
@@ -160,7 +158,7 @@ def run_nanogpt_style(spec: dict[str, Any]) -> None:
         with torch.autocast(device, torch.bfloat16, enabled=is_bf16):
             logits = run(x)
             loss = F.cross_entropy(logits.view(-1, logits.size(-1)), y.view(-1))
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from quality_base import CHOICE_ACCOUNTS, TEST_ACCOUNTS, quality_base, read_timeline
@@ -61,6 +62,8 @@ CHOICES = {
     "2 epochs": ["recipe.epochs=2"],
     "3 epochs": ["recipe.epochs=3"],
     "2 epochs, 2 blocks": ["recipe.epochs=2", "recipe.global_batch_size=2"],
+    "2 epochs, double lr": ["recipe.epochs=2", "recipe.lr=2.744e-4"],
+    "3 epochs, 2 blocks": ["recipe.epochs=3", "recipe.global_batch_size=2"],
 }  # fmt: skip
 COLUMNS = (
     "bits/byte", "base", "training posts", "equal", "4-8-grams", "held-out 4-8-grams",
@@ -239,17 +242,15 @@ def run_variant(
     }
 
 
-def table(rows: Sequence[dict[str, object]]) -> str:
+def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
     lines = [
         f"| recipe | {' | '.join(COLUMNS)} | own model wins | below base |",
         f"| --- |{' ---: |' * (len(COLUMNS) + 2)}",
     ]
     for row in rows:
-        mean = row["mean"]
-        assert isinstance(mean, dict)
-        cells = [_cell(column, mean[column]) for column in COLUMNS]
-        counts = [f"{wins} of {pairs}" for wins, pairs in (row["own_wins"], row["below_base"])]  # type: ignore[misc]
+        cells = [_cell(column, row["mean"][column]) for column in COLUMNS]
+        counts = ["{} of {}".format(*row[key]) for key in ("own_wins", "below_base")]
         lines.append(f"| {row['name']} | {' | '.join([*cells, *counts])} |")
     return "\n".join(lines)
 

@@ -22,6 +22,7 @@ from huggingtweets.data.blocks import build_training_set
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.tokens import encode_documents
 from huggingtweets.training.device_blocks import DeviceBlocks
+from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import SummedLoss
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.schedule import lr_at
@@ -102,10 +103,8 @@ def _train(
     module = SummedLoss(model, isolate=False)
     optimizer = build_optimizer(module, recipe)
     module, optimizer = accelerator.prepare(module, optimizer)
-    blocks = DeviceBlocks(
-        training_set.blocks, micro=recipe.global_batch_size, num_micro=1, rank=0, world_size=1,
-        device=accelerator.device,
-    )  # fmt: skip
+    batch = Batch(recipe.global_batch_size, 1, 1)
+    blocks = DeviceBlocks(training_set.blocks, batch, rank=0, device=accelerator.device)
     module.train()
     start = time.perf_counter()
     for step in range(blocks.num_groups):

@@ -63,7 +63,7 @@ def run(
     )
     if done.returncode:
         raise SystemExit(f"{' '.join(own)} failed:\n{done.stderr[-3000:]}")
-    speeds = []
+    speeds: list[float] = []
     for name in names:
         text = (folder / "out" / name / "metrics.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]
