@@ -6,6 +6,10 @@
 
 The base is the small GPT-2 of `quality_base.py`. A narrow model wants a higher learning rate than
 a wide one, in inverse proportion to the width: every `recipe.lr` is raised by `--lr-scale`.
+
+Short phrases stand in samples and posts alike without having been copied. So samples are also held
+against as many older posts of the same account that no model has seen (where it has as many): the
+excess of what they share with the training posts is what was learnt by heart.
 """
 
 import argparse
@@ -26,8 +30,10 @@ from transformers import PreTrainedModel
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import ModelConfig
+from huggingtweets.data.duplicates import group_near_duplicates
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.evaluation.attribution import Voice, measure_attribution
+from huggingtweets.evaluation.memorisation import measure_memorisation
 from huggingtweets.evaluation.quality import TextQuality, evaluate_model, evaluate_text
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.generation.guards import build_guards
@@ -46,6 +52,7 @@ COMPARED = {
     "huggingtweets": ["recipe=huggingtweets"],
     "tweets": ["recipe=tweets"],
     "3 epochs": ["recipe.epochs=3"],
+    "2 epochs, 2 blocks": ["recipe.epochs=2", "recipe.global_batch_size=2"],
 }
 CHOICES = {
     "huggingtweets": ["recipe=huggingtweets"],
@@ -66,9 +73,9 @@ CHOICES = {
     "3 epochs, 2 blocks": ["recipe.epochs=3", "recipe.global_batch_size=2"],
 }  # fmt: skip
 COLUMNS = (
-    "bits/byte", "base", "training posts", "equal", "4-8-grams", "held-out 4-8-grams",
-    "longest run", "extracted", "prefix out", "attributed", "held-out attributed",
-    "distinct-2", "human distinct-2", "tokens", "seconds",
+    "bits/byte", "base", "training posts", "equal", "4-8-grams", "unseen 4-8-grams", "excess",
+    "held-out 4-8-grams", "longest run", "extracted", "prefix out", "attributed",
+    "held-out attributed", "distinct-2", "human distinct-2", "tokens", "seconds",
 )  # fmt: skip
 
 
@@ -98,8 +105,8 @@ def train(
     account: str, plan: Plan, base: Base, accelerator: Accelerator, shared: Path, max_posts: int
 ) -> Trained:
     """Train and measure one account."""
-    users, reports = clean_posts([read_timeline(shared, account)], plan.cleaning)
-    users = [replace(user, tweets=user.tweets[:max_posts]) for user in users]
+    [everything], reports = clean_posts([read_timeline(shared, account)], plan.cleaning)
+    users = [replace(everything, tweets=everything.tweets[:max_posts])]
     prepared = prepare(
         users,
         reports,
@@ -143,6 +150,7 @@ def train(
         max_positions=base.max_positions,
         seed=plan.seed,
     )
+    unseen = unlike([tweet.text for tweet in everything.tweets[max_posts:]], posts)
     assert text is not None
     assert quality.extraction is not None
     assert quality.train_bits_per_byte is not None
@@ -153,7 +161,20 @@ def train(
         "seconds": seconds,
     }
     continuations = tuple(whole.removeprefix(prompt).strip() for prompt, whole in samples)
+    if len(unseen) >= len(posts):
+        copying, _ = measure_memorisation([whole for _, whole in samples], unseen[: len(posts)], ())
+        figures["unseen 4-8-grams"] = copying.samples.mean_ngram_frac
+        figures["excess"] = figures["4-8-grams"] - copying.samples.mean_ngram_frac
     return Trained(prepared, result, model, continuations, figures)
+
+
+def unlike(posts: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return the posts that say nearly the same as none of the others, in their order."""
+    groups = group_near_duplicates([*others, *posts])
+    known = set(groups[: len(others)])
+    return [
+        post for post, group in zip(posts, groups[len(others) :], strict=True) if group not in known
+    ]
 
 
 def figures_of(result: TrainResult, text: TextQuality) -> dict[str, float]:
@@ -222,10 +243,10 @@ def run_variant(
         for account, one in trained.items()
     }
     attribution = measure_attribution(voices, seed=0)
-    mean = {
-        key: math.fsum(one.figures[key] for one in trained.values()) / len(trained)
-        for key in next(iter(trained.values())).figures
-    }
+    mean = {}
+    for key in {key for one in trained.values() for key in one.figures}:  # not all have all
+        values = [one.figures[key] for one in trained.values() if key in one.figures]
+        mean[key] = math.fsum(values) / len(values)
     mean |= {
         "attributed": attribution.samples_frac,
         "held-out attributed": attribution.heldout_frac,
@@ -258,7 +279,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _cell(column: str, value: float) -> str:
     if column in ("tokens", "seconds"):
         return f"{value:,.0f}"
-    if column == "4-8-grams":
+    if column in ("4-8-grams", "unseen 4-8-grams", "excess"):
         return f"{100 * value:.3f} %"
     if column == "longest run":
         return f"{value:.2f}"
