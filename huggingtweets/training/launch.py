@@ -2,13 +2,14 @@
 
 import logging
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
+from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs, other
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from huggingtweets.config.schema import Precision
@@ -43,7 +44,9 @@ def build_accelerator(precision: Precision) -> Accelerator:
     if not has_cuda:
         # Accelerate imports DeepSpeed where it is installed, which then wonders aloud.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if deepspeed is not None and not has_cuda:
+    if deepspeed is None:
+        _spare_importing()
+    elif not has_cuda:
         _spare_compiling()
     if has_cuda:
         torch.set_float32_matmul_precision("high")
@@ -85,6 +88,14 @@ def _deepspeed_plugin() -> DeepSpeedPlugin | None:
     del os.environ["ACCELERATE_USE_DEEPSPEED"]
     forget_deepspeed()
     return None
+
+
+def _spare_importing() -> None:
+    """Have Accelerate look for a model wrapped by DeepSpeed only where DeepSpeed was imported.
+
+    Saving any model asks, and importing DeepSpeed to learn that it is not in use takes a second.
+    """
+    other.is_deepspeed_available = lambda: "deepspeed" in sys.modules
 
 
 def _spare_compiling() -> None:
