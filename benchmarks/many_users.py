@@ -10,16 +10,16 @@ Four ways make the same models of the same posts, with the same split, blocks, r
 - turns: one process, our single engine, one user after another;
 - fused-K: one process, K users side by side.
 
-Any of them ending in `-bf16` computes in bf16 instead of fp32. They run interleaved, `--repeat`
-times. Wall time is what a user waits for; CPU time tells more on a busy machine. The split says
-where the CPU time went; what is left of it is start-up: imports, above all.
+Any of them ending in `-bf16` computes in bf16 instead of fp32. They take turns every `--group`
+users, and the table grows by them. Wall time is what a user waits for; CPU time tells more on a
+busy machine. The split says where the CPU time went; what is left of it is start-up: imports,
+above all.
 """
 
 import argparse
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, nargs="+", default=[8])
     parser.add_argument("--ways", nargs="+", default=["trainer", "single", "turns", "fused"])
     parser.add_argument("--max-steps", type=int, default=0, help="0: one epoch")
-    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--group", type=int, default=16, help="users before the next way's turn")
     parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
     parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
     args = parser.parse_args()
@@ -329,28 +329,26 @@ def main() -> None:
         kind, _, precision = way.partition("-")
         names = [f"fused-{slots}" for slots in args.slots] if kind == "fused" else [kind]
         ways += [f"{name}-{precision}" if precision else name for name in names]
-    runs: dict[str, list[dict[str, float]]] = {way: [] for way in ways}
+    groups = [handles[start : start + args.group] for start in range(0, len(handles), args.group)]
+    found: dict[str, Counter[str]] = {way: Counter() for way in ways}
     load = []
-    for _ in range(args.repeat):
+    num_done = 0
+    for group in groups:
         for way in ways:
             load.append(os.getloadavg()[0])
-            one = measure(way, handles, common, args.device)
+            one = measure(way, group, common, args.device)
             is_trainer, is_each = way.startswith("trainer"), way.startswith(("trainer", "single"))
             kind = "--child-trainer" if is_trainer else "--child-ours"
-            num = len(handles) if is_each else 1
-            one["startup"] = num * startup_cpu(kind, common, args.device)
-            runs[way].append(one)
+            num = len(group) if is_each else 1
+            found[way].update(one | {"startup": num * startup_cpu(kind, common, args.device)})
             print(way, json.dumps({key: round(s, 2) for key, s in one.items()}), file=sys.stderr)
-    found = {
-        way: {key: statistics.median(one.get(key, 0.0) for one in ones) for key in ones[0]}
-        for way, ones in runs.items()
-    }
-    text = table(found, len(handles))
-    print(text)
-    print(f"\nload average {min(load):.1f} to {max(load):.1f}, {os.cpu_count()} cores")
+        num_done += len(group)
+        text = table({way: dict(one) for way, one in found.items()}, num_done)
+        print(f"{text}\n\n{num_done} users, in turns of {args.group}; ", end="")
+        print(f"load {min(load):.1f} to {max(load):.1f}, {os.cpu_count()} cores\n", flush=True)
     if args.out:
         about = {"command": sys.argv, "machine": platform.platform(), "load_average": load}
-        args.out.write_text(json.dumps(about | {"ways": found, "runs": runs}, indent=1) + "\n")
+        args.out.write_text(json.dumps(about | {"ways": found}, indent=1) + "\n")
         args.out.with_suffix(".md").write_text(text + "\n")
 
 
