@@ -1,11 +1,8 @@
 """Blocks on the device, cut into the micro-batches of this process."""
 
-import math
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED, Blocks
 from huggingtweets.training.launch import Batch
@@ -28,25 +25,25 @@ class DeviceBlocks:
         device: torch.device,
     ) -> None:
         """Send the blocks this process needs for groups of one global batch each."""
-        cut = (batch.num_micro, batch.world_size, batch.micro)
-        group = math.prod(cut)
-        self.num_groups = -(-len(blocks) // group)
+        size = batch.num_blocks
+        self.num_groups = -(-len(blocks) // size)
         self._batch = batch
         # Alone on a CPU no shape has to stay as it is: what only fills the last group is left out.
         self._in_last = batch.num_micro * batch.micro
         if batch.world_size == 1 and device.type == "cpu":
-            self._in_last = len(blocks) - (self.num_groups - 1) * group
-        missing = self.num_groups * group - len(blocks)
+            self._in_last = len(blocks) - (self.num_groups - 1) * size
+        places = _places(len(blocks), self.num_groups, batch)[:, :, rank]
         self._parts = tuple(
-            _own_part(array, fill, missing, cut, rank).to(device)
+            torch.from_numpy(np.concatenate([array, fill])[places]).to(device)
             for array, fill in (
-                (blocks.input_ids, 0),
-                (blocks.targets, IGNORED),
-                (blocks.position_ids, np.arange(blocks.position_ids.shape[1])),
+                (blocks.input_ids, _row(0, blocks)),
+                (blocks.targets, _row(IGNORED, blocks)),
+                (blocks.position_ids, _row(np.arange(blocks.position_ids.shape[1]), blocks)),
             )
         )
-        counts = np.pad((blocks.targets != IGNORED).sum(axis=1), (0, missing))
-        self.targets_per_group: list[int] = counts.reshape(self.num_groups, group).sum(1).tolist()
+        counts = np.zeros(self.num_groups * size, dtype=np.int64)
+        counts[: len(blocks)] = (blocks.targets != IGNORED).sum(axis=1)
+        self.targets_per_group: list[int] = counts.reshape(self.num_groups, size).sum(1).tolist()
 
     def group(self, index: int) -> list[MicroBatch]:
         """Return this process's micro-batches of one group, each three (B, T) int64 tensors.
@@ -63,14 +60,15 @@ class DeviceBlocks:
         return found
 
 
-def _own_part(
-    array: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
-    fill: int | npt.NDArray[np.int64],
-    missing: int,
-    cut: tuple[int, int, int],
-    rank: int,
-) -> Tensor:
-    """Return this rank's (groups, A, B, T) of an (N, T) array filled up to whole groups."""
-    padded = np.pad(array, ((0, missing), (0, 0)))
-    padded[len(array) :] = fill
-    return torch.from_numpy(padded.reshape(-1, *cut, array.shape[1])[:, :, rank].copy())
+def _places(num_blocks: int, num_groups: int, batch: Batch) -> npt.NDArray[np.int64]:
+    """Return (groups, A, W, B) indices of blocks; `num_blocks` stands for an empty place."""
+    size, room = batch.num_blocks, batch.num_places
+    places = np.full((num_groups, room), num_blocks, dtype=np.int64)
+    places[:, :size] = np.arange(num_groups * size).reshape(num_groups, size)
+    cut = (batch.num_micro, batch.world_size, batch.micro)
+    return np.minimum(places, num_blocks).reshape(num_groups, *cut)
+
+
+def _row(value: int | npt.NDArray[np.int64], blocks: Blocks) -> npt.NDArray[np.int32]:
+    """Return a (1, T) block of one value, or of one row of values."""
+    return np.broadcast_to(value, (1, blocks.input_ids.shape[1])).astype(np.int32)

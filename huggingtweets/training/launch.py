@@ -132,13 +132,25 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
 
 @dataclass(frozen=True)
 class Batch:
-    """How the global batch is cut: G = num_micro * world_size * micro blocks a step."""
+    """How the G blocks of a step are cut into num_micro * world_size * micro places."""
 
     micro: int
     """B, blocks a process computes at once."""
     num_micro: int
     """A, micro-batches a process accumulates."""
     world_size: int
+    size: int = 0
+    """G; 0: as many blocks as places. The last places of a step are empty where there are more."""
+
+    @property
+    def num_places(self) -> int:
+        """Blocks a step has room for."""
+        return self.micro * self.num_micro * self.world_size
+
+    @property
+    def num_blocks(self) -> int:
+        """G, blocks of a step."""
+        return self.size or self.num_places
 
 
 MAX_AUTO_TOKENS = 16_384
@@ -150,14 +162,21 @@ def split_batch(
 ) -> Batch:
     """Derive micro-batch and accumulation from the global batch.
 
+    Where the processes are more than the blocks, or no divisor of them, the last ones have less to
+    do, or nothing: the steps stay what they are.
+
     Raises:
-        LaunchError: the global batch cannot be divided exactly.
+        LaunchError: a process's share cannot be divided into micro-batches of the size asked for.
     """
-    per_process, rest = divmod(global_batch_size, world_size)
-    if rest:
-        raise LaunchError(
-            f"recipe.global_batch_size: got {global_batch_size} on {world_size} processes; "
-            f"expected a multiple of {world_size}; change it or start fewer processes"
+    per_process = -(-global_batch_size // world_size)
+    num_busy = -(-global_batch_size // per_process)
+    if num_busy < world_size:
+        logger.warning(
+            "launch: recipe.global_batch_size=%d keeps %d of %d processes busy; for many users "
+            "take engine=fused, for one a larger batch or fewer processes",
+            global_batch_size,
+            num_busy,
+            world_size,
         )
     if micro_batch_size == "auto":
         most = max(1, MAX_AUTO_TOKENS // block_size)
@@ -170,7 +189,7 @@ def split_batch(
                 f"{per_process} blocks a process has of recipe.global_batch_size="
                 f"{global_batch_size}; set one, or engine.micro_batch_size=auto"
             )
-    return Batch(micro, per_process // micro, world_size)
+    return Batch(micro, per_process // micro, world_size, global_batch_size)
 
 
 def uses_deepspeed(accelerator: Accelerator) -> bool:
@@ -194,7 +213,7 @@ def fill_deepspeed(accelerator: Accelerator, batch: Batch, *, max_grad_norm: flo
     plugin.deepspeed_config |= {
         "train_micro_batch_size_per_gpu": batch.micro,
         "gradient_accumulation_steps": batch.num_micro,
-        "train_batch_size": batch.micro * batch.num_micro * batch.world_size,
+        "train_batch_size": batch.num_places,
         "gradient_clipping": max_grad_norm,
         "steps_per_print": 10**9,
     }

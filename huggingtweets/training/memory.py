@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -45,7 +45,7 @@ def halved(batch: Batch) -> Batch:
     blocks = batch.micro * batch.num_micro
     micro = max(size for size in range(1, batch.micro // 2 + 1) if blocks % size == 0)
     logger.warning("out of memory: micro_batch_size=%d instead of %d", micro, batch.micro)
-    return Batch(micro, blocks // micro, batch.world_size)
+    return replace(batch, micro=micro, num_micro=blocks // micro)
 
 
 def fitting(
@@ -151,8 +151,8 @@ def remembered(folder: Path, batch: Batch) -> Batch:
     """Return the smaller batch that an earlier start found to be needed, if it did."""
     with suppress(OSError, ValueError, TypeError):
         smaller = Batch(**read_json(folder / _FILE))
-        same = (batch.micro * batch.num_micro, batch.world_size)
-        if (smaller.micro * smaller.num_micro, smaller.world_size) == same:
+        same = (batch.num_places, batch.world_size, batch.size)
+        if (smaller.num_places, smaller.world_size, smaller.size) == same:
             return min(batch, smaller, key=lambda one: one.micro)
     return batch
 

@@ -10,6 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,18 +90,14 @@ def _candidates(batch: Batch) -> list[Batch]:
     """Return the batch itself and cuts into smaller micro-batches, the largest first."""
     per_process = batch.micro * batch.num_micro
     sizes = [size for size in range(batch.micro, 0, -1) if per_process % size == 0]
-    return [Batch(size, per_process // size, batch.world_size) for size in sizes][:MAX_CANDIDATES]
+    found = [replace(batch, micro=size, num_micro=per_process // size) for size in sizes]
+    return found[:MAX_CANDIDATES]
 
 
 def _seconds(accelerator: Accelerator, module: nn.Module, blocks: Blocks, batch: Batch) -> float:
     """Return the time of a process's share of a step's gradients; endless if they do not fit."""
     rank, device = accelerator.process_index, accelerator.device
-    first = Blocks(
-        *(
-            array[: batch.micro * batch.num_micro * batch.world_size]
-            for array in vars(blocks).values()
-        )
-    )
+    first = Blocks(*(array[: batch.num_blocks] for array in vars(blocks).values()))
     group = DeviceBlocks(first, batch, rank=rank, device=device).group(0)
     try:
         for micro_batches in (group[:1], group):  # the first time to warm up

@@ -105,6 +105,21 @@ def test_two_processes_equal_one(train: Train, reference: Path) -> None:
 
 
 @pytest.mark.distributed
+@pytest.mark.parametrize("launch", [None, "zero2", "fsdp2"])
+def test_more_processes_than_blocks_change_nothing(train: Train, launch: str | None) -> None:
+    alone = train("recipe.global_batch_size=1")
+    two = train("recipe.global_batch_size=1", world=2, launch=launch)
+    assert_equal(two, alone, FP32)
+    assert "keeps 1 of 2 processes busy" in (two.parent / "log").read_text()
+
+
+@pytest.mark.distributed
+def test_a_batch_that_cannot_be_divided_evenly_changes_nothing(train: Train) -> None:
+    three = "recipe.global_batch_size=3"
+    assert_equal(train(three, "engine.micro_batch_size=1", world=2), train(three), FP32)
+
+
+@pytest.mark.distributed
 @pytest.mark.parametrize("stage", ["zero1", "zero2", "zero3", "fsdp2"])
 def test_a_model_in_shares_equals_a_whole_one(train: Train, reference: Path, stage: str) -> None:
     assert_equal(train("engine.micro_batch_size=2", world=2, launch=stage), reference, FP32)

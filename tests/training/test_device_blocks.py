@@ -4,7 +4,7 @@ import torch
 
 from huggingtweets.data.blocks import IGNORED, Blocks
 from huggingtweets.training.device_blocks import DeviceBlocks
-from huggingtweets.training.launch import Batch
+from huggingtweets.training.launch import Batch, split_batch
 
 T = 4
 
@@ -38,3 +38,22 @@ def test_processes_share_groups_of_one_shape() -> None:
     assert int((targets != IGNORED).sum()) == 9 * T
     fill = torch.cat([m[2] for m in found])[(targets == IGNORED).all(1)]
     assert torch.equal(fill, torch.arange(T).expand(len(fill), T))
+
+
+@pytest.mark.parametrize("size", range(1, 9))
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_a_step_has_the_same_blocks_however_many_processes_there_are(size: int, world: int) -> None:
+    num, device = 13, torch.device("cpu")
+    batch = split_batch(
+        global_batch_size=size, block_size=T, micro_batch_size="auto", world_size=world
+    )
+    ranks = [DeviceBlocks(blocks(num), batch, rank=rank, device=device) for rank in range(world)]
+    assert {made.num_groups for made in ranks} == {-(-num // size)}
+    for step in range(ranks[0].num_groups):
+        parts = [micro_batch for made in ranks for micro_batch in made.group(step)]
+        targets = torch.cat([part[1] for part in parts])
+        own = torch.cat([part[0] for part in parts])[(targets != IGNORED).any(1)]
+        first = step * size
+        wanted = torch.arange(num * T).view(num, T)[first : first + size]
+        assert sorted(own.tolist()) == wanted.tolist()
+        assert ranks[0].targets_per_group[step] == int((targets != IGNORED).sum())
