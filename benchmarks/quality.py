@@ -49,10 +49,9 @@ from huggingtweets.training.single import train_single
 logger = logging.getLogger("quality")
 
 COMPARED = {
-    "huggingtweets": ["recipe=huggingtweets"],
+    "huggingtweets": ["recipe=huggingtweets", "sampling=huggingtweets"],
     "tweets": ["recipe=tweets"],
-    "3 epochs": ["recipe.epochs=3"],
-    "2 epochs, 2 blocks": ["recipe.epochs=2", "recipe.global_batch_size=2"],
+    "tweets, copies let pass": ["recipe=tweets", "sampling.block_copies=0"],
 }
 CHOICES = {
     "huggingtweets": ["recipe=huggingtweets"],
@@ -73,7 +72,8 @@ CHOICES = {
     "3 epochs, 2 blocks": ["recipe.epochs=3", "recipe.global_batch_size=2"],
 }  # fmt: skip
 COLUMNS = (
-    "bits/byte", "base", "training posts", "equal", "4-8-grams", "unseen 4-8-grams", "excess",
+    "bits/byte", "base", "training posts", "equal", "copied", "held-out copied", "4-8-grams",
+    "unseen 4-8-grams", "excess",
     "held-out 4-8-grams", "longest run", "extracted", "prefix out", "attributed",
     "held-out attributed", "distinct-2", "human distinct-2", "tokens", "seconds",
 )  # fmt: skip
@@ -188,6 +188,8 @@ def figures_of(result: TrainResult, text: TextQuality) -> dict[str, float]:
         "bits/byte": kept.bits_per_byte,
         "base": before.bits_per_byte,
         "equal": copying.equal_frac,
+        "copied": copying.copied_frac,
+        "held-out copied": human.copied_frac,
         "4-8-grams": copying.mean_ngram_frac,
         "held-out 4-8-grams": human.mean_ngram_frac,
         "longest run": copying.mean_run,
@@ -279,7 +281,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def _cell(column: str, value: float) -> str:
     if column in ("tokens", "seconds"):
         return f"{value:,.0f}"
-    if column in ("4-8-grams", "unseen 4-8-grams", "excess"):
+    if column in ("copied", "4-8-grams", "unseen 4-8-grams", "excess"):
         return f"{100 * value:.3f} %"
     if column == "longest run":
         return f"{value:.2f}"

@@ -344,8 +344,9 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=1.0, help="above 1: wilder (1.0)")
     parser.add_argument("--top-p", type=float, default=0.95, help="share of likely words (0.95)")
     parser.add_argument("--max-chars", type=int, default=280, help="of a post; 0: any (280)")
-    parser.add_argument("--block-copies", type=int, default=0, metavar="WORDS",
-                        help="draw again what copies more training words in a row")  # fmt: skip
+    parser.add_argument("--block-copies", type=int, metavar="WORDS",
+                        help="draw again what copies more training words in a row (generate: 4, "
+                             "if the training posts are there; 0: never)")  # fmt: skip
     parser.add_argument("--ban", action="append", default=[], metavar="WORD",
                         help="draw again what has this word; may be repeated")  # fmt: skip
     parser.add_argument("--best-of", type=int, default=1, help="keep the likeliest of so many (1)")
@@ -361,7 +362,7 @@ def _sampling_of(args: argparse.Namespace, prompts: Sequence[str]) -> "SamplingC
             temperature=args.temperature,
             top_p=args.top_p,
             max_chars=args.max_chars,
-            block_copies=args.block_copies,
+            block_copies=args.block_copies or 0,
             banned_words=args.ban,
             best_of=args.best_of,
         )
@@ -373,7 +374,9 @@ def _run_generate(args: argparse.Namespace) -> int:
     config = _sampling_of(args, args.prompts)
     from huggingtweets.model_folder import generate_posts  # heavy: only for arguments that hold
 
-    samples = generate_posts(args.model_dir, config, seed=args.seed)
+    samples = generate_posts(
+        args.model_dir, config, seed=args.seed, is_guarded=args.block_copies is None
+    )
     for one in samples.predictions:
         print(json.dumps(asdict(one)) if args.json else one.prediction)
     if samples.refused:

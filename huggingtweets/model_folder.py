@@ -1,7 +1,7 @@
 """A finished model folder in use: write posts with it, and measure it on any posts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -76,14 +76,24 @@ def open_folder(folder: Path) -> tuple[Base, PreTrainedModel, JobPaths | None]:
     return base, model, job if folder.name == "model" and job.dataset.is_file() else None
 
 
-def generate_posts(folder: Path, config: SamplingConfig, *, seed: int) -> Samples:
-    """Sample posts, masked; copies are blocked only where the job's training posts lie around.
+def generate_posts(
+    folder: Path, config: SamplingConfig, *, seed: int, is_guarded: bool = False
+) -> Samples:
+    """Sample posts, masked; copies can be blocked only where the job's training posts lie around.
+
+    Args:
+        folder: of a model, or the job's around it.
+        config: how to sample.
+        seed: of the sampling.
+        is_guarded: block copies, as training does by default, where that can be done.
 
     Raises:
         ConfigError: there is no model, or `block_copies` is asked for without training posts.
     """
     base, model, job = open_folder(folder)
     train = _train_posts(job)
+    if is_guarded and train:
+        config = replace(config, block_copies=SamplingConfig().block_copies)
     if config.block_copies and not train:
         raise ConfigError(
             f"generate: got a limit on copies, but the training posts are not beside {folder}; "

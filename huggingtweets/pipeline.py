@@ -217,6 +217,7 @@ def finish_job(
         posts = [post for user in prepared.split.train for post in user]
         guards = build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
         samples = trained.sample(plan, base, guards)
+        _tell_refused(plan, samples)
     predictions = samples.predictions
     write_jsonl(paths.predictions, [asdict(prediction) for prediction in predictions])
     quality: Quality = UNMEASURED
@@ -249,6 +250,21 @@ def finish_job(
     write_json(paths.result, build_result(plan, facts, result, samples, quality, started_at))
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return facts
+
+
+def _tell_refused(plan: Plan, samples: Samples) -> None:
+    """Say so where the guards left fewer samples than were asked for."""
+    asked = len(plan.sampling.prompts) * plan.sampling.num
+    if len(samples.predictions) < asked:
+        counts = ", ".join(f"{count} {reason}" for reason, count in samples.refused.items())
+        logger.warning(
+            "job=%s samples=%d of %d: what was drawn instead was refused too (%s); "
+            "sampling.block_copies=0 lets copies of training posts pass",
+            plan.job.slug,
+            len(samples.predictions),
+            asked,
+            counts,
+        )
 
 
 def judge_job(

@@ -346,8 +346,9 @@ class SamplingConfig:
     max_new_tokens: int = 160
     max_chars: int = 280
     """Of a sample; 0: no limit. A longer one is drawn again, and cut at a word if need be."""
-    block_copies: int = 0
-    """Draw again what copies more than so many training words in a row; 0: never."""
+    block_copies: int = 4
+    """Draw again what copies more than so many training words in a row; 0: never. Three letters of
+    a script without spaces count as a word."""
     banned_words: list[str] = field(default_factory=list)
     """Draw again what has one of these words or phrases, in any case."""
     best_of: int = 1

@@ -22,19 +22,27 @@ class Runs:
         """Words of the longest run that a source text has too."""
         return max(self.lengths, default=0)
 
+    def has_copied(self, num_words: float) -> bool:
+        """Whether a run worth so many words or more (`Words.weight`) stands in a source text."""
+        return any(self._is_worth(start, num_words) for start in range(len(self.lengths)))
+
+    def _is_worth(self, start: int, num_words: float) -> bool:
+        length = self.lengths[start]
+        return length >= num_words and self.words.weight(start, length) > num_words - 1e-6
+
     def num_seen(self, n: int) -> int:
         """Count the places whose n words stand so in a source text."""
         return sum(length >= n for length in self.lengths)
 
     def spans(self, min_words: int) -> tuple[tuple[int, int], ...]:
-        """Return start and end, in characters, of what is covered by runs of `min_words` or more.
+        """Return start and end, in characters, of what runs worth `min_words` or more cover.
 
         Spans are in order and do not touch.
         """
         found: list[tuple[int, int]] = []
         last = -1
         for index, length in enumerate(self.lengths):
-            if length < min_words:
+            if not self._is_worth(index, min_words):
                 continue
             start, end = self.words.spans[index][0], self.words.spans[index + length - 1][1]
             if found and index <= last + 1:

@@ -13,6 +13,9 @@ _SPACELESS = (
     "\U00020000-\U0003ffff"
 )
 """Thai to Khmer, Han and kana: scripts written without spaces."""
+_LETTER = re.compile(f"[{_SPACELESS}]")
+_LETTERS_A_WORD = 3
+"""Letters of such a script that say about as much as a word."""
 _APOSTROPHES = "'\u2019\u02bc"
 _ASCII_WORD = re.compile(r"[A-Za-z0-9]+(?:'[A-Za-z0-9]+)*")
 _WORD = re.compile(
@@ -35,6 +38,11 @@ class Words:
     def __len__(self) -> int:
         """Return the number of words."""
         return len(self.words)
+
+    def weight(self, start: int, length: int) -> float:
+        """Return how many words a run is worth; of letters that stand as words, a third each."""
+        run = self.words[start : start + length]
+        return length - sum(map(bool, map(_LETTER.match, run))) * (1 - 1 / _LETTERS_A_WORD)
 
 
 def split_words(text: str) -> Words:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from huggingtweets.data.copying import Runs, find_runs
 from huggingtweets.data.duplicates import normalise
 
+COPIED_WORDS = 5
+"""A run of so many words or more is told and marked as copied; four are often common speech."""
 NGRAMS = (4, 5, 6, 7, 8)
 """Words of the runs that are counted: four in a row are often common speech, eight rarely."""
 
@@ -17,6 +19,8 @@ class Copying:
     num_posts: int
     equal_frac: float
     """Share of posts that equal a training post but for case, accents, punctuation, links."""
+    copied_frac: float
+    """Share of posts that have COPIED_WORDS words in a row, or more, from a training post."""
     longest_run: int
     """Words of the longest copied run of all posts."""
     mean_run: float
@@ -67,6 +71,7 @@ def _measure(texts: Sequence[str], runs: Sequence[Runs], known: set[str]) -> Cop
     return Copying(
         num_posts=len(texts),
         equal_frac=equal / max(1, len(texts)),
+        copied_frac=sum(run.has_copied(COPIED_WORDS) for run in runs) / max(1, len(texts)),
         longest_run=max((run.longest for run in runs), default=0),
         mean_run=sum(run.longest for run in runs) / max(1, len(texts)),
         ngram_fracs=tuple(_seen_frac(runs, n) for n in NGRAMS),

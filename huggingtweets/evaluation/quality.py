@@ -10,13 +10,14 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from huggingtweets.evaluation.diversity import DiversityComparison, compare_diversity
 from huggingtweets.evaluation.extraction import choose_posts, measure_extraction
 from huggingtweets.evaluation.intervals import Interval, ratio_interval
-from huggingtweets.evaluation.memorisation import Memorisation, measure_memorisation
+from huggingtweets.evaluation.memorisation import (
+    COPIED_WORDS,
+    Memorisation,
+    measure_memorisation,
+)
 from huggingtweets.evaluation.score import PostScore, bits_per_byte, score_posts
 from huggingtweets.evaluation.style import Style, measure_style
 from huggingtweets.training.records import Extraction
-
-COPIED_WORDS = 6
-"""A run of so many words that stands in a training post is marked as copied."""
 
 Spans = tuple[tuple[int, int], ...]
 

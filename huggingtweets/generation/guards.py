@@ -39,7 +39,7 @@ class Guards:
         copied = [False] * len(texts)
         if self.block_copies and self.train:
             runs = find_runs(self.train, texts)
-            copied = [run.longest > self.block_copies for run in runs]
+            copied = [run.has_copied(self.block_copies + 1) for run in runs]
         banned = _banned_pattern(self.banned_words)
         reasons: list[Refusal | None] = []
         for text, is_copied in zip(texts, copied, strict=True):

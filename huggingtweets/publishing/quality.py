@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from huggingtweets.evaluation.memorisation import NGRAMS, Copying
-from huggingtweets.evaluation.quality import COPIED_WORDS, Quality, Spans, TextQuality
+from huggingtweets.evaluation.memorisation import COPIED_WORDS, NGRAMS, Copying
+from huggingtweets.evaluation.quality import Quality, Spans, TextQuality
 from huggingtweets.publishing.facts import Metric, Sample, Table
 
 
@@ -64,6 +64,7 @@ def _memorisation(text: TextQuality, refused: Mapping[str, int]) -> Table:
         return [
             f"{copying.num_posts:,}",
             _percent(copying.equal_frac),
+            _percent(copying.copied_frac),
             f"{copying.longest_run}",
             f"{copying.mean_run:.1f}",
             *map(_percent, copying.ngram_fracs),
@@ -72,6 +73,7 @@ def _memorisation(text: TextQuality, refused: Mapping[str, int]) -> Table:
     names = [
         "posts",
         "equal to a training post",
+        f"{COPIED_WORDS} words in a row, or more, from a training post",
         "longest copied run, words",
         "longest copied run of a post, mean",
         *(f"runs of {n} words seen in training" for n in NGRAMS),

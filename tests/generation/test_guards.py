@@ -21,6 +21,13 @@ def test_judge(text: str, expected: Refusal | None) -> None:
     assert guards.judge([text]) == [expected]
 
 
+def test_letters_that_stand_as_words_count_for_a_third() -> None:
+    train = ("今日はとても良い天気ですね、散歩に行きましょう",)
+    guards = Guards(block_copies=4, train=train)
+    assert guards.judge(["昨日は良い天気ですね"]) == [None], "8 letters"
+    assert guards.judge(["今日はとても良い天気ですね、散歩"]) == [Refusal.copied], "15 letters"
+
+
 def test_no_guards_refuse_nothing() -> None:
     assert Guards(train=TRAIN).judge([TRAIN[0], "x" * 1000]) == [None, None]
 
