@@ -1,8 +1,8 @@
 """Compare recipes on real accounts: held-out bits per byte, copying, attribution, time.
 
     python benchmarks/quality.py choose     # variants of recipe=tweets, on four accounts
-    python benchmarks/quality.py compare    # recipe=huggingtweets and recipe=tweets, on twelve
-    python benchmarks/quality.py choose --lr-scale 30 --only huggingtweets tweets --rows high.jsonl
+    python benchmarks/quality.py compare    # the original and ours, on twelve
+    python benchmarks/quality.py compare --samples 200 --lr-scale 30 --rows high.jsonl
 
 The base is the small GPT-2 of `quality_base.py`. A narrow model wants a higher learning rate than
 a wide one, in inverse proportion to the width: every `recipe.lr` is raised by `--lr-scale`.
