@@ -18,6 +18,7 @@ from huggingtweets.jobs.fused import choose_settings
 from huggingtweets.pipeline import prepare_job
 from huggingtweets.sweep.course import Course, Courses, Eval
 from huggingtweets.sweep.plan import Sweep
+from huggingtweets.sweep.spec import PrunerKind, SweepSpec
 from huggingtweets.sweep.study import Trials
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
 from huggingtweets.training.array_layout import layout_of, shape_of
@@ -30,6 +31,8 @@ from huggingtweets.training.stopping import stop_requested
 
 logger = logging.getLogger(__name__)
 
+WAVES_OF_PRUNED = 5
+"""A pruner judges a trial by those that were trained before it: they come in so many waves."""
 MAX_PREPARED = 64
 """Sets of blocks kept in memory: trials of equal data share them."""
 
@@ -42,9 +45,7 @@ def run_fused_trials(
     model = load_model(base, replace(recipe, dropout=None))  # each slot has its own
     layout = layout_of(shape_of(model.config))
     plan = make_plan(sweep.config, sweep.jobs[0])
-    num_jobs = sweep.spec.trials * len(sweep.jobs)
-    if sweep.spec.parallel != "auto":
-        num_jobs = min(num_jobs, int(sweep.spec.parallel) * len(sweep.jobs))
+    num_jobs = _num_at_once(sweep.spec) * len(sweep.jobs)
     smallest, largest = _batches(sweep)
     largest_plan = replace(plan, recipe=replace(recipe, global_batch_size=largest))
     settings = choose_settings(layout, largest_plan, device, num_jobs)
@@ -66,6 +67,15 @@ def run_fused_trials(
     )
     for result in results:
         supply.take(result)
+
+
+def _num_at_once(spec: SweepSpec) -> int:
+    """Return how many trials may be under way; a pruner learns from those that came before."""
+    if spec.parallel != "auto":
+        return min(spec.trials, int(spec.parallel))
+    if spec.pruner.kind is PrunerKind.none:
+        return spec.trials
+    return max(2, spec.trials // WAVES_OF_PRUNED)
 
 
 def _batches(sweep: Sweep) -> tuple[int, int]:
