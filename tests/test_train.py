@@ -171,3 +171,12 @@ def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert "accelerate launch train.py user=" in result.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_that_the_guards_refuse_to_the_end_are_told(tmp_path: Path) -> None:
+    options = ("sampling.prompts=[I think,I like]", "sampling.banned_words=[I think]")
+    done = train("user=demo", *QUICK, *options, "publish=none", "output_dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "samples=1 of 2: for the others all that was drawn was refused (6 banned" in done.stdout
+    lines = (tmp_path / "out/demo/predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["input"] for line in lines] == ["I like"]
