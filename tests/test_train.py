@@ -174,9 +174,9 @@ def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
 
 
 def test_samples_that_the_guards_refuse_to_the_end_are_told(tmp_path: Path) -> None:
-    options = ("sampling.prompts=[I think,I like]", "sampling.banned_words=[I think]")
+    options = ("sampling.prompts=[I think so,I like]", "sampling.banned_words=[I think]")
     done = train("user=demo", *QUICK, *options, "publish=none", "output_dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "samples=1 of 2: for the others all that was drawn was refused (6 banned" in done.stdout
+    assert "samples=1 of 2: for the others all that was drawn was refused (6 banned" in done.stderr
     lines = (tmp_path / "out/demo/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["input"] for line in lines] == ["I like"]
