@@ -272,13 +272,15 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         f"| --- |{' ---: |' * (len(COLUMNS) + 2)}",
     ]
     for row in rows:
-        cells = [_cell(column, row["mean"][column]) for column in COLUMNS]
+        cells = [_cell(column, row["mean"].get(column)) for column in COLUMNS]
         counts = ["{} of {}".format(*row[key]) for key in ("own_wins", "below_base")]
         lines.append(f"| {row['name']} | {' | '.join([*cells, *counts])} |")
     return "\n".join(lines)
 
 
-def _cell(column: str, value: float) -> str:
+def _cell(column: str, value: float | None) -> str:
+    if value is None:  # no account has as many older posts
+        return ""
     if column in ("tokens", "seconds"):
         return f"{value:,.0f}"
     if column in ("copied", "4-8-grams", "unseen 4-8-grams", "excess"):

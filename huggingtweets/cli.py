@@ -380,8 +380,7 @@ def _run_generate(args: argparse.Namespace) -> int:
     for one in samples.predictions:
         print(json.dumps(asdict(one)) if args.json else one.prediction)
     if samples.refused:
-        counts = ", ".join(f"{count} {reason}" for reason, count in samples.refused.items())
-        print(f"drawn again: {counts}", file=sys.stderr)
+        print(f"drawn again: {samples.refusals}", file=sys.stderr)
     return 0
 
 

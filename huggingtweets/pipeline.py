@@ -256,14 +256,13 @@ def _tell_refused(plan: Plan, samples: Samples) -> None:
     """Say so where the guards left fewer samples than were asked for."""
     asked = len(plan.sampling.prompts) * plan.sampling.num
     if len(samples.predictions) < asked:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in samples.refused.items())
         logger.warning(
             "job=%s samples=%d of %d: for the others all that was drawn was refused (%s); "
             "sampling.block_copies=0 lets copies of training posts pass",
             plan.job.slug,
             len(samples.predictions),
             asked,
-            reasons,
+            samples.refusals,
         )
 
 

@@ -22,11 +22,11 @@ class Runs:
         """Words of the longest run that a source text has too."""
         return max(self.lengths, default=0)
 
-    def has_copied(self, num_words: float) -> bool:
+    def has_copied(self, num_words: int) -> bool:
         """Whether a run worth so many words or more (`Words.weight`) stands in a source text."""
         return any(self._is_worth(start, num_words) for start in range(len(self.lengths)))
 
-    def _is_worth(self, start: int, num_words: float) -> bool:
+    def _is_worth(self, start: int, num_words: int) -> bool:
         length = self.lengths[start]
         return length >= num_words and self.words.weight(start, length) > num_words - 1e-6
 

@@ -46,6 +46,11 @@ class Samples:
     refused: Mapping[str, int] = field(default_factory=dict)
     """Reason to how many drawn posts it refused."""
 
+    @property
+    def refusals(self) -> str:
+        """What was refused, for people: `6 banned, 2 copied`."""
+        return ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
+
 
 def generation_config(config: SamplingConfig, eos_id: int) -> GenerationConfig:
     """Return what is saved with the model, so that a plain pipeline samples the same way."""

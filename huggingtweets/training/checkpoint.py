@@ -12,7 +12,7 @@ import math
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +69,6 @@ class Writer:
     part: int = 0
     """Of `num_parts` processes that each write their share; part 0 completes the checkpoint."""
     num_parts: int = 1
-    fence: Callable[[], None] = lambda: None
-    """Raises when this process has lost the job folder; called right before the rename."""
 
 
 class Checkpoint:
@@ -121,7 +119,7 @@ def save_checkpoint(root: Path, state: CheckpointState, writer: Writer) -> None:
             for part in range(1, writer.num_parts):
                 files |= _await_part(temporary / _part_name(part))
             write_bytes(temporary / MANIFEST, _manifest(state, writer, files))
-            writer.fence()
+            check_fences(temporary)
             _rename(temporary, root / step_name(state.step))
     except BaseException:
         if not writer.part:

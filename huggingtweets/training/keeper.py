@@ -132,7 +132,6 @@ class Keeper:
                 world_size=accelerator.num_processes,
                 part=part,
                 num_parts=accelerator.num_processes if is_sharded(accelerator) else 1,
-                fence=self._lock.check if self._lock else lambda: None,
             )
             every_s = self._save_every_s
             self._saver = Saver(root, writer, every_s=every_s, step=progress.step)

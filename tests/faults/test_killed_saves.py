@@ -37,7 +37,7 @@ def save_for_ever(job: Path, acknowledge: int) -> None:
     step = found.step if found else 0
     saver = Saver(
         root,
-        Writer(IDENTITY, generation=lock.generation, fence=lock.check),
+        Writer(IDENTITY, generation=lock.generation),
         every_s=60,
         step=step,
     )
