@@ -2,6 +2,7 @@
 
     python benchmarks/fused_steps.py                     # this machine's device, a table on stdout
     python benchmarks/fused_steps.py --widths 128 --slots 8 --precisions fp32 --dropouts 0.1
+    python benchmarks/fused_steps.py --widths 128 --slots 16 --threads 2 --engines 2
 
 Three ways do the same work, the same users with the same blocks, recipe and start:
 
@@ -35,7 +36,8 @@ from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.training.array_jobs import ArrayJob
 from huggingtweets.training.array_layout import Layout, layout_of, shape_of
-from huggingtweets.training.array_loop import ArraySettings, train_array
+from huggingtweets.training.array_loop import ArraySettings
+from huggingtweets.training.array_pool import train_arrays
 from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
 
@@ -130,6 +132,7 @@ def train_fused(
     *,
     slots: int,
     micro: int,
+    engines: int,
 ) -> list[float]:
     """Train all users with the fused engine and return their mean losses."""
     settings = ArraySettings(
@@ -138,9 +141,10 @@ def train_fused(
         block_size=case.block_size,
         dtype=case.dtype,
         log_every=1 << 30,
+        engines=engines,
     )
     losses = {}
-    for result in train_array(layout, base, iter(jobs), settings=settings, device=device):
+    for result in train_arrays(layout, base, iter(jobs), settings=settings, device=device):
         if result.error is not None or result.trained is None:
             raise SystemExit(f"{result.slug}: {result.error}")
         losses[result.slug] = result.trained.final_loss
@@ -169,13 +173,15 @@ def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[
     jobs = build_jobs(case, vocab_size=args.vocab_size, steps=args.steps, users=users)
     micro = args.micro or max(1, min(case.blocks_per_step, 2048 // (case.slots * case.block_size)))
 
-    def fused(slots: int, micro: int) -> list[float]:
-        return train_fused(layout, base, jobs, case, device, slots=slots, micro=micro)
+    def fused(slots: int, micro: int, engines: int = 1) -> list[float]:
+        return train_fused(
+            layout, base, jobs, case, device, slots=slots, micro=micro, engines=engines
+        )
 
     ways: dict[str, Callable[[], list[float]]] = {
         "turns": lambda: [train_in_turns(model, job, case, device) for job in jobs],
         "alone": lambda: fused(1, case.blocks_per_step),
-        "fused": lambda: fused(case.slots, micro),
+        "fused": lambda: fused(case.slots, micro, args.engines),
     }
     losses: dict[str, Any] = {}
     wall: dict[str, list[float]] = {way: [] for way in ways}
@@ -241,6 +247,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: all")
+    parser.add_argument("--engines", type=int, default=1, help="that share the slots, one a thread")
     parser.add_argument("--widths", type=numbers, default=[64, 128, 256])
     parser.add_argument("--slots", type=numbers, default=[4, 8])
     parser.add_argument("--precisions", default="fp32,bf16")
@@ -263,7 +270,8 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor()
     machine = (
-        f"{name or platform.machine()}, {torch.get_num_threads()} threads, {args.layers} layers"
+        f"{name or platform.machine()}, {torch.get_num_threads()} threads, "
+        f"{args.engines} engine(s), {args.layers} layers"
     )
     rows = []
     for width, slots, precision, dropout in product(

@@ -11,9 +11,9 @@ Four ways make the same models of the same posts, with the same split, blocks, r
 - fused-K: one process, K users side by side.
 
 Any of them ending in `-bf16` computes in bf16 instead of fp32. They take turns every `--group`
-users, and the table grows by them. Wall time is what a user waits for; CPU time tells more on a
-busy machine. The split says where the CPU time went; what is left of it is start-up: imports,
-above all.
+users, and the table grows by them; users with fewer than ten posts are left out. Wall time is what
+a user waits for; CPU time tells more on a busy machine. The split says where the CPU time went;
+what is left of it is start-up: imports, above all.
 """
 
 import argparse
@@ -33,6 +33,8 @@ from clock import Clock
 ROOT = Path(__file__).parents[1]
 DEMO = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
 PARTS = ("load", "data", "train", "evaluate", "sample", "save")
+MIN_POSTS = 10
+"""Of a user; with fewer, not every way has something to hold out."""
 
 
 def report(clock: Clock) -> None:
@@ -256,6 +258,18 @@ def choose_users(num: int) -> tuple[list[str], list[str]]:
     return names[:num], ["source=jsonl", f"source.path={place.resolve()}"]
 
 
+def count_posts(handle: str, common: list[str]) -> int:
+    """Return how many posts of a user are left after cleaning."""
+    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.jobs.check import check_job
+    from huggingtweets.jobs.selection import select_jobs
+
+    register()
+    config = to_config(compose_config([f"user='{handle}'", *common]))
+    [job] = select_jobs(config.user, None, None, config.source)
+    return check_job(config, job).reports[0].kept
+
+
 def table(found: dict[str, dict[str, float]], num_users: int) -> str:
     """Return the figures as Markdown."""
     lines = [
@@ -323,8 +337,12 @@ def main() -> None:
         "cleaning.min_chars=0",
         *args.overrides,
     ]
-    ways = []
     common += [word for word in args.ways if "=" in word]  # `--ways a b key=value` takes them all
+    posts = {handle: count_posts(handle, common) for handle in handles}
+    handles = [handle for handle in handles if posts[handle] >= MIN_POSTS]
+    if left_out := sorted(set(posts) - set(handles)):
+        print(f"fewer than {MIN_POSTS} posts: {', '.join(left_out)}", file=sys.stderr)
+    ways = []
     for way in (word for word in args.ways if "=" not in word):
         kind, _, precision = way.partition("-")
         names = [f"fused-{slots}" for slots in args.slots] if kind == "fused" else [kind]
