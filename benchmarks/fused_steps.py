@@ -11,7 +11,8 @@ Three ways do the same work, the same users with the same blocks, recipe and sta
 - alone: the fused engine with one slot, one user after another: what is gained without fusing;
 - fused: the fused engine with K slots.
 
-They run in turns, repeatedly; speeds are medians. Without dropout the losses must agree.
+They run in turns, repeatedly; speeds are medians. Without dropout the losses must agree. With
+`--operators` a fused step of each case is taken apart instead.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import math
 import platform
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
@@ -29,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as transformers_logging
 
@@ -42,6 +45,7 @@ from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
 
 EOS = 0
+NUM_OPERATORS = 40
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,16 @@ def train_fused(
     return [losses[job.slug] for job in jobs]
 
 
-def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Time the three ways in turns."""
+def micro_batch_size(case: Case, args: argparse.Namespace) -> int:
+    """Return how many blocks of each slot are computed at once."""
+    fitting = min(case.blocks_per_step, 2048 // (case.slots * case.block_size))
+    return args.micro or max(1, fitting)
+
+
+def build_ways(
+    case: Case, args: argparse.Namespace, device: torch.device
+) -> dict[str, Callable[[], list[float]]]:
+    """Return the three ways to train the users of a case, each giving their mean losses."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=args.vocab_size,
@@ -171,18 +183,23 @@ def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[
     base = layout.pack(model.state_dict())
     users = case.slots * args.users_per_slot
     jobs = build_jobs(case, vocab_size=args.vocab_size, steps=args.steps, users=users)
-    micro = args.micro or max(1, min(case.blocks_per_step, 2048 // (case.slots * case.block_size)))
+    micro = micro_batch_size(case, args)
 
     def fused(slots: int, micro: int, engines: int = 1) -> list[float]:
         return train_fused(
             layout, base, jobs, case, device, slots=slots, micro=micro, engines=engines
         )
 
-    ways: dict[str, Callable[[], list[float]]] = {
+    return {
         "turns": lambda: [train_in_turns(model, job, case, device) for job in jobs],
         "alone": lambda: fused(1, case.blocks_per_step),
         "fused": lambda: fused(case.slots, micro, args.engines),
     }
+
+
+def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
+    """Time the three ways in turns."""
+    ways = build_ways(case, args, device)
     losses: dict[str, Any] = {}
     wall: dict[str, list[float]] = {way: [] for way in ways}
     cpu: dict[str, list[float]] = {way: [] for way in ways}
@@ -195,12 +212,15 @@ def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[
             if repeat:  # the first warms up
                 wall[way].append(time.perf_counter() - start)
                 cpu[way].append(time.process_time() - cpu_start)
-    tokens = users * args.steps * case.blocks_per_step * case.block_size
+    tokens = case.slots * args.users_per_slot * args.steps * case.blocks_per_step * case.block_size
     error = max(abs(a - b) for a, b in zip(losses["fused"], losses["turns"], strict=True))
     limit = {"fp32": 1e-4, "bf16": 3e-2}[case.precision]
     if case.dropout == 0 and not error < limit:
         raise SystemExit(f"{case}: losses differ by {error}; expected less than {limit}")
-    row: dict[str, Any] = vars(case) | {"micro": micro, "loss_error": error}
+    row: dict[str, Any] = vars(case) | {
+        "micro": micro_batch_size(case, args),
+        "loss_error": error,
+    }
     for way in ways:
         row[f"{way}_tokens_per_s"] = tokens / statistics.median(wall[way])
         row[f"{way}_cpu_s"] = statistics.median(cpu[way])
@@ -212,6 +232,35 @@ def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[
             a / b for a, b in zip(cpu[way], cpu["fused"], strict=True)
         )
     return row
+
+
+class _Operators(TorchDispatchMode):
+    """Adds up the seconds of each operator, by name and shapes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        start = time.perf_counter()
+        result = func(*args, **(kwargs or {}))
+        took = time.perf_counter() - start
+        shapes = [list(arg.shape) for arg in args if isinstance(arg, torch.Tensor)]
+        self.seconds[f"{func} {' '.join(map(str, shapes))}"] += took
+        return result
+
+
+def show_operators(case: Case, args: argparse.Namespace, device: torch.device) -> None:
+    """Print the dearest operators of a fused step; on a CPU, where they end when they return."""
+    fused = build_ways(case, args, device)["fused"]
+    fused()
+    with _Operators() as operators:
+        fused()
+    total = sum(operators.seconds.values())
+    print(f"{case}: {1e3 * total / args.steps:.1f} ms of a step")
+    dearest = sorted(operators.seconds.items(), key=lambda item: -item[1])
+    for name, seconds in dearest[:NUM_OPERATORS]:
+        print(f"{1e3 * seconds / args.steps:8.2f}  {name}")
 
 
 def as_markdown(rows: list[dict[str, Any]], machine: str) -> str:
@@ -262,6 +311,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10, help="of each user")
     parser.add_argument("--users-per-slot", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--operators", action="store_true", help="of a fused step, instead")
     parser.add_argument("--out", type=Path, help="folder for fused_steps.json and .md")
     args = parser.parse_args()
     transformers_logging.set_verbosity_error()
@@ -280,8 +330,13 @@ def main() -> None:
         case = Case(
             width, slots, precision, dropout, args.block_size, args.blocks_per_step, args.isolated
         )
+        if args.operators:
+            show_operators(case, args, device)
+            continue
         rows.append(measure(case, args, device))
         print(json.dumps(rows[-1]), flush=True)
+    if args.operators:
+        return
     mean = math.exp(statistics.fmean(math.log(row["vs_turns"]) for row in rows))
     table = as_markdown(rows, machine) + f"\nGeometric mean of fused / turns: {mean:.2f}\n"
     print(table)
