@@ -314,6 +314,8 @@ def main() -> None:
     parser.add_argument("--operators", action="store_true", help="of a fused step, instead")
     parser.add_argument("--out", type=Path, help="folder for fused_steps.json and .md")
     args = parser.parse_args()
+    if args.operators and args.engines > 1:
+        parser.error("--operators sees one thread; expected --engines 1 beside it")
     transformers_logging.set_verbosity_error()
     device = torch.device(args.device)
     if args.threads:

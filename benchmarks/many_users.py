@@ -49,12 +49,7 @@ def child_ours(arguments: list[str]) -> int:
     from huggingtweets.training import stopping
 
     stopping.install()
-    from huggingtweets.config.compose import compose_config, register, to_config
-    from huggingtweets.jobs.selection import select_jobs
-
-    register()
-    config = to_config(compose_config(arguments))
-    jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
+    config, jobs = read_arguments(arguments)
     from huggingtweets import pipeline, trained
     from huggingtweets.jobs import fused, runner
     from huggingtweets.training import array_loop, array_pool, loop, single
@@ -96,17 +91,13 @@ def child_trainer(arguments: list[str]) -> int:
         TrainingArguments,
     )
 
-    from huggingtweets.config.compose import compose_config, register, to_config
     from huggingtweets.config.plan import make_plan
     from huggingtweets.config.schema import Precision
     from huggingtweets.data.prepare import clean_posts, prepare
-    from huggingtweets.jobs.selection import select_jobs
     from huggingtweets.training.tiny import tiny_base
     from huggingtweets.tweets.sources.load import load_timeline
 
-    register()
-    config = to_config(compose_config(arguments))
-    [job] = select_jobs(config.user, None, None, config.source)
+    config, [job] = read_arguments(arguments)
     plan, recipe, sampling = make_plan(config, job), config.recipe, config.sampling
 
     def load() -> tuple[Any, Any]:
@@ -258,16 +249,23 @@ def choose_users(num: int) -> tuple[list[str], list[str]]:
     return names[:num], ["source=jsonl", f"source.path={place.resolve()}"]
 
 
-def count_posts(handle: str, common: list[str]) -> int:
-    """Return how many posts of a user are left after cleaning."""
+def read_arguments(arguments: list[str]) -> tuple[Any, Any]:
+    """Return the configuration and the jobs, as train.py reads them."""
     from huggingtweets.config.compose import compose_config, register, to_config
-    from huggingtweets.jobs.check import check_job
     from huggingtweets.jobs.selection import select_jobs
 
     register()
-    config = to_config(compose_config([f"user='{handle}'", *common]))
-    [job] = select_jobs(config.user, None, None, config.source)
-    return check_job(config, job).reports[0].kept
+    config = to_config(compose_config(arguments))
+    return config, select_jobs(config.user, config.shard, config.job_index, config.source)
+
+
+def count_posts(handle: str, common: list[str]) -> int:
+    """Return how many posts of a user are left after cleaning."""
+    from huggingtweets.tweets.cleaning import clean_timeline
+    from huggingtweets.tweets.sources.load import load_timeline
+
+    config, _ = read_arguments([f"user='{handle}'", *common])
+    return len(clean_timeline(load_timeline(config.source, handle), config.cleaning)[0].tweets)
 
 
 def table(found: dict[str, dict[str, float]], num_users: int) -> str:

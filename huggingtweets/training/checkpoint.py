@@ -119,7 +119,6 @@ def save_checkpoint(root: Path, state: CheckpointState, writer: Writer) -> None:
             for part in range(1, writer.num_parts):
                 files |= _await_part(temporary / _part_name(part))
             write_bytes(temporary / MANIFEST, _manifest(state, writer, files))
-            check_fences(temporary)
             _rename(temporary, root / step_name(state.step))
     except BaseException:
         if not writer.part:
@@ -224,6 +223,7 @@ def _rename(temporary: Path, folder: Path) -> None:
     """Publish a finished checkpoint, in place of one of the same step if there is one."""
     fsync_dir(temporary)
     replaced = folder.with_name(f".{folder.name}.replaced.tmp")
+    check_fences(folder)
     if folder.exists():
         folder.rename(replaced)
     temporary.rename(folder)
