@@ -6,7 +6,6 @@ whatever is cheaper, and needs none of autograd's bookkeeping. Equality with tra
 GPT2LMHeadModel is tested.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from huggingtweets.training.array_attention import Saved, View, attend, attend_backward
-from huggingtweets.training.array_dropout import Dropout, keep_mask, residual_site
+from huggingtweets.training.array_attention import Saved as SavedAttention
+from huggingtweets.training.array_attention import View, attend, attend_backward
+from huggingtweets.training.array_dropout import Dropout, residual_site
 from huggingtweets.training.array_head import summed_loss
 from huggingtweets.training.array_layout import Layout, Parameters, Shape
 from huggingtweets.training.array_linear import (
@@ -25,11 +25,8 @@ from huggingtweets.training.array_linear import (
     product,
     project,
     project_backward,
-    put,
 )
-
-_GELU_1 = 2 * math.sqrt(2 / math.pi)
-_GELU_3 = _GELU_1 * 0.044715
+from huggingtweets.training.array_ops import PYTORCH, Ops, Saved
 
 
 @dataclass(frozen=True)
@@ -140,25 +137,30 @@ class MicroBatch:
     view: View
     """Where tokens may look; made from the positions."""
     dropout: Dropout | None = None
+    ops: Ops = PYTORCH
+    """What computes between the products."""
+
+    def noise(self, site: int, x: Tensor) -> Saved:
+        """Return what drops elements of tensors like x (K, R, C) at a residual site."""
+        if self.dropout is None:
+            return self.ops.noise(None, x)
+        length, width = self.input_ids.shape[-1], x.shape[-1]
+        return self.ops.noise(self.dropout.residual(site, length, width), x)
 
 
 @dataclass(frozen=True)
 class _SavedLayer:
     """What the backward pass needs of one layer; tensors (K, R, ...), R = B * T tokens."""
 
-    norm_1: tuple[Tensor, Tensor]
-    """Normalised input before weight and bias, and one over its standard deviation."""
+    norm_1: Saved
     attention_in: Tensor
-    attention: Saved
+    attention: SavedAttention
     attention_out: Tensor
-    norm_2: tuple[Tensor, Tensor]
+    norm_2: Saved
     mlp_in: Tensor
-    inner: Tensor
-    """Before the activation."""
-    gate: Tensor | None
-    """The activation is inner * gate; None where PyTorch's kernel computed it."""
+    gelu: Saved
     activated: Tensor
-    masks: tuple[Tensor | None, Tensor | None]
+    noises: tuple[Saved, Saved]
 
 
 @torch.no_grad()
@@ -188,7 +190,8 @@ def loss_and_gradients(
     """
     saved: list[_SavedLayer] = []
     inputs: list[Tensor] = []
-    hidden, norm_f, embedding_mask = _hidden_states(
+    ops = batch.ops
+    hidden, norm_f, noise = _hidden_states(
         stack, batch, saved=None if recompute else saved, inputs=inputs if recompute else None
     )
     loss, grad = summed_loss(
@@ -199,19 +202,18 @@ def loss_and_gradients(
         weight=weight,
         grad_table=grads.master.wte if grads.adapters is None else None,
         accumulate=accumulate,
+        ops=ops,
     )
     out = None
     if grads.adapters is None:
         out = Gradients(grads.master.norm_f_weight, grads.master.norm_f_bias)
-    grad = _norm_backward(grad, norm_f, stack.master.norm_f_weight, out, accumulate=accumulate)
+    grad = ops.norm_backward(grad, norm_f, stack.master.norm_f_weight, out, accumulate=accumulate)
     for index in reversed(range(stack.shape.num_layers)):
         layer = _layer_forward(stack, index, inputs.pop(), batch) if recompute else saved.pop()
         _layer_backward(stack, grads, index, grad, layer, batch, accumulate=accumulate)
     if grads.adapters is not None:
         return loss
-    if embedding_mask is not None:
-        grad.mul_(embedding_mask)
-    grad = grad.view(-1, grad.shape[-1])
+    grad = ops.drop(grad, noise, grad.dtype).view(-1, grad.shape[-1])
     if not accumulate:
         grads.master.wpe.zero_()
     for rows in _embedding_rows(stack, batch):
@@ -232,6 +234,7 @@ def summed_losses(stack: Stack, batch: MicroBatch, hits: Tensor | None = None) -
         batch.targets.flatten(1),
         vocab_size=stack.shape.vocab_size,
         hits=hits.flatten(1) if hits is not None else None,
+        ops=batch.ops,
     )
     return loss
 
@@ -250,7 +253,7 @@ def _hidden_states(
     *,
     saved: list[_SavedLayer] | None = None,
     inputs: list[Tensor] | None = None,
-) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor | None]:
+) -> tuple[Tensor, Saved, Saved]:
     """Return what the output embedding reads (K, R, C), and what the backward pass needs of it.
 
     What it needs of the layers, or their inputs, is added to the lists.
@@ -258,18 +261,22 @@ def _hidden_states(
     tokens, positions = _embedding_rows(stack, batch)
     x = F.embedding(tokens, stack.table)
     x += F.embedding(positions, stack.table)
-    mask = _residual_mask(batch, 0, x)
-    if mask is not None:
-        x.mul_(mask)
+    noise = batch.noise(0, x)
+    x = batch.ops.drop(x, noise, x.dtype)
     for index in range(stack.shape.num_layers):
         if inputs is not None:
             inputs.append(x.clone())
         layer = _layer_forward(stack, index, x, batch)
         if saved is not None:
             saved.append(layer)
-    norm_f = normalise(x, stack.shape.norm_eps)
-    hidden = scale_and_shift(norm_f[0], stack.master.norm_f_weight, stack.master.norm_f_bias)
-    return hidden.to(stack.compute.wte.dtype), norm_f, mask
+    hidden, norm_f = batch.ops.norm(
+        x,
+        stack.master.norm_f_weight,
+        stack.master.norm_f_bias,
+        eps=stack.shape.norm_eps,
+        dtype=stack.compute.wte.dtype,
+    )
+    return hidden, norm_f, noise
 
 
 def _embedding_rows(stack: Stack, batch: MicroBatch) -> tuple[Tensor, Tensor]:
@@ -284,11 +291,13 @@ def _embedding_rows(stack: Stack, batch: MicroBatch) -> tuple[Tensor, Tensor]:
 
 def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _SavedLayer:
     """Add one layer to the residual stream x (K, R, C), in place."""
-    master, dtype = stack.master.layers[index], stack.compute.wte.dtype
-    num_heads = stack.shape.num_heads
+    master, ops, num_heads = stack.master.layers[index], batch.ops, stack.shape.num_heads
 
-    norm_1 = normalise(x, stack.shape.norm_eps)
-    attention_in = scale_and_shift(norm_1[0], master.norm_1_weight, master.norm_1_bias).to(dtype)
+    def norm(weight: Tensor, bias: Tensor) -> tuple[Tensor, Saved]:
+        dtype = stack.compute.wte.dtype
+        return ops.norm(x, weight, bias, eps=stack.shape.norm_eps, dtype=dtype)
+
+    attention_in, norm_1 = norm(master.norm_1_weight, master.norm_1_bias)
     qkv = project(attention_in, stack.linear(index, "qkv"))
     attention_out, attention = attend(
         qkv.view(-1, batch.input_ids.shape[-1], qkv.shape[-1]),
@@ -297,23 +306,17 @@ def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _S
         scale=stack.shape.score_scales[index],
         layer=index,
         dropout=batch.dropout,
+        ops=ops,
     )
     attention_out = attention_out.view(x.shape)
-    mask_1 = _residual_mask(batch, residual_site(index, num_heads, 0), x)
-    _add(x, project(attention_out, stack.linear(index, "attention")), mask_1)
+    noise_1 = batch.noise(residual_site(index, num_heads, 0), x)
+    ops.add_dropped(x, project(attention_out, stack.linear(index, "attention")), noise_1)
 
-    norm_2 = normalise(x, stack.shape.norm_eps)
-    mlp_in = scale_and_shift(norm_2[0], master.norm_2_weight, master.norm_2_bias).to(dtype)
+    mlp_in, norm_2 = norm(master.norm_2_weight, master.norm_2_bias)
     inner = project(mlp_in, stack.linear(index, "inner"))
-    gate = None
-    if batch.view.use_fused:
-        activated = F.gelu(inner, approximate="tanh")
-    else:
-        inner = inner.float()
-        gate = gelu_gate(inner)
-        activated = (inner * gate).to(dtype)
-    mask_2 = _residual_mask(batch, residual_site(index, num_heads, 1), x)
-    _add(x, project(activated, stack.linear(index, "outer")), mask_2)
+    activated, gelu = ops.gelu(inner, use_fused=batch.view.use_fused)
+    noise_2 = batch.noise(residual_site(index, num_heads, 1), x)
+    ops.add_dropped(x, project(activated, stack.linear(index, "outer")), noise_2)
     return _SavedLayer(
         norm_1,
         attention_in,
@@ -321,10 +324,9 @@ def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _S
         attention_out,
         norm_2,
         mlp_in,
-        inner,
-        gate,
+        gelu,
         activated,
-        (mask_1, mask_2),
+        (noise_1, noise_2),
     )
 
 
@@ -339,108 +341,33 @@ def _layer_backward(
     accumulate: bool,
 ) -> None:
     """Turn the gradient of a layer's output into that of its input, in place."""
-    master, dtype = stack.master.layers[index], stack.compute.wte.dtype
-    mask_1, mask_2 = saved.masks
+    master, ops = stack.master.layers[index], batch.ops
+    dtype = stack.compute.wte.dtype
+    noise_1, noise_2 = saved.noises
 
     def backward(name: str, grad: Tensor, x: Tensor) -> Tensor:
         linear, out = stack.linear(index, name), grads.gradients(index, name)
-        return project_backward(grad.to(dtype), x, linear, out, accumulate=accumulate)
+        return project_backward(
+            grad, x, linear, out, accumulate=accumulate, add_bias=ops.column_sums
+        )
 
-    def add_norm(number: int, grad_in: Tensor, norm: tuple[Tensor, Tensor], weight: Tensor) -> None:
+    def add_norm(number: int, grad_in: Tensor, norm: Saved, weight: Tensor) -> None:
         out = grads.norm_gradients(index, number)
-        grad.add_(_norm_backward(grad_in.float(), norm, weight, out, accumulate=accumulate))
+        ops.norm_backward(grad_in, norm, weight, out, accumulate=accumulate, grad=grad)
 
-    grad_out = grad if mask_2 is None else grad * mask_2
-    grad_activated = backward("outer", grad_out, saved.activated)
-    grad_inner = _gelu_backward(grad_activated, saved.inner, saved.gate)
+    grad_activated = backward("outer", ops.drop(grad, noise_2, dtype), saved.activated)
+    grad_inner = ops.gelu_backward(grad_activated, saved.gelu)
     grad_in = backward("inner", grad_inner, saved.mlp_in)
     add_norm(2, grad_in, saved.norm_2, master.norm_2_weight)
 
-    grad_out = grad if mask_1 is None else grad * mask_1
-    grad_attention = backward("attention", grad_out, saved.attention_out)
+    grad_attention = backward("attention", ops.drop(grad, noise_1, dtype), saved.attention_out)
     grad_qkv = attend_backward(
         grad_attention.view(-1, batch.input_ids.shape[-1], grad.shape[-1]),
         saved.attention,
         batch.view,
         scale=stack.shape.score_scales[index],
         dropout=batch.dropout,
+        ops=ops,
     )
     grad_in = backward("qkv", grad_qkv.view(*grad.shape[:2], -1), saved.attention_in)
     add_norm(1, grad_in, saved.norm_1, master.norm_1_weight)
-
-
-def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return (x - mean) / deviation and one over the deviation, over the last dimension."""
-    width = x.shape[-1]
-    # With a weight and a bias the CPU kernel is twice as fast as without.
-    ones, zeros = x.new_ones(width), x.new_zeros(width)
-    normalised, _, inverse = torch.native_layer_norm(x, [width], ones, zeros, eps)
-    return normalised, inverse
-
-
-def scale_and_shift(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Finish a layer norm, (K, R, C) by (K, C)."""
-    return torch.addcmul(bias.unsqueeze(1), x, weight.unsqueeze(1))
-
-
-def _norm_backward(
-    grad: Tensor,
-    norm: tuple[Tensor, Tensor],
-    weight: Tensor,
-    out: Gradients | None,
-    *,
-    accumulate: bool,
-) -> Tensor:
-    """Put the gradients of weight and bias into `out` and return that of the norm's input."""
-    normalised, inverse = norm
-    if out is not None:
-        put(out.first, (grad * normalised).sum(1), accumulate=accumulate)
-        put(out.second, grad.sum(1), accumulate=accumulate)
-    grad = grad * weight.unsqueeze(1)
-    # Of an input that has mean 0 and deviation 1, hence the zeros and ones.
-    grad, _, _ = torch.ops.aten.native_layer_norm_backward(
-        grad,
-        normalised,
-        [grad.shape[-1]],
-        torch.zeros_like(inverse),
-        torch.ones_like(inverse),
-        grad.new_ones(grad.shape[-1]),
-        None,
-        [True, False, False],
-    )
-    return torch.mul(grad, inverse, out=grad)
-
-
-def gelu_gate(x: Tensor) -> Tensor:
-    """Return s with x * s = GELU by tanh: the sigmoid takes a fifth of the time of tanh."""
-    one = torch.full((), _GELU_1, device=x.device)
-    return torch.addcmul(one, x, x, value=_GELU_3).mul_(x).sigmoid_()
-
-
-def _gelu_backward(grad: Tensor, x: Tensor, gate: Tensor | None) -> Tensor:
-    """Return grad * (s + x s (1 - s) u'), with s the gate, the sigmoid of u(x)."""
-    if gate is None:
-        out: Tensor = torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
-        return out
-    one = torch.full((), _GELU_1, device=x.device)
-    slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)
-    slope = torch.addcmul(slope, slope, gate, value=-1)
-    return torch.addcmul(gate, gate, slope).mul_(grad.float())
-
-
-def _residual_mask(batch: MicroBatch, site: int, x: Tensor) -> Tensor | None:
-    """Return a mask like x (K, R, C), scaled, or None without dropout."""
-    if batch.dropout is None:
-        return None
-    T = batch.input_ids.shape[-1]
-    keys, thresholds, scales = batch.dropout.mask(site)
-    mask = keep_mask(keys, thresholds, range(T), range(x.shape[-1]))
-    return mask.mul_(scales.view(-1, 1, 1)).view(x.shape)
-
-
-def _add(x: Tensor, branch: Tensor, mask: Tensor | None) -> None:
-    """Add a branch to the residual stream."""
-    if mask is None:
-        x.add_(branch)
-    else:
-        x.addcmul_(branch.float(), mask)

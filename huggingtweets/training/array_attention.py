@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from huggingtweets.training.array_dropout import Dropout, head_sites, keep_mask
+from huggingtweets.training.array_dropout import Dropout
+from huggingtweets.training.array_ops import Ops
+from huggingtweets.training.array_ops import Saved as SavedSoftmax
 
 _HIDDEN = -1e30
 """Added to scores that must not count; finite, so that no row can become NaN."""
@@ -47,9 +49,8 @@ class Saved:
     k: Tensor
     v: Tensor
     """(K * B * heads, T, head width) each, q already scaled."""
-    weights: list[Tensor]
-    """Attention weights before dropout, one tensor a window."""
-    masks: list[Tensor]
+    weights: list[SavedSoftmax]
+    """What `Ops.softmax` saved, by window."""
     fused_out: Tensor | None = None
 
 
@@ -87,7 +88,14 @@ def view_of(
 
 
 def attend(
-    qkv: Tensor, view: View, *, num_heads: int, scale: float, layer: int, dropout: Dropout | None
+    qkv: Tensor,
+    view: View,
+    *,
+    num_heads: int,
+    scale: float,
+    layer: int,
+    dropout: Dropout | None,
+    ops: Ops,
 ) -> tuple[Tensor, Saved]:
     """Return attention's output (K * B, T, C) for (K * B, T, 3 * C), and what backward needs."""
     n, T, _ = qkv.shape
@@ -97,18 +105,16 @@ def attend(
     q, k, v = heads.contiguous().view(3, n * num_heads, T, -1).unbind(0)
     q.mul_(scale)
     out = torch.empty_like(q)
-    saved = Saved(q, k, v, [], [])
+    saved = Saved(q, k, v, [])
     for window in view.windows:
         queries, keys = slice(window.start, window.stop), slice(window.first_key, window.stop)
-        scores = torch.bmm(q[:, queries], k[:, keys].transpose(1, 2))
-        by_block = scores.view(n, num_heads, *scores.shape[1:])
-        by_block[..., -window.bias.shape[-1] :].add_(window.bias)
-        weights = torch.softmax(scores, -1)
-        saved.weights.append(weights)
+        site = None
         if dropout is not None:
-            mask = _mask(dropout, window, layer, num_heads, weights.dtype)
-            saved.masks.append(mask)
-            weights = weights * mask
+            places = range(window.start, window.stop), range(window.first_key, window.stop)
+            site = dropout.heads(layer, num_heads, *places)
+        scores = torch.bmm(q[:, queries], k[:, keys].transpose(1, 2))
+        weights, saved_weights = ops.softmax(scores, window.bias, site, num_heads=num_heads)
+        saved.weights.append(saved_weights)
         out[:, queries] = torch.bmm(weights, v[:, keys])
     if dropout is not None:
         out.view(n, -1).mul_(dropout.scales[1].unsqueeze(1))
@@ -116,7 +122,7 @@ def attend(
 
 
 def attend_backward(
-    grad_out: Tensor, saved: Saved, view: View, *, scale: float, dropout: Dropout | None
+    grad_out: Tensor, saved: Saved, view: View, *, scale: float, dropout: Dropout | None, ops: Ops
 ) -> Tensor:
     """Return the gradient (K * B, T, 3 * C) of `qkv` for that of `attend`'s output."""
     n, T, width = grad_out.shape
@@ -129,36 +135,16 @@ def attend_backward(
     grad = grad.view(n * num_heads, T, -1)
     grads = grad.new_zeros(3, *grad.shape)
     grad_q, grad_k, grad_v = grads.unbind(0)
-    for index, window in enumerate(view.windows):
+    for window, weights in zip(view.windows, saved.weights, strict=True):
         queries, keys = slice(window.start, window.stop), slice(window.first_key, window.stop)
-        weights = saved.weights[index]
         grad_weights = torch.bmm(grad[:, queries], saved.v[:, keys].transpose(1, 2))
-        dropped = weights
-        if dropout is not None:
-            grad_weights.mul_(saved.masks[index])
-            dropped = weights * saved.masks[index]
+        grad_scores, dropped = ops.softmax_backward(grad_weights, weights)
         grad_v[:, keys] += torch.bmm(dropped.transpose(1, 2), grad[:, queries])
-        grad_scores = torch.ops.aten._softmax_backward_data(
-            grad_weights, weights, -1, weights.dtype
-        )
         grad_q[:, queries] = torch.bmm(grad_scores, saved.k[:, keys])
         grad_k[:, keys] += torch.bmm(grad_scores.transpose(1, 2), saved.q[:, queries])
     grad_q.mul_(scale)
     by_head = grads.view(3, n, num_heads, T, -1)
     return by_head.permute(1, 3, 0, 2, 4).reshape(n, T, 3 * width)
-
-
-def _mask(
-    dropout: Dropout, window: Window, layer: int, num_heads: int, dtype: torch.dtype
-) -> Tensor:
-    keys = dropout.keys[head_sites(layer, num_heads)].transpose(0, 1).reshape(-1, 2)
-    return keep_mask(
-        keys,
-        dropout.thresholds[1].repeat_interleave(num_heads),
-        range(window.start, window.stop),
-        range(window.first_key, window.stop),
-        dtype=dtype,
-    )
 
 
 def _attend_fused(heads: Tensor, view: View, scale: float) -> tuple[Tensor, Saved]:
@@ -174,7 +160,7 @@ def _attend_fused(heads: Tensor, view: View, scale: float) -> tuple[Tensor, Save
             is_causal=view.fused_mask is None,
             scale=scale,
         )
-    saved = Saved(q, k, v, [], [], fused_out=out)
+    saved = Saved(q, k, v, [], fused_out=out)
     return out.detach().transpose(1, 2).reshape(n, T, -1), saved
 
 

@@ -17,6 +17,28 @@ _ROW = 8192
 
 
 @dataclass(frozen=True)
+class Site:
+    """What one mask (n, rows, columns) of a micro-batch is made from; tensors on the device."""
+
+    keys: Tensor
+    """(n, 2) int32."""
+    thresholds: Tensor
+    """(n,) int16: smaller hashes are dropped."""
+    scales: Tensor
+    """(n,) fp32: 1 / (1 - p)."""
+    rows: range
+    columns: range
+
+    def mask(self, dtype: torch.dtype) -> Tensor:
+        """Return it as ones and zeros; see `keep_mask`."""
+        return keep_mask(self.keys, self.thresholds, self.rows, self.columns, dtype=dtype)
+
+    def scaled_mask(self) -> Tensor:
+        """Return it as scales and zeros, fp32."""
+        return self.mask(torch.float32).mul_(self.scales.view(-1, 1, 1))
+
+
+@dataclass(frozen=True)
 class Dropout:
     """What the masks of one micro-batch are made from; tensors on the device."""
 
@@ -27,10 +49,22 @@ class Dropout:
     scales: Tensor
     """(3, K * B) fp32: 1 / (1 - p)."""
 
-    def mask(self, site: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return keys, thresholds and scales of a residual site or, for 0, of the embeddings."""
+    def residual(self, site: int, length: int, width: int) -> Site:
+        """Return a residual site or, for 0, that of the embeddings: a mask a block (T, C)."""
         kind = 2 if site else 0
-        return self.keys[site], self.thresholds[kind], self.scales[kind]
+        return Site(
+            self.keys[site], self.thresholds[kind], self.scales[kind], range(length), range(width)
+        )
+
+    def heads(self, layer: int, num_heads: int, rows: range, columns: range) -> Site:
+        """Return the site of a layer's attention: a mask a block and head."""
+        return Site(
+            self.keys[head_sites(layer, num_heads)].transpose(0, 1).reshape(-1, 2),
+            self.thresholds[1].repeat_interleave(num_heads),
+            self.scales[1].repeat_interleave(num_heads),
+            rows,
+            columns,
+        )
 
 
 def num_sites(num_layers: int, num_heads: int) -> int:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from huggingtweets.data.blocks import IGNORED
 from huggingtweets.training.array_linear import product, put
+from huggingtweets.training.array_ops import PYTORCH, Ops
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time, by device type: on a CPU they should fit a cache."""
@@ -23,6 +23,7 @@ def summed_loss(
     grad_table: Tensor | None = None,
     accumulate: bool = False,
     hits: Tensor | None = None,
+    ops: Ops = PYTORCH,
 ) -> tuple[Tensor, Tensor]:
     """Return each slot's summed loss in nats and, given weights, the gradient of its hidden states.
 
@@ -35,6 +36,7 @@ def summed_loss(
         grad_table: (K, V, C) fp32; receives the gradient of the table, unless that is frozen.
         accumulate: add to what is in `grad_table` instead of replacing it.
         hits: (K, R) booleans; receives whether each target is the likeliest token.
+        ops: what computes between the products.
 
     Returns:
         (K,) fp32 and (K, R, C) fp32; the latter is empty without weights.
@@ -45,25 +47,19 @@ def summed_loss(
     rows = max(MIN_ROWS, CHUNK_LOGITS.get(hidden.device.type, 2**26) // (K * table.shape[1]))
     for start in range(0, hidden.shape[1], rows):
         chunk = hidden[:, start : start + rows]
-        target = targets[:, start : start + rows].unsqueeze(2)
-        counts = target != IGNORED
-        target = target.clamp(min=0)
-        logits = product(chunk, table.transpose(1, 2)).float()
-        logits[..., vocab_size:] = -torch.inf
-        logits.sub_(logits.amax(2, keepdim=True))
-        target_logits = logits.gather(2, target)
-        if hits is not None:
-            hits[:, start : start + rows] = ((target_logits == 0) & counts).squeeze(2)
-        total = logits.exp_().sum(2, keepdim=True)
-        loss += ((total.log() - target_logits) * counts).sum((1, 2))
-        if weight is None:
+        found = ops.cross_entropy(
+            product(chunk, table.transpose(1, 2)),
+            targets[:, start : start + rows],
+            vocab_size=vocab_size,
+            weight=weight,
+            hits=hits[:, start : start + rows] if hits is not None else None,
+        )
+        loss += found.total
+        if found.scale is None:
             continue
-        # The gradient is (p - 1[target]) * weight with p = exp / total: the division by the total
-        # and the weight are left to the narrow sides of the two products.
-        scale = counts * weight.view(K, 1, 1) / total
-        gradient = logits.scatter_add_(2, target, -total).to(hidden.dtype)
-        grads.append(product(gradient, table).float().mul_(scale))
+        grads.append(product(found.gradient, table).float().mul_(found.scale))
         if grad_table is not None:
-            grad_chunk = torch.bmm(gradient.transpose(1, 2), (chunk * scale).to(hidden.dtype))
+            scaled = (chunk * found.scale).to(hidden.dtype)
+            grad_chunk = torch.bmm(found.gradient.transpose(1, 2), scaled)
             put(grad_table, grad_chunk, accumulate=accumulate or start > 0)
     return loss, torch.cat(grads, 1) if grads else hidden.new_empty(0)

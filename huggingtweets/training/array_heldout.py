@@ -9,6 +9,7 @@ from torch import Tensor
 from huggingtweets.data.blocks import IGNORED, Blocks
 from huggingtweets.training.array import MicroBatch, Stack, summed_losses
 from huggingtweets.training.array_attention import view_of
+from huggingtweets.training.array_ops import PYTORCH, Ops
 
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Tokens of a forward pass, by device type."""
@@ -21,6 +22,7 @@ def heldout_nats(
     width: int,
     use_fused: bool,
     hits: Sequence[list[Tensor]] | None = None,
+    ops: Ops = PYTORCH,
 ) -> Tensor:
     """Return (K,) fp64 losses, summed over each slot's own held-out blocks, documents isolated.
 
@@ -32,6 +34,7 @@ def heldout_nats(
         use_fused: take PyTorch's kernels for attention.
         hits: one list a slot; receives (n, T) booleans, parts of the slot's (N, T) one after
             another: whether each target is the likeliest token.
+        ops: what computes between the products.
     """
     device = stack.rows.device
     if device.type == "cpu" and len(sets) > 1:  # one by one nothing is filled up
@@ -43,6 +46,7 @@ def heldout_nats(
                     width=width,
                     use_fused=use_fused,
                     hits=hits[k : k + 1] if hits else None,
+                    ops=ops,
                 )
                 if one
                 else torch.zeros(1, dtype=torch.float64)
@@ -66,7 +70,8 @@ def heldout_nats(
         )
         view = view_of(position_ids, isolate=True, reach=reach, width=width, use_fused=use_fused)
         part = torch.zeros_like(targets, dtype=torch.bool) if hits is not None else None
-        nats += summed_losses(stack, MicroBatch(input_ids, targets, position_ids, view), part)
+        batch = MicroBatch(input_ids, targets, position_ids, view, ops=ops)
+        nats += summed_losses(stack, batch, part)
         if hits is not None and part is not None:
             for kept, rows in zip(hits, part, strict=True):
                 kept.append(rows)

@@ -67,12 +67,21 @@ def project(x: Tensor, linear: Linear) -> Tensor:
 
 
 def project_backward(
-    grad: Tensor, x: Tensor, linear: Linear, out: Gradients, *, accumulate: bool
+    grad: Tensor,
+    x: Tensor,
+    linear: Linear,
+    out: Gradients,
+    *,
+    accumulate: bool,
+    add_bias: Callable[..., None],
 ) -> Tensor:
-    """Put the gradients of the layer's parameters into `out` and return that of x."""
+    """Put the gradients of the layer's parameters into `out` and return that of x.
+
+    `add_bias` is `Ops.column_sums`.
+    """
     if linear.adapter is None or linear.scale is None:
         put(out.first, torch.bmm(x.transpose(1, 2), grad), accumulate=accumulate)
-        put(out.second, grad.sum(1, dtype=torch.float32), accumulate=accumulate)
+        add_bias(grad, out.second, accumulate=accumulate)
         return torch.bmm(grad, linear.weight.transpose(1, 2))
     scale = linear.scale.view(-1, 1, 1)
     low = torch.bmm(x, linear.adapter.down).mul_(scale)  # again: it costs less than to keep it

@@ -32,8 +32,10 @@ from huggingtweets.training.array_jobs import (
     seat_job,
     untrainable,
 )
+from huggingtweets.training.array_kernels import choose_ops
 from huggingtweets.training.array_layout import Layout
 from huggingtweets.training.array_lora import fresh_adapters, merge_adapters, peft_state
+from huggingtweets.training.array_ops import PYTORCH
 from huggingtweets.training.array_optimizer import constants_of
 from huggingtweets.training.array_slots import (
     BAD_STEPS,
@@ -191,8 +193,10 @@ class _Engine:
         is_cuda = device.type == "cuda"
         self._replay = Replay(enabled=is_cuda and settings.use_graphs)
         self._stream = torch.cuda.Stream() if is_cuda else None  # type: ignore[no-untyped-call]
+        self._ops = choose_ops(device, layout.shape, settings.block_size)
         self._compute = loss_and_gradients
         if settings.compile:
+            self._ops = PYTORCH
             self._compute = torch.compile(loss_and_gradients, dynamic=False)
         self._ended: deque[tuple[Seat, Snapshot | None, HuggingtweetsError | None]] = deque()
         self._seconds = 0.0
@@ -347,6 +351,7 @@ class _Engine:
             width=WINDOW.get(self._device.type, 128),
             use_fused=is_cuda,
             recompute=self._settings.recompute,
+            ops=self._ops,
         )
 
     def _look_after(self, seats: list[Seat]) -> None:
@@ -431,6 +436,7 @@ class _Engine:
             width=WINDOW.get(self._device.type, 128),
             use_fused=self._device.type == "cuda",
             hits=hits,
+            ops=self._ops,
         ).tolist()  # sync: once an epoch and job
         return [
             HeldoutLoss(value, one.blocks.num_targets, one.num_bytes) if one else None

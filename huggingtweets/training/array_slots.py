@@ -19,6 +19,7 @@ from huggingtweets.training.array_attention import view_of
 from huggingtweets.training.array_dropout import Dropout
 from huggingtweets.training.array_layout import Layout
 from huggingtweets.training.array_lora import adapter_places, build_adapter_stack
+from huggingtweets.training.array_ops import PYTORCH, Ops
 from huggingtweets.training.array_optimizer import (
     Adam,
     AdamConstants,
@@ -185,6 +186,8 @@ class MicroKind:
     use_fused: bool
     """PyTorch's kernels for attention and GELU."""
     recompute: bool = False
+    ops: Ops = PYTORCH
+    """What computes between the products."""
 
 
 def micro_inputs(
@@ -231,7 +234,7 @@ def micro_step(
         width=kind.width,
         use_fused=kind.use_fused,
     )
-    batch = MicroBatch(input_ids, targets, position_ids, view, dropout)
+    batch = MicroBatch(input_ids, targets, position_ids, view, dropout, kind.ops)
     weight = Controls(*step.tensors["controls"].unbind(0)).weight
     slots.losses.add_(compute(slots.stack, slots.grads, batch, weight, accumulate=kind.accumulate))
 

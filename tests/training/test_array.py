@@ -26,7 +26,9 @@ from huggingtweets.training.array_dropout import (
     site_keys,
     thresholds_and_scales,
 )
+from huggingtweets.training.array_kernels import compiled_ops
 from huggingtweets.training.array_layout import Layout, layout_of, shape_of
+from huggingtweets.training.array_ops import PYTORCH, Ops
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
 
@@ -36,6 +38,17 @@ LENGTHS = (13, 17, 10)
 
 # fp32 rounding: sums of a few hundred products of order 1, so some 1e-6 relative to the largest.
 RELATIVE = 3e-6
+
+in_use: list[Ops] = [PYTORCH]
+
+
+@pytest.fixture(params=["pytorch", "compiled"], autouse=True)
+def both_ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compute between the products by PyTorch's operators, and by ours in C++."""
+    ops = PYTORCH if request.param == "pytorch" else compiled_ops()
+    if ops is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr("test_array.in_use", [ops])
 
 
 def build_config(**changes: object) -> GPT2Config:
@@ -88,7 +101,7 @@ def build_batch(
     view = view_of(
         position_ids, isolate=isolate, reach=max(LENGTHS), width=width, use_fused=use_fused
     )
-    return MicroBatch(input_ids, targets, position_ids, view)
+    return MicroBatch(input_ids, targets, position_ids, view, ops=in_use[-1])
 
 
 def reference(model: GPT2LMHeadModel, batch: MicroBatch, slot: int) -> Tensor:
@@ -314,7 +327,12 @@ def test_dropout_masks_do_not_depend_on_neighbours_or_windows() -> None:
         view = view_of(batch.position_ids[one], isolate=True, reach=39, width=11, use_fused=False)
         dropout = dropout_of(0.3, 1 + slot, num=1)
         alone = MicroBatch(
-            batch.input_ids[one], batch.targets[one], batch.position_ids[one], view, dropout
+            batch.input_ids[one],
+            batch.targets[one],
+            batch.position_ids[one],
+            view,
+            dropout,
+            in_use[-1],
         )
         loss = summed_losses(stack.slots(slot, slot + 1), alone)
         torch.testing.assert_close(loss[0], together[slot])

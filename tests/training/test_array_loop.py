@@ -3,6 +3,7 @@
 The reference is a plain loop around transformers' GPT2LMHeadModel and torch.optim.AdamW.
 """
 
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -30,8 +31,10 @@ from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.training import array_loop
 from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array_kernels import compiled_ops
 from huggingtweets.training.array_layout import layout_of, shape_of
 from huggingtweets.training.array_loop import ArraySettings, train_array
+from huggingtweets.training.array_ops import PYTORCH
 from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at
 
@@ -46,6 +49,10 @@ SINGLE_WEIGHT = 0.1
 ALL_WEIGHTS = 3e-4
 """Times the norm of the change by training: the most for the norm of the difference."""
 LOSS_RTOL = 2e-5
+NORM_RTOL = 2e-5
+"""Of gradient norms, at the median."""
+MAX_NORM_RTOL = 5e-4
+"""In some steps at a high learning rate rounding grows a hundredfold, whichever operators round."""
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +91,19 @@ def assert_equal(job: ArrayJob, result: ArrayResult, expected: Plain) -> None:
     size = job.recipe.global_batch_size
     per_step = [int(counts[i * size : (i + 1) * size].sum()) for i in range(trained.steps)]
     assert trained.tokens == sum(per_step)
-    start = 0
+    start, norm_errors = 0, []
     for line in trained.history:
         part = slice(start, line.step)
         mean = sum(expected.losses[part]) / sum(per_step[part])
         assert line.loss == pytest.approx(mean, rel=LOSS_RTOL)
-        assert line.grad_norm == pytest.approx(expected.norms[line.step - 1], rel=1e-4)
+        norm_errors.append(abs(line.grad_norm / expected.norms[line.step - 1] - 1))
         total = len(expected.losses)
         assert line.lr == lr_at(line.step - 1, recipe=job.recipe, total_steps=total)
         assert line.tokens_per_s > 0
         start = line.step
     assert start == trained.steps
+    assert statistics.median(norm_errors) <= NORM_RTOL
+    assert max(norm_errors) <= MAX_NORM_RTOL
     if job.heldout is None:
         assert trained.evals == ()
         return
@@ -106,8 +115,19 @@ def assert_equal(job: ArrayJob, result: ArrayResult, expected: Plain) -> None:
     assert trained.kept_step == (kept if job.recipe.keep is Keep.best else trained.steps)
 
 
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["pytorch", "compiled"])
 @pytest.mark.parametrize(("slots", "micro"), [(1, 5), (3, 1), (3, 2), (8, 2)])
-def test_every_job_is_as_if_alone(plain: dict[str, Plain], slots: int, micro: int) -> None:
+def test_every_job_is_as_if_alone(
+    plain: dict[str, Plain],
+    slots: int,
+    micro: int,
+    is_compiled: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ops = compiled_ops() if is_compiled else PYTORCH
+    if ops is None:
+        pytest.skip("no C++ compiler")
+    monkeypatch.setattr(array_loop, "choose_ops", lambda *_: ops)
     jobs = build_jobs()
     results = train(jobs, slots=slots, micro=micro)
     assert results.keys() == plain.keys()

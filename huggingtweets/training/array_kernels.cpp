@@ -1,0 +1,344 @@
+// What the fused engine computes between matrix products, on one thread of a CPU.
+//
+// Each function does in one pass what takes PyTorch's operators five to fifteen; array_ops.py says
+// what is computed, and tests hold both to the same numbers. T is float or bf16; sums are in fp32
+// at least. Plain loops that any C++ compiler turns into vector instructions: no library, no state.
+// Cut in two where GCC would otherwise turn the bounds of an exponent into branches.
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+namespace {
+
+constexpr int64_t MAX_COLUMNS = 8192;  // of a row that is held here, see array_kernels.py
+
+constexpr int64_t CHUNK = 512;         // values that are worked on at once
+
+struct bf16 {
+    uint16_t bits;
+};
+
+template <class To, class From> inline To bit_cast(From value) {
+    To result;
+    memcpy(&result, &value, sizeof result);
+    return result;
+}
+
+inline float load(float value) { return value; }
+inline float load(bf16 value) { return bit_cast<float>(uint32_t(value.bits) << 16); }
+inline void store(float &place, float value) { place = value; }
+inline void store(bf16 &place, float value) {
+    const uint32_t bits = bit_cast<uint32_t>(value);
+    place.bits = uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);  // nearest, ties to even
+}
+
+// 2^x, good to 1e-7 of its value, for -126 <= x <= 127; NaN stays NaN.
+inline float power_of_2(float x) {
+    const float shifted = x + 12582912.0f;  // the nearest integer is in the low bits
+    const float f = x - (shifted - 12582912.0f);
+    float p = 1.53457917e-4f;
+    p = p * f + 1.33999294e-3f;
+    p = p * f + 9.61848901e-3f;
+    p = p * f + 5.55032878e-2f;
+    p = p * f + 2.40226469e-1f;
+    p = p * f + 6.93147206e-1f;
+    p = p * f + 1.0f;
+    return bit_cast<float>(bit_cast<uint32_t>(p) + (bit_cast<uint32_t>(shifted) << 23));
+}
+
+constexpr float LOG2_E = 1.44269504f;
+
+// Replace x by exp(x - largest) where that is at most 1, 0 where it is below 2^-126; the sum of all.
+inline float exponentials(float *x, float largest, int64_t num) {
+    float sum = 0;
+#pragma omp simd
+    for (int64_t i = 0; i < num; i++) {
+        const float power = (x[i] - largest) * LOG2_E;
+        x[i] = power < -126.0f ? -126.0f : power;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < num; i++) {
+        x[i] = x[i] == -126.0f ? 0.0f : power_of_2(x[i]);
+        sum += x[i];
+    }
+    return sum;
+}
+
+constexpr float GELU_1 = 1.5957691216057308f;  // 2 sqrt(2 / pi)
+constexpr float GELU_3 = GELU_1 * 0.044715f;
+
+// Write s with GELU(x) = x s, the sigmoid of x (GELU_1 + GELU_3 x^2), for up to CHUNK values.
+template <class T> inline void gates(float *out, const T *in, int64_t num) {
+#pragma omp simd
+    for (int64_t i = 0; i < num; i++) {
+        const float x = load(in[i]);
+        const float power = -x * (GELU_1 * LOG2_E + GELU_3 * LOG2_E * x * x);
+        out[i] = power < -126.0f ? -126.0f : power;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < num; i++) {
+        const float power = out[i] > 126.0f ? 126.0f : out[i];
+        out[i] = 1.0f / (1.0f + power_of_2(power));
+    }
+}
+
+// 16 random bits for each column of one row of a dropout mask; see keep_mask in array_dropout.py.
+struct Row {
+    int32_t bits[MAX_COLUMNS / 2];
+
+    void draw(const int32_t *keys, int64_t row, int64_t first_column, int64_t columns) {
+        const uint32_t first = uint32_t(row * MAX_COLUMNS + first_column / 2);
+        const uint32_t key_1 = uint32_t(keys[0]), key_2 = uint32_t(keys[1]);
+        const int64_t pairs = (columns + 1) / 2;
+#pragma omp simd
+        for (int64_t pair = 0; pair < pairs; pair++) {
+            uint32_t x = (first + uint32_t(pair)) ^ key_1;
+            x *= uint32_t(-1640531535);
+            x ^= uint32_t(int32_t(x) >> 15);
+            x *= uint32_t(-2048144777);
+            x ^= key_2;
+            x ^= uint32_t(int32_t(x) >> 13);
+            x *= uint32_t(-1028477379);
+            bits[pair] = int32_t(x);
+        }
+    }
+    const int16_t *halves() const { return reinterpret_cast<const int16_t *>(bits); }
+};
+
+template <class T> void gelu(T *out, const T *in, int64_t num) {
+    float s[CHUNK];
+    for (int64_t start = 0; start < num; start += CHUNK) {
+        const int64_t size = num - start < CHUNK ? num - start : CHUNK;
+        gates(s, in + start, size);
+#pragma omp simd
+        for (int64_t i = 0; i < size; i++) store(out[start + i], load(in[start + i]) * s[i]);
+    }
+}
+
+template <class T> void gelu_backward(T *out, const T *grad, const T *in, int64_t num) {
+    float s[CHUNK];
+    for (int64_t start = 0; start < num; start += CHUNK) {
+        const int64_t size = num - start < CHUNK ? num - start : CHUNK;
+        gates(s, in + start, size);
+#pragma omp simd
+        for (int64_t i = 0; i < size; i++) {
+            const float x = load(in[start + i]), slope = x * (GELU_1 + 3.0f * GELU_3 * x * x);
+            store(out[start + i], load(grad[start + i]) * (s[i] + s[i] * (1.0f - s[i]) * slope));
+        }
+    }
+}
+
+template <class T>
+void norm(float *normalised, float *inverse, T *out, const float *x, const float *weight,
+          const float *bias, int64_t K, int64_t R, int64_t C, int64_t weight_stride,
+          int64_t bias_stride, float eps) {
+    for (int64_t k = 0; k < K; k++, weight += weight_stride, bias += bias_stride)
+        for (int64_t r = 0; r < R; r++, x += C, normalised += C, out += C) {
+            float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t c = 0; c < C; c++) sum += x[c];
+            const float mean = sum / float(C);
+#pragma omp simd reduction(+ : squares)
+            for (int64_t c = 0; c < C; c++) squares += (x[c] - mean) * (x[c] - mean);
+            const float scale = 1.0f / sqrtf(squares / float(C) + eps);
+            *inverse++ = scale;
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) {
+                normalised[c] = (x[c] - mean) * scale;
+                store(out[c], normalised[c] * weight[c] + bias[c]);
+            }
+        }
+}
+
+template <class T>
+void norm_backward(float *grad, float *grad_weight, float *grad_bias, const T *grad_out,
+                   const float *normalised, const float *inverse, const float *weight, int64_t K,
+                   int64_t R, int64_t C, int64_t weight_stride, int64_t grad_weight_stride,
+                   int64_t grad_bias_stride, int64_t accumulate, int64_t add) {
+    float weights[MAX_COLUMNS], biases[MAX_COLUMNS], g[MAX_COLUMNS];
+    for (int64_t k = 0; k < K; k++, weight += weight_stride) {
+        for (int64_t c = 0; c < C; c++) weights[c] = biases[c] = 0;
+        for (int64_t r = 0; r < R; r++, grad += C, grad_out += C, normalised += C) {
+            float sum = 0, product = 0;
+#pragma omp simd reduction(+ : sum, product)
+            for (int64_t c = 0; c < C; c++) {
+                const float of_out = load(grad_out[c]);
+                weights[c] += of_out * normalised[c];
+                biases[c] += of_out;
+                g[c] = of_out * weight[c];
+                sum += g[c];
+                product += g[c] * normalised[c];
+            }
+            const float scale = *inverse++, mean = sum / float(C), slope = product / float(C);
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++) {
+                const float of_x = scale * (g[c] - mean - normalised[c] * slope);
+                grad[c] = add ? grad[c] + of_x : of_x;
+            }
+        }
+        if (!grad_weight) continue;
+        float *to_weight = grad_weight + k * grad_weight_stride;
+        float *to_bias = grad_bias + k * grad_bias_stride;
+        for (int64_t c = 0; c < C; c++) {
+            to_weight[c] = (accumulate ? to_weight[c] : 0.0f) + weights[c];
+            to_bias[c] = (accumulate ? to_bias[c] : 0.0f) + biases[c];
+        }
+    }
+}
+
+template <class T>
+void column_sums(float *out, const T *x, int64_t K, int64_t R, int64_t C, int64_t out_stride,
+                 int64_t accumulate) {
+    float sums[CHUNK];
+    for (int64_t k = 0; k < K; k++, out += out_stride, x += R * C)
+        for (int64_t start = 0; start < C; start += CHUNK) {
+            const int64_t size = C - start < CHUNK ? C - start : CHUNK;
+            for (int64_t c = 0; c < size; c++) sums[c] = accumulate ? out[start + c] : 0.0f;
+            for (int64_t r = 0; r < R; r++) {
+                const T *row = x + r * C + start;
+#pragma omp simd
+                for (int64_t c = 0; c < size; c++) sums[c] += load(row[c]);
+            }
+            for (int64_t c = 0; c < size; c++) out[start + c] = sums[c];
+        }
+}
+
+template <class T>
+void drop(T *out, const float *x, const int32_t *keys, const int16_t *thresholds,
+          const float *scales, int64_t n, int64_t rows, int64_t C) {
+    Row random;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t r = 0; r < rows; r++, x += C, out += C) {
+            random.draw(keys + 2 * i, r, 0, C);
+            const int16_t *halves = random.halves(), threshold = thresholds[i];
+            const float scale = scales[i];
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++)
+                store(out[c], x[c] * (halves[c] >= threshold ? scale : 0.0f));
+        }
+}
+
+template <class T>
+void add_dropped(float *x, const T *branch, const int32_t *keys, const int16_t *thresholds,
+                 const float *scales, int64_t n, int64_t rows, int64_t C) {
+    Row random;
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t r = 0; r < rows; r++, x += C, branch += C) {
+            random.draw(keys + 2 * i, r, 0, C);
+            const int16_t *halves = random.halves(), threshold = thresholds[i];
+            const float scale = scales[i];
+#pragma omp simd
+            for (int64_t c = 0; c < C; c++)
+                x[c] += load(branch[c]) * (halves[c] >= threshold ? scale : 0.0f);
+        }
+}
+
+// `scores` are (n * heads, Q, J); `bias` (n or 1, Q, biased) is added to their last columns.
+template <class T>
+void softmax(T *weights, T *dropped, const T *scores, const float *bias, const int32_t *keys,
+             const int16_t *thresholds, int64_t n, int64_t heads, int64_t Q, int64_t J,
+             int64_t biased, int64_t bias_stride, int64_t first_row, int64_t first_column) {
+    Row random;
+    float row[MAX_COLUMNS];
+    for (int64_t i = 0; i < n * heads; i++)
+        for (int64_t q = 0; q < Q; q++, scores += J, weights += J, dropped += J) {
+            const float *added = bias + i / heads * bias_stride + q * biased;
+            const int64_t free = J - biased;
+#pragma omp simd
+            for (int64_t j = 0; j < free; j++) row[j] = load(scores[j]);
+#pragma omp simd
+            for (int64_t j = 0; j < biased; j++) row[free + j] = load(scores[free + j]) + added[j];
+            float largest = row[0];
+#pragma omp simd reduction(max : largest)
+            for (int64_t j = 0; j < J; j++) largest = row[j] > largest ? row[j] : largest;
+            const float scale = 1.0f / exponentials(row, largest, J);
+#pragma omp simd
+            for (int64_t j = 0; j < J; j++) store(weights[j], row[j] * scale);
+            if (!keys) continue;
+            random.draw(keys + 2 * i, first_row + q, first_column, J);
+            const int16_t *halves = random.halves(), threshold = thresholds[i];
+#pragma omp simd
+            for (int64_t j = 0; j < J; j++)
+                store(dropped[j], halves[j] >= threshold ? load(weights[j]) : 0.0f);
+        }
+}
+
+template <class T>
+void softmax_backward(T *grad_scores, const T *grad_dropped, const T *weights, const int32_t *keys,
+                      const int16_t *thresholds, int64_t n, int64_t Q, int64_t J,
+                      int64_t first_row, int64_t first_column) {
+    Row random;
+    float g[MAX_COLUMNS];
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t q = 0; q < Q; q++, grad_scores += J, grad_dropped += J, weights += J) {
+            if (keys) {
+                random.draw(keys + 2 * i, first_row + q, first_column, J);
+                const int16_t *halves = random.halves(), threshold = thresholds[i];
+#pragma omp simd
+                for (int64_t j = 0; j < J; j++)
+                    g[j] = halves[j] >= threshold ? load(grad_dropped[j]) : 0.0f;
+            } else {
+#pragma omp simd
+                for (int64_t j = 0; j < J; j++) g[j] = load(grad_dropped[j]);
+            }
+            float sum = 0;
+#pragma omp simd reduction(+ : sum)
+            for (int64_t j = 0; j < J; j++) sum += g[j] * load(weights[j]);
+#pragma omp simd
+            for (int64_t j = 0; j < J; j++)
+                store(grad_scores[j], load(weights[j]) * (g[j] - sum));
+        }
+}
+
+// `logits` (K, R, V) become exp(logit - largest), less the row's total at the target.
+template <class T>
+void cross_entropy(T *logits, const int64_t *targets, const float *weight, float *losses,
+                   float *scales, uint8_t *hits, int64_t K, int64_t R, int64_t V,
+                   int64_t vocab_size) {
+    float chunk[CHUNK];
+    for (int64_t k = 0; k < K; k++) {
+        double loss = 0;
+        for (int64_t r = 0; r < R; r++, logits += V) {
+            const int64_t target = *targets++;
+            const bool counts = target >= 0;
+            const float of_target = load(logits[counts ? target : 0]);
+            float largest = load(logits[0]), total = 0;
+#pragma omp simd reduction(max : largest)
+            for (int64_t v = 0; v < vocab_size; v++) {
+                const float value = load(logits[v]);
+                largest = value > largest ? value : largest;
+            }
+            for (int64_t start = 0; start < vocab_size; start += CHUNK) {
+                const int64_t size = vocab_size - start < CHUNK ? vocab_size - start : CHUNK;
+#pragma omp simd
+                for (int64_t v = 0; v < size; v++) chunk[v] = load(logits[start + v]);
+                total += exponentials(chunk, largest, size);
+#pragma omp simd
+                for (int64_t v = 0; v < size; v++) store(logits[start + v], chunk[v]);
+            }
+            for (int64_t v = vocab_size; v < V; v++) store(logits[v], 0.0f);
+            if (hits) *hits++ = counts && of_target == largest;
+            if (weight) *scales++ = counts ? weight[k] / total : 0.0f;
+            if (!counts) continue;
+            loss += double(logf(total) - (of_target - largest));
+            store(logits[target], expf(of_target - largest) - total);
+        }
+        losses[k] = float(loss);
+    }
+}
+
+}  // namespace
+
+// The order is that of NAMES in array_kernels.py.
+#define KERNELS(T)                                                                                 \
+    {                                                                                              \
+        (void *)gelu<T>, (void *)gelu_backward<T>, (void *)norm<T>, (void *)norm_backward<T>,      \
+            (void *)column_sums<T>, (void *)drop<T>, (void *)add_dropped<T>, (void *)softmax<T>,   \
+            (void *)softmax_backward<T>, (void *)cross_entropy<T>                                  \
+    }
+
+extern "C" {
+void *kernels_fp32[] = KERNELS(float);
+void *kernels_bf16[] = KERNELS(bf16);
+}

@@ -1,0 +1,296 @@
+"""The C++ of array_kernels.cpp: built once a machine, for models of which a CPU trains many at once.
+
+Without a compiler, or where it fails, everything is done by PyTorch's operators.
+"""
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from huggingtweets.paths import cache_dir
+from huggingtweets.training.array_dropout import Site
+from huggingtweets.training.array_layout import Shape
+from huggingtweets.training.array_linear import Gradients
+from huggingtweets.training.array_memory import CPU_MAX_WIDTH
+from huggingtweets.training.array_ops import PYTORCH, Loss, Ops, Saved
+
+logger = logging.getLogger(__name__)
+
+MAX_COLUMNS = 8192
+"""Of rows that the C++ keeps on its stack: the width of a model, the length of a block."""
+
+_FLAGS: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp-simd")
+_FLAGS += ("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
+_NATIVE = (("-march=native", "-mprefer-vector-width=512"), ("-mcpu=native",), ())
+"""Whatever of it the compiler knows first: x86, ARM, neither."""
+_TIMEOUT_S = 120
+
+_P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
+_SIGNATURES: dict[str, list[type]] = {
+    "gelu": [_P] * 2 + [_I],
+    "gelu_backward": [_P] * 3 + [_I],
+    "norm": [_P] * 6 + [_I] * 5 + [_F],
+    "norm_backward": [_P] * 7 + [_I] * 8,
+    "column_sums": [_P] * 2 + [_I] * 5,
+    "drop": [_P] * 5 + [_I] * 3,
+    "add_dropped": [_P] * 5 + [_I] * 3,
+    "softmax": [_P] * 6 + [_I] * 8,
+    "softmax_backward": [_P] * 5 + [_I] * 5,
+    "cross_entropy": [_P] * 6 + [_I] * 4,
+}
+"""In the order of the tables in array_kernels.cpp."""
+
+
+def choose_ops(device: torch.device, shape: Shape, block_size: int) -> Ops:
+    """Return what computes fastest between the products.
+
+    The same whatever else is trained and by how many threads, so that a job's weights are the same.
+    """
+    if device.type != "cpu" or shape.width > CPU_MAX_WIDTH or block_size > MAX_COLUMNS:
+        return PYTORCH
+    return compiled_ops() or PYTORCH
+
+
+_lock = threading.Lock()
+_found: list[Ops | None] = []
+
+
+def compiled_ops() -> Ops | None:
+    """Return the C++, built if need be; None where it cannot be. The reason is logged once."""
+    with _lock:
+        if not _found:
+            try:
+                _found.append(CompiledOps(ctypes.CDLL(str(_build()))))
+            except (OSError, subprocess.SubprocessError) as err:
+                logger.info("no compiled kernels, PyTorch's operators instead: %s", err)
+                _found.append(None)
+        return _found[0]
+
+
+def _build() -> Path:
+    """Return the library for this source, compiler and CPU, made first where it is not cached.
+
+    Any number of processes may call this at once.
+
+    Raises:
+        FileNotFoundError: there is no compiler.
+        OSError: the cache cannot be written.
+        SubprocessError: it does not compile.
+    """
+    source = Path(__file__).with_suffix(".cpp")
+    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
+    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
+    if compiler is None:
+        raise FileNotFoundError("no C++ compiler (CXX, c++, g++ or clang++)")
+    parts = (source.read_text(encoding="utf-8"), compiler, _FLAGS, _NATIVE, _cpu())
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    library = cache_dir() / f"kernels-{digest}.so"
+    if library.is_file():
+        return library
+    library.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".kernels.") as folder:
+        draft = Path(folder) / library.name
+        for native in _NATIVE:
+            done = subprocess.run(
+                [compiler, *_FLAGS, *native, str(source), "-o", str(draft)],
+                capture_output=True,
+                text=True,
+                timeout=_TIMEOUT_S,
+            )
+            if done.returncode == 0:
+                draft.replace(library)
+                return library
+    raise subprocess.SubprocessError(f"{compiler} failed: {done.stderr[-500:]}")
+
+
+def _cpu() -> str:
+    """Say what instructions there are: a cache may be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    """Return the address of a contiguous tensor."""
+    if tensor is None:
+        return None
+    assert tensor.is_contiguous()
+    return tensor.data_ptr()
+
+
+def _by_model(tensor: Tensor) -> tuple[int, int]:
+    """Return the address of (K or 1, C), and from one model's C values to the next one's."""
+    assert tensor.stride(1) == 1
+    return tensor.data_ptr(), tensor.stride(0) if len(tensor) > 1 else 0
+
+
+class CompiledOps(Ops):
+    """`Ops` in C++, for tensors on the CPU, on the calling thread alone."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        """Find the functions in a library."""
+        self._functions = {
+            torch.float32: _functions(library, "kernels_fp32"),
+            torch.bfloat16: _functions(library, "kernels_bf16"),
+        }
+
+    def _call(self, dtype: torch.dtype, name: str, *arguments: int | float | None) -> None:
+        self._functions[dtype][name](*arguments)
+
+    def norm(
+        self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Saved]:
+        """See `Ops`."""
+        normalised, inverse = torch.empty_like(x), x.new_empty(x.shape[:2])
+        out = torch.empty_like(x, dtype=dtype)
+        at_weight, weight_stride = _by_model(weight)
+        at_bias, bias_stride = _by_model(bias)
+        self._call(
+            dtype, "norm", _at(normalised), _at(inverse), _at(out), _at(x), at_weight, at_bias,
+            *x.shape, weight_stride, bias_stride, eps,
+        )  # fmt: skip
+        return out, (normalised, inverse)
+
+    def norm_backward(
+        self,
+        grad_out: Tensor,
+        saved: Saved,
+        weight: Tensor,
+        out: Gradients | None,
+        *,
+        accumulate: bool,
+        grad: Tensor | None = None,
+    ) -> Tensor:
+        """See `Ops`."""
+        normalised, inverse = saved
+        result = torch.empty_like(normalised) if grad is None else grad
+        at_weight, weight_stride = _by_model(weight)
+        first, second = (_by_model(out.first), _by_model(out.second)) if out else ((None, 0),) * 2
+        self._call(
+            grad_out.dtype, "norm_backward", _at(result), first[0], second[0], _at(grad_out),
+            _at(normalised), _at(inverse), at_weight, *result.shape, weight_stride, first[1],
+            second[1], accumulate, grad is not None,
+        )  # fmt: skip
+        return result
+
+    def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
+        """See `Ops`; `use_fused` makes no difference."""
+        out = torch.empty_like(inner)
+        self._call(inner.dtype, "gelu", _at(out), _at(inner), inner.numel())
+        return out, inner
+
+    def gelu_backward(self, grad: Tensor, saved: Saved) -> Tensor:
+        """See `Ops`."""
+        out = torch.empty_like(grad)
+        self._call(grad.dtype, "gelu_backward", _at(out), _at(grad), _at(saved), grad.numel())
+        return out
+
+    def noise(self, site: Site | None, x: Tensor) -> Saved:
+        """Return the site itself: its mask is made again wherever it is used."""
+        return site
+
+    def drop(self, x: Tensor, noise: Saved, dtype: torch.dtype) -> Tensor:
+        """See `Ops`."""
+        if noise is None:
+            return x.to(dtype)
+        out = torch.empty_like(x, dtype=dtype)
+        self._call(dtype, "drop", _at(out), _at(x), *_parts(noise))
+        return out
+
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
+        """See `Ops`."""
+        if noise is None:
+            x.add_(branch)
+        else:
+            self._call(branch.dtype, "add_dropped", _at(x), _at(branch), *_parts(noise))
+
+    def softmax(
+        self, scores: Tensor, bias: Tensor, site: Site | None, *, num_heads: int
+    ) -> tuple[Tensor, Saved]:
+        """See `Ops`."""
+        weights = torch.empty_like(scores)
+        dropped = weights if site is None else torch.empty_like(scores)
+        num, queries, keys = scores.shape
+        num_biased = bias.shape[-1]
+        self._call(
+            scores.dtype, "softmax", _at(weights), _at(dropped), _at(scores), _at(bias),
+            *_random(site), num // num_heads, num_heads, queries, keys, num_biased,
+            queries * num_biased if len(bias) > 1 else 0, *_first(site),
+        )  # fmt: skip
+        return dropped, (weights, dropped, site)
+
+    def softmax_backward(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+        """See `Ops`."""
+        weights, dropped, site = saved
+        out = torch.empty_like(grad)
+        self._call(
+            grad.dtype, "softmax_backward", _at(out), _at(grad), _at(weights), *_random(site),
+            *grad.shape, *_first(site),
+        )  # fmt: skip
+        return out, dropped
+
+    def column_sums(self, grad: Tensor, out: Tensor, *, accumulate: bool) -> None:
+        """See `Ops`."""
+        at_out, stride = _by_model(out)
+        self._call(grad.dtype, "column_sums", at_out, _at(grad), *grad.shape, stride, accumulate)
+
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        vocab_size: int,
+        weight: Tensor | None = None,
+        hits: Tensor | None = None,
+    ) -> Loss:
+        """See `Ops`."""
+        loss = torch.empty(len(logits))
+        scale = logits.new_empty(*targets.shape, 1, dtype=torch.float32)
+        targets = targets.contiguous()
+        found = None if hits is None else torch.empty(targets.shape, dtype=torch.bool)
+        self._call(
+            logits.dtype, "cross_entropy", _at(logits), _at(targets),
+            None if weight is None else _at(weight.contiguous()),
+            _at(loss), _at(scale), _at(found), *logits.shape, vocab_size,
+        )  # fmt: skip
+        if hits is not None and found is not None:
+            hits.copy_(found)
+        return Loss(loss, logits, None if weight is None else scale)
+
+
+def _functions(library: ctypes.CDLL, table: str) -> dict[str, Callable[..., None]]:
+    """Return the functions of a table by name."""
+    places = (ctypes.c_void_p * len(_SIGNATURES)).in_dll(library, table)
+    return {
+        name: ctypes.CFUNCTYPE(None, *types)(place)
+        for (name, types), place in zip(_SIGNATURES.items(), places, strict=True)
+    }
+
+
+def _parts(site: Site) -> Sequence[int | None]:
+    """Return what `drop` and `add_dropped` want of a site of the residual stream."""
+    return (
+        _at(site.keys), _at(site.thresholds), _at(site.scales),
+        len(site.keys), len(site.rows), len(site.columns),
+    )  # fmt: skip
+
+
+def _random(site: Site | None) -> Sequence[int | None]:
+    return (None, None) if site is None else (_at(site.keys), _at(site.thresholds))
+
+
+def _first(site: Site | None) -> Sequence[int]:
+    return (0, 0) if site is None else (site.rows.start, site.columns.start)

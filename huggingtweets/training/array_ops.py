@@ -1,0 +1,213 @@
+"""What the fused engine computes between matrix products, by PyTorch's operators, on any device.
+
+`array_kernels` does the same on a CPU in a tenth of the passes over memory.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from huggingtweets.data.blocks import IGNORED
+from huggingtweets.training.array_dropout import Site
+from huggingtweets.training.array_linear import Gradients, put
+
+_GELU_1 = 2 * math.sqrt(2 / math.pi)
+_GELU_3 = _GELU_1 * 0.044715
+
+Saved = Any
+"""What a backward pass needs: made and read by the same class."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What `Ops.cross_entropy` finds."""
+
+    total: Tensor
+    """(K,) fp32, summed over the rows, in nats."""
+    gradient: Tensor
+    """(K, R, V) of the logits, in their precision, yet to be multiplied by `scale`: that is left to
+    the narrow sides of the two products that follow."""
+    scale: Tensor | None
+    """(K, R, 1) fp32; None without weights."""
+
+
+class Ops:
+    """Tensors are of K models and R tokens each; the dtype is that of the matrix products."""
+
+    def norm(
+        self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Saved]:
+        """Return the layer norm of x (K, R, C) fp32 by (K or 1, C), in another precision."""
+        norm = normalise(x, eps)
+        return scale_and_shift(norm[0], weight, bias).to(dtype), norm
+
+    def norm_backward(
+        self,
+        grad_out: Tensor,
+        saved: Saved,
+        weight: Tensor,
+        out: Gradients | None,
+        *,
+        accumulate: bool,
+        grad: Tensor | None = None,
+    ) -> Tensor:
+        """Return the gradient of the norm's input, fp32.
+
+        Args:
+            grad_out: (K, R, C) of the norm's output.
+            saved: by `norm`.
+            weight: (K or 1, C).
+            out: where the gradients of weight and bias go.
+            accumulate: add to what is there.
+            grad: (K, R, C) fp32; receives the sum of itself and what is returned.
+        """
+        normalised, inverse = saved
+        grad_in = grad_out.float()
+        if out is not None:
+            put(out.first, (grad_in * normalised).sum(1), accumulate=accumulate)
+            put(out.second, grad_in.sum(1), accumulate=accumulate)
+        grad_in = grad_in * weight.unsqueeze(1)
+        # Of an input that has mean 0 and deviation 1, hence the zeros and ones.
+        grad_in, _, _ = torch.ops.aten.native_layer_norm_backward(
+            grad_in,
+            normalised,
+            [grad_in.shape[-1]],
+            torch.zeros_like(inverse),
+            torch.ones_like(inverse),
+            grad_in.new_ones(grad_in.shape[-1]),
+            None,
+            [True, False, False],
+        )
+        if grad is not None:
+            return grad.addcmul_(grad_in, inverse)
+        return torch.mul(grad_in, inverse, out=grad_in)
+
+    def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
+        """Return GELU by tanh of inner (K, R, 4 C); by PyTorch's own kernel if `use_fused`."""
+        if use_fused:
+            return F.gelu(inner, approximate="tanh"), (inner, None)
+        x = inner.float()
+        gate = gelu_gate(x)
+        return (x * gate).to(inner.dtype), (x, gate)
+
+    def gelu_backward(self, grad: Tensor, saved: Saved) -> Tensor:
+        """Return grad * (s + x s (1 - s) u'), with s the gate, the sigmoid of u(x)."""
+        x, gate = saved
+        if gate is None:
+            out: Tensor = torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
+            return out
+        one = torch.full((), _GELU_1, device=x.device)
+        slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)
+        slope = torch.addcmul(slope, slope, gate, value=-1)
+        return torch.addcmul(gate, gate, slope).mul_(grad.float()).to(grad.dtype)
+
+    def noise(self, site: Site | None, x: Tensor) -> Saved:
+        """Return what drops elements of tensors like x (K, R, C); None: nothing is dropped."""
+        return None if site is None else site.scaled_mask().view(x.shape)
+
+    def drop(self, x: Tensor, noise: Saved, dtype: torch.dtype) -> Tensor:
+        """Return x (K, R, C) with elements dropped and the others scaled, in a precision."""
+        return (x if noise is None else x * noise).to(dtype)
+
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
+        """Add a branch, with elements dropped, to the residual stream x (K, R, C) fp32."""
+        if noise is None:
+            x.add_(branch)
+        else:
+            x.addcmul_(branch.float(), noise)
+
+    def softmax(
+        self, scores: Tensor, bias: Tensor, site: Site | None, *, num_heads: int
+    ) -> tuple[Tensor, Saved]:
+        """Return attention weights with elements dropped but not scaled; may change the scores.
+
+        Args:
+            scores: (n * heads, queries, keys).
+            bias: (n or 1, 1, queries, m) fp32, added to the scores of the last m keys.
+            site: of dropout.
+            num_heads: heads.
+        """
+        by_block = scores.view(-1, num_heads, *scores.shape[1:])
+        by_block[..., -bias.shape[-1] :].add_(bias)
+        weights = torch.softmax(scores, -1)
+        if site is None:
+            return weights, (weights, None)
+        mask = site.mask(weights.dtype)
+        return weights * mask, (weights, mask)
+
+    def softmax_backward(self, grad: Tensor, saved: Saved) -> tuple[Tensor, Tensor]:
+        """Return the gradient of the scores, and what `softmax` returned; may change grad."""
+        weights, mask = saved
+        dropped = weights
+        if mask is not None:
+            grad.mul_(mask)
+            dropped = weights * mask
+        grad_scores = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
+        return grad_scores, dropped
+
+    def column_sums(self, grad: Tensor, out: Tensor, *, accumulate: bool) -> None:
+        """Sum grad (K, R, C) over R into (K, C) fp32: the gradient of a bias."""
+        put(out, grad.sum(1, dtype=torch.float32), accumulate=accumulate)
+
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        vocab_size: int,
+        weight: Tensor | None = None,
+        hits: Tensor | None = None,
+    ) -> Loss:
+        """Return losses and, given weights, gradients; may change the logits.
+
+        Args:
+            logits: (K, R, V).
+            targets: (K, R) int64; IGNORED counts for nothing.
+            vocab_size: logits from here on are padding.
+            weight: (K,) what each slot's loss is multiplied by, for the gradients only.
+            hits: (K, R) booleans; receives whether each target is the likeliest token.
+        """
+        dtype = logits.dtype
+        target = targets.unsqueeze(2)
+        counts = target != IGNORED
+        target = target.clamp(min=0)
+        logits = logits.float()
+        logits[..., vocab_size:] = -torch.inf
+        logits.sub_(logits.amax(2, keepdim=True))
+        target_logits = logits.gather(2, target)
+        if hits is not None:
+            hits.copy_(((target_logits == 0) & counts).squeeze(2))
+        total = logits.exp_().sum(2, keepdim=True)
+        loss = ((total.log() - target_logits) * counts).sum((1, 2))
+        if weight is None:
+            return Loss(loss, logits, None)
+        # The gradient is (p - 1[target]) * weight with p = exp / total.
+        gradient = logits.scatter_add_(2, target, -total).to(dtype)
+        return Loss(loss, gradient, counts * weight.view(-1, 1, 1) / total)
+
+
+PYTORCH = Ops()
+
+
+def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Return (x - mean) / deviation and one over the deviation, over the last dimension."""
+    width = x.shape[-1]
+    # With a weight and a bias the CPU kernel is twice as fast as without.
+    ones, zeros = x.new_ones(width), x.new_zeros(width)
+    normalised, _, inverse = torch.native_layer_norm(x, [width], ones, zeros, eps)
+    return normalised, inverse
+
+
+def scale_and_shift(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Finish a layer norm, (K, R, C) by (K or 1, C)."""
+    return torch.addcmul(bias.unsqueeze(1), x, weight.unsqueeze(1))
+
+
+def gelu_gate(x: Tensor) -> Tensor:
+    """Return s with x * s = GELU by tanh: the sigmoid takes a fifth of the time of tanh."""
+    one = torch.full((), _GELU_1, device=x.device)
+    return torch.addcmul(one, x, x, value=_GELU_3).mul_(x).sigmoid_()
