@@ -3,7 +3,7 @@
 import logging
 import shutil
 from contextlib import ExitStack, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import torch
@@ -46,9 +46,14 @@ from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.single import train_single
-from huggingtweets.tweets.cleaning import check_enough, mask_timeline
+from huggingtweets.tweets.cleaning import (
+    CleaningReport,
+    CleanTweets,
+    check_enough,
+    mask_timeline,
+)
 from huggingtweets.tweets.optout import check_opted_out
-from huggingtweets.tweets.records import read_timelines, write_timelines
+from huggingtweets.tweets.records import Timeline, read_timelines, write_timelines
 from huggingtweets.tweets.sources.load import load_timeline
 
 logger = logging.getLogger(__name__)
@@ -96,9 +101,9 @@ def run_job(
     leave_if_stopped("begin")
     with ExitStack() as stack:
         lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
-        on_main(accelerator, lambda: begin_job(plan))
+        cleaned = on_main(accelerator, lambda: begin_job(plan))
         leave_if_stopped("data")
-        prepared = prepare_job(plan, base)
+        prepared = prepare_job(plan, base, cleaned)
         leave_if_stopped("data")
         recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
@@ -128,8 +133,21 @@ def run_job(
         )
 
 
-def begin_job(plan: Plan) -> None:
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of the posts of a job."""
+
+    timelines: tuple[Timeline, ...]
+    """As received and masked."""
+    users: list[CleanTweets]
+    reports: tuple[CleaningReport, ...]
+
+
+def begin_job(plan: Plan) -> Cleaned | None:
     """Open the job's folder and get its posts, unless an earlier attempt did; main process only.
+
+    Returns:
+        The posts, so that nobody need clean them again; None where an earlier attempt got them.
 
     Raises:
         LaunchError: the folder cannot be written.
@@ -148,15 +166,15 @@ def begin_job(plan: Plan) -> None:
             "with room and write permission; choose another output_dir"
         ) from err
     if plan.paths.tweets.exists():
-        return
+        return None
     # Masked at once: what lies in the folder is also what is recorded as an artifact.
-    timelines = [
+    timelines = tuple(
         mask_timeline(load_timeline(plan.source, handle), plan.cleaning)
         for handle in plan.job.handles
-    ]
+    )
     for note in (note for timeline in timelines for note in timeline.notes):
         logger.warning("job=%s %s", plan.job.slug, note)
-    _, reports = clean_posts(timelines, plan.cleaning)
+    users, reports = clean_posts(timelines, plan.cleaning)
     write_json(plan.paths.cleaning, {report.handle: asdict(report) for report in reports})
     for warning in check_enough(reports, plan.cleaning):
         logger.warning("job=%s %s", plan.job.slug, warning)
@@ -164,16 +182,25 @@ def begin_job(plan: Plan) -> None:
         write_pictures(plan.paths.pictures, timelines, plan.publish.picture_hosts)
     # Only now: a user with too few posts is asked for again by the next attempt.
     write_timelines(plan.paths.tweets, timelines)
+    return Cleaned(timelines, users, reports)
 
 
-def prepare_job(plan: Plan, base: Base) -> Prepared:
+def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepared:
     """Turn the posts of a begun job into blocks; every rank gets the same.
+
+    Args:
+        plan: the job.
+        base: whose tokenizer is used.
+        cleaned: by `begin_job`; taken where the file it wrote holds those very posts.
 
     Raises:
         DataError: nothing is left to train on.
     """
     timelines = read_timelines(plan.paths.tweets)
-    users, reports = clean_posts(timelines, plan.cleaning)
+    if cleaned is not None and cleaned.timelines == timelines:
+        users, reports = cleaned.users, cleaned.reports
+    else:
+        users, reports = clean_posts(timelines, plan.cleaning)
     earlier = read_earlier(plan.model.path, plan.job.handles)
     if earlier is not None:
         users = keep_new(users, timelines, earlier)

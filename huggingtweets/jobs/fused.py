@@ -268,8 +268,8 @@ class _Workshop:
             if is_done(plan):
                 lock.release()
                 return None
-            begin_job(plan)
-            prepared = prepare_job(plan, self._thread_base())
+            cleaned = begin_job(plan)
+            prepared = prepare_job(plan, self._thread_base(), cleaned)
         except BaseException:
             lock.release()
             raise

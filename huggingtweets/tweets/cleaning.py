@@ -257,8 +257,8 @@ def count_words(text: str, rule: WordRule) -> float:
     spoil the rest, since in these scripts no space need follow it.
     """
     words = text.split()
-    if rule is WordRule.spaces:
-        return sum(not _is_boring(word) for word in words)
+    if rule is WordRule.spaces or text.isascii():
+        return sum(not _is_boring(word) for word in words) if _is_boring(text) else len(words)
     return sum(_count_in_word(word) for word in words)
 
 

@@ -23,10 +23,10 @@ def die_of_one_user() -> None:
 
     prepare = pipeline.prepare_job
 
-    def lethal(plan, base):
+    def lethal(plan, base, cleaned):
         if plan.job.slug == "poison":
             os.kill(os.getpid(), signal.SIGKILL)
-        return prepare(plan, base)
+        return prepare(plan, base, cleaned)
 
     pipeline.prepare_job = fused.prepare_job = lethal
 
