@@ -12,7 +12,6 @@
 namespace {
 
 constexpr int64_t MAX_COLUMNS = 8192;  // of a row that is held here, see array_kernels.py
-
 constexpr int64_t CHUNK = 512;         // values that are worked on at once
 
 struct bf16 {
@@ -219,6 +218,11 @@ void drop(T *out, const float *x, const int32_t *keys, const int16_t *thresholds
         }
 }
 
+template <class T> void add(float *x, const T *branch, int64_t num) {
+#pragma omp simd
+    for (int64_t i = 0; i < num; i++) x[i] += load(branch[i]);
+}
+
 template <class T>
 void add_dropped(float *x, const T *branch, const int32_t *keys, const int16_t *thresholds,
                  const float *scales, int64_t n, int64_t rows, int64_t C) {
@@ -330,12 +334,12 @@ void cross_entropy(T *logits, const int64_t *targets, const float *weight, float
 
 }  // namespace
 
-// The order is that of NAMES in array_kernels.py.
+// The order is that of _SIGNATURES in array_kernels.py.
 #define KERNELS(T)                                                                                 \
     {                                                                                              \
         (void *)gelu<T>, (void *)gelu_backward<T>, (void *)norm<T>, (void *)norm_backward<T>,      \
-            (void *)column_sums<T>, (void *)drop<T>, (void *)add_dropped<T>, (void *)softmax<T>,   \
-            (void *)softmax_backward<T>, (void *)cross_entropy<T>                                  \
+            (void *)column_sums<T>, (void *)drop<T>, (void *)add<T>, (void *)add_dropped<T>,       \
+            (void *)softmax<T>, (void *)softmax_backward<T>, (void *)cross_entropy<T>              \
     }
 
 extern "C" {

@@ -44,6 +44,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "norm_backward": [_P] * 7 + [_I] * 8,
     "column_sums": [_P] * 2 + [_I] * 5,
     "drop": [_P] * 5 + [_I] * 3,
+    "add": [_P] * 2 + [_I],
     "add_dropped": [_P] * 5 + [_I] * 3,
     "softmax": [_P] * 6 + [_I] * 8,
     "softmax_backward": [_P] * 5 + [_I] * 5,
@@ -213,7 +214,7 @@ class CompiledOps(Ops):
     def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
         """See `Ops`."""
         if noise is None:
-            x.add_(branch)
+            self._call(branch.dtype, "add", _at(x), _at(branch), x.numel())
         else:
             self._call(branch.dtype, "add_dropped", _at(x), _at(branch), *_parts(noise))
 
