@@ -139,7 +139,10 @@ def _compilers() -> Iterator[Finding]:
     yield Finding(
         "compilers",
         ", ".join([cxx or "no C++ compiler", *others]),
-        "" if cxx else "needed by DeepSpeed on the CPU and by engine.compile=true; install g++",
+        ""
+        if cxx
+        else "needed by DeepSpeed on the CPU and by engine.compile=true, and trains many small models "
+        "on a CPU a fifth faster; install g++",
     )
 
 

@@ -248,11 +248,11 @@ void softmax(T *weights, T *dropped, const T *scores, const float *bias, const i
     for (int64_t i = 0; i < n * heads; i++)
         for (int64_t q = 0; q < Q; q++, scores += J, weights += J, dropped += J) {
             const float *added = bias + i / heads * bias_stride + q * biased;
-            const int64_t free = J - biased;
+            const int64_t plain = J - biased;
 #pragma omp simd
-            for (int64_t j = 0; j < free; j++) row[j] = load(scores[j]);
+            for (int64_t j = 0; j < plain; j++) row[j] = load(scores[j]);
 #pragma omp simd
-            for (int64_t j = 0; j < biased; j++) row[free + j] = load(scores[free + j]) + added[j];
+            for (int64_t j = 0; j < biased; j++) row[plain + j] = load(scores[plain + j]) + added[j];
             float largest = row[0];
 #pragma omp simd reduction(max : largest)
             for (int64_t j = 0; j < J; j++) largest = row[j] > largest ? row[j] : largest;
@@ -306,6 +306,12 @@ void cross_entropy(T *logits, const int64_t *targets, const float *weight, float
         for (int64_t r = 0; r < R; r++, logits += V) {
             const int64_t target = *targets++;
             const bool counts = target >= 0;
+            if (target >= vocab_size) {  // no such word: the model is given up, and nothing written
+                loss = NAN;
+                if (hits) *hits++ = false;
+                if (weight) *scales++ = NAN;
+                continue;
+            }
             const float of_target = load(logits[counts ? target : 0]);
             float largest = load(logits[0]), total = 0;
 #pragma omp simd reduction(max : largest)

@@ -195,6 +195,16 @@ def test_cross_entropy(ours: Ops, dtype: torch.dtype, words: int) -> None:
     assert results[0][2][1, 0] == 1
 
 
+def test_a_target_beyond_the_vocabulary_ends_its_model_alone(ours: Ops) -> None:
+    logits = torch.randn(2, 3, 8)
+    targets = torch.tensor([[1, 2, 3], [1, 8, 3]])
+    found = ours.cross_entropy(logits, targets, vocab_size=8, weight=torch.ones(2))
+    assert found.total[0].isfinite()
+    assert found.total[1].isnan()
+    assert found.scale is not None
+    assert found.scale[1].isnan().tolist() == [[False], [True], [False]]
+
+
 NAN: dict[str, Callable[[Ops, Tensor], Tensor]] = {
     "gelu": lambda ops, x: ops.gelu(x, use_fused=False)[0],
     "norm": lambda ops, x: ops.norm(x, x[:, 0], x[:, 0], eps=1e-5, dtype=torch.bfloat16)[0],
