@@ -52,7 +52,9 @@ def child_ours(arguments: list[str]) -> int:
     config, jobs = read_arguments(arguments)
     from huggingtweets import pipeline, trained
     from huggingtweets.jobs import fused, runner
-    from huggingtweets.training import array_loop, array_pool, loop, single
+    from huggingtweets.training import loop, single
+    from huggingtweets.training.array import loop as array_loop
+    from huggingtweets.training.array import pool as array_pool
 
     clock = Clock()
     modules: Any

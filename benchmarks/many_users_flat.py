@@ -86,7 +86,7 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     from huggingtweets.jobs import fused, runner
     from huggingtweets.jobs.selection import select_jobs
     from huggingtweets.logs import setup_logging
-    from huggingtweets.training import array_pool
+    from huggingtweets.training.array import pool as array_pool
 
     setup_logging()
     register()

@@ -141,8 +141,8 @@ def _compilers() -> Iterator[Finding]:
         ", ".join([cxx or "no C++ compiler", *others]),
         ""
         if cxx
-        else "needed by DeepSpeed on the CPU and by engine.compile=true, and trains many small models "
-        "on a CPU a fifth faster; install g++",
+        else "needed by DeepSpeed on the CPU, by engine.compile=true, and to train many small "
+        "models fast on a CPU; install g++",
     )
 
 

@@ -21,8 +21,8 @@ from huggingtweets.generation.sample import (
     sample_posts,
     sample_stack,
 )
-from huggingtweets.training.array import build_stack
-from huggingtweets.training.array_layout import Layout
+from huggingtweets.training.array.layout import Layout
+from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.lora import save_adapters
 from huggingtweets.training.model import Base, load_model, set_dropout
 

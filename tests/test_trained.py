@@ -15,7 +15,7 @@ from huggingtweets.data.split import Split
 from huggingtweets.generation.sample import Samples
 from huggingtweets.handles import Job
 from huggingtweets.trained import StackedModel, Studio, Trained, WholeModel
-from huggingtweets.training.array_layout import layout_of, shape_of
+from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.model import Base, find_base, load_model
 
 register()

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.generation.guards import Guards, Refusal, shorten
-from huggingtweets.training.array import Stack, build_stack
-from huggingtweets.training.array_layout import layout_of, shape_of, why_not_fused
-from huggingtweets.training.array_sample import sample_array
+from huggingtweets.training.array.layout import layout_of, shape_of, why_not_fused
+from huggingtweets.training.array.models import Stack, build_stack
+from huggingtweets.training.array.sample import sample_array
 
 MAX_ROUNDS = 6
 """How often what is refused is drawn again."""

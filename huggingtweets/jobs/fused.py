@@ -24,16 +24,16 @@ from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.pipeline import begin_job, finish_job, is_done, prepare_job, utc_now
 from huggingtweets.recorder import Recorder
 from huggingtweets.trained import StackedModel, Studio
-from huggingtweets.training.array_jobs import (
+from huggingtweets.training.array.jobs import (
     ArrayJob,
     ArrayResult,
     adapter_rank,
     dropout_rates,
 )
-from huggingtweets.training.array_layout import Layout, layout_of, shape_of
-from huggingtweets.training.array_loop import ArraySettings
-from huggingtweets.training.array_memory import choose_batch, choose_cpu_batch
-from huggingtweets.training.array_pool import train_arrays
+from huggingtweets.training.array.layout import Layout, layout_of, shape_of
+from huggingtweets.training.array.loop import ArraySettings
+from huggingtweets.training.array.memory import choose_batch, choose_cpu_batch
+from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed

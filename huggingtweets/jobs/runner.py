@@ -31,7 +31,7 @@ from huggingtweets.publishing.summary import show_summary
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.training.agree import gathered, of_main
-from huggingtweets.training.array_layout import why_not_fused
+from huggingtweets.training.array.layout import why_not_fused
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base

@@ -20,9 +20,9 @@ from huggingtweets.sweep.course import Course, Courses, Eval
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
 from huggingtweets.sweep.study import Trials
-from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array_layout import layout_of, shape_of
-from huggingtweets.training.array_pool import train_arrays
+from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array.layout import layout_of, shape_of
+from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed

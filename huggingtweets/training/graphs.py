@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from huggingtweets.training.array_slots import Replay
+from huggingtweets.training.array.slots import Replay
 from huggingtweets.training.step import MicroBatch
 
 

@@ -70,7 +70,22 @@ def build_accelerator(precision: Precision) -> Accelerator:
             f"{accelerator.num_processes} world(s) of one; expected one world; on a CPU use "
             "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu` or torchrun"
         )
+    if not has_cuda:
+        _tell_of_idle_cores(accelerator)
     return accelerator
+
+
+def _tell_of_idle_cores(accelerator: Accelerator) -> None:
+    """Say so where `accelerate launch` without a launch file leaves a CPU's cores idle."""
+    is_by_accelerate = "ACCELERATE_DYNAMO_BACKEND" in os.environ
+    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if is_by_accelerate and accelerator.num_processes == 1 and torch.get_num_threads() == 1 < num:
+        logger.warning(
+            "training takes 1 of %d cores, as `accelerate launch` does by itself; for all of them "
+            "add --config_file launch/cpu.yaml, or --num_cpu_threads_per_process %d",
+            num,
+            num,
+        )
 
 
 def _deepspeed_plugin() -> DeepSpeedPlugin | None:

@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from huggingtweets.config.schema import Keep, RecipeConfig, Schedule
 from huggingtweets.data.blocks import IGNORED, build_training_set, pack_heldout
 from huggingtweets.data.prepare import HeldoutSet
-from huggingtweets.training.array_jobs import ArrayJob
-from huggingtweets.training.array_layout import layout_of, shape_of
+from huggingtweets.training.array.jobs import ArrayJob
+from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
 

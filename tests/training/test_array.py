@@ -10,8 +10,17 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training import array_head
-from huggingtweets.training.array import (
+from huggingtweets.training.array import head as array_head
+from huggingtweets.training.array.attention import view_of
+from huggingtweets.training.array.dropout import (
+    Dropout,
+    num_sites,
+    site_keys,
+    thresholds_and_scales,
+)
+from huggingtweets.training.array.kernels import compiled_ops
+from huggingtweets.training.array.layout import Layout, layout_of, shape_of
+from huggingtweets.training.array.models import (
     MicroBatch,
     Stack,
     build_stack,
@@ -19,16 +28,7 @@ from huggingtweets.training.array import (
     loss_and_gradients,
     summed_losses,
 )
-from huggingtweets.training.array_attention import view_of
-from huggingtweets.training.array_dropout import (
-    Dropout,
-    num_sites,
-    site_keys,
-    thresholds_and_scales,
-)
-from huggingtweets.training.array_kernels import compiled_ops
-from huggingtweets.training.array_layout import Layout, layout_of, shape_of
-from huggingtweets.training.array_ops import PYTORCH, Ops
+from huggingtweets.training.array.ops import PYTORCH, Ops
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import GPT2Config
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training import array_kernels
-from huggingtweets.training.array_dropout import Site
-from huggingtweets.training.array_kernels import CompiledOps, choose_ops, compiled_ops
-from huggingtweets.training.array_layout import shape_of
-from huggingtweets.training.array_linear import Gradients
-from huggingtweets.training.array_ops import PYTORCH, Ops
+from huggingtweets.training.array import kernels as array_kernels
+from huggingtweets.training.array.dropout import Site
+from huggingtweets.training.array.kernels import CompiledOps, choose_ops, compiled_ops
+from huggingtweets.training.array.layout import shape_of
+from huggingtweets.training.array.linear import Gradients
+from huggingtweets.training.array.ops import PYTORCH, Ops
 
 torch.set_num_threads(1)
 
@@ -296,7 +296,7 @@ def test_with_a_library_that_is_none(
 
 
 def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
-    code = "from huggingtweets.training.array_kernels import compiled_ops; assert compiled_ops()"
+    code = "from huggingtweets.training.array.kernels import compiled_ops; assert compiled_ops()"
 
     def build(_: int) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, env=os.environ.copy())
@@ -310,4 +310,4 @@ def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
 def test_the_source_is_part_of_the_package() -> None:
     assert Path(array_kernels.__file__).with_suffix(".cpp").is_file()
     project = Path(__file__).parents[2] / "pyproject.toml"
-    assert "training/*.cpp" in project.read_text(encoding="utf-8")
+    assert "training/array/*.cpp" in project.read_text(encoding="utf-8")

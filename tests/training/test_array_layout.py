@@ -3,7 +3,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.training.array_layout import layout_of, shape_of, why_not_fused
+from huggingtweets.training.array.layout import layout_of, shape_of, why_not_fused
 
 
 def small(**changes: object) -> GPT2Config:

@@ -21,9 +21,9 @@ from safetensors.torch import save_file
 
 from huggingtweets.config.schema import Adapter
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array_loop import ArraySettings, train_array
-from huggingtweets.training.array_lora import fresh_adapters, peft_state
+from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array.loop import ArraySettings, train_array
+from huggingtweets.training.array.lora import fresh_adapters, peft_state
 from huggingtweets.training.lora import adapter_state, add_lora
 from huggingtweets.training.schedule import lr_at
 

@@ -7,14 +7,14 @@ from test_array import K, T, build_batch, build_config, build_models, dropout_of
 from torch import Tensor
 from transformers import GPT2Config
 
-from huggingtweets.training.array import MicroBatch, Stack, _hidden_states
-from huggingtweets.training.array_layout import Layout, layout_of, shape_of
-from huggingtweets.training.array_memory import (
+from huggingtweets.training.array.layout import Layout, layout_of, shape_of
+from huggingtweets.training.array.memory import (
     bytes_per_slot,
     bytes_per_token,
     choose_batch,
     choose_cpu_batch,
 )
+from huggingtweets.training.array.models import MicroBatch, Stack, _hidden_states
 
 GPT2 = layout_of(shape_of(GPT2Config()))
 GIB = 2**30

@@ -8,9 +8,9 @@ import pytest
 import torch
 from array_reference import CPU, LAYOUT, PLAIN, ROW, T, build_job
 
-from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array_loop import ArraySettings
-from huggingtweets.training.array_pool import train_arrays
+from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array.loop import ArraySettings
+from huggingtweets.training.array.pool import train_arrays
 
 JOBS = [build_job(f"job-{index}", PLAIN, posts=8 + 5 * index, seed=index) for index in range(7)]
 SETTINGS = ArraySettings(slots=5, micro_batch_size=1, block_size=T)

@@ -7,9 +7,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from huggingtweets.config.schema import SamplingConfig
-from huggingtweets.training.array import Stack, build_stack
-from huggingtweets.training.array_layout import layout_of, shape_of
-from huggingtweets.training.array_sample import _draw, sample_array
+from huggingtweets.training.array.layout import layout_of, shape_of
+from huggingtweets.training.array.models import Stack, build_stack
+from huggingtweets.training.array.sample import _draw, sample_array
 
 VOCAB, EOS, POSITIONS = 320, 0, 48
 

@@ -8,8 +8,8 @@ import torch
 from array_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
 
 from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout
-from huggingtweets.training.array import build_stack
-from huggingtweets.training.array_heldout import heldout_nats
+from huggingtweets.training.array.heldout import heldout_nats
+from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
 from huggingtweets.training.loss import SummedLoss, document_mask

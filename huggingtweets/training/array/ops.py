@@ -1,6 +1,6 @@
 """What the fused engine computes between matrix products, by PyTorch's operators, on any device.
 
-`array_kernels` does the same on a CPU in a tenth of the passes over memory.
+`kernels` does the same on a CPU in a tenth of the passes over memory.
 """
 
 import math
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.array_dropout import Site
-from huggingtweets.training.array_linear import Gradients, put
+from huggingtweets.training.array.dropout import Site
+from huggingtweets.training.array.linear import Gradients, put
 
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from huggingtweets.training.array import Adapters, Stack, build_stack
-from huggingtweets.training.array_layout import LINEAR_NAMES, Layout
-from huggingtweets.training.array_linear import LowRank
+from huggingtweets.training.array.layout import LINEAR_NAMES, Layout
+from huggingtweets.training.array.linear import LowRank
+from huggingtweets.training.array.models import Adapters, Stack, build_stack
 
 
 def adapter_places(layout: Layout, rank: int) -> tuple[list[dict[str, tuple[int, int, int]]], int]:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from huggingtweets.training.array_linear import product, put
-from huggingtweets.training.array_ops import PYTORCH, Ops
+from huggingtweets.training.array.linear import product, put
+from huggingtweets.training.array.ops import PYTORCH, Ops
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time, by device type: on a CPU they should fit a cache."""

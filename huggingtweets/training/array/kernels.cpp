@@ -1,6 +1,6 @@
 // What the fused engine computes between matrix products, on one thread of a CPU.
 //
-// Each function does in one pass what takes PyTorch's operators five to fifteen; array_ops.py says
+// Each function does in one pass what takes PyTorch's operators five to fifteen; ops.py says
 // what is computed, and tests hold both to the same numbers. T is float or bf16; sums are in fp32
 // at least. Plain loops that any C++ compiler turns into vector instructions: no library, no state.
 // Cut in two where GCC would otherwise turn the bounds of an exponent into branches.
@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr int64_t MAX_COLUMNS = 8192;  // of a row that is held here, see array_kernels.py
+constexpr int64_t MAX_COLUMNS = 8192;  // of a row that is held here, see kernels.py
 constexpr int64_t CHUNK = 512;         // values that are worked on at once
 
 struct bf16 {
@@ -82,7 +82,7 @@ template <class T> inline void gates(float *out, const T *in, int64_t num) {
     }
 }
 
-// 16 random bits for each column of one row of a dropout mask; see keep_mask in array_dropout.py.
+// 16 random bits for each column of one row of a dropout mask; see keep_mask in dropout.py.
 struct Row {
     int32_t bits[MAX_COLUMNS / 2];
 
@@ -340,7 +340,7 @@ void cross_entropy(T *logits, const int64_t *targets, const float *weight, float
 
 }  // namespace
 
-// The order is that of _SIGNATURES in array_kernels.py.
+// The order is that of _SIGNATURES in kernels.py.
 #define KERNELS(T)                                                                                 \
     {                                                                                              \
         (void *)gelu<T>, (void *)gelu_backward<T>, (void *)norm<T>, (void *)norm_backward<T>,      \

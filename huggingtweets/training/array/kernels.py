@@ -1,4 +1,4 @@
-"""The C++ of array_kernels.cpp: built once a machine, for models of which a CPU trains many.
+"""The C++ of kernels.cpp: built once a machine, for models of which a CPU trains many.
 
 Without a compiler, or where it fails, everything is done by PyTorch's operators.
 """
@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from huggingtweets.paths import cache_dir
-from huggingtweets.training.array_dropout import Site
-from huggingtweets.training.array_layout import Shape
-from huggingtweets.training.array_linear import Gradients
-from huggingtweets.training.array_memory import CPU_MAX_WIDTH
-from huggingtweets.training.array_ops import PYTORCH, Loss, Ops, Saved
+from huggingtweets.training.array.dropout import Site
+from huggingtweets.training.array.layout import Shape
+from huggingtweets.training.array.linear import Gradients
+from huggingtweets.training.array.memory import CPU_MAX_WIDTH
+from huggingtweets.training.array.ops import PYTORCH, Loss, Ops, Saved
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "softmax_backward": [_P] * 5 + [_I] * 5,
     "cross_entropy": [_P] * 6 + [_I] * 4,
 }
-"""In the order of the tables in array_kernels.cpp."""
+"""In the order of the tables in kernels.cpp."""
 
 
 def choose_ops(device: torch.device, shape: Shape, block_size: int) -> Ops:

@@ -12,9 +12,9 @@ from queue import Queue
 import torch
 from torch import Tensor
 
-from huggingtweets.training.array_jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array_layout import Layout
-from huggingtweets.training.array_loop import ArraySettings, train_array
+from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
+from huggingtweets.training.array.layout import Layout
+from huggingtweets.training.array.loop import ArraySettings, train_array
 from huggingtweets.training.progress import Speed
 
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from huggingtweets.training.array_attention import Saved as SavedAttention
-from huggingtweets.training.array_attention import View, attend, attend_backward
-from huggingtweets.training.array_dropout import Dropout, residual_site
-from huggingtweets.training.array_head import summed_loss
-from huggingtweets.training.array_layout import Layout, Parameters, Shape
-from huggingtweets.training.array_linear import (
+from huggingtweets.training.array.attention import Saved as SavedAttention
+from huggingtweets.training.array.attention import View, attend, attend_backward
+from huggingtweets.training.array.dropout import Dropout, residual_site
+from huggingtweets.training.array.head import summed_loss
+from huggingtweets.training.array.layout import Layout, Parameters, Shape
+from huggingtweets.training.array.linear import (
     Gradients,
     Linear,
     LowRank,
@@ -26,7 +26,7 @@ from huggingtweets.training.array_linear import (
     project,
     project_backward,
 )
-from huggingtweets.training.array_ops import PYTORCH, Ops, Saved
+from huggingtweets.training.array.ops import PYTORCH, Ops, Saved
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.training.array_dropout import site_keys, thresholds_and_scales
-from huggingtweets.training.array_layout import Shape
-from huggingtweets.training.array_slots import Inputs, Snapshot
+from huggingtweets.training.array.dropout import site_keys, thresholds_and_scales
+from huggingtweets.training.array.layout import Shape
+from huggingtweets.training.array.slots import Inputs, Snapshot
 from huggingtweets.training.ending import Judge, ending_after
 from huggingtweets.training.loop import count_steps, epoch_end_steps
 from huggingtweets.training.progress import Progress

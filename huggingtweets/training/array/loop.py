@@ -19,10 +19,9 @@ from torch import Tensor
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
-from huggingtweets.training.array import loss_and_gradients
-from huggingtweets.training.array_dropout import num_sites
-from huggingtweets.training.array_heldout import heldout_nats
-from huggingtweets.training.array_jobs import (
+from huggingtweets.training.array.dropout import num_sites
+from huggingtweets.training.array.heldout import heldout_nats
+from huggingtweets.training.array.jobs import (
     ArrayJob,
     ArrayResult,
     Exported,
@@ -32,12 +31,13 @@ from huggingtweets.training.array_jobs import (
     seat_job,
     untrainable,
 )
-from huggingtweets.training.array_kernels import choose_ops
-from huggingtweets.training.array_layout import Layout
-from huggingtweets.training.array_lora import fresh_adapters, merge_adapters, peft_state
-from huggingtweets.training.array_ops import PYTORCH
-from huggingtweets.training.array_optimizer import constants_of
-from huggingtweets.training.array_slots import (
+from huggingtweets.training.array.kernels import choose_ops
+from huggingtweets.training.array.layout import Layout
+from huggingtweets.training.array.lora import fresh_adapters, merge_adapters, peft_state
+from huggingtweets.training.array.models import loss_and_gradients
+from huggingtweets.training.array.ops import PYTORCH
+from huggingtweets.training.array.optimizer import constants_of
+from huggingtweets.training.array.slots import (
     BAD_STEPS,
     GOOD_TARGETS,
     GRAD_NORM,
@@ -104,7 +104,7 @@ class ArraySettings:
     use_graphs: bool = True
     """Replay CUDA graphs."""
     engines: int = 1
-    """That share the slots, a thread each; see `array_pool`."""
+    """That share the slots, a thread each; see `pool`."""
 
 
 def train_array(

@@ -2,9 +2,9 @@
 
 import torch
 
-from huggingtweets.training.array_head import CHUNK_LOGITS
-from huggingtweets.training.array_layout import Layout, Shape
-from huggingtweets.training.array_lora import adapter_places
+from huggingtweets.training.array.head import CHUNK_LOGITS
+from huggingtweets.training.array.layout import Layout, Shape
+from huggingtweets.training.array.lora import adapter_places
 
 MAX_SLOTS = 48
 MAX_TOKENS = 2**16
