@@ -4,12 +4,13 @@
     python benchmarks/fused_steps.py --widths 128 --slots 8 --precisions fp32 --dropouts 0.1
     python benchmarks/fused_steps.py --widths 128 --slots 16 --threads 2 --engines 2
 
-Three ways do the same work, the same users with the same blocks, recipe and start:
+Four ways do the same work, the same users with the same blocks, recipe and start:
 
 - turns: one user after another, a plain loop around transformers' GPT2LMHeadModel with PyTorch's
   fused AdamW and attention kernels;
 - alone: the fused engine with one slot, one user after another: what is gained without fusing;
-- fused: the fused engine with K slots.
+- operators: the fused engine with K slots, PyTorch's operators between the matrix products;
+- fused: the fused engine as it is: on a CPU with its own C++ in their place.
 
 They run in turns, repeatedly; speeds are medians. Without dropout the losses must agree. With
 `--operators` a fused step of each case is taken apart instead.
@@ -27,6 +28,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -37,9 +39,11 @@ from transformers.utils import logging as transformers_logging
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
+from huggingtweets.training.array import loop as array_loop
 from huggingtweets.training.array.jobs import ArrayJob
 from huggingtweets.training.array.layout import Layout, layout_of, shape_of
 from huggingtweets.training.array.loop import ArraySettings
+from huggingtweets.training.array.ops import PYTORCH
 from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
@@ -164,7 +168,7 @@ def micro_batch_size(case: Case, args: argparse.Namespace) -> int:
 def build_ways(
     case: Case, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Callable[[], list[float]]]:
-    """Return the three ways to train the users of a case, each giving their mean losses."""
+    """Return the ways to train the users of a case, each giving their mean losses."""
     torch.manual_seed(0)
     config = GPT2Config(
         vocab_size=args.vocab_size,
@@ -185,6 +189,10 @@ def build_ways(
     jobs = build_jobs(case, vocab_size=args.vocab_size, steps=args.steps, users=users)
     micro = micro_batch_size(case, args)
 
+    def operators() -> list[float]:
+        with mock.patch.object(array_loop, "choose_ops", return_value=PYTORCH):
+            return fused(case.slots, micro, args.engines)
+
     def fused(slots: int, micro: int, engines: int = 1) -> list[float]:
         return train_fused(
             layout, base, jobs, case, device, slots=slots, micro=micro, engines=engines
@@ -193,12 +201,13 @@ def build_ways(
     return {
         "turns": lambda: [train_in_turns(model, job, case, device) for job in jobs],
         "alone": lambda: fused(1, case.blocks_per_step),
+        "operators": operators,
         "fused": lambda: fused(case.slots, micro, args.engines),
     }
 
 
 def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Time the three ways in turns."""
+    """Time the ways in turns."""
     ways = build_ways(case, args, device)
     losses: dict[str, Any] = {}
     wall: dict[str, list[float]] = {way: [] for way in ways}
@@ -224,7 +233,7 @@ def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[
     for way in ways:
         row[f"{way}_tokens_per_s"] = tokens / statistics.median(wall[way])
         row[f"{way}_cpu_s"] = statistics.median(cpu[way])
-    for way in ("turns", "alone"):
+    for way in ("turns", "alone", "operators"):
         ratios = [a / b for a, b in zip(wall[way], wall["fused"], strict=True)]
         row[f"vs_{way}"] = statistics.median(ratios)
         row[f"vs_{way}_range"] = [min(ratios), max(ratios)]
@@ -269,8 +278,8 @@ def as_markdown(rows: list[dict[str, Any]], machine: str) -> str:
         f"Training steps, {machine}.",
         "",
         "| width | K | precision | dropout | blocks | turns, tokens/s | alone | fused | "
-        "fused / turns | in CPU seconds | fused / alone |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "fused / turns | in CPU seconds | fused / alone | fused / operators |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
         low, high = row["vs_turns_range"]
@@ -281,7 +290,7 @@ def as_markdown(rows: list[dict[str, Any]], machine: str) -> str:
             f"| {row['turns_tokens_per_s']:,.0f} | {row['alone_tokens_per_s']:,.0f} "
             f"| {row['fused_tokens_per_s']:,.0f} "
             f"| {row['vs_turns']:.2f} ({low:.2f}-{high:.2f}) | {row['vs_turns_cpu']:.2f} "
-            f"| {row['vs_alone']:.2f} |"
+            f"| {row['vs_alone']:.2f} | {row['vs_operators']:.2f} |"
         )
     return "\n".join(lines) + "\n"
 
