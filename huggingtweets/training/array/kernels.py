@@ -107,12 +107,14 @@ def _build() -> Path:
                 [compiler, *_FLAGS, *native, str(source), "-o", str(draft)],
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=_TIMEOUT_S,
             )
             if done.returncode == 0:
                 draft.replace(library)
                 return library
-    raise subprocess.SubprocessError(f"{compiler} failed: {done.stderr[-500:]}")
+    reason = done.stderr.strip().partition("\n")[0]
+    raise subprocess.SubprocessError(f"{compiler} failed: {reason}")
 
 
 def _cpu() -> str:
