@@ -262,12 +262,12 @@ class CompiledOps(Ops):
         """See `Ops`."""
         loss = torch.empty(len(logits))
         scale = logits.new_empty(*targets.shape, 1, dtype=torch.float32)
-        targets = targets.contiguous()
+        targets = targets.contiguous()  # kept here: the C++ sees an address only
+        weight = None if weight is None else weight.contiguous()
         found = None if hits is None else torch.empty(targets.shape, dtype=torch.bool)
         self._call(
-            logits.dtype, "cross_entropy", _at(logits), _at(targets),
-            None if weight is None else _at(weight.contiguous()),
-            _at(loss), _at(scale), _at(found), *logits.shape, vocab_size,
+            logits.dtype, "cross_entropy", _at(logits), _at(targets), _at(weight), _at(loss),
+            _at(scale), _at(found), *logits.shape, vocab_size,
         )  # fmt: skip
         if hits is not None and found is not None:
             hits.copy_(found)
