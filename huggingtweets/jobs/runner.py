@@ -32,6 +32,7 @@ from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.training.agree import gathered, of_main
 from huggingtweets.training.array.layout import why_not_fused
+from huggingtweets.training.array.memory import CPU_MAX_WIDTH
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
@@ -39,10 +40,6 @@ from huggingtweets.training.records import Ending
 from huggingtweets.tweets.sources.x_api import SPENDING
 
 logger = logging.getLogger(__name__)
-
-MAX_FUSED_WIDTH_CPU = 256
-"""Above, one model's matrix products keep a CPU busy. Measured against taking turns, eight at once,
-CPU time (benchmarks/fused_steps.py): 1.6x at 128 and 1.2x at 256 in fp32."""
 
 NUM_SUSPECT = 2
 """A job that so many runs in a row have died of is tried alone, after all others."""
@@ -146,7 +143,7 @@ def choose_engine(
         logger.warning("engine=single is used: %s", reason)
     if kind is EngineKind.single or reason:
         return EngineKind.single
-    pays = accelerator.device.type == "cuda" or base.config.n_embd <= MAX_FUSED_WIDTH_CPU
+    pays = accelerator.device.type == "cuda" or base.config.n_embd <= CPU_MAX_WIDTH
     is_worth_it = num_jobs > 1 and pays
     return EngineKind.fused if kind is EngineKind.fused or is_worth_it else EngineKind.single
 
