@@ -14,8 +14,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from huggingtweets.data.estimate import usable_cores
 from huggingtweets.publishing.fonts import font_for, is_colour_emoji
 from huggingtweets.tracking.wandb_access import base_url, choose_mode, has_credentials
+from huggingtweets.training.compiler import find_compiler
 
 PACKAGES = (
     "huggingtweets",
@@ -79,7 +81,7 @@ def build_findings(findings: Sequence[Finding]) -> RenderableType:
 
 def _system() -> Iterator[Finding]:
     yield Finding("system", f"{platform.platform()}, Python {platform.python_version()}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     memory = ""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
@@ -134,7 +136,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _compilers() -> Iterator[Finding]:
-    cxx = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    cxx = find_compiler()
     others = [name for name in ("ninja", "nvcc") if shutil.which(name)]
     yield Finding(
         "compilers",

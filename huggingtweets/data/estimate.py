@@ -165,11 +165,18 @@ def _memory_gib(shape: Shape, block_size: int) -> float:
     return (16 * shape.parameters + shape.layers * layer + head) / 2**30
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _device() -> tuple[str, float]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = usable_cores()
     if shutil.which("nvidia-smi") and Path("/proc/driver/nvidia").exists():
         return "one GPU of this machine", GPU_FLOPS
-    return f"{cores} CPU core(s) of this machine", _CPU_CORE_FLOPS * (cores or 1)
+    return f"{cores} CPU core(s) of this machine", _CPU_CORE_FLOPS * cores
 
 
 def _tokenizer_files(model: ModelConfig) -> list[Path] | None:

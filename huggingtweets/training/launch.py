@@ -13,6 +13,7 @@ from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupK
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from huggingtweets.config.schema import Precision
+from huggingtweets.data.estimate import usable_cores
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
 from huggingtweets.training.agree import of_main
@@ -78,7 +79,7 @@ def build_accelerator(precision: Precision) -> Accelerator:
 def _tell_of_idle_cores(accelerator: Accelerator) -> None:
     """Say so where `accelerate launch` without a launch file leaves a CPU's cores idle."""
     is_by_accelerate = "ACCELERATE_DYNAMO_BACKEND" in os.environ
-    num = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    num = usable_cores()
     if is_by_accelerate and accelerator.num_processes == 1 and torch.get_num_threads() == 1 < num:
         logger.warning(
             "training takes 1 of %d cores, as `accelerate launch` does by itself; for all of them "

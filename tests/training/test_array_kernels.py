@@ -15,7 +15,7 @@ from transformers import GPT2Config
 
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.training.array import kernels as array_kernels
-from huggingtweets.training.array.dropout import Site
+from huggingtweets.training.array.dropout import ScaledSite
 from huggingtweets.training.array.kernels import CompiledOps, choose_ops, compiled_ops
 from huggingtweets.training.array.layout import shape_of
 from huggingtweets.training.array.linear import Gradients
@@ -51,10 +51,10 @@ def close(ours: Tensor, theirs: Tensor) -> None:
     torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * scale)
 
 
-def site_of(num: int, rows: range, columns: range, rate: float = 0.3) -> Site:
+def site_of(num: int, rows: range, columns: range, rate: float = 0.3) -> ScaledSite:
     keys = torch.randint(-(2**31), 2**31 - 1, (num, 2), dtype=torch.int32)
     thresholds = torch.full((num,), int(rate * 65536) - 32768, dtype=torch.int16)
-    return Site(keys, thresholds, torch.full((num,), 1 / (1 - rate)), rows, columns)
+    return ScaledSite(keys, thresholds, rows, columns, torch.full((num,), 1 / (1 - rate)))
 
 
 @SIZES

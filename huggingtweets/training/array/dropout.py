@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_ROW = 8192
-"""Columns a row of places may have."""
+MAX_COLUMNS = 8192
+"""Of a row of places."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,20 @@ class Site:
     """(n, 2) int32."""
     thresholds: Tensor
     """(n,) int16: smaller hashes are dropped."""
-    scales: Tensor
-    """(n,) fp32: 1 / (1 - p)."""
     rows: range
     columns: range
 
     def mask(self, dtype: torch.dtype) -> Tensor:
         """Return it as ones and zeros; see `keep_mask`."""
         return keep_mask(self.keys, self.thresholds, self.rows, self.columns, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class ScaledSite(Site):
+    """One whose mask makes up at once for what is dropped."""
+
+    scales: Tensor
+    """(n,) fp32: 1 / (1 - p)."""
 
     def scaled_mask(self) -> Tensor:
         """Return it as scales and zeros, fp32."""
@@ -49,19 +55,17 @@ class Dropout:
     scales: Tensor
     """(3, K * B) fp32: 1 / (1 - p)."""
 
-    def residual(self, site: int, length: int, width: int) -> Site:
+    def residual(self, site: int, length: int, width: int) -> ScaledSite:
         """Return a residual site or, for 0, that of the embeddings: a mask a block (T, C)."""
         kind = 2 if site else 0
-        return Site(
-            self.keys[site], self.thresholds[kind], self.scales[kind], range(length), range(width)
-        )
+        keys, thresholds, scales = self.keys[site], self.thresholds[kind], self.scales[kind]
+        return ScaledSite(keys, thresholds, range(length), range(width), scales)
 
     def heads(self, layer: int, num_heads: int, rows: range, columns: range) -> Site:
         """Return the site of a layer's attention: a mask a block and head."""
         return Site(
             self.keys[head_sites(layer, num_heads)].transpose(0, 1).reshape(-1, 2),
             self.thresholds[1].repeat_interleave(num_heads),
-            self.scales[1].repeat_interleave(num_heads),
             rows,
             columns,
         )
@@ -133,7 +137,7 @@ def keep_mask(
     """
     device = keys.device
     num_pairs = (len(columns) + 1) // 2
-    row = torch.arange(rows.start, rows.stop, dtype=torch.int32, device=device) * _ROW
+    row = torch.arange(rows.start, rows.stop, dtype=torch.int32, device=device) * MAX_COLUMNS
     pair = torch.arange(num_pairs, dtype=torch.int32, device=device) + columns.start // 2
     key_1, key_2 = keys.view(-1, 2, 1, 1).unbind(1)
     # Signed shifts lose a bit where murmur's would not; what remains is tested to look random.

@@ -11,7 +11,7 @@
 
 namespace {
 
-constexpr int64_t MAX_COLUMNS = 8192;  // of a row that is held here, see kernels.py
+constexpr int64_t MAX_COLUMNS = 8192;  // of a row of places, see dropout.py
 constexpr int64_t CHUNK = 512;         // values that are worked on at once
 
 struct bf16 {
@@ -203,19 +203,27 @@ void column_sums(float *out, const T *x, int64_t K, int64_t R, int64_t C, int64_
         }
 }
 
-template <class T>
-void drop(T *out, const float *x, const int32_t *keys, const int16_t *thresholds,
-          const float *scales, int64_t n, int64_t rows, int64_t C) {
+// Call use(place, scale) for each of the n * rows * C places, with scale 0 where it is dropped.
+template <class Use>
+inline void with_dropout(const int32_t *keys, const int16_t *thresholds, const float *scales,
+                         int64_t n, int64_t rows, int64_t C, Use use) {
     Row random;
+    int64_t place = 0;
     for (int64_t i = 0; i < n; i++)
-        for (int64_t r = 0; r < rows; r++, x += C, out += C) {
+        for (int64_t r = 0; r < rows; r++, place += C) {
             random.draw(keys + 2 * i, r, 0, C);
             const int16_t *halves = random.halves(), threshold = thresholds[i];
             const float scale = scales[i];
 #pragma omp simd
-            for (int64_t c = 0; c < C; c++)
-                store(out[c], x[c] * (halves[c] >= threshold ? scale : 0.0f));
+            for (int64_t c = 0; c < C; c++) use(place + c, halves[c] >= threshold ? scale : 0.0f);
         }
+}
+
+template <class T>
+void drop(T *out, const float *x, const int32_t *keys, const int16_t *thresholds,
+          const float *scales, int64_t n, int64_t rows, int64_t C) {
+    with_dropout(keys, thresholds, scales, n, rows, C,
+                 [=](int64_t i, float scale) { store(out[i], x[i] * scale); });
 }
 
 template <class T> void add(float *x, const T *branch, int64_t num) {
@@ -226,16 +234,8 @@ template <class T> void add(float *x, const T *branch, int64_t num) {
 template <class T>
 void add_dropped(float *x, const T *branch, const int32_t *keys, const int16_t *thresholds,
                  const float *scales, int64_t n, int64_t rows, int64_t C) {
-    Row random;
-    for (int64_t i = 0; i < n; i++)
-        for (int64_t r = 0; r < rows; r++, x += C, branch += C) {
-            random.draw(keys + 2 * i, r, 0, C);
-            const int16_t *halves = random.halves(), threshold = thresholds[i];
-            const float scale = scales[i];
-#pragma omp simd
-            for (int64_t c = 0; c < C; c++)
-                x[c] += load(branch[c]) * (halves[c] >= threshold ? scale : 0.0f);
-        }
+    with_dropout(keys, thresholds, scales, n, rows, C,
+                 [=](int64_t i, float scale) { x[i] += load(branch[i]) * scale; });
 }
 
 // `scores` are (n * heads, Q, J); `bias` (n or 1, Q, biased) is added to their last columns.

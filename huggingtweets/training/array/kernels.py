@@ -6,9 +6,7 @@ Without a compiler, or where it fails, everything is done by PyTorch's operators
 import ctypes
 import hashlib
 import logging
-import os
 import platform
-import shutil
 import subprocess
 import tempfile
 import threading
@@ -19,16 +17,14 @@ import torch
 from torch import Tensor
 
 from huggingtweets.paths import cache_dir
-from huggingtweets.training.array.dropout import Site
+from huggingtweets.training.array.dropout import MAX_COLUMNS, ScaledSite, Site
 from huggingtweets.training.array.layout import Shape
 from huggingtweets.training.array.linear import Gradients
 from huggingtweets.training.array.memory import CPU_MAX_WIDTH
 from huggingtweets.training.array.ops import PYTORCH, Loss, Ops, Saved
+from huggingtweets.training.compiler import find_compiler
 
 logger = logging.getLogger(__name__)
-
-MAX_COLUMNS = 8192
-"""Of rows that the C++ keeps on its stack: the width of a model, the length of a block."""
 
 _FLAGS: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp-simd")
 _FLAGS += ("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
@@ -90,8 +86,7 @@ def _build() -> Path:
         SubprocessError: it does not compile.
     """
     source = Path(__file__).with_suffix(".cpp")
-    names = (os.environ.get("CXX", ""), "c++", "g++", "clang++")
-    compiler = next((found for name in names if name and (found := shutil.which(name))), None)
+    compiler = find_compiler()
     if compiler is None:
         raise FileNotFoundError("no C++ compiler (CXX, c++, g++ or clang++)")
     parts = (source.read_text(encoding="utf-8"), compiler, _FLAGS, _NATIVE, _cpu())
@@ -201,7 +196,7 @@ class CompiledOps(Ops):
         self._call(grad.dtype, "gelu_backward", _at(out), _at(grad), _at(saved), grad.numel())
         return out
 
-    def noise(self, site: Site | None, x: Tensor) -> Saved:
+    def noise(self, site: ScaledSite | None, x: Tensor) -> Saved:
         """Return the site itself: its mask is made again wherever it is used."""
         return site
 
@@ -283,7 +278,7 @@ def _functions(library: ctypes.CDLL, table: str) -> dict[str, Callable[..., None
     }
 
 
-def _parts(site: Site) -> Sequence[int | None]:
+def _parts(site: ScaledSite) -> Sequence[int | None]:
     """Return what `drop` and `add_dropped` want of a site of the residual stream."""
     return (
         _at(site.keys), _at(site.thresholds), _at(site.scales),

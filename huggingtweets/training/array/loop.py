@@ -193,11 +193,12 @@ class _Engine:
         is_cuda = device.type == "cuda"
         self._replay = Replay(enabled=is_cuda and settings.use_graphs)
         self._stream = torch.cuda.Stream() if is_cuda else None  # type: ignore[no-untyped-call]
-        self._ops = choose_ops(device, layout.shape, settings.block_size)
-        self._compute = loss_and_gradients
         if settings.compile:
             self._ops = PYTORCH
             self._compute = torch.compile(loss_and_gradients, dynamic=False)
+        else:
+            self._ops = choose_ops(device, layout.shape, settings.block_size)
+            self._compute = loss_and_gradients
         self._ended: deque[tuple[Seat, Snapshot | None, HuggingtweetsError | None]] = deque()
         self._seconds = 0.0
         """In training steps, all slots together."""

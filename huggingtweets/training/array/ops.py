@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.array.dropout import Site
+from huggingtweets.training.array.dropout import ScaledSite, Site
 from huggingtweets.training.array.linear import Gradients, put
 
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
@@ -42,8 +42,12 @@ class Ops:
         self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Saved]:
         """Return the layer norm of x (K, R, C) fp32 by (K or 1, C), in another precision."""
-        norm = normalise(x, eps)
-        return scale_and_shift(norm[0], weight, bias).to(dtype), norm
+        width = x.shape[-1]
+        # With a weight and a bias the CPU kernel is twice as fast as without.
+        ones, zeros = x.new_ones(width), x.new_zeros(width)
+        normalised, _, inverse = torch.native_layer_norm(x, [width], ones, zeros, eps)
+        out = torch.addcmul(bias.unsqueeze(1), normalised, weight.unsqueeze(1))
+        return out.to(dtype), (normalised, inverse)
 
     def norm_backward(
         self,
@@ -91,7 +95,9 @@ class Ops:
         if use_fused:
             return F.gelu(inner, approximate="tanh"), (inner, None)
         x = inner.float()
-        gate = gelu_gate(x)
+        # The gate s with GELU(x) = x * s: a sigmoid takes a fifth of the time of tanh.
+        one = torch.full((), _GELU_1, device=x.device)
+        gate = torch.addcmul(one, x, x, value=_GELU_3).mul_(x).sigmoid_()
         return (x * gate).to(inner.dtype), (x, gate)
 
     def gelu_backward(self, grad: Tensor, saved: Saved) -> Tensor:
@@ -105,7 +111,7 @@ class Ops:
         slope = torch.addcmul(slope, slope, gate, value=-1)
         return torch.addcmul(gate, gate, slope).mul_(grad.float()).to(grad.dtype)
 
-    def noise(self, site: Site | None, x: Tensor) -> Saved:
+    def noise(self, site: ScaledSite | None, x: Tensor) -> Saved:
         """Return what drops elements of tensors like x (K, R, C); None: nothing is dropped."""
         return None if site is None else site.scaled_mask().view(x.shape)
 
@@ -191,23 +197,3 @@ class Ops:
 
 
 PYTORCH = Ops()
-
-
-def normalise(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Return (x - mean) / deviation and one over the deviation, over the last dimension."""
-    width = x.shape[-1]
-    # With a weight and a bias the CPU kernel is twice as fast as without.
-    ones, zeros = x.new_ones(width), x.new_zeros(width)
-    normalised, _, inverse = torch.native_layer_norm(x, [width], ones, zeros, eps)
-    return normalised, inverse
-
-
-def scale_and_shift(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Finish a layer norm, (K, R, C) by (K or 1, C)."""
-    return torch.addcmul(bias.unsqueeze(1), x, weight.unsqueeze(1))
-
-
-def gelu_gate(x: Tensor) -> Tensor:
-    """Return s with x * s = GELU by tanh: the sigmoid takes a fifth of the time of tanh."""
-    one = torch.full((), _GELU_1, device=x.device)
-    return torch.addcmul(one, x, x, value=_GELU_3).mul_(x).sigmoid_()

@@ -15,7 +15,7 @@ from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.training.array.dropout import site_keys
 from huggingtweets.training.array.linear import project
 from huggingtweets.training.array.models import Stack
-from huggingtweets.training.array.ops import gelu_gate, normalise, scale_and_shift
+from huggingtweets.training.array.ops import PYTORCH
 
 _MAX_DRAWS = 200
 """After so many refused draws in a row, which no usual top_p ever needs, the likeliest token."""
@@ -129,12 +129,15 @@ def _next_logits(stack: Stack, state: _State, position: int) -> Tensor:
     """Feed one token of each sequence and return fp32 logits (K, S, V)."""
     shape, master, dtype = stack.shape, stack.master, stack.compute.wte.dtype
     K, S = state.tokens.shape
+
+    def norm(weight: Tensor, bias: Tensor) -> Tensor:
+        return PYTORCH.norm(x, weight, bias, eps=shape.norm_eps, dtype=dtype)[0]
+
     first = torch.arange(K, device=state.tokens.device) * (len(stack.table) // K)
     x = F.embedding(state.tokens + first.unsqueeze(1), stack.table)
     x += master.wpe[:, position].unsqueeze(1)
     for index, exact in enumerate(master.layers):
-        normed, _ = normalise(x, shape.norm_eps)
-        normed = scale_and_shift(normed, exact.norm_1_weight, exact.norm_1_bias).to(dtype)
+        normed = norm(exact.norm_1_weight, exact.norm_1_bias)
         qkv = project(normed, stack.linear(index, "qkv"))
         heads = qkv.view(K, S, 3, shape.num_heads, -1)
         state.cache[index, :, :, :, :, position] = heads[:, :, 1:].permute(2, 0, 1, 3, 4)
@@ -143,13 +146,11 @@ def _next_logits(stack: Stack, state: _State, position: int) -> Tensor:
         weights = torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), -1)
         mixed = torch.bmm(weights, values).view(K, S, -1)
         x += project(mixed, stack.linear(index, "attention"))
-        normed, _ = normalise(x, shape.norm_eps)
-        normed = scale_and_shift(normed, exact.norm_2_weight, exact.norm_2_bias).to(dtype)
-        inner = project(normed, stack.linear(index, "inner")).float()
-        activated = (inner * gelu_gate(inner)).to(dtype)
+        normed = norm(exact.norm_2_weight, exact.norm_2_bias)
+        inner = project(normed, stack.linear(index, "inner"))
+        activated, _ = PYTORCH.gelu(inner, use_fused=False)
         x += project(activated, stack.linear(index, "outer"))
-    normed, _ = normalise(x, shape.norm_eps)
-    normed = scale_and_shift(normed, master.norm_f_weight, master.norm_f_bias).to(dtype)
+    normed = norm(master.norm_f_weight, master.norm_f_bias)
     logits = torch.bmm(normed, stack.compute.wte.transpose(1, 2)).float()
     return logits[..., : shape.vocab_size]
 
