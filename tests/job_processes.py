@@ -176,7 +176,7 @@ def _be_rank(start: Start) -> None:
             start.prepare()
         sys.argv = ["train.py", *start.arguments]
         if start.command:
-            from huggingtweets.cli import main
+            from huggingtweets.cli.main import main
 
             sys.exit(main([start.command, *start.arguments]))
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets import cli
+from huggingtweets.cli import main as cli
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
 
 

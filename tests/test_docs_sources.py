@@ -6,7 +6,7 @@ import shlex
 import pytest
 from small import ROOT
 
-from huggingtweets.cli import _parse
+from huggingtweets.cli.main import parse
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import Consent, SourceKind
@@ -31,7 +31,7 @@ def test_the_page_has_commands() -> None:
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_every_command_is_understood(words: list[str]) -> None:
     if words[0] == "huggingtweets":
-        args = _parse(words[1:])
+        args = parse(words[1:])
         overrides = [w for w in [*vars(args).get("handles", []), *args.more] if "=" in w]
         overrides += vars(args).get("overrides", [])
         if words[1] == "import":

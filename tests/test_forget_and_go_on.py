@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from small import ROOT, SMALL_MODEL
 
-from huggingtweets import cli
+from huggingtweets.cli import main as cli
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.tweets.sources.demo import demo_timeline
 

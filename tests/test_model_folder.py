@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets import cli
+from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import ModelConfig
 from huggingtweets.files import write_jsonl
 from huggingtweets.paths import JobPaths

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets import cli
+from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fake_services import FakeService, quick, serving
 
-from huggingtweets import cli
+from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import OptedOutError, SourceError
 from huggingtweets.jobs.import_posts import import_posts

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from huggingtweets import cli
+from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.errors import JobBusyError, LaunchError

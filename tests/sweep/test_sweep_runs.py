@@ -123,7 +123,7 @@ def test_a_larger_total_goes_on_and_another_sweep_is_refused(
 def test_status_is_one_json_object(
     finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from huggingtweets.cli import main
+    from huggingtweets.cli.main import main
 
     assert main(["sweep", "status", str(finished[0] / "out"), "--json"]) == 0
     status = json.loads(capsys.readouterr().out)

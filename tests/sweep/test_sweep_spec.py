@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets.cli import main
+from huggingtweets.cli.main import main
 from huggingtweets.config.compose import CONFIG_DIR, register
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.plan import Sweep, check_alone, plan_sweep

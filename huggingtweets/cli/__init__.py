@@ -1,0 +1,1 @@
+"""The `huggingtweets` command: one module per subcommand, which `main.py` lists."""

@@ -1,0 +1,40 @@
+"""What the subcommands share: how overrides become a configuration, how tables are shown."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from huggingtweets.logs import setup_logging
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from huggingtweets.config.schema import TrainConfig
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+"""What argparse returns for subcommands; it has no public name."""
+
+
+def composed(overrides: Sequence[str]) -> "TrainConfig":
+    """Compose what `train.py` would run with these overrides; start the log.
+
+    Raises:
+        ConfigError: an override is unknown, misspelt or out of range.
+    """
+    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.jobs.selection import quote_user
+
+    setup_logging()
+    register()
+    return to_config(compose_config(quote_user(overrides)))
+
+
+def show(view: "RenderableType", *, clear: bool = False) -> None:
+    """Print for people: coloured on a terminal, plain and wide elsewhere."""
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    if clear and console.is_terminal:
+        console.clear()
+    console.print(view)

@@ -1,0 +1,34 @@
+"""`huggingtweets generate`: write posts with a trained model."""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from huggingtweets.cli.base import Commands
+from huggingtweets.cli.sampling import add_sampling, sampling_of
+
+
+def add(commands: Commands) -> None:
+    """Describe the command line of `generate`."""
+    parser = commands.add_parser("generate", help="write posts with a trained model")
+    parser.add_argument("model_dir", type=Path, help="a model folder, or its job's folder")
+    parser.add_argument("prompts", nargs="*", help="how posts begin (those of sampling=default)")
+    add_sampling(parser)
+    parser.add_argument("--json", action="store_true", help="one JSON object a post")
+    parser.set_defaults(run=_run_generate)
+
+
+def _run_generate(args: argparse.Namespace) -> int:
+    config = sampling_of(args, args.prompts)
+    from huggingtweets.model_folder import generate_posts  # heavy: only for arguments that hold
+
+    samples = generate_posts(
+        args.model_dir, config, seed=args.seed, is_guarded=args.block_copies is None
+    )
+    for one in samples.predictions:
+        print(json.dumps(asdict(one)) if args.json else one.prediction)
+    if samples.refused:
+        print(f"drawn again: {samples.refusals}", file=sys.stderr)
+    return 0

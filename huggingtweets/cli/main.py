@@ -1,0 +1,77 @@
+"""Find the subcommand and run it. Each is a module beside this one whose `add` names what runs."""
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+
+from huggingtweets.cli import (
+    check,
+    doctor,
+    evaluate,
+    generate,
+    import_posts,
+    optout,
+    prefetch,
+    purge,
+    status,
+    submit,
+    sweep,
+)
+from huggingtweets.cli.base import Commands
+from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.logs import exit_code_of
+
+COMMANDS: tuple[Callable[[Commands], None], ...] = (
+    import_posts.add,
+    check.add,
+    optout.add,
+    purge.add,
+    status.add,
+    sweep.add,
+    submit.add,
+    prefetch.add,
+    doctor.add,
+    generate.add,
+    evaluate.add_evaluate,
+    evaluate.add_attribute,
+)
+"""In the order in which `--help` lists them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and return its exit code."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        args = parse(argv)
+        run: Callable[[argparse.Namespace], int] = args.run
+        return run(args)
+    except HuggingtweetsError as err:
+        return exit_code_of(err)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read a command line; `run` of what is returned does what it asks for."""
+    parser = argparse.ArgumentParser(
+        "huggingtweets", description="Look after models trained with train.py."
+    )
+    parser.set_defaults(takes_more=False)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in COMMANDS:
+        add(commands)
+    if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
+        near = difflib.get_close_matches(argv[0], commands.choices, n=1)
+        raise ConfigError(
+            f"command: got {argv[0]!r}; expected one of {', '.join(commands.choices)}"
+            + (f"; did you mean {near[0]}?" if near else "; see huggingtweets --help")
+        )
+    args, rest = parser.parse_known_args(argv)
+    if rest and (not args.takes_more or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    args.more = rest
+    return args

@@ -1,0 +1,79 @@
+"""`huggingtweets sweep`: search hyperparameters, and look on."""
+
+import argparse
+import json
+from pathlib import Path
+
+from huggingtweets import attempt
+from huggingtweets.cli.base import Commands, show
+from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.logs import exit_code_of, setup_logging
+
+
+def add(commands: Commands) -> None:
+    """Describe the command line of `sweep`."""
+    parser = commands.add_parser(
+        "sweep", help="search hyperparameters; `sweep status DIR` looks on"
+    )
+    parser.add_argument("file", metavar="FILE", help="a sweep file, or `status`")
+    parser.add_argument(
+        "arguments", nargs="*", metavar="KEY=VALUE",
+        help="as given to train.py; sweep.KEY=VALUE changes the file's own settings; or DIR",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="of `status`: one JSON object")
+    parser.set_defaults(run=_run_sweep)
+
+
+def _run_sweep(args: argparse.Namespace) -> int:
+    if args.file == "status":
+        return _run_sweep_status(args)
+    try:
+        code = _search(args)
+    except HuggingtweetsError as err:
+        code = exit_code_of(err)
+    return attempt.tell_exit(code)
+
+
+def _search(args: argparse.Namespace) -> int:
+    from huggingtweets.training import stopping
+
+    stopping.install()
+    attempt.watch(stopping.request_stop)
+    from huggingtweets.config.compose import register
+    from huggingtweets.sweep.plan import check_alone, check_installed, plan_sweep
+    from huggingtweets.sweep.spec import read_spec
+
+    check_installed()
+    setup_logging()
+    register()
+    path = Path(args.file)
+    check_alone(args.file, args.arguments)
+    sweep = plan_sweep(read_spec(path, args.arguments), path)
+    from huggingtweets.sweep.run import run_sweep  # heavy: only for a sweep that is accepted
+
+    code = run_sweep(sweep)
+    _print_sweep(sweep.root)
+    return code
+
+
+def _run_sweep_status(args: argparse.Namespace) -> int:
+    from huggingtweets.sweep.plan import check_installed
+
+    check_installed()
+    if len(args.arguments) != 1:
+        raise ConfigError(
+            f"sweep status: got {len(args.arguments)} folders; expected one; write "
+            "`huggingtweets sweep status DIR`"
+        )
+    _print_sweep(Path(args.arguments[0]), as_json=args.json)
+    return 0
+
+
+def _print_sweep(folder: Path, *, as_json: bool = False) -> None:
+    from huggingtweets.sweep.status import build_sweep_status, read_sweep, sweep_as_json
+
+    description, summary = read_sweep(folder)
+    if as_json:
+        print(json.dumps(sweep_as_json(folder, description, summary)))
+    else:
+        show(build_sweep_status(folder, description, summary))
