@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from huggingtweets.data.estimate import usable_cores
+from huggingtweets.ops.compiler import find_compiler
 from huggingtweets.publishing.fonts import font_for, is_colour_emoji
 from huggingtweets.tracking.wandb_access import base_url, choose_mode, has_credentials
-from huggingtweets.training.compiler import find_compiler
 
 PACKAGES = (
     "huggingtweets",

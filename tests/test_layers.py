@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"errors", "handles", "files", "paths", "logs", "attempt", "lock"},
     {"config"},
     {"tweets", "tracking"},
-    {"data"},
+    {"data", "ops"},
     {"training"},
     {"generation", "evaluation"},
     {"publishing"},
@@ -109,6 +109,7 @@ def test_the_rules_see_a_wrong_import() -> None:
     assert not is_allowed("generation.sample", "evaluation.heldout")
     assert not is_allowed("errors", "config.schema")
     assert is_allowed("evaluation.heldout", "training.model")
+    assert not is_allowed("ops.linear", "data.blocks")
     assert is_allowed("files", "errors")
     assert is_allowed("cli", "jobs.ledger")
 

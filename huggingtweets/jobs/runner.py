@@ -24,6 +24,7 @@ from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.logs import STOPPED
+from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline import is_done, run_job
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
@@ -32,7 +33,6 @@ from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.training.agree import gathered, of_main
 from huggingtweets.training.array.layout import why_not_fused
-from huggingtweets.training.array.memory import CPU_MAX_WIDTH
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from huggingtweets.training.array.dropout import keep_mask
+from huggingtweets.ops.dropout import keep_mask
 from huggingtweets.training.hashed_dropout import draw_keys, threshold_and_scale
 
 NAME = "huggingtweets"

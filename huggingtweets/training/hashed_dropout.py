@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from huggingtweets.training.array.dropout import keep_mask, thresholds_and_scales
+from huggingtweets.ops.dropout import keep_mask, thresholds_and_scales
 
 
 def draw_keys(num: int) -> Tensor:

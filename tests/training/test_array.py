@@ -10,15 +10,16 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.array import head as array_head
-from huggingtweets.training.array.attention import view_of
-from huggingtweets.training.array.dropout import (
+from huggingtweets.ops import head as array_head
+from huggingtweets.ops.dropout import (
     Dropout,
     num_sites,
     site_keys,
     thresholds_and_scales,
 )
-from huggingtweets.training.array.kernels import compiled_ops
+from huggingtweets.ops.kernels import compiled_ops
+from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.training.array.attention import view_of
 from huggingtweets.training.array.layout import Layout, layout_of, shape_of
 from huggingtweets.training.array.models import (
     MicroBatch,
@@ -28,7 +29,6 @@ from huggingtweets.training.array.models import (
     loss_and_gradients,
     summed_losses,
 )
-from huggingtweets.training.array.ops import PYTORCH, Ops
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from huggingtweets.training.array.dropout import Dropout
-from huggingtweets.training.array.ops import Ops
-from huggingtweets.training.array.ops import Saved as SavedSoftmax
+from huggingtweets.ops.dropout import Dropout
+from huggingtweets.ops.reference import Ops
+from huggingtweets.ops.reference import Saved as SavedSoftmax
 
 _HIDDEN = -1e30
 """Added to scores that must not count; finite, so that no row can become NaN."""

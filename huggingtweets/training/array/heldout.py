@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.training.array.attention import view_of
 from huggingtweets.training.array.models import MicroBatch, Stack, summed_losses
-from huggingtweets.training.array.ops import PYTORCH, Ops
 
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Tokens of a forward pass, by device type."""

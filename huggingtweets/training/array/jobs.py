@@ -12,7 +12,7 @@ from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.training.array.dropout import site_keys, thresholds_and_scales
+from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
 from huggingtweets.training.array.layout import Shape
 from huggingtweets.training.array.slots import Inputs, Snapshot
 from huggingtweets.training.ending import Judge, ending_after

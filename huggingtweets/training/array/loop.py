@@ -19,7 +19,9 @@ from torch import Tensor
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
-from huggingtweets.training.array.dropout import num_sites
+from huggingtweets.ops.dropout import num_sites
+from huggingtweets.ops.kernels import choose_ops
+from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.array.heldout import heldout_nats
 from huggingtweets.training.array.jobs import (
     ArrayJob,
@@ -31,11 +33,9 @@ from huggingtweets.training.array.jobs import (
     seat_job,
     untrainable,
 )
-from huggingtweets.training.array.kernels import choose_ops
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.array.models import loss_and_gradients
-from huggingtweets.training.array.ops import PYTORCH
 from huggingtweets.training.array.optimizer import constants_of
 from huggingtweets.training.array.slots import (
     BAD_STEPS,
@@ -197,7 +197,7 @@ class _Engine:
             self._ops = PYTORCH
             self._compute = torch.compile(loss_and_gradients, dynamic=False)
         else:
-            self._ops = choose_ops(device, layout.shape, settings.block_size)
+            self._ops = choose_ops(device, layout.shape.width, settings.block_size)
             self._compute = loss_and_gradients
         self._ended: deque[tuple[Seat, Snapshot | None, HuggingtweetsError | None]] = deque()
         self._seconds = 0.0

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from huggingtweets.ops.linear import LowRank
 from huggingtweets.training.array.layout import LINEAR_NAMES, Layout
-from huggingtweets.training.array.linear import LowRank
 from huggingtweets.training.array.models import Adapters, Stack, build_stack
 
 

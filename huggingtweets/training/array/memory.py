@@ -2,7 +2,8 @@
 
 import torch
 
-from huggingtweets.training.array.head import CHUNK_LOGITS
+from huggingtweets.ops.head import CHUNK_LOGITS
+from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.training.array.layout import Layout, Shape
 from huggingtweets.training.array.lora import adapter_places
 
@@ -13,10 +14,6 @@ ENOUGH_SLOTS = 8
 """Rather fewer blocks at once than fewer slots."""
 CPU_SLOTS = 8
 """Of an engine."""
-CPU_MAX_WIDTH = 384
-"""Wider models keep a CPU busy one by one. Measured against one at a time by the same arithmetic
-(fp32 and bf16, two engines of eight slots, benchmarks/fused_steps.py): 2.6 and 3.4 times the speed
-at width 128, 1.3 and 1.5 at 256, 1.13 and 1.18 at 384, 1.04 and 1.02 at 512."""
 CPU_TOKENS = 2**11
 """Tokens of all slots at once: more fall out of the caches."""
 _USABLE = 0.85

@@ -13,12 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from huggingtweets.training.array.attention import Saved as SavedAttention
-from huggingtweets.training.array.attention import View, attend, attend_backward
-from huggingtweets.training.array.dropout import Dropout, residual_site
-from huggingtweets.training.array.head import summed_loss
-from huggingtweets.training.array.layout import Layout, Parameters, Shape
-from huggingtweets.training.array.linear import (
+from huggingtweets.ops.dropout import Dropout, residual_site
+from huggingtweets.ops.head import summed_loss
+from huggingtweets.ops.linear import (
     Gradients,
     Linear,
     LowRank,
@@ -26,7 +23,10 @@ from huggingtweets.training.array.linear import (
     project,
     project_backward,
 )
-from huggingtweets.training.array.ops import PYTORCH, Ops, Saved
+from huggingtweets.ops.reference import PYTORCH, Ops, Saved
+from huggingtweets.training.array.attention import Saved as SavedAttention
+from huggingtweets.training.array.attention import View, attend, attend_backward
+from huggingtweets.training.array.layout import Layout, Parameters, Shape
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.config.schema import SamplingConfig
-from huggingtweets.training.array.dropout import site_keys
-from huggingtweets.training.array.linear import project
+from huggingtweets.ops.dropout import site_keys
+from huggingtweets.ops.linear import project
+from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.array.models import Stack
-from huggingtweets.training.array.ops import PYTORCH
 
 _MAX_DRAWS = 200
 """After so many refused draws in a row, which no usual top_p ever needs, the likeliest token."""

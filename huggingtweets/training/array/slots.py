@@ -14,12 +14,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from huggingtweets.ops.dropout import Dropout
+from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.training.array.attention import view_of
-from huggingtweets.training.array.dropout import Dropout
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.lora import adapter_places, build_adapter_stack
 from huggingtweets.training.array.models import MicroBatch, Stack, build_stack, loss_and_gradients
-from huggingtweets.training.array.ops import PYTORCH, Ops
 from huggingtweets.training.array.optimizer import (
     Adam,
     AdamConstants,

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from huggingtweets.training.array.linear import product, put
-from huggingtweets.training.array.ops import PYTORCH, Ops
+from huggingtweets.ops.linear import product, put
+from huggingtweets.ops.reference import PYTORCH, Ops
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time, by device type: on a CPU they should fit a cache."""
@@ -30,7 +30,7 @@ def summed_loss(
     Args:
         hidden: (K, R, C) in the precision of the matrix products.
         table: (K, V, C), or (1, V, C) shared by all, likewise.
-        targets: (K, R) int64; IGNORED counts for nothing.
+        targets: (K, R) int64; negative ones count for nothing.
         vocab_size: rows of the table from here on are padding.
         weight: (K,) what each slot's loss is multiplied by, for the gradients only.
         grad_table: (K, V, C) fp32; receives the gradient of the table, unless that is frozen.

@@ -11,15 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.array import kernels as array_kernels
-from huggingtweets.training.array.dropout import ScaledSite
-from huggingtweets.training.array.kernels import CompiledOps, choose_ops, compiled_ops
-from huggingtweets.training.array.layout import shape_of
-from huggingtweets.training.array.linear import Gradients
-from huggingtweets.training.array.ops import PYTORCH, Ops
+from huggingtweets.ops import kernels as array_kernels
+from huggingtweets.ops.dropout import ScaledSite
+from huggingtweets.ops.kernels import CompiledOps, choose_ops, compiled_ops
+from huggingtweets.ops.linear import Gradients
+from huggingtweets.ops.reference import PYTORCH, Ops
 
 torch.set_num_threads(1)
 
@@ -227,7 +225,7 @@ def test_what_is_not_finite_stays_so_and_in_its_model(ours: Ops, name: str, valu
 
 
 def test_where_they_are_chosen(ours: Ops) -> None:
-    small, wide = (shape_of(GPT2Config(n_embd=width, n_head=1)) for width in (384, 768))
+    small, wide = 384, 768
     assert choose_ops(CPU, small, 128) is ours
     assert choose_ops(CPU, wide, 128) is PYTORCH
     assert choose_ops(CPU, small, 10_000) is PYTORCH
@@ -296,7 +294,7 @@ def test_with_a_library_that_is_none(
 
 
 def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
-    code = "from huggingtweets.training.array.kernels import compiled_ops; assert compiled_ops()"
+    code = "from huggingtweets.ops.kernels import compiled_ops; assert compiled_ops()"
 
     def build(_: int) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, env=os.environ.copy())
@@ -310,4 +308,4 @@ def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
 def test_the_source_is_part_of_the_package() -> None:
     assert Path(array_kernels.__file__).with_suffix(".cpp").is_file()
     project = Path(__file__).parents[2] / "pyproject.toml"
-    assert "training/array/*.cpp" in project.read_text(encoding="utf-8")
+    assert "ops/*.cpp" in project.read_text(encoding="utf-8")

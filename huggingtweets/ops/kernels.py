@@ -16,13 +16,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from huggingtweets.ops.compiler import find_compiler
+from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite, Site
+from huggingtweets.ops.linear import Gradients
+from huggingtweets.ops.reference import PYTORCH, Loss, Ops, Saved
 from huggingtweets.paths import cache_dir
-from huggingtweets.training.array.dropout import MAX_COLUMNS, ScaledSite, Site
-from huggingtweets.training.array.layout import Shape
-from huggingtweets.training.array.linear import Gradients
-from huggingtweets.training.array.memory import CPU_MAX_WIDTH
-from huggingtweets.training.array.ops import PYTORCH, Loss, Ops, Saved
-from huggingtweets.training.compiler import find_compiler
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +29,11 @@ _FLAGS += ("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-ff
 _NATIVE = (("-march=native", "-mprefer-vector-width=512"), ("-mcpu=native",), ())
 """Whatever of it the compiler knows first: x86, ARM, neither."""
 _TIMEOUT_S = 120
+
+CPU_MAX_WIDTH = 384
+"""Wider models keep a CPU busy one by one. Measured against one at a time by the same arithmetic
+(fp32 and bf16, two engines of eight slots, benchmarks/fused_steps.py): 2.6 and 3.4 times the speed
+at width 128, 1.3 and 1.5 at 256, 1.13 and 1.18 at 384, 1.04 and 1.02 at 512."""
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
@@ -49,12 +52,12 @@ _SIGNATURES: dict[str, list[type]] = {
 """In the order of the tables in kernels.cpp."""
 
 
-def choose_ops(device: torch.device, shape: Shape, block_size: int) -> Ops:
+def choose_ops(device: torch.device, width: int, block_size: int) -> Ops:
     """Return what computes fastest between the products.
 
     The same whatever else is trained and by how many threads, so that a job's weights are the same.
     """
-    if device.type != "cpu" or shape.width > CPU_MAX_WIDTH or block_size > MAX_COLUMNS:
+    if device.type != "cpu" or width > CPU_MAX_WIDTH or block_size > MAX_COLUMNS:
         return PYTORCH
     return compiled_ops() or PYTORCH
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from huggingtweets.training.array.dropout import (
+from huggingtweets.ops.dropout import (
     head_sites,
     keep_mask,
     num_sites,

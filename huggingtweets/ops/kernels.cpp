@@ -1,6 +1,6 @@
 // What the fused engine computes between matrix products, on one thread of a CPU.
 //
-// Each function does in one pass what takes PyTorch's operators five to fifteen; ops.py says
+// Each function does in one pass what takes PyTorch's operators five to fifteen; reference.py says
 // what is computed, and tests hold both to the same numbers. T is float or bf16; sums are in fp32
 // at least. Plain loops that any C++ compiler turns into vector instructions: no library, no state.
 // Cut in two where GCC would otherwise turn the bounds of an exponent into branches.

@@ -1,4 +1,4 @@
-"""What the fused engine computes between matrix products, by PyTorch's operators, on any device.
+"""What models compute between matrix products, by PyTorch's operators, on any device.
 
 `kernels` does the same on a CPU in a tenth of the passes over memory.
 """
@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.array.dropout import ScaledSite, Site
-from huggingtweets.training.array.linear import Gradients, put
+from huggingtweets.ops.dropout import ScaledSite, Site
+from huggingtweets.ops.linear import Gradients, put
 
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715
@@ -172,14 +171,14 @@ class Ops:
 
         Args:
             logits: (K, R, V).
-            targets: (K, R) int64; IGNORED counts for nothing.
+            targets: (K, R) int64; negative ones count for nothing.
             vocab_size: logits from here on are padding.
             weight: (K,) what each slot's loss is multiplied by, for the gradients only.
             hits: (K, R) booleans; receives whether each target is the likeliest token.
         """
         dtype = logits.dtype
         target = targets.unsqueeze(2)
-        counts = target != IGNORED
+        counts = target >= 0
         target = target.clamp(min=0)
         logits = logits.float()
         logits[..., vocab_size:] = -torch.inf

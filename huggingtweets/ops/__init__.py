@@ -1,0 +1,1 @@
+"""Differentiable operators on K models at once: PyTorch everywhere, C++ on a CPU."""
