@@ -96,6 +96,7 @@ def child_trainer(arguments: list[str]) -> int:
     from huggingtweets.config.plan import make_plan
     from huggingtweets.config.schema import Precision
     from huggingtweets.data.prepare import clean_posts, prepare
+    from huggingtweets.data.tokens import codec_of
     from huggingtweets.training.tiny import tiny_base
     from huggingtweets.tweets.sources.load import load_timeline
 
@@ -127,8 +128,7 @@ def child_trainer(arguments: list[str]) -> int:
             reports,
             recipe=recipe,
             seed=plan.seed,
-            tokenizer=tokenizer,
-            eos_id=tokenizer.eos_token_id,
+            codec=codec_of(tokenizer),
         )
         heldout = rows(prepared.heldout.blocks) if prepared.heldout else []
         return rows(prepared.training_set.blocks), heldout

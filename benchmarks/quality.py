@@ -112,8 +112,7 @@ def train(
         reports,
         recipe=plan.recipe,
         seed=plan.seed,
-        tokenizer=base.tokenizer,
-        eos_id=base.eos_id,
+        codec=base.codec,
     )
     start = time.process_time()
     with acquire_lock(plan.paths.root) as lock:
@@ -132,10 +131,9 @@ def train(
     posts, heldout = prepared.split.train[0], prepared.split.heldout[0]
     sampled = sample_posts(
         model,
-        base.tokenizer,
+        base.codec,
         plan.sampling,
         build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts),
-        eos_id=base.eos_id,
         max_positions=base.max_positions,
         seed=plan.seed,
     )
@@ -143,10 +141,9 @@ def train(
     text, _ = evaluate_text(samples, train=posts, heldout=heldout, seed=plan.seed)
     quality = evaluate_model(
         model,
-        base.tokenizer,
+        base.codec,
         train=posts,
         heldout=(),
-        eos_id=base.eos_id,
         max_positions=base.max_positions,
         seed=plan.seed,
     )
@@ -209,9 +206,8 @@ def count_own_wins(trained: Mapping[str, Trained], base: Base) -> tuple[int, int
                 score.nats
                 for score in score_posts(
                     one.model,
-                    base.tokenizer,
+                    base.codec,
                     heldout,
-                    eos_id=base.eos_id,
                     max_positions=base.max_positions,
                 )
             )

@@ -101,10 +101,9 @@ def generate_posts(
         )
     return sample_posts(
         model,
-        base.tokenizer,
+        base.codec,
         config,
         build_guards(config, mask_pii=True, train=train),
-        eos_id=base.eos_id,
         max_positions=base.max_positions,
         seed=seed,
     )
@@ -132,27 +131,23 @@ def evaluate_folder(
         )
     samples = sample_posts(
         model,
-        base.tokenizer,
+        base.codec,
         config,
         build_guards(config, mask_pii=True, train=train),
-        eos_id=base.eos_id,
         max_positions=base.max_positions,
         seed=seed,
     )
     quality, _ = evaluate_quality(
         model,
         None,
-        base.tokenizer,
+        base.codec,
         [(one.input, one.prediction) for one in samples.predictions],
         train=train,
         heldout=fresh,
-        eos_id=base.eos_id,
         max_positions=base.max_positions,
         seed=seed,
     )
-    scores = score_posts(
-        model, base.tokenizer, fresh, eos_id=base.eos_id, max_positions=base.max_positions
-    )
+    scores = score_posts(model, base.codec, fresh, max_positions=base.max_positions)
     return FolderQuality(len(fresh), len(posts) - len(fresh), bits_per_byte(scores), quality)
 
 

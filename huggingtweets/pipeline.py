@@ -211,8 +211,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
         reports,
         recipe=plan.recipe,
         seed=plan.seed,
-        tokenizer=base.tokenizer,
-        eos_id=base.eos_id,
+        codec=base.codec,
         earlier=earlier,
     )
 
@@ -306,11 +305,10 @@ def judge_job(
             return evaluate_quality(
                 model,
                 original,
-                base.tokenizer,
+                base.codec,
                 [(one.input, one.prediction) for one in samples.predictions],
                 train=[post for user in prepared.split.train for post in user],
                 heldout=[post for user in prepared.split.heldout for post in user],
-                eos_id=base.eos_id,
                 max_positions=plan.recipe.block_size,  # as the held-out loss
                 seed=plan.seed,
             )

@@ -69,10 +69,9 @@ class WholeModel:
         """Sample posts."""
         return sample_posts(
             self._model,
-            base.tokenizer,
+            base.codec,
             plan.sampling,
             guards,
-            eos_id=base.eos_id,
             max_positions=base.max_positions,
             seed=plan.seed,
         )
@@ -88,7 +87,7 @@ class WholeModel:
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Have transformers write it."""
         base.tokenizer.save_pretrained(folder)
-        settings = generation_config(plan.sampling, base.eos_id)
+        settings = generation_config(plan.sampling, base.codec)
         if self._adapters and plan.leaves_adapter:
             settings.save_pretrained(folder)
             save_adapters(folder, self._adapters, self._model, plan.recipe)
@@ -132,7 +131,7 @@ class Studio:
 
     def files(self, plan: Plan, base: Base) -> Mapping[str, bytes]:
         """Return the files of a model folder without the weights, by name; made once a kind."""
-        key = f"{plan.recipe.dropout} {generation_config(plan.sampling, base.eos_id).to_dict()}"
+        key = f"{plan.recipe.dropout} {generation_config(plan.sampling, base.codec).to_dict()}"
         with self._lock:
             if key not in self._files:
                 with tempfile.TemporaryDirectory() as name:
@@ -141,7 +140,7 @@ class Studio:
                     set_dropout(config, plan.recipe)
                     config.architectures = [type(self.base_model).__name__]
                     config.save_pretrained(folder)
-                    generation_config(plan.sampling, base.eos_id).save_pretrained(folder)
+                    generation_config(plan.sampling, base.codec).save_pretrained(folder)
                     base.tokenizer.save_pretrained(folder)
                     self._files[key] = {p.name: p.read_bytes() for p in folder.iterdir()}
             return self._files[key]
@@ -170,10 +169,9 @@ class StackedModel:
             row = studio.layout.pack(self._weights).to(studio.device)
             return sample_stack(
                 build_stack(studio.layout, row.unsqueeze(0), torch.float32),
-                base.tokenizer,
+                base.codec,
                 plan.sampling,
                 guards,
-                eos_id=base.eos_id,
                 seed=plan.seed,
             )
 

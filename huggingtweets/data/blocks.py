@@ -63,15 +63,17 @@ def build_training_set(
     block_size: int,
     eos_id: int,
     isolate: bool,
+    bos_id: int | None = None,
 ) -> TrainingSet:
     """Lay the documents of every epoch into blocks.
 
     Joined (`isolate=False`, the original's form): one stream over all epochs that begins with EOS
-    and has an EOS after every document, cut every T ids. A block is one attention span, its last
+    and has an EOS after every document, cut every T ids; where BOS is another token, each document
+    has it in front, and the stream begins with it. A block is one attention span, its last
     target is IGNORED, and the rest of the stream, shorter than T, is dropped, unless there would
     be no block at all: then it is padded.
 
-    Isolated: an epoch's documents, each `EOS t1 .. tn` with targets `t1 .. tn EOS`, are packed
+    Isolated: an epoch's documents, each `BOS t1 .. tn` with targets `t1 .. tn EOS`, are packed
     whole, in the given order, into the fullest of a few open blocks that has room: lengths are not
     sorted, so a block mixes them as the epoch does. A document of more than T inputs is cut into
     pieces of T, and each piece is a document of its own to attention and positions.
@@ -82,6 +84,7 @@ def build_training_set(
         block_size: T.
         eos_id: the `<|endoftext|>` id; it also pads.
         isolate: which of the two forms.
+        bos_id: begins a document; None: `eos_id` does.
 
     Raises:
         DataError: there is no id to train on.
@@ -91,22 +94,25 @@ def build_training_set(
     if not any(len(epoch) for epoch in epochs):
         raise DataError("posts: got no token to train on; expected some; check the tokenizer")
     if not isolate:
-        return _join(flat, epochs, block_size, eos_id)
-    packed = [_pack(flat, epoch, block_size, eos_id) for epoch in epochs]
+        return _join(flat, epochs, block_size, eos_id, bos_id)
+    packed = [_pack(flat, epoch, block_size, eos_id, bos_id) for epoch in epochs]
     return TrainingSet(_concatenate(packed), tuple(len(blocks) for blocks in packed))
 
 
-def pack_heldout(documents: Sequence[Sequence[int]], *, block_size: int, eos_id: int) -> Blocks:
+def pack_heldout(
+    documents: Sequence[Sequence[int]], *, block_size: int, eos_id: int, bos_id: int | None = None
+) -> Blocks:
     """Pack held-out posts, isolated, in the given order; each id is a target exactly once.
 
     Args:
         documents: post -> ids without EOS. A post without ids is left out.
         block_size: T.
         eos_id: the `<|endoftext|>` id; it also pads.
+        bos_id: begins a document; None: `eos_id` does.
     """
     flat, numbers = _flatten([documents])
     order = [(0, index) for index in range(len(documents))]
-    return _pack(flat, _drop_empty(flat, numbers, order), block_size, eos_id)
+    return _pack(flat, _drop_empty(flat, numbers, order), block_size, eos_id, bos_id)
 
 
 @dataclass(frozen=True)
@@ -136,14 +142,21 @@ def _drop_empty(flat: _Flat, numbers: list[int], order: Sequence[tuple[int, int]
     return chosen[flat.lengths[chosen] > 0]
 
 
-def _join(flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int) -> TrainingSet:
+def _join(
+    flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int, bos_id: int | None
+) -> TrainingSet:
     """Cut one stream over all epochs into blocks."""
     order = np.concatenate(epochs)
     lengths = flat.lengths[order]
-    stream = np.full(1 + int(lengths.sum()) + len(order), eos_id, dtype=np.int32)
-    ends = np.cumsum(lengths + 1)
-    stream[spans(1 + ends - (lengths + 1), lengths)] = flat.ids[spans(flat.starts[order], lengths)]
-    epoch_starts = np.concatenate([[0], 1 + ends])[np.cumsum([0, *map(len, epochs)])]
+    shares_eos = bos_id is None or bos_id == eos_id  # one EOS ends a post and begins the next
+    extra, first = (1, 1) if shares_eos else (2, 0)
+    stream = np.full(first + int(lengths.sum()) + extra * len(order), eos_id, dtype=np.int32)
+    ends = first + np.cumsum(lengths + extra)
+    starts = ends - lengths - 1
+    stream[spans(starts, lengths)] = flat.ids[spans(flat.starts[order], lengths)]
+    if bos_id is not None:
+        stream[starts - 1] = bos_id
+    epoch_starts = np.concatenate([[0], ends])[np.cumsum([0, *map(len, epochs)])]
     epoch_starts[0] = 0
     if len(stream) < block_size:
         return TrainingSet(_pad(stream, block_size, eos_id), (1,) + (0,) * (len(epochs) - 1))
@@ -178,12 +191,14 @@ def _padding(num_blocks: int, block_size: int, eos_id: int) -> Blocks:
     )
 
 
-def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int) -> Blocks:
-    """Pack documents whole, each with its EOS, into blocks of their own epoch."""
-    # All of the epoch's documents with EOS on both sides, then the pieces they are cut into.
+def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int, bos_id: int | None) -> Blocks:
+    """Pack documents whole, each with its BOS and EOS, into blocks of their own epoch."""
+    # All of the epoch's documents with BOS and EOS, then the pieces they are cut into.
     lengths = flat.lengths[order]
     text = np.full(int(lengths.sum()) + 2 * len(order), eos_id, dtype=np.int32)
     text_starts = np.cumsum(lengths + 2) - (lengths + 2)
+    if bos_id is not None:
+        text[text_starts] = bos_id
     text[spans(text_starts + 1, lengths)] = flat.ids[spans(flat.starts[order], lengths)]
     starts, sizes = _cut(text_starts, lengths + 1, block_size)
     places, num_blocks = _place(sizes, block_size)

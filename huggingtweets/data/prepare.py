@@ -3,14 +3,13 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from huggingtweets.config.schema import CleaningConfig, RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet, build_training_set, pack_heldout
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.replay import Earlier, add_replay
 from huggingtweets.data.split import Split, split_tweets
-from huggingtweets.data.tokens import encode_documents
+from huggingtweets.data.tokens import Codec
 from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, clean_timeline
 from huggingtweets.tweets.records import Timeline
 
@@ -57,8 +56,7 @@ def prepare(
     *,
     recipe: RecipeConfig,
     seed: int,
-    tokenizer: Any,
-    eos_id: int,
+    codec: Codec,
     earlier: Earlier | None = None,
 ) -> Prepared:
     """Split, order, tokenise and pack the posts of one job; a pure function of its arguments.
@@ -72,7 +70,7 @@ def prepare(
     if earlier is not None:
         handles = [user.handle for user in users]
         split = add_replay(split, handles, earlier, share=recipe.replay, seed=seed)
-    documents = [encode_documents(tokenizer, posts) for posts in split.train]
+    documents = [codec.encode(posts) for posts in split.train]
     orders = [
         epoch_documents(split.train, epoch=epoch, seed=seed, mix_users=recipe.isolate_documents)
         for epoch in range(recipe.epochs)
@@ -81,16 +79,19 @@ def prepare(
         documents,
         orders,
         block_size=recipe.block_size,
-        eos_id=eos_id,
+        eos_id=codec.eos_id,
         isolate=recipe.isolate_documents,
+        bos_id=codec.bos_id,
     )
 
     def to_score(posts: Sequence[str]) -> HeldoutSet | None:
         if not posts:
             return None
-        encoded = encode_documents(tokenizer, posts)
+        encoded = codec.encode(posts)
         return HeldoutSet(
-            pack_heldout(encoded, block_size=recipe.block_size, eos_id=eos_id),
+            pack_heldout(
+                encoded, block_size=recipe.block_size, eos_id=codec.eos_id, bos_id=codec.bos_id
+            ),
             sum(len(post.encode("utf-8", "replace")) for post in posts),
         )
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from huggingtweets.data.tokens import Codec
 from huggingtweets.evaluation.diversity import DiversityComparison, compare_diversity
 from huggingtweets.evaluation.extraction import choose_posts, measure_extraction
 from huggingtweets.evaluation.intervals import Interval, ratio_interval
@@ -61,18 +61,17 @@ UNMEASURED = Quality(ModelQuality(None, None, None, None), None, None)
 
 def evaluate_model(
     model: PreTrainedModel,
-    tokenizer: Tokenizer,
+    codec: Codec,
     *,
     train: Sequence[str],
     heldout: Sequence[str],
-    eos_id: int,
     max_positions: int,
     seed: int,
 ) -> ModelQuality:
     """Score the held-out posts, and try to draw training posts out of the model."""
 
     def score(posts: Sequence[str]) -> list[PostScore]:
-        return score_posts(model, tokenizer, posts, eos_id=eos_id, max_positions=max_positions)
+        return score_posts(model, codec, posts, max_positions=max_positions)
 
     scores = score(heldout)
     nats = [one.nats for one in scores]
@@ -122,12 +121,11 @@ def evaluate_text(
 def evaluate_quality(
     model: PreTrainedModel,
     base: PreTrainedModel | None,
-    tokenizer: Tokenizer,
+    codec: Codec,
     samples: Sequence[tuple[str, str]],
     *,
     train: Sequence[str],
     heldout: Sequence[str],
-    eos_id: int,
     max_positions: int,
     seed: int,
 ) -> tuple[Quality, list[Spans]]:
@@ -136,11 +134,10 @@ def evaluate_quality(
     Args:
         model: trained, on any device.
         base: what it was trained from; None: not compared.
-        tokenizer: of both.
+        codec: of both.
         samples: prompt and whole post of each.
         train: posts the model was trained on.
         heldout: posts it was not.
-        eos_id: begins and ends a post.
         max_positions: of the models.
         seed: of all draws.
 
@@ -151,10 +148,9 @@ def evaluate_quality(
     def evaluate(one: PreTrainedModel) -> ModelQuality:
         return evaluate_model(
             one,
-            tokenizer,
+            codec,
             train=train,
             heldout=heldout,
-            eos_id=eos_id,
             max_positions=max_positions,
             seed=seed,
         )

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from huggingtweets.data.tokens import encode_documents
+from huggingtweets.data.tokens import Codec
 
 IGNORED = -100
 BATCH_TOKENS = 4096
@@ -18,7 +17,7 @@ BATCH_TOKENS = 4096
 
 @dataclass(frozen=True)
 class PostScore:
-    """One post, `<|endoftext|>` before it and, as the last target, after it."""
+    """One post, BOS before it and, as the last target, EOS after it."""
 
     nats: float
     """Negative log-likelihood, summed over the targets."""
@@ -36,22 +35,20 @@ def bits_per_byte(scores: Sequence[PostScore]) -> float:
 
 def score_posts(
     model: PreTrainedModel,
-    tokenizer: Tokenizer,
+    codec: Codec,
     posts: Sequence[str],
     *,
-    eos_id: int,
     max_positions: int,
 ) -> list[PostScore]:
     """Score each post alone, in evaluation mode, in batches of posts of like length.
 
     Args:
         model: any causal LM, on any device.
-        tokenizer: of the model.
+        codec: of the model.
         posts: cleaned texts.
-        eos_id: begins and ends a post.
         max_positions: of the model; a longer post is cut into pieces, each scored alone.
     """
-    documents = [[eos_id, *ids, eos_id] for ids in encode_documents(tokenizer, posts)]
+    documents = [[codec.bos_id, *ids, codec.eos_id] for ids in codec.encode(posts)]
     pieces = [
         (index, ids[start : start + max_positions + 1])
         for index, ids in enumerate(documents)
@@ -61,7 +58,7 @@ def score_posts(
     was_training = model.training
     model.eval()
     for batch in _batches([len(ids) for _, ids in pieces]):
-        nats, greedy = _forward(model, [pieces[number][1] for number in batch], eos_id)
+        nats, greedy = _forward(model, [pieces[number][1] for number in batch], codec.eos_id)
         for row, number in enumerate(batch):
             length = len(pieces[number][1]) - 1
             found[number] = (nats[row][:length], greedy[row][:length])

@@ -9,9 +9,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.data.tokens import Codec
 from huggingtweets.generation.guards import Guards, Refusal, shorten
 from huggingtweets.training.array.layout import layout_of, shape_of, why_not_fused
 from huggingtweets.training.array.models import Stack, build_stack
@@ -52,7 +52,7 @@ class Samples:
         return ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
 
 
-def generation_config(config: SamplingConfig, eos_id: int) -> GenerationConfig:
+def generation_config(config: SamplingConfig, codec: Codec) -> GenerationConfig:
     """Return what is saved with the model, so that a plain pipeline samples the same way."""
     return GenerationConfig(
         do_sample=True,
@@ -61,33 +61,31 @@ def generation_config(config: SamplingConfig, eos_id: int) -> GenerationConfig:
         temperature=config.temperature,
         min_new_tokens=config.min_new_tokens,
         max_new_tokens=config.max_new_tokens,
-        bos_token_id=eos_id,
-        eos_token_id=eos_id,
-        pad_token_id=eos_id,
+        bos_token_id=codec.bos_id,
+        eos_token_id=codec.eos_id,
+        pad_token_id=codec.pad_id,
     )
 
 
 def sample_posts(
     model: PreTrainedModel,
-    tokenizer: Tokenizer,
+    codec: Codec,
     config: SamplingConfig,
     guards: Guards,
     *,
-    eos_id: int,
     max_positions: int,
     seed: int,
 ) -> Samples:
-    """Sample `config.num` posts a prompt, all in one batch, from `<|endoftext|>` + prompt.
+    """Sample `config.num` posts a prompt, all in one batch, from BOS + prompt.
 
     What the guards refuse is drawn again, `MAX_ROUNDS` times at most; then a post that is only too
     long is cut at a word, and any other is left out. A GPT-2 is sampled as by `sample_stack`.
 
     Args:
         model: on any device.
-        tokenizer: of the model.
+        codec: of the model.
         config: prompts, number and sampling parameters.
         guards: what may not come out.
-        eos_id: begins and ends a post, and pads.
         max_positions: of the model; longer posts are cut there.
         seed: of the sampling alone; the global random state is left as it was.
     """
@@ -95,8 +93,8 @@ def sample_posts(
         layout = layout_of(shape_of(model.config))
         row = layout.pack(model.state_dict()).to(model.device)
         stack = build_stack(layout, row.unsqueeze(0), torch.float32)
-        return sample_stack(stack, tokenizer, config, guards, eos_id=eos_id, seed=seed)
-    draw = _Drawer(model, tokenizer, config, eos_id, max_positions)
+        return sample_stack(stack, codec, config, guards, seed=seed)
+    draw = _Drawer(model, codec, config, max_positions)
     with _GLOBAL_RANDOM, torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         return _collect(draw, config, guards)
@@ -104,11 +102,10 @@ def sample_posts(
 
 def sample_stack(
     stack: Stack,
-    tokenizer: Tokenizer,
+    codec: Codec,
     config: SamplingConfig,
     guards: Guards,
     *,
-    eos_id: int,
     seed: int,
 ) -> Samples:
     """Do what `sample_posts` does with a stack of one GPT-2, in a fraction of the time.
@@ -119,14 +116,11 @@ def sample_stack(
 
     def draw(prompts: Sequence[str]) -> tuple[list[str], list[float]]:
         nonlocal rounds
-        encoded = tokenizer(list(prompts), add_special_tokens=False).input_ids
-        rows = [[eos_id, *ids] for ids in encoded]
+        rows = codec.begin(prompts)
         seeds = [seed + (rounds << 32)]
         rounds += 1
-        [drawn] = sample_array(stack, [rows], config=config, eos_id=eos_id, seeds=seeds)
-        texts = tokenizer.batch_decode(drawn, skip_special_tokens=True)
-        whole = [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
-        return whole, [0.0] * len(whole)
+        [drawn] = sample_array(stack, [rows], config=config, eos_id=codec.eos_id, seeds=seeds)
+        return codec.whole_texts(prompts, rows, drawn), [0.0] * len(prompts)
 
     return _collect(draw, config, guards)
 
@@ -166,37 +160,39 @@ class _Drawer:
     def __init__(
         self,
         model: PreTrainedModel,
-        tokenizer: Tokenizer,
+        codec: Codec,
         config: SamplingConfig,
-        eos_id: int,
         max_positions: int,
     ) -> None:
         self._model = model
-        self._tokenizer = tokenizer
+        self._codec = codec
         self._config = config
-        self._eos_id = eos_id
         self._max_positions = max_positions
 
     def __call__(self, prompts: Sequence[str]) -> tuple[list[str], list[float]]:
         """Return whole texts, and mean log-likelihoods a token (0 when only one is drawn)."""
         device = self._model.device
-        encoded = self._tokenizer(list(prompts), add_special_tokens=False).input_ids
-        rows = [[self._eos_id, *ids] for ids in encoded]
+        rows = self._codec.begin(prompts)
         longest = max(map(len, rows))
-        padded = torch.tensor([[self._eos_id] * (longest - len(row)) + row for row in rows])
+        padded = torch.tensor([[self._codec.pad_id] * (longest - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-        settings = generation_config(self._config, self._eos_id)
+        settings = generation_config(self._config, self._codec)
         settings.max_new_tokens = min(self._config.max_new_tokens, self._max_positions - longest)
         settings.min_new_tokens = min(self._config.min_new_tokens, settings.max_new_tokens)
         output = self._model.generate(
             padded.to(device), attention_mask=mask.to(device), generation_config=settings
         )
         drawn = output[:, longest:]
-        texts = self._tokenizer.batch_decode(drawn.cpu(), skip_special_tokens=True)
+        new = [self._until_end(ids) for ids in drawn.tolist()]  # sync: the texts
         scores = [0.0] * len(rows)
         if self._config.best_of > 1:
             scores = self._score(output, mask.to(device), drawn)
-        return [prompt + text for prompt, text in zip(prompts, texts, strict=True)], scores
+        return self._codec.whole_texts(prompts, rows, new), scores
+
+    def _until_end(self, ids: list[int]) -> list[int]:
+        """Return what comes before the first EOS; after it there is padding."""
+        eos_id = self._codec.eos_id
+        return ids[: ids.index(eos_id)] if eos_id in ids else ids
 
     def _score(self, output: Tensor, mask: Tensor, drawn: Tensor) -> list[float]:
         """Return the mean log-likelihood of the drawn tokens, the first end-of-text included."""
@@ -206,7 +202,8 @@ class _Drawer:
             input_ids=output, attention_mask=mask, position_ids=positions, use_cache=False
         ).logits[:, -drawn.shape[1] - 1 : -1]
         each = logits.float().log_softmax(-1).gather(2, drawn.unsqueeze(2)).squeeze(2)
-        num_ends = (drawn == self._eos_id).cumsum(1)
-        counts = (num_ends == 0) | ((num_ends == 1) & (drawn == self._eos_id))
+        is_end = drawn == self._codec.eos_id
+        num_ends = is_end.cumsum(1)
+        counts = (num_ends == 0) | ((num_ends == 1) & is_end)
         total: list[float] = ((each * counts).sum(1) / counts.sum(1).clamp(min=1)).tolist()
         return total

@@ -315,7 +315,7 @@ class _Workshop:
     def _thread_base(self) -> Base:
         """Return the base with this thread's own tokenizer: they may not be shared."""
         if not hasattr(self._own, "base"):
-            tokenizer = copy.deepcopy(self._base.tokenizer)
-            self._own.base = replace(self._base, tokenizer=tokenizer)
+            codec = copy.deepcopy(self._base.codec)
+            self._own.base = replace(self._base, codec=codec)
         base: Base = self._own.base
         return base

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
+from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json
 from huggingtweets.training.lora import without_adapters
@@ -30,11 +31,20 @@ class Base:
     """Its name on the Hub, the folder's name, or `tiny`."""
     path: str
     revision: str | None
-    tokenizer: Tokenizer
-    eos_id: int
+    codec: Codec
     max_positions: int
     config: Any
     """The configuration of transformers: the architecture and its shape."""
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of transformers."""
+        return self.codec.tokenizer
+
+    @property
+    def eos_id(self) -> int:
+        """What ends a post."""
+        return self.codec.eos_id
 
 
 def find_base(model: ModelConfig) -> Base:
@@ -50,15 +60,9 @@ def find_base(model: ModelConfig) -> Base:
         tokenizer = AutoTokenizer.from_pretrained(path, revision=model.revision)
     except (OSError, ValueError, ImportError) as err:
         raise ConfigError(_unavailable(path, err)) from err
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(
-            f"model.path: the tokenizer of {path!r} has no end-of-text token; expected one, as "
-            "posts are told apart by it; choose another base"
-        )
+    codec = codec_of(tokenizer)
     max_positions = getattr(config, "max_position_embeddings", None) or 1 << 20
-    return Base(
-        name, path, model.revision, tokenizer, tokenizer.eos_token_id, max_positions, config
-    )
+    return Base(name, path, model.revision, codec, max_positions, config)
 
 
 def check_block_size(base: Base, block_size: int) -> None:

@@ -210,3 +210,21 @@ def test_thirty_thousand_posts_take_a_few_seconds(isolate: bool) -> None:
     result = build(documents, orders, 256, isolate=isolate)
     assert len(result.blocks) > 18_000
     assert time.process_time() - start < 6
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_begin_token_of_its_own_stands_before_every_post(isolate: bool) -> None:
+    bos, documents = 9, [[[1, 2, 3], [], [4, 5]]]
+    orders = [[(0, 0), (0, 1), (0, 2)]]
+    built = build_training_set(
+        documents, orders, block_size=9, eos_id=EOS, isolate=isolate, bos_id=bos
+    )
+    [ids] = built.blocks.input_ids.tolist()
+    if isolate:
+        assert ids[:7] == [bos, 1, 2, 3, bos, 4, 5]
+        assert built.blocks.targets[0, :7].tolist() == [1, 2, 3, EOS, 4, 5, EOS]
+        heldout = pack_heldout(documents[0], block_size=9, eos_id=EOS, bos_id=bos)
+        assert heldout.input_ids.tolist() == [ids]
+    else:
+        assert ids == [bos, 1, 2, 3, EOS, bos, 4, 5, EOS]
+        assert built.blocks_per_epoch == (1,)

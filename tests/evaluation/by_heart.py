@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import ModelConfig
-from huggingtweets.data.tokens import encode_documents
+from huggingtweets.data.tokens import Codec, codec_of, encode_documents
 from huggingtweets.training.tiny import tiny_base
 
 POSITIONS = 128
@@ -20,7 +20,11 @@ POSITIONS = 128
 class TinyBase:
     folder: Path
     tokenizer: Tokenizer
-    eos_id: int
+    codec: Codec
+
+    @property
+    def eos_id(self) -> int:
+        return self.codec.eos_id
 
     def load(self) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(self.folder)
@@ -37,7 +41,7 @@ def tiny_gpt2() -> TinyBase:
         )
     )
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    return TinyBase(folder, tokenizer, tokenizer.eos_token_id)
+    return TinyBase(folder, tokenizer, codec_of(tokenizer))
 
 
 def learn_by_heart(base: TinyBase, posts: Sequence[str]) -> PreTrainedModel:

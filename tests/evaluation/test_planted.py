@@ -22,9 +22,7 @@ SECRETS = (
 
 def sample(tiny: TinyBase, model: PreTrainedModel, guards: Guards, **changes: object) -> Samples:
     config = SamplingConfig(**({"max_new_tokens": 60, "temperature": 0.7} | changes))
-    return sample_posts(
-        model, tiny.tokenizer, config, guards, eos_id=tiny.eos_id, max_positions=128, seed=0
-    )
+    return sample_posts(model, tiny.codec, config, guards, max_positions=128, seed=0)
 
 
 def judge(
@@ -33,11 +31,10 @@ def judge(
     quality, _ = evaluate_quality(
         model,
         tiny.load(),
-        tiny.tokenizer,
+        tiny.codec,
         [(one.input, one.prediction) for one in samples.predictions],
         train=posts,
         heldout=["Something else entirely, said on another day by another person"],
-        eos_id=tiny.eos_id,
         max_positions=128,
         seed=0,
     )

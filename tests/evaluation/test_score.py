@@ -17,7 +17,7 @@ POSTS = [
 def test_posts_score_as_each_alone() -> None:
     tiny = tiny_gpt2()
     model = tiny.load()
-    scores = score_posts(model, tiny.tokenizer, POSTS, eos_id=tiny.eos_id, max_positions=128)
+    scores = score_posts(model, tiny.codec, POSTS, max_positions=128)
     for post, score in zip(POSTS, scores, strict=True):
         ids = [tiny.eos_id, *tiny.tokenizer(post).input_ids, tiny.eos_id]
         with torch.no_grad():
@@ -33,7 +33,7 @@ def test_a_post_beyond_the_positions_is_scored_in_pieces() -> None:
     tiny = tiny_gpt2()
     model = tiny.load()
     post = " ".join(f"word{n}" for n in range(90))
-    (score,) = score_posts(model, tiny.tokenizer, [post], eos_id=tiny.eos_id, max_positions=100)
+    (score,) = score_posts(model, tiny.codec, [post], max_positions=100)
     ids = [tiny.eos_id, *tiny.tokenizer(post).input_ids, tiny.eos_id]
     assert len(ids) > 202
     nats = 0.0
@@ -50,7 +50,7 @@ def test_extraction_equals_greedy_generation() -> None:
     tiny = tiny_gpt2()
     posts = [f"the number {n} comes before {n + 1}, and after {n - 1} of course" for n in range(20)]
     model = learn_by_heart(tiny, posts[:10])
-    scores = score_posts(model, tiny.tokenizer, posts, eos_id=tiny.eos_id, max_positions=128)
+    scores = score_posts(model, tiny.codec, posts, max_positions=128)
     figures = measure_extraction(scores)
     found = []
     for post in posts:

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import ModelConfig, SamplingConfig
+from huggingtweets.data.tokens import codec_of
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import MAX_ROUNDS, Samples, sample_posts
 from huggingtweets.training.tiny import tiny_base
@@ -41,10 +42,9 @@ def draw(model: PreTrainedModel, tokenizer: Tokenizer):
         config = SamplingConfig(**({"num": 3, "max_new_tokens": 24} | changes))
         return sample_posts(
             model,
-            tokenizer,
+            codec_of(tokenizer),
             config,
             guards,
-            eos_id=tokenizer.eos_token_id,
             max_positions=256,
             seed=seed,
         )
