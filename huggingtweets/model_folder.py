@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import (
@@ -24,6 +23,7 @@ from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import Samples, sample_posts
 from huggingtweets.handles import parse_handle
 from huggingtweets.paths import JobPaths
+from huggingtweets.runtime.device import has_cuda
 from huggingtweets.training.model import Base, find_base, load_model
 from huggingtweets.tweets.cleaning import clean_timeline
 from huggingtweets.tweets.sources.load import load_timeline
@@ -70,7 +70,7 @@ def open_folder(folder: Path) -> tuple[Base, PreTrainedModel, JobPaths | None]:
         )
     base = find_base(ModelConfig(path=str(folder)))
     model = load_model(base, RecipeConfig()).eval()
-    if torch.cuda.is_available():
+    if has_cuda():
         model = model.to("cuda")
     job = JobPaths(folder.parent)
     return base, model, job if folder.name == "model" and job.dataset.is_file() else None

@@ -21,6 +21,7 @@ from huggingtweets.generation.sample import (
     sample_posts,
     sample_stack,
 )
+from huggingtweets.runtime.device import is_cpu, is_cuda, new_stream, on_stream
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.lora import save_adapters
@@ -112,7 +113,7 @@ class Studio:
         """
         self.turn = threading.Lock()
         """Taken for as long as a model is judged on a GPU."""
-        self.stream = _new_stream(device)
+        self.stream = new_stream(device)
         """Of what is judged: memory used on a stream is used again there alone."""
         self._base_on_device: PreTrainedModel | None = None
         self.base_model = base_model
@@ -123,7 +124,7 @@ class Studio:
 
     def base_on(self, device: torch.device) -> PreTrainedModel:
         """Return the base on a device; one thread at a time asks for another than the CPU."""
-        if device.type == "cpu":
+        if is_cpu(device):
             return self.base_model
         if self._base_on_device is None:
             self._base_on_device = _on(device, copy.deepcopy(self.base_model))
@@ -165,7 +166,7 @@ class StackedModel:
         if plan.sampling.best_of > 1:
             return WholeModel(self._whole(), self._studio.device).sample(plan, base, guards)
         studio = self._studio
-        with _on_stream(_new_stream(studio.device)):
+        with on_stream(new_stream(studio.device)):
             row = studio.layout.pack(self._weights).to(studio.device)
             return sample_stack(
                 build_stack(studio.layout, row.unsqueeze(0), torch.float32),
@@ -185,8 +186,8 @@ class StackedModel:
         """
         studio = self._studio
         device = device or studio.device
-        turn = studio.turn if device.type == "cuda" else nullcontext()
-        with turn, _on_stream(studio.stream if device.type == "cuda" else None):
+        turn = studio.turn if is_cuda(device) else nullcontext()
+        with turn, on_stream(studio.stream if is_cuda(device) else None):
             yield _on(device, self._whole()), studio.base_on(device)
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
@@ -209,12 +210,3 @@ class StackedModel:
 def _on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
     """Take a model to a device, itself and no copy."""
     return model.to(device)
-
-
-def _new_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Return what keeps the work of a thread from waiting for that of training."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-
-
-def _on_stream(stream: torch.cuda.Stream | None) -> AbstractContextManager[object]:
-    return torch.cuda.stream(stream) if stream else nullcontext()

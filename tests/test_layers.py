@@ -18,6 +18,7 @@ FLOORS: list[set[str]] = [
     {"errors", "handles", "files", "paths", "logs", "attempt", "lock"},
     {"config"},
     {"tweets", "tracking"},
+    {"runtime"},
     {"data", "ops"},
     {"training"},
     {"generation", "evaluation"},

@@ -23,6 +23,7 @@ from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.pipeline import begin_job, finish_job, is_done, prepare_job, utc_now
 from huggingtweets.recorder import Recorder
+from huggingtweets.runtime.device import free_bytes, is_cuda
 from huggingtweets.trained import StackedModel, Studio
 from huggingtweets.training.array.jobs import (
     ArrayJob,
@@ -125,11 +126,11 @@ def choose_settings(
     dtype = torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32
     rank = adapter_rank(recipe)
     engines = 1
-    if device.type == "cuda":
+    if is_cuda(device):
         slots, micro = choose_batch(
             layout,
             num_jobs=num_jobs,
-            free_bytes=torch.cuda.mem_get_info(device)[0],
+            free_bytes=free_bytes(device),
             global_batch_size=recipe.global_batch_size,
             block_size=recipe.block_size,
             dtype=dtype,

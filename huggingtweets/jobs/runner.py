@@ -29,6 +29,7 @@ from huggingtweets.pipeline import is_done, run_job
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.summary import show_summary
+from huggingtweets.runtime.device import is_cuda
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.training.agree import gathered, of_main
@@ -143,7 +144,7 @@ def choose_engine(
         logger.warning("engine=single is used: %s", reason)
     if kind is EngineKind.single or reason:
         return EngineKind.single
-    pays = accelerator.device.type == "cuda" or base.config.n_embd <= CPU_MAX_WIDTH
+    pays = is_cuda(accelerator.device) or base.config.n_embd <= CPU_MAX_WIDTH
     is_worth_it = num_jobs > 1 and pays
     return EngineKind.fused if kind is EngineKind.fused or is_worth_it else EngineKind.single
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from huggingtweets.ops.linear import product, put
 from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.runtime.device import by_kind
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time, by device type: on a CPU they should fit a cache."""
@@ -44,7 +45,7 @@ def summed_loss(
     K = len(hidden)
     loss = torch.zeros(K, device=hidden.device)
     grads = []
-    rows = max(MIN_ROWS, CHUNK_LOGITS.get(hidden.device.type, 2**26) // (K * table.shape[1]))
+    rows = max(MIN_ROWS, by_kind(CHUNK_LOGITS, hidden.device, 2**26) // (K * table.shape[1]))
     for start in range(0, hidden.shape[1], rows):
         chunk = hidden[:, start : start + rows]
         found = ops.cross_entropy(

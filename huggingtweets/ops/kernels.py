@@ -21,6 +21,7 @@ from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite, Site
 from huggingtweets.ops.linear import Gradients
 from huggingtweets.ops.reference import PYTORCH, Loss, Ops, Saved
 from huggingtweets.paths import cache_dir
+from huggingtweets.runtime.device import is_cpu
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def choose_ops(device: torch.device, width: int, block_size: int) -> Ops:
 
     The same whatever else is trained and by how many threads, so that a job's weights are the same.
     """
-    if device.type != "cpu" or width > CPU_MAX_WIDTH or block_size > MAX_COLUMNS:
+    if not is_cpu(device) or width > CPU_MAX_WIDTH or block_size > MAX_COLUMNS:
         return PYTORCH
     return compiled_ops() or PYTORCH
 

@@ -22,6 +22,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from huggingtweets.ops.dropout import keep_mask
+from huggingtweets.runtime.device import autocast_dtype
 from huggingtweets.training.hashed_dropout import draw_keys, threshold_and_scale
 
 NAME = "huggingtweets"
@@ -156,7 +157,7 @@ def _for_all_heads(part: Tensor, num_heads: int) -> Tensor:
 
 
 def _windowed(q: Tensor, k: Tensor, v: Tensor, spans: Windows, rate: float, scale: float) -> Tensor:
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else q.dtype
+    dtype = autocast_dtype(q.device) or q.dtype
     q, k, v = (part.to(dtype) for part in (q, k, v))
     out: Tensor = _WindowedAttention.apply(q, k, v, spans.runs, rate, scale)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2)
@@ -226,7 +227,7 @@ class _WindowedAttention(torch.autograd.Function):
 def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Documents, rate: float, scale: float) -> Tensor:
     """Run FlashAttention over documents; it has no kernel in fp32."""
     B, heads, T, width = q.shape
-    dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else q.dtype
+    dtype = autocast_dtype(q.device) or q.dtype
     flat = [part.to(dtype).transpose(1, 2).reshape(B * T, heads, width) for part in (q, k, v)]
     out: Tensor = torch.ops.aten._flash_attention_forward(
         *flat,

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.runtime.device import autocast_dtype, by_kind, is_cpu
 
 CHUNK_LOGITS = {"cpu": 2**26, "cuda": 2**28}
 """Logits held at a time, by device type. On a CPU chunks save memory, not time: small
@@ -31,7 +32,7 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         weight: (V, D) floats.
         targets: (N,) int64; rows of IGNORED count for nothing.
     """
-    if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
+    if is_cpu(hidden.device) and not torch.compiler.is_compiling():
         hidden, targets = _with_target(hidden, targets)
     if len(hidden) * len(weight) <= FEW_LOGITS:
         logits = (hidden @ weight.T).float()
@@ -65,7 +66,7 @@ def linear_hits(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor
     """
     loss = torch.zeros((), device=hidden.device)
     hits = torch.zeros_like(targets, dtype=torch.bool)
-    chunk = max(64, CHUNK_LOGITS.get(hidden.device.type, 2**26) // len(weight))
+    chunk = max(64, by_kind(CHUNK_LOGITS, hidden.device, 2**26) // len(weight))
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
         logits = (hidden[rows] @ weight.T).float()
@@ -77,10 +78,9 @@ def linear_hits(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        device = hidden.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        dtype = autocast_dtype(hidden.device)
         needs_grad = any(ctx.needs_input_grad)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(hidden.device.type, enabled=False):
             loss, grad_hidden, grad_weight = _loss_and_gradients(
                 hidden.to(dtype or hidden.dtype),
                 weight.to(dtype or weight.dtype),
@@ -114,7 +114,7 @@ def _loss_and_gradients(
     loss = torch.zeros((), device=hidden.device)
     grad_hidden = torch.empty_like(hidden) if needs_grad else hidden
     grad_weight = weight
-    chunk = max(64, CHUNK_LOGITS.get(hidden.device.type, 2**26) // len(weight))
+    chunk = max(64, by_kind(CHUNK_LOGITS, hidden.device, 2**26) // len(weight))
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
         target = targets[rows].clamp(min=0).unsqueeze(1)

@@ -5,6 +5,7 @@ import numpy.typing as npt
 import torch
 
 from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.runtime.device import is_cpu
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.step import MicroBatch
 
@@ -30,7 +31,7 @@ class DeviceBlocks:
         self._batch = batch
         # Alone on a CPU no shape has to stay as it is: what only fills the last group is left out.
         self._in_last = batch.num_micro * batch.micro
-        if batch.world_size == 1 and device.type == "cpu":
+        if batch.world_size == 1 and is_cpu(device):
             self._in_last = len(blocks) - (self.num_groups - 1) * size
         places = _places(len(blocks), self.num_groups, batch)[:, :, rank]
         self._parts = tuple(

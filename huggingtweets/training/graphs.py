@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from huggingtweets.training.array.slots import Replay
+from huggingtweets.runtime.device import is_cuda
+from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.step import MicroBatch
 
 
@@ -29,7 +30,7 @@ class GraphedBackward:
     def __init__(self, module: nn.Module, optimizer: Any, device: torch.device) -> None:
         """Make room for gradients; from now on the optimizer's `zero_grad` keeps it."""
         self._module = module
-        self._replay = Replay(enabled=device.type == "cuda")
+        self._replay = Replay(enabled=is_cuda(device))
         self._places: dict[torch.Size, _Places] = {}
         for parameter in module.parameters():
             if parameter.requires_grad:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from huggingtweets.ops.dropout import keep_mask, thresholds_and_scales
+from huggingtweets.runtime.device import is_cpu
 
 
 def draw_keys(num: int) -> Tensor:
@@ -38,7 +39,7 @@ class HashedDropout(nn.Module):
         """Return (..., rows, columns) with elements dropped while training."""
         if not self.training or self.p == 0.0:
             return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if not is_cpu(x.device) or torch.compiler.is_compiling():
             return F.dropout(x, self.p)
         dropped: Tensor = _Drop.apply(x, self._threshold, self._scale)  # type: ignore[no-untyped-call]
         return dropped

@@ -16,6 +16,7 @@ from huggingtweets.config.schema import Precision
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
+from huggingtweets.runtime.device import has_cuda
 from huggingtweets.training.agree import of_main
 
 logger = logging.getLogger(__name__)
@@ -30,8 +31,8 @@ def build_accelerator(precision: Precision) -> Accelerator:
     Raises:
         LaunchError: fp16 without CUDA, or the processes do not form one world.
     """
-    has_cuda = torch.cuda.is_available()
-    if precision is Precision.fp16 and not has_cuda:
+    on_gpu = has_cuda()
+    if precision is Precision.fp16 and not on_gpu:
         raise LaunchError(
             "engine.precision: got fp16 on a CPU; expected bf16 or fp32 there; "
             "set engine.precision=bf16"
@@ -39,19 +40,19 @@ def build_accelerator(precision: Precision) -> Accelerator:
     deepspeed = _deepspeed_plugin()
     if deepspeed is not None:
         os.environ.pop("ACCELERATE_USE_CPU", None)  # with it Accelerate 1.15 falls back to DDP
-    elif not has_cuda:
+    elif not on_gpu:
         # Without it Accelerate 1.15 makes one world of one of every process.
         os.environ["ACCELERATE_USE_CPU"] = "true"
-    if not has_cuda:
+    if not on_gpu:
         # Accelerate imports DeepSpeed where it is installed, which then wonders aloud.
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if deepspeed is None:
         _spare_importing()
-    elif not has_cuda:
+    elif not on_gpu:
         _spare_compiling()
-    if has_cuda:
+    if on_gpu:
         torch.set_float32_matmul_precision("high")
-    is_gloo = not has_cuda and (world_size() > 1 or deepspeed is not None)
+    is_gloo = not on_gpu and (world_size() > 1 or deepspeed is not None)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if is_gloo else None
     try:
         accelerator = Accelerator(
@@ -71,7 +72,7 @@ def build_accelerator(precision: Precision) -> Accelerator:
             f"{accelerator.num_processes} world(s) of one; expected one world; on a CPU use "
             "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu` or torchrun"
         )
-    if not has_cuda:
+    if not on_gpu:
         _tell_of_idle_cores(accelerator)
     return accelerator
 

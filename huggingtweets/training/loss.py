@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.runtime.device import autocast_dtype, is_cpu, is_cuda
 from huggingtweets.training.attention import (
     NAME,
     Attention,
@@ -97,9 +98,7 @@ class SummedLoss(nn.Module):
             "use_cache": False,
         }
         if self.attention is Attention.windows:
-            device = input_ids.device.type
-            is_cast = torch.is_autocast_enabled(device)
-            dtype = torch.get_autocast_dtype(device) if is_cast else self.model.dtype
+            dtype = autocast_dtype(input_ids.device) or self.model.dtype
             inputs["spans"] = windows_of(position_ids, isolate=isolate, dtype=dtype)
         elif isolate and self.attention is Attention.varlen:
             most, longest = self._limits
@@ -161,9 +160,9 @@ def choose_attention(
     device: torch.device, dtype: torch.dtype, *, is_sharded: bool, is_compiled: bool
 ) -> Attention:
     """Return how to attend on a device, in the precision of the matrix products."""
-    if device.type == "cuda" and dtype != torch.float32 and not is_sharded:
+    if is_cuda(device) and dtype != torch.float32 and not is_sharded:
         return Attention.varlen
-    if device.type == "cpu" and not is_compiled:
+    if is_cpu(device) and not is_compiled:
         return Attention.windows
     return Attention.masked
 

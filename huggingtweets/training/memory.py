@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.files import read_json, write_json
+from huggingtweets.runtime.device import release_memory
 from huggingtweets.training.agree import any_of
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
@@ -75,7 +76,7 @@ def _fits(accelerator: Accelerator, module: nn.Module, micro_batch: MicroBatch) 
         fits = False
     module.zero_grad()
     if not fits:
-        _release()
+        release_memory()
     return fits
 
 
@@ -115,7 +116,7 @@ def try_step(
     if accelerator.num_processes > 1:
         _spoil(accelerator, module, optimizer, micro_batches[-1])
     optimizer.zero_grad()
-    _release()
+    release_memory()
     return None
 
 
@@ -127,7 +128,7 @@ def _spoil(
 ) -> None:
     """Give the waiting processes a gradient that is not a number, so that all skip the step."""
     optimizer.zero_grad()
-    _release()
+    release_memory()
     try:
         loss = module(*(part[:1, :8] for part in micro_batch))
         accelerator.backward(loss * float("nan"))
@@ -155,8 +156,3 @@ def remembered(folder: Path, batch: Batch) -> Batch:
         if (smaller.num_places, smaller.world_size, smaller.size) == same:
             return min(batch, smaller, key=lambda one: one.micro)
     return batch
-
-
-def _release() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

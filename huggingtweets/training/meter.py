@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from huggingtweets.runtime.device import device_name, is_cuda, peak_bytes
+
 PEAK_TFLOPS = {
     "H200": 989.0, "H100": 989.0, "H800": 989.0, "GH200": 989.0, "B200": 2250.0,
     "A100": 312.0, "A800": 312.0, "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A10": 125.0,
@@ -41,16 +43,16 @@ def peak_flops(device: torch.device, override_tflops: float | None) -> float | N
     """Return the peak of one device in FLOP/s, or None where it is not known."""
     if override_tflops is not None:
         return override_tflops * 1e12
-    if device.type != "cuda":
+    if not is_cuda(device):
         return None
-    name = torch.cuda.get_device_name(device)
+    name = device_name(device)
     return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
 
 
 def peak_memory_gib(device: torch.device) -> float:
     """Return the most memory in GiB: allocated on a GPU, or on a CPU taken by the process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
+    if is_cuda(device):
+        return peak_bytes(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, schedule
 
 from huggingtweets.files import write_text
+from huggingtweets.runtime.device import has_cuda
 
 SKIPPED, ACTIVE = 4, 6
 """Micro-steps before the trace begins, and in it."""
@@ -22,7 +22,7 @@ def profiled(module: nn.Module, folder: Path) -> Iterator[None]:
 
     Leaves `trace.json` (for chrome://tracing or Perfetto) and `operators.txt` in the folder.
     """
-    is_cuda = torch.cuda.is_available()
+    is_cuda = has_cuda()
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * is_cuda
 
     def write(profiler: Any) -> None:

@@ -4,10 +4,10 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from huggingtweets.attempt import tell_progress
+from huggingtweets.runtime.device import host_like, synchronize
 from huggingtweets.training.checkpoint import CheckpointState, Writer, prune, save_checkpoint
 from huggingtweets.training.meter import available_bytes
 
@@ -96,13 +96,13 @@ class Saver:
             group: {name: self._copy(group, name, tensor) for name, tensor in members.items()}
             for group, members in state.tensors.items()
         }
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # sync: copies to pinned memory are under way
+        for device in {t.device for group in state.tensors.values() for t in group.values()}:
+            synchronize(device)  # sync: copies to pinned memory are under way
         return CheckpointState(state.step, tensors, dict(state.values))
 
     def _copy(self, group: str, name: str, tensor: Tensor) -> Tensor:
         copy = self._copies.get((group, name))
         if copy is None or copy.shape != tensor.shape or copy.dtype != tensor.dtype:
-            copy = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
+            copy = host_like(tensor)
             self._copies[group, name] = copy
         return copy.copy_(tensor.detach(), non_blocking=True)

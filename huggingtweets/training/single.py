@@ -19,6 +19,7 @@ from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import DataError
 from huggingtweets.lock import JobLock
 from huggingtweets.paths import cache_dir
+from huggingtweets.runtime.device import is_cpu, is_cuda
 from huggingtweets.training.agree import of_main
 from huggingtweets.training.attention import Attention
 from huggingtweets.training.graphs import GraphedBackward
@@ -89,7 +90,7 @@ def train_single(
         world_size=accelerator.num_processes,
     )
     batch = of_main(remembered(plan.paths.checkpoints, batch))
-    if accelerator.device.type == "cpu":
+    if is_cpu(accelerator.device):
         keep_freed_memory(of_any_size=True)
     model = load_model(base, plan.recipe)
     sets = [each.blocks for each in (training_set, heldout, probe) if each is not None]
@@ -106,7 +107,7 @@ def train_single(
     )
     attention = module.attention
     quicken(model)
-    if accelerator.device.type == "cpu" and accelerator.num_processes == 1:
+    if is_cpu(accelerator.device) and accelerator.num_processes == 1:
         spare_embeddings(module)
     if plan.engine.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
@@ -175,7 +176,7 @@ def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
     """Whether a micro-step may be a CUDA graph: nothing in it waits for the host or for others."""
     return (
         plan.engine.cuda_graphs
-        and accelerator.device.type == "cuda"
+        and is_cuda(accelerator.device)
         and accelerator.num_processes == 1
         and not is_sharded(accelerator)
         and accelerator.scaler is None

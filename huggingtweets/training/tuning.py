@@ -21,6 +21,7 @@ from torch import nn
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.files import read_json, write_json
 from huggingtweets.paths import cache_dir
+from huggingtweets.runtime.device import device_name, is_cuda, synchronize
 from huggingtweets.training.agree import gathered, of_main
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
@@ -105,8 +106,7 @@ def _seconds(accelerator: Accelerator, module: nn.Module, blocks: Blocks, batch:
             for micro_batch in micro_batches:
                 with accelerator.no_sync(module):
                     accelerator.backward(module(*micro_batch) * 0.0)
-            if device.type == "cuda":
-                torch.cuda.synchronize()  # sync: before training, to measure
+            synchronize(device)  # sync: before training, to measure
         return time.perf_counter() - start
     except torch.OutOfMemoryError:
         return float("inf")
@@ -116,7 +116,7 @@ def _seconds(accelerator: Accelerator, module: nn.Module, blocks: Blocks, batch:
 
 def _machine(accelerator: Accelerator) -> dict[str, Any]:
     device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = device_name(device) if is_cuda(device) else platform.machine()
     return {
         "device": name,
         "cores": os.cpu_count(),

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED, Blocks
 from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.runtime.device import by_kind, is_cpu
 from huggingtweets.training.array.attention import view_of
 from huggingtweets.training.array.models import MicroBatch, Stack, summed_losses
 
@@ -37,7 +38,7 @@ def heldout_nats(
         ops: what computes between the products.
     """
     device = stack.rows.device
-    if device.type == "cpu" and len(sets) > 1:  # one by one nothing is filled up
+    if is_cpu(device) and len(sets) > 1:  # one by one nothing is filled up
         return torch.cat(
             [
                 heldout_nats(
@@ -62,7 +63,7 @@ def heldout_nats(
         torch.from_numpy(_filled([getattr(b, name, none) for b in sets], longest, fill))
         for name, fill in (("input_ids", 0), ("targets", IGNORED), ("position_ids", 0))
     ]
-    num = max(1, MAX_TOKENS.get(device.type, 16384) // (len(sets) * block_size))
+    num = max(1, by_kind(MAX_TOKENS, device, 16384) // (len(sets) * block_size))
     nats = torch.zeros(len(sets), dtype=torch.float64, device=device)
     for start in range(0, longest, num):
         input_ids, targets, position_ids = (

@@ -22,6 +22,8 @@ from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingE
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, new_stream, release_memory
+from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.array.heldout import heldout_nats
 from huggingtweets.training.array.jobs import (
     ArrayJob,
@@ -44,7 +46,6 @@ from huggingtweets.training.array.slots import (
     LOSS,
     Inputs,
     MicroKind,
-    Replay,
     Slots,
     Snapshot,
     build_slots,
@@ -139,7 +140,7 @@ def train_array(
     """
     jobs = iter(jobs)
     num_slots = settings.slots
-    if device.type == "cpu":
+    if is_cpu(device):
         keep_freed_memory()
     while True:
         engine = None
@@ -160,8 +161,7 @@ def train_array(
             del engine
         num_slots //= 2
         logger.warning("out of memory: slots=%d", num_slots)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        release_memory()
 
 
 class _Engine:
@@ -190,9 +190,9 @@ class _Engine:
         )
         self._num_slots = num_slots
         self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
-        is_cuda = device.type == "cuda"
-        self._replay = Replay(enabled=is_cuda and settings.use_graphs)
-        self._stream = torch.cuda.Stream() if is_cuda else None  # type: ignore[no-untyped-call]
+        self._has_graphs = is_cuda(device)
+        self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
+        self._stream = new_stream(device)
         if settings.compile:
             self._ops = PYTORCH
             self._compute = torch.compile(loss_and_gradients, dynamic=False)
@@ -295,7 +295,7 @@ class _Engine:
         On CUDA there are few widths, for the graphs.
         """
         num = count
-        if self._device.type == "cuda":
+        if self._has_graphs:
             num = self._num_slots
             while num // 2 >= count:
                 num //= 2
@@ -342,15 +342,14 @@ class _Engine:
 
     def _kind(self, reach: int, *, accumulate: bool) -> MicroKind:
         """Return what this micro-step is; on CUDA few kinds, so that few graphs serve all."""
-        is_cuda = self._device.type == "cuda"
         block_size = self._settings.block_size
         return MicroKind(
             accumulate=accumulate,
             isolate=any(seat.job.recipe.isolate_documents for seat in self.seats),
-            reach=block_size if is_cuda else min(block_size, -(-reach // 32) * 32),
+            reach=block_size if self._has_graphs else min(block_size, -(-reach // 32) * 32),
             drops=any(any(seat.rates) for seat in self.seats),
-            width=WINDOW.get(self._device.type, 128),
-            use_fused=is_cuda,
+            width=by_kind(WINDOW, self._device, 128),
+            use_fused=self._has_graphs,
             recompute=self._settings.recompute,
             ops=self._ops,
         )
@@ -434,8 +433,8 @@ class _Engine:
         nats = heldout_nats(
             self._slots.stack.slots(seats[0].slot, seats[-1].slot + 1),
             [one.blocks if one else None for one in sets],
-            width=WINDOW.get(self._device.type, 128),
-            use_fused=self._device.type == "cuda",
+            width=by_kind(WINDOW, self._device, 128),
+            use_fused=self._has_graphs,
             hits=hits,
             ops=self._ops,
         ).tolist()  # sync: once an epoch and job

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.runtime.device import is_cuda
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def constants_of(recipes: Sequence[RecipeConfig | None], device: torch.device) -
         betas=tuple((recipe.beta1, recipe.beta2) for recipe in filled),
         eps=tuple(recipe.adam_eps for recipe in filled),
         decays=any(recipe is not None and recipe.weight_decay > 0 for recipe in recipes),
-        active=None if device.type == "cuda" else tuple(recipe is not None for recipe in recipes),
+        active=None if is_cuda(device) else tuple(recipe is not None for recipe in recipes),
     )
 
 

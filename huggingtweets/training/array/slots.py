@@ -4,10 +4,8 @@ Nothing here reads a value back; each function is the same kernels every time, s
 replay it as a graph.
 """
 
-import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,16 @@ from torch import Tensor
 
 from huggingtweets.ops.dropout import Dropout
 from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.runtime.device import (
+    Event,
+    Stream,
+    current_stream,
+    host_like,
+    is_cuda,
+    new_event,
+    on_stream,
+    pinned_zeros,
+)
 from huggingtweets.training.array.attention import view_of
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.lora import adapter_places, build_adapter_stack
@@ -27,8 +35,6 @@ from huggingtweets.training.array.optimizer import (
     adam_step,
     build_adam,
 )
-
-logger = logging.getLogger(__name__)
 
 LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
 """Columns of `Slots.totals`."""
@@ -140,13 +146,10 @@ class Inputs:
             for name, (shape, dtype) in shapes.items()
         }
         self._hosts = [self.tensors]
-        self._sent: list[torch.cuda.Event | None] = [None]
-        if device.type == "cuda":
+        self._sent: list[Event | None] = [None]
+        if is_cuda(device):
             self._hosts = [
-                {
-                    name: torch.zeros(shape, dtype=dtype, pin_memory=True)
-                    for name, (shape, dtype) in shapes.items()
-                }
+                {name: pinned_zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
                 for _ in range(2)
             ]
             self._sent = [None, None]
@@ -261,65 +264,19 @@ def finish_step(slots: Slots, step: Inputs, constants: AdamConstants, *, num_dec
     slots.losses.zero_()
 
 
-class Replay:
-    """Runs functions of tensors that stay in place; on CUDA, from the third time on, as graphs.
-
-    A graph that cannot be captured is said once, and everything goes on without graphs.
-    """
-
-    def __init__(self, *, enabled: bool) -> None:
-        """Start with no graph."""
-        self._enabled = enabled
-        self._runs: dict[Hashable, int] = {}
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
-        self._pool: Any = None
-
-    def run(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Run a function; equal keys promise equal kernels on equal tensors."""
-        if not self._enabled:
-            function()
-            return
-        if key not in self._graphs:
-            self._runs[key] = self._runs.get(key, 0) + 1
-            if self._runs[key] <= 2 or not self._capture(key, function):
-                function()
-                return
-        self._graphs[key].replay()
-
-    def _capture(self, key: Hashable, function: Callable[[], None]) -> bool:
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(
-                graph, pool=self._pool, capture_error_mode="thread_local"
-            ):  # other threads prepare and finish jobs meanwhile
-                function()
-        except RuntimeError as err:
-            logger.warning("no CUDA graph: %s", str(err).partition("\n")[0])
-            self._enabled = False
-            return False
-        self._graphs[key] = graph
-        return True
-
-
-def new_event() -> torch.cuda.Event:
-    """Return an event of the current device."""
-    return torch.cuda.Event()  # type: ignore[no-untyped-call]
-
-
 class Snapshot:
     """A copy of a row on its way to CPU memory; training goes on meanwhile."""
 
-    def __init__(self, row: Tensor, stream: torch.cuda.Stream | None) -> None:
+    def __init__(self, row: Tensor, stream: Stream | None) -> None:
         """Start the copy; `stream` is a side stream on CUDA."""
-        self._event: torch.cuda.Event | None = None
+        self._event: Event | None = None
         if stream is None:
             self._row = row.detach().clone()
             return
         copy = row.detach().clone()  # at once, on the stream of training
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self._row = torch.empty_like(copy, device="cpu", pin_memory=True)
+        stream.wait_stream(current_stream(row.device))
+        with on_stream(stream):
+            self._row = host_like(copy)
             self._row.copy_(copy, non_blocking=True)
             copy.record_stream(stream)
             self._event = new_event()

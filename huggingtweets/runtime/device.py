@@ -1,0 +1,115 @@
+"""Every question about the device, asked in one place.
+
+No other module looks at the type of a device or calls `torch.cuda` (`tests/cuda/test_branches.py`
+reads the syntax trees). So every line that a GPU would run is one that a test on a CPU can run: the
+test replaces `kind_of`, and software stands in for streams, events and graphs.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+Stream = torch.cuda.Stream
+Event = torch.cuda.Event
+
+
+def kind_of(device: torch.device) -> str:
+    """Return "cpu", "cuda" or another type; the one answer that tests replace."""
+    return device.type
+
+
+def is_cuda(device: torch.device) -> bool:
+    """Whether work is queued on a GPU: kernels, streams, graphs, memory of its own."""
+    return kind_of(device) == "cuda"
+
+
+def is_cpu(device: torch.device) -> bool:
+    """Whether results are there when a call returns, and memory is that of the host."""
+    return kind_of(device) == "cpu"
+
+
+def by_kind(table: Mapping[str, T], device: torch.device, default: T) -> T:
+    """Return what a table by device type says."""
+    return table.get(kind_of(device), default)
+
+
+def has_cuda() -> bool:
+    """Whether there is a GPU to train on."""
+    return torch.cuda.is_available()
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the precision of matrix products under autocast on a device; None: it is off."""
+    kind = device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+
+
+def use_device(device: torch.device) -> None:
+    """Make a GPU the current one of this thread: a new thread begins with GPU 0.
+
+    Without it a thread of another rank opens a context on GPU 0, half a gigabyte of its memory.
+    """
+    if is_cuda(device):
+        torch.cuda.set_device(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done everything; a CPU has."""
+    if is_cuda(device):
+        torch.cuda.synchronize(device)
+
+
+def release_memory() -> None:
+    """Give back what PyTorch keeps of freed GPU memory."""
+    if has_cuda():
+        torch.cuda.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory of a GPU that nobody has."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory this process had allocated on a GPU."""
+    return torch.cuda.max_memory_allocated(device)
+
+
+def device_name(device: torch.device) -> str:
+    """Return a GPU's name as its driver tells it."""
+    return torch.cuda.get_device_name(device)
+
+
+def new_stream(device: torch.device) -> Stream | None:
+    """Return a queue of its own on a GPU; a CPU has none."""
+    return torch.cuda.Stream(device) if is_cuda(device) else None  # type: ignore[no-untyped-call]
+
+
+def on_stream(stream: Stream | None) -> AbstractContextManager[object]:
+    """Return the context in which work goes to a stream; without one, where it went before."""
+    return torch.cuda.stream(stream) if stream is not None else nullcontext()
+
+
+def current_stream(device: torch.device) -> Stream:
+    """Return the stream of a GPU that takes this thread's work."""
+    return torch.cuda.current_stream(device)
+
+
+def new_event() -> Event:
+    """Return an event of the current GPU."""
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]
+
+
+def pinned_zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Return host memory that a GPU copies to and from by itself."""
+    return torch.zeros(shape, dtype=dtype, pin_memory=True)
+
+
+def host_like(tensor: Tensor) -> Tensor:
+    """Return host memory for a copy of a tensor, pinned where that tensor lies on a GPU."""
+    return torch.empty_like(tensor, device="cpu", pin_memory=is_cuda(tensor.device))
