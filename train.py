@@ -1,65 +1,6 @@
-"""Train one language model per person: `accelerate launch train.py user=karpathy`.
+"""Train one language model per person: `accelerate launch train.py user=karpathy`."""
 
-Composes the configuration, selects the jobs and hands them to the runner.
-"""
-
-from huggingtweets.training import stopping
-
-stopping.install()  # before anything that takes seconds to import
-
-import sys
-
-import hydra
-from omegaconf import DictConfig
-
-from huggingtweets import attempt
-from huggingtweets.config.compose import (
-    CONFIG_DIR,
-    check_arguments,
-    register,
-    to_config,
-    with_own_folders,
-)
-from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.jobs.consent import settle_consent
-from huggingtweets.jobs.selection import quote_user, select_jobs
-from huggingtweets.logs import exit_code_of, setup_logging
-from huggingtweets.tweets.sources.load import check_source
-
-
-def run(composed: DictConfig) -> int:
-    """Run the jobs of one composed configuration and return the exit code."""
-    try:
-        config = to_config(composed)
-        check_source(config.source)
-        jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
-        config = settle_consent(config, jobs)
-        from huggingtweets.jobs.runner import run_jobs  # heavy: only for a config that is accepted
-
-        return run_jobs(config, jobs)
-    except HuggingtweetsError as err:
-        return exit_code_of(err)
-
-
-def main() -> int:
-    """Run `train.py` and return its exit code (0, 1, 2 or 75: see docs/reference.md)."""
-    setup_logging()
-    attempt.watch(stopping.request_stop)
-    register()
-    sys.argv[1:] = with_own_folders(quote_user(sys.argv[1:]))
-    codes = []
-
-    @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
-    def hydra_main(composed: DictConfig) -> None:
-        codes.append(run(composed))
-
-    try:
-        check_arguments(sys.argv[1:])
-    except HuggingtweetsError as err:
-        return exit_code_of(err)
-    hydra_main()
-    return max(codes, default=0)
-
+from huggingtweets import train
 
 if __name__ == "__main__":
-    sys.exit(attempt.tell_exit(main()))
+    raise SystemExit(train.main())

@@ -1,4 +1,4 @@
-"""Every file one job writes, in one place; and the cache."""
+"""Where things lie: every file one job writes, the cache, the user's own settings, what we ship."""
 
 import os
 from dataclasses import dataclass
@@ -10,6 +10,35 @@ def cache_dir() -> Path:
     own = os.environ.get("HUGGINGTWEETS_CACHE")
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(own) if own else Path(base) / "huggingtweets"
+
+
+def config_home() -> Path:
+    """Folder of the user's own settings: `HUGGINGTWEETS_CONFIG`, else under the XDG one.
+
+    It may hold `optout.txt`, and `conf/`, `launch/`, `slurm/` with own or changed files.
+    """
+    own = os.environ.get("HUGGINGTWEETS_CONFIG")
+    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(own).expanduser() if own else Path(base) / "huggingtweets"
+
+
+def shipped(name: str) -> Path:
+    """Path of a file or folder of `conf/`, `launch/` or `slurm/` as the project ships it.
+
+    The wheel has these folders inside the package, a clone beside it.
+    """
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.exists() else package.parent / name
+
+
+def template(name: str) -> Path:
+    """Path of a shipped file, or of the user's own in its place: here first, then in his settings.
+
+    The path is relative where it begins in the current folder.
+    """
+    places = (Path(name), config_home() / name)
+    return next((path for path in places if path.is_file()), shipped(name))
 
 
 @dataclass(frozen=True)

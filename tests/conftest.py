@@ -41,5 +41,6 @@ def read_account(shared: Path) -> Callable[[str], Timeline]:
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep what the tests make on the spot out of the user's cache."""
+    """Keep the tests out of the user's cache, and the user's settings out of the tests."""
+    os.environ["HUGGINGTWEETS_CONFIG"] = str(tmp_path_factory.mktemp("config"))
     os.environ["HUGGINGTWEETS_CACHE"] = str(tmp_path_factory.mktemp("cache"))

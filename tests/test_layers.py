@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"pipeline"},
     {"jobs"},
     {"sweep"},
-    {"doctor"},
+    {"doctor", "train"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import platform
 import sys
 from collections.abc import Callable, Sequence
 
@@ -11,20 +12,24 @@ from huggingtweets.cli import (
     evaluate,
     generate,
     import_posts,
+    init,
     optout,
     prefetch,
     purge,
     status,
     submit,
     sweep,
+    train,
 )
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of
 
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
+    init.add,
     import_posts.add,
     check.add,
+    train.add,
     optout.add,
     purge.add,
     status.add,
@@ -58,12 +63,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read a command line; `run` of what is returned does what it asks for."""
     parser = argparse.ArgumentParser(
-        "huggingtweets", description="Look after models trained with train.py."
+        "huggingtweets",
+        description="One language model per person: train, look after, use.",
     )
+    parser.add_argument("--version", action=_Version)
     parser.set_defaults(takes_more=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
+    if argv and argv[0] == "train":
+        return argparse.Namespace(run=train.run_train, words=argv[1:])
     if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
         near = difflib.get_close_matches(argv[0], commands.choices, n=1)
         raise ConfigError(
@@ -75,3 +84,16 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     args.more = rest
     return args
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and leave")
+
+    def __call__(self, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"huggingtweets {version('huggingtweets')}, Python {platform.python_version()}")
+        sys.exit(0)

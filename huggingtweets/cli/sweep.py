@@ -8,6 +8,7 @@ from huggingtweets import attempt
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, setup_logging
+from huggingtweets.paths import template
 
 
 def add(commands: Commands) -> None:
@@ -46,7 +47,7 @@ def _search(args: argparse.Namespace) -> int:
     check_installed()
     setup_logging()
     register()
-    path = Path(args.file)
+    path = template(args.file)
     check_alone(args.file, args.arguments)
     sweep = plan_sweep(read_spec(path, args.arguments), path)
     from huggingtweets.sweep.run import run_sweep  # heavy: only for a sweep that is accepted

@@ -12,27 +12,69 @@ from typing import Any, cast, get_type_hints
 
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from huggingtweets.config.hydra_parser import get_args_parser, mend_hydra
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.logs import SECRET_KEY, world_size
+from huggingtweets.paths import config_home, shipped
 
-CONFIG_DIR = Path(__file__).parents[2] / "conf"
+CONFIG_DIR = shipped("conf")
 
 
 def register() -> None:
-    """Put the schema into Hydra's ConfigStore, once."""
+    """Make Hydra know the schema and the user's own options."""
     node = OmegaConf.structured(TrainConfig)
     _thaw(node)
     ConfigStore.instance().store(name="schema", node=node)
+    Plugins.instance().register(OwnOptions)
+    mend_hydra()
+
+
+def own_config_dirs() -> list[Path]:
+    """Return the folders whose options go before the shipped ones, the first first.
+
+    `conf/` here, if `huggingtweets init` or somebody else made it from ours, and that of the
+    user's settings.
+    """
+    here = Path.cwd() / "conf"
+    dirs = [here] if _is_ours(here / "train.yaml") else []
+    dirs += [folder for folder in (config_home() / "conf",) if folder.is_dir()]
+    return [folder for folder in dirs if folder.resolve() != CONFIG_DIR.resolve()]
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a primary config is of this project; another project may have a `conf/` too."""
+    try:
+        return "\n  - schema\n" in config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def option_names(group: str) -> list[str]:
+    """Return the options of a config group, the user's own among them, in order."""
+    folders = [*own_config_dirs(), CONFIG_DIR]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+class OwnOptions(SearchPathPlugin):
+    """Has Hydra look for options in the user's folders before it looks in ours."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put the folders in front of the one that `conf/train.yaml` comes from."""
+        for folder in reversed(own_config_dirs()):
+            anchor = SearchPathQuery(provider="main", path=None)
+            search_path.prepend("own", f"file://{folder}", anchor)
 
 
 def _thaw(node: DictConfig) -> None:
@@ -230,7 +272,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
 
 
 def _check_option(group: str, option: object) -> None:
-    options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    options = option_names(group)
     if isinstance(option, str) and option not in options and "," not in option:
         raise ConfigError(
             f"{group}: got {option!r}; expected one of {', '.join(options)}"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from huggingtweets.config import schema
-from huggingtweets.config.compose import CONFIG_DIR, compose_config, register, to_config
+from huggingtweets.config.compose import compose_config, option_names, register, to_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 
@@ -38,7 +38,8 @@ A launcher of several processes (`accelerate launch`, `torchrun`) turns every co
 | `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` | cache, offline mode and token of the Hugging Face Hub |
 | `WANDB_API_KEY`, `WANDB_BASE_URL` | as W&B documents them; without a key it stays offline |
 | `HUGGINGTWEETS_CACHE` | tiny models, unfinished fetches (default: `~/.cache/huggingtweets`) |
-| `HUGGINGTWEETS_OPTOUT` | the list of people who want no model (default: `conf/optout.txt`) |
+| `HUGGINGTWEETS_OPTOUT` | a further list of people who want no model |
+| `HUGGINGTWEETS_CONFIG` | `optout.txt`, own `conf/` (default: `~/.config/huggingtweets`) |
 | `X_BEARER_TOKEN`, `MASTODON_TOKEN` | your own tokens for `source=x_api` and `source=mastodon` |
 | `HUGGINGTWEETS_SHARED` | test data; tests that need it say when they skip |
 | `OMP_NUM_THREADS`, `OMP_WAIT_POLICY` | `PASSIVE` where several processes share cores |
@@ -49,7 +50,7 @@ def render() -> str:
     """Return the page as Markdown."""
     parts = [_HEAD, "## Groups\n", "| group | options |", "| --- | --- |"]
     for group in schema.group_names():
-        options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+        options = option_names(group)
         parts.append(f"| `{group}=` | {', '.join(f'`{option}`' for option in options)} |")
     register()
     config = to_config(compose_config([]))

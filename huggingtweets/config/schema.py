@@ -484,7 +484,7 @@ class TrainConfig:
     consent: Consent = Consent.unstated
     optout_file: str | None = None
     """Hashes of the handles of people who want no model; null: $HUGGINGTWEETS_OPTOUT, else
-    conf/optout.txt."""
+    optout.txt in the user's settings."""
     source: SourceConfig = field(default_factory=SourceConfig)
     cleaning: CleaningConfig = field(default_factory=CleaningConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

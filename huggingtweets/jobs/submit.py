@@ -22,11 +22,12 @@ from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs
 from huggingtweets.jobs.prefetch import is_prefetched, needs_hub
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
-from huggingtweets.paths import JobPaths
+from huggingtweets.paths import JobPaths, template
 from huggingtweets.tweets.sources.load import check_source
 
-ARRAY = Path("slurm/array.sbatch")
-MULTI_NODE = Path("slurm/multi_node.sbatch")
+ARRAY = "slurm/array.sbatch"
+MULTI_NODE = "slurm/multi_node.sbatch"
+CPU = "launch/cpu.yaml"
 LOGS = "slurm-logs"
 """Beside the folders of the jobs; no slug is called so, as handles stand in order in it."""
 TASK_S = 3600.0
@@ -126,9 +127,9 @@ def plan_submission(overrides: Sequence[str], wishes: Wishes) -> Submission:
     is_array = wishes.nodes is None and wishes.launch is None
     tasks = _choose_tasks(wishes, len(left), total_s) if is_array else 1
     hints = []
-    environment = {}
+    environment = _folders()
     if wishes.launch is not None:
-        environment["LAUNCH"] = str(wishes.launch)
+        environment["LAUNCH"] = str(template(str(wishes.launch)))
     if not is_prefetched(config.model):
         hints.append(
             f"{config.model.path} is not in the cache of this machine; if the nodes have no "
@@ -210,14 +211,10 @@ def _paths(config: TrainConfig, job: Job) -> JobPaths:
 
 
 def _check_place(wishes: Wishes) -> None:
-    if not ARRAY.is_file():
-        raise ConfigError(
-            f"submit: got folder {Path.cwd()}, which has no {ARRAY}; expected the project's "
-            "folder; cd there"
-        )
     launch = wishes.launch
-    if launch is not None and not launch.is_file():
-        there = ", ".join(sorted(map(str, Path("launch").glob("*.yaml"))))
+    if launch is not None and not template(str(launch)).is_file():
+        names = sorted(path.name for path in template(CPU).parent.glob("*.yaml"))
+        there = ", ".join(f"launch/{name}" for name in names)
         raise ConfigError(f"--launch: got {launch}, which is not there; expected one of {there}")
     for name in ("tasks", "at_once", "nodes"):
         value = getattr(wishes, name)
@@ -228,6 +225,13 @@ def _check_place(wishes: Wishes) -> None:
             "--tasks: got it beside --nodes or --launch, where all nodes share each job; expected "
             "either; leave one out"
         )
+
+
+def _folders() -> dict[str, str]:
+    """Tell the scripts where they and the launch files lie, if not in the current folder."""
+    places = {"HUGGINGTWEETS_SLURM": template(ARRAY).parent}
+    places["HUGGINGTWEETS_LAUNCH"] = template(CPU).parent
+    return {key: str(folder) for key, folder in places.items() if folder.is_absolute()}
 
 
 def _choose_tasks(wishes: Wishes, num_jobs: int, total_s: float | None) -> int:
@@ -260,7 +264,7 @@ def _command(
         command.append(f"--nodes={wishes.nodes or 1}")
     if wishes.gpus_per_node is not None:
         command.append(f"--gpus-per-node={wishes.gpus_per_node}")
-    return (*command, *wishes.options, str(ARRAY if is_array else MULTI_NODE), *words)
+    return (*command, *wishes.options, str(template(ARRAY if is_array else MULTI_NODE)), *words)
 
 
 def _after(command: Sequence[str], number: str) -> tuple[str, ...]:

@@ -43,6 +43,11 @@ def has_cuda() -> bool:
     return torch.cuda.is_available()
 
 
+def num_gpus() -> int:
+    """How many GPUs this process could use."""
+    return torch.cuda.device_count()
+
+
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Return the precision of matrix products under autocast on a device; None: it is off."""
     kind = device.type

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.compose import CONFIG_DIR, dump_config
+from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrackingConfig, TrackingKind
 from huggingtweets.files import read_json, write_text
@@ -34,7 +34,6 @@ from huggingtweets.training import stopping
 
 logger = logging.getLogger(__name__)
 
-TRAIN = CONFIG_DIR.parent / "train.py"
 LOOK_EVERY_S = 0.2
 GRACE_S = 60.0
 """After SIGTERM a training saves and leaves; after this long it is killed."""
@@ -131,7 +130,8 @@ def _start(sweep: Sweep, course: Course, job: Job, device: str | None) -> _Child
             part.replace(target)
     command = [
         *launcher(sweep.spec.launch),
-        str(TRAIN),
+        "-m",
+        "huggingtweets.train",
         f"--config-path={(course.opened.folder / 'configs' / job.slug).resolve()}",
         f"--config-name={CONFIG_NAME}",
     ]

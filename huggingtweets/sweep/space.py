@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from huggingtweets.config.change import change_value, key_kind, strip_optional
-from huggingtweets.config.compose import CONFIG_DIR, compose_config, did_you_mean, to_config
+from huggingtweets.config.compose import compose_config, did_you_mean, option_names, to_config
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 
@@ -209,7 +209,7 @@ def check_space(space: Mapping[str, Dimension], overrides: Sequence[str], where:
 
 
 def _check_option(group: str, value: Any) -> None:
-    options = sorted(path.stem for path in (CONFIG_DIR / group).glob("*.yaml"))
+    options = option_names(group)
     if value not in options:
         raise ConfigError(
             f"{group}: got {value!r}; expected one of {', '.join(options)}"

@@ -14,7 +14,7 @@ from huggingtweets.tracking.wandb_tracker import WandbTracker
 
 _INSTALL = {
     TrackingKind.tensorboard: "pip install 'huggingtweets[tensorboard]'",
-    TrackingKind.wandb: "pip install wandb",
+    TrackingKind.wandb: "pip install 'huggingtweets[wandb]'",
 }
 
 

@@ -1,5 +1,6 @@
 """The processes and devices of this run: one Accelerator, checked to be what was asked for."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -16,7 +17,8 @@ from huggingtweets.config.schema import Precision
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
-from huggingtweets.runtime.device import has_cuda
+from huggingtweets.paths import template
+from huggingtweets.runtime.device import has_cuda, num_gpus
 from huggingtweets.training.agree import of_main
 
 logger = logging.getLogger(__name__)
@@ -72,9 +74,24 @@ def build_accelerator(precision: Precision) -> Accelerator:
             f"{accelerator.num_processes} world(s) of one; expected one world; on a CPU use "
             "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu` or torchrun"
         )
-    if not on_gpu:
+    if on_gpu:
+        _tell_of_idle_gpus(accelerator)
+    else:
         _tell_of_idle_cores(accelerator)
     return accelerator
+
+
+def _tell_of_idle_gpus(accelerator: Accelerator) -> None:
+    """Say how several GPUs are used where one process was started."""
+    num = num_gpus()
+    if accelerator.num_processes == 1 < num:
+        logger.warning(
+            "training takes 1 of %d GPUs; for all of them: accelerate launch --config_file %s "
+            "--num_processes %d -m huggingtweets.train ...",
+            num,
+            template("launch/multi_gpu.yaml"),
+            num,
+        )
 
 
 def _tell_of_idle_cores(accelerator: Accelerator) -> None:
@@ -98,6 +115,14 @@ def _deepspeed_plugin() -> DeepSpeedPlugin | None:
     """
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") != "true":
         return None
+    if importlib.util.find_spec("deepspeed") is None:
+        raise LaunchError(
+            "launch: the launch file chose DeepSpeed, which is not installed; expected it; run "
+            "pip install 'huggingtweets[deepspeed]', or take launch/multi_gpu.yaml"
+        )
+    named = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "")
+    if named.startswith("launch/"):  # as the launch files name it; from any folder
+        os.environ["ACCELERATE_DEEPSPEED_CONFIG_FILE"] = str(template(named))
     plugin = DeepSpeedPlugin()
     if plugin.zero_stage:
         return plugin

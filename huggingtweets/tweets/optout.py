@@ -1,6 +1,7 @@
 """The list of people who want no model of themselves. It holds hashes of handles, no names.
 
-The hash keeps the list from being read at a glance; whoever guesses a handle can check it.
+The hash keeps the list from being read at a glance; whoever guesses a handle can check it. The list
+of the user's settings and the one we ship hold in any case; a further one can be named.
 """
 
 import hashlib
@@ -13,9 +14,10 @@ from pathlib import Path
 
 from huggingtweets.errors import ConfigError, OptedOutError
 from huggingtweets.files import write_text
+from huggingtweets.paths import config_home, shipped
 
 ENV_KEY = "HUGGINGTWEETS_OPTOUT"
-SHIPPED = Path(__file__).parents[2] / "conf" / "optout.txt"
+SHIPPED = shipped("conf/optout.txt")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -25,13 +27,18 @@ def handle_hash(handle: str) -> str:
 
 
 def optout_path(configured: str | None) -> Path:
-    """Return where the list is: as configured, else by the environment, else the shipped one."""
+    """Return where the list is: as configured, else by the environment, else the user's own."""
     named = configured or os.environ.get(ENV_KEY)
-    return Path(named).expanduser() if named else SHIPPED
+    return Path(named).expanduser() if named else own_list()
+
+
+def own_list() -> Path:
+    """Return the list in the user's settings, which every clone and every installation reads."""
+    return config_home() / "optout.txt"
 
 
 def check_opted_out(handles: Iterable[str], configured: str | None = None) -> None:
-    """Refuse people who are on the list.
+    """Refuse people who are on the list that was named, on the user's own, or on the shipped one.
 
     Args:
         handles: canonical.
@@ -41,10 +48,10 @@ def check_opted_out(handles: Iterable[str], configured: str | None = None) -> No
         OptedOutError: somebody is on it.
         ConfigError: a list was named that cannot be read; then nobody passes.
     """
-    path = optout_path(configured)
-    hashes = read_optouts(path)
+    lists = {path: read_optouts(path) for path in (optout_path(configured), own_list(), SHIPPED)}
     for handle in handles:
-        if handle_hash(handle) in hashes:
+        path = next((path for path in lists if handle_hash(handle) in lists[path]), None)
+        if path is not None:
             raise OptedOutError(
                 f"@{handle}: is on the list of people who want no model of themselves ({path}); "
                 "expected somebody else; leave this person out, and `huggingtweets purge` what "
@@ -53,7 +60,7 @@ def check_opted_out(handles: Iterable[str], configured: str | None = None) -> No
 
 
 def read_optouts(path: Path) -> frozenset[str]:
-    """Return the hashes of a list; the shipped one may be missing.
+    """Return the hashes of a list; one that nobody named may be missing.
 
     Raises:
         ConfigError: it cannot be read, or holds something else.
@@ -61,7 +68,7 @@ def read_optouts(path: Path) -> frozenset[str]:
     try:
         status = path.stat()
     except OSError as err:
-        if path == SHIPPED:
+        if isinstance(err, FileNotFoundError) and path in (SHIPPED, own_list()):
             return frozenset()
         raise _unreadable(path, err.strerror or "") from err
     return _read(path, status.st_mtime_ns, status.st_size)
@@ -98,6 +105,7 @@ def add_optout(handle: str, configured: str | None = None) -> Path:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         day = datetime.now(UTC).strftime("%Y-%m-%d")
         head = text if not text or text.endswith("\n") else text + "\n"
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, f"{head}{handle_hash(handle)}  # {day}\n")
     except OSError as err:
         raise _unreadable(path, err.strerror or "") from err

@@ -109,12 +109,16 @@ def test_mistakes_are_told(words: list[str], word: str, wishes: Wishes, sentence
         plan_submission([*words, word], wishes)
 
 
-def test_it_has_to_be_the_projects_folder(
+def test_any_folder_will_do(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="expected the project's folder"):
-        plan_submission(words, Wishes())
+    plan = plan_submission(words, Wishes(nodes=2, launch=Path("launch/zero3.yaml")))
+    script = next(Path(word) for word in plan.first if word.endswith(".sbatch"))
+    assert script.is_file()
+    assert Path(plan.environment["LAUNCH"]).is_file()
+    assert Path(plan.environment["HUGGINGTWEETS_SLURM"]) == script.parent
+    assert (Path(plan.environment["HUGGINGTWEETS_LAUNCH"]) / "multi_gpu.yaml").is_file()
 
 
 def test_a_machine_without_sbatch_is_told(

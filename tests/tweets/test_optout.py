@@ -61,11 +61,23 @@ def test_a_list_that_grows_is_read_again(tmp_path: Path) -> None:
         check_opted_out(["bob"], path)
 
 
-def test_the_shipped_list_is_there_and_empty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("HUGGINGTWEETS_OPTOUT", raising=False)
-    assert optout_path(None) == SHIPPED
+def test_the_shipped_list_is_there_and_empty() -> None:
     assert SHIPPED.is_file()
     assert read_optouts(SHIPPED) == frozenset()
+
+
+def test_the_users_own_list_holds_whatever_other_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HUGGINGTWEETS_OPTOUT", raising=False)
+    monkeypatch.setenv("HUGGINGTWEETS_CONFIG", str(tmp_path / "not" / "there"))
+    check_opted_out(["alice"])
+    assert add_optout("alice") == optout_path(None) == tmp_path / "not" / "there" / "optout.txt"
+    named = tmp_path / "other.txt"
+    named.write_text("")
+    for configured in (None, str(named)):
+        with pytest.raises(OptedOutError):
+            check_opted_out(["alice"], configured)
 
 
 def test_hashes_are_stable() -> None:

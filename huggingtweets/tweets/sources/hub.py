@@ -1,5 +1,6 @@
 """Datasets: a name on the Hub, or a folder written by `datasets`, read through that library."""
 
+import importlib.util
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +47,11 @@ def _load(path: str, split: str) -> Any:
 
     Never runs code of a dataset: `datasets` 4 and later cannot.
     """
+    if importlib.util.find_spec("datasets") is None:
+        return SourceError(
+            f"{path}: the package datasets is not installed; expected it for source=hub; run "
+            "pip install 'huggingtweets[datasets]'"
+        )
     import datasets
 
     folder = Path(path).expanduser()
