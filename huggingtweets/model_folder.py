@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from huggingtweets.config.schema import (
     CleaningConfig,
@@ -23,6 +24,7 @@ from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import Samples, sample_posts
 from huggingtweets.handles import parse_handle
 from huggingtweets.paths import JobPaths
+from huggingtweets.places import find_model_dir
 from huggingtweets.runtime.device import has_cuda
 from huggingtweets.training.model import Base, find_base, load_model
 from huggingtweets.tweets.cleaning import clean_timeline
@@ -61,13 +63,9 @@ def open_folder(folder: Path) -> tuple[Base, PreTrainedModel, JobPaths | None]:
     Raises:
         ConfigError: there is no model.
     """
-    if JobPaths(folder).model.is_dir():
-        folder = JobPaths(folder).model
-    if not folder.is_dir():
-        raise ConfigError(
-            f"model: got {folder}, which is no folder; expected a model folder, or the job's "
-            "folder around it; check the path"
-        )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    folder = find_model_dir(folder)
     base = find_base(ModelConfig(path=str(folder)))
     model = load_model(base, RecipeConfig()).eval()
     if has_cuda():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.cli.sampling import add_sampling, sampling_of
+from huggingtweets.places import find_model_dir
 
 if TYPE_CHECKING:
     from huggingtweets.evaluation.quality import Quality
@@ -26,6 +27,7 @@ def add_evaluate(commands: Commands) -> None:
 
 def _run_evaluate(args: argparse.Namespace) -> int:
     config = sampling_of(args, ())
+    find_model_dir(args.model_dir)
     from huggingtweets.model_folder import evaluate_folder
 
     user = args.user or args.posts.name.partition(".")[0]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.cli.sampling import add_sampling, sampling_of
+from huggingtweets.places import find_model_dir
 
 
 def add(commands: Commands) -> None:
@@ -22,6 +23,7 @@ def add(commands: Commands) -> None:
 
 def _run_generate(args: argparse.Namespace) -> int:
     config = sampling_of(args, args.prompts)
+    find_model_dir(args.model_dir)
     from huggingtweets.model_folder import generate_posts  # heavy: only for arguments that hold
 
     samples = generate_posts(
