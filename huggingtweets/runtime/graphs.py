@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ logger = logging.getLogger(__name__)
 class Replay:
     """Runs functions of tensors that stay in place; on CUDA, from the third time on, as graphs.
 
-    A graph that cannot be captured is said once, and everything goes on without graphs.
+    A graph that cannot be captured is said once, and everything goes on without graphs. Lack of
+    memory is no such reason: it is raised, as it would be without graphs.
     """
 
     def __init__(self, *, enabled: bool) -> None:
@@ -23,7 +25,11 @@ class Replay:
         self._pool: Any = None
 
     def run(self, key: Hashable, function: Callable[[], None]) -> None:
-        """Run a function; equal keys promise equal kernels on equal tensors."""
+        """Run a function; equal keys promise equal kernels on equal tensors.
+
+        Raises:
+            torch.OutOfMemoryError: memory does not suffice, by a graph or without.
+        """
         if not self._enabled:
             function()
             return
@@ -34,17 +40,57 @@ class Replay:
                 return
         self._graphs[key].replay()
 
+    def forget(self, is_gone: Callable[[Hashable], bool]) -> None:
+        """Give up the graphs whose keys will not come again, and the memory they hold."""
+        for key in filter(is_gone, list(self._runs)):
+            del self._runs[key]
+            graph = self._graphs.pop(key, None)
+            if graph is not None:
+                graph.reset()
+
     def _capture(self, key: Hashable, function: Callable[[], None]) -> bool:
         self._pool = self._pool or torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.current_stream()
         try:
             with torch.cuda.graph(
                 graph, pool=self._pool, capture_error_mode="thread_local"
             ):  # other threads prepare and finish jobs meanwhile
                 function()
         except RuntimeError as err:
+            _abandon(stream, self._pool)
+            if _lacks_memory(err):
+                raise torch.OutOfMemoryError(str(err)) from err
             logger.warning("no CUDA graph: %s", str(err).partition("\n")[0])
+            self.forget(lambda key: True)
             self._enabled = False
             return False
         self._graphs[key] = graph
         return True
+
+
+def _abandon(stream: torch.cuda.Stream, pool: Any) -> None:
+    """Undo what a capture that failed leaves behind.
+
+    In torch 2.13 `torch.cuda.graph.__exit__` does not go back to the stream of before where
+    `capture_end` raises, and CUDAGraph.cpp raises before it tells the allocator, which then keeps
+    giving memory from the graph's pool and takes none of it back: half a gigabyte a snapshot. The
+    generator also goes on believing in the capture and refuses the next seed; a copy of its state
+    does not. Can go when `capture_end` cleans up before it raises.
+    """
+    torch.cuda.set_stream(stream)
+    index = torch.cuda.current_device()
+    with suppress(RuntimeError):  # it is closed already: the function itself has failed
+        torch._C._cuda_endAllocateToPool(index, pool)
+        torch._C._cuda_releasePool(index, pool)
+    for generator in torch.cuda.default_generators[index : index + 1]:
+        generator.graphsafe_set_state(generator.clone_state())
+
+
+def _lacks_memory(err: BaseException | None) -> bool:
+    """Whether an error or one that it came out of is a lack of memory."""
+    while err is not None:
+        if isinstance(err, torch.OutOfMemoryError):
+            return True
+        err = err.__context__
+    return False

@@ -136,6 +136,36 @@ class Seat:
         return step in self.epoch_ends or step == self.total_steps
 
 
+@dataclass(frozen=True)
+class LineToCome:
+    """A line of a job's history whose loss is still on its way from the device."""
+
+    seat: Seat
+    slot: int
+    """Where the job sat."""
+    step: int
+    lr: float
+    tokens: int
+    num_steps: int
+    seconds: float
+    """Since the line before."""
+
+
+def line_to_come(seat: Seat, seconds: float) -> LineToCome:
+    """Return the line up to the last step, and begin the next; `seconds` is the engine's clock."""
+    line = LineToCome(
+        seat,
+        seat.slot,
+        seat.progress.step,
+        seat.last_lr,
+        seat.line_tokens,
+        seat.line_steps,
+        seconds - seat.line_start,
+    )
+    seat.line_tokens, seat.line_steps, seat.line_start = 0, 0, seconds
+    return line
+
+
 def seat_job(job: ArrayJob, slot: int, shape: Shape) -> Seat:
     """Give a job its slot."""
     recipe, blocks = job.recipe, job.training_set.blocks

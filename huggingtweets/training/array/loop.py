@@ -8,7 +8,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -22,23 +22,25 @@ from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingE
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, new_stream, release_memory
+from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, release_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.array.heldout import heldout_nats
 from huggingtweets.training.array.jobs import (
     ArrayJob,
     ArrayResult,
     Exported,
+    LineToCome,
     Seat,
     fill_micro,
     fill_step,
+    line_to_come,
     seat_job,
     untrainable,
 )
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.array.models import loss_and_gradients
-from huggingtweets.training.array.optimizer import constants_of
+from huggingtweets.training.array.optimizer import AdamConstants, constants_of
 from huggingtweets.training.array.slots import (
     BAD_STEPS,
     GOOD_TARGETS,
@@ -46,12 +48,14 @@ from huggingtweets.training.array.slots import (
     LOSS,
     Inputs,
     MicroKind,
+    Outbox,
     Slots,
     Snapshot,
     build_slots,
     finish_step,
     micro_inputs,
     micro_step,
+    snapshot_of,
     step_inputs,
 )
 from huggingtweets.training.ending import is_to_keep
@@ -148,6 +152,8 @@ def train_array(
             engine = _Engine(layout, base, num_slots, settings, device, speed, report)
             yield from engine.run(jobs, is_stopped)
         except torch.OutOfMemoryError as err:
+            if engine is not None:
+                yield from engine.ended(wait=True)
             if num_slots == 1:
                 raise OutOfMemoryError(
                     "engine.slots: out of memory with a single slot; expected room for it; set "
@@ -156,7 +162,6 @@ def train_array(
         else:
             return
         if engine is not None:
-            yield from engine.ended(wait=True)
             jobs = chain([seat.job for seat in engine.seats], jobs)
             del engine
         num_slots //= 2
@@ -192,13 +197,15 @@ class _Engine:
         self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
         self._has_graphs = is_cuda(device)
         self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
-        self._stream = new_stream(device)
+        self._outbox = Outbox(self._slots.stack.rows[0])
         if settings.compile:
             self._ops = PYTORCH
             self._compute = torch.compile(loss_and_gradients, dynamic=False)
         else:
             self._ops = choose_ops(device, layout.shape.width, settings.block_size)
             self._compute = loss_and_gradients
+        self._lines: deque[tuple[Snapshot, list[LineToCome]]] = deque()
+        """Logged lines whose totals are on their way."""
         self._ended: deque[tuple[Seat, Snapshot | None, HuggingtweetsError | None]] = deque()
         self._seconds = 0.0
         """In training steps, all slots together."""
@@ -211,6 +218,7 @@ class _Engine:
         has_more = True
         while not is_stopped():
             has_more = has_more and self._fill(jobs)
+            self._settle(wait=False)
             if self.seats:
                 self._close_gaps()
                 self._step()
@@ -256,9 +264,9 @@ class _Engine:
             if reason:
                 self._ended.append((seat, None, TrainingError(reason)))
                 continue
+            self.seats.append(seat)  # first of all: what is in a seat is not lost
             self._slots.load(free.pop(0), *self._start_of(job))
             seat.line_start = self._seconds
-            self.seats.append(seat)
             new.append(seat)
         self._evaluate(new)
         return has_more
@@ -330,6 +338,7 @@ class _Engine:
         is_full = not self._settings.adapter_rank
         num_decayed = self._layout.num_decayed if is_full else slots.stack.rows.shape[1]
         run = partial(finish_step, slots, step, constants, num_decayed=num_decayed)
+        self._replay.forget(lambda key: _is_stale(key, num, constants))
         self._replay.run((num, constants), run)
         for seat in self.seats:
             num_targets = seat.num_targets
@@ -343,13 +352,15 @@ class _Engine:
     def _kind(self, reach: int, *, accumulate: bool) -> MicroKind:
         """Return what this micro-step is; on CUDA few kinds, so that few graphs serve all."""
         block_size = self._settings.block_size
+        drops = any(any(seat.rates) for seat in self.seats)
         return MicroKind(
             accumulate=accumulate,
             isolate=any(seat.job.recipe.isolate_documents for seat in self.seats),
             reach=block_size if self._has_graphs else min(block_size, -(-reach // 32) * 32),
-            drops=any(any(seat.rates) for seat in self.seats),
+            drops=drops,
             width=by_kind(WINDOW, self._device, 128),
-            use_fused=self._has_graphs,
+            fused_attention=self._has_graphs and not drops,
+            fused_gelu=self._has_graphs,
             recompute=self._settings.recompute,
             ops=self._ops,
         )
@@ -358,47 +369,59 @@ class _Engine:
         """Log, evaluate and end the jobs for which it is time after a step."""
         log_every = self._settings.log_every
         due = [s for s in seats if s.progress.step % log_every == 0 or s.ends_epoch]
+        ends = [seat for seat in due if seat.ends_epoch]
         if due:
-            self._log(due)
-        self._evaluate([seat for seat in due if seat.ends_epoch and seat in self.seats])
-        for seat in due:
+            self._note(due)
+        if ends:
+            self._settle(wait=True)
+        self._evaluate([seat for seat in ends if seat in self.seats])
+        for seat in ends:
             if seat in self.seats and (ending := seat.ending):
                 self._end(seat, ending)
 
-    def _log(self, seats: list[Seat]) -> None:
-        """Turn the totals of some slots into lines."""
-        start = time.perf_counter()
-        totals = self._slots.totals.tolist()  # sync: logged lines
-        self._seconds += time.perf_counter() - start
+    def _note(self, seats: list[Seat]) -> None:
+        """Have the totals of some slots sent, for lines that are written when they arrive."""
+        totals = snapshot_of(self._slots.totals)
+        lines = []
         for seat in seats:
-            total = totals[seat.slot]
             self._slots.totals[seat.slot].zero_()
-            num_bad = int(total[BAD_STEPS])
-            seconds = self._seconds - seat.line_start
-            progress = seat.progress
-            progress.seconds += seconds
-            progress.num_bad_steps += num_bad
-            if num_bad:
-                logger.warning(
-                    "job=%s skipped=%d steps with a gradient that is not finite",
-                    seat.job.slug,
-                    num_bad,
-                )
-            if num_bad == seat.line_steps:
-                self._give_up(seat, diverged(progress))
-                continue
-            line = LoggedStep(
-                step=progress.step,
-                epoch=round(epochs_at(progress.step, seat.epoch_ends), 4),
-                loss=total[LOSS] / total[GOOD_TARGETS],
-                lr=seat.last_lr,
-                grad_norm=total[GRAD_NORM],
-                tokens_per_s=seat.line_tokens / seconds,
-                mfu=self._mfu(),
+            lines.append(line_to_come(seat, self._seconds))
+        self._lines.append((totals, lines))
+
+    def _settle(self, *, wait: bool) -> None:
+        """Write the lines whose totals have arrived, or all."""
+        while self._lines and (wait or self._lines[0][0].is_ready()):
+            totals, lines = self._lines.popleft()
+            start = time.perf_counter()
+            found = totals.row().tolist()
+            self._seconds += time.perf_counter() - start
+            for line in lines:
+                if line.seat in self.seats:
+                    self._write(line, found[line.slot])
+
+    def _write(self, due: LineToCome, total: list[float]) -> None:
+        seat, progress = due.seat, due.seat.progress
+        num_bad = int(total[BAD_STEPS])
+        progress.seconds += due.seconds
+        progress.num_bad_steps += num_bad
+        if num_bad:
+            logger.warning(
+                "job=%s skipped=%d steps with a gradient that is not finite", seat.job.slug, num_bad
             )
-            progress.history.append(line)
-            seat.line_tokens, seat.line_steps, seat.line_start = 0, 0, self._seconds
-            self._report(seat.job.slug, line)
+        if num_bad == due.num_steps:
+            self._give_up(seat, diverged(progress))
+            return
+        line = LoggedStep(
+            step=due.step,
+            epoch=round(epochs_at(due.step, seat.epoch_ends), 4),
+            loss=total[LOSS] / total[GOOD_TARGETS],
+            lr=due.lr,
+            grad_norm=total[GRAD_NORM],
+            tokens_per_s=due.tokens / due.seconds,
+            mfu=self._mfu(),
+        )
+        progress.history.append(line)
+        self._report(seat.job.slug, line)
 
     def _mfu(self) -> float | None:
         """Return the utilisation of the device so far, by all slots together."""
@@ -462,11 +485,11 @@ class _Engine:
 
     def _end(self, seat: Seat, ending: Ending) -> None:
         """Free a slot and send its weights, or those kept, on their way."""
-        self.seats.remove(seat)
-        seat.ended_by = ending
         snapshot = seat.best
         if snapshot is None:
             snapshot, seat.progress.kept_step = self._snapshot(seat), seat.progress.step
+        seat.ended_by = ending
+        self.seats.remove(seat)  # last of all: for want of memory the job begins anew
         self._ended.append((seat, snapshot, None))
 
     def _give_up(self, seat: Seat, error: HuggingtweetsError) -> None:
@@ -475,7 +498,7 @@ class _Engine:
         self._ended.append((seat, None, error))
 
     def _snapshot(self, seat: Seat) -> Snapshot:
-        return Snapshot(self._slots.stack.rows[seat.slot], self._stream)
+        return self._outbox.send(self._slots.stack.rows[seat.slot])
 
     def _result(self, seat: Seat) -> TrainResult:
         progress = seat.progress
@@ -493,6 +516,15 @@ class _Engine:
             kept_step=progress.kept_step,
             ended_by=seat.ended_by,
         )
+
+
+def _is_stale(key: Hashable, num: int, constants: AdamConstants) -> bool:
+    """Whether a graph is of an optimizer step of other settings than so many slots have now."""
+    return (
+        isinstance(key, tuple)
+        and isinstance(key[1], AdamConstants)
+        and (key[0] == num and key[1] != constants)
+    )
 
 
 def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: Tensor) -> Exported:

@@ -139,6 +139,8 @@ class MicroBatch:
     dropout: Dropout | None = None
     ops: Ops = PYTORCH
     """What computes between the products."""
+    fused_gelu: bool = False
+    """GELU by PyTorch's own kernel."""
 
     def noise(self, site: int, x: Tensor) -> Saved:
         """Return what drops elements of tensors like x (K, R, C) at a residual site."""
@@ -314,7 +316,7 @@ def _layer_forward(stack: Stack, index: int, x: Tensor, batch: MicroBatch) -> _S
 
     mlp_in, norm_2 = norm(master.norm_2_weight, master.norm_2_bias)
     inner = project(mlp_in, stack.linear(index, "inner"))
-    activated, gelu = ops.gelu(inner, use_fused=batch.view.use_fused)
+    activated, gelu = ops.gelu(inner, use_fused=batch.fused_gelu)
     noise_2 = batch.noise(residual_site(index, num_heads, 1), x)
     ops.add_dropped(x, project(activated, stack.linear(index, "outer")), noise_2)
     return _SavedLayer(

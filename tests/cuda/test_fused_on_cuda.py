@@ -1,0 +1,129 @@
+"""The fused engine as a GPU runs it, by software graphs: the weights are those of the CPU's way."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from array_reference import CPU, LAYOUT, ROW, T, build_jobs
+from software_cuda import State, installed
+from torch import Tensor
+
+from huggingtweets.config.schema import Adapter
+from huggingtweets.training.array.jobs import ArrayJob
+from huggingtweets.training.array.loop import ArraySettings, train_array
+
+CLOSE = 1e-4
+"""Times the norm of the change by training: the most for the norm of the difference."""
+
+
+def train(jobs: list[ArrayJob], **changes: object) -> dict[str, Tensor]:
+    settings = replace(ArraySettings(3, micro_batch_size=2, block_size=T), **changes)  # type: ignore[arg-type]
+    rows = {}
+    for result in train_array(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU):
+        assert result.error is None, result.error
+        assert result.weights is not None
+        rows[result.slug] = LAYOUT.pack(result.weights)
+    return rows
+
+
+def by_graphs(jobs: list[ArrayJob], **changes: object) -> tuple[dict[str, Tensor], State]:
+    with installed(event_lag=2) as state:
+        return train(jobs, **changes), state
+
+
+def with_recipe(**changes: object) -> list[ArrayJob]:
+    return [
+        replace(job, recipe=replace(job.recipe, **changes))  # type: ignore[arg-type]
+        for job in build_jobs()
+    ]
+
+
+def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], most: float = CLOSE) -> None:
+    assert ours.keys() == theirs.keys()
+    for slug, row in ours.items():
+        change = float((theirs[slug] - ROW).norm())
+        assert float((row - theirs[slug]).norm()) < most * change, slug
+
+
+@pytest.mark.parametrize(
+    ("slots", "changes"),
+    [
+        (3, {"dropout": 0.2}),
+        (8, {"dropout": 0.2, "max_steps": 8}),
+        (1, {"dropout": 0.2, "max_steps": 4}),
+        (8, {"dropout": 0.0, "max_steps": 8}),
+        (3, {"dropout": 0.0, "max_steps": 8}),
+    ],
+    ids=["3-dropout", "8-dropout", "1-dropout", "8-plain", "3-plain"],
+)
+def test_weights_equal_those_of_the_cpu(slots: int, changes: dict[str, float]) -> None:
+    jobs = with_recipe(**changes)
+    ours, state = by_graphs(jobs, slots=slots)
+    assert_close(ours, train(jobs, slots=slots))
+    assert state.replays > 10
+
+
+def test_without_graphs_it_is_the_same() -> None:
+    jobs = with_recipe(dropout=0.1, max_steps=4)
+    ours, state = by_graphs(jobs, use_graphs=False)
+    assert_close(ours, train(jobs))
+    assert not state.graphs
+
+
+def test_adapters_equal_those_of_the_cpu() -> None:
+    jobs = with_recipe(adapter=Adapter.lora, lora_rank=4, dropout=0.1, max_steps=8)
+    ours, _ = by_graphs(jobs, adapter_rank=4)
+    assert_close(ours, train(jobs, adapter_rank=4))
+
+
+def test_recomputing_changes_nothing_and_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingtweets.training.array import models
+
+    kept: list[bool] = []
+    hidden_states = models._hidden_states
+
+    def spy(*args: object, saved: object = None, **kwargs: object) -> object:
+        kept.append(saved is not None)
+        return hidden_states(*args, saved=saved, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(models, "_hidden_states", spy)
+    jobs = with_recipe(dropout=0.1, max_steps=6)
+    ours, _ = by_graphs(jobs, recompute=True)
+    assert kept
+    assert not any(kept)
+    kept.clear()
+    assert_close(ours, train(jobs))
+    assert any(kept)
+
+
+def test_bf16_trains_nearly_the_same() -> None:
+    jobs = with_recipe(dropout=0.1, max_steps=8)
+    ours, _ = by_graphs(jobs, dtype=torch.bfloat16)
+    assert_close(ours, train(jobs), most=0.3)
+
+
+def test_graphs_of_settings_that_are_gone_are_dropped() -> None:
+    """A sweep over beta2: each composition of the slots is another graph of the optimizer."""
+    jobs = [
+        replace(job, slug=f"{job.slug}-{i}", recipe=replace(job.recipe, beta2=0.9 + 0.003 * i))
+        for i in range(4)
+        for job in with_recipe(max_steps=5)
+    ]
+    _, state = by_graphs(jobs)
+    assert len(state.graphs) > 10
+    assert len(state.alive) <= 12
+
+
+def test_equal_settings_need_few_graphs() -> None:
+    jobs = with_recipe(beta1=0.9, max_steps=5)
+    many = [replace(job, slug=f"{job.slug}-{i}") for i in range(3) for job in jobs]
+    _, state = by_graphs(many)
+    assert len(state.graphs) <= 12
+
+
+def test_logged_lines_do_not_wait_for_the_device() -> None:
+    jobs = [replace(job, heldout=None) for job in with_recipe(max_steps=8)]
+    with installed(event_lag=2) as state:
+        train(jobs, log_every=1)
+        assert state.replays > 10
+    assert state.waits <= 4 * len(jobs)  # each epoch's last line, and the weights
