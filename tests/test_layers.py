@@ -20,6 +20,7 @@ FLOORS: list[set[str]] = [
     {"tweets", "tracking"},
     {"runtime"},
     {"data", "ops"},
+    {"models"},
     {"training"},
     {"generation", "evaluation"},
     {"publishing"},

@@ -19,7 +19,8 @@ from torch import Tensor
 from huggingtweets.ops.compiler import find_compiler
 from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite, Site
 from huggingtweets.ops.linear import Gradients
-from huggingtweets.ops.reference import PYTORCH, Loss, Ops, Saved
+from huggingtweets.ops.reference import PYTORCH, Loss, Ops
+from huggingtweets.ops.saved import Saved
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cpu
 
@@ -133,6 +134,11 @@ def _at(tensor: Tensor | None) -> int | None:
     return tensor.data_ptr()
 
 
+def _at_model(tensor: Tensor | None) -> tuple[int | None, int]:
+    """Return the same, or what the C++ takes for nothing."""
+    return (None, 0) if tensor is None else _by_model(tensor)
+
+
 def _by_model(tensor: Tensor) -> tuple[int, int]:
     """Return the address of (K or 1, C), and from one model's C values to the next one's."""
     assert tensor.stride(1) == 1
@@ -180,7 +186,8 @@ class CompiledOps(Ops):
         normalised, inverse = saved
         result = torch.empty_like(normalised) if grad is None else grad
         at_weight, weight_stride = _by_model(weight)
-        first, second = (_by_model(out.first), _by_model(out.second)) if out else ((None, 0),) * 2
+        places = (out.first, out.second) if out else (None, None)
+        first, second = map(_at_model, places)
         self._call(
             grad_out.dtype, "norm_backward", _at(result), first[0], second[0], _at(grad_out),
             _at(normalised), _at(inverse), at_weight, *result.shape, weight_stride, first[1],
@@ -192,12 +199,13 @@ class CompiledOps(Ops):
         """See `Ops`; `use_fused` makes no difference."""
         out = torch.empty_like(inner)
         self._call(inner.dtype, "gelu", _at(out), _at(inner), inner.numel())
-        return out, inner
+        return out, (inner,)
 
     def gelu_backward(self, grad: Tensor, saved: Saved) -> Tensor:
         """See `Ops`."""
+        (inner,) = saved
         out = torch.empty_like(grad)
-        self._call(grad.dtype, "gelu_backward", _at(out), _at(grad), _at(saved), grad.numel())
+        self._call(grad.dtype, "gelu_backward", _at(out), _at(grad), _at(inner), grad.numel())
         return out
 
     def noise(self, site: ScaledSite | None, x: Tensor) -> Saved:

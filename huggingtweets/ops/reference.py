@@ -5,7 +5,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,12 +12,10 @@ from torch.nn import functional as F
 
 from huggingtweets.ops.dropout import ScaledSite, Site
 from huggingtweets.ops.linear import Gradients, put
+from huggingtweets.ops.saved import Saved
 
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715
-
-Saved = Any
-"""What a backward pass needs: made and read by the same class."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +66,9 @@ class Ops:
             grad: (K, R, C) fp32; receives the sum of itself and what is returned.
         """
         normalised, inverse = saved
-        grad_in = grad_out.float()
+        grad_in = _wide(grad_out)
         if out is not None:
+            assert out.second is not None
             put(out.first, (grad_in * normalised).sum(1), accumulate=accumulate)
             put(out.second, grad_in.sum(1), accumulate=accumulate)
         grad_in = grad_in * weight.unsqueeze(1)
@@ -89,13 +87,58 @@ class Ops:
             return grad.addcmul_(grad_in, inverse)
         return torch.mul(grad_in, inverse, out=grad_in)
 
+    def rms_norm(
+        self, x: Tensor, weight: Tensor, *, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Saved]:
+        """Return the RMS norm of x (K, R, C) by (K or 1, C), in another precision."""
+        wide = _wide(x)
+        inverse = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+        normalised = wide * inverse
+        return (normalised * weight.unsqueeze(1)).to(dtype), (normalised, inverse.squeeze(-1))
+
+    def rms_norm_backward(
+        self,
+        grad_out: Tensor,
+        saved: Saved,
+        weight: Tensor,
+        out: Gradients | None,
+        *,
+        accumulate: bool,
+        grad: Tensor | None = None,
+    ) -> Tensor:
+        """Return the gradient of the norm's input; see `norm_backward`."""
+        normalised, inverse = saved
+        grad_in = _wide(grad_out)
+        if out is not None:
+            put(out.first, (grad_in * normalised).sum(1), accumulate=accumulate)
+        grad_in = grad_in * weight.unsqueeze(1)
+        slope = (grad_in * normalised).mean(-1, keepdim=True)
+        grad_in.addcmul_(normalised, slope, value=-1)
+        inverse = inverse.unsqueeze(-1)
+        if grad is not None:
+            return grad.addcmul_(grad_in, inverse)
+        return grad_in.mul_(inverse)
+
+    def swiglu(self, x: Tensor) -> Tensor:
+        """Return silu(gate) * up for gate and up side by side: (K, R, F) for (K, R, 2 F)."""
+        gate, up = _wide(x).chunk(2, -1)
+        return (F.silu(gate) * up).to(x.dtype)
+
+    def swiglu_backward(self, grad: Tensor, x: Tensor) -> Tensor:
+        """Return the gradient of `swiglu`'s input x (K, R, 2 F) for that of its output."""
+        gate, up = _wide(x).chunk(2, -1)
+        wide = _wide(grad)
+        sigmoid = gate.sigmoid()
+        slope = sigmoid * (1 + gate * (1 - sigmoid))
+        return torch.cat([wide * up * slope, wide * gate * sigmoid], -1).to(x.dtype)
+
     def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
         """Return GELU by tanh of inner (K, R, 4 C); by PyTorch's own kernel if `use_fused`."""
         if use_fused:
             return F.gelu(inner, approximate="tanh"), (inner, None)
-        x = inner.float()
+        x = _wide(inner)
         # The gate s with GELU(x) = x * s: a sigmoid takes a fifth of the time of tanh.
-        one = torch.full((), _GELU_1, device=x.device)
+        one = torch.full((), _GELU_1, device=x.device, dtype=x.dtype)
         gate = torch.addcmul(one, x, x, value=_GELU_3).mul_(x).sigmoid_()
         return (x * gate).to(inner.dtype), (x, gate)
 
@@ -105,14 +148,14 @@ class Ops:
         if gate is None:
             out: Tensor = torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
             return out
-        one = torch.full((), _GELU_1, device=x.device)
+        one = torch.full((), _GELU_1, device=x.device, dtype=x.dtype)
         slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)
         slope = torch.addcmul(slope, slope, gate, value=-1)
-        return torch.addcmul(gate, gate, slope).mul_(grad.float()).to(grad.dtype)
+        return torch.addcmul(gate, gate, slope).mul_(_wide(grad)).to(grad.dtype)
 
     def noise(self, site: ScaledSite | None, x: Tensor) -> Saved:
         """Return what drops elements of tensors like x (K, R, C); None: nothing is dropped."""
-        return None if site is None else site.scaled_mask().view(x.shape)
+        return None if site is None else site.scaled_mask().view(x.shape).to(_wide(x[:0]).dtype)
 
     def drop(self, x: Tensor, noise: Saved, dtype: torch.dtype) -> Tensor:
         """Return x (K, R, C) with elements dropped and the others scaled, in a precision."""
@@ -123,7 +166,7 @@ class Ops:
         if noise is None:
             x.add_(branch)
         else:
-            x.addcmul_(branch.float(), noise)
+            x.addcmul_(_wide(branch), noise)
 
     def softmax(
         self, scores: Tensor, bias: Tensor, site: Site | None, *, num_heads: int
@@ -156,7 +199,7 @@ class Ops:
 
     def column_sums(self, grad: Tensor, out: Tensor, *, accumulate: bool) -> None:
         """Sum grad (K, R, C) over R into (K, C) fp32: the gradient of a bias."""
-        put(out, grad.sum(1, dtype=torch.float32), accumulate=accumulate)
+        put(out, grad.sum(1, dtype=_wide(grad[:0]).dtype), accumulate=accumulate)
 
     def cross_entropy(
         self,
@@ -180,7 +223,7 @@ class Ops:
         target = targets.unsqueeze(2)
         counts = target >= 0
         target = target.clamp(min=0)
-        logits = logits.float()
+        logits = _wide(logits)
         logits[..., vocab_size:] = -torch.inf
         logits.sub_(logits.amax(2, keepdim=True))
         target_logits = logits.gather(2, target)
@@ -193,6 +236,11 @@ class Ops:
         # The gradient is (p - 1[target]) * weight with p = exp / total.
         gradient = logits.scatter_add_(2, target, -total).to(dtype)
         return Loss(loss, gradient, counts * weight.view(-1, 1, 1) / total)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return x in fp32, or as it is in fp64, in which tests differentiate."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 PYTORCH = Ops()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from huggingtweets.ops.dropout import Dropout
 from huggingtweets.ops.reference import Ops
-from huggingtweets.ops.reference import Saved as SavedSoftmax
+from huggingtweets.ops.saved import Saved as SavedSoftmax
 
 _HIDDEN = -1e30
 """Added to scores that must not count; finite, so that no row can become NaN."""

@@ -23,7 +23,8 @@ from huggingtweets.ops.linear import (
     project,
     project_backward,
 )
-from huggingtweets.ops.reference import PYTORCH, Ops, Saved
+from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.ops.saved import Saved
 from huggingtweets.training.array.attention import Saved as SavedAttention
 from huggingtweets.training.array.attention import View, attend, attend_backward
 from huggingtweets.training.array.layout import Layout, Parameters, Shape

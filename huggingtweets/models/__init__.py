@@ -1,0 +1,1 @@
+"""Families of models: one forward pass each, written for K models side by side."""

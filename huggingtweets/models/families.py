@@ -1,0 +1,47 @@
+"""Which families there are; a further one is a file beside `gpt2.py` and a line here."""
+
+from types import ModuleType
+from typing import Any
+
+from huggingtweets.errors import ConfigError
+from huggingtweets.models import gpt2, llama
+from huggingtweets.models.layout import Layout, Shape
+
+FAMILIES: dict[str, ModuleType] = {
+    "gpt2": gpt2,
+    "llama": llama,
+    "smollm3": llama,
+    "qwen2": llama,
+    "qwen3": llama,
+}
+"""By the `model_type` of transformers: modules with why_not_stacked, read_shape, layout_of, embed
+and layer."""
+
+
+def why_not_fused(config: Any) -> str | None:
+    """Return in one sentence why models of a transformers config cannot be stacked, or None."""
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        known = ", ".join(FAMILIES)
+        return f"the fused engine stacks {known}, and this is {config.model_type}"
+    reason: str | None = family.why_not_stacked(config)
+    return reason
+
+
+def shape_of(config: Any) -> Shape:
+    """Return the shape of a transformers config.
+
+    Raises:
+        ConfigError: such models cannot be stacked.
+    """
+    reason = why_not_fused(config)
+    if reason:
+        raise ConfigError(f"engine.kind: got fused; {reason}; set engine=single")
+    shape: Shape = FAMILIES[config.model_type].read_shape(config)
+    return shape
+
+
+def layout_of(shape: Shape) -> Layout:
+    """Lay out one model of a shape."""
+    layout: Layout = FAMILIES[shape.family].layout_of(shape)
+    return layout

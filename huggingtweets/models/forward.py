@@ -1,0 +1,228 @@
+"""One forward pass of K models over a micro-batch: what the families' files are written in.
+
+A `Pass` knows the weights, where their gradients go, and what computes; a family says in which
+order. Differentiable where there is somewhere to put gradients.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from huggingtweets.models.layout import Shape
+from huggingtweets.models.stack import Stack, gradients_of
+from huggingtweets.ops import pointwise
+from huggingtweets.ops.attention import Heads, View, attention, view_of
+from huggingtweets.ops.dropout import Dropout, ScaledSite, residual_site
+from huggingtweets.ops.embedding import differentiable, embedding
+from huggingtweets.ops.norm import Norm, norm
+from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.ops.residual import Projection, branch_out, join
+from huggingtweets.ops.rotary import Angles, angles_of, rotary
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """B blocks for each of K slots, on the device."""
+
+    input_ids: Tensor
+    """(K, B, T) int64."""
+    targets: Tensor
+    """(K, B, T) int64, IGNORED where there is nothing to learn."""
+    position_ids: Tensor
+    """(K, B, T) int64."""
+    view: View
+    """Where tokens may look; made from the positions."""
+    dropout: Dropout | None = None
+    ops: Ops = PYTORCH
+    """What computes between the products."""
+    sliding: Mapping[int, View] = field(default_factory=dict)
+    """The same for layers that see so many tokens only."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A forward pass; tensors are (K, R, C), R = B * T tokens, unless said otherwise."""
+
+    stack: Stack
+    batch: MicroBatch
+    grads: Stack | None = None
+    """Where gradients go; None: nothing is differentiated."""
+    accumulate: bool = False
+    """Add to the gradients that are there."""
+    angles: Angles | None = None
+    attend: Callable[[Tensor, int], Tensor] | None = None
+    """Takes the place of attention over the micro-batch: queries, keys and values, layer -> what
+    attention gives. With a cache, for decoding."""
+
+    def token_rows(self, name: str) -> Tensor:
+        """Return which rows of the table are the embeddings (K, R) of the tokens."""
+        return self._rows(self.batch.input_ids, name)
+
+    def position_rows(self, name: str) -> Tensor:
+        """Return which rows of the table are the embeddings (K, R) of the positions."""
+        return self._rows(self.batch.position_ids, name)
+
+    def _rows(self, ids: Tensor, name: str) -> Tensor:
+        table = self.stack.master.own[name]
+        per_model = len(self.stack.table) // len(table)
+        first = table[0].storage_offset() - self.stack.table.storage_offset()
+        models = torch.arange(len(table), device=ids.device).unsqueeze(1)
+        return ids.flatten(1) + (models * per_model + first // table.shape[-1])
+
+    def embedding(self, *rows: Tensor) -> Tensor:
+        """Return the sum of rows of the table for each token."""
+        if self.grads is None or self.grads.adapters is not None:
+            x = embedding(list(rows), self.stack.table, None)
+            return x if self.grads is None else differentiable(x)
+        if not self.accumulate:
+            for name in ("wte", "wpe"):
+                is_written = name == "wte" and self.stack.shape.is_tied  # by the head
+                if name in self.grads.master.own and not is_written:
+                    self.grads.master.own[name].zero_()
+        return embedding(list(rows), self.stack.table, self.grads.table)
+
+    def branch(self, x: Tensor, index: int, norm: str, to: str) -> tuple[Tensor, Tensor]:
+        """Return the stream, to go on with, and what a linear layer makes of its norm."""
+        return branch_out(x, self._norm(norm, index), self._linear(index, to), self.batch.ops)
+
+    def join(self, x: Tensor, h: Tensor, index: int, name: str, which: int) -> Tensor:
+        """Add what a linear layer makes of h to the stream, in place, with dropout.
+
+        `which` is 0 after attention and 1 after the feed-forward layers.
+        """
+        site = self._site(2, residual_site(index, self.stack.shape.num_heads, which), x)
+        return join(x, h, self._linear(index, name), site, self.batch.ops)
+
+    def _linear(self, index: int, name: str) -> Projection:
+        out = None if self.grads is None else self.grads.gradients(index, name)
+        return Projection(self.stack.linear(index, name), out, self.accumulate)
+
+    def norm(self, x: Tensor, name: str) -> Tensor:
+        """Return the norm of the stream after the last layer."""
+        return norm(x, self._norm(name, None), self.stack.dtype, self.batch.ops)
+
+    def _norm(self, name: str, index: int | None) -> Norm:
+        def part(stack: Stack) -> Mapping[str, Tensor]:
+            return stack.master.own if index is None else stack.master.layers[index]
+
+        weights, out = part(self.stack), None
+        if self.grads is not None and self.grads.adapters is None:
+            out = gradients_of(part(self.grads), name)
+        eps = self.stack.shape.norm_eps
+        weight, bias = weights[f"{name}_weight"], weights.get(f"{name}_bias")
+        return Norm(weight, bias, eps, out, self.accumulate)
+
+    def norm_heads(self, qkv: Tensor, index: int, q_name: str, k_name: str) -> Tensor:
+        """Return queries, keys and values, each head of the first two normed by itself."""
+        shape, K = self.stack.shape, len(qkv)
+        sizes = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
+        parts = torch.split(qkv.view(*qkv.shape[:2], -1, shape.head_width), sizes, 2)
+        normed = [
+            norm(
+                part.reshape(K, -1, shape.head_width),
+                self._norm(name, index),
+                qkv.dtype,
+                self.batch.ops,
+            ).view(part.shape)
+            for part, name in zip(parts, (q_name, k_name), strict=False)
+        ]
+        return torch.cat([*normed, parts[2]], 2).view(qkv.shape)
+
+    def turn(self, qkv: Tensor, index: int) -> Tensor:
+        """Return queries, keys and values, the first two turned by their positions."""
+        shape, places = self.stack.shape, self.batch.position_ids
+        if shape.rotary is None or self.angles is None or not shape.rotary.layers[index]:
+            return qkv
+        heads = qkv.view(
+            -1, places.shape[-1], shape.num_heads + 2 * shape.num_kv_heads, shape.head_width
+        )
+        turned = rotary(heads, self.angles, shape.num_heads + shape.num_kv_heads)
+        return turned.view(qkv.shape)
+
+    def attention(self, qkv: Tensor, index: int) -> Tensor:
+        """Return attention's output for queries, keys and values side by side."""
+        if self.attend is not None:
+            return self.attend(qkv, index)
+        shape, batch = self.stack.shape, self.batch
+        sliding = shape.sliding[index] if shape.sliding else None
+        out = attention(
+            qkv.view(-1, batch.input_ids.shape[-1], qkv.shape[-1]),
+            batch.view if sliding is None else batch.sliding[sliding],
+            Heads(shape.num_heads, shape.num_kv_heads, shape.score_scales[index], index),
+            batch.dropout if shape.can_drop[1] else None,
+            batch.ops,
+        )
+        return out.view(*qkv.shape[:2], -1)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """Return GELU by tanh."""
+        return pointwise.gelu(x, self.batch.ops, use_fused=self.batch.view.use_fused)
+
+    def swiglu(self, x: Tensor) -> Tensor:
+        """Return silu(gate) * up for both side by side."""
+        return pointwise.swiglu(x, self.batch.ops)
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Return the stream after the dropout of embeddings."""
+        return pointwise.drop(x, self._site(0, 0, x), self.batch.ops)
+
+    def _site(self, kind: int, site: int, x: Tensor) -> ScaledSite | None:
+        if self.batch.dropout is None or not self.stack.shape.can_drop[kind]:
+            return None
+        return self.batch.dropout.residual(site, self.batch.input_ids.shape[-1], x.shape[-1])
+
+
+def begin(
+    stack: Stack, batch: MicroBatch, grads: Stack | None = None, *, accumulate: bool = False
+) -> Pass:
+    """Return a pass over a micro-batch, with the angles of its positions where there are any."""
+    angles, turning = None, stack.shape.rotary
+    if turning is not None:
+        places = batch.position_ids.flatten(0, 1)
+        frequencies = torch.tensor(turning.frequencies, device=places.device)
+        angles = angles_of(places, frequencies, factor=turning.factor, dtype=torch.float32)
+    return Pass(stack, batch, grads, accumulate, angles)
+
+
+def micro_batch(
+    shape: Shape,
+    blocks: tuple[Tensor, Tensor, Tensor],
+    *,
+    isolate: bool,
+    reach: int,
+    width: int,
+    use_fused: bool,
+    dropout: Dropout | None = None,
+    ops: Ops = PYTORCH,
+) -> MicroBatch:
+    """Return B blocks for each of K models, and where their tokens may look.
+
+    Args:
+        shape: of the models.
+        blocks: ids, targets and positions, (K, B, T) int64 each.
+        isolate: see `view_of`, as of `reach`, `width` and `use_fused`.
+        reach: likewise.
+        width: likewise.
+        use_fused: likewise.
+        dropout: None: there is none.
+        ops: what computes between the products.
+    """
+    view, *others = (
+        view_of(
+            blocks[2],
+            isolate=isolate,
+            reach=reach,
+            width=width,
+            use_fused=use_fused,
+            sliding=sliding,
+        )
+        for sliding in (None, *_windows(shape))
+    )
+    seen = dict(zip(_windows(shape), others, strict=True))
+    return MicroBatch(*blocks, view, dropout, ops, seen)
+
+
+def _windows(shape: Shape) -> list[int]:
+    return sorted({sliding for sliding in shape.sliding if sliding is not None})

@@ -1,0 +1,101 @@
+"""Losses, gradients and logits of K models: a family's forward pass from end to end."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from huggingtweets.models.families import FAMILIES
+from huggingtweets.models.forward import MicroBatch, Pass, begin
+from huggingtweets.models.stack import Stack
+from huggingtweets.ops.head import summed_loss, weighted_loss
+from huggingtweets.ops.linear import product
+
+
+def hidden_states(run: Pass, *, recompute: bool = False) -> Tensor:
+    """Return what the output embedding reads (K, R, C).
+
+    With `recompute` the backward pass keeps only the input of each layer and computes the rest
+    again. Reentrant: what a layer's operators keep hangs on a graph that is not made before.
+    """
+    family = FAMILIES[run.stack.shape.family]
+    x: Tensor = family.embed(run)
+    for index in range(run.stack.shape.num_layers):
+        step = partial(family.layer, run, index)
+        if recompute:
+            x = checkpoint(_on_copy, step, x, use_reentrant=True, preserve_rng_state=False)
+        else:
+            x = step(x)
+    return run.norm(x, "norm_f")
+
+
+def _on_copy(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return step(x.clone())  # a layer adds to its input in place, and that is kept
+
+
+def loss_and_gradients(
+    stack: Stack,
+    grads: Stack,
+    batch: MicroBatch,
+    weight: Tensor,
+    *,
+    accumulate: bool,
+    recompute: bool = False,
+) -> Tensor:
+    """Run one micro-batch forward and backward.
+
+    Args:
+        stack: the models.
+        grads: another stack, fp32; receives the gradients of each slot's summed loss times its
+            weight.
+        batch: what to learn.
+        weight: (K,) fp32; one over the targets of the slot's optimizer step.
+        accumulate: add to what is in `grads` instead of replacing it.
+        recompute: keep only the input of each layer for the backward pass, and compute the rest
+            again.
+
+    Returns:
+        (K,) summed losses in nats, fp32.
+    """
+    with torch.enable_grad():
+        hidden = hidden_states(
+            begin(stack, batch, grads, accumulate=accumulate), recompute=recompute
+        )
+        weighted, loss = weighted_loss(
+            hidden,
+            stack.head,
+            batch.targets.flatten(1),
+            vocab_size=stack.shape.vocab_size,
+            weight=weight,
+            grad_table=None if grads.adapters is not None else grads.head,
+            accumulate=accumulate,
+            ops=batch.ops,
+        )
+        weighted.sum().backward()  # type: ignore[no-untyped-call]
+    return loss
+
+
+@torch.no_grad()
+def summed_losses(stack: Stack, batch: MicroBatch, hits: Tensor | None = None) -> Tensor:
+    """Return each slot's summed loss in nats, (K,) fp32, without gradients.
+
+    `hits` (K, B, T) receives whether each target is the likeliest token.
+    """
+    loss, _ = summed_loss(
+        hidden_states(begin(stack, batch)),
+        stack.head,
+        batch.targets.flatten(1),
+        vocab_size=stack.shape.vocab_size,
+        hits=hits.flatten(1) if hits is not None else None,
+        ops=batch.ops,
+    )
+    return loss
+
+
+@torch.no_grad()
+def logits(stack: Stack, batch: MicroBatch) -> Tensor:
+    """Return all logits, (K, B, T, vocabulary) in the compute precision."""
+    scores = product(hidden_states(begin(stack, batch)), stack.head.transpose(1, 2))
+    return scores.view(*batch.input_ids.shape, -1)[..., : stack.shape.vocab_size]

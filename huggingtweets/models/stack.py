@@ -1,0 +1,115 @@
+"""K models of one shape in memory: weights of their own, or adapters on one frozen base."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from huggingtweets.models.layout import Layout, Parameters, Shape
+from huggingtweets.ops.linear import Gradients, Linear, LowRank
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Low-rank additions to the linear layers of K models: one mapping a layer, by name."""
+
+    master: tuple[Mapping[str, LowRank], ...]
+    """Views of the rows of a stack."""
+    compute: tuple[Mapping[str, LowRank], ...]
+    """The same in the precision of the matrix products."""
+    scale: Tensor
+    """(K,) fp32."""
+
+    def slots(self, start: int, stop: int) -> "Adapters":
+        """Return those of some neighbouring slots; shares memory."""
+        master, compute = (
+            tuple(
+                {name: part.map(lambda tensor: tensor[start:stop]) for name, part in layer.items()}
+                for layer in layers
+            )
+            for layers in (self.master, self.compute)
+        )
+        return Adapters(master, compute, self.scale[start:stop])
+
+    def refresh(self) -> None:
+        """Bring the copy up to date with the master."""
+        copies, masters = (
+            [tensor for layer in layers for part in layer.values() for tensor in part.tensors()]
+            for layers in (self.compute, self.master)
+        )
+        if copies[0].dtype != masters[0].dtype:
+            torch._foreach_copy_(copies, masters)
+
+
+@dataclass(frozen=True)
+class Stack:
+    """K models of one shape."""
+
+    shape: Shape
+    rows: Tensor
+    """(K, N) fp32, contiguous: what is trained."""
+    master: Parameters
+    """fp32: views of the rows, or the frozen base as the only model."""
+    compute: Parameters
+    """What the matrix products use: the master itself, or its copy in bf16. The copy is no row but
+    tensors of their own: bf16 products on a CPU would copy what is not contiguous."""
+    table: Tensor
+    """(n, C): the rows that hold the embeddings, cut in widths."""
+    adapters: Adapters | None = None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the matrix products."""
+        return self.head.dtype
+
+    @property
+    def head(self) -> Tensor:
+        """The output embedding (K, padded vocabulary, C), in the precision of the products."""
+        return self.compute.own["wte" if self.shape.is_tied else "lm_head"]
+
+    def slots(self, start: int, stop: int) -> "Stack":
+        """Return the stack of some neighbouring slots; shares memory."""
+        rows = self.rows[start:stop]
+        if self.adapters is not None:
+            return replace(self, rows=rows, adapters=self.adapters.slots(start, stop))
+        master = self.master.map(lambda tensor: tensor[start:stop])
+        compute = master
+        if self.compute is not self.master:
+            compute = self.compute.map(lambda tensor: tensor[start:stop])
+        return Stack(self.shape, rows, master, compute, rows.view(-1, self.shape.width))
+
+    def refresh(self) -> None:
+        """Bring the copy up to date with the master."""
+        if self.adapters is not None:
+            self.adapters.refresh()
+        elif self.compute is not self.master:
+            torch._foreach_copy_(self.compute.tensors(), self.master.tensors())
+
+    def linear(self, index: int, name: str) -> Linear:
+        """Return a linear layer of layer `index`, in the precision of the matrix products."""
+        layer = self.compute.layers[index]
+        weight, bias = layer[f"{name}_weight"], layer.get(f"{name}_bias")
+        if self.adapters is None:
+            return Linear(weight, bias)
+        return Linear(weight, bias, self.adapters.compute[index][name], self.adapters.scale)
+
+    def gradients(self, index: int, name: str) -> Gradients:
+        """Return where the gradients of a linear layer go, in a stack of gradients."""
+        if self.adapters is not None:
+            adapter = self.adapters.master[index][name]
+            return Gradients(adapter.down, adapter.up)
+        return gradients_of(self.master.layers[index], name)
+
+
+def gradients_of(part: Mapping[str, Tensor], name: str) -> Gradients:
+    """Return the weight and the bias, if there is one, of this name."""
+    return Gradients(part[f"{name}_weight"], part.get(f"{name}_bias"))
+
+
+def build_stack(layout: Layout, rows: Tensor, dtype: torch.dtype) -> Stack:
+    """Return the stack of a contiguous (K, N) fp32 buffer, for products in fp32 or bf16."""
+    master = layout.stack(rows)
+    is_same = dtype == rows.dtype
+    compute = master if is_same else master.map(lambda t: t.to(dtype, copy=True).contiguous())
+    return Stack(layout.shape, rows, master, compute, rows.view(-1, layout.shape.width))
