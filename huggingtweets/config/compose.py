@@ -35,7 +35,7 @@ CONFIG_DIR = shipped("conf")
 def register() -> None:
     """Make Hydra know the schema and the user's own options."""
     node = OmegaConf.structured(TrainConfig)
-    _thaw(node)
+    thaw(node)
     ConfigStore.instance().store(name="schema", node=node)
     Plugins.instance().register(OwnOptions)
     mend_hydra()
@@ -77,13 +77,13 @@ class OwnOptions(SearchPathPlugin):
             search_path.prepend("own", f"file://{folder}", anchor)
 
 
-def _thaw(node: DictConfig) -> None:
+def thaw(node: DictConfig) -> None:
     """Let Hydra write into a schema made of frozen dataclasses; what comes out is frozen again."""
     OmegaConf.set_readonly(node, None)
     for key in node:
         child = node._get_node(key)
         if isinstance(child, DictConfig):
-            _thaw(child)
+            thaw(child)
 
 
 def check_arguments(argv: Sequence[str]) -> None:
@@ -170,6 +170,15 @@ def compose_config(overrides: Sequence[str], config_name: str = "train") -> Dict
             raise ConfigError(explain(err)) from err
 
 
+def group_choices(overrides: Sequence[str]) -> dict[str, str]:
+    """Return which option of each group these overrides choose."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+        composed = compose("train", overrides=list(overrides), return_hydra_config=True)
+    chosen = composed.hydra.runtime.choices
+    return {group: str(chosen[group]) for group in group_names()}
+
+
 def to_config(composed: DictConfig) -> TrainConfig:
     """Freeze a composed configuration.
 
@@ -210,7 +219,7 @@ def load_config(path: Path) -> TrainConfig:
         ConfigError: the file is damaged or from another version of the schema.
     """
     schema = OmegaConf.structured(TrainConfig)
-    _thaw(schema)
+    thaw(schema)
     try:
         values = cast(DictConfig, OmegaConf.load(path))
         for key in ("defaults", "hydra"):

@@ -126,7 +126,7 @@ def _thin(points: Sequence[Point]) -> list[Point]:
 
 def _axes(frame: _Frame, x_label: str) -> Markup:
     parts = []
-    for value in _ticks(frame.low_y, frame.high_y, 4):
+    for value in round_ticks(frame.low_y, frame.high_y, 4):
         parts.append(
             Markup(
                 '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>'
@@ -136,7 +136,7 @@ def _axes(frame: _Frame, x_label: str) -> Markup:
             )
         )
     base = HEIGHT - _BOTTOM
-    for value in _ticks(frame.low_x, frame.high_x, 5):
+    for value in round_ticks(frame.low_x, frame.high_x, 5):
         parts.append(
             Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
                 frame.x(value), base + 15, _short(value)
@@ -153,7 +153,7 @@ def _span(low: float, high: float) -> tuple[float, float]:
     return (low - air if low else low), high + air
 
 
-def _ticks(low: float, high: float, about: int) -> list[float]:
+def round_ticks(low: float, high: float, about: int) -> list[float]:
     """Return round values within the bounds."""
     step = _round_up((high - low) / about)
     first = math.ceil(low / step - 1e-9)

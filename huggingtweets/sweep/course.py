@@ -1,6 +1,7 @@
 """How the trials under way go: what their users report, who is ended early, what Optuna is told."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
@@ -47,6 +48,8 @@ class UserCourse:
     history: list[tuple[int, float, float]] = field(default_factory=list)
     """Step, training loss and learning rate of each logged line."""
     has_ended: bool = False
+    is_cut: bool = False
+    """Ended on account of the trial's verdict, before its last step."""
 
     def kept(self, keep: Keep) -> Eval:
         """Return the figures of the weights that became the model."""
@@ -69,6 +72,8 @@ class Course:
     reason: str = ""
     """Why it ends before its time; empty: it does not."""
     is_failed: bool = False
+    is_bad: bool = False
+    """A figure of it is no number."""
 
 
 class Courses:
@@ -95,9 +100,12 @@ class Courses:
     def evaluated(self, course: Course, slug: str, evals: Sequence[Eval]) -> bool:
         """Take the figures of a user so far; return whether the trial is to be ended.
 
-        The pruner sees the mean over the users, as soon as all of them have trained an epoch.
+        The pruner sees the mean over the users, as soon as all of them have trained an epoch. A
+        figure that is no number ends the trial: Optuna takes none, and no later one gets better.
         """
-        course.users[slug].evals = list(evals)
+        if not course.reason and any(not math.isfinite(one.heldout) for one in evals):
+            course.reason, course.is_bad = "the held-out loss is not finite", True
+        course.users[slug].evals = [one for one in evals if math.isfinite(one.heldout)]
         course.users[slug].steps = max(course.users[slug].steps, evals[-1].step if evals else 0)
         ready = min(len(user.evals) for user in course.users.values())
         trial = course.opened.trial
@@ -120,18 +128,27 @@ class Courses:
         seconds: float,
         tokens: int,
         history: Sequence[tuple[int, float, float]],
+        is_cut: bool,
     ) -> None:
-        """Take that a user's training is over, whole or cut short."""
+        """Take that a user's training is over, whole or cut short by the trial's verdict."""
         user = course.users[slug]
+        user.is_cut = is_cut
         user.steps, user.seconds, user.tokens = steps, seconds, tokens
         user.history = list(history)
         self._end(course, slug)
 
     def failed(self, course: Course, slug: str, reason: str, *, diverged: bool = False) -> None:
         """Take that a user's training failed; one that diverged is a bad trial and no failure."""
+        course.users[slug].is_cut = True
         if not course.is_failed:
             course.reason, course.is_failed = reason, not diverged
         self._end(course, slug)
+
+    def refused(self, opened: OpenTrial, recipe: RecipeConfig, reason: str) -> None:
+        """Take that a trial cannot be trained at all: its values do not go together."""
+        course = self.begin(opened, recipe, ())
+        course.reason, course.is_failed = reason, True
+        self._close(course)
 
     def _end(self, course: Course, slug: str) -> None:
         course.users[slug].has_ended = True
@@ -148,6 +165,10 @@ class Courses:
             logger.warning("trial=%d %s", opened.number, err)
             opened.lock.release()
             return
+        if not any(user.is_cut for user in course.users.values()) and not course.is_failed:
+            # The verdict came after the last step of all users: `max_steps` may end a training
+            # amid an epoch, and who has few posts is through before the others.
+            course.reason = course.reason if course.is_bad else ""
         if not course.reason and not all(user.evals for user in course.users.values()):
             course.reason, course.is_failed = "nothing was held out", True
         values = None

@@ -11,7 +11,7 @@ import torch
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.data.prepare import Prepared
-from huggingtweets.errors import OutOfMemoryError, TrainingError
+from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.jobs.fused import choose_settings
@@ -19,7 +19,7 @@ from huggingtweets.pipeline import prepare_job
 from huggingtweets.sweep.course import Course, Courses, Eval
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
-from huggingtweets.sweep.study import Trials
+from huggingtweets.sweep.study import OpenTrial, Trials
 from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
 from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.array.pool import train_arrays
@@ -72,10 +72,10 @@ def run_fused_trials(
 def _num_at_once(spec: SweepSpec) -> int:
     """Return how many trials may be under way; a pruner learns from those that came before."""
     if spec.parallel != "auto":
-        return min(spec.trials, int(spec.parallel))
+        return min(spec.total, int(spec.parallel))
     if spec.pruner.kind is PrunerKind.none:
-        return spec.trials
-    return max(2, spec.trials // WAVES_OF_PRUNED)
+        return spec.total
+    return max(2, spec.total // WAVES_OF_PRUNED)
 
 
 def _batches(sweep: Sweep) -> tuple[int, int]:
@@ -83,6 +83,7 @@ def _batches(sweep: Sweep) -> tuple[int, int]:
     dimension = sweep.spec.space.get("recipe.global_batch_size")
     ends = dimension.ends() if dimension else (sweep.config.recipe.global_batch_size,)
     sizes = [int(value) for value in ends if isinstance(value, int | float)]
+    sizes.append(sweep.default.recipe.global_batch_size)
     return min(sizes), max(sizes)
 
 
@@ -106,20 +107,30 @@ class _Supply:
     def _next_trial(self) -> list[ArrayJob]:
         """Begin a trial; empty: there are no more."""
         with self._lock:
-            opened = self._trials.next()
-            if opened is None:
-                return []
-            config = self._sweep.trial_config(opened.params, opened.folder)
-            write_text(opened.folder / "config.yaml", dump_config(config))
-            course = self._courses.begin(opened, config.recipe, self._sweep.slugs)
-            plans = [(make_plan(config, job), job) for job in self._sweep.jobs]
-            return [self._array_job(course, plan, job) for plan, job in plans]
+            while (opened := self._trials.next()) is not None:
+                try:
+                    return self._begin(opened)
+                except HuggingtweetsError as err:  # a bad trial never ends a sweep
+                    self._courses.refused(opened, self._sweep.config.recipe, str(err))
+            return []
 
-    def _array_job(self, course: Course, plan: Plan, job: Job) -> ArrayJob:
+    def _begin(self, opened: OpenTrial) -> list[ArrayJob]:
+        config = self._sweep.trial_config(
+            opened.params, opened.folder, is_default=opened.is_default
+        )
+        plans = [(make_plan(config, job), job) for job in self._sweep.jobs]
+        prepared = [self._prepare(job, plan.seed, plan.recipe.epochs) for plan, job in plans]
+        write_text(opened.folder / "config.yaml", dump_config(config))
+        course = self._courses.begin(opened, config.recipe, self._sweep.slugs)
+        return [
+            self._array_job(course, plan, job, one)
+            for (plan, job), one in zip(plans, prepared, strict=True)
+        ]
+
+    def _array_job(self, course: Course, plan: Plan, job: Job, prepared: Prepared) -> ArrayJob:
         name = f"{course.opened.number}/{job.slug}"
         self._open[name] = (course, job.slug)
         recipe = plan.recipe
-        prepared = self._prepare(job, plan.seed, recipe.epochs)
         return ArrayJob(
             name,
             prepared.training_set,
@@ -165,6 +176,7 @@ class _Supply:
             seconds=trained.seconds,
             tokens=trained.tokens,
             history=[(line.step, line.loss, line.lr) for line in trained.history],
+            is_cut=trained.ended_by is Ending.pruned,
         )
 
 

@@ -7,16 +7,17 @@ pruned.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from markupsafe import Markup
 
-from huggingtweets.sweep.space import Choices, Dimension, Scalar
+from huggingtweets.publishing.charts import round_ticks
+from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
 from huggingtweets.sweep.summary import SweepSummary, TrialRow
 
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 36
-_LABELS = {"heldout": "held-out bits a byte", "memorisation": "memorised bits a byte"}
+_LABELS = {"heldout": "held-out bits per byte", "memorisation": "memorised bits per byte"}
 _MAX_LINES = 400
 """Of the parallel coordinates; more cannot be told apart."""
 
@@ -38,6 +39,7 @@ class _Axis:
     low: float
     high: float
     is_log: bool
+    is_whole: bool = False
 
     def place(self, value: Scalar) -> float:
         if self.places:
@@ -53,12 +55,27 @@ class _Axis:
     def ticks(self) -> list[tuple[float, str]]:
         if self.places:
             return [(place, text) for text, place in self.places.items()]
-        shares = (0.0, 0.5, 1.0)
         if self.is_log:
-            values = [self.low * (self.high / self.low) ** share for share in shares]
-        else:
-            values = [self.low + (self.high - self.low) * share for share in shares]
-        return [(share, shown(value)) for share, value in zip(shares, values, strict=True)]
+            values = _log_ticks(self.low, self.high)
+            return [(self.place(value), shown(value)) for value in values]
+        values = round_ticks(self.low, self.high, 6)
+        if self.is_whole:
+            values = [value for value in values if float(value).is_integer()]
+        # As many digits as tell neighbours apart: 4.022 and 4.024, not twice 4.02.
+        step = min((b - a for a, b in pairwise(values)), default=1.0)
+        digits = max(0, -math.floor(math.log10(step) + 1e-9))
+        return [(self.place(value), f"{value:.{digits}f}") for value in values]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return powers of ten, with their double and fivefold where there are few of them."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for factors in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
+        found = [factor * 10.0**power for power in powers for factor in factors]
+        found = [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
+        if len(found) >= 3:
+            break
+    return found[:: -(-len(found) // 6)] or [low, high]
 
 
 def label(name: str) -> str:
@@ -82,7 +99,7 @@ def _axis(dimension: Dimension) -> _Axis:
         texts = [shown(value) for value in dimension.values]
         places = {text: (index + 0.5) / len(texts) for index, text in enumerate(texts)}
         return _Axis(places, 0.0, 1.0, False)
-    return _Axis({}, dimension.low, dimension.high, dimension.is_log)
+    return _Axis({}, dimension.low, dimension.high, dimension.is_log, dimension.is_whole)
 
 
 def _span(values: Sequence[float]) -> _Axis:
@@ -101,9 +118,9 @@ def history(summary: SweepSummary, index: int) -> Picture | None:
     done = [row for row in summary.rows if row.values]
     if not done:
         return None
-    cut = [row for row in summary.rows if row.state == "pruned" and last_heldout(row) is not None]
+    cut = _cut(summary)
     last = max(row.number for row in summary.rows)
-    across = _Axis({}, 0.0, float(max(last, 1)), False)
+    across = _Axis({}, 0.0, float(max(last, 1)), False, is_whole=True)
     up = _span([row.values[index] for row in done])
     best = accumulate((row.values[index] for row in done), min)
     line = [
@@ -130,18 +147,29 @@ def last_heldout(row: TrialRow) -> float | None:
     return sum(figures) / len(figures) if figures else None
 
 
+def _cut(summary: SweepSummary) -> list[TrialRow]:
+    """Return the trials that ended before their last step, with a figure to draw."""
+    rows = [row for row in summary.rows if row.state == "pruned" and row.params]
+    return [row for row in rows if last_heldout(row) is not None]
+
+
 def slices(summary: SweepSummary, space: Mapping[str, Dimension]) -> list[Picture]:
     """Draw the first value over each key, the most important first."""
     done = [row for row in summary.rows if row.values]
     if not done:
         return []
     up = _span([row.values[0] for row in done])
+    points = [(row, row.values[0]) for row in done]
+    if summary.names[0] == "heldout":
+        points = [(row, last_heldout(row) or 0.0) for row in _cut(summary)] + points
     pictures = []
     for key in sorted(space, key=lambda key: -summary.importances.get(key, 0.0)):
+        # The default may lie beyond the space; it has its row in the table.
+        inside = [(row, value) for row, value in points if holds(space[key], row.params.get(key))]
         across = _axis(space[key])
         dots = [
-            _dot(across.place(row.params.get(key)), up.place(row.values[0]), row, summary)
-            for row in done
+            _dot(across.place(row.params.get(key)), up.place(value), row, summary)
+            for row, value in inside
         ]
         share = summary.importances.get(key)
         title = key if share is None else f"{key} (importance {share:.0%})"
@@ -166,7 +194,9 @@ def front(summary: SweepSummary) -> Picture | None:
 
 def parallel(summary: SweepSummary, space: Mapping[str, Dimension]) -> Picture | None:
     """Draw each trial as a line over all keys, ending at its value."""
-    done = [row for row in summary.rows if row.values][:_MAX_LINES]
+    done = [row for row in summary.rows if row.values]
+    done = [row for row in done if all(holds(space[key], row.params.get(key)) for key in space)]
+    done = done[:_MAX_LINES]
     if len(done) < 2:
         return None
     axes = [(key, _axis(dimension)) for key, dimension in space.items()]

@@ -2,23 +2,28 @@
 
 import importlib.util
 import json
+import logging
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from huggingtweets.config.compose import compose_config, to_config
+from huggingtweets.config.compose import compose_config, group_choices, to_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import PublishConfig, PublishKind, TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
-from huggingtweets.sweep.space import Range, Scalar, apply_params, as_override, check_space
+from huggingtweets.sweep.space import Dimension, Scalar, apply_params, as_override, check_space
 from huggingtweets.sweep.spec import SweepSpec
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,8 @@ class Sweep:
     """What all trials share; a key that is searched has some value of its space."""
     jobs: tuple[Job, ...]
     """One a user; every trial trains them all."""
+    default: TrainConfig
+    """The same as it stands without a search."""
 
     @property
     def slugs(self) -> tuple[str, ...]:
@@ -47,19 +54,20 @@ class Sweep:
     def max_epochs(self) -> int:
         """Of the longest training."""
         epochs = self.spec.space.get("recipe.epochs")
-        if epochs is None:
-            return self.config.recipe.epochs
-        if isinstance(epochs, Range):
-            return int(epochs.high)
-        return max(int(value or 0) for value in epochs.values)
+        searched = epochs.ends() if epochs else (self.config.recipe.epochs,)
+        return max(self.default.recipe.epochs, *(int(value or 0) for value in searched))
 
-    def trial_config(self, params: Mapping[str, Scalar], folder: Path) -> TrainConfig:
+    def trial_config(
+        self, params: Mapping[str, Scalar], folder: Path, *, is_default: bool = False
+    ) -> TrainConfig:
         """Return the configuration of one trial: no samples, no card, nothing published.
 
         Raises:
             ConfigError: two values do not go together.
         """
-        config = _with_params(self.config, self.spec.config, params)
+        config = self.default
+        if not is_default:
+            config = _with_params(self.config, self.spec.config, params)
         return replace(
             config,
             output_dir=str(folder),
@@ -131,11 +139,34 @@ def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
             "by; set recipe.heldout_frac=0.1"
         )
     check_space(spec.space, rest, str(path))
+    default = config
+    spec = replace(spec, default=_default_params(spec.space, default, rest, jobs))
     config = _with_params(config, rest, {key: one.ends()[-1] for key, one in spec.space.items()})
     root = Path(config.output_dir)
     if not any(text.startswith("output_dir=") for text in rest):
         root = root / f"sweep-{spec.name}"
-    return Sweep(replace(spec, config=tuple(rest)), root, config, tuple(jobs))
+    return Sweep(replace(spec, config=tuple(rest)), root, config, tuple(jobs), default)
+
+
+def _default_params(
+    space: Mapping[str, Dimension],
+    config: TrainConfig,
+    overrides: Sequence[str],
+    jobs: Sequence[Job],
+) -> dict[str, Scalar]:
+    """Return the searched keys as they stand; empty where such a training is impossible."""
+    try:
+        for job in jobs:
+            make_plan(config, job)
+    except ConfigError as err:
+        logger.warning("the default is no trial of this sweep: %s", err)
+        return {}
+    choices = group_choices(overrides) if any(key in group_names() for key in space) else {}
+    params: dict[str, Scalar] = {}
+    for key in space:
+        value = choices[key] if key in choices else attrgetter(key)(config)
+        params[key] = value.value if isinstance(value, StrEnum) else value
+    return params
 
 
 def _with_params(

@@ -23,6 +23,7 @@ from typing import Any
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrackingConfig, TrackingKind
+from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.files import read_json, write_text
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED
@@ -80,7 +81,9 @@ def run_process_trials(
                     continue
                 course, job = waiting.popleft()
                 if course.reason:  # ended on account of another user
-                    courses.ended(course, job.slug, steps=0, seconds=0.0, tokens=0, history=())
+                    courses.ended(
+                        course, job.slug, steps=0, seconds=0.0, tokens=0, history=(), is_cut=True
+                    )
                     continue
                 running.append(_start(sweep, course, job, free.popleft()))
             if not running:
@@ -106,11 +109,15 @@ def _begin_trial(
     opened = trials.next()
     if opened is None:
         return False
-    config = sweep.trial_config(opened.params, opened.folder)
+    try:
+        config = sweep.trial_config(opened.params, opened.folder, is_default=opened.is_default)
+        quiet = replace(config, tracking=TrackingConfig(TrackingKind.none))
+        plans = [(job, make_plan(quiet, job)) for job in sweep.jobs]
+    except HuggingtweetsError as err:  # a bad trial never ends a sweep
+        courses.refused(opened, sweep.config.recipe, str(err))
+        return True
     course = courses.begin(opened, config.recipe, sweep.slugs)
-    quiet = replace(config, tracking=TrackingConfig(TrackingKind.none))
-    for job in sweep.jobs:
-        plan = make_plan(quiet, job)
+    for job, plan in plans:
         path = opened.folder / "configs" / job.slug / f"{CONFIG_NAME}.yaml"
         write_text(path, dump_config(plan.config))
         waiting.append((course, job))
@@ -211,10 +218,13 @@ def _take(child: _Child, courses: Courses) -> bool:
             seconds=train["seconds"],
             tokens=train["tokens"],
             history=history,
+            is_cut=False,
         )
         shutil.rmtree(child.paths.model, ignore_errors=True)
     elif course.reason:
-        courses.ended(course, slug, steps=steps, seconds=0.0, tokens=0, history=history)
+        courses.ended(
+            course, slug, steps=steps, seconds=0.0, tokens=0, history=history, is_cut=True
+        )
         shutil.rmtree(child.paths.checkpoints, ignore_errors=True)
     else:
         reason = _reason(course.opened.folder / f"{slug}.log", code)

@@ -9,6 +9,7 @@ from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
 from huggingtweets.sweep.pictures import front, history, label, parallel, shown, slices
 from huggingtweets.sweep.plan import Sweep
+from huggingtweets.sweep.status import best_command, won
 from huggingtweets.sweep.summary import SweepSummary, TrialRow
 
 MAX_ROWS = 200
@@ -71,6 +72,8 @@ def render_sweep_report(sweep: Sweep, summary: SweepSummary) -> str:
         seconds=sum(row.seconds for row in summary.rows),
         wall=wall_seconds(summary),
         folder=str(sweep.root.resolve()),
+        command=best_command(sweep.root),
+        won=won(summary),
     )
 
 

@@ -4,8 +4,8 @@ import gc
 import json
 import logging
 import time
-from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 from accelerate import Accelerator
@@ -29,10 +29,10 @@ from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.processes import run_process_trials
 from huggingtweets.sweep.record import TrialRecorder
 from huggingtweets.sweep.report import write_sweep_report
-from huggingtweets.sweep.space import Scalar, is_fusable
+from huggingtweets.sweep.space import is_fusable
 from huggingtweets.sweep.spec import Way
 from huggingtweets.sweep.study import Trials, open_study, storage_errors, study_path
-from huggingtweets.sweep.summary import SweepSummary, summarise_sweep
+from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
 from huggingtweets.training.launch import build_accelerator
 from huggingtweets.training.model import Base
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
@@ -115,7 +115,9 @@ def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
     Raises:
         SourceError, TooFewTweetsError, DataError: they cannot.
     """
-    plan = make_plan(replace(sweep.config, output_dir=str(sweep.posts_dir)), job)
+    # Of the default where it can be trained: a value of the space that cannot is a bad trial.
+    config = sweep.default if sweep.spec.default else sweep.config
+    plan = make_plan(replace(config, output_dir=str(sweep.posts_dir)), job)
     while not plan.paths.tweets.exists():
         try:
             with acquire_lock(plan.paths.root):
@@ -133,7 +135,7 @@ def _description(sweep: Sweep, study: optuna.Study) -> dict[str, object]:
     """Return what status and report need beside the study."""
     return {
         "name": sweep.spec.name,
-        "trials": sweep.spec.trials,
+        "trials": sweep.spec.total,
         "objective": list(sweep.spec.objective.names),
         "sampler": sweep.spec.sampler.value,
         "pruner": sweep.spec.pruner.kind.value,
@@ -149,16 +151,17 @@ def write_findings(sweep: Sweep, study: optuna.Study) -> SweepSummary:
         summary = summarise_sweep(study, sweep.spec.objective.names)
         if summary.best:
             best = summary.row(summary.best[0])
-            write_text(sweep.root / BEST, dump_config(_best_config(sweep, best.params)))
+            write_text(sweep.root / BEST, dump_config(_best_config(sweep, best)))
         write_sweep_report(sweep.root / REPORT, sweep, summary)
         again = summarise_sweep(study, sweep.spec.objective.names)
         if again.counts == summary.counts:
             return summary
 
 
-def _best_config(sweep: Sweep, params: Mapping[str, Scalar]) -> TrainConfig:
-    """Return the configuration of a trial as one would train it for good."""
-    trial = sweep.trial_config(params, sweep.root / "best")
+def _best_config(sweep: Sweep, best: TrialRow) -> TrainConfig:
+    """Return the configuration of a trial as one would train it for good, from any folder."""
+    folder = sweep.root.resolve() / "best"
+    trial = sweep.trial_config(best.params, folder, is_default=best.is_default)
     user: object = (
         list(sweep.jobs[0].handles) if sweep.jobs[0].is_cyborg else sweep.jobs[0].handles[0]
     )
@@ -171,9 +174,19 @@ def _best_config(sweep: Sweep, params: Mapping[str, Scalar]) -> TrainConfig:
         user=user,
         shard=None,
         job_index=None,
+        source=replace(trial.source, path=_anywhere(trial.source.path)),
+        model=replace(trial.model, path=_anywhere(trial.model.path)),
+        optout_file=_anywhere(trial.optout_file),
         sampling=sweep.config.sampling,
         publish=sweep.config.publish,
     )
+
+
+def _anywhere(path: str | None) -> str | None:
+    """Return a path that holds from any folder; a name on the Hub stays as it is."""
+    if path is None or not Path(path).expanduser().exists():
+        return path
+    return str(Path(path).expanduser().resolve())
 
 
 def _exit_code(summary: SweepSummary) -> int:

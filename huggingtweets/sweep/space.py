@@ -5,6 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
+from hydra.errors import HydraException
+
 from huggingtweets.config.change import change_value, key_kind, strip_optional
 from huggingtweets.config.compose import compose_config, did_you_mean, option_names, to_config
 from huggingtweets.config.schema import TrainConfig, group_names
@@ -79,6 +83,10 @@ Dimension: TypeAlias = Range | Choices
 def read_space(raw: Any, where: str) -> dict[str, Dimension]:
     """Read `space:` of a sweep file; keys and kinds are checked, values by `check_space`.
 
+    A text is read by Hydra's own grammar of sweeps: `interval(1e-5, 1e-3)`, both ends among the
+    values, `tag(log, interval(...))`, `range(1, 10)`, its end not among them as in Python, `a,b,c`
+    and `choice(a, b, c)`. A list and `{low:, high:, log:, step:}` say the same in YAML.
+
     Raises:
         ConfigError: one sentence naming the key.
     """
@@ -99,14 +107,56 @@ def _read_dimension(key: str, raw: Any, where: str) -> Dimension:
         except ConfigError as err:
             raise ConfigError(f"{where} space: {err}") from err
     name = f"{where} space.{key}"
+    if isinstance(raw, str):
+        raw = _parse(name, key, raw)
     if isinstance(raw, Mapping):
         return _read_range(name, raw, kind)
     if isinstance(raw, Sequence) and not isinstance(raw, str):
         return _read_choices(name, raw)
     raise ConfigError(
         f"{name}: got {_shown(raw)}; expected a range or a list of choices; write "
-        "{low: 1, high: 10} or [a, b]"
+        "interval(1, 10) or [a, b]"
     )
+
+
+def _parse(name: str, key: str, text: str) -> Any:
+    """Return what a sweep of Hydra's grammar is in YAML; any other text as it is."""
+    try:
+        override = OverridesParser.create().parse_override(f"{key}={text}")
+    except HydraException as err:
+        raise ConfigError(
+            f"{name}: got {_shown(text)}, which Hydra cannot read; expected a range or choices; "
+            "write interval(1, 10), tag(log, interval(1e-5, 1e-3)), range(1, 10) or a,b,c"
+        ) from err
+    match override.value():
+        case ChoiceSweep(list=values):
+            return [one.text if isinstance(one, QuotedString) else one for one in values]
+        case IntervalSweep(start=low, end=high, tags=tags):
+            # Hydra reads the ends as floats; `interval(1, 10)` of a whole number means whole ends.
+            ends = {
+                name: int(end) if float(end).is_integer() else end
+                for name, end in (("low", low), ("high", high))
+                if end is not None
+            }
+            return ends | ({"log": True} if "log" in tags else {})
+        case RangeSweep(start=start, stop=stop, step=step, tags=tags) if stop is not None:
+            low, step = start or 0, step or 1
+            last = low + (math.ceil((stop - low) / step) - 1) * step
+            whole = {"low": low, "high": last} | ({} if step == 1 else {"step": step})
+            return whole | ({"log": True} if "log" in tags else {})
+        case _:
+            return text
+
+
+def holds(dimension: Dimension, value: Scalar) -> bool:
+    """Whether a value lies in a dimension."""
+    if isinstance(dimension, Choices):
+        return value in dimension.values
+    if isinstance(value, str) or value is None or not dimension.low <= value <= dimension.high:
+        return False
+    step = dimension.step or (1 if dimension.is_whole else None)
+    steps = (value - dimension.low) / step if step else 0.0
+    return abs(steps - round(steps)) < 1e-9
 
 
 def _read_choices(name: str, raw: Sequence[Any]) -> Choices:

@@ -2,10 +2,10 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from huggingtweets.config.compose import did_you_mean
+from huggingtweets.config.compose import did_you_mean, explain, schema_keys, thaw
 from huggingtweets.errors import ConfigError
-from huggingtweets.sweep.space import Dimension, Range, is_fusable, read_space
+from huggingtweets.sweep.space import Dimension, Range, Scalar, holds, is_fusable, read_space
 
 SETTING = "sweep."
 """Prefix of arguments that change the sweep file's own settings."""
@@ -79,6 +79,10 @@ class Pruner:
     startup_trials: int = 1
     """median: so many trials are trained whole before any is judged."""
 
+    def __post_init__(self) -> None:
+        for key, least in (("min_epochs", 1), ("factor", 2), ("startup_trials", 1)):
+            _check_count(f"pruner.{key}", getattr(self, key), least)
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -105,20 +109,20 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class SweepSpec:
-    """One sweep."""
+class SweepFile:
+    """The keys of a sweep file."""
 
-    name: str
-    """The file's name without its ending."""
-    space: Mapping[str, Dimension]
-    config: tuple[str, ...] = ()
+    space: dict[str, Any] = field(default_factory=dict)
+    """Keys and groups of `conf/` with their ranges or choices, see `read_space`."""
+    config: list[str] = field(default_factory=list)
     """Arguments for `train.py` that all trials share."""
     sampler: Sampler = Sampler.random
     pruner: Pruner = field(default_factory=Pruner)
-    objective: Objective = field(default_factory=Objective)
-    trials: int = 32
-    """In all, those of earlier starts and of other tasks included."""
-    parallel: int | str = "auto"
+    objective: Any = Measure.heldout.value
+    """A measure; measures with their weights; or a list, each for itself."""
+    trials: int = 0
+    """In all, those of earlier starts and of other tasks included; 0: 32, or a grid's points."""
+    parallel: Any = "auto"
     """Trials at once; auto: as many as there are slots, or one process a GPU."""
     storage: StorageKind = StorageKind.auto
     way: Way = Way.auto
@@ -127,47 +131,134 @@ class SweepSpec:
     seed: int = 0
     """Of the sampler."""
 
+    def __post_init__(self) -> None:
+        _check_count("seed", self.seed, 0)
+        if self.parallel != "auto":
+            _check_count("parallel", self.parallel, 1)
+
+
+@dataclass(frozen=True)
+class SweepSpec:
+    """One sweep: its file, read."""
+
+    name: str
+    """The file's name without its ending."""
+    space: Mapping[str, Dimension]
+    config: tuple[str, ...] = ()
+    sampler: Sampler = Sampler.random
+    pruner: Pruner = field(default_factory=Pruner)
+    objective: Objective = field(default_factory=Objective)
+    trials: int = 32
+    parallel: int | str = "auto"
+    storage: StorageKind = StorageKind.auto
+    way: Way = Way.auto
+    launch: str | None = None
+    seed: int = 0
+    default: Mapping[str, Scalar] = field(default_factory=dict)
+    """The searched keys as they stand without a search: the first trial; empty: there is none."""
+
+    @property
+    def is_default_extra(self) -> bool:
+        """Whether the default is no point of the grid, and so a trial beside all of them."""
+        return (
+            self.sampler is Sampler.grid
+            and bool(self.default)
+            and not all(holds(one, self.default[key]) for key, one in self.space.items())
+        )
+
+    @property
+    def total(self) -> int:
+        """How many trials there are to be, the default among them."""
+        return self.trials + self.is_default_extra
+
 
 def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
     """Read a sweep file; `arguments` are `sweep.KEY=VALUE` and what all trials are given.
+
+    An argument with several values (`recipe.lr=interval(1e-5,1e-3)`) is searched.
 
     Raises:
         ConfigError: one sentence naming the key.
     """
     raw = _load(path)
-    settings, overrides = _split(arguments)
+    settings, searched, overrides = _split(arguments)
     raw |= settings
     where = str(path)
-    known = [item.name for item in fields(SweepSpec) if item.name != "name"]
-    for key in raw:
-        if key not in known:
-            raise ConfigError(
-                f"{where}: got {key!r}; expected some of {', '.join(known)}"
-                f"{did_you_mean(str(key), known)}"
-            )
+    if not raw.get("space") and searched:
+        raw["space"] = {}
     if "space" not in raw:
         raise ConfigError(
             f"{where}: got no space; expected the keys to search; add `space:` with a range or "
             "choices for each"
         )
-    space = read_space(raw.pop("space"), where)
-    config = _texts(raw.pop("config", None) or [], f"{where} config")
+    if searched and isinstance(raw["space"], Mapping):
+        raw["space"] = {**raw["space"], **searched}
+    space = read_space(raw["space"], where)
+    file = _to_file(raw, where)
+    objective = _objective(file.objective, f"{where} objective")
     spec = SweepSpec(
         name=path.stem,
         space=space,
-        config=_merged((*config, *overrides)),
-        sampler=_member(Sampler, raw.get("sampler", "random"), f"{where} sampler"),
-        pruner=_pruner(raw.get("pruner", "none"), f"{where} pruner"),
-        objective=_objective(raw.get("objective", "heldout"), f"{where} objective"),
-        trials=_trials(raw, space, where),
-        parallel=_parallel(raw.get("parallel", "auto"), f"{where} parallel"),
-        storage=_member(StorageKind, raw.get("storage", "auto"), f"{where} storage"),
-        way=_member(Way, raw.get("way", "auto"), f"{where} way"),
-        launch=raw.get("launch"),
-        seed=_count(raw.get("seed", 0), f"{where} seed", least=0),
+        config=_merged((*file.config, *overrides)),
+        sampler=file.sampler,
+        pruner=file.pruner,
+        objective=objective,
+        trials=_trials(raw, file, space, where),
+        parallel=file.parallel,
+        storage=file.storage,
+        way=file.way,
+        launch=file.launch,
+        seed=file.seed,
     )
     _check_together(spec, where)
     return spec
+
+
+def _to_file(raw: Mapping[str, Any], where: str) -> SweepFile:
+    """Check the keys and kinds of a file and freeze it.
+
+    Raises:
+        ConfigError: one sentence naming the key.
+    """
+    kinds = dict(schema_keys(SweepFile))
+    flat: dict[str, Any] = {}
+    for key, value in raw.items():
+        if key == "pruner" and isinstance(value, Mapping):
+            flat |= {f"pruner.{name}": each for name, each in value.items()}
+        else:
+            flat["pruner.kind" if key == "pruner" else key] = value
+    plain: dict[str, Any] = {}
+    for key, value in flat.items():
+        if key not in kinds:
+            names = [name for name in kinds if ("." in name) == ("." in key)]
+            raise ConfigError(
+                f"{where}: got {key!r}; expected some of {', '.join(names)}"
+                f"{did_you_mean(key, names)}"
+            )
+        if key == "space":
+            continue
+        if kinds[key] == list[str] and not _are_texts(value):
+            raise ConfigError(
+                f"{where} {key}: got {value!r}; expected a list of arguments for train.py; write "
+                "`- recipe=huggingtweets`"
+            )
+        if isinstance(kinds[key], type) and issubclass(kinds[key], StrEnum):
+            value = _member(kinds[key], "none" if value is None else value, f"{where} {key}")
+        elif kinds[key] is int and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ConfigError(f"{where} {key}: got {value!r}; expected a whole number; write one")
+        group, _, name = key.rpartition(".")
+        (plain.setdefault(group, {}) if group else plain)[name] = value
+    schema = OmegaConf.structured(SweepFile)
+    thaw(schema)
+    try:
+        file = OmegaConf.to_object(OmegaConf.merge(schema, plain))
+    except (ValueError, OmegaConfBaseException) as err:
+        raise ConfigError(f"{where} {explain(err)}") from err
+    return cast(SweepFile, file)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -193,8 +284,8 @@ def _load(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in raw.items()}
 
 
-def _split(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Tell settings of the sweep from what the trials are given."""
+def _split(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], list[str]]:
+    """Tell settings of the sweep, and what is searched, from what the trials are given."""
     own = [text.removeprefix(SETTING) for text in arguments if text.startswith(SETTING)]
     try:
         settings = OmegaConf.to_container(OmegaConf.from_dotlist(own))
@@ -204,8 +295,24 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
             "write it so"
         ) from err
     assert isinstance(settings, dict)
-    rest = [text for text in arguments if not text.startswith(SETTING)]
-    return {str(key): value for key, value in settings.items()}, rest
+    searched: dict[str, str] = {}
+    rest = []
+    for text in arguments:
+        if text.startswith(SETTING):
+            continue
+        key, _, value = text.partition("=")
+        if key != "user" and _is_sweep(text):
+            searched[key] = value
+        else:
+            rest.append(text)
+    return {str(key): value for key, value in settings.items()}, searched, rest
+
+
+def _is_sweep(text: str) -> bool:
+    try:
+        return OverridesParser.create().parse_override(text).is_sweep_override()
+    except HydraException:  # refused with a sentence when it is composed
+        return False
 
 
 def _merged(overrides: Sequence[str]) -> tuple[str, ...]:
@@ -221,64 +328,28 @@ def _merged(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(last.values())
 
 
-Member = TypeVar("Member", bound=StrEnum)
-
-
-def _member(kind: type[Member], value: Any, where: str) -> Member:
+def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
     names = [member.value for member in kind]
-    text = "none" if value is None else value
-    if text not in names:
+    if value not in names:
         raise ConfigError(
             f"{where}: got {value!r}; expected one of {', '.join(names)}"
             f"{did_you_mean(str(value), names)}"
         )
-    return kind(text)
+    return kind(value)
 
 
-def _count(value: Any, where: str, *, least: int = 1) -> int:
+def _check_count(key: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(
-            f"{where}: got {value!r}; expected a whole number of {least} or more; write one"
+        raise ValueError(
+            f"{key}: got {value!r}; expected a whole number of {least} or more; write one"
         )
-    return value
-
-
-def _parallel(value: Any, where: str) -> int | str:
-    return "auto" if value == "auto" else _count(value, where)
-
-
-def _texts(value: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ConfigError(
-            f"{where}: got {value!r}; expected a list of arguments for train.py; write "
-            "`- recipe=huggingtweets`"
-        )
-    return tuple(value)
-
-
-def _pruner(value: Any, where: str) -> Pruner:
-    if not isinstance(value, Mapping):
-        return Pruner(_member(PrunerKind, value, where))
-    known = [item.name for item in fields(Pruner)]
-    for key in value:
-        if key not in known:
-            raise ConfigError(
-                f"{where}: got {key!r}; expected some of {', '.join(known)}"
-                f"{did_you_mean(str(key), known)}"
-            )
-    counts = {
-        key: _count(value[key], f"{where}.{key}", least=2 if key == "factor" else 1)
-        for key in known[1:]
-        if key in value
-    }
-    return Pruner(_member(PrunerKind, value.get("kind"), f"{where}.kind"), **counts)
 
 
 def _objective(value: Any, where: str) -> Objective:
-    if isinstance(value, str):
-        return Objective((_member(Measure, value, where),))
-    names = list(value) if isinstance(value, Mapping | list) else []
-    measures = tuple(_member(Measure, name, where) for name in names)
+    names = (
+        [value] if isinstance(value, str) else value if isinstance(value, Mapping | list) else []
+    )
+    measures = tuple(cast(Measure, _member(Measure, name, where)) for name in names)
     if not measures or len(set(measures)) < len(measures):
         raise ConfigError(
             f"{where}: got {value!r}; expected heldout, a weighted sum or a list; write "
@@ -295,13 +366,18 @@ def _objective(value: Any, where: str) -> Objective:
     return Objective(measures, tuple(map(float, value.values())))
 
 
-def _trials(raw: Mapping[str, Any], space: Mapping[str, Dimension], where: str) -> int:
+def _trials(
+    raw: Mapping[str, Any], file: SweepFile, space: Mapping[str, Dimension], where: str
+) -> int:
     """Return how many trials there are to be; a grid has no more than its points."""
-    size = grid_size(space) if raw.get("sampler") == Sampler.grid else None
+    size = grid_size(space) if file.sampler is Sampler.grid else None
     if "trials" not in raw:
         return size or 32
-    num = _count(raw["trials"], f"{where} trials")
-    return min(num, size) if size else num
+    try:
+        _check_count("trials", file.trials, 1)
+    except ValueError as err:
+        raise ConfigError(f"{where} {err}") from err
+    return min(file.trials, size) if size else file.trials
 
 
 def grid_size(space: Mapping[str, Dimension]) -> int | None:

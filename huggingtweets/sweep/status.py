@@ -1,5 +1,6 @@
 """How a sweep stands, for people and scripts."""
 
+import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
@@ -10,11 +11,13 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from huggingtweets.config.compose import CONFIG_DIR
 from huggingtweets.files import read_json
 from huggingtweets.sweep.study import load_study
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
 
 NUM_SHOWN = 10
+TRAIN = CONFIG_DIR.parent / "train.py"
 
 
 def read_sweep(root: Path) -> tuple[Mapping[str, Any], SweepSummary]:
@@ -39,6 +42,7 @@ def sweep_as_json(
         "counts": dict(summary.counts),
         "saved_frac": summary.saved_frac,
         "best": list(summary.best),
+        "default": summary.default.number if summary.default else None,
         "importances": dict(summary.importances),
         "best_config": str(root / "best.yaml") if summary.best else None,
         "rows": [_plain(row) for row in summary.rows],
@@ -49,6 +53,7 @@ def _plain(row: TrialRow) -> dict[str, Any]:
     return {
         "number": row.number,
         "state": row.state,
+        "is_default": row.is_default,
         "params": dict(row.params),
         "values": list(row.values),
         "steps": row.steps,
@@ -73,17 +78,39 @@ def build_sweep_status(
     done = sorted((row for row in summary.rows if row.values), key=lambda row: row.values)
     first = [summary.row(number) for number in summary.best]
     rows = [*first, *(row for row in done if row not in first)][:NUM_SHOWN]
+    if summary.default and summary.default not in rows:
+        rows.append(summary.default)
     if rows:
         shown.append(_table(rows, summary.names))
+    if said := won(summary):
+        shown.append(escape(said))
     failed = [row for row in summary.rows if row.state == "fail"]
     shown += [escape(f"trial {row.number} failed: {row.reason}") for row in failed[:3]]
     if summary.best:
-        folder = root.resolve()
-        shown.append(escape(f"report: {folder / 'report.html'}"))
-        shown.append(
-            escape(f"train the best: python train.py --config-path={folder} --config-name=best")
-        )
+        shown.append(escape(f"report: {root.resolve() / 'report.html'}"))
+        shown.append(escape(f"train the best: {best_command(root)}"))
     return Group(*shown)
+
+
+def best_command(root: Path) -> str:
+    """Return what trains the best configuration for good, from whatever folder."""
+    words = ["python", str(TRAIN), f"--config-path={root.resolve()}", "--config-name=best"]
+    return shlex.join(words)
+
+
+def won(summary: SweepSummary) -> str | None:
+    """Say what the search won over the settings as they stand; None: there is nothing to say."""
+    default = summary.default
+    if default is None or not summary.best:
+        return None
+    if not default.values:
+        return f"the default, trial {default.number}, did not run whole: {default.reason}"
+    best = summary.row(summary.best[0])
+    if best.number == default.number:
+        return f"nothing beat the default, trial {default.number}"
+    name, before, after = summary.names[0], default.values[0], best.values[0]
+    share = f" ({after / before - 1:+.2%})" if before > 0 else ""
+    return f"the best has {name} {after:.4f}, the default {before:.4f}{share}"
 
 
 def _table(rows: list[TrialRow], names: tuple[str, ...]) -> Table:
@@ -96,9 +123,11 @@ def _table(rows: list[TrialRow], names: tuple[str, ...]) -> Table:
         table.add_column(escape(key), justify="right")
     table.add_column("steps", justify="right")
     for row in rows:
-        values = (f"{value:.4f}" for value in row.values)
+        values = (f"{value:.4f}" for value in row.values or ())
+        values = values if row.values else (row.state for _ in names)
         params = (escape(shown(row.params.get(key))) for key in keys)
-        table.add_row(str(row.number), *values, *params, f"{row.steps:,}")
+        number = f"{row.number} (default)" if row.is_default else str(row.number)
+        table.add_row(number, *values, *params, f"{row.steps:,}")
     return table
 
 

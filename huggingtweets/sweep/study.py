@@ -6,9 +6,9 @@ for and no folder ever serves two trials.
 """
 
 import hashlib
+import itertools
 import json
 import logging
-import math
 import os
 import random
 import warnings
@@ -39,7 +39,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from huggingtweets.errors import ConfigError, JobBusyError, StorageError
 from huggingtweets.lock import JobLock, acquire_lock, is_left
-from huggingtweets.sweep.space import Choices, Dimension, Scalar
+from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
 
 logger = logging.getLogger(__name__)
@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 SQLITE, JOURNAL = "study.db", "study.journal"
 STUDY = "sweep"
 IDENTITY = "identity"
+DEFAULT = "default"
+"""Marks the trial of the searched keys as they stand without a search, and holds their values."""
 SURPLUS = "surplus"
 """Marks a trial that several tasks asked for at once beyond the total; it counts for nothing."""
 
@@ -200,15 +202,15 @@ def build_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
 
 
 def grid_point(spec: SweepSpec, index: int) -> dict[str, Scalar]:
-    """Return one point of a grid, in an order that the sweep's seed decides."""
-    sizes = {key: len(one.points() or ()) for key, one in spec.space.items()}
-    total = math.prod(sizes.values())
-    place = random.Random(spec.seed).sample(range(total), total)[index % total]
-    point = {}
-    for key, size in sizes.items():
-        place, at = divmod(place, size)
-        point[key] = (spec.space[key].points() or ())[at]
-    return point
+    """Return one point of a grid, in an order that the sweep's seed decides.
+
+    The default comes first where it is one of them.
+    """
+    points = list(itertools.product(*(one.points() or () for one in spec.space.values())))
+    random.Random(spec.seed).shuffle(points)
+    default = tuple(spec.default.values())
+    points.sort(key=lambda point: point != default)  # stable
+    return dict(zip(spec.space, points[index % len(points)], strict=True))
 
 
 def check_cmaes() -> None:
@@ -249,6 +251,8 @@ class OpenTrial:
     lock: JobLock
     is_again: bool
     """Begun by a process that died."""
+    is_default: bool = False
+    """Of the searched keys as they stand without a search."""
 
 
 class Trials:
@@ -273,7 +277,7 @@ class Trials:
                 opened = self._adopt(frozen, lock) if lock else None
                 if opened is not None:
                     return opened
-        while self._num_counted() < self._spec.trials:
+        while self._num_counted() < self._spec.total:
             opened = self._ask()
             if opened is not None:
                 return opened
@@ -300,10 +304,12 @@ class Trials:
         known = len(study.get_trials(deepcopy=False))
         study.sampler = build_sampler(spec, _mixed(spec.seed, "ask", known, _task()))
         trial = study.ask()
-        if trial.number >= spec.trials + self._num_surplus():
+        if trial.number >= spec.total + self._num_surplus():
             trial.set_user_attr(SURPLUS, True)
             study.tell(trial, state=TrialState.FAIL)
             return None
+        if trial.number == 0 and spec.default:
+            trial.set_user_attr(DEFAULT, dict(spec.default))
         lock = self._claim(trial.number)
         if lock is None:  # taken for dead between the two
             return None
@@ -324,12 +330,22 @@ class Trials:
 
     def _open(self, trial: optuna.Trial, lock: JobLock, *, is_again: bool) -> OpenTrial:
         spec = self._spec
-        if spec.sampler is not Sampler.cmaes:
+        default: dict[str, Scalar] = trial.user_attrs.get(DEFAULT) or {}
+        is_default = bool(default)
+        if is_default and not all(holds(one, default[key]) for key, one in spec.space.items()):
+            # Optuna takes no value from beyond the space: the sampler learns nothing of this
+            # trial, the pruner does.
+            self._own.add(trial.number)
+            folder = trial_folder(self._root, trial.number)
+            return OpenTrial(trial, trial.number, default, folder, lock, is_again, is_default)
+        if spec.sampler is not Sampler.cmaes or is_default:
             # What is drawn at random depends on the trial's number alone, not on who asks when.
             sampler = build_sampler(spec, _mixed(spec.seed, "trial", trial.number))
-            if spec.sampler is Sampler.grid:
+            if spec.sampler is Sampler.grid or is_default:
                 # Optuna's own sampler of grids ends studies that are not run by its own loop.
-                point = grid_point(spec, trial.number - self._num_surplus(before=trial.number))
+                index = trial.number - self._num_surplus(before=trial.number)
+                index -= spec.is_default_extra
+                point = default if is_default else grid_point(spec, index)
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # it is called experimental
                     sampler = PartialFixedSampler(point, sampler)
@@ -337,7 +353,7 @@ class Trials:
         params = {key: trial._suggest(key, one) for key, one in self._space.items()}
         self._own.add(trial.number)
         folder = trial_folder(self._root, trial.number)
-        return OpenTrial(trial, trial.number, params, folder, lock, is_again)
+        return OpenTrial(trial, trial.number, params, folder, lock, is_again, is_default)
 
     def _running(self) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from huggingtweets.sweep.course import OUTCOME
 from huggingtweets.sweep.space import Scalar
-from huggingtweets.sweep.study import counted
+from huggingtweets.sweep.study import DEFAULT, counted
 
 MIN_TRIALS = 8
 """Whole trials below which nothing is said about importances."""
@@ -48,6 +48,8 @@ class TrialRow:
     reason: str
     started: datetime | None
     ended: datetime | None
+    is_default: bool = False
+    """The searched keys as they stand without a search."""
 
     @property
     def steps(self) -> int:
@@ -88,6 +90,11 @@ class SweepSummary:
         planned = sum(row.planned_steps for row in self.rows)
         return 1 - sum(row.steps for row in self.rows) / planned if planned else 0.0
 
+    @property
+    def default(self) -> TrialRow | None:
+        """The trial of the settings as they stand without a search; None: there is none."""
+        return next((row for row in self.rows if row.is_default), None)
+
     def row(self, number: int) -> TrialRow:
         """Return a trial by its number."""
         return next(row for row in self.rows if row.number == number)
@@ -104,15 +111,17 @@ def _row(trial: FrozenTrial) -> TrialRow:
     outcome: Mapping[str, Any] = trial.user_attrs.get(OUTCOME) or {"reason": "", "users": {}}
     users = {slug: _figures(user) for slug, user in outcome["users"].items()}
     is_complete = trial.state is TrialState.COMPLETE
+    default = trial.user_attrs.get(DEFAULT)
     return TrialRow(
         number=trial.number,
         state=trial.state.name.lower(),
-        params=dict(trial.params),
+        params=dict(default or trial.params),
         values=tuple(trial.values or ()) if is_complete else (),
         users=users,
         reason=outcome["reason"],
         started=trial.datetime_start,
         ended=trial.datetime_complete,
+        is_default=default is not None,
     )
 
 
@@ -158,5 +167,9 @@ def _importances(study: optuna.Study, trials: Sequence[FrozenTrial]) -> Mapping[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that low is good, which we mean
         return get_param_importances(
-            study, evaluator=PedAnovaImportanceEvaluator(), target=lambda trial: trial.values[0]
+            study,
+            evaluator=PedAnovaImportanceEvaluator(),
+            # By name: a default from beyond the space has none of them in Optuna's eyes.
+            params=sorted({key for trial in done for key in trial.params}),
+            target=lambda trial: trial.values[0],
         )

@@ -133,3 +133,34 @@ def test_pauses_between_starts_do_not_count() -> None:
         for at, (a, b) in enumerate(spans)
     ]
     assert wall_seconds(summary(*rows)) == 30
+
+
+def test_ticks_are_round_and_tell_neighbours_apart(sweep: Sweep) -> None:
+    values = [4.0221, 4.0312, 4.0279, 4.0254]
+    found = summary(*(row(at, value) for at, value in enumerate(values)))
+    picture = history(found, 0)
+    assert picture
+    ticks = re.findall(r'text-anchor="end">([0-9]+[.][0-9]+)<', str(picture.svg))
+    assert len(ticks) >= 3
+    assert len(set(ticks)) == len(ticks)
+    assert all(4.02 <= float(tick) <= 4.035 for tick in ticks)
+    numbers = re.findall(r'text-anchor="(?:start|middle|end)">([0-3])<', str(picture.svg))
+    assert numbers == ["0", "1", "2", "3"]
+
+
+def test_pruned_trials_are_in_every_picture_of_held_out_bits(sweep: Sweep) -> None:
+    cut = row(3, state="pruned", ann=3.0, bob=3.0)
+    found = summary(row(0, 3.0), row(1, 2.5), row(2, 2.8), cut)
+    pictures = [history(found, 0), *slices(found, sweep.spec.space)]
+    assert len(pictures) == 4
+    for picture in pictures:
+        assert picture
+        assert picture.svg.count('class="dot cut') == 1
+
+
+def test_a_default_from_beyond_the_space_is_a_row(sweep: Sweep) -> None:
+    default = replace(row(0, 2.6), is_default=True, params={"recipe.lr": 5.0})
+    found = summary(default, row(1, 2.5), row(2, 2.8))
+    page = render_sweep_report(sweep, found)
+    assert "0 (default)" in page
+    assert "The best has heldout 2.5000, the default 2.6000 (-3.85%)." in page

@@ -173,3 +173,46 @@ def test_without_optuna_one_sentence_says_what_to_install(
     )
     assert main(["sweep", "any.yaml"]) == 2
     assert "pip install 'huggingtweets[sweep]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "dimension"),
+    [
+        ("recipe.lr", "interval(1e-5, 1e-3)", Range(1e-5, 1e-3)),
+        ("recipe.lr", "tag(log, interval(1e-5, 1e-3))", Range(1e-5, 1e-3, is_log=True)),
+        ("recipe.epochs", "interval(1, 10)", Range(1, 10, is_whole=True)),
+        ("recipe.epochs", "range(1, 10)", Range(1, 9, is_whole=True)),
+        ("recipe.epochs", "range(1, 10, 4)", Range(1, 9, step=4, is_whole=True)),
+        ("recipe.epochs", "1,2,4", Choices((1, 2, 4))),
+        ("recipe.schedule", "choice(cosine, constant)", Choices(("cosine", "constant"))),
+        ("recipe", "huggingtweets,tweets", Choices(("huggingtweets", "tweets"))),
+        ("recipe.dropout", "null,0.1", Choices((None, 0.1))),
+    ],
+)
+def test_ranges_are_written_as_hydra_writes_them(
+    key: str, text: str, dimension: object, tmp_path: Path
+) -> None:
+    found = plan(f'space: {{{key}: "{text}"}}', tmp_path / "a.yaml", "model=tiny")
+    assert found.spec.space == {key: dimension}
+    path = tmp_path / "b.yaml"
+    path.write_text("space: {}")
+    words = ["user=demo", "model=tiny", f"{key}={text}"]
+    on_the_command_line = plan_sweep(read_spec(path, words), path)
+    assert on_the_command_line.spec.space == {key: dimension}
+
+
+@pytest.mark.parametrize("text", ["intervall(1, 2)", "interval(1", "1e-3"])
+def test_what_hydra_cannot_read_is_one_sentence(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"space\.recipe\.lr: got .*interval\(1, 10\)"):
+        plan(f'space: {{recipe.lr: "{text}"}}', tmp_path / "a.yaml")
+
+
+def test_the_default_is_the_first_trial(tmp_path: Path) -> None:
+    short = ("model=tiny", "recipe.block_size=64")
+    found = plan(GOOD, tmp_path / "a.yaml", *short, "recipe=huggingtweets")
+    assert found.spec.default == {"recipe.lr": 1.372e-4, "recipe.epochs": 4}
+    assert found.default.recipe.epochs == 4
+    groups = plan("space: {recipe: [tweets, huggingtweets]}", tmp_path / "b.yaml", "model=tiny")
+    assert groups.spec.default == {"recipe": "tweets"}
+    impossible = plan(GOOD, tmp_path / "c.yaml", "model=tiny", "model.max_positions=64")
+    assert impossible.spec.default == {}

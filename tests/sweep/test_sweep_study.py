@@ -20,6 +20,7 @@ from huggingtweets.sweep.spec import (
     SweepSpec,
 )
 from huggingtweets.sweep.study import SURPLUS, OpenTrial, Trials, counted, open_study
+from huggingtweets.sweep.summary import summarise_sweep
 
 SPACE = {
     "recipe.lr": Range(1e-5, 1e-2, is_log=True),
@@ -240,3 +241,35 @@ def test_the_holder_of_a_folder_is_told_at_once(tmp_path: Path) -> None:
     assert not is_left(tmp_path / "trial")
     lock.release()
     assert is_left(tmp_path / "trial")
+
+
+@pytest.mark.parametrize(
+    ("sampler", "default", "expected"),
+    [
+        (Sampler.random, {"recipe.lr": 1e-3, "recipe.epochs": 4}, 6),
+        (Sampler.tpe, {"recipe.lr": 1.0, "recipe.epochs": 9}, 6),
+        (Sampler.cmaes, {"recipe.lr": 1e-3, "recipe.epochs": 4}, 6),
+        (Sampler.grid, {"recipe.lr": 1e-3, "recipe.epochs": 2}, 6),
+        (Sampler.grid, {"recipe.lr": 0.5, "recipe.epochs": 2}, 7),
+    ],
+)
+def test_the_default_comes_first_and_once(
+    sampler: Sampler, default: dict[str, object], expected: int, tmp_path: Path
+) -> None:
+    space = SPACE
+    if sampler is Sampler.grid:
+        space = {"recipe.lr": Choices((1e-4, 1e-3)), "recipe.epochs": Range(1, 3, is_whole=True)}  # type: ignore[dict-item]
+    spec = spec_of(sampler=sampler, space=space, default=default, storage=StorageKind.journal)
+    study = study_of(tmp_path, spec)
+    trials = Trials(tmp_path, spec, study)
+    seen = []
+    while (opened := trials.next()) is not None:
+        assert opened.is_default == (opened.number == 0)
+        seen.append(opened.params)
+        tell(study, opened, 1.0 + opened.number)
+    assert seen[0] == default
+    assert len(seen) == expected
+    assert sampler is not Sampler.grid or len({tuple(one.values()) for one in seen}) == expected
+    found = summarise_sweep(study, ["heldout"])
+    assert found.default == found.row(0)
+    assert found.row(0).params == default
