@@ -41,9 +41,15 @@ class _Axis:
     is_log: bool
     is_whole: bool = False
 
+    def has(self, value: Scalar) -> bool:
+        """Whether a value has a place; the default may be none of the choices of a space."""
+        return shown(value) in self.places if self.places else isinstance(value, int | float)
+
     def place(self, value: Scalar) -> float:
         if self.places:
             return self.places[shown(value)]
+        if self.is_log and float(value or 0) <= 0:
+            return -1.0
         number = self._scaled(float(value or 0))
         return (number - self._scaled(self.low)) / (
             self._scaled(self.high) - self._scaled(self.low)
@@ -164,12 +170,11 @@ def slices(summary: SweepSummary, space: Mapping[str, Dimension]) -> list[Pictur
         points = [(row, last_heldout(row) or 0.0) for row in _cut(summary)] + points
     pictures = []
     for key in sorted(space, key=lambda key: -summary.importances.get(key, 0.0)):
-        # The default may lie beyond the space; it has its row in the table.
-        inside = [(row, value) for row, value in points if holds(space[key], row.params.get(key))]
         across = _axis(space[key])
         dots = [
             _dot(across.place(row.params.get(key)), up.place(value), row, summary)
-            for row, value in inside
+            for row, value in points
+            if across.has(row.params.get(key))
         ]
         share = summary.importances.get(key)
         title = key if share is None else f"{key} (importance {share:.0%})"
@@ -286,7 +291,8 @@ def _line(points: Sequence[tuple[float, float]]) -> Markup:
 
 def _dot(x: float, y: float, row: TrialRow, summary: SweepSummary) -> Markup:
     """Draw one trial; a value beyond the axis sits hollow on its edge."""
-    kind = _kind(row, summary) + ("" if 0 <= y <= 1 else " off")
+    is_inside = -1e-9 <= x <= 1 + 1e-9 and 0 <= y <= 1
+    kind = _kind(row, summary) + ("" if is_inside else " off")
     return Markup('<circle class="dot {}" cx="{}" cy="{}" r="4"><title>{}</title></circle>').format(
         kind, _x(x), _y(y), _title(row, summary)
     )

@@ -31,7 +31,9 @@ class UserFigures:
     planned_steps: int
     seconds: float
     curve: tuple[tuple[float, float], ...]
-    """Epochs and held-out bits a byte."""
+    """Epochs and held-out bits per byte."""
+    tokens: int = 0
+    """Trained."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ def _figures(user: Mapping[str, Any]) -> UserFigures:
         planned_steps=user["planned_steps"],
         seconds=user["seconds"],
         curve=tuple((one["epoch"], one["heldout"]) for one in user["evals"]),
+        tokens=user.get("tokens", 0),
     )
 
 

@@ -1,0 +1,44 @@
+"""`huggingtweets compare`: two or more trainings of the same people."""
+
+import argparse
+import json
+from pathlib import Path
+
+from huggingtweets.cli.base import Commands, show
+
+
+def add(commands: Commands) -> None:
+    """Describe the command line of `compare`."""
+    parser = commands.add_parser("compare", help="hold trainings of the same people side by side")
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="DIR",
+        help="output folders; that of a grid or of a sweep stands for its settings",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="also write an HTML page")
+    parser.add_argument(
+        "--quick", action="store_true", help="score no posts: no intervals person by person"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from huggingtweets.compare.comparison import compare
+    from huggingtweets.compare.settings import read_settings
+    from huggingtweets.compare.table import build_comparison, write_page
+
+    settings = read_settings(args.folders)
+    score = None
+    if not args.quick:
+        from huggingtweets.compare.scores import score_person  # heavy: loads models
+
+        score = score_person
+    found = compare(settings, score)
+    if args.page:
+        title = " and ".join(folder.resolve().name for folder in args.folders)
+        write_page(args.page, found, [setting.folder for setting in settings], title)
+    if args.json:
+        print(json.dumps(found.as_json()))
+    else:
+        show(build_comparison(found))
+    return 0

@@ -1,0 +1,1 @@
+"""Two or more trainings of the same people, held against each other."""

@@ -1,0 +1,158 @@
+"""A comparison for people: tables for a terminal, and one self-contained page."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+
+from huggingtweets.compare.comparison import Comparison, PersonRow, Total
+from huggingtweets.evaluation.intervals import Interval
+from huggingtweets.files import write_text
+from huggingtweets.publishing.names import visible
+from huggingtweets.publishing.pages import page_environment
+
+NUM_PEOPLE = 20
+"""Shown on a terminal; the page and the JSON have all."""
+COLUMNS = (
+    "setting",
+    "bits per byte",
+    "against the first",
+    "wins",
+    "copied 4-8-grams",
+    "5 words or more copied",
+    "attributed",
+    "distinct-2",
+    "tokens",
+    "training s",
+)
+
+
+def total_cells(total: Total, num_people: int, *, is_first: bool) -> tuple[str, ...]:
+    """Return the cells of one setting, in the order of COLUMNS."""
+    base = "" if total.base_bits is None else f" (base {total.base_bits:.3f})"
+    against = "" if is_first else signed(total.difference, total.interval)
+    return (
+        visible(total.name),
+        f"{total.bits:.4f}{base}",
+        against,
+        "" if is_first else f"{total.wins} of {num_people}",
+        percent(total.copied, 3),
+        percent(total.long_copied, 3),
+        percent(total.attributed, 1),
+        percent(total.distinct_2, 1),
+        count(total.tokens),
+        "" if total.seconds is None else f"{total.seconds:.1f}",
+    )
+
+
+def person_cells(row: PersonRow) -> tuple[str, ...]:
+    """Return the cells of one person: the slug, the bits of each setting, each difference."""
+    first = row.figures[0].bits
+    cells = [visible(row.slug), *(f"{figures.bits:.4f}" for figures in row.figures)]
+    pairs = zip(row.figures[1:], row.intervals[1:], strict=True)
+    cells += [signed(figures.bits - first, interval) for figures, interval in pairs]
+    return (*cells, "" if row.num_posts is None else f"{row.num_posts:,}")
+
+
+def person_columns(comparison: Comparison) -> tuple[str, ...]:
+    """Return the headings of `person_cells`."""
+    names = [visible(total.name) for total in comparison.totals]
+    return ("person", *names, *(f"{name} - {names[0]}" for name in names[1:]), "posts")
+
+
+def signed(value: float, interval: Interval | None) -> str:
+    """Write a difference with its interval; a star where the interval leaves out zero."""
+    if interval is None:
+        return f"{value:+.4f}"
+    star = " *" if interval.low > 0 or interval.high < 0 else ""
+    return f"{value:+.4f} ({interval.low:+.4f} to {interval.high:+.4f}){star}"
+
+
+def percent(value: float | None, digits: int) -> str:
+    """Write a share."""
+    return "" if value is None else f"{100 * value:.{digits}f} %"
+
+
+def count(value: float | None) -> str:
+    """Write a mean count."""
+    return "" if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def setting_value(value: Any) -> str:
+    """Write the value of a setting."""
+    return visible("null" if value is None else str(value))
+
+
+def build_comparison(comparison: Comparison) -> RenderableType:
+    """Return the tables for a terminal."""
+    num = len(comparison.people)
+    totals = _table(f"{num} people, means", COLUMNS)
+    for index, total in enumerate(comparison.totals):
+        totals.add_row(*map(escape, total_cells(total, num, is_first=index == 0)))
+    parts: list[RenderableType] = [totals]
+    if comparison.changed:
+        changed = _table(
+            "Settings that differ", ("key", *(visible(one.name) for one in comparison.totals))
+        )
+        for key, values in comparison.changed.items():
+            changed.add_row(escape(key), *(escape(setting_value(value)) for value in values))
+        parts.append(changed)
+    people = _table("Person by person, bits per byte", person_columns(comparison))
+    for row in comparison.people[:NUM_PEOPLE]:
+        people.add_row(*map(escape, person_cells(row)))
+    parts.append(people)
+    if num > NUM_PEOPLE:
+        parts.append(f"{num - NUM_PEOPLE} more people are on the page and in --json")
+    parts.append(explanation(comparison))
+    return Group(*parts)
+
+
+def explanation(comparison: Comparison) -> str:
+    """Say what the intervals are."""
+    note = (
+        "Below 0 is better. In brackets: the middle 95 % when people (in all) or held-out posts "
+        "(of one person) are drawn again with replacement, in pairs; *: it leaves out 0."
+    )
+    if comparison.num_left_out:
+        note += f" {comparison.num_left_out} people whom not all settings have are left out."
+    return note
+
+
+def write_page(path: Path, comparison: Comparison, folders: Sequence[Path], title: str) -> None:
+    """Write the page; settings whose index lies below the page's folder are linked."""
+    links = []
+    for folder in folders:
+        inside = folder.resolve().is_relative_to(path.resolve().parent)
+        index = folder / "index.html"
+        is_linked = inside and index.is_file()
+        links.append(str(index.resolve().relative_to(path.resolve().parent)) if is_linked else "")
+    num = len(comparison.people)
+    environment = page_environment()
+    environment.filters["setting"] = setting_value
+    write_text(
+        path,
+        environment.get_template("compare.html.jinja").render(
+            title=visible(title),
+            columns=COLUMNS,
+            totals=[
+                total_cells(total, num, is_first=index == 0)
+                for index, total in enumerate(comparison.totals)
+            ],
+            links=links,
+            changed=comparison.changed,
+            person_columns=person_columns(comparison),
+            people=[person_cells(row) for row in comparison.people],
+            note=explanation(comparison),
+        ),
+    )
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=escape(title), title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(escape(column), justify="right" if index else "left")
+    return table
