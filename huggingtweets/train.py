@@ -9,6 +9,7 @@ from huggingtweets.training import stopping
 stopping.install()  # before anything that takes seconds to import
 
 import sys
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -51,18 +52,24 @@ def _main() -> int:
     setup_logging()
     attempt.watch(stopping.request_stop)
     register()
+    folders = []
     sys.argv[1:] = with_own_folders(quote_user(sys.argv[1:]))
     codes = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
     def hydra_main(composed: DictConfig) -> None:
         codes.append(run(composed))
+        folders.append(str(composed.output_dir))
 
     try:
         check_arguments(sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)
     hydra_main()
+    if len(set(folders)) > 1:
+        from huggingtweets.compare.grid import end_grid
+
+        end_grid(list(map(Path, dict.fromkeys(folders))))
     return max(codes, default=0)
 
 

@@ -28,15 +28,33 @@ FLOORS: list[set[str]] = [
     {"pipeline"},
     {"jobs"},
     {"sweep"},
+    {"compare"},
     {"doctor", "train"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 
 HEAVY = ("torch", "transformers", "datasets", "wandb", "accelerate", "deepspeed")
-LIGHT_PLACES = ("config", "tweets", "tracking", "jobs", "sweep", "cli", "data.corpus", "data.split")
+LIGHT_PLACES = (
+    "config",
+    "tweets",
+    "tracking",
+    "jobs",
+    "sweep",
+    "cli",
+    "compare",
+    "data.corpus",
+    "data.split",
+)
 LIGHT_PLACES += ("publishing.card", "training.stopping", "training.watchdog", *FLOORS[0])
-NOT_LIGHT = {"jobs.runner", "jobs.fused", "sweep.run", "sweep.fused"}
+NOT_LIGHT = {
+    "compare.grid",
+    "compare.scores",
+    "jobs.runner",
+    "jobs.fused",
+    "sweep.run",
+    "sweep.fused",
+}
 
 
 def module_name(path: Path) -> str:

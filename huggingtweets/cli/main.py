@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from huggingtweets.cli import (
     check,
+    compare,
     doctor,
     evaluate,
     generate,
@@ -34,6 +35,7 @@ COMMANDS: tuple[Callable[[Commands], None], ...] = (
     purge.add,
     status.add,
     sweep.add,
+    compare.add,
     submit.add,
     prefetch.add,
     doctor.add,

@@ -54,7 +54,24 @@ def _search(args: argparse.Namespace) -> int:
 
     code = run_sweep(sweep)
     _print_sweep(sweep.root)
+    _compare_with_default(sweep.root)
     return code
+
+
+def _compare_with_default(root: Path) -> None:
+    """Show what the search won over the settings as they stand, person by person."""
+    from huggingtweets.compare.comparison import compare
+    from huggingtweets.compare.settings import read_settings
+    from huggingtweets.compare.table import build_comparison, write_page
+
+    try:
+        settings = read_settings([root])
+        found = compare(settings, None)
+    except ConfigError:  # nothing ran whole, or the default is the best: said above
+        return
+    folders = [setting.folder for setting in settings]
+    write_page(root / "compare.html", found, folders, root.resolve().name)
+    show(build_comparison(found))
 
 
 def _run_sweep_status(args: argparse.Namespace) -> int:

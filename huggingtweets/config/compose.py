@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import redirect_stderr, suppress
@@ -112,19 +113,24 @@ def check_arguments(argv: Sequence[str]) -> None:
                 "`huggingtweets sweep FILE` to train the settings side by side"
             )
         _check_overrides(overrides)
-        overrides = [text for text in overrides if not _is_sweep(text)]
+        # What a setting's folder is called is known only once Hydra runs.
+        overrides = [text for text in overrides if not _is_sweep(text) and "${hydra:" not in text]
     if not (args.config_path or args.config_dir or args.config_name):
         to_config(compose_config(overrides))
 
 
 def with_own_folders(argv: Sequence[str]) -> list[str]:
-    """Give each setting of a grid (`-m recipe.lr=1e-4,2e-4`) a folder, where none is asked for.
+    """Give each setting of a grid (`-m recipe.lr=1e-4,2e-4`) a folder below `output_dir`.
 
-    Without it the second setting would find the models of the first in its place.
+    Without it the second setting would find the models of the first in its place. An `output_dir`
+    that tells the settings apart by itself stays as it is.
     """
     words = list(argv)
-    is_multirun = any(word in ("-m", "--multirun") for word in words)
-    if not is_multirun or any(word.startswith("output_dir=") for word in words):
+    if not any(word in ("-m", "--multirun") for word in words):
+        return words
+    named = [word for word in words if word.startswith("output_dir=")]
+    root = named[-1].partition("=")[2].strip("'\"") if named else "output"
+    if "${" in root or "," in root:
         return words
     keys = []
     for word in words:
@@ -134,16 +140,24 @@ def with_own_folders(argv: Sequence[str]) -> list[str]:
                 keys.append(override.key_or_group)
     if not keys:
         return words
-    parts = [
-        f"{key.rpartition('.')[2]}-${{{f'hydra:runtime.choices.{key}' if is_group(key) else key}}}"
-        for key in keys
-    ]
-    return [*words, f"output_dir=output/{'_'.join(parts)}"]
+    OmegaConf.register_new_resolver(FOLDER_NAME, folder_name, replace=True)
+    parts = []
+    for key in keys:
+        source = f"hydra:runtime.choices.{key}" if key in group_names() else key
+        parts.append(f"{key.rpartition('.')[2]}-${{{FOLDER_NAME}:${{{source}}}}}")
+    rest = [word for word in words if word not in named]
+    # In quotes: Hydra's grammar knows no interpolation within an interpolation.
+    path = f"{root.rstrip('/')}/{'_'.join(parts)}".replace("'", "\\'")
+    return [*rest, f"output_dir='{path}'"]
 
 
-def is_group(key: str) -> bool:
-    """Whether a key chooses an option of a config group."""
-    return key in group_names()
+FOLDER_NAME = "folder_name"
+"""Name of the resolver behind `folder_name`."""
+
+
+def folder_name(value: object) -> str:
+    """Return a value of a setting as part of the name of one folder: a path has slashes."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", str(value)).strip("-.") or "none"
 
 
 def _is_sweep(override: str) -> bool:
@@ -267,7 +281,13 @@ def _check_overrides(overrides: Sequence[str]) -> None:
                 f"{text!r}: keys cannot be added or removed; expected key=value with one of the "
                 f"known keys{did_you_mean(key.lstrip('+~'), keys)}"
             )
-        if key in group_names() or key == "experiment":
+        if override.is_sweep_override() and key != "user" and (key in keys or key in group_names()):
+            for value in override.sweep_iterator():
+                if key in group_names():
+                    _check_option(key, value)
+                elif not isinstance(value, str):  # a text may stand for a number or for null
+                    check_value(key, value, keys[key])
+        elif key in group_names() or key == "experiment":
             _check_option(key, override.value())
         elif key not in keys:
             raise ConfigError(

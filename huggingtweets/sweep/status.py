@@ -11,13 +11,11 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from huggingtweets.config.compose import CONFIG_DIR
 from huggingtweets.files import read_json
 from huggingtweets.sweep.study import load_study
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
 
 NUM_SHOWN = 10
-TRAIN = CONFIG_DIR.parent / "train.py"
 
 
 def read_sweep(root: Path) -> tuple[Mapping[str, Any], SweepSummary]:
@@ -94,7 +92,7 @@ def build_sweep_status(
 
 def best_command(root: Path) -> str:
     """Return what trains the best configuration for good, from whatever folder."""
-    words = ["python", str(TRAIN), f"--config-path={root.resolve()}", "--config-name=best"]
+    words = ["huggingtweets", "train", f"--config-path={root.resolve()}", "--config-name=best"]
     return shlex.join(words)
 
 
