@@ -19,6 +19,14 @@ def _check_frac(key: str, value: float, *, below: float = 1.0) -> None:
     _check(0 <= value < below, key, value, f"a number from 0 to below {below:g}")
 
 
+def _is_encoding(name: str) -> bool:
+    """Whether Python decodes text by this name; it also has codecs such as `zip`."""
+    try:
+        return isinstance(b"x".decode(name, "ignore"), str)
+    except (LookupError, ValueError, TypeError):
+        return False
+
+
 class SourceKind(StrEnum):
     """Where posts come from."""
 
@@ -32,10 +40,31 @@ class SourceKind(StrEnum):
     x_api = "x_api"
     bluesky = "bluesky"
     mastodon = "mastodon"
+    mastodon_archive = "mastodon_archive"
+    bluesky_archive = "bluesky_archive"
 
 
 SERVICES = (SourceKind.x_api, SourceKind.bluesky, SourceKind.mastodon)
 """Sources that are asked over the network."""
+ARCHIVES = (SourceKind.x_archive, SourceKind.mastodon_archive, SourceKind.bluesky_archive)
+"""Sources that say themselves whose they are."""
+
+
+class Decode(StrEnum):
+    """What tools did to texts that has to be undone."""
+
+    auto = "auto"
+    """Found out from the file as a whole, or refused."""
+    none = "none"
+    bytes = "bytes"
+    """`b'...'`: bytes as Python prints them."""
+    repr = "repr"
+    """`'...'`, `["..."]`: texts and lists as Python or JSON print them."""
+    escapes = "escapes"
+    r"""`\u2615`, R's `<U+2615>`."""
+    mojibake = "mojibake"
+    """UTF-8 that was read as Windows-1252 or Latin-1."""
+    html = "html"
 
 
 class Terms(StrEnum):
@@ -53,12 +82,16 @@ class SourceConfig:
     path: str | None = None
     """A file or folder of posts, or the name of a dataset on the Hub; a service has none."""
     text_column: str | None = None
-    """Column names; null: guessed from the usual ones."""
+    """Column names, dotted where nested (`user.screen_name`); null: the usual ones are known."""
     user_column: str | None = None
-    """Empty: there is none, and every post is by the user asked for."""
+    """Empty: every post is by the user asked for, whatever other columns say."""
     id_column: str | None = None
     date_column: str | None = None
     retweet_column: str | None = None
+    encoding: str | None = None
+    """Of a file, such as `cp1252`; null: UTF-8 or UTF-16, or Windows-1252 where that is plain."""
+    decode: Decode = Decode.auto
+    """What was done to the texts that has to be undone."""
     hub_split: str = "train"
     api_url: str | None = None
     """Address of a service, or of the Mastodon server to ask; null: the usual one."""
@@ -71,6 +104,12 @@ class SourceConfig:
     it is started; null: ask on the terminal."""
 
     def __post_init__(self) -> None:
+        _check(
+            self.encoding is None or _is_encoding(self.encoding),
+            "source.encoding",
+            self.encoding,
+            "a text encoding that Python knows, such as utf-8, utf-16, cp1252, latin-1, shift_jis",
+        )
         _check(self.max_posts >= 1, "source.max_posts", self.max_posts, "1 or more")
         _check(
             self.max_cost_usd is None or self.max_cost_usd >= 0,
@@ -106,6 +145,9 @@ class CleaningConfig:
     """Unescape every HTML entity, not only `&amp;`, `&lt;` and `&gt;`."""
     strip_controls: bool = True
     """Remove control characters, lone surrogates and other invisible noise."""
+    all_links: bool = True
+    """Drop links without a scheme and in capitals too, and keep the text right behind a link in
+    scripts without spaces."""
     drop_repeats: bool = True
     """Keep one of several equal posts."""
     mask_pii: bool = True

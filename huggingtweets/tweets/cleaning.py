@@ -130,6 +130,10 @@ def clean_text(text: str, config: CleaningConfig) -> str:
     text = _unescape_all(text) if config.all_entities else _unescape_three(text)
     if config.strip_controls:
         text = strip_noise(text)
+    elif config.all_entities:
+        text = _SURROGATE.sub("\ufffd", text)
+    if config.all_links:
+        text = _find_all_links(text)
     for scheme in ("http:", "https:"):
         text = _drop_links(text, scheme)
     return " ".join(text.split())
@@ -146,16 +150,24 @@ def _unescape_three(text: str) -> str:
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,30});")
 
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
 def _unescape_all(text: str) -> str:
-    """Unescape every complete entity once: `&amp;lt;` becomes `&lt;`, `R&D&copy` stays."""
-    return _ENTITY.sub(_unescape_entity, text)
+    """Unescape every complete entity once: `&amp;lt;` becomes `&lt;`, `R&D&copy` stays.
+
+    Halves of a pair (`&#55357;&#56834;`) become surrogates, which `strip_noise` joins or removes.
+    """
+    return _ENTITY.sub(_unescape_entity, text) if "&" in text else text
 
 
 def _unescape_entity(match: re.Match[str]) -> str:
     entity = match[0]
-    if entity[1] == "#":
-        return html.unescape(entity)
-    return html.entities.html5.get(entity[1:], entity)
+    if entity[1] != "#":
+        return html.entities.html5.get(entity[1:], entity)
+    digits = entity[2:-1]
+    code = int(digits[1:], 16) if digits[0] in "xX" else int(digits)
+    return chr(code) if 0xD800 <= code <= 0xDFFF else html.unescape(entity)
 
 
 # --- Links
@@ -174,6 +186,40 @@ def _drop_links(text: str, scheme: str) -> str:
     text = re.sub(rf"\n{scheme}\S++ ", "", text)
     text = re.sub(rf"\n{scheme}\S+", "", text)
     return re.sub(rf"{scheme}\S+", "", text)
+
+
+_SPACELESS = "\u3000-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff01-\uff9f"
+_SPACELESS += "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff"
+"""Han, kana and their punctuation, Thai to Khmer: what follows a link needs no space there."""
+_NO_SCHEME = re.compile(
+    # scrapers' pic.twitter.com/aB3dE0001, often glued to the last word
+    r"pic\.(?:twitter|x)\.com/\w{1,20}"
+    # t.co/aB3dE00012 alone; glued to a word only where the rest looks drawn at random
+    r"|(?<![\w.@/-])t\.co/[A-Za-z0-9]{6,12}\b"
+    r"|(?<!://)t\.co/(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{10}(?![A-Za-z0-9])",
+    re.ASCII,
+)
+_SPLIT_LINK = re.compile(r"(https?://) (?=(?:t\.co|pic\.twitter\.com|www\.)[./])", re.IGNORECASE)
+_CAPITALS = re.compile(r"\bHTTPS?:(?=//)|\bHttps?:(?=//)")
+_CUT_SCHEME = re.compile(r"(?<!\S)(?:htt|http|https|https?:/{0,2})(?=…\s*\Z)")
+_BEHIND = re.compile(
+    rf"(https?://t\.co/[A-Za-z0-9]{{1,20}}|https?://[!-~]*?[A-Za-z0-9])(?=[{_SPACELESS}])"
+)
+"""A link that text in a script without spaces follows at once. In other addresses than X's such
+signs may belong to the path: behind a `/`, `=` or `_` they do."""
+
+
+def _find_all_links(text: str) -> str:
+    """Give every link the form in which it is dropped: a scheme before it, a space behind it."""
+    if "htt" in text or "HTT" in text or "Htt" in text:
+        text = _CAPITALS.sub(lambda match: match[0].lower(), text)
+        text = _SPLIT_LINK.sub(r"\1", text)
+        text = _CUT_SCHEME.sub("", text)
+        if not text.isascii():
+            text = _BEHIND.sub(r"\1 ", text)
+    if ".co" in text:
+        text = _NO_SCHEME.sub(lambda match: f" https://{match[0]} ", text)
+    return text
 
 
 # --- Invisible noise

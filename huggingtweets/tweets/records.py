@@ -1,7 +1,7 @@
 """Posts as received: `Tweet`, `Timeline`, and their form on disk."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
@@ -32,6 +32,8 @@ class Timeline:
     """What the source skipped or could not match, one sentence each."""
     picture_url: str | None = None
     """Where the profile picture is, by the source's word; nothing is fetched from it unasked."""
+    how: tuple[str, ...] = field(default=(), compare=False)
+    """What the file was taken for, as `check` shows it; not kept on disk."""
 
 
 def write_timelines(path: Path, timelines: Sequence[Timeline]) -> None:

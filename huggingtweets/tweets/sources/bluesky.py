@@ -9,6 +9,7 @@ from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.http import Answer, Patience, Service
 from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.facets import whole_links
 from huggingtweets.tweets.sources.paging import Page, Partial, collect_pages
 from huggingtweets.tweets.sources.posts import Post, Skip, make_timeline, parse_date
 from huggingtweets.tweets.sources.reading import show
@@ -132,7 +133,7 @@ def _post(item: Any, did: str) -> Post | Skip | None:
     is_repost = isinstance(reason, dict) and "Repost" in str(reason.get("$type"))
     if author.get("did") != did or is_repost:
         return None
-    uri, text = post.get("uri"), record.get("text")
+    uri, text = post.get("uri"), whole_links(record).get("text")
     if not isinstance(uri, str) or not isinstance(text, str):
         return Skip("an entry without text")
     return Post(

@@ -1,23 +1,20 @@
 """Datasets: a name on the Hub, or a folder written by `datasets`, read through that library."""
 
 import importlib.util
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
-from huggingtweets.tweets.sources.parquet import batch_posts
-from huggingtweets.tweets.sources.posts import Post, Skip, make_timeline
+from huggingtweets.tweets.sources.gather import Asked, gather
+from huggingtweets.tweets.sources.parquet import batch_rows, needed_columns
 from huggingtweets.tweets.sources.reading import show
-from huggingtweets.tweets.sources.rows import choose_columns
 
 _BATCH_ROWS = 1 << 14
 
 
-def read_hub(handle: str, config: SourceConfig) -> Timeline:
+def read_hub(asked: Asked) -> Timeline:
     """Read the posts of one person from `config.hub_split` of a dataset.
 
     Raises:
@@ -25,20 +22,20 @@ def read_hub(handle: str, config: SourceConfig) -> Timeline:
     """
     import pyarrow as pa
 
-    where = str(config.path)
-    dataset = _load(where, config.hub_split)
+    dataset = _load(str(asked.config.path), asked.config.hub_split)
     if isinstance(dataset, SourceError):
         raise dataset
-    columns = choose_columns(dataset.column_names, config, where, is_of_one_user=False)
-
-    def found() -> Iterator[Post | Skip]:
-        needed = dataset.select_columns(columns.names()).with_format("arrow")
-        yield from batch_posts(needed.iter(_BATCH_ROWS), columns, handle)
-
+    columns = needed_columns(dataset.features.arrow_schema, asked.config, asked.where)
+    needed = dataset.select_columns(columns).with_format("arrow")
+    batches = (_as_batch(table) for table in needed.iter(_BATCH_ROWS))
     try:
-        return make_timeline(where, handle, found())
+        return gather(asked, batch_rows(batches, asked))
     except (pa.ArrowException, OSError) as err:
-        raise SourceError(f"{where}: cannot be read ({show(str(err), 120)})") from err
+        raise SourceError(f"{asked.where}: cannot be read ({show(str(err), 120)})") from err
+
+
+def _as_batch(table: Any) -> Any:
+    return table.combine_chunks()
 
 
 @lru_cache(maxsize=4)

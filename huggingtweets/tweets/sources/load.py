@@ -2,35 +2,55 @@
 
 from pathlib import Path
 
-from huggingtweets.config.schema import SERVICES, SourceConfig, SourceKind
+from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError
+from huggingtweets.tweets.optout import optout_path, read_optouts
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources import csv_file, jsonl, parquet, text
 from huggingtweets.tweets.sources.csv_file import read_csv
 from huggingtweets.tweets.sources.demo import demo_timeline
+from huggingtweets.tweets.sources.gather import Asked
 from huggingtweets.tweets.sources.hub import read_hub
 from huggingtweets.tweets.sources.jsonl import read_jsonl
+from huggingtweets.tweets.sources.own_archives import (
+    find_owner,
+    read_bluesky_archive,
+    read_mastodon_archive,
+)
 from huggingtweets.tweets.sources.parquet import read_parquet
 from huggingtweets.tweets.sources.reading import find_user_file, name_key, nearest, show, user_of
 from huggingtweets.tweets.sources.services import check_service, fetch_timeline
 from huggingtweets.tweets.sources.text import read_text
-from huggingtweets.tweets.sources.x_archive import read_x_archive
+from huggingtweets.tweets.sources.x_archive import find_x_owner, read_x_archive
 
+_READERS = {
+    SourceKind.jsonl: read_jsonl,
+    SourceKind.csv: read_csv,
+    SourceKind.parquet: read_parquet,
+    SourceKind.text: read_text,
+}
 _SUFFIXES = {
     SourceKind.jsonl: jsonl.SUFFIXES,
     SourceKind.csv: csv_file.SUFFIXES,
     SourceKind.parquet: parquet.SUFFIXES,
     SourceKind.text: text.SUFFIXES,
     SourceKind.x_archive: (".zip", ".js"),
+    SourceKind.bluesky_archive: (".car",),
 }
+_ALSO = {
+    ".zip": (SourceKind.mastodon_archive,),
+    ".json": (SourceKind.mastodon_archive, SourceKind.x_archive),
+}
+"""What else may come in a file of this name."""
 
 
-def load_timeline(source: SourceConfig, handle: str) -> Timeline:
+def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = None) -> Timeline:
     """Read all posts of one person, as received, newest first.
 
     Args:
         source: where from.
         handle: whose; canonical, as `parse_handle` returns it.
+        optout_file: as configured; people on the list are left out of any file.
 
     Raises:
         ConfigError: `source.path` is not there or of another kind.
@@ -43,25 +63,36 @@ def load_timeline(source: SourceConfig, handle: str) -> Timeline:
             return demo_timeline(handle)
         case SourceKind.x_api | SourceKind.bluesky | SourceKind.mastodon:
             return fetch_timeline(source, handle)
-        case SourceKind.hub:
-            return read_hub(handle, source)
         case SourceKind.x_archive:
             return read_x_archive(path, handle)
-        case SourceKind.text:
-            return read_text(_user_file(source.kind, path, handle), handle)
-        case SourceKind.jsonl:
-            read = read_jsonl
-        case SourceKind.csv:
-            read = read_csv
-        case SourceKind.parquet:
-            read = read_parquet
-    file = _user_file(source.kind, path, handle)
-    is_of_one_user = name_key(user_of(file, _SUFFIXES[source.kind]) or "") == handle
-    return read(file, handle, source, is_of_one_user=is_of_one_user)
+        case SourceKind.mastodon_archive:
+            return read_mastodon_archive(path, handle)
+        case SourceKind.bluesky_archive:
+            return read_bluesky_archive(path, handle)
+    optouts = read_optouts(optout_path(optout_file))
+    if source.kind is SourceKind.hub:
+        return read_hub(Asked(str(source.path), handle, source, optouts=optouts))
+    read = _READERS[source.kind]
+    file = find_user_file(path, handle, _SUFFIXES[source.kind]) if path.is_dir() else path
+    is_named_for = name_key(user_of(file, _SUFFIXES[source.kind]) or "") == handle
+    return read(file, Asked(file.name, handle, source, is_named_for, optouts))
 
 
-def _user_file(kind: SourceKind, path: Path, handle: str) -> Path:
-    return find_user_file(path, handle, _SUFFIXES[kind]) if path.is_dir() else path
+def archive_owner(source: SourceConfig) -> str | None:
+    """Return whose archive `source.path` is, canonical; None: it does not say, or is no archive.
+
+    Raises:
+        ConfigError: the path is not there.
+        SourceError: the archive cannot be read.
+    """
+    if source.kind not in ARCHIVES:
+        return None
+    check_source(source)
+    if source.kind is SourceKind.x_archive:
+        owner = find_x_owner(_path(source))
+        return name_key(owner) if owner else None
+    found = find_owner(source, _path(source))
+    return found.handle if found else None
 
 
 def check_source(source: SourceConfig) -> None:
@@ -118,6 +149,8 @@ def _nearest_path(path: Path) -> str:
 def _check_suffix(kind: SourceKind, path: Path) -> None:
     """Refuse a file whose name says that it belongs to another source."""
     for other, suffixes in _SUFFIXES.items():
+        if kind in _ALSO.get(path.suffix.lower(), ()):
+            return
         if other not in (kind, SourceKind.text) and user_of(path, suffixes) is not None:
             raise ConfigError(
                 f"source: got {kind} for {path.name}; expected source={other} for such a file"

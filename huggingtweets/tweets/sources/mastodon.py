@@ -3,7 +3,7 @@
 import logging
 import os
 import re
-from html import escape, unescape
+from html import escape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -11,6 +11,7 @@ from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.tweets.http import Answer, Patience, Service
 from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.html import html_to_text
 from huggingtweets.tweets.sources.paging import Page, Partial, collect_pages
 from huggingtweets.tweets.sources.posts import Post, Skip, make_timeline, parse_date, parse_id
 from huggingtweets.tweets.sources.reading import show
@@ -19,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 TOKEN_KEY = "MASTODON_TOKEN"
 PAGE_POSTS = 40
-MAX_CONTENT_CHARS = 100_000
 _OPEN = ("public", "unlisted")
 _NEXT = re.compile(r"<([^<>]{1,2000})>\s{0,9};\s{0,9}rel=\"?next\"?")
 _ID = re.compile(r"[0-9A-Za-z_-]{1,40}")
@@ -189,37 +189,3 @@ def _rules(service: Service) -> list[str]:
     if isinstance(terms, dict) and isinstance(terms.get("content"), str):
         texts.append(html_to_text(terms["content"]))
     return texts
-
-
-# --- HTML
-
-_TAG = re.compile(r"<(?P<end>/?)(?P<name>[A-Za-z][A-Za-z0-9]{0,20})\b[^<>]*>|<[!?/][^<>]*>")
-"""Not html.parser, which takes quadratic time on what is broken on purpose."""
-_ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_UNSHOWN = ("script", "style", "template")
-_NEW_LINE = ("br", "li", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6")
-
-
-def html_to_text(content: str) -> str:
-    """Return what a reader of a post sees; paragraphs and line breaks become line breaks.
-
-    Links stay whole addresses, so that cleaning can drop them.
-    """
-    content = content[:MAX_CONTENT_CHARS]
-    parts: list[str] = []
-    start = depth_unshown = 0
-    for tag in _TAG.finditer(content):
-        if not depth_unshown:
-            parts.append(content[start : tag.start()])
-        start = tag.end()
-        name = (tag["name"] or "").lower()
-        if name in _UNSHOWN:
-            depth_unshown = max(0, depth_unshown + (-1 if tag["end"] else 1))
-        elif name in _NEW_LINE and not tag["end"]:
-            parts.append("\n")
-        elif name == "p" and tag["end"]:
-            parts.append("\n\n")
-    if not depth_unshown:
-        parts.append(content[start:])
-    text = _ENTITY.sub(lambda match: unescape(match[0]), "".join(parts))
-    return re.sub(r"\n{3,}", "\n\n", text).strip()

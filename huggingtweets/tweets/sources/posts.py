@@ -99,6 +99,7 @@ def make_timeline(
     display_name: str | None = None,
     notes: Sequence[str] = (),
     picture_url: object = None,
+    how: Sequence[str] = (),
 ) -> Timeline:
     """Gather the posts of one person, newest first, each id once.
 
@@ -109,6 +110,7 @@ def make_timeline(
         display_name: from outside the posts; else the posts' author name, else the handle.
         notes: sentences that go before our own.
         picture_url: likewise from outside the posts, as received; else the posts' author picture.
+        how: what the file was taken for, read once all of `found` is.
 
     Raises:
         SourceError: the file has posts, but none of this person; or it is damaged and has none.
@@ -139,12 +141,7 @@ def make_timeline(
             older.update(item.older_ids)
             own_name = own_name or item.author_name or item.author
             own_picture = own_picture or item.author_picture
-        if len(posts) > MAX_POSTS or num_chars > MAX_TOTAL_CHARS or tally.num_skipped > MAX_SKIPS:
-            raise SourceError(
-                f"{where}: got more than {MAX_POSTS} posts, {MAX_TOTAL_CHARS} characters or "
-                f"{MAX_SKIPS} things that are no posts; expected the posts of one person; "
-                "split the file"
-            )
+        check_amount(where, len(posts), num_chars, tally.num_skipped)
     for outdated in older & posts.keys():
         tally.outdated += 1
         del posts[outdated]
@@ -153,7 +150,21 @@ def make_timeline(
         _explain_nothing(where, handle, tally)
     name = (display_name or own_name or handle)[:_MAX_NAME_CHARS]
     picture = parse_picture_url(picture_url) or own_picture
-    return Timeline(handle, name, tweets, (*notes, *tally.notes(where)), picture)
+    return Timeline(handle, name, tweets, (*notes, *tally.notes(where)), picture, tuple(how))
+
+
+def check_amount(where: str, num_posts: int, num_chars: int, num_skips: int = 0) -> None:
+    """Refuse more than anybody posts.
+
+    Raises:
+        SourceError: it is more.
+    """
+    if num_posts > MAX_POSTS or num_chars > MAX_TOTAL_CHARS or num_skips > MAX_SKIPS:
+        raise SourceError(
+            f"{where}: got more than {MAX_POSTS} posts, {MAX_TOTAL_CHARS} characters or "
+            f"{MAX_SKIPS} things that are no posts; expected the posts of one person; "
+            "split the file"
+        )
 
 
 def _newest_first(tweets: list[Tweet]) -> list[Tweet]:

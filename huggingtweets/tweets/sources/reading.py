@@ -9,6 +9,8 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -154,14 +156,127 @@ def open_bytes(path: Path, damage: list[str]) -> Iterator[io.BufferedReader]:
         raise SourceError(f"{path}: cannot be read ({err.strerror or err})") from err
 
 
-def decode(stream: io.BufferedReader, *, newline: str | None = "\n") -> TextIO:
-    """Read bytes as text: UTF-8, or UTF-16 and UTF-32 where the first bytes say so.
+def decode(
+    stream: io.BufferedReader, encoding: str | None = None, *, newline: str | None = "\n"
+) -> TextIO:
+    """Read bytes as text: as told, or as UTF-8, or UTF-16 and UTF-32 where the first bytes say so.
 
     Bytes that are not UTF-8 become lone surrogates, by which a line with them is known.
     """
-    encoding = json.detect_encoding(stream.peek(4)[:4])
+    encoding = encoding or guess_unicode(stream.peek(_SAMPLE_BYTES)[:_SAMPLE_BYTES])
     errors = "surrogateescape" if encoding.startswith("utf-8") else "replace"
     return io.TextIOWrapper(stream, encoding=encoding, errors=errors, newline=newline)
+
+
+def guess_unicode(sample: bytes) -> str:
+    """Tell UTF-16 and UTF-32 by their mark, or by the zeros of every second byte; else UTF-8."""
+    encoding = json.detect_encoding(sample[:4])
+    even, odd = sample[0::2], sample[1::2]
+    if encoding == "utf-8" and len(sample) > 8:
+        if odd.count(0) > len(odd) / 3 and not even.count(0):
+            return "utf-16-le"
+        if even.count(0) > len(even) / 3 and not odd.count(0):
+            return "utf-16-be"
+    return encoding
+
+
+@dataclass
+class Said:
+    """What is found out about a file while it is read."""
+
+    encoding: str | None = None
+    """As configured, then as found; None: not known yet."""
+    notes: list[str] = field(default_factory=list)
+    damage: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterator[TextIO]:
+    """Open a file of text, its encoding told or plain to see. The one way from bytes to text.
+
+    Args:
+        path: the file, gzip'd or not.
+        said: with the encoding as configured; grows by what is found out, and by damage.
+        newline: as for `open`.
+
+    Raises:
+        SourceError: it cannot be read, or is in more than one encoding, or in one unknown.
+    """
+    if said.encoding is None:
+        with open_bytes(path, []) as stream:
+            said.encoding = find_encoding(stream, path.name)
+        if said.encoding is not None:
+            said.notes.append(f"{path.name}: read as {said.encoding}, since it is not UTF-8")
+    with open_bytes(path, said.damage) as stream:
+        text = decode(stream, said.encoding, newline=newline)
+        said.encoding = text.encoding
+        yield text
+
+
+_SAMPLE_BYTES = 4096
+_MAX_BAD_LINES = 2000
+_FEW_LINES = 2
+"""So many lines that are not UTF-8 are damage, and skipped."""
+_LETTERS_OF_1252 = frozenset(
+    "éèêëàâäáãåæçíìîïñóòôöõøœúùûüßÿÉÈÊÀÂÄÁÃÅÆÇÍÎÑÓÔÖÕØÚÜ’‘“”„–—…€°«»¿¡´·•§ªº£©®™"
+)
+
+
+def find_encoding(stream: io.BufferedReader, where: str) -> str | None:
+    """Tell from the whole file whether it is in an encoding of Windows; None: read it as Unicode.
+
+    Lines that are not UTF-8 speak for cp1252 where no other line is in UTF-8 beyond ASCII, and the
+    signs they would have are ones that Western languages put between ASCII letters.
+
+    Raises:
+        SourceError: nobody can tell.
+    """
+    sample = stream.peek(_SAMPLE_BYTES)[:_SAMPLE_BYTES]
+    if guess_unicode(sample) != "utf-8":
+        return None
+    bad: list[bytes] = []
+    num_bad = num_good = num_lines = 0
+    while data := stream.read(1 << 20):
+        data += stream.readline(1 << 20)
+        num_lines += data.count(b"\n")
+        if data.isascii():
+            continue
+        lines = [line for line in data.split(b"\n") if not line.isascii()]
+        if _is_utf8(data):
+            num_good += len(lines)
+            continue
+        wrong = [line for line in lines if not _is_utf8(line)]
+        num_bad += len(wrong)
+        num_good += len(lines) - len(wrong)
+        bad += wrong[: _MAX_BAD_LINES - len(bad)]
+    is_damage = num_bad <= _FEW_LINES or num_bad < 0.01 * num_lines
+    if is_damage or any(b"\0" in line for line in bad):
+        return None
+    if num_good == 0 and _looks_western(bad):
+        return "cp1252"
+    raise SourceError(
+        f"{where}: got {num_bad} lines that are not UTF-8"
+        + (f" beside {num_good} that are" if num_good else "")
+        + "; expected one encoding throughout; set source.encoding= to it, such as cp1252 "
+        "(Windows, Western Europe), cp1251 (Cyrillic), shift_jis, or save the file as UTF-8"
+    )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _looks_western(lines: Iterable[bytes]) -> bool:
+    text = "\n".join(line.decode("cp1252", "replace") for line in lines)
+    signs = [(before, char) for before, char in pairwise(" " + text) if not char.isascii()]
+    usual = sum(char in _LETTERS_OF_1252 for _, char in signs)
+    alone = sum(before.isascii() for before, _ in signs)
+    letters = sum(char.isalpha() for char in text)
+    return usual >= 0.9 * len(signs) and alone >= 0.7 * len(signs) and len(signs) < 0.3 * letters
 
 
 def has_bad_bytes(text: str) -> bool:

@@ -1,33 +1,40 @@
 """Plain text: one post a line, blank lines skipped."""
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from huggingtweets.tweets.records import Timeline
-from huggingtweets.tweets.sources.posts import Post, Skip, make_timeline
-from huggingtweets.tweets.sources.reading import decode, has_bad_bytes, iter_lines, open_bytes
+from huggingtweets.tweets.sources.chats import refuse_text_chat
+from huggingtweets.tweets.sources.gather import Asked, Row, gather
+from huggingtweets.tweets.sources.posts import Skip
+from huggingtweets.tweets.sources.reading import Said, has_bad_bytes, iter_lines, open_text
 
 SUFFIXES = (".txt", ".text")
 _MAX_LINE_CHARS = 1 << 20
+_NUM_LOOKED_AT = 500
 
 
-def read_text(path: Path, handle: str) -> Timeline:
+def read_text(path: Path, asked: Asked) -> Timeline:
     """Read the posts of one person; all lines are theirs. The order stays, newest first by custom.
 
     Raises:
-        SourceError: nothing can be read.
+        SourceError: nothing can be read, or it is a chat.
     """
-    damage: list[str] = []
+    said = Said(asked.config.encoding)
+    with open_text(path, said, newline=None) as stream:
+        lines = (line or "" for _, line in islice(iter_lines(stream, 1 << 12), _NUM_LOOKED_AT))
+        refuse_text_chat(path.name, lines)
+    said.damage.clear()  # it comes again
 
-    def found() -> Iterator[Post | Skip]:
-        with open_bytes(path, damage) as stream:
-            for number, line in iter_lines(decode(stream, newline=None), _MAX_LINE_CHARS):
+    def found() -> Iterator[Row | Skip]:
+        with open_text(path, said, newline=None) as stream:
+            for number, line in iter_lines(stream, _MAX_LINE_CHARS):
                 if line is None:
                     yield Skip(f"a line of more than {_MAX_LINE_CHARS} characters", number)
                 elif has_bad_bytes(line):
                     yield Skip("not UTF-8", number)
                 elif line.strip():
-                    yield Post(line.strip("\ufeff\n"))
-        yield from (Skip(problem) for problem in damage)
+                    yield Row({"text": line.strip("\ufeff\n")}, number)
 
-    return make_timeline(path.name, handle, found())
+    return gather(asked, found(), said)

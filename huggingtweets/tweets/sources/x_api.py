@@ -6,6 +6,7 @@ Prices and terms as of November 2026; docs/sources.md says where to look them up
 import logging
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
@@ -13,9 +14,11 @@ from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.tweets.asking import ask_yes, is_somebody_there
 from huggingtweets.tweets.http import Answer, Patience, Service
 from huggingtweets.tweets.records import Timeline
-from huggingtweets.tweets.sources.api_json import api_posts
+from huggingtweets.tweets.sources.gather import post_of
 from huggingtweets.tweets.sources.paging import Page, Partial, collect_pages
-from huggingtweets.tweets.sources.posts import Skip, make_timeline
+from huggingtweets.tweets.sources.posts import Post, Skip, make_timeline
+from huggingtweets.tweets.sources.record import Draft, Reader
+from huggingtweets.tweets.sources.shapes import KNOWN, records_of
 from huggingtweets.tweets.spending import Spending
 
 logger = logging.getLogger(__name__)
@@ -139,9 +142,8 @@ def read_x_api(
             )
         meta = answer.value.get("meta")
         token = meta.get("next_token") if isinstance(meta, dict) else None
-        found = api_posts(answer.value)
         return Page(
-            tuple([Skip("an answer without posts")] if found is None else found),
+            tuple(_posts_of(answer.value)),
             token if isinstance(token, str) and token else None,
         )
 
@@ -161,6 +163,19 @@ def read_x_api(
     )
     partial.discard()
     return timeline
+
+
+def _posts_of(page: dict[str, Any]) -> Iterator[Post | Skip]:
+    """Read a page of a person's own posts; who wrote them need not be asked."""
+    reader = Reader(SourceConfig(kind=SourceKind.x_api))
+    for record in records_of(page):
+        if isinstance(record, str):
+            yield Skip("an answer without posts")
+        elif isinstance(record, Skip):
+            yield record
+        elif KNOWN not in record:
+            draft = reader.read(record)
+            yield post_of(draft) if isinstance(draft, Draft) else draft
 
 
 def _user(service: Service, handle: str) -> dict[str, Any]:

@@ -7,8 +7,10 @@ posts, deleted posts, likes, messages, advertising data and the e-mail address a
 import bisect
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,9 @@ from typing import Any
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
-from huggingtweets.tweets.sources.api_json import archive_post
-from huggingtweets.tweets.sources.csv_file import csv_posts
-from huggingtweets.tweets.sources.json_values import iter_values
+from huggingtweets.tweets.sources.csv_file import csv_rows
+from huggingtweets.tweets.sources.gather import Row, post_of
+from huggingtweets.tweets.sources.json_values import iter_values, parse_json
 from huggingtweets.tweets.sources.members import Members, open_members
 from huggingtweets.tweets.sources.posts import (
     MAX_POSTS,
@@ -36,8 +38,10 @@ from huggingtweets.tweets.sources.reading import (
     list_folder,
     name_key,
     nearest,
+    open_bytes,
     show,
 )
+from huggingtweets.tweets.sources.record import Reader
 
 _POSTS = r"(?:tweets?|community-tweet)(?:-part\d{1,4})?\.js|js/tweets/\d{4}_\d{2}\.js"
 _NOTES = r"note-tweet(?:-part\d{1,4})?\.js"
@@ -61,32 +65,91 @@ _NOTE_WINDOW_MS = 1000
 _COMPARED_CHARS = 60
 _MAX_CANDIDATES = 50
 _MAX_LISTED = 20
+_MAX_COMMUNITY_CHARS = 1 << 28
+
+
+Entries = Mapping[str, Callable[[], Iterator[Any]]]
+"""What the files of an archive hold, by their names without folders."""
 
 
 def read_x_archive(path: Path, handle: str) -> Timeline:
     """Read the posts of the owner of an archive.
 
     Args:
-        path: a zip, the folder it unpacks to or one of the .js files in it; or a folder of such,
-            each called by a handle.
+        path: a zip, the folder it unpacks to or one of the .js files in it, then that file alone;
+            a folder of such, each called by a handle; the JSON file of the Community Archive.
         handle: the owner, canonical. An archive that does not say whose it is belongs to anyone.
 
     Raises:
         SourceError: it is somebody else's, holds no posts, is damaged beyond use or hostile.
     """
-    archive = path.parent if path.suffix == ".js" else _archive_of(path, handle)
-    with open_members(archive, _WANTED) as members:
-        base = _find_base(members, archive)
-        own = {name.removeprefix(base): name for name in members if name.startswith(base)}
-        files = {name: members[own[name]] for name in own}
+    archive = _archive_of(path, handle)
+    with _open(archive) as files:
         username, display_name = _owner(files)
         if username is not None and name_key(username) != handle:
             raise SourceError(
                 f"{archive}: is the archive of {username}, not of {handle}; use user={username}"
             )
-        found = list(_found(files))
+        found = list(_found(files, only=archive.name if archive.suffix == ".js" else None))
         notes = [*_join_notes(found, files), *_missing_parts(files)]
-        return make_timeline(archive.name, handle, found, display_name=display_name, notes=notes)
+        how = (
+            f"author: the archive of {username or 'somebody unnamed'}",
+            "retweets: RT @, or by field",
+        )
+        return make_timeline(
+            archive.name, handle, found, display_name=display_name, notes=notes, how=how
+        )
+
+
+def find_x_owner(path: Path) -> str | None:
+    """Return whose archive it is, as written there; None: it does not say, or there are several.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    if path.is_dir() and not (path / "data").is_dir() and list(path.glob("*.zip")):
+        return None
+    with _open(path) as files:
+        return _owner(files)[0]
+
+
+@contextmanager
+def _open(archive: Path) -> Iterator[Entries]:
+    """Give what the files of an archive hold, whatever form it has."""
+    if archive.suffix == ".json":
+        yield _community_files(archive)
+        return
+    is_file = archive.suffix == ".js"
+    with open_members(archive.parent if is_file else archive, _WANTED) as members:
+        base = "" if is_file else _find_base(members, archive)
+        own = {name.removeprefix(base): name for name in members if name.startswith(base)}
+        files = {name: members[own[name]] for name in own}
+        yield {name: partial(_entries, files, name) for name in files}
+
+
+def _community_files(path: Path) -> Entries:
+    """Read what the site of the Community Archive hands out: one object of lists.
+
+    Raises:
+        SourceError: it is something else.
+    """
+    with open_bytes(path, []) as stream:
+        text = decode(stream).read(_MAX_COMMUNITY_CHARS)
+    try:
+        value = parse_json(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or not isinstance(value.get("tweets"), list):
+        raise SourceError(
+            f"{path}: got no list of tweets; expected an archive from X, or the JSON file of the "
+            "Community Archive; check source=, which is jsonl for other files of JSON"
+        )
+    names = {"tweets": "tweets.js", "note-tweet": "note-tweet.js", "account": "account.js"}
+    return {
+        name: partial(iter, value[key])
+        for key, name in (*names.items(), ("community-tweet", "community-tweet.js"))
+        if isinstance(value.get(key), list)
+    }
 
 
 def _archive_of(path: Path, handle: str) -> Path:
@@ -126,42 +189,47 @@ def _find_base(members: Members, archive: Path) -> str:
     )
 
 
-def _found(files: Members) -> Iterator[Post | Skip]:
+def _found(files: Entries, only: str | None = None) -> Iterator[Post | Skip]:
     """Yield what the files of posts hold; the old tweets.csv only stands in for missing ones."""
-    names = sorted(name for name in files if re.fullmatch(_POSTS, name))
+    wanted = (name for name in files if re.fullmatch(_POSTS, name))
+    names = sorted(name for name in wanted if only is None or name.rpartition("/")[2] == only)
+    if only is not None and not names:
+        raise SourceError(
+            f"{only}: is no file of posts of an archive from X; expected tweets.js or the like"
+        )
+    reader = Reader(SourceConfig(kind=SourceKind.x_archive, path="."))
     count = 0
-    for name in names:
-        for entry in _entries(files, name):
+    for name in names or ["tweets.csv"]:
+        for entry in files[name]():
             count += 1
             if count > 2 * MAX_POSTS:
                 return  # enough for make_timeline to refuse
-            yield entry if isinstance(entry, Skip) else _post(entry)
-    if not names:
-        damage: list[str] = []
-        with files["tweets.csv"]() as raw:
-            stream = decode(guard(raw, "tweets.csv", None, damage), newline="")
-            lines = (line for _, line in iter_lines(stream, _MAX_LINE_CHARS))
-            config = SourceConfig(kind=SourceKind.csv, path="tweets.csv")
-            yield from csv_posts(lines, "tweets.csv", config, is_of_one_user=True)
-        yield from (Skip(problem) for problem in damage)
+            yield entry if isinstance(entry, Skip) else _post(entry, reader)
 
 
-def _post(entry: Any) -> Post | Skip:
+def _post(entry: Any, reader: Reader) -> Post | Skip:
     """Read one entry, in its wrapper (`{"tweet": {...}}`) or, before 2019, without."""
     if isinstance(entry, dict) and len(entry) == 1:
         entry = next(iter(entry.values()))
     if not isinstance(entry, dict):
         return Skip("an entry that is no post")
-    post = archive_post(entry)
-    if isinstance(post, Skip):
-        return post
-    text = post.text[: MAX_TEXT_CHARS + 1]  # one more shows that it was longer
-    return replace(post, text=text, author=None, author_name=None)
+    draft = reader.read(entry)
+    if isinstance(draft, Skip):
+        return Skip("an entry without text")
+    # One character more than allowed shows that it was longer.
+    return replace(post_of(draft), text=draft.text[: MAX_TEXT_CHARS + 1], author_name=None)
 
 
 def _entries(files: Members, name: str) -> Iterator[Any]:
     """Yield the entries of one `window.YTD.… = [...]` file, and a `Skip` where it is damaged."""
     damage: list[str] = []
+    if name.endswith(".csv"):
+        with files[name]() as raw:
+            stream = decode(guard(raw, name, None, damage), newline="")
+            for row in csv_rows(iter_lines(stream, _MAX_LINE_CHARS), name, []):
+                yield row.fields if isinstance(row, Row) else row
+        yield from (Skip(problem) for problem in damage)
+        return
     with files[name]() as raw:
         stream = decode(guard(raw, name, None, damage))
         head = stream.read(_HEAD_CHARS).lstrip("\ufeff")
@@ -176,14 +244,14 @@ def _entries(files: Members, name: str) -> Iterator[Any]:
     yield from (Skip(f"{name}: {problem}") for problem in damage)
 
 
-def _small_file(files: Members, name: str) -> Any:
+def _small_file(files: Entries, name: str) -> Any:
     """Return the value of a file about the archive; None where it is missing or unreadable."""
-    values = _entries(files, name) if name in files else iter(())
+    values = files[name]() if name in files else iter(())
     first = next(values, None)
     return None if isinstance(first, Skip) else first
 
 
-def _owner(files: Members) -> tuple[str | None, str | None]:
+def _owner(files: Entries) -> tuple[str | None, str | None]:
     """Return username and display name, each None where no file says it. Takes nothing else."""
     for name, wrapper, keys in (
         ("account.js", "account", ("username", "accountDisplayName")),
@@ -199,7 +267,7 @@ def _owner(files: Members) -> tuple[str | None, str | None]:
     return None, None
 
 
-def _missing_parts(files: Members) -> list[str]:
+def _missing_parts(files: Entries) -> list[str]:
     """Say which files of posts the manifest lists but the archive lacks."""
     manifest = _small_file(files, "manifest.js")
     types = manifest.get("dataTypes") if isinstance(manifest, dict) else None
@@ -224,9 +292,9 @@ class _Note:
     text: str
 
 
-def _notes(files: Members) -> Iterator[_Note]:
+def _notes(files: Entries) -> Iterator[_Note]:
     for name in sorted(name for name in files if re.fullmatch(_NOTES, name)):
-        for entry in _entries(files, name):
+        for entry in files[name]():
             note = entry.get("noteTweet") if isinstance(entry, dict) else None
             if not isinstance(note, dict):
                 continue
@@ -237,7 +305,7 @@ def _notes(files: Members) -> Iterator[_Note]:
                 yield _Note(int(number), parse_date(note.get("createdAt")), text[:MAX_TEXT_CHARS])
 
 
-def _join_notes(found: list[Post | Skip], files: Members) -> list[str]:
+def _join_notes(found: list[Post | Skip], files: Entries) -> list[str]:
     """Put the whole texts into the posts of `found`; return a sentence on those without a post."""
     ids = sorted(
         (int(post.id), index)

@@ -50,7 +50,7 @@ def test_one_user_of_many(read: Callable[..., Timeline]) -> None:
     assert texts(read(data, "nasa")) == ["a", "c"]
     with pytest.raises(SourceError, match="nearest: 'nasa'"):
         read(data, "nasaa")
-    assert texts(read(data, "nasa", "nasa.csv")) == ["a", "b", "c"]  # the name says whose it is
+    assert texts(read(data, "nasa", "nasa.csv")) == ["a", "c"]  # the rows say more than the name
 
 
 def test_bad_rows_are_counted(read: Callable[..., Timeline]) -> None:

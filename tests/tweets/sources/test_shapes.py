@@ -1,4 +1,4 @@
-"""The JSON forms of the X API, on real answers and on shapes that are none."""
+"""JSON taken apart: real answers of the X API, wrappers, and shapes that are none."""
 
 import json
 from collections.abc import Callable
@@ -7,12 +7,28 @@ from typing import Any
 
 import pytest
 
+from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
-from huggingtweets.tweets.sources.api_json import api_posts
+from huggingtweets.tweets.sources.gather import post_of
 from huggingtweets.tweets.sources.posts import Post, Skip
+from huggingtweets.tweets.sources.record import Draft, Reader
+from huggingtweets.tweets.sources.shapes import KNOWN, records_of
 
 Load = Callable[..., Timeline]
+
+
+def posts_of(value: Any) -> list[Post | Skip]:
+    """Read one JSON value, each record for itself."""
+    reader = Reader(SourceConfig(kind=SourceKind.jsonl, path="f"))
+    found: list[Post | Skip] = []
+    for record in records_of(value):
+        if isinstance(record, dict) and KNOWN in record:
+            continue
+        one = reader.read(record) if isinstance(record, dict) else record
+        assert not isinstance(one, str)
+        found.append(post_of(one) if isinstance(one, Draft) else one)
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -112,37 +128,37 @@ def test_the_list_of_users_beside_saved_posts_has_no_posts(formats: Path, load: 
 def test_a_page_with_an_older_version_drops_it() -> None:
     old = {"id": "1", "text": "teh", "edit_history_tweet_ids": ["1", "2"]}
     new = {"id": "2", "text": "the", "edit_history_tweet_ids": ["1", "2"]}
-    posts = api_posts({"data": [new, old]})
-    assert posts is not None
-    first, second = posts
+    first, second = posts_of({"data": [new, old]})
     assert isinstance(first, Post)
     assert isinstance(second, Post)
     assert (first.is_outdated, first.older_ids, second.is_outdated) == (False, ("1",), True)
 
 
-def test_an_author_who_is_not_included_is_not_the_one_asked_for() -> None:
+def test_an_author_who_is_not_included_is_not_the_one_asked_for(tmp_path: Path, load: Load) -> None:
     page = {
-        "data": [{"id": "1", "text": "x", "author_id": "9"}],
+        "data": [
+            {"id": "1", "text": "x", "author_id": "9"},
+            {"id": "2", "text": "y", "author_id": "8"},
+        ],
         "includes": {"users": [{"id": "8", "username": "nasa"}]},
     }
-    posts = api_posts(page)
-    assert posts is not None
-    assert isinstance(posts[0], Post)
-    assert posts[0].author == "id 9"
+    (tmp_path / "f.json").write_text(json.dumps(page))
+    assert [tweet.text for tweet in load("jsonl", tmp_path / "f.json", "nasa").tweets] == ["y"]
+    page["data"] = page["data"][:1]
+    (tmp_path / "f.json").write_text(json.dumps(page))
+    with pytest.raises(SourceError, match="no post of user nasa"):
+        load("jsonl", tmp_path / "f.json", "nasa")
 
 
-@pytest.mark.parametrize(
-    "value",
-    [None, 1, "text", [], {}, {"text": "plain row"}, {"text": "x", "data": {}}, {"id": 1}],
-)
-def test_other_values_are_left_to_others(value: Any) -> None:
-    assert api_posts(value) is None
+@pytest.mark.parametrize("value", [None, 1, [], {}, {"id": 1}, {"user": {"name": "x"}}])
+def test_other_values_are_no_posts(value: Any) -> None:
+    assert all(isinstance(post, Skip) for post in posts_of(value))
 
 
 @pytest.mark.parametrize(
     "value",
     [
-        {"data": [None, 3, "x", [], {}]},
+        {"data": [None, 3, [], {}]},
         {"data": [{"text": 3}]},
         {"data": {"text": None}},
         {"tweet": {"full_text": None}},
@@ -153,7 +169,7 @@ def test_other_values_are_left_to_others(value: Any) -> None:
     ],
 )
 def test_misshapen_answers_are_counted(value: Any) -> None:
-    posts = api_posts(value)
+    posts = posts_of(value)
     assert posts
     assert all(isinstance(post, Skip) for post in posts)
 
@@ -168,7 +184,7 @@ def test_misshapen_parts_do_not_matter() -> None:
         "note_tweet": [],
         "edit_history_tweet_ids": {"0": None},
     }
-    posts = api_posts({"data": [tweet], "includes": {"users": {}, "tweets": [None]}})
+    posts = posts_of({"data": [tweet], "includes": {"users": {}, "tweets": [None]}})
     assert posts == [Post("RT @a: x…", is_retweet=True)]
 
 

@@ -1,0 +1,406 @@
+"""One record of any tool, a row or a JSON object, as what it says: text, author, mark, date."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from html import escape
+from typing import Any, NamedTuple
+
+from huggingtweets.config.schema import SourceConfig
+from huggingtweets.tweets.sources.html import html_to_text
+from huggingtweets.tweets.sources.names import (
+    FOREIGN,
+    OTHER_KINDS,
+    OWN_KINDS,
+    RETWEET_KINDS,
+    Mark,
+    Who,
+    date_rank,
+    id_rank,
+    mark_role,
+    text_rank,
+    who_role,
+    words_of,
+)
+from huggingtweets.tweets.sources.posts import Skip, parse_date, parse_id, parse_picture_url
+from huggingtweets.tweets.sources.reading import name_key, show
+
+_MAX_DEPTH = 7
+_MAX_KEYS = 2000
+_MAX_VERSIONS = 100
+_MAX_VALUE_CHARS = 200
+_FALSE = frozenset({"false", "f", "0", "no", "n", "0.0", "off"})
+_EMPTY = frozenset({"", "none", "null", "nan", "na", "n/a", "undefined", "<na>", "[]", "{}", "nat"})
+_PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
+_RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
+_ADDRESS = re.compile(
+    r"https?://[^/\s]{1,100}/(?:@|users/|u/|profile/|intent/user\?screen_name=)?([\w.@-]{1,90})/?",
+    re.ASCII,
+)
+"""Of a person's page, on X, Mastodon, Bluesky."""
+_PERMALINK = re.compile(
+    r"(?:https?://[\w.-]{1,100})?/@?(\w{1,30})/status(?:es)?/(\d{1,20})\b", re.ASCII
+)
+_HANDLE = re.compile(r"@?(?:\w{1,30}|[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6})", re.ASCII)
+_NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)
+
+
+class Field(NamedTuple):
+    """One thing that a record says about its author."""
+
+    who: Who
+    depth: int
+    """How deep it is nested; the shallower counts."""
+    path: str
+    value: str
+    """As it is compared: a handle lower case without `@`, an id or a name as written."""
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A post as far as one record tells."""
+
+    text: str
+    id: str | None
+    created_at: str | None
+    fields: tuple[Field, ...]
+    """About the author; empty: it says nothing."""
+    is_retweet: bool | None
+    """By marks that say so themselves; None: nothing is said."""
+    is_soft: bool
+    """Whether `is_retweet` is False only because something is absent that other tools leave out."""
+    marks: tuple[tuple[str, int], ...] = ()
+    """Columns that may be marks or counts, and their numbers; yes is 1."""
+    picture: str | None = None
+    older_ids: tuple[str, ...] = ()
+    is_outdated: bool = False
+    is_text: bool = True
+    """Whether the text needs no more looking at: made of HTML or facets here."""
+    line: int | None = None
+
+
+def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield dotted paths and values; what is somebody else's by its name is not entered."""
+    stack: list[tuple[str, Mapping[str, Any], int]] = [("", record, 0)]
+    count = 0
+    while stack:
+        prefix, value, depth = stack.pop()
+        for key, inner in value.items():
+            count += 1
+            if count > _MAX_KEYS:
+                return
+            path = prefix + key if isinstance(key, str) else f"{prefix}{key}"
+            if isinstance(inner, dict) and inner and depth < _MAX_DEPTH and not _is_foreign(path):
+                stack.append((f"{path}.", inner, depth + 1))
+            else:
+                yield path, inner
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_foreign(path: str) -> bool:
+    words = words_of(path.rpartition(".")[2])
+    return bool(FOREIGN.intersection(words)) or mark_role(path) is not None
+
+
+class _Roles(NamedTuple):
+    text: int | None
+    id: int | None
+    date: int | None
+    mark: Mark | None
+    who: Who | None
+
+
+@lru_cache(maxsize=1 << 14)
+def roles_of(path: str) -> _Roles:
+    """What a path is known to hold."""
+    return _Roles(text_rank(path), id_rank(path), date_rank(path), mark_role(path), who_role(path))
+
+
+UNKNOWN = _Roles(None, None, None, None, None)
+"""Of a path that no table knows."""
+
+
+def get_path(record: Mapping[str, Any], path: str) -> Any:
+    """Return the value under a dotted path, or under a key that has dots itself; None: no such."""
+    if path in record:
+        return record[path]
+    head, dot, tail = path.partition(".")
+    while dot:
+        inner = record.get(head)
+        if isinstance(inner, dict) and (found := get_path(inner, tail)) is not None:
+            return found
+        more, dot, tail = tail.partition(".")
+        head = f"{head}.{more}"
+    return None
+
+
+def is_empty(value: object) -> bool:
+    """Whether a value says nothing, in any tool's spelling."""
+    if value is None or value != value or (isinstance(value, list | dict) and not value):
+        return True
+    return isinstance(value, str) and value.strip().lower() in _EMPTY
+
+
+class Reader:
+    """Reads records as drafts, the configured columns first; remembers which columns it took."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        """Read by this configuration."""
+        self._config = config
+        self.taken: dict[str, dict[str, None]] = {"text": {}, "mark": {}, "date": {}, "id": {}}
+        """Per use the paths that were taken, in the order they came."""
+        self.paths: dict[str, None] = {}
+        """Paths seen, those of objects on the way included."""
+
+    def read(self, record: Mapping[str, Any], line: int | None = None) -> Draft | Skip:
+        """Read one record."""
+        config = self._config
+        flat = list(flatten(record))
+        if len(self.paths) < _MAX_KEYS:
+            for path, _ in flat:
+                if path not in self.paths:
+                    self._remember(path)
+        text = self._text(record, flat)
+        if isinstance(text, Skip):
+            return Skip(text.reason, line)
+        is_retweet, is_soft, marks, is_post = self._marks(record, flat)
+        if not is_post:
+            return Skip("a like, a follow or the like, no post", line)
+        own_id = self._pick("id", config.id_column, record, flat, 1, parse_id)
+        if own_id and (end := _NUMBERS_END.search(own_id)):
+            own_id = end[1]
+        original = record.get("retweeted_status")
+        if isinstance(original, dict):
+            text = _whole_retweet(text, self._first_text(list(flatten(original))))
+        is_rich = isinstance(record.get(RICH), str)
+        versions = _versions(record)
+        return Draft(
+            escape(html_to_text(text), quote=False) if record.get(RICH) == "html" else text,
+            own_id,
+            self._pick("date", config.date_column, record, flat, 2, parse_date),
+            tuple(_fields(flat, own_id)),
+            is_retweet,
+            is_soft,
+            marks,
+            _picture(record),
+            tuple(one for one in versions[:-1] if one != own_id) if _is_v2(record) else (),
+            own_id in versions[:-1],
+            is_rich,
+            line,
+        )
+
+    def _remember(self, path: str) -> None:
+        self.paths[path] = None
+        while (path := path.rpartition(".")[0]) and path not in self.paths:
+            self.paths[path] = None
+
+    def _text(self, record: Mapping[str, Any], flat: list[tuple[str, Any]]) -> str | Skip:
+        name = self._config.text_column
+        if name is not None:
+            value = get_path(record, name)
+            if isinstance(value, str):
+                self.taken["text"][name] = None
+                return value
+            return Skip(f"no text in the column {show(name)}")
+        ranked = [(rank, path, v) for path, v in flat if (rank := roles_of(path).text) is not None]
+        texts = [one for one in ranked if isinstance(one[2], str | list) and _as_text(one[2])]
+        if not texts:
+            blank = [one for one in ranked if isinstance(one[2], str)]
+            if blank:
+                return ""
+            if ranked:
+                return Skip(f"no text in the column {show(min(ranked, key=_by_rank)[1])}")
+            return Skip("a line without a text; see source.text_column=")
+        _, path, value = min(texts, key=_by_rank)
+        self.taken["text"][path] = None
+        return _as_text(value)
+
+    def _first_text(self, flat: list[tuple[str, Any]]) -> str | None:
+        ranked = [
+            (rank, path, value)
+            for path, value in flat
+            if isinstance(value, str) and (rank := roles_of(path).text) is not None
+        ]
+        return min(ranked, key=_by_rank)[2] if ranked else None
+
+    def _pick(
+        self,
+        use: str,
+        configured: str | None,
+        record: Mapping[str, Any],
+        flat: list[tuple[str, Any]],
+        role: int,
+        parse: Any,
+    ) -> Any:
+        """Return the first value that can be read among the columns for this use."""
+        if configured:
+            return parse(get_path(record, configured))
+        ranked = sorted(
+            (
+                (rank, path, value)
+                for path, value in flat
+                if (rank := roles_of(path)[role]) is not None
+            ),
+            key=_by_rank,
+        )
+        for _, path, value in ranked:
+            if (found := parse(value)) is not None:
+                self.taken[use][path] = None
+                return found
+        return None
+
+    def _marks(
+        self, record: Mapping[str, Any], flat: list[tuple[str, Any]]
+    ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
+        """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
+        configured = self._config.retweet_column
+        if configured:
+            flag = read_mark(Mark.flag, get_path(record, configured), configured)
+            if configured not in self.paths:
+                return None, False, (), True
+            self.taken["mark"][configured] = None
+            return flag, False, (), True
+        said: list[tuple[bool, bool]] = []
+        unsure = []
+        for path, value in flat:
+            role = roles_of(path).mark
+            if role is None:
+                continue
+            if role is Mark.kind:
+                word = str(value).strip().lower().rpartition(".")[2].rpartition("#")[2]
+                if word in OTHER_KINDS:
+                    return None, False, (), False
+                if word in RETWEET_KINDS or word in OWN_KINDS:
+                    self.taken["mark"][path] = None
+                    said.append((word in RETWEET_KINDS, word not in RETWEET_KINDS))
+                continue
+            flag = read_mark(role, value, path)
+            if role is Mark.flag and _is_number(value):
+                unsure.append((path, int(float(str(value)))))
+                continue
+            if role is Mark.unsure:
+                unsure.append((path, int(bool(flag))))
+                continue
+            self.taken["mark"][path] = None
+            if flag is not None:
+                said.append((flag, role is not Mark.flag))
+        if any(flag for flag, _ in said):
+            return True, False, tuple(unsure), True
+        if not said:
+            is_v1 = isinstance(record.get("user"), dict) and "screen_name" in record["user"]
+            return (False if is_v1 else None), is_v1, tuple(unsure), True
+        return False, all(is_soft for _, is_soft in said), tuple(unsure), True
+
+
+RICH = "\0rich"
+"""Key that a shape adds to a record whose text is HTML (`html`) or ready (`text`)."""
+
+
+def _by_rank(one: tuple[Any, ...]) -> tuple[int, int]:
+    return one[0], one[1].count(".")
+
+
+def _as_text(value: Any) -> str:
+    """A text, also where it comes in pieces, as Telegram's channels have it."""
+    if isinstance(value, str):
+        return value
+    parts = (part.get("text") if isinstance(part, dict) else part for part in value[:1000])
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _is_number(value: object) -> bool:
+    """Whether a flag is a number that may count retweets; 19 digits are an id."""
+    if isinstance(value, bool):
+        return False
+    text = str(value).strip()
+    return isinstance(value, int | float | str) and bool(re.fullmatch(r"\d{1,9}(?:\.0)?", text))
+
+
+def read_mark(role: Mark, value: object, path: str) -> bool | None:
+    """Read one mark: a flag in any spelling, or whatever is there of the original."""
+    if role is Mark.references:
+        if isinstance(value, list):
+            return any(isinstance(one, dict) and one.get("type") == "retweeted" for one in value)
+        return None if value is None or value != value else "retweeted" in str(value)
+    if isinstance(value, dict):
+        return True
+    if is_empty(value):
+        return False if role is Mark.presence or words_of(path)[-1] == "id" else None
+    word = str(value).strip().lower()
+    return word not in _FALSE
+
+
+def inside_of_author(value: Mapping[str, Any]) -> list[Field]:
+    """Return what an object that is the author, whatever it is called, says of itself."""
+    return list(_fields([(f"user.{path}", one) for path, one in flatten(value)], None))
+
+
+def _fields(flat: list[tuple[str, Any]], own_id: str | None) -> Iterator[Field]:
+    for path, value in flat:
+        who = roles_of(path).who
+        if who is None:
+            if isinstance(value, str) and own_id and own_id in value:
+                yield from _permalink(path, value, own_id)
+            continue
+        if isinstance(value, bool | float | list | dict) or is_empty(value):
+            continue
+        text = str(value).strip()[:_MAX_VALUE_CHARS]
+        depth = path.count(".")
+        if who is Who.id:
+            yield Field(who, depth, path, text.rpartition(":")[2] if "twitter" in text else text)
+            continue
+        if "/" in text:
+            match = _ADDRESS.fullmatch(text)
+            if match is None:
+                continue
+            text, who = match[1], max(who, Who.username)
+        if who is not Who.display and not _HANDLE.fullmatch(text):
+            who = Who.display
+        yield Field(who, depth, path, text if who is Who.display else name_key(text), text)
+
+
+def _permalink(path: str, value: str, own_id: str) -> Iterator[Field]:
+    """Yield the author whom the address of the post itself names: `x.com/ann/status/<own id>`."""
+    match = _PERMALINK.match(value)
+    if match and match[2] == own_id and match[1] not in ("i", "anyuser", "user", "status", "web"):
+        yield Field(Who.someone, path.count(".") + _MAX_DEPTH, path, name_key(match[1]))
+
+
+def _picture(record: Mapping[str, Any]) -> str | None:
+    return next(
+        (found for path in _PICTURES if (found := parse_picture_url(get_path(record, path)))), None
+    )
+
+
+def _whole_retweet(cut: str, whole: str | None) -> str:
+    """Put the whole post behind `RT @name: ` where only its beginning stands."""
+    head = _RETWEET_HEAD.match(cut)
+    return cut if head is None or whole is None else head.group() + whole
+
+
+def _is_v2(record: Mapping[str, Any]) -> bool:
+    return "edit_history_tweet_ids" in record
+
+
+def _versions(record: Mapping[str, Any]) -> list[str]:
+    """All versions of an edited post of X, oldest first; empty where nothing is said."""
+    listed = record.get("edit_history_tweet_ids")
+    if listed is None:
+        info = record.get("edit_info")
+        info = info if isinstance(info, dict) else {}
+        edit = info.get("edit")
+        first = edit.get("editControlInitial") if isinstance(edit, dict) else info.get("initial")
+        listed = first.get("editTweetIds") if isinstance(first, dict) else None
+    if isinstance(listed, str) and listed.startswith("["):
+        try:
+            listed = json.loads(listed.replace("'", '"'))
+        except ValueError:
+            return []
+    return (
+        [one for one in listed[-_MAX_VERSIONS:] if isinstance(one, str)]
+        if isinstance(listed, list)
+        else []
+    )
