@@ -20,7 +20,16 @@ from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 
 register()
-NEEDS_PATH = {"mastodon_archive", "bluesky_archive", "x_archive", "jsonl", "csv", "parquet", "text", "hub"}
+NEEDS_PATH = {
+    "mastodon_archive",
+    "bluesky_archive",
+    "x_archive",
+    "jsonl",
+    "csv",
+    "parquet",
+    "text",
+    "hub",
+}
 OPTIONS = [
     (group, path.stem)
     for group in (*group_names(), "experiment")
