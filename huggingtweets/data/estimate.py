@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import ModelConfig, RecipeConfig
+from huggingtweets.config.bases import known_base, lies_at
+from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
 
 _ASCII_TOKENS = 0.226
 _ASCII_TOKENS_FOREIGN = 0.31
@@ -21,14 +22,6 @@ _OTHER_TOKENS = 0.627
 """Of GPT-2's tokenizer, a character in English, in other languages, and a byte that is not ASCII:
 fitted on the posts of 60 accounts; most are met within a tenth, the worst within a quarter."""
 _TINY_TOKENS = 0.4
-_KNOWN = {
-    "distilgpt2": (6, 768, 12),
-    "gpt2": (12, 768, 12),
-    "gpt2-medium": (24, 1024, 16),
-    "gpt2-large": (36, 1280, 20),
-    "gpt2-xl": (48, 1600, 25),
-}
-"""Layers, width, heads; all with 50,257 tokens and 1,024 positions."""
 _CPU_CORE_FLOPS = 7e10
 GPU_FLOPS = 4e13
 """What training reaches: a CPU core with fp32, a data-centre GPU with bf16 and small batches."""
@@ -45,10 +38,14 @@ class Shape:
     heads: int
     vocab: int
     positions: int
+    counted: int | None = None
+    """Weights, where they are known; None: as many as a GPT-2 of this shape has."""
 
     @property
     def parameters(self) -> int:
         """Weights; the head shares the embedding's."""
+        if self.counted is not None:
+            return self.counted
         return 12 * self.layers * self.width**2 + (self.vocab + self.positions) * self.width
 
 
@@ -90,7 +87,7 @@ def estimate_training(
     seconds = memory_gib = None
     if shape is not None:
         seconds = _FIXED_S + training_seconds(steps, shape, recipe, flops)
-        memory_gib = _memory_gib(shape, recipe.block_size)
+        memory_gib = _memory_gib(shape, recipe)
     return Estimate(tokens, counted is not None, steps, seconds, memory_gib, device)
 
 
@@ -144,25 +141,44 @@ def shape_of(model: ModelConfig) -> Shape | None:
         return Shape(
             model.num_layers, model.width, model.num_heads, model.vocab_size, model.max_positions
         )
-    known = _KNOWN.get(model.path.removeprefix("openai-community/").removeprefix("distilbert/"))
-    if known and not Path(model.path).is_dir():
-        return Shape(*known, 50257, 1024)
+    known = known_base(model.path)
+    if known is not None:
+        return Shape(
+            known.layers, known.width, known.heads, known.vocab, known.positions, known.parameters
+        )
+    folder = Path(lies_at(model.path))
     with suppress(OSError, ValueError, KeyError, TypeError):
-        config = json.loads((Path(model.path) / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config["model_type"] == "gpt2":
             keys = ("n_layer", "n_embd", "n_head", "vocab_size", "n_positions")
         else:
             keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size",
                     "max_position_embeddings")  # fmt: skip
-        return Shape(*(int(config[key]) for key in keys))
+        layers, width, heads, vocab, positions = (int(config[key]) for key in keys)
+        return Shape(layers, width, heads, vocab, positions, _count_weights(folder))
     return None
 
 
-def _memory_gib(shape: Shape, block_size: int) -> float:
-    """Weights, gradients and AdamW's two moments in fp32, and the activations of one block."""
+def _count_weights(folder: Path) -> int | None:
+    """Count the weights of a folder by the headers of its safetensors; None: there are none."""
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        total += sum(math.prod(one["shape"]) for key, one in header.items() if key[0] != "_")
+    return total or None
+
+
+def _memory_gib(shape: Shape, recipe: RecipeConfig) -> float:
+    """Weights, gradients and AdamW's two moments in fp32, and the activations of one block.
+
+    By LoRA gradients and moments are nearly nothing.
+    """
+    block_size = recipe.block_size
+    weight = 4 if recipe.adapter is Adapter.lora else 16
     layer = block_size * shape.width * 34 + 5 * shape.heads * block_size**2
     head = block_size * shape.vocab * 10
-    return (16 * shape.parameters + shape.layers * layer + head) / 2**30
+    return (weight * shape.parameters + shape.layers * layer + head) / 2**30
 
 
 def usable_cores() -> int:
@@ -183,7 +199,7 @@ def _tokenizer_files(model: ModelConfig) -> list[Path] | None:
     """Return `tokenizer.json`, or vocabulary and merges, of a folder or of the Hub's cache."""
     if model.path is None:
         return None
-    folder = Path(model.path)
+    folder = Path(lies_at(model.path))
     for names in (["tokenizer.json"], ["vocab.json", "merges.txt"]):
         if folder.is_dir():
             files: list[Path | None] = [folder / name for name in names]

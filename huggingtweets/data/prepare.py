@@ -1,5 +1,6 @@
 """From posts as received to blocks: everything before an accelerator is needed."""
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ class Prepared:
     """Some training posts, to be scored beside the held-out ones; None likewise."""
     train_tokens: int
     """Token ids of the posts trained on, each post once, without end-of-text."""
+    long_tokens: int
+    """Token ids of a long post, its end included: all but a hundredth of them are shorter."""
+    long_chars: int
+    """Characters of a long post, likewise."""
 
 
 def clean_posts(
@@ -105,4 +110,11 @@ def prepare(
         heldout=to_score(heldout_posts),
         probe=to_score(random.Random(f"probe/{seed}").sample(train_posts, num_probed)),
         train_tokens=sum(len(ids) for posts in documents for ids in posts),
+        long_tokens=long_post([len(ids) + 1 for posts in documents for ids in posts]),
+        long_chars=long_post([len(post) for post in train_posts]),
     )
+
+
+def long_post(lengths: Sequence[int]) -> int:
+    """Return the 99th percentile of lengths, of which there is at least one."""
+    return sorted(lengths)[max(0, math.ceil(0.99 * len(lengths)) - 1)]

@@ -57,7 +57,7 @@ class Guards:
 def build_guards(sampling: SamplingConfig, *, mask_pii: bool, train: Sequence[str]) -> Guards:
     """Return the guards of one job."""
     return Guards(
-        sampling.max_chars,
+        sampling.char_limit,
         sampling.block_copies,
         tuple(sampling.banned_words),
         mask_pii,

@@ -60,7 +60,7 @@ def generation_config(config: SamplingConfig, codec: Codec) -> GenerationConfig:
         top_k=0,
         temperature=config.temperature,
         min_new_tokens=config.min_new_tokens,
-        max_new_tokens=config.max_new_tokens,
+        max_new_tokens=config.token_limit,
         bos_token_id=codec.bos_id,
         eos_token_id=codec.eos_id,
         pad_token_id=codec.pad_id,
@@ -177,7 +177,7 @@ class _Drawer:
         padded = torch.tensor([[self._codec.pad_id] * (longest - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         settings = generation_config(self._config, self._codec)
-        settings.max_new_tokens = min(self._config.max_new_tokens, self._max_positions - longest)
+        settings.max_new_tokens = min(self._config.token_limit, self._max_positions - longest)
         settings.min_new_tokens = min(self._config.min_new_tokens, settings.max_new_tokens)
         output = self._model.generate(
             padded.to(device), attention_mask=mask.to(device), generation_config=settings

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from huggingtweets.config.schema import Consent, SourceKind, TrainConfig
+from huggingtweets.config.bases import MULTILINGUAL, known_base
+from huggingtweets.config.schema import Consent, ModelConfig, SourceKind, TrainConfig
 from huggingtweets.data.estimate import Estimate, estimate_training
 from huggingtweets.data.language import detect_languages
 from huggingtweets.errors import ConfigError, HuggingtweetsError
@@ -71,6 +72,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
         warnings += check_enough(reports, config.cleaning)
     except HuggingtweetsError as err:
         problem = str(err)
+    warnings += _advice(config.model, languages) if languages else []
     if config.consent is Consent.unstated and config.source.kind is not SourceKind.demo:
         warnings.append("consent=unstated: say on what ground these posts are used")
     kept = [{tweet.id: tweet.text for tweet in user.tweets} for user, _ in cleaned]
@@ -83,6 +85,17 @@ def check_job(config: TrainConfig, job: Job) -> Check:
         problem=problem,
         examples=_examples(timelines, kept),
     )
+
+
+def _advice(model: ModelConfig, languages: Sequence[str]) -> list[str]:
+    """Say so where the base hardly knows the language of the posts."""
+    known = known_base(model.path)
+    if known is None or known.is_multilingual or languages[0] == "en":
+        return []
+    return [
+        f"the posts are in {languages[0]}, and {known.option} was trained on English; "
+        f"{MULTILINGUAL} knows many languages"
+    ]
 
 
 def _balance(reports: Sequence[CleaningReport]) -> float:

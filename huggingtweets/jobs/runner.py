@@ -14,8 +14,15 @@ from transformers.utils import logging as transformers_logging
 
 from huggingtweets.attempt import is_superseded
 from huggingtweets.config.plan import Plan, make_plan
-from huggingtweets.config.schema import Adapter, EngineKind, Precision, TrainConfig
-from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.config.schema import (
+    Adapter,
+    AdapterExport,
+    EngineKind,
+    Precision,
+    PublishKind,
+    TrainConfig,
+)
+from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.deadline import Deadline, own_deadline
 from huggingtweets.jobs.fused import run_fused
@@ -38,6 +45,7 @@ from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
 from huggingtweets.training.records import Ending
+from huggingtweets.training.single import try_base
 from huggingtweets.tweets.sources.x_api import SPENDING
 
 logger = logging.getLogger(__name__)
@@ -123,12 +131,23 @@ def check_base(config: TrainConfig) -> Base:
     """Find the base model and hold the recipe against it.
 
     Raises:
-        ConfigError: the base cannot be had, or blocks are longer than it has positions.
+        ConfigError: the base cannot be had or trained, blocks are longer than it has positions, or
+            an adapter of it would be of no use to others.
     """
     if config.recipe.adapter is Adapter.lora:
         check_lora()
     base = find_base(config.model)
     check_block_size(base, config.recipe.block_size)
+    try_base(base, config.recipe)
+    leaves_adapter = (
+        config.recipe.adapter is Adapter.lora and config.publish.lora is AdapterExport.adapter
+    )
+    if leaves_adapter and config.publish.kind is PublishKind.hub and base.hub_id is None:
+        raise ConfigError(
+            f"publish.lora: got adapter with publish=hub on a base that lies in {base.path}; "
+            "expected one that others can find; set model.hub_id=NAME if it is on the Hub, or "
+            "publish.lora=merged"
+        )
     return base
 
 

@@ -10,15 +10,6 @@ from huggingtweets.config.schema import Consent
 from huggingtweets.training.records import Ending, Extraction, LoggedStep
 from huggingtweets.tweets.cleaning import CleaningReport
 
-BASE_LICENSES = {
-    "gpt2": "mit",
-    "gpt2-medium": "mit",
-    "gpt2-large": "mit",
-    "gpt2-xl": "mit",
-    "distilgpt2": "apache-2.0",
-}
-"""Licences, as the Hub spells them, of the bases offered by name."""
-
 ENDINGS = {
     Ending.full: "all its steps are taken",
     Ending.heldout: "the held-out loss no longer fell",
@@ -40,6 +31,8 @@ class BaseModel:
     """The Hub's identifier of its licence; None: not known."""
     is_kept: bool = True
     """Whether the model folder holds the model; False: an adapter to be put on this base."""
+    origin: str = ""
+    """The file that the base was dequantised from, and how it was stored; empty: it was not."""
 
 
 @dataclass(frozen=True)

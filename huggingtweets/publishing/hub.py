@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.errors import PublishError
+from huggingtweets.files import read_json
 from huggingtweets.logs import redact
 
 logger = logging.getLogger(__name__)
@@ -135,6 +136,14 @@ def files_to_publish(model_dir: Path) -> list[str]:
             f"{model_dir}: got no complete model; expected README.md, config.json and "
             "model.safetensors; train it first"
         )
+    if "adapter_config.json" in names:
+        base = str(read_json(model_dir / "adapter_config.json").get("base_model_name_or_path"))
+        if Path(base).is_absolute() or Path(base).exists():
+            raise CannotPublishError(
+                f"{model_dir}: got an adapter for the base in {base}, which is on this machine "
+                "alone; expected a base that others can find; train again with model.hub_id=NAME "
+                "if it is on the Hub, or with publish.lora=merged"
+            )
     return names
 
 

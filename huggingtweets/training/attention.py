@@ -1,14 +1,17 @@
 """Attention that never looks beyond its document, and costs no more than what it looks at.
 
 Registered with transformers under `NAME`; a model takes it for every layer, and `Spans`, made
-once a micro-batch, say where tokens may look. Three ways lead to the same numbers:
+once a micro-batch, say where tokens may look. Five ways lead to the same numbers:
 
 - windows, on a CPU: matrix products over runs of queries, each against the keys from the first
   document of the run on. PyTorch's kernel for CPUs leaves the fused path as soon as there is
   dropout, and computes the whole square.
 - varlen, on CUDA in half precision with isolated documents: FlashAttention over documents of
   different lengths, dropout included. No square at all.
-- masked, everywhere else: PyTorch's kernels under an explicit mask, or causal without one.
+- masked, for other architectures: PyTorch's kernels under an explicit mask, or causal without one.
+- additive, for those without such kernels: their own attention, with -1e30 added where a token
+  must not look. Their code would add the booleans of a mask, and isolate nothing.
+- apart, for those that take no mask or have no attention (Mamba): a row for each document.
 """
 
 from collections.abc import Callable
@@ -39,6 +42,8 @@ class Attention(StrEnum):
     windows = "windows"
     varlen = "varlen"
     masked = "masked"
+    additive = "additive"
+    apart = "apart"
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,14 @@ def document_mask(position_ids: Tensor) -> Tensor:
     documents = (position_ids == 0).cumsum(dim=1)
     same = documents.unsqueeze(2) == documents.unsqueeze(1)
     return same.tril().unsqueeze(1)
+
+
+def additive_mask(position_ids: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return `document_mask` as what is added to the scores: 0 where attention may look."""
+    hidden = ~document_mask(position_ids)
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
+        hidden, _HIDDEN
+    )
 
 
 def windows_of(position_ids: Tensor, *, isolate: bool, dtype: torch.dtype) -> Windows:

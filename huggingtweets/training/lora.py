@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.errors import ConfigError
@@ -37,7 +38,8 @@ def lora_config(model: PreTrainedModel, recipe: RecipeConfig) -> Any:
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
-        fan_in_fan_out=model.config.model_type == "gpt2",
+        # GPT-2 and its like keep their matrices the other way round.
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type=peft.TaskType.CAUSAL_LM,
     )
 
@@ -68,7 +70,13 @@ def adapter_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_adapters(
-    folder: Path, adapters: Mapping[str, Tensor], model: PreTrainedModel, recipe: RecipeConfig
+    folder: Path,
+    adapters: Mapping[str, Tensor],
+    model: PreTrainedModel,
+    recipe: RecipeConfig,
+    *,
+    base_name: str,
+    revision: str | None,
 ) -> None:
     """Write adapters as a peft adapter folder, which names the base it needs.
 
@@ -77,10 +85,11 @@ def save_adapters(
         adapters: see `adapter_state`.
         model: the base, as it was loaded.
         recipe: that the adapters were trained by.
+        base_name: what others find the base by: its name on the Hub, else its folder.
+        revision: of the base on the Hub.
     """
     config = lora_config(model, recipe)
-    base = Path(model.name_or_path)
-    config.base_model_name_or_path = str(base.resolve() if base.is_dir() else base)
+    config.base_model_name_or_path, config.revision = base_name, revision
     config.inference_mode = True
     config.save_pretrained(str(folder))
     save_file(dict(adapters), folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""The base model and its tokenizer, from the Hub, a local folder, a GGUF file, or made on the spot."""
+"""The base model and its tokenizer: from the Hub, a folder, a GGUF file, or made on the spot."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +61,11 @@ class Base:
     def eos_id(self) -> int:
         """What ends a post."""
         return self.codec.eos_id
+
+    @property
+    def public_name(self) -> str:
+        """What an adapter names its base by: where others find it too, if that is anywhere."""
+        return self.hub_id or str(Path(self.path).resolve())
 
     @property
     def dtype(self) -> torch.dtype:

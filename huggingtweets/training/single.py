@@ -13,14 +13,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import Adapter
+from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
-from huggingtweets.errors import DataError
+from huggingtweets.errors import ConfigError
 from huggingtweets.lock import JobLock
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cpu, is_cuda
 from huggingtweets.training.agree import of_main
+from huggingtweets.training.architectures import TRIED
 from huggingtweets.training.attention import Attention
 from huggingtweets.training.graphs import GraphedBackward
 from huggingtweets.training.host_memory import keep_freed_memory
@@ -77,7 +78,7 @@ def train_single(
         `recipe.adapter=lora` the adapters alone, named as in a peft adapter folder.
 
     Raises:
-        DataError: the architecture lets packed documents see each other.
+        ConfigError: the base is no causal language model.
         TrainingError: training diverged, or memory does not suffice.
         StoppedError: a stop was asked for; all is saved.
         CheckpointError: a checkpoint is of another training, or cannot be written.
@@ -230,14 +231,32 @@ def _wrap(
     if attention is Attention.varlen:
         module.to(accelerator.device)
     with accelerator.autocast() if attention is Attention.varlen else nullcontext():
-        is_isolated = settle_attention(module, base.eos_id)
+        is_isolated = settle_attention(module, base.codec.bos_id)
     if not is_isolated:
-        raise DataError(
-            f"model.path: {base.name} ({model.config.model_type}) does not keep packed posts "
-            "apart; expected an architecture that honours a block-diagonal attention mask; set "
-            "recipe.isolate_documents=false and recipe.heldout_frac=0"
-        )
+        raise not_causal(base)
     return module
+
+
+def try_base(base: Base, recipe: RecipeConfig) -> None:
+    """Try an architecture that no test of ours has trained, on its own weights.
+
+    Raises:
+        ConfigError: it sees words before they come, or cannot be run.
+    """
+    if base.config.model_type in TRIED:
+        return
+    module = SummedLoss(load_model(base, recipe), isolate=True)
+    if not settle_attention(module, base.codec.bos_id):
+        raise not_causal(base)
+
+
+def not_causal(base: Base) -> ConfigError:
+    """Return the refusal of a base that sees the words to come, or cannot be run at all."""
+    return ConfigError(
+        f"model.path: {base.name} ({base.config.model_type}) cannot be trained: what it says of a "
+        "word depends on words that come after it or in other posts, in every way of running it; "
+        "expected a causal language model; choose another base, as model=gpt2"
+    )
 
 
 def _data_digest(training_set: TrainingSet) -> str:

