@@ -1,8 +1,8 @@
 """Every architecture that the docs list: trained, kept apart, saved, loaded as others load it."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,9 @@ PROMPTS = ["My dream is", "I like"]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quiet() -> Iterator[None]:
+def quiet() -> None:
     tf.utils.logging.set_verbosity_error()
     tf.utils.logging.disable_progress_bar()
-    yield
 
 
 def make_base(name: str, folder: Path) -> Base:
@@ -73,7 +72,7 @@ def alone(model: Any, blocks: Blocks) -> float:
     rows = zip(blocks.input_ids, blocks.targets, blocks.position_ids, strict=True)
     for ids, targets, positions in rows:
         starts = [*(positions == 0).nonzero()[0], len(ids)]
-        for start, end in zip(starts, starts[1:], strict=False):
+        for start, end in pairwise(starts):
             logits = model(input_ids=torch.tensor(ids[None, start:end]), use_cache=False).logits
             wanted = torch.tensor(targets[start:end]).long()
             total += float(
