@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from huggingtweets.errors import SelectionError
 
@@ -39,6 +39,8 @@ class Job:
     """One model to train: the sorted, distinct handles of the people in it."""
 
     handles: tuple[str, ...]
+    written: tuple[str, ...] = field(default=(), compare=False)
+    """The same, each as it was typed: what people read; `handles` is for paths and comparisons."""
 
     @classmethod
     def of(cls, texts: Iterable[str]) -> "Job":
@@ -47,10 +49,11 @@ class Job:
         Raises:
             SelectionError: a handle is malformed, or there is none.
         """
-        handles = tuple(sorted({parse_handle(text) for text in texts}))
+        typed = {parse_handle(text): text.removeprefix("@").replace("@", ".", 1) for text in texts}
+        handles = tuple(sorted(typed))
         if not handles:
             raise SelectionError("user: got no handle; expected at least one, such as user=demo")
-        return cls(handles)
+        return cls(handles, tuple(typed[handle] for handle in handles))
 
     @property
     def slug(self) -> str:

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+from typing import TextIO
 
 from huggingtweets.errors import ConfigError, HuggingtweetsError, StoppedError
 
@@ -49,12 +50,22 @@ class _Formatter(logging.Formatter):
         return redact(super().format(record))
 
 
+class _StderrHandler(logging.StreamHandler[TextIO]):
+    """Writes to whatever standard error is at the time.
+
+    While a progress bar is shown, rich stands in for it and puts each line above the bar.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
 def setup_logging() -> None:
-    """Send the package's log to stderr, one event a line, each with its rank."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        _Formatter(f"%(asctime)s %(levelname)s rank={rank()} %(message)s", "%H:%M:%S")
-    )
+    """Send the package's log to stderr, one event per line; of several ranks, each with its own."""
+    handler = _StderrHandler()
+    place = f"rank={rank()} " if world_size() > 1 else ""
+    handler.setFormatter(_Formatter(f"%(asctime)s %(levelname)s {place}%(message)s", "%H:%M:%S"))
     logger = logging.getLogger("huggingtweets")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO if rank() == 0 else logging.WARNING)

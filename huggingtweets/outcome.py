@@ -3,7 +3,7 @@
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -29,6 +29,7 @@ from huggingtweets.publishing.pictures import read_pictures
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import HeldoutLoss, LoggedEval, TrainResult
+from huggingtweets.tweets.cleaning import CleaningReport
 
 _PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
 
@@ -60,7 +61,7 @@ def build_facts(
         )
     return ModelFacts(
         slug=plan.job.slug,
-        people=prepared.people,
+        people=_as_written(prepared.people, plan),
         base=BaseModel(
             base.name,
             base.hub_id,
@@ -119,6 +120,12 @@ def _origin(base: Base) -> str:
     return f"{base.origin.file} ({base.origin.quantisation}, SHA-256 {base.origin.sha256[:16]}...)"
 
 
+def _as_written(people: Sequence[CleaningReport], plan: Plan) -> tuple[CleaningReport, ...]:
+    """Return the people with their handles as they were typed."""
+    written = dict(zip(plan.job.handles, plan.job.written, strict=False))
+    return tuple(replace(person, written=written.get(person.handle, "")) for person in people)
+
+
 def _evaluation(line: LoggedEval, base: LoggedEval) -> Evaluation:
     return Evaluation(
         line.step,
@@ -173,6 +180,7 @@ def build_result(
     return {
         "slug": plan.job.slug,
         "handles": list(plan.job.handles),
+        "written": list(plan.job.written or plan.job.handles),
         "status": "done",
         "digest": plan.digest,
         "consent": plan.consent.value,

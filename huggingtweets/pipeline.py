@@ -36,6 +36,7 @@ from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.hub import publish_model
+from huggingtweets.publishing.mark import marked
 from huggingtweets.publishing.pictures import write_pictures
 from huggingtweets.publishing.preview import write_preview
 from huggingtweets.publishing.report import write_report
@@ -246,7 +247,7 @@ def finish_job(
         samples = trained.sample(plan, base, guards)
         _tell_refused(plan, samples)
     predictions = samples.predictions
-    write_jsonl(paths.predictions, [asdict(prediction) for prediction in predictions])
+    write_jsonl(paths.predictions, [marked(asdict(prediction)) for prediction in predictions])
     quality: Quality = UNMEASURED
     copied: list[Spans] = [()] * len(predictions)
     if is_published:

@@ -23,9 +23,10 @@ from huggingtweets.config.compose import (
     with_own_folders,
 )
 from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.jobs.command import keep_command
 from huggingtweets.jobs.consent import settle_consent
-from huggingtweets.jobs.selection import quote_user, select_jobs
-from huggingtweets.logs import exit_code_of, setup_logging
+from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
+from huggingtweets.logs import exit_code_of, rank, setup_logging
 from huggingtweets.tweets.sources.load import check_source
 
 
@@ -36,6 +37,8 @@ def run(composed: DictConfig) -> int:
         check_source(config.source)
         jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
         config = settle_consent(config, jobs)
+        if is_batch(config.user) and rank() == 0:
+            keep_command(Path(config.output_dir), sys.argv[1:])
         from huggingtweets.jobs.runner import run_jobs  # heavy: only for a config that is accepted
 
         return run_jobs(config, jobs)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.cli import main as cli
+from huggingtweets.jobs.command import keep_command
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
 
 
@@ -36,8 +37,29 @@ def test_status_shows_counts_and_reasons(batch: Path, capsys: pytest.CaptureFixt
     assert cli.main(["status", str(batch)]) == 0
     shown = capsys.readouterr().out
     assert f"{batch}: 3 jobs, 1 done, 1 failed, 1 skipped" in shown
-    assert "USER: got N characters; expected N" in shown
     assert "bob: got 12 characters; expected 6000" in shown
+    assert not [line for line in shown.splitlines() if line != line.rstrip()]
+
+
+def test_status_sums_up_quality_and_names_the_command_for_what_is_curable(
+    batch: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for slug, bits in (("alice", 1.5), ("dora", 1.2), ("emil", 2.5)):
+        (batch / slug).mkdir(exist_ok=True)
+        held_out = {"bits_per_byte": bits, "base_bits_per_byte": 3.0}
+        (batch / slug / "result.json").write_text(json.dumps({"eval": held_out}))
+    with open_ledger(batch) as ledger:
+        for slug in ("ina", "jo", "kim", "lea", "mia"):
+            reason = f"{slug}: disk full after {len(slug)} files"
+            ledger.record(slug, JobStatus.failed, reason=reason, retryable=True)
+    keep_command(batch, ["user=file:a b.txt", "shard=1/2", "seed=3"])
+    assert cli.main(["status", str(batch)]) == 0
+    shown = capsys.readouterr().out
+    assert "1.500 bits per byte, with the base 3.000 (medians of 3)" in shown
+    assert "best dora 1.200, worst emil 2.500" in shown
+    assert "5 ina, jo, kim and 2 more ina: disk full after 3 files" in " ".join(shown.split())
+    command = "huggingtweets train 'user=file:a b.txt' seed=3 only_curable=true"
+    assert f"5 of them may go well when tried again: {command}" in shown
 
 
 def test_status_prints_one_json_object(batch: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """What the subcommands share: how overrides become a configuration, how tables are shown."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """What argparse returns for subcommands; it has no public name."""
+PIPE_WIDTH = 400
+"""Columns where nothing says how many there are: a reason stays on one line."""
 
 
 def composed(overrides: Sequence[str]) -> "TrainConfig":
@@ -31,10 +34,16 @@ def composed(overrides: Sequence[str]) -> "TrainConfig":
 
 
 def show(view: "RenderableType", *, clear: bool = False) -> None:
-    """Print for people: coloured on a terminal, plain and wide elsewhere."""
+    """Print for people: coloured and as wide as the terminal; plain and unpadded elsewhere."""
     from rich.console import Console
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    if clear and console.is_terminal:
-        console.clear()
-    console.print(view)
+    if sys.stdout.isatty():
+        console = Console(highlight=False)
+        if clear:
+            console.clear()
+        console.print(view)
+        return
+    console = Console(highlight=False, width=PIPE_WIDTH, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(view)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)

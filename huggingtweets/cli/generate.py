@@ -25,12 +25,13 @@ def _run_generate(args: argparse.Namespace) -> int:
     config = sampling_of(args, args.prompts)
     find_model_dir(args.model_dir)
     from huggingtweets.model_folder import generate_posts  # heavy: only for arguments that hold
+    from huggingtweets.publishing.mark import marked
 
     samples = generate_posts(
         args.model_dir, config, seed=args.seed, is_guarded=args.block_copies is None
     )
     for one in samples.predictions:
-        print(json.dumps(asdict(one)) if args.json else one.prediction)
+        print(json.dumps(marked(asdict(one))) if args.json else one.prediction)
     if samples.refused:
         print(f"drawn again: {samples.refusals}", file=sys.stderr)
     return 0

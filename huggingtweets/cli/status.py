@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
 
 def _run_status(args: argparse.Namespace) -> int:
     from huggingtweets.jobs.ledger import JobStatus
-    from huggingtweets.jobs.status import as_json, read_states, summarise
+    from huggingtweets.jobs.status import as_json, not_done, read_states, summarise
     from huggingtweets.jobs.status_table import build_status
 
     folder: Path = args.output_dir
@@ -38,7 +38,7 @@ def _run_status(args: argparse.Namespace) -> int:
     if args.index:
         from huggingtweets.publishing.index import write_index
 
-        write_index(folder)
+        write_index(folder, not_done(read_states(folder).values()))
     while True:
         states = read_states(folder)
         if args.json:

@@ -13,6 +13,7 @@ from pathlib import Path
 from huggingtweets.config.schema import SERVICES
 from huggingtweets.errors import LaunchError
 from huggingtweets.files import write_bytes
+from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.traces import (
     RECORD,
     Finder,
@@ -121,7 +122,7 @@ def _write_indexes_anew(traces: Traces) -> None:
     """The pages over all jobs of a folder were deleted whole; the others are to stay on them."""
     for folder in {path.parent for path in traces.files if path.name in INDEX_FILES}:
         if folder.is_dir():
-            write_index(folder)
+            write_index(folder, not_done(read_states(folder).values()))
 
 
 def _delete(path: Path) -> None:

@@ -29,6 +29,7 @@ from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.ledger import LEDGER_DIR, open_ledger, read_ledger
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.selection import is_batch
+from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.logs import STOPPED
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
@@ -115,7 +116,7 @@ def _sum_up(config: TrainConfig, *, has_ended: bool) -> None:
     """
     output_dir = Path(config.output_dir)
     try:
-        rows = write_index(output_dir)
+        rows = write_index(output_dir, not_done(read_states(output_dir).values()))
     except OSError as err:
         logger.warning("%s: no index.html (%s)", output_dir, err.strerror)
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 from huggingtweets.jobs.ledger import JobState, JobStatus, is_alive, read_ledger
 from huggingtweets.paths import JobPaths
+from huggingtweets.publishing.index import NotDone
 
 RATE_WINDOW_S = 1800.0
 """The rate is that of the last half hour of work."""
@@ -69,7 +70,7 @@ def summarise(states: Iterable[JobState]) -> BatchSummary:
     counts = {status: found[status] for status in JobStatus}
     rate = _jobs_per_hour(states) if counts[JobStatus.running] else None
     left = counts[JobStatus.queued] + counts[JobStatus.running]
-    reasons = Counter(_kind(state) for state in states if state.status is JobStatus.failed)
+    reasons = Counter(kind_of(state) for state in states if state.status is JobStatus.failed)
     timed = [(state.slug, state.seconds) for state in states if state.seconds is not None]
     return BatchSummary(
         total=len(states),
@@ -79,6 +80,16 @@ def summarise(states: Iterable[JobState]) -> BatchSummary:
         failures=tuple(reasons.most_common()),
         slowest=tuple(sorted(timed, key=lambda pair: -pair[1])[:NUM_SLOWEST]),
     )
+
+
+def not_done(states: Iterable[JobState]) -> list[NotDone]:
+    """Return the jobs that failed or were skipped, for the index of the batch."""
+    ended = (JobStatus.failed, JobStatus.skipped)
+    return [
+        NotDone(state.slug, state.status.value, state.reason)
+        for state in states
+        if state.status in ended
+    ]
 
 
 def as_json(states: Mapping[str, JobState]) -> dict[str, Any]:
@@ -152,7 +163,7 @@ def _jobs_per_hour(states: Iterable[JobState]) -> float | None:
     return (len(recent) - 1) / (recent[-1] - recent[0]) * 3600
 
 
-def _kind(state: JobState) -> str:
+def kind_of(state: JobState) -> str:
     """A reason without what differs from user to user, so that equal ones count together."""
     handles = state.slug.split("-")
     reason = _WORD.sub(

@@ -1,16 +1,22 @@
 """How a batch stands, for people at a terminal."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from huggingtweets.files import read_json
+from huggingtweets.jobs.command import read_command
 from huggingtweets.jobs.ledger import JobState, JobStatus
-from huggingtweets.jobs.status import BatchSummary, summarise
+from huggingtweets.jobs.status import BatchSummary, kind_of, summarise
+from huggingtweets.paths import JobPaths
 
 NUM_ROWS = 10
+NUM_NAMED = 3
 _STYLES = {
     JobStatus.done: "green",
     JobStatus.running: "cyan",
@@ -21,18 +27,67 @@ _STYLES = {
 
 
 def build_status(output_dir: Path, states: Mapping[str, JobState]) -> RenderableType:
-    """Return the counts, the rate, what runs, why jobs failed, and which took longest."""
+    """Return the counts, the rate, the quality, what runs, why jobs failed, what to do about it."""
     summary = summarise(states.values())
-    parts: list[RenderableType] = [_headline(output_dir, summary)]
+    parts: list[RenderableType] = [_headline(output_dir, summary), *_quality(output_dir, states)]
     running = [state for state in states.values() if state.status is JobStatus.running]
     parts += _table("Running", [(state.slug, _place(state)) for state in running])
-    parts += _table("Failed, by reason", [(str(n), reason) for reason, n in summary.failures])
     failed = [state for state in states.values() if state.status is JobStatus.failed]
-    parts += _table("Failed", [(state.slug, state.reason) for state in failed])
-    parts += _table(
-        "Slowest", [(slug, _duration(seconds)) for slug, seconds in summary.slowest if seconds >= 1]
-    )
+    parts += _table("Failed", _by_reason(failed))
+    parts += _cure(output_dir, failed)
+    if summary.total > 1:
+        slowest = [(slug, _duration(seconds)) for slug, seconds in summary.slowest if seconds >= 1]
+        parts += _table("Slowest", slowest)
     return Group(*parts)
+
+
+def _by_reason(failed: Sequence[JobState]) -> Sequence[tuple[str, ...]]:
+    """Return one row per kind of reason, most frequent first: how many, whose, the first reason."""
+    kinds: dict[str, list[JobState]] = {}
+    for state in failed:
+        kinds.setdefault(kind_of(state), []).append(state)
+    rows = []
+    for group in sorted(kinds.values(), key=lambda group: -len(group)):
+        names = ", ".join(state.slug for state in group[:NUM_NAMED])
+        more = f" and {len(group) - NUM_NAMED} more" if len(group) > NUM_NAMED else ""
+        rows.append((str(len(group)), names + more, group[0].reason or "no reason given"))
+    return rows
+
+
+def _cure(output_dir: Path, failed: Sequence[JobState]) -> list[Text]:
+    """Say how many of the failed jobs a rerun may cure, and by which command."""
+    num = sum(state.retryable for state in failed)
+    if not num:
+        return []
+    command = read_command(output_dir)
+    how = f"{command} only_curable=true" if command else "the same command with only_curable=true"
+    return [Text(f"\n{num} of them may go well when tried again: {_plain(how)}")]
+
+
+def _quality(output_dir: Path, states: Mapping[str, JobState]) -> list[Text]:
+    """Say how well the finished models predict posts that were held out, and name the extremes."""
+    done = [slug for slug, state in states.items() if state.status is JobStatus.done]
+    found = {slug: pair for slug in done if (pair := _bits_of(output_dir / slug)) is not None}
+    if not found:
+        return []
+    order = sorted(found, key=lambda slug: found[slug][0])
+    tuned, base = (statistics.median(pair[index] for pair in found.values()) for index in (0, 1))
+    line = f"held-out posts: {tuned:.3f} bits per byte, with the base {base:.3f}"
+    if len(order) > 1:
+        ends = (f"{word} {slug} {found[slug][0]:.3f}" for word, slug in
+                (("best", order[0]), ("worst", order[-1])))  # fmt: skip
+        line = f"{line} (medians of {len(order)}); {', '.join(map(_plain, ends))}"
+    return [Text(line)]
+
+
+@lru_cache(maxsize=100_000)
+def _bits_of(folder: Path) -> tuple[float, float] | None:
+    """Return a model's bits per byte and those of its base; --watch reads each result once."""
+    try:
+        held_out = read_json(JobPaths(folder).result)["eval"]
+        return float(held_out["bits_per_byte"]), float(held_out["base_bits_per_byte"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _headline(output_dir: Path, summary: BatchSummary) -> Text:
@@ -48,7 +103,7 @@ def _headline(output_dir: Path, summary: BatchSummary) -> Text:
     return line
 
 
-def _table(title: str, rows: list[tuple[str, str]]) -> list[RenderableType]:
+def _table(title: str, rows: Sequence[tuple[str, ...]]) -> list[RenderableType]:
     """A table of the first rows, or nothing. Texts are shown as they are, never as markup."""
     if not rows:
         return []
@@ -56,7 +111,7 @@ def _table(title: str, rows: list[tuple[str, str]]) -> list[RenderableType]:
     for row in rows[:NUM_ROWS]:
         table.add_row(*(Text(_plain(cell)) for cell in row))
     if len(rows) > NUM_ROWS:
-        table.add_row(Text(f"and {len(rows) - NUM_ROWS} more"), Text(""))
+        table.add_row(Text(f"and {len(rows) - NUM_ROWS} more"))
     return [Text(""), table]
 
 

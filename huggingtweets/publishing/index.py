@@ -1,14 +1,17 @@
-"""What a batch leaves beside its jobs: index.html, a row a user, and results.parquet, the same.
+"""What a batch leaves beside its jobs: index.html, one row per user, and the same as files.
 
-The page is self-contained but for thumbnails, which lie in the job folders and load when they come
-into view. Its rows are JSON that a few lines of script show some hundred at a time, so that ten
-thousand users open as fast as ten.
+results.csv opens in any spreadsheet, results.parquet in any data frame. The page is self-contained
+but for thumbnails, which lie in the job folders and load when they come into view. Its rows are
+JSON that a few lines of script show some hundred at a time, so that ten thousand users open as fast
+as ten.
 """
 
+import csv
+import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +40,35 @@ class Row:
     seconds: float
     """In training steps."""
     base: float | None
-    """Held-out bits a byte of the base, and of the model; None: nothing held out."""
+    """Held-out bits per byte of the base, and of the model; None: nothing held out."""
     tuned: float | None
     sample: str
     has_preview: bool
     has_report: bool
 
 
-def write_index(output_dir: Path) -> list[Row]:
-    """Write index.html and results.parquet over all finished jobs of a folder.
+@dataclass(frozen=True)
+class NotDone:
+    """A job that left no model. Texts are hostile until escaped."""
+
+    slug: str
+    status: str
+    """Such as failed or skipped."""
+    reason: str
+
+
+MAX_NOT_DONE = 1000
+"""The page lists no more jobs that left no model."""
+
+
+def write_index(output_dir: Path, not_done: Sequence[NotDone] = ()) -> list[Row]:
+    """Write index.html, results.csv and results.parquet over all finished jobs of a folder.
 
     Results that cannot be read are passed over.
+
+    Args:
+        output_dir: with the folders of the jobs.
+        not_done: jobs to list as such, with the reason.
 
     Returns:
         The rows of the page.
@@ -60,13 +81,16 @@ def write_index(output_dir: Path) -> list[Row]:
         with suppress(KeyError, TypeError):  # not ours
             rows.append(_row(JobPaths(output_dir / name), result))
             flat.append(flatten(result))
+    if rows or not_done:
+        page = render_index(rows, title=output_dir.resolve().name, not_done=not_done)
+        write_text(output_dir / "index.html", page)
     if rows:
-        write_text(output_dir / "index.html", render_index(rows, title=output_dir.resolve().name))
         _write_parquet(output_dir / "results.parquet", flat)
+        _write_csv(output_dir / "results.csv", flat)
     return rows
 
 
-def render_index(rows: list[Row], *, title: str) -> str:
+def render_index(rows: list[Row], *, title: str, not_done: Sequence[NotDone] = ()) -> str:
     """Return the page."""
     environment = page_environment()
     gains = [1 - row.tuned / row.base for row in rows if row.tuned and row.base]
@@ -76,6 +100,8 @@ def render_index(rows: list[Row], *, title: str) -> str:
         kept=f"{sum(row.kept for row in rows):,}",
         tokens=f"{sum(row.tokens for row in rows):,}",
         gain=f"{100 * sum(gains) / len(gains):.1f} %" if gains else "",
+        not_done=[tuple(map(visible, astuple(one))) for one in not_done[:MAX_NOT_DONE]],
+        num_not_done=len(not_done),
         rows=as_script([list(asdict(row).values()) for row in rows]),
     )
 
@@ -116,7 +142,7 @@ def _row(paths: JobPaths, result: Mapping[str, Any]) -> Row:
     held_out = result.get("eval") or {}
     return Row(
         slug=paths.root.name,
-        handles=" ".join(f"@{handle}" for handle in result["handles"]),
+        handles=" ".join(f"@{name}" for name in result.get("written") or result["handles"]),
         kept=result["tweets"]["kept"],
         tokens=result["data"]["train_tokens"],
         steps=result["train"]["steps"],
@@ -141,6 +167,23 @@ def _sample(path: Path) -> str:
     except (OSError, ValueError, KeyError):
         return ""
     return visible(text)[:SAMPLE_CHARS]
+
+
+def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write rows that may differ in their columns, a missing value as an empty field."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _spreadsheet_safe(value) for key, value in row.items()})
+    write_text(path, text.getvalue())
+
+
+def _spreadsheet_safe(value: Any) -> Any:
+    """Keep a spreadsheet from running a text as a formula."""
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value
 
 
 def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:

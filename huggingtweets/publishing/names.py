@@ -35,7 +35,7 @@ def display_name(person: CleaningReport) -> str:
     """Return the name, cleaned, at most `MAX_NAME_CHARS` long; `@handle` if nothing is left."""
     name = plain_text(person.display_name)
     if not any(char.isprintable() and char not in _JOINERS for char in name):
-        return f"@{person.handle}"
+        return written_handle(person)
     return name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1].rstrip() + "…"
 
 
@@ -52,9 +52,14 @@ def joined_names(people: Sequence[CleaningReport]) -> str:
     return joined([display_name(person) for person in people])
 
 
+def written_handle(person: CleaningReport) -> str:
+    """Return the handle as people write it, with its `@`."""
+    return f"@{person.written or person.handle}"
+
+
 def joined_handles(people: Sequence[CleaningReport]) -> str:
     """Return all handles, each with its `@`, in one line."""
-    return joined([f"@{person.handle}" for person in people])
+    return joined([written_handle(person) for person in people])
 
 
 def initials(person: CleaningReport) -> str:

@@ -20,6 +20,7 @@ from huggingtweets.publishing.lettering import (
     reads_from_right,
     wrap,
 )
+from huggingtweets.publishing.mark import picture_mark
 from huggingtweets.publishing.names import (
     avatar_colour,
     display_name,
@@ -29,6 +30,7 @@ from huggingtweets.publishing.names import (
     joined,
     joined_handles,
     plain_text,
+    written_handle,
 )
 from huggingtweets.tweets.cleaning import CleaningReport
 
@@ -68,7 +70,7 @@ def write_preview(path: Path, facts: ModelFacts) -> None:
 def preview_png(facts: ModelFacts) -> bytes:
     """Return the picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
-    draw_preview(facts).save(buffer, "PNG")
+    draw_preview(facts).save(buffer, "PNG", pnginfo=picture_mark())
     return buffer.getvalue()
 
 
@@ -195,7 +197,7 @@ def _robot(size: int) -> Image.Image:
 
 def _draw_title(image: Image.Image, facts: ModelFacts, x: int, width: int) -> None:
     """Draw names, large and in one line or smaller and in two, and handles below."""
-    handles = [f"@{person.handle}" for person in facts.people]
+    handles = [written_handle(person) for person in facts.people]
     names = [
         name if is_drawable(name := display_name(person)) else handle
         for person, handle in zip(facts.people, handles, strict=True)

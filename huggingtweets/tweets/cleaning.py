@@ -50,6 +50,8 @@ class CleaningReport:
     kept_chars: int
     masked: int = 0
     """Kept posts in which something was masked."""
+    written: str = ""
+    """The handle as people write it, `TheOnion`, where that is known."""
 
     @property
     def joined_chars(self) -> int:

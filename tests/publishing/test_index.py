@@ -1,3 +1,4 @@
+import csv
 import json
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from huggingtweets.publishing.index import Row, flatten, render_index, write_index
+from huggingtweets.publishing.index import NotDone, Row, flatten, render_index, write_index
 
 EVIL = (
     "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> & \u2028 \u202e"
@@ -74,6 +75,27 @@ def test_every_finished_job_is_a_row_of_page_and_parquet(tmp_path: Path) -> None
     table = pq.read_table(tmp_path / "results.parquet").to_pylist()
     assert [row["slug"] for row in table] == ["ann", "bob-carl"]
     assert [row["eval.bits_per_byte"] for row in table] == [1.5, None]
+    with (tmp_path / "results.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["slug"] for line in lines] == ["ann", "bob-carl"]
+    assert [line["eval.bits_per_byte"] for line in lines] == ["1.5", ""]
+
+
+def test_jobs_without_a_model_are_listed_with_their_reason(tmp_path: Path) -> None:
+    write_index(tmp_path, [NotDone("zed", "failed", f"{EVIL} too few posts")])
+    page = (tmp_path / "index.html").read_text()
+    assert "Without a model: 1" in page
+    assert "too few posts" in page
+    assert "<img src=x" not in page
+    assert not (tmp_path / "results.csv").exists()
+
+
+def test_the_csv_holds_no_formula(tmp_path: Path) -> None:
+    write_job(tmp_path, "ann")
+    path = tmp_path / "ann" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "=1+1"}))
+    write_index(tmp_path)
+    assert ",'=1+1" in (tmp_path / "results.csv").read_text()
 
 
 def test_no_jobs_leave_no_index(tmp_path: Path) -> None:

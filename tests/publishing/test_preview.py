@@ -21,7 +21,10 @@ def test_preview_is_a_social_card(make_facts, tmp_path):
     write_preview(path, make_facts())
     with Image.open(path) as image:
         assert (image.format, image.size, image.mode) == ("PNG", (1200, 630), "RGB")
-        assert not image.info, "no metadata"
+        assert {"DigitalSourceType", "Comment", "xmp"} == {*image.info} - {"XML:com.adobe.xmp"}
+        assert image.info["DigitalSourceType"].endswith("/compositeWithTrainedAlgorithmicMedia")
+        source = b'Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/'
+        assert source in image.info["xmp"]
     assert path.stat().st_size < 400_000
 
 

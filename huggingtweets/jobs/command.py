@@ -1,0 +1,28 @@
+"""The command that a batch was started with, kept so that `status` can name the next one."""
+
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from huggingtweets.files import write_text
+from huggingtweets.jobs.ledger import LEDGER_DIR
+
+_NOT_KEPT = ("shard=", "job_index=", "only_curable=", "retry_failed=")
+
+
+def keep_command(output_dir: Path, arguments: Sequence[str]) -> None:
+    """Keep a command in the ledger's folder; what differs from task to task is left out."""
+    words = [word for word in arguments if not word.startswith(_NOT_KEPT)]
+    with suppress(OSError):  # no job depends on it
+        path = output_dir / LEDGER_DIR / "command.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, shlex.join(["huggingtweets", "train", *words]) + "\n")
+
+
+def read_command(output_dir: Path) -> str:
+    """Return the command, or nothing."""
+    try:
+        return (output_dir / LEDGER_DIR / "command.txt").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
