@@ -1,13 +1,15 @@
-# The whole development loop. PYTHON picks the interpreter of a new environment (3.11 to 3.13).
+# The whole development loop. PYTHON picks the interpreter of a new environment (3.11 to 3.14).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# An environment with nothing but the wheel and what it asks for.
+FRESH := build/fresh
 # Threads that wait asleep: tests that share cores do not slow each other down. Alone they would be
 # slower by half.
 test test-slurm: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slurm check bench clean
+.PHONY: demo test test-slurm check bench docs wheel clean
 
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
 	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
@@ -33,8 +35,20 @@ bench: $(VENV)/.installed-bench  ## side-by-side speed on this machine, under 15
 	$(BIN)/python benchmarks/many_users.py --users 4 --max-steps 60 --slots 4
 	$(BIN)/python benchmarks/sweep.py --trials 8 --turns 1 recipe.max_steps=40
 
+docs: $(VENV)/.installed-docs  ## the documentation as a site in site/; a dead link is an error
+	$(BIN)/zensical build --strict --clean
+
+wheel: $(VENV)/.installed-dev  ## dist/*.whl, installed into an environment from nothing and used there
+	rm -rf dist $(FRESH)
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/python -m venv $(FRESH)
+	$(FRESH)/bin/python -m pip install --quiet --constraint requirements.lock \
+		"$$(ls dist/*.whl)[sweep]"
+	du -sm $(FRESH)
+	HUGGINGTWEETS_INSTALLED=$(FRESH)/bin $(BIN)/python -m pytest -m "slow or not slow" tests/test_wheel.py
+
 clean:  ## remove the environment and the demo's output
-	rm -rf $(VENV) output
+	rm -rf $(VENV) $(FRESH) output dist site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +59,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml requirements.lock
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
+	touch $@
+
+$(VENV)/.installed-docs: $(BIN)/python pyproject.toml requirements.lock
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock 'zensical>=0.0.73'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -8,7 +8,7 @@
 : "${HUGGINGTWEETS_LEAD_S:=240}"     # all should be done so long before the time limit; above --signal
 : "${HUGGINGTWEETS_MAX_IDLE:=5}"     # attempts in a row that got nowhere, after which we give up
 : "${HUGGINGTWEETS_MARKS:=.slurm}"   # folder of the marks, on a file system that all nodes see
-LAUNCH_DIR=${HUGGINGTWEETS_LAUNCH:-launch}
+LAUNCH_DIR=${HUGGINGTWEETS_LAUNCH_DIR:-launch}
 
 # What the launcher starts: train.py of a clone, else the same from the installed package.
 TRAIN=(-m huggingtweets.train)

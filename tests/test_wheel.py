@@ -139,7 +139,7 @@ def test_a_submission_names_scripts_that_are_there(run: Run) -> None:
     words = said.split()
     script = next(word for word in words if word.endswith("/array.sbatch"))
     assert Path(script).is_file()
-    assert f"HUGGINGTWEETS_SLURM={Path(script).parent}" in words
+    assert f"HUGGINGTWEETS_SLURM_DIR={Path(script).parent}" in words
 
 
 def test_own_options_and_those_of_a_folder_go_first(run: Run, folder: Path) -> None:

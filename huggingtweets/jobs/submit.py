@@ -229,8 +229,8 @@ def _check_place(wishes: Wishes) -> None:
 
 def _folders() -> dict[str, str]:
     """Tell the scripts where they and the launch files lie, if not in the current folder."""
-    places = {"HUGGINGTWEETS_SLURM": template(ARRAY).parent}
-    places["HUGGINGTWEETS_LAUNCH"] = template(CPU).parent
+    places = {"HUGGINGTWEETS_SLURM_DIR": template(ARRAY).parent}
+    places["HUGGINGTWEETS_LAUNCH_DIR"] = template(CPU).parent
     return {key: str(folder) for key, folder in places.items() if folder.is_absolute()}
 
 

@@ -117,8 +117,8 @@ def test_any_folder_will_do(
     script = next(Path(word) for word in plan.first if word.endswith(".sbatch"))
     assert script.is_file()
     assert Path(plan.environment["LAUNCH"]).is_file()
-    assert Path(plan.environment["HUGGINGTWEETS_SLURM"]) == script.parent
-    assert (Path(plan.environment["HUGGINGTWEETS_LAUNCH"]) / "multi_gpu.yaml").is_file()
+    assert Path(plan.environment["HUGGINGTWEETS_SLURM_DIR"]) == script.parent
+    assert (Path(plan.environment["HUGGINGTWEETS_LAUNCH_DIR"]) / "multi_gpu.yaml").is_file()
 
 
 def test_a_machine_without_sbatch_is_told(

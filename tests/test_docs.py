@@ -1,0 +1,110 @@
+"""Every command on the pages works, or says why it is not tested; every link leads somewhere."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from small import ROOT
+
+from huggingtweets.cli.main import parse
+from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import Consent, SourceKind
+from huggingtweets.handles import Job
+from huggingtweets.paths import template
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cloud" / "hf-jobs.md"]
+_BLOCK = re.compile(
+    r"(?P<mark><!-- (?:not )?tested: [^>]+ -->\n\s*)?^ *```sh\n(?P<text>.*?)^ *```$",
+    re.DOTALL | re.MULTILINE,
+)
+SHELL = ("cd", "source", "export", "$EDITOR")
+"""Lines that set the scene."""
+NOT_CONFIGURED = ("doctor", "status", "optout", "purge", "init", "sweep", "generate", "serve",
+                  "evaluate", "attribute", "compare", "export")  # fmt: skip
+"""Commands that take no overrides, or whose own tests compose them."""
+register()
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The lines of all blocks that nobody marked."""
+    found = []
+    for block in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+        if not block["mark"]:
+            lines = block["text"].replace("\\\n", " ").splitlines()
+            found += [words for line in lines if (words := shlex.split(line, comments=True))]
+    return found
+
+
+CASES = [
+    pytest.param(words, id=f"{page.stem}: {shlex.join(words)}"[:100])
+    for page in PAGES
+    for words in commands_of(page)
+]
+
+
+def overrides_of(words: list[str]) -> list[str] | None:
+    """What Hydra is asked to compose; None: nothing."""
+    if words[0] == "huggingtweets":
+        args = parse(words[1:])
+        if words[1] in NOT_CONFIGURED:
+            return None
+        if words[1] == "train":
+            return list(args.words)
+        given = [*vars(args).get("handles", []), *vars(args).get("overrides", []), *args.more]
+        extra = [f"source={args.source}"] if words[1] == "import" else []
+        return extra + [word for word in given if "=" in word]
+    if "train.py" in words:
+        assert words[0] in ("accelerate", "python", "torchrun"), words
+        for file in (word for word in words if word.startswith("launch/")):
+            assert (ROOT / file).is_file()
+        return words[words.index("train.py") + 1 :]
+    if any(word.endswith(".sbatch") for word in words):
+        script = next(word for word in words if word.endswith(".sbatch"))
+        assert (ROOT / script).is_file()
+        rest = words[words.index(script) + 1 :]
+        return None if script.endswith("sweep.sbatch") else rest
+    if words[0] == "make":
+        targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert words[1] in targets
+        return None
+    assert words[0] in SHELL, (
+        f"{words[0]}: test it, or mark the block with <!-- not tested: why -->"
+    )
+    return None
+
+
+def test_there_are_commands_on_the_pages() -> None:
+    assert len(CASES) >= 40
+
+
+@pytest.mark.parametrize("words", CASES)
+def test_every_command_is_understood(words: list[str]) -> None:
+    overrides = overrides_of(words)
+    if overrides is None or {"--help", "-m"} & {*overrides}:
+        return
+    make_plan(to_config(compose_config(overrides)), Job.of(["demo"]))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_file_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:conf|launch|slurm|containers|cloud|benchmarks)/[\w./-]+)`", text):
+        path = ROOT / name
+        assert path.exists() or template(name).exists(), f"{page.name} names {name}"
+    for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text):
+        assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+def test_every_source_and_ground_is_told_of() -> None:
+    page = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
+    for kind in SourceKind:
+        assert f"`{kind}`" in page
+    for ground in Consent:
+        assert f"| `{ground}` |" in page
+
+
+def test_the_navigation_holds_every_page() -> None:
+    listed = set(re.findall(r'"([\w-]+\.md)"', (ROOT / "zensical.toml").read_text()))
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
