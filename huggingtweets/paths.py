@@ -79,7 +79,7 @@ class JobPaths:
 
     @property
     def metrics(self) -> Path:
-        """One line a logged step."""
+        """One line per logged step."""
         return self.root / "metrics.jsonl"
 
     @property

@@ -23,6 +23,7 @@ from huggingtweets.config.compose import (
     with_own_folders,
 )
 from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.jobs.at_hand import check_base_at_hand
 from huggingtweets.jobs.command import keep_command
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
@@ -36,6 +37,7 @@ def run(composed: DictConfig) -> int:
         config = to_config(composed)
         check_source(config.source)
         jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
+        check_base_at_hand(config)
         config = settle_consent(config, jobs)
         if is_batch(config.user) and rank() == 0:
             keep_command(Path(config.output_dir), sys.argv[1:])

@@ -15,7 +15,7 @@ PACKAGE = "huggingtweets"
 # From the ground up; a line may import from the lines above it and from itself only where it is
 # one package, or of the ground floor. train.py stands above them all.
 FLOORS: list[set[str]] = [
-    {"errors", "handles", "files", "paths", "logs", "attempt", "lock", "places"},
+    {"errors", "handles", "files", "paths", "logs", "attempt", "lock", "places", "online"},
     {"config"},
     {"tweets", "tracking"},
     {"runtime"},

@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("model_dir", type=Path, help="a model folder, or its job's folder")
     parser.add_argument("prompts", nargs="*", help="how posts begin (those of sampling=default)")
     add_sampling(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object a post")
+    parser.add_argument("--json", action="store_true", help="one JSON object per post")
     parser.set_defaults(run=_run_generate)
 
 

@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "handles", nargs="+", metavar="HANDLE", help="people; also overrides, as source.path=FILE"
     )
-    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="one file a person")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="one file per person")
     # argparse takes no further words after an option; people write overrides last.
     parser.set_defaults(run=_run_import, takes_more=True)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Add the options of sampling."""
-    parser.add_argument("-n", "--num", type=int, default=10, help="posts a prompt (10)")
+    parser.add_argument("-n", "--num", type=int, default=10, help="posts per prompt (10)")
     parser.add_argument("--seed", type=int, default=42, help="the same seed, the same posts (42)")
     parser.add_argument("--temperature", type=float, default=1.0, help="above 1: wilder (1.0)")
     parser.add_argument("--top-p", type=float, default=0.95, help="share of likely words (0.95)")

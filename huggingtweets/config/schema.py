@@ -272,7 +272,7 @@ class RecipeConfig:
     patience: int = 1
     """Epochs in a row without a lower held-out loss that end the training."""
     max_gap: float = 0.3
-    """Bits a byte by which training posts may get better beyond what held-out posts do."""
+    """Bits per byte by which training posts may get better beyond what held-out posts do."""
     replay: float = 0.0
     """Where model.path is an earlier model of the same people: the share of the posts it was
     trained on that are learnt again beside the new ones."""

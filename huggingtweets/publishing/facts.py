@@ -19,6 +19,10 @@ ENDINGS = {
 """Why a training ended, in words."""
 
 
+NOISE_BITS_PER_BYTE = 2.8
+"""Of held-out posts. A small base that has read English needs 2.1 to 2.4 (docs/quality.md)."""
+
+
 @dataclass(frozen=True)
 class BaseModel:
     """The model that was fine-tuned."""
@@ -48,7 +52,7 @@ class DataCounts:
 
 @dataclass(frozen=True)
 class HeldoutFigures:
-    """How well the held-out posts are predicted. Loss in nats a token."""
+    """How well the held-out posts are predicted. Loss in nats per token."""
 
     loss: float
     perplexity: float
@@ -84,14 +88,14 @@ class Evaluation:
     step: int
     epoch: float
     loss: float
-    """Of the held-out posts, nats a token."""
+    """Of the held-out posts, nats per token."""
     bits_per_byte: float | None = None
     train_bits_per_byte: float | None = None
     """Of some training posts."""
     gap: float | None = None
-    """Bits a byte by which the training posts got better beyond what the held-out posts did."""
+    """Bits per byte by which the training posts got better beyond what the held-out posts did."""
     extracted: Extraction | None = None
-    """How far these training posts can be drawn out by their beginnings."""
+    """How far these training posts can be extracted by their beginnings."""
 
 
 @dataclass(frozen=True)
@@ -199,3 +203,8 @@ class ModelFacts:
     def is_cyborg(self) -> bool:
         """Whether several people are merged into one voice."""
         return len(self.people) > 1
+
+    @property
+    def is_noise(self) -> bool:
+        """Whether the model surely has not learnt the language of the posts."""
+        return self.heldout is not None and self.heldout.bits_per_byte > NOISE_BITS_PER_BYTE

@@ -253,6 +253,9 @@ def _quote(facts: ModelFacts, tint: float) -> list[Span]:
     """Return prompt and continuation, each in its style, of any size."""
     plain, accent = Style(0, "#1d2129"), Style(0, hex_colour(tint, 0.34, 0.7), is_bold=True)
     sample = choose_sample(facts.samples)
+    if facts.is_noise:
+        people = joined_handles(facts.people)
+        return [(f"Trained on posts of {people}, on a base that knows too little to speak.", plain)]
     if sample is None:
         return [(f"A language model that writes like {joined_handles(facts.people)}.", plain)]
     continuation = sample.continuation[:_MAX_QUOTE_CHARS]

@@ -97,7 +97,7 @@ def _extraction(quality: Quality) -> Table | None:
         return None
     bits = [model.train_bits_per_byte or 0.0 for _, model in models if model.extraction]
     return Table(
-        "Training posts drawn out by their first 8 tokens",
+        "Training posts extracted by their first 8 tokens",
         ("", *(name for name, _ in known)),
         (
             ("posts tried", *(f"{one.num_posts}" for _, one in known)),

@@ -14,7 +14,14 @@ from huggingtweets.files import write_text
 from huggingtweets.logs import redact
 from huggingtweets.publishing.card import CONSENT_SENTENCES, duration
 from huggingtweets.publishing.charts import Chart, Point, Series, histogram, line_chart
-from huggingtweets.publishing.facts import ENDINGS, Artifact, Evaluation, ModelFacts, Sample
+from huggingtweets.publishing.facts import (
+    ENDINGS,
+    NOISE_BITS_PER_BYTE,
+    Artifact,
+    Evaluation,
+    ModelFacts,
+    Sample,
+)
 from huggingtweets.publishing.names import (
     display_name,
     hex_colour,
@@ -74,6 +81,8 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
         },
         num_hidden=len(facts.samples) - len(shown),
         lineage=lineage_columns(facts.lineage),
+        is_noise=facts.is_noise,
+        noise_bits=NOISE_BITS_PER_BYTE,
         consent=CONSENT_SENTENCES[facts.consent],
         command=redact(facts.command),
         ending=ENDINGS[facts.train.ended_by],
@@ -144,7 +153,7 @@ def _charts(facts: ModelFacts) -> list[Chart]:
     steps = facts.history
     heldout: list[Point] = [(one.step, one.loss) for one in facts.evaluations]
     loss = line_chart(
-        "Loss (nats a token)",
+        "Loss (nats per token)",
         [
             Series("training", [(one.step, one.loss) for one in steps]),
             Series("held-out posts", heldout, has_dots=True),
@@ -153,7 +162,7 @@ def _charts(facts: ModelFacts) -> list[Chart]:
     epochs = facts.evaluations
     known = [one for one in epochs if one.train_bits_per_byte is not None]
     bits = line_chart(
-        "Bits a byte over the epochs",
+        "Bits per byte over the epochs",
         [
             Series("training posts", _over_epochs(known, "train_bits_per_byte"), has_dots=True),
             Series("held-out posts", _over_epochs(known, "bits_per_byte"), has_dots=True),
@@ -161,14 +170,14 @@ def _charts(facts: ModelFacts) -> list[Chart]:
         x_label="epoch",
     )
     gap = line_chart(
-        "Learnt by heart: bits a byte won on training posts beyond held-out ones",
+        "Memorised: bits per byte won on training posts beyond held-out ones",
         [Series("gap", _over_epochs(epochs, "gap"), has_dots=True)],
         x_label="epoch",
         from_zero=True,
     )
     drawn = [(one.epoch, one.extracted) for one in epochs if one.extracted]
     extracted = line_chart(
-        "Training posts drawn out by their first 8 tokens (per cent)",
+        "Training posts extracted by their first 8 tokens (per cent)",
         [
             Series("word for word", [(x, 100 * one.verbatim_frac) for x, one in drawn], True),
             Series("before a mistake", [(x, 100 * one.prefix_frac) for x, one in drawn], True),
@@ -178,7 +187,7 @@ def _charts(facts: ModelFacts) -> list[Chart]:
     )
     over_steps: dict[str, list[Point]] = {
         "Learning rate": [(one.step, one.lr) for one in steps],
-        "Tokens a second": [(one.step, one.tokens_per_s) for one in steps],
+        "Tokens per second": [(one.step, one.tokens_per_s) for one in steps],
         "Share of the device's peak (MFU, per cent)": [
             (one.step, 100 * one.mfu) for one in steps if one.mfu is not None
         ],

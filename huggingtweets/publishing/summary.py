@@ -17,6 +17,11 @@ MAX_SAMPLES = 10
 
 def show_summary(facts: ModelFacts, paths: JobPaths, console: Console) -> None:
     """Print samples, counts, held-out figures and where each file lies."""
+    if facts.is_noise:
+        console.print(
+            "\n[bold yellow]The samples are noise:[/] the base knows too little language for these "
+            "posts. Train again with a base that has read much text, such as model=gpt2."
+        )
     samples = _some(facts.samples)
     if samples:
         console.print(f"\n[bold]What {escape(joined_names(facts.people))} might say[/]")
@@ -75,7 +80,7 @@ def _files(paths: JobPaths) -> Table:
         paths.preview: "preview picture",
         paths.report: "report, for a browser",
         paths.predictions: "samples",
-        paths.metrics: "metrics, a line a logged step",
+        paths.metrics: "metrics, one line per logged step",
         paths.result: "counts, figures, versions",
     }
     for path, meaning in listed.items():

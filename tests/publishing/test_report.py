@@ -81,12 +81,12 @@ def test_page_tells_what_was_learnt_by_heart_and_why_training_ended(make_facts):
     train = TrainFigures(30, 3.0, 4000, 9.0, 400.0, None, Ending.heldout, 20)
     page = _Page(render_report(make_facts(evaluations=evaluations, train=train), PNG))
     text = " ".join(page.text.split())
-    assert "Bits a byte over the epochs" in text
-    assert "Learnt by heart" in text
-    assert "Training posts drawn out by their first 8 tokens (per cent)" in text
+    assert "Bits per byte over the epochs" in text
+    assert "Memorised" in text
+    assert "Training posts extracted by their first 8 tokens (per cent)" in text
     assert "the held-out loss no longer fell" in text
     assert "weights kept, of step20" in text
-    assert "Learnt by heart" not in _Page(render_report(make_facts(), PNG)).text
+    assert "Memorised" not in _Page(render_report(make_facts(), PNG)).text
 
 
 def test_page_shows_figures_counts_curves_samples_lineage_and_command(make_facts):
@@ -98,9 +98,9 @@ def test_page_shows_figures_counts_curves_samples_lineage_and_command(make_facts
         "3,221 downloaded",
         "−1,002 retweets",
         "1,618 for training",
-        "Loss (nats a token)",
+        "Loss (nats per token)",
         "Learning rate",
-        "Tokens a second",
+        "Tokens per second",
         "My dream is to weave algebra",
         "engines that never sleep & never complain",
         "finetuned-model",
