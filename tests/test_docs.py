@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,11 @@ def overrides_of(words: list[str]) -> list[str] | None:
         assert (ROOT / script).is_file()
         rest = words[words.index(script) + 1 :]
         return None if script.endswith("sweep.sbatch") else rest
+    if words[:2] == ["pip", "install"]:
+        extras = re.findall(r"\[([\w,]+)\]", " ".join(words))
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert {*",".join(extras).split(",")} <= {*project["optional-dependencies"], ""}
+        return None
     if words[0] == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
         assert words[1] in targets

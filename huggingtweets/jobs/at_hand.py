@@ -21,7 +21,7 @@ def check_base_at_hand(config: TrainConfig) -> None:
     if path is None and config.source.kind is not SourceKind.demo:
         logger.warning(
             "model=tiny begins with random weights and knows no language: what it writes about "
-            "real posts is noise. Take model=gpt2, or another base that docs/reference.md lists"
+            "real posts is noise. Take model=gpt2, or another base that docs/bases.md lists"
         )
     is_here = path is None or Path(path).expanduser().exists()
     if is_here and not needs_hub(config):
