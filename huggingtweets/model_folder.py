@@ -23,7 +23,8 @@ from huggingtweets.evaluation.quality import Quality, evaluate_quality
 from huggingtweets.evaluation.score import bits_per_byte, score_posts
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import build_guards
-from huggingtweets.generation.sample import Samples, sample_posts
+from huggingtweets.generation.sample import sample_posts
+from huggingtweets.generation.samples import Samples
 from huggingtweets.handles import parse_handle
 from huggingtweets.paths import JobPaths
 from huggingtweets.places import find_model_dir

@@ -14,7 +14,7 @@ from huggingtweets.data.language import detect_languages
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.evaluation.intervals import Interval
 from huggingtweets.evaluation.quality import Quality, Spans
-from huggingtweets.generation.sample import Samples
+from huggingtweets.generation.samples import Samples
 from huggingtweets.publishing.facts import (
     Artifact,
     BaseModel,

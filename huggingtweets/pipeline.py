@@ -30,7 +30,7 @@ from huggingtweets.files import (
     write_text,
 )
 from huggingtweets.generation.guards import build_guards
-from huggingtweets.generation.sample import Samples
+from huggingtweets.generation.samples import Samples
 from huggingtweets.lock import acquire_lock
 from huggingtweets.outcome import build_facts, build_result
 from huggingtweets.publishing.card import write_card

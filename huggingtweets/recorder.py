@@ -10,7 +10,7 @@ from typing import TextIO
 from huggingtweets.config.plan import Plan
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.files import write_bytes, write_jsonl
-from huggingtweets.generation.sample import Prediction
+from huggingtweets.generation.samples import Prediction
 from huggingtweets.publishing.facts import Links
 from huggingtweets.tracking.base import (
     Phase,

@@ -16,11 +16,11 @@ from transformers import PreTrainedModel
 from huggingtweets.config.plan import Plan
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import (
-    Samples,
     generation_config,
     sample_posts,
     sample_stack,
 )
+from huggingtweets.generation.samples import Samples
 from huggingtweets.runtime.device import is_cpu, is_cuda, new_stream, on_stream
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.models import build_stack
@@ -169,13 +169,11 @@ class StackedModel:
         studio = self._studio
         with on_stream(new_stream(studio.device)):
             row = studio.layout.pack(self._weights).to(studio.device)
-            return sample_stack(
-                build_stack(studio.layout, row.unsqueeze(0), torch.float32),
-                base.codec,
-                plan.sampling,
-                guards,
-                seed=plan.seed,
+            stack = build_stack(studio.layout, row.unsqueeze(0), torch.float32)
+            [samples] = sample_stack(
+                stack, base.codec, [plan.sampling], [guards], seeds=[plan.seed]
             )
+            return samples
 
     @contextmanager
     def beside_base(

@@ -12,7 +12,7 @@ from huggingtweets import pipeline
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.data.split import Split
-from huggingtweets.generation.sample import Samples
+from huggingtweets.generation.samples import Samples
 from huggingtweets.handles import Job
 from huggingtweets.trained import StackedModel, Studio, Trained, WholeModel
 from huggingtweets.training.array.layout import layout_of, shape_of

@@ -2,54 +2,44 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.data.tokens import Codec
 from huggingtweets.generation.guards import Guards, Refusal, shorten
+from huggingtweets.generation.samples import Prediction, Samples
+from huggingtweets.generation.token_texts import chars_left, text_ends
 from huggingtweets.training.array.layout import layout_of, shape_of, why_not_fused
 from huggingtweets.training.array.models import Stack, build_stack
-from huggingtweets.training.array.sample import sample_array
+from huggingtweets.training.array.sample import TextEnds, sample_array
 
 MAX_ROUNDS = 6
 """How often what is refused is drawn again."""
 
-Draw: TypeAlias = Callable[[Sequence[str]], tuple[list[str], list[float]]]
-"""From prompts to whole posts, and how likely the model held each."""
+
+@dataclass(frozen=True)
+class Drawn:
+    """One post as it came out of a model."""
+
+    text: str
+    """Whole, prompt included."""
+    score: float = 0.0
+    """How likely the model held it, where the best of several is kept."""
+    is_cut: bool = False
+    """Whether it would have gone on, and was ended as too long."""
+
+
+Draw: TypeAlias = Callable[[int, Sequence[Sequence[str]]], list[list[Drawn]]]
+"""From the number of the round and each user's prompts to as many posts."""
 
 _GLOBAL_RANDOM = threading.Lock()
 """Held while torch's global random state is ours."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One sampled post."""
-
-    input: str
-    """The prompt."""
-    prediction: str
-    """The whole post, prompt included, cut at the first line break."""
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What was sampled."""
-
-    predictions: tuple[Prediction, ...]
-    """Prompt after prompt; fewer than asked for where the guards refused every attempt."""
-    refused: Mapping[str, int] = field(default_factory=dict)
-    """Reason to how many drawn posts it refused."""
-
-    @property
-    def refusals(self) -> str:
-        """What was refused, for people: `6 banned, 2 copied`."""
-        return ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
 
 
 def generation_config(config: SamplingConfig, codec: Codec) -> GenerationConfig:
@@ -78,8 +68,8 @@ def sample_posts(
 ) -> Samples:
     """Sample `config.num` posts a prompt, all in one batch, from BOS + prompt.
 
-    What the guards refuse is drawn again, `MAX_ROUNDS` times at most; then a post that is only too
-    long is cut at a word, and any other is left out. A GPT-2 is sampled as by `sample_stack`.
+    A post that is too long is cut at a word. What the guards refuse is drawn again, `MAX_ROUNDS`
+    times at most; then it is left out. A GPT-2 is sampled as by `sample_stack`.
 
     Args:
         model: on any device.
@@ -93,65 +83,131 @@ def sample_posts(
         layout = layout_of(shape_of(model.config))
         row = layout.pack(model.state_dict()).to(model.device)
         stack = build_stack(layout, row.unsqueeze(0), torch.float32)
-        return sample_stack(stack, codec, config, guards, seed=seed)
+        [samples] = sample_stack(stack, codec, [config], [guards], seeds=[seed])
+        return samples
     draw = _Drawer(model, codec, config, max_positions)
     with _GLOBAL_RANDOM, torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
-        return _collect(draw, config, guards)
+        [samples] = _collect(draw, [config], [guards])
+        return samples
 
 
 def sample_stack(
     stack: Stack,
     codec: Codec,
-    config: SamplingConfig,
-    guards: Guards,
+    configs: Sequence[SamplingConfig],
+    guards: Sequence[Guards],
     *,
-    seed: int,
-) -> Samples:
-    """Do what `sample_posts` does with a stack of one GPT-2, in a fraction of the time.
+    seeds: Sequence[int],
+) -> list[Samples]:
+    """Do what `sample_posts` does for K users at once, with a stack of their GPT-2s.
 
-    `config.best_of` is not heeded. Threads may call this side by side.
+    `best_of` is not heeded. Threads may call this side by side, each with its own codec.
+
+    Args:
+        stack: K models.
+        codec: of all of them.
+        configs: one for each user; they may differ in prompts, number and how long a post may be.
+        guards: one for each user.
+        seeds: one for each user; a user's samples do not depend on the others.
     """
-    rounds = 0
 
-    def draw(prompts: Sequence[str]) -> tuple[list[str], list[float]]:
-        nonlocal rounds
-        rows = codec.begin(prompts)
-        seeds = [seed + (rounds << 32)]
-        rounds += 1
-        [drawn] = sample_array(stack, [rows], config=config, eos_id=codec.eos_id, seeds=seeds)
-        return codec.whole_texts(prompts, rows, drawn), [0.0] * len(prompts)
+    def draw(number: int, prompts: Sequence[Sequence[str]]) -> list[list[Drawn]]:
+        begun = [codec.begin(own) if own else [] for own in prompts]
+        limits = [
+            [chars_left(prompt, config.max_chars) for prompt in own]
+            for config, own in zip(configs, prompts, strict=True)
+        ]
+        ends = text_ends(codec, stack.shape.vocab_size, limits)
+        drawn = sample_array(
+            stack,
+            begun,
+            config=configs[0],
+            eos_id=codec.eos_id,
+            seeds=[seed + (number << 32) for seed in seeds],
+            ends=ends,
+            token_limits=[config.max_new_tokens for config in configs],
+        )
+        return [
+            _read(codec, own, rows, ids, ends.chars, left)
+            for own, rows, ids, left in zip(prompts, begun, drawn, limits, strict=True)
+        ]
 
-    return _collect(draw, config, guards)
+    return _collect(draw, configs, guards)
 
 
-def _collect(draw: Draw, config: SamplingConfig, guards: Guards) -> Samples:
+def _read(
+    codec: Codec,
+    prompts: Sequence[str],
+    begun: Sequence[list[int]],
+    ids: Sequence[list[int]],
+    chars: Tensor,
+    limits: Sequence[int],
+) -> list[Drawn]:
+    """Turn new ids into texts, and say which of them the limit ended."""
+    if not prompts:
+        return []
+    texts = codec.whole_texts(prompts, begun, ids)
+    is_cut = [int(chars[row].sum()) >= limit for row, limit in zip(ids, limits, strict=True)]
+    return [Drawn(text, 0.0, cut) for text, cut in zip(texts, is_cut, strict=True)]
+
+
+def _collect(
+    draw: Draw, configs: Sequence[SamplingConfig], guards: Sequence[Guards]
+) -> list[Samples]:
     """Draw until every place has a post that the guards let pass, within `MAX_ROUNDS`."""
-    prompts = [prompt for prompt in config.prompts for _ in range(config.num)]
-    chosen: dict[int, str] = {}
-    too_long: dict[int, str] = {}
-    refused: Counter[str] = Counter()
-    for _ in range(MAX_ROUNDS):
-        pending = [index for index in range(len(prompts)) if index not in chosen]
-        if not pending:
+    drafts = [_Draft(config, own) for config, own in zip(configs, guards, strict=True)]
+    for number in range(MAX_ROUNDS):
+        wanted = [draft.wanted() for draft in drafts]
+        if not any(wanted):
             break
-        slots = [index for index in pending for _ in range(config.best_of)]
-        texts, scores = draw([prompts[index] for index in slots])
-        texts = [guards.finish(text) for text in texts]
+        for draft, drawn in zip(drafts, draw(number, wanted), strict=True):
+            draft.take(drawn)
+    return [draft.samples() for draft in drafts]
+
+
+class _Draft:
+    """The places of one user's posts, filled round by round."""
+
+    def __init__(self, config: SamplingConfig, guards: Guards) -> None:
+        self._prompts = [prompt for prompt in config.prompts for _ in range(config.num)]
+        self._best_of = config.best_of
+        self._guards = guards
+        self._chosen: dict[int, str] = {}
+        self._slots: list[int] = []
+        """The place of each post that is asked for."""
+        self._refused: Counter[str] = Counter()
+
+    def wanted(self) -> list[str]:
+        """Return the prompts to go on from."""
+        pending = [index for index in range(len(self._prompts)) if index not in self._chosen]
+        self._slots = [index for index in pending for _ in range(self._best_of)]
+        return [self._prompts[index] for index in self._slots]
+
+    def take(self, drawn: Sequence[Drawn]) -> None:
+        """Put what the guards let pass into its place, the likeliest of several."""
+        texts = [self._cut(one) for one in drawn]
+        reasons = self._guards.judge(texts) if texts else []
         best: dict[int, float] = {}
-        for index, text, score, reason in zip(
-            slots, texts, scores, guards.judge(texts), strict=True
-        ):
+        for index, text, one, reason in zip(self._slots, texts, drawn, reasons, strict=True):
             if reason:
-                refused[reason.value] += 1
-                if reason is Refusal.too_long:
-                    too_long.setdefault(index, text)
-            elif index not in best or score > best[index]:
-                best[index], chosen[index] = score, text
-    for index, text in too_long.items():
-        chosen.setdefault(index, shorten(text, guards.max_chars))
-    predictions = tuple(Prediction(prompts[index], chosen[index]) for index in sorted(chosen))
-    return Samples(predictions, dict(refused))
+                self._refused[reason.value] += 1
+            elif index not in best or one.score > best[index]:
+                best[index], self._chosen[index] = one.score, text
+
+    def samples(self) -> Samples:
+        """Return what there is."""
+        predictions = (Prediction(self._prompts[i], self._chosen[i]) for i in sorted(self._chosen))
+        return Samples(tuple(predictions), dict(self._refused))
+
+    def _cut(self, drawn: Drawn) -> str:
+        """Return a text as it is shown; one that is too long ends at a word and is counted."""
+        text, limit = self._guards.finish(drawn.text), self._guards.max_chars
+        if not limit or (len(text) <= limit and not drawn.is_cut):
+            return text
+        self._refused[Refusal.too_long.value] += 1
+        # Masked to less than the limit, it may still end amid a word.
+        return shorten(text, min(limit, max(1, len(text) - 1)))
 
 
 class _Drawer:
@@ -169,30 +225,42 @@ class _Drawer:
         self._config = config
         self._max_positions = max_positions
 
-    def __call__(self, prompts: Sequence[str]) -> tuple[list[str], list[float]]:
-        """Return whole texts, and mean log-likelihoods a token (0 when only one is drawn)."""
+    def __call__(self, number: int, prompts: Sequence[Sequence[str]]) -> list[list[Drawn]]:
+        """Return posts of the only user, in every round others."""
+        [own] = prompts
         device = self._model.device
-        rows = self._codec.begin(prompts)
+        rows = self._codec.begin(own)
         longest = max(map(len, rows))
         padded = torch.tensor([[self._codec.pad_id] * (longest - len(row)) + row for row in rows])
         mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
         settings = generation_config(self._config, self._codec)
         settings.max_new_tokens = min(self._config.token_limit, self._max_positions - longest)
         settings.min_new_tokens = min(self._config.min_new_tokens, settings.max_new_tokens)
+        limits = [chars_left(prompt, self._config.max_chars) for prompt in own]
+        ends = text_ends(self._codec, self._model.config.get_text_config().vocab_size, [limits])
         output = self._model.generate(
-            padded.to(device), attention_mask=mask.to(device), generation_config=settings
+            padded.to(device),
+            attention_mask=mask.to(device),
+            generation_config=settings,
+            stopping_criteria=[_TextStops(ends, longest, device)],
         )
         drawn = output[:, longest:]
-        new = [self._until_end(ids) for ids in drawn.tolist()]  # sync: the texts
-        scores = [0.0] * len(rows)
+        new = [
+            self._until_end(ids, ends, limit)
+            for ids, limit in zip(drawn.tolist(), limits, strict=True)  # sync: the texts
+        ]
+        posts = _read(self._codec, own, rows, new, ends.chars, limits)
         if self._config.best_of > 1:
             scores = self._score(output, mask.to(device), drawn)
-        return self._codec.whole_texts(prompts, rows, new), scores
+            posts = [replace(post, score=s) for post, s in zip(posts, scores, strict=True)]
+        return [posts]
 
-    def _until_end(self, ids: list[int]) -> list[int]:
-        """Return what comes before the first EOS; after it there is padding."""
-        eos_id = self._codec.eos_id
-        return ids[: ids.index(eos_id)] if eos_id in ids else ids
+    def _until_end(self, ids: list[int], ends: TextEnds, limit: int) -> list[int]:
+        """Return what comes before the first EOS, or up to the end of the text."""
+        if self._codec.eos_id in ids:
+            ids = ids[: ids.index(self._codec.eos_id)]
+        is_end = (ends.chars[ids].cumsum(0) >= limit) | ends.is_break[ids]
+        return ids[: int(is_end.int().argmax()) + 1] if is_end.any() else ids
 
     def _score(self, output: Tensor, mask: Tensor, drawn: Tensor) -> list[float]:
         """Return the mean log-likelihood of the drawn tokens, the first end-of-text included."""
@@ -207,3 +275,17 @@ class _Drawer:
         counts = (num_ends == 0) | ((num_ends == 1) & is_end)
         total: list[float] = ((each * counts).sum(1) / counts.sum(1).clamp(min=1)).tolist()
         return total
+
+
+class _TextStops(StoppingCriteria):
+    """Ends a sequence with its line, or where it is longer than a post may be."""
+
+    def __init__(self, ends: TextEnds, longest: int, device: torch.device) -> None:
+        self._chars, self._is_break = ends.chars.to(device), ends.is_break.to(device)
+        self._limits = torch.tensor(ends.limits[0], device=device)
+        self._longest = longest
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Any:
+        """Return which of the sequences have ended."""
+        new = input_ids[:, self._longest :]
+        return (self._chars[new].sum(1) >= self._limits) | self._is_break[new].any(1)

@@ -338,6 +338,135 @@ void cross_entropy(T *logits, const int64_t *targets, const float *weight, float
     }
 }
 
+// The next token of each of n sequences: keep its key and value, and attend to all up to it.
+// `qkv` (n, 3 * heads * D); `keys` and `values` (all rows, heads, P, D), of which `rows` (n) says
+// whose is whose. A position below 0 is nobody's: its result is 0, and nothing is kept.
+template <class T>
+void attend_rows(T *out, const T *qkv, T *keys, T *values, const int64_t *rows,
+                 const int64_t *positions, int64_t n, int64_t heads, int64_t P, int64_t D,
+                 float scale) {
+    float weights[MAX_COLUMNS], query[CHUNK], mixed[CHUNK];
+    const int64_t C = heads * D;
+    for (int64_t i = 0; i < n; i++, qkv += 3 * C, out += C) {
+        const int64_t last = positions[i];
+        if (last < 0) {
+            for (int64_t c = 0; c < C; c++) store(out[c], 0.0f);
+            continue;
+        }
+        for (int64_t h = 0; h < heads; h++) {
+            T *own_keys = keys + (rows[i] * heads + h) * P * D;
+            T *own_values = values + (rows[i] * heads + h) * P * D;
+            memcpy(own_keys + last * D, qkv + C + h * D, D * sizeof(T));
+            memcpy(own_values + last * D, qkv + 2 * C + h * D, D * sizeof(T));
+            for (int64_t d = 0; d < D; d++) query[d] = load(qkv[h * D + d]) * scale, mixed[d] = 0;
+            float largest = -INFINITY;
+            for (int64_t j = 0; j <= last; j++) {
+                float score = 0;
+                const T *key = own_keys + j * D;
+#pragma omp simd reduction(+ : score)
+                for (int64_t d = 0; d < D; d++) score += query[d] * load(key[d]);
+                weights[j] = score;
+                largest = score > largest ? score : largest;
+            }
+            const float share = 1.0f / exponentials(weights, largest, last + 1);
+            for (int64_t j = 0; j <= last; j++) {
+                const float weight = weights[j] * share;
+                const T *value = own_values + j * D;
+#pragma omp simd
+                for (int64_t d = 0; d < D; d++) mixed[d] += weight * load(value[d]);
+            }
+            for (int64_t d = 0; d < D; d++) store(out[h * D + d], mixed[d]);
+        }
+    }
+}
+
+// Sum what of x is above `cut`, CHUNK by CHUNK into `sums`; the whole sum.
+inline double sums_above(double *sums, const float *x, float cut, int64_t num) {
+    double whole = 0;
+    for (int64_t start = 0; start < num; start += CHUNK) {
+        const int64_t size = num - start < CHUNK ? num - start : CHUNK;
+        float sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t v = 0; v < size; v++) sum += x[start + v] > cut ? x[start + v] : 0.0f;
+        whole += *sums++ = sum;
+    }
+    return whole;
+}
+
+// A token of each of n rows of logits (n, V) from its nucleus; see Ops.draw. `scratch` has room for
+// `vocab_size` floats, `sums` for one double a CHUNK of them.
+template <class T>
+void draw_rows(int64_t *tokens, const T *logits, const float *temperatures, const float *top_ps,
+               const int64_t *banned, const double *uniforms, float *scratch, double *sums,
+               int64_t n, int64_t V, int64_t vocab_size, int64_t num_draws) {
+    for (int64_t i = 0; i < n; i++, logits += V, uniforms += num_draws) {
+        const float inverse = 1.0f / temperatures[i];
+#pragma omp simd
+        for (int64_t v = 0; v < vocab_size; v++) scratch[v] = load(logits[v]) * inverse;
+        if (banned[i] >= 0) scratch[banned[i]] = -INFINITY;
+        float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+        for (int64_t v = 0; v < vocab_size; v++)
+            largest = scratch[v] > largest ? scratch[v] : largest;
+        exponentials(scratch, largest, vocab_size);
+        const double whole = sums_above(sums, scratch, -1.0f, vocab_size);
+        double open = whole;
+        float cut = -1.0f;
+        int64_t token = -1;
+        for (int64_t draw = 0; draw < num_draws && token < 0; draw++) {
+            double left = uniforms[draw] * open;
+            int64_t chunk = 0, last = -1;
+            const int64_t num_chunks = (vocab_size + CHUNK - 1) / CHUNK;
+            while (chunk < num_chunks - 1 && left >= sums[chunk]) left -= sums[chunk++];
+            // From here on one by one; rounding may lead past the chunk, or past the end.
+            for (int64_t v = chunk * CHUNK; v < vocab_size; v++) {
+                if (!(scratch[v] > cut && scratch[v] > 0)) continue;
+                last = v;
+                left -= scratch[v];
+                if (left < 0) break;
+            }
+            if (last < 0) break;
+            open = sums_above(sums, scratch, scratch[last], vocab_size);
+            if (open < double(top_ps[i]) * whole) token = last;
+            cut = scratch[last];
+        }
+        if (token < 0)
+            for (int64_t v = 0; v < vocab_size && token < 0; v++)
+                if (scratch[v] == 1.0f) token = v;
+        tokens[i] = token < 0 ? 0 : token;  // of logits that are not finite
+    }
+}
+
+// Nats of the target of each of n rows of logits (n, V), and whether it is the likeliest.
+template <class T>
+void score_rows(float *nats, uint8_t *hits, const T *logits, const int64_t *targets, int64_t n,
+                int64_t V, int64_t vocab_size) {
+    float chunk[CHUNK];
+    for (int64_t i = 0; i < n; i++, logits += V) {
+        const int64_t target = targets[i];
+        if (target < 0 || target >= vocab_size) {  // no such word: the model is given up
+            nats[i] = NAN;
+            hits[i] = false;
+            continue;
+        }
+        float largest = load(logits[0]), total = 0;
+#pragma omp simd reduction(max : largest)
+        for (int64_t v = 0; v < vocab_size; v++) {
+            const float value = load(logits[v]);
+            largest = value > largest ? value : largest;
+        }
+        for (int64_t start = 0; start < vocab_size; start += CHUNK) {
+            const int64_t size = vocab_size - start < CHUNK ? vocab_size - start : CHUNK;
+#pragma omp simd
+            for (int64_t v = 0; v < size; v++) chunk[v] = load(logits[start + v]);
+            total += exponentials(chunk, largest, size);
+        }
+        const float of_target = load(logits[target]) - largest;
+        nats[i] = logf(total) - of_target;
+        hits[i] = of_target == 0;
+    }
+}
+
 }  // namespace
 
 // The order is that of _SIGNATURES in kernels.py.
@@ -345,7 +474,8 @@ void cross_entropy(T *logits, const int64_t *targets, const float *weight, float
     {                                                                                              \
         (void *)gelu<T>, (void *)gelu_backward<T>, (void *)norm<T>, (void *)norm_backward<T>,      \
             (void *)column_sums<T>, (void *)drop<T>, (void *)add<T>, (void *)add_dropped<T>,       \
-            (void *)softmax<T>, (void *)softmax_backward<T>, (void *)cross_entropy<T>              \
+            (void *)softmax<T>, (void *)softmax_backward<T>, (void *)cross_entropy<T>,             \
+            (void *)attend_rows<T>, (void *)draw_rows<T>, (void *)score_rows<T>                    \
     }
 
 extern "C" {

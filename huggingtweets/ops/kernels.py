@@ -50,6 +50,9 @@ _SIGNATURES: dict[str, list[type]] = {
     "softmax": [_P] * 6 + [_I] * 8,
     "softmax_backward": [_P] * 5 + [_I] * 5,
     "cross_entropy": [_P] * 6 + [_I] * 4,
+    "attend_rows": [_P] * 6 + [_I] * 4 + [_F],
+    "draw_rows": [_P] * 8 + [_I] * 4,
+    "score_rows": [_P] * 4 + [_I] * 3,
 }
 """In the order of the tables in kernels.cpp."""
 
@@ -155,7 +158,8 @@ class CompiledOps(Ops):
             torch.bfloat16: _functions(library, "kernels_bf16"),
         }
 
-    def _call(self, dtype: torch.dtype, name: str, *arguments: int | float | None) -> None:
+    def call(self, dtype: torch.dtype, name: str, *arguments: int | float | None) -> None:
+        """Call a function of the library, by its name, for tensors of a precision."""
         self._functions[dtype][name](*arguments)
 
     def norm(
@@ -166,7 +170,7 @@ class CompiledOps(Ops):
         out = torch.empty_like(x, dtype=dtype)
         at_weight, weight_stride = _by_model(weight)
         at_bias, bias_stride = _by_model(bias)
-        self._call(
+        self.call(
             dtype, "norm", _at(normalised), _at(inverse), _at(out), _at(x), at_weight, at_bias,
             *x.shape, weight_stride, bias_stride, eps,
         )  # fmt: skip
@@ -188,7 +192,7 @@ class CompiledOps(Ops):
         at_weight, weight_stride = _by_model(weight)
         places = (out.first, out.second) if out else (None, None)
         first, second = map(_at_model, places)
-        self._call(
+        self.call(
             grad_out.dtype, "norm_backward", _at(result), first[0], second[0], _at(grad_out),
             _at(normalised), _at(inverse), at_weight, *result.shape, weight_stride, first[1],
             second[1], accumulate, grad is not None,
@@ -198,14 +202,14 @@ class CompiledOps(Ops):
     def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
         """See `Ops`; `use_fused` makes no difference."""
         out = torch.empty_like(inner)
-        self._call(inner.dtype, "gelu", _at(out), _at(inner), inner.numel())
+        self.call(inner.dtype, "gelu", _at(out), _at(inner), inner.numel())
         return out, (inner,)
 
     def gelu_backward(self, grad: Tensor, saved: Saved) -> Tensor:
         """See `Ops`."""
         (inner,) = saved
         out = torch.empty_like(grad)
-        self._call(grad.dtype, "gelu_backward", _at(out), _at(grad), _at(inner), grad.numel())
+        self.call(grad.dtype, "gelu_backward", _at(out), _at(grad), _at(inner), grad.numel())
         return out
 
     def noise(self, site: ScaledSite | None, x: Tensor) -> Saved:
@@ -217,15 +221,15 @@ class CompiledOps(Ops):
         if noise is None:
             return x.to(dtype)
         out = torch.empty_like(x, dtype=dtype)
-        self._call(dtype, "drop", _at(out), _at(x), *_parts(noise))
+        self.call(dtype, "drop", _at(out), _at(x), *_parts(noise))
         return out
 
     def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
         """See `Ops`."""
         if noise is None:
-            self._call(branch.dtype, "add", _at(x), _at(branch), x.numel())
+            self.call(branch.dtype, "add", _at(x), _at(branch), x.numel())
         else:
-            self._call(branch.dtype, "add_dropped", _at(x), _at(branch), *_parts(noise))
+            self.call(branch.dtype, "add_dropped", _at(x), _at(branch), *_parts(noise))
 
     def softmax(
         self, scores: Tensor, bias: Tensor, site: Site | None, *, num_heads: int
@@ -235,7 +239,7 @@ class CompiledOps(Ops):
         dropped = weights if site is None else torch.empty_like(scores)
         num, queries, keys = scores.shape
         num_biased = bias.shape[-1]
-        self._call(
+        self.call(
             scores.dtype, "softmax", _at(weights), _at(dropped), _at(scores), _at(bias),
             *_random(site), num // num_heads, num_heads, queries, keys, num_biased,
             queries * num_biased if len(bias) > 1 else 0, *_first(site),
@@ -246,7 +250,7 @@ class CompiledOps(Ops):
         """See `Ops`."""
         weights, dropped, site = saved
         out = torch.empty_like(grad)
-        self._call(
+        self.call(
             grad.dtype, "softmax_backward", _at(out), _at(grad), _at(weights), *_random(site),
             *grad.shape, *_first(site),
         )  # fmt: skip
@@ -255,7 +259,7 @@ class CompiledOps(Ops):
     def column_sums(self, grad: Tensor, out: Tensor, *, accumulate: bool) -> None:
         """See `Ops`."""
         at_out, stride = _by_model(out)
-        self._call(grad.dtype, "column_sums", at_out, _at(grad), *grad.shape, stride, accumulate)
+        self.call(grad.dtype, "column_sums", at_out, _at(grad), *grad.shape, stride, accumulate)
 
     def cross_entropy(
         self,
@@ -272,7 +276,7 @@ class CompiledOps(Ops):
         targets = targets.contiguous()  # kept here: the C++ sees an address only
         weight = None if weight is None else weight.contiguous()
         found = None if hits is None else torch.empty(targets.shape, dtype=torch.bool)
-        self._call(
+        self.call(
             logits.dtype, "cross_entropy", _at(logits), _at(targets), _at(weight), _at(loss),
             _at(scale), _at(found), *logits.shape, vocab_size,
         )  # fmt: skip

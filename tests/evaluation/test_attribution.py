@@ -9,7 +9,7 @@ from huggingtweets.data.split import split_tweets
 from huggingtweets.errors import DataError
 from huggingtweets.evaluation.attribution import Voice, measure_attribution, read_voices
 from huggingtweets.files import write_json, write_jsonl
-from huggingtweets.generation.sample import Prediction
+from huggingtweets.generation.samples import Prediction
 from huggingtweets.paths import JobPaths
 from huggingtweets.tweets.cleaning import clean_timeline
 from huggingtweets.tweets.records import Timeline

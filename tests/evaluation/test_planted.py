@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 from huggingtweets.config.schema import CleaningConfig, SamplingConfig
 from huggingtweets.evaluation.quality import Quality, evaluate_quality
 from huggingtweets.generation.guards import Guards
-from huggingtweets.generation.sample import Samples, sample_posts
+from huggingtweets.generation.sample import sample_posts
+from huggingtweets.generation.samples import Samples
 from huggingtweets.tweets.cleaning import clean_timeline
 from huggingtweets.tweets.records import Timeline, Tweet
 from huggingtweets.tweets.sources.demo import demo_corpus

@@ -8,8 +8,13 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.schema import ModelConfig, SamplingConfig
 from huggingtweets.data.tokens import codec_of
-from huggingtweets.generation.guards import Guards
-from huggingtweets.generation.sample import MAX_ROUNDS, Samples, sample_posts
+from huggingtweets.generation.guards import Guards, shorten
+from huggingtweets.generation.sample import MAX_ROUNDS, sample_posts, sample_stack
+from huggingtweets.generation.samples import Samples
+from huggingtweets.generation.token_texts import text_ends
+from huggingtweets.training.array import sample as array_sample
+from huggingtweets.training.array.layout import layout_of, shape_of
+from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.tiny import tiny_base
 
 
@@ -76,11 +81,11 @@ def test_nothing_is_drawn_when_nothing_is_asked_for(draw) -> None:
     assert draw(Guards(), prompts=[]) == Samples(())
 
 
-def test_what_is_too_long_is_drawn_again_and_then_cut(draw) -> None:
+def test_what_is_too_long_is_cut_at_once(draw) -> None:
     samples = draw(Guards(max_chars=15), prompts=["I like"], num=5)
     assert len(samples.predictions) == 5
     assert all(0 < len(one.prediction) <= 15 for one in samples.predictions)
-    assert 5 <= samples.refused["too_long"] <= 5 * MAX_ROUNDS
+    assert samples.refused == {"too_long": 5}
 
 
 def test_what_is_banned_is_left_out_after_all_rounds(draw) -> None:
@@ -109,3 +114,51 @@ def test_best_of_many_is_likelier(draw, model: PreTrainedModel, tokenizer: Token
     single, best = draw(Guards(), num=8), draw(Guards(), num=8, best_of=8)
     assert len(best.predictions) == len(single.predictions)
     assert mean_log_likelihood(best) > mean_log_likelihood(single) + 0.01
+
+
+def test_decoding_ends_with_the_text(draw, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A post that is cut anyway is not decoded to its last token, in either way of sampling."""
+    steps: list[int] = []
+    step = array_sample.decode_step
+
+    def counted(*args: object, **kwargs: object) -> torch.Tensor | None:
+        steps.append(1)
+        return step(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(array_sample, "decode_step", counted)
+    long = draw(Guards(), prompts=["I like"], num=8, max_new_tokens=200, max_chars=0)
+    num_long = len(steps)
+    short = draw(Guards(max_chars=15), prompts=["I like"], num=8, max_new_tokens=200, max_chars=15)
+    assert len(steps) - num_long < num_long
+    for whole, cut in zip(long.predictions, short.predictions, strict=True):
+        assert whole.prediction.startswith(cut.prediction)
+        assert len(whole.prediction) <= 15 or cut.prediction == shorten(whole.prediction, 15)
+    best = draw(Guards(max_chars=15), prompts=["I like"], num=8, max_chars=15, best_of=2)
+    assert len(best.predictions) == 8
+    assert all(0 < len(one.prediction) <= 15 for one in best.predictions)
+
+
+def test_users_sampled_together_get_what_each_gets_alone(model: PreTrainedModel, tokenizer) -> None:
+    layout = layout_of(shape_of(model.config))
+    rows = torch.stack([layout.pack(model.state_dict())] * 2)
+    rows[1] *= 1.1
+    configs = [SamplingConfig(num=3, max_new_tokens=20), SamplingConfig(num=2, max_new_tokens=12)]
+    guards = [Guards(banned_words=("e", "a")), Guards(max_chars=20)]
+    codec = codec_of(tokenizer)
+
+    def sample(users: slice) -> list[Samples]:
+        stack = build_stack(layout, rows[users].clone(), torch.float32)
+        return sample_stack(stack, codec, configs[users], guards[users], seeds=[5, 6][users])
+
+    together = sample(slice(0, 2))
+    assert together == sample(slice(0, 1)) + sample(slice(1, 2))
+    assert len(together[1].predictions) == 10
+
+
+@pytest.mark.parametrize("text", ["plain words", "naïve 今日は\n🙂 👩‍🚀 done", "tab\tand €"])
+def test_tokens_say_how_much_text_they_add(tokenizer, text: str) -> None:
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    ends = text_ends(codec_of(tokenizer), len(tokenizer) + 5, [[1]])
+    assert int(ends.chars[ids].sum()) == len(text)
+    assert bool(ends.is_break[ids].any()) == ("\n" in text)
+    assert int(ends.chars[-5:].sum()) == 0

@@ -5,26 +5,46 @@ A user's samples depend on his weights, prompts and seed alone, not on who is de
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.ops.dropout import site_keys
-from huggingtweets.ops.linear import project
-from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.ops.rows import num_draws
+from huggingtweets.runtime.device import is_cpu, is_cuda
+from huggingtweets.runtime.graphs import Replay
+from huggingtweets.training.array.decode import build_cache, decode_step, draw_tokens
 from huggingtweets.training.array.models import Stack
 
-_MAX_DRAWS = 200
-"""After so many refused draws in a row, which no usual top_p ever needs, the likeliest token."""
+LOOK_EVERY = 8
+"""Steps on a GPU between two looks at which sequences have ended: each look waits for it."""
+
+
+@dataclass(frozen=True)
+class TextEnds:
+    """Where a post ends beside its EOS, told by its tokens."""
+
+    chars: Tensor
+    """(V,) int64: at least so many characters does a token add to the text."""
+    is_break: Tensor
+    """(V,) booleans: tokens with a line break, after which nothing is read."""
+    limits: Sequence[Sequence[int]]
+    """User -> sequence -> characters of new text after which it need not go on."""
 
 
 @dataclass
-class _State:
-    """S sequences of each of K users; those that have ended are dropped now and then."""
+class _Batch:
+    """S sequences of each of K users on the device; those that have ended are dropped.
 
+    Changed in place only, but by `keep`, so that a step can be a CUDA graph.
+    """
+
+    step: Tensor
+    """(1,) int64: position of the next input."""
     tokens: Tensor
     """(K, S) the next input of each."""
     prompts: Tensor
@@ -34,15 +54,20 @@ class _State:
     places: Tensor
     """(K, S) which sequence of the user this is."""
     is_done: Tensor
-    cache: Tensor
-    """(layers, 2, K, S, heads, positions, head width): keys and values."""
+    chars: Tensor
+    """(K, S) of new text that are still to come."""
+    uniforms: Tensor
+    """(K, S, positions, draws)."""
+    temperatures: Tensor
+    top_ps: Tensor
+    """(K, S) fp32."""
 
     def keep(self, chosen: Tensor) -> None:
         """Keep only the chosen (K, n) sequences."""
-        slots = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
-        for name in ("tokens", "prompts", "lengths", "places", "is_done"):
-            setattr(self, name, getattr(self, name)[slots, chosen])
-        self.cache = self.cache[:, :, slots, chosen]
+        users = torch.arange(len(chosen), device=chosen.device).unsqueeze(1)
+        for name, value in vars(self).items():
+            if name != "step":
+                setattr(self, name, value[users, chosen])
 
 
 @torch.no_grad()
@@ -53,137 +78,178 @@ def sample_array(
     config: SamplingConfig,
     eos_id: int,
     seeds: Sequence[int],
+    ends: TextEnds | None = None,
+    token_limits: Sequence[int] | None = None,
 ) -> list[list[list[int]]]:
     """Sample one continuation of every prompt by nucleus sampling.
 
+    On a CPU users are decoded one after another: their products are apart anyway, and side by side
+    those with few sequences left would be filled up with nothing.
+
     Args:
         stack: K models with weights of their own.
-        prompts: user -> sequence -> ids, with EOS in front; repeat a prompt to sample it again.
+        prompts: user -> sequence -> ids, begun with BOS; repeat a prompt to sample it again.
         config: temperature, top_p, least and most new tokens.
         eos_id: ends a sequence.
-        seeds: one a user.
+        seeds: one for each user.
+        ends: what ends it earlier.
+        token_limits: most new tokens of each user; None: the config's.
 
     Returns:
         User -> sequence -> new ids, without prompt and EOS.
     """
-    state = _start(stack, prompts, config, eos_id)
-    num_users, num_sequences, longest = state.prompts.shape
-    num_new = state.cache.shape[5] - longest
-    new = np.full((num_users, num_sequences, longest + num_new), eos_id, dtype=np.int64)
-    seed_array = np.array(seeds, dtype=np.int64)
-    for position in range(longest + num_new - 1):
-        logits = _next_logits(stack, state, position) / config.temperature
-        count = position + 1 - state.lengths  # new tokens so far
-        logits[..., eos_id].masked_fill_(count < config.min_new_tokens, -torch.inf)
-        drawn = _draw(logits, config.top_p, seed_array, position, state.places.cpu().numpy())
-        state.is_done |= (count >= 0) & (drawn == eos_id) | (count >= num_new)
-        if position + 1 < longest:
-            forced = state.prompts[:, :, position + 1]
-            drawn = torch.where(count < 0, forced, drawn)
-        state.tokens = torch.where(state.is_done, eos_id, drawn)
-        rows = np.arange(num_users)[:, None]
-        # sync: the tokens of this step, and whether any is left to come
-        new[rows, state.places.cpu().numpy(), position + 1] = state.tokens.cpu().numpy()
-        most_left = int((~state.is_done).sum(1).max())
-        if most_left == 0:
-            break
-        if most_left <= state.is_done.shape[1] // 2:
-            state.keep(state.is_done.long().argsort(dim=1, stable=True)[:, :most_left])
-    return [
-        [_cut(row[len(p) :], eos_id) for row, p in zip(rows, own, strict=False)]
-        for rows, own in zip(new.tolist(), prompts, strict=True)
-    ]
+    most = token_limits or [config.token_limit] * len(prompts)
+    if not is_cpu(stack.rows.device):
+        return _Sampler(stack, prompts, config, eos_id, seeds, ends, most).run()
+    found = []
+    for user in range(len(prompts)):
+        own = slice(user, user + 1)
+        limits = ends and TextEnds(ends.chars, ends.is_break, ends.limits[own])
+        model = stack.slots(user, user + 1)
+        found += _Sampler(model, prompts[own], config, eos_id, seeds[own], limits, most[own]).run()
+    return found
 
 
-def _start(
-    stack: Stack, prompts: Sequence[Sequence[Sequence[int]]], config: SamplingConfig, eos_id: int
-) -> _State:
-    shape, device = stack.shape, stack.rows.device
-    num = max(map(len, prompts))
-    longest = max(len(prompt) for own in prompts for prompt in own)
-    positions = min(longest + config.token_limit, shape.num_positions)
-    ids = torch.full((len(prompts), num, longest), eos_id)
-    lengths = torch.ones(len(prompts), num, dtype=torch.int64)
-    is_done = torch.ones(len(prompts), num, dtype=torch.bool)
-    for user, own in enumerate(prompts):
-        is_done[user, : len(own)] = False
-        for place, prompt in enumerate(own):
-            ids[user, place, : len(prompt)] = torch.tensor(prompt)
-            lengths[user, place] = len(prompt)
-    head_width = shape.width // shape.num_heads
-    return _State(
-        tokens=ids[:, :, 0].to(device),
-        prompts=ids.to(device),
-        lengths=lengths.to(device),
-        places=torch.arange(num, device=device).expand(len(prompts), num).contiguous(),
-        is_done=is_done.to(device),
-        cache=torch.zeros(
-            (shape.num_layers, 2, len(prompts), num, shape.num_heads, positions, head_width),
-            dtype=stack.compute.wte.dtype,
-            device=device,
-        ),
-    )
+class _Sampler:
+    """Decodes side by side; see `sample_array`."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        prompts: Sequence[Sequence[Sequence[int]]],
+        config: SamplingConfig,
+        eos_id: int,
+        seeds: Sequence[int],
+        ends: TextEnds | None,
+        most: Sequence[int],
+    ) -> None:
+        device = stack.rows.device
+        lengths = [len(prompt) for own in prompts for prompt in own]
+        self._stack, self._config, self._eos_id = stack, config, eos_id
+        self._prompts = prompts
+        self._most = torch.tensor(most, device=device).unsqueeze(1)
+        self._longest, self._shortest = max(lengths, default=1), min(lengths, default=1)
+        self._num_positions = min(self._longest + max(most), stack.shape.num_positions)
+        room = self._num_positions - self._longest  # the same for all, whatever their prompts
+        self._most.clamp_(max=room)
+        num = max(1, *map(len, prompts))
+        self._batch = self._start(num, seeds, ends)
+        self._cache = build_cache(stack, num, self._num_positions)
+        self._new = torch.full((len(prompts), num, self._num_positions + 1), eos_id, device=device)
+        vocab_size = stack.shape.vocab_size
+        none = TextEnds(
+            torch.zeros(vocab_size, dtype=torch.int64),
+            torch.zeros(vocab_size, dtype=torch.bool),
+            (),
+        )
+        self._chars_of, self._is_break = (
+            tensor.to(device) for tensor in ((ends or none).chars, (ends or none).is_break)
+        )
+        self._users = torch.arange(len(prompts), device=device).unsqueeze(1)
+
+    def run(self) -> list[list[list[int]]]:
+        """Decode until all have ended."""
+        device = self._stack.rows.device
+        replay = Replay(enabled=is_cuda(device))
+        look_every = LOOK_EVERY if is_cuda(device) else 1
+        for step in range(self._num_positions - 1):
+            draws = step + 1 >= self._shortest
+            key = (self._batch.tokens.shape, draws)
+            replay.run(key, partial(self._advance, draws=draws))
+            if draws and step % look_every == 0 and not self._drop_ended():
+                break
+        new = self._new[:, :, : self._num_positions].tolist()  # sync: the samples
+        return [
+            [_cut(row[len(p) :], self._eos_id) for row, p in zip(rows, own, strict=False)]
+            for rows, own in zip(new, self._prompts, strict=True)
+        ]
+
+    def _drop_ended(self) -> bool:
+        """Drop what has ended, where that makes the batch smaller; return whether any is left."""
+        is_done = self._batch.is_done
+        left = int((~is_done).sum(1).max())  # sync: what is left to come
+        size = is_done.shape[1]
+        # A smaller batch is another graph on CUDA; on a CPU it costs nothing.
+        if left and left < size and (is_cpu(is_done.device) or left <= size // 2):
+            chosen = is_done.long().argsort(dim=1, stable=True)[:, :left]
+            self._batch.keep(chosen)
+            self._cache.keep(chosen)
+        return left > 0
+
+    def _start(self, num: int, seeds: Sequence[int], ends: TextEnds | None) -> _Batch:
+        """Return the batch before its first step."""
+        prompts, config, device = self._prompts, self._config, self._stack.rows.device
+        size = (len(prompts), num)
+        ids = torch.full((*size, self._longest), self._eos_id)
+        lengths, is_done = torch.ones(size, dtype=torch.int64), torch.ones(size, dtype=torch.bool)
+        chars = torch.full(size, 1 << 40)
+        for user, own in enumerate(prompts):
+            is_done[user, : len(own)] = False
+            if ends is not None:
+                chars[user, : len(own)] = torch.tensor(ends.limits[user])
+            for place, prompt in enumerate(own):
+                ids[user, place, : len(prompt)] = torch.tensor(prompt)
+                lengths[user, place] = len(prompt)
+        uniforms = draw_uniforms(
+            np.array(seeds, dtype=np.int64),
+            num,
+            positions=self._num_positions,
+            draws=num_draws(config.top_p),
+        )
+        return _Batch(
+            step=torch.zeros(1, dtype=torch.int64, device=device),
+            tokens=ids[:, :, 0].to(device),
+            prompts=ids.to(device),
+            lengths=lengths.to(device),
+            places=torch.arange(num, device=device).expand(size).contiguous(),
+            is_done=is_done.to(device),
+            chars=chars.to(device),
+            uniforms=uniforms.to(device),
+            temperatures=torch.full(size, config.temperature, device=device),
+            top_ps=torch.full(size, config.top_p, device=device),
+        )
+
+    def _advance(self, *, draws: bool) -> None:
+        """Take one decoding step: the same kernels every time, and no look at a value."""
+        batch, config, eos_id = self._batch, self._config, self._eos_id
+        positions = torch.where(batch.is_done, -1, batch.step)
+        logits = decode_step(self._stack, self._cache, batch.tokens, positions, with_logits=draws)
+        following = batch.step + 1
+        count = following - batch.lengths  # new tokens before the one to come
+        is_forced = count < 0
+        tokens = batch.prompts.index_select(2, following.clamp(max=self._longest - 1)).squeeze(2)
+        if logits is not None:
+            drawn = draw_tokens(
+                self._cache,
+                logits,
+                temperatures=batch.temperatures,
+                top_ps=batch.top_ps,
+                banned=torch.where(count < config.min_new_tokens, eos_id, -1),
+                uniforms=batch.uniforms.index_select(2, batch.step).squeeze(2),
+            )
+            tokens = torch.where(is_forced, tokens, drawn)
+            batch.chars.sub_(self._chars_of[tokens].masked_fill_(is_forced, 0))
+            is_last = (tokens == eos_id) | self._is_break[tokens] | (batch.chars <= 0)
+            tokens = torch.where(batch.is_done, eos_id, tokens)
+            batch.is_done |= ~is_forced & is_last | (count + 1 >= self._most)
+        self._new.index_put_((self._users, batch.places, following), tokens)
+        batch.tokens.copy_(tokens)
+        batch.step.add_(1)
 
 
-def _next_logits(stack: Stack, state: _State, position: int) -> Tensor:
-    """Feed one token of each sequence and return fp32 logits (K, S, V)."""
-    shape, master, dtype = stack.shape, stack.master, stack.compute.wte.dtype
-    K, S = state.tokens.shape
-
-    def norm(weight: Tensor, bias: Tensor) -> Tensor:
-        return PYTORCH.norm(x, weight, bias, eps=shape.norm_eps, dtype=dtype)[0]
-
-    first = torch.arange(K, device=state.tokens.device) * (len(stack.table) // K)
-    x = F.embedding(state.tokens + first.unsqueeze(1), stack.table)
-    x += master.wpe[:, position].unsqueeze(1)
-    for index, exact in enumerate(master.layers):
-        normed = norm(exact.norm_1_weight, exact.norm_1_bias)
-        qkv = project(normed, stack.linear(index, "qkv"))
-        heads = qkv.view(K, S, 3, shape.num_heads, -1)
-        state.cache[index, :, :, :, :, position] = heads[:, :, 1:].permute(2, 0, 1, 3, 4)
-        keys, values = state.cache[index].flatten(1, 3)[:, :, : position + 1].unbind(0)
-        queries = heads[:, :, 0].reshape(len(keys), 1, -1) * shape.score_scales[index]
-        weights = torch.softmax(torch.bmm(queries, keys.transpose(1, 2)), -1)
-        mixed = torch.bmm(weights, values).view(K, S, -1)
-        x += project(mixed, stack.linear(index, "attention"))
-        normed = norm(exact.norm_2_weight, exact.norm_2_bias)
-        inner = project(normed, stack.linear(index, "inner"))
-        activated, _ = PYTORCH.gelu(inner, use_fused=False)
-        x += project(activated, stack.linear(index, "outer"))
-    normed = norm(master.norm_f_weight, master.norm_f_bias)
-    logits = torch.bmm(normed, stack.compute.wte.transpose(1, 2)).float()
-    return logits[..., : shape.vocab_size]
-
-
-def _draw(
-    logits: Tensor,
-    top_p: float,
-    seeds: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
-    position: int,
-    places: np.ndarray[tuple[int, ...], np.dtype[np.int64]],
+def draw_uniforms(
+    seeds: npt.NDArray[np.int64], num_rows: int, *, positions: int, draws: int
 ) -> Tensor:
-    """Draw a token (K, S) from the nucleus, the likeliest tokens that make up `top_p`.
+    """Return the random numbers of each user's rows, (K, S, positions, draws) fp64, 0 to below 1.
 
-    Draws from all tokens, and again where the token turns out to lie outside: what likelier
-    tokens make up must be less than top_p. No sorting of a large vocabulary.
+    A function of seed, row, position and draw alone, whatever is decoded beside it.
     """
-    probabilities = torch.softmax(logits, -1)
-    steps = probabilities.cumsum(-1)
-    token = probabilities.argmax(-1, keepdim=True)
-    is_open = torch.ones_like(token, dtype=torch.bool)
-    owners = np.repeat(seeds, places.shape[1])
-    for number in range(_MAX_DRAWS):
-        keys = site_keys(owners, np.full(owners.size, position), places.ravel(), number + 1)[-1]
-        uniform = (keys[:, 0].long() + 2**31).double() / 2**32
-        mark = uniform.view(*places.shape, 1).to(logits.device) * steps[..., -1:]
-        drawn = torch.searchsorted(steps, mark.float()).clamp_(max=logits.shape[-1] - 1)
-        likelier = probabilities > probabilities.gather(-1, drawn)
-        above = (probabilities * likelier).sum(-1, keepdim=True)
-        token = torch.where(is_open & (above < top_p), drawn, token)
-        is_open &= above >= top_p
-        if not is_open.any():  # sync: mostly after the first draws
-            break
-    return token.squeeze(-1)
+    size = (len(seeds), num_rows, positions)
+    user, row, position = (grid.ravel() for grid in np.indices(size))
+    keys = site_keys(seeds[user], position, row, draws)
+    bits = keys.view(torch.int64).squeeze(-1)  # sites first
+    uniforms = (bits >> 11 & (1 << 53) - 1).double() / 2**53
+    return uniforms.T.reshape(*size, draws).contiguous()
 
 
 def _cut(ids: list[int], eos_id: int) -> list[int]:
