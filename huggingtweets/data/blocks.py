@@ -43,6 +43,20 @@ class Blocks:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """Where posts lie in isolated blocks; a post longer than a block lies there in several pieces.
+
+    All arrays are (pieces,) int64, in the order of the posts and of their text.
+    """
+
+    starts: Indices
+    """First token, counted through all blocks."""
+    sizes: Indices
+    posts: Indices
+    """Which post it is of."""
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """The blocks of a whole training, epoch after epoch, in the order in which they are used.
 
@@ -110,9 +124,20 @@ def pack_heldout(
         eos_id: the `<|endoftext|>` id; it also pads.
         bos_id: begins a document; None: `eos_id` does.
     """
+    return pack_posts(documents, block_size=block_size, eos_id=eos_id, bos_id=bos_id)[0]
+
+
+def pack_posts(
+    documents: Sequence[Sequence[int]], *, block_size: int, eos_id: int, bos_id: int | None = None
+) -> tuple[Blocks, Pieces]:
+    """Do what `pack_heldout` does, and say where each post lies."""
     flat, numbers = _flatten([documents])
-    order = [(0, index) for index in range(len(documents))]
-    return _pack(flat, _drop_empty(flat, numbers, order), block_size, eos_id, bos_id)
+    order = _drop_empty(flat, numbers, [(0, index) for index in range(len(documents))])
+    lengths = flat.lengths[order] + 1  # BOS and the text, or the text and EOS
+    _, sizes = _cut(np.zeros_like(lengths), lengths, block_size)
+    places, _ = _place(sizes, block_size)
+    posts = np.repeat(order, -(-lengths // block_size))
+    return _pack(flat, order, block_size, eos_id, bos_id), Pieces(places, sizes, posts)
 
 
 @dataclass(frozen=True)

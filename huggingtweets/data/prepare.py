@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from huggingtweets.config.schema import CleaningConfig, RecipeConfig
-from huggingtweets.data.blocks import Blocks, TrainingSet, build_training_set, pack_heldout
+from huggingtweets.data.blocks import Blocks, Pieces, TrainingSet, build_training_set, pack_posts
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.replay import Earlier, add_replay
 from huggingtweets.data.split import Split, split_tweets
@@ -15,7 +15,7 @@ from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, clean_tim
 from huggingtweets.tweets.records import Timeline
 
 MAX_PROBED = 128
-"""Training posts scored at every evaluation; never more than are held out."""
+"""Training posts that are scored; at every evaluation never more than are held out."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class HeldoutSet:
     """Isolated documents."""
     num_bytes: int
     """UTF-8 bytes of the posts' text."""
+    pieces: Pieces | None = None
+    """Where each post lies; None: nobody asks for posts one by one."""
+    post_bytes: tuple[int, ...] = ()
+    """UTF-8 bytes of each post."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,8 @@ class Prepared:
     """None where nothing was held out."""
     probe: HeldoutSet | None
     """Some training posts, to be scored beside the held-out ones; None likewise."""
+    rest: HeldoutSet | None
+    """Further training posts that are scored once training has ended; None: the probe is enough."""
     train_tokens: int
     """Token ids of the posts trained on, each post once, without end-of-text."""
     long_tokens: int
@@ -92,23 +98,32 @@ def prepare(
     def to_score(posts: Sequence[str]) -> HeldoutSet | None:
         if not posts:
             return None
-        encoded = codec.encode(posts)
-        return HeldoutSet(
-            pack_heldout(
-                encoded, block_size=recipe.block_size, eos_id=codec.eos_id, bos_id=codec.bos_id
-            ),
-            sum(len(post.encode("utf-8", "replace")) for post in posts),
+        blocks, pieces = pack_posts(
+            codec.encode(posts),
+            block_size=recipe.block_size,
+            eos_id=codec.eos_id,
+            bos_id=codec.bos_id,
         )
+        if not len(blocks):
+            return None
+        num_bytes = tuple(len(post.encode("utf-8", "replace")) for post in posts)
+        return HeldoutSet(blocks, sum(num_bytes), pieces, num_bytes)
 
     heldout_posts = [post for posts in split.heldout for post in posts]
     train_posts = [post for posts in split.train for post in posts]
-    num_probed = min(len(heldout_posts), MAX_PROBED, len(train_posts))
+    # What training posts can be drawn out is told by MAX_PROBED of them; as many as are held out,
+    # at most, are scored at every evaluation, the others once.
+    known = random.Random(f"extraction/{seed}").sample(
+        train_posts, min(MAX_PROBED, len(train_posts))
+    )
+    num_probed = min(len(heldout_posts), len(known))
     return Prepared(
         people=reports,
         split=split,
         training_set=training_set,
         heldout=to_score(heldout_posts),
-        probe=to_score(random.Random(f"probe/{seed}").sample(train_posts, num_probed)),
+        probe=to_score(known[:num_probed]),
+        rest=to_score(known[num_probed:]),
         train_tokens=sum(len(ids) for posts in documents for ids in posts),
         long_tokens=long_post([len(ids) + 1 for posts in documents for ids in posts]),
         long_chars=long_post([len(post) for post in train_posts]),

@@ -3,9 +3,8 @@
 import random
 from collections.abc import Sequence
 
-from huggingtweets.evaluation.score import PostScore
 from huggingtweets.training.extraction import as_extraction, count_extracted
-from huggingtweets.training.records import Extraction
+from huggingtweets.training.records import Extraction, PostScore
 
 MAX_POSTS = 128
 

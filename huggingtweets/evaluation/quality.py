@@ -15,9 +15,9 @@ from huggingtweets.evaluation.memorisation import (
     Memorisation,
     measure_memorisation,
 )
-from huggingtweets.evaluation.score import PostScore, bits_per_byte, score_posts
+from huggingtweets.evaluation.score import bits_per_byte, score_posts
 from huggingtweets.evaluation.style import Style, measure_style
-from huggingtweets.training.records import Extraction
+from huggingtweets.training.records import Extraction, PostScore
 
 Spans = tuple[tuple[int, int], ...]
 

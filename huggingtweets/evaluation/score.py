@@ -2,29 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from huggingtweets.data.tokens import Codec
+from huggingtweets.training.records import PostScore
 
 IGNORED = -100
 BATCH_TOKENS = 4096
 """Tokens a forward pass, padding included: 0.8 GB of GPT-2's logits."""
-
-
-@dataclass(frozen=True)
-class PostScore:
-    """One post, BOS before it and, as the last target, EOS after it."""
-
-    nats: float
-    """Negative log-likelihood, summed over the targets."""
-    num_tokens: int
-    num_bytes: int
-    greedy: tuple[bool, ...]
-    """For each target: whether it is what the model holds most likely after the true beginning."""
 
 
 def bits_per_byte(scores: Sequence[PostScore]) -> float:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria
+from transformers import GenerationConfig, PreTrainedModel
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.data.tokens import Codec
@@ -277,7 +277,7 @@ class _Drawer:
         return total
 
 
-class _TextStops(StoppingCriteria):
+class _TextStops:
     """Ends a sequence with its line, or where it is longer than a post may be."""
 
     def __init__(self, ends: TextEnds, longest: int, device: torch.device) -> None:

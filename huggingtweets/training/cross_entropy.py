@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.ops.rows import choose_row_ops
 from huggingtweets.runtime.device import autocast_dtype, by_kind, is_cpu
 
 CHUNK_LOGITS = {"cpu": 2**26, "cuda": 2**28}
@@ -57,22 +58,22 @@ def _with_target(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def linear_hits(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the summed cross-entropy, fp32, and for each row whether its target is the likeliest.
+    """Return each row's cross-entropy, (N,) fp32, and whether its target is the likeliest.
 
     Args:
         hidden: (N, D) floats.
         weight: (V, D) floats.
-        targets: (N,) int64; rows of IGNORED count for nothing and are no hits.
+        targets: (N,) int64; rows of IGNORED are 0 and no hits.
     """
-    loss = torch.zeros((), device=hidden.device)
+    nats = torch.zeros(targets.shape, device=hidden.device)
     hits = torch.zeros_like(targets, dtype=torch.bool)
+    counts = targets != IGNORED
+    score = choose_row_ops(hidden.device, num_positions=0, head_width=0).score
     chunk = max(64, by_kind(CHUNK_LOGITS, hidden.device, 2**26) // len(weight))
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
-        logits = (hidden[rows] @ weight.T).float()
-        loss += F.cross_entropy(logits, targets[rows], ignore_index=IGNORED, reduction="sum")
-        hits[rows] = logits.argmax(dim=1) == targets[rows]
-    return loss, hits
+        nats[rows], hits[rows] = score(hidden[rows] @ weight.T, targets[rows].clamp(min=0))
+    return torch.where(counts, nats, 0.0), hits & counts
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -34,6 +34,7 @@ class DeviceBlocks:
         if batch.world_size == 1 and is_cpu(device):
             self._in_last = len(blocks) - (self.num_groups - 1) * size
         places = _places(len(blocks), self.num_groups, batch)[:, :, rank]
+        self._places = places
         self._parts = tuple(
             torch.from_numpy(np.concatenate([array, fill])[places]).to(device)
             for array, fill in (
@@ -45,6 +46,14 @@ class DeviceBlocks:
         counts = np.zeros(self.num_groups * size, dtype=np.int64)
         counts[: len(blocks)] = (blocks.targets != IGNORED).sum(axis=1)
         self.targets_per_group: list[int] = counts.reshape(self.num_groups, size).sum(1).tolist()
+
+    def rows(self, index: int) -> list[list[int]]:
+        """Return which blocks `group` returns, N for an empty one."""
+        places = self._places[index]
+        if index < self.num_groups - 1 or self._in_last == places.size:
+            return [row.tolist() for row in places]
+        starts = range(0, self._in_last, self._batch.micro)
+        return [places[m, : self._in_last - start].tolist() for m, start in enumerate(starts)]
 
     def group(self, index: int) -> list[MicroBatch]:
         """Return this process's micro-batches of one group, each three (B, T) int64 tensors.

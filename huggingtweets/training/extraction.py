@@ -5,13 +5,26 @@ the true tokens before it, so one forward pass over the posts answers it: nothin
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.records import Extraction
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.training.records import Extraction, HeldoutLoss, PostScore
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """What a model makes of a set of posts."""
+
+    loss: HeldoutLoss
+    posts: tuple[PostScore, ...]
+    extraction: Extraction | None
+    """Pieces of long posts each for itself."""
+
 
 PROMPT_TOKENS = 8
 MIN_REST = 8
@@ -46,6 +59,41 @@ def hits_of_documents(targets: Ids, position_ids: Ids, hits: Hits) -> list[list[
         ends = [*starts[1:], int(counted.sum())][: len(starts)]  # none in a block that fills up
         found += [row[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
     return found
+
+
+def read_scores(posts: HeldoutSet, nats: npt.NDArray[np.floating[Any]], hits: Hits) -> SetScores:
+    """Sum up nats (0 where there is no target) and hits of every target, (N, T) each."""
+    blocks = posts.blocks
+    loss = HeldoutLoss(float(nats.sum(dtype=np.float64)), blocks.num_targets, posts.num_bytes)
+    documents = hits_of_documents(blocks.targets, blocks.position_ids, hits)
+    return SetScores(
+        loss, scores_of_posts(posts, nats, hits), as_extraction(count_extracted(documents))
+    )
+
+
+def scores_of_posts(
+    posts: HeldoutSet, nats: npt.NDArray[np.floating[Any]], hits: Hits
+) -> tuple[PostScore, ...]:
+    """Gather what was found of each target, (N, T) each, into what was found of each post.
+
+    Empty where the set does not say where its posts lie. A post without ids is left out.
+    """
+    if posts.pieces is None:
+        return ()
+    starts, sizes, owners = posts.pieces.starts, posts.pieces.sizes, posts.pieces.posts
+    flat, flat_hits = nats.reshape(-1), hits.reshape(-1)
+    found: dict[int, list[slice]] = {}
+    for start, size, owner in zip(starts.tolist(), sizes.tolist(), owners.tolist(), strict=True):
+        found.setdefault(owner, []).append(slice(start, start + size))
+    return tuple(
+        PostScore(
+            float(sum(flat[part].sum(dtype=np.float64) for part in parts)),
+            sum(part.stop - part.start for part in parts),
+            posts.post_bytes[owner],
+            tuple(hit for part in parts for hit in flat_hits[part].tolist()),
+        )
+        for owner, parts in found.items()
+    )
 
 
 def as_extraction(counts: Counts) -> Extraction | None:

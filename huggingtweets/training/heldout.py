@@ -9,9 +9,8 @@ from torch import nn
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.training.agree import of_main
 from huggingtweets.training.device_blocks import DeviceBlocks
-from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
+from huggingtweets.training.extraction import SetScores, read_scores
 from huggingtweets.training.launch import Batch
-from huggingtweets.training.records import Extraction, HeldoutLoss
 
 
 def evaluate_heldout(
@@ -20,13 +19,11 @@ def evaluate_heldout(
     heldout: HeldoutSet,
     *,
     micro: int,
-    with_hits: bool = False,
     beat: Callable[[], None] = lambda: None,
-) -> tuple[HeldoutLoss, Extraction | None]:
+) -> SetScores:
     """Score posts with a module that isolates documents; every rank calls it, and gets the same.
 
-    With hits, also say how far the posts can be drawn out by their beginnings. Calls `beat` after
-    every micro-batch.
+    Calls `beat` after every micro-batch.
     """
     blocks = DeviceBlocks(
         heldout.blocks,
@@ -36,21 +33,17 @@ def evaluate_heldout(
     )
     was_training = module.training
     module.eval()
-    sums = torch.zeros(4, dtype=torch.float64, device=accelerator.device)
+    size = heldout.blocks.targets.shape
+    # One more row: where a rank's last micro-batch is filled up, its blocks are nobody's.
+    found = torch.zeros(2, size[0] + 1, size[1], device=accelerator.device)
     with torch.no_grad():
         for index in range(blocks.num_groups):
-            for micro_batch in blocks.group(index):
-                if with_hits:
-                    nats, hits = module(*micro_batch, with_hits=True)
-                    parts = (part.cpu().numpy() for part in (*micro_batch[1:], hits))  # sync
-                    counts = count_extracted(hits_of_documents(*parts))
-                    sums[1:] += sums.new_tensor(counts)
-                else:
-                    nats = module(*micro_batch)
-                sums[0] += nats
+            for micro_batch, rows in zip(blocks.group(index), blocks.rows(index), strict=True):
+                nats, hits = module(*micro_batch, with_hits=True)
+                found[0, rows], found[1, rows] = nats.float(), hits.float()
                 beat()
     module.train(was_training)
     # sync: once an epoch; all decide by the same bits
-    nats, num, whole, shares = of_main(accelerator.reduce(sums, reduction="sum").tolist())
-    loss = HeldoutLoss(nats, sum(blocks.targets_per_group), heldout.num_bytes)
-    return loss, as_extraction((num, whole, shares))
+    whole = accelerator.reduce(found, reduction="sum")[:, :-1].cpu().numpy()
+    scores: SetScores = of_main(read_scores(heldout, whole[0], whole[1] > 0))
+    return scores

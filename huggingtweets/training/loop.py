@@ -98,13 +98,15 @@ def fit(
             score = partial(
                 evaluate_heldout, accelerator, module, micro=batch.micro, beat=keeper.beat
             )
-            figures, _ = score(heldout)
-            known = score(probe, with_hits=True) if probe else (None, None)
-            line = LoggedEval(progress.step, epoch, figures, *known)
+            found = score(heldout)
+            of_probe = score(probe) if probe else None
+            known = (of_probe.loss, of_probe.extraction) if of_probe else (None, None)
+            line = LoggedEval(progress.step, epoch, found.loss, *known)
             report(_checked(line, progress))
             progress.evals.append(line)
             if is_to_keep(recipe, progress.evals):
                 progress.best, progress.kept_step = full_weights(accelerator, module), progress.step
+            progress.keep_scores(found.posts, of_probe.posts if of_probe else ())
         interval.restart_clock()
 
     total_steps = count_steps(training_set, recipe)
@@ -205,6 +207,7 @@ def _result(
         history=tuple(progress.history),
         evals=tuple(progress.evals),
         kept_step=progress.kept_step,
+        scores=progress.scores,
         ended_by=ending,
         data_wait_s=sum(line.data_wait_s for line in progress.history),
     )

@@ -71,7 +71,8 @@ class SummedLoss(nn.Module):
     ) -> Any:
         """Return the cross-entropy summed over the targets of (B, T) blocks, in nats, fp32.
 
-        With hits, a pair of it and (B, T) booleans: whether the target is the likeliest token.
+        With hits, instead of the sum two of (B, T): the cross-entropy of each target, and whether
+        it is the likeliest token.
         """
         if self.attention is Attention.apart and (self.isolate or not self.training):
             return self._apart(input_ids, targets, position_ids, with_hits=with_hits)
@@ -82,17 +83,17 @@ class SummedLoss(nn.Module):
             hidden = self.model.base_model(**inputs).last_hidden_state
             weight = self.model.get_output_embeddings().weight
             if with_hits:
-                loss, hits = linear_hits(hidden.flatten(0, 1), weight, targets.flatten())
-                return loss, hits.view_as(targets)
+                nats, hits = linear_hits(hidden.flatten(0, 1), weight, targets.flatten())
+                return nats.view_as(targets), hits.view_as(targets)
             return linear_cross_entropy(hidden.flatten(0, 1), weight, targets.flatten())
         logits = self.model(**inputs).logits
         loss = F.cross_entropy(
             logits.flatten(0, 1).float(),
             targets.flatten(),
             ignore_index=IGNORED,
-            reduction="sum",
+            reduction="none" if with_hits else "sum",
         )
-        return (loss, logits.argmax(-1) == targets) if with_hits else loss
+        return (loss.view_as(targets), logits.argmax(-1) == targets) if with_hits else loss
 
     def _apart(
         self, input_ids: Tensor, targets: Tensor, position_ids: Tensor, *, with_hits: bool

@@ -13,7 +13,15 @@ from torch import Tensor
 
 from huggingtweets.errors import TrainingError
 from huggingtweets.training.agree import gathered
-from huggingtweets.training.records import Extraction, HeldoutLoss, LoggedEval, LoggedStep, in_order
+from huggingtweets.training.records import (
+    Extraction,
+    HeldoutLoss,
+    LoggedEval,
+    LoggedStep,
+    PostScore,
+    Scores,
+    in_order,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +41,14 @@ class Progress:
     best: Weights | None = None
     """Weights of the lowest held-out loss so far, on the CPU of the main process; {} elsewhere."""
     kept_step: int = 0
+    scores: dict[int, Scores] = field(default_factory=dict)
+    """By step, of the base, the kept weights and the last evaluation; not in checkpoints."""
+
+    def keep_scores(self, heldout: tuple[PostScore, ...], probe: tuple[PostScore, ...]) -> None:
+        """Take those of an evaluation just made, and forget what nobody will ask for."""
+        scores = self.scores | {self.step: Scores(heldout, probe)}
+        wanted = (0, self.kept_step, self.step)
+        self.scores = {step: one for step, one in scores.items() if step in wanted}
 
     def lines(self) -> list[LoggedStep | LoggedEval]:
         """Return all that was reported, in the order in which it was."""
@@ -40,7 +56,7 @@ class Progress:
 
     def to_values(self) -> dict[str, Any]:
         """Return everything but the weights, as plain JSON values."""
-        values = {key: value for key, value in vars(self).items() if key != "best"}
+        values = {key: value for key, value in vars(self).items() if key not in ("best", "scores")}
         values["history"] = [asdict(line) for line in self.history]
         values["evals"] = [asdict(line) for line in self.evals]
         return values | {"has_best": self.best is not None}

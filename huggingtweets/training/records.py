@@ -1,8 +1,8 @@
 """What training leaves behind, as plain values; imports nothing heavy."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -29,6 +29,26 @@ class HeldoutLoss:
     def bits_per_byte(self) -> float:
         """Bits per UTF-8 byte of text: comparable between tokenizers."""
         return self.nats / math.log(2) / self.num_bytes
+
+
+@dataclass(frozen=True)
+class PostScore:
+    """What a model makes of one post, BOS before it and, as the last target, EOS after it."""
+
+    nats: float
+    """Negative log-likelihood, summed over the targets."""
+    num_tokens: int
+    num_bytes: int
+    greedy: tuple[bool, ...]
+    """For each target: whether it is what the model holds most likely after the true beginning."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model makes of each of the posts that are scored beside training."""
+
+    heldout: tuple[PostScore, ...]
+    probe: tuple[PostScore, ...]
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,9 @@ class TrainResult:
     """Share of that in the whole time until training ended."""
     data_wait_s: float = 0.0
     """In which the loop waited for its next blocks."""
+    scores: Mapping[int, Scores] = field(default_factory=dict)
+    """Step to scores, of the base (0) and of the kept weights; without those that were made before
+    a resume."""
 
     def lines(self) -> list[LoggedStep | LoggedEval]:
         """Return all that was logged as it came about: an evaluation follows its step."""

@@ -3,7 +3,8 @@ import torch
 from by_heart import learn_by_heart, tiny_gpt2
 
 from huggingtweets.evaluation.extraction import measure_extraction
-from huggingtweets.evaluation.score import PostScore, score_posts
+from huggingtweets.evaluation.score import score_posts
+from huggingtweets.training.records import PostScore
 
 POSTS = [
     "Good morning everyone!",

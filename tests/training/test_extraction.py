@@ -7,8 +7,10 @@ import pytest
 import torch
 from array_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
 
-from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout
-from huggingtweets.training.array.heldout import heldout_nats
+from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout, pack_posts
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.training.array.heldout import heldout_nats, score_sets
 from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
@@ -66,11 +68,11 @@ def test_both_engines_see_the_same_hits() -> None:
     module = SummedLoss(BASE, isolate=True).eval()
     with torch.no_grad():
         nats, hits = module(ids, targets, positions, with_hits=True)
-        assert float(nats) == pytest.approx(float(module(ids, targets, positions)), rel=1e-6)
+        assert float(nats.sum()) == pytest.approx(float(module(ids, targets, positions)), rel=1e-6)
     parts: tuple[list[torch.Tensor], ...] = ([], [])
     stack = build_stack(LAYOUT, ROW.repeat(2, 1), torch.float32)
     fused = heldout_nats(stack, [blocks, None], width=64, use_fused=False, hits=parts)
-    assert float(fused[0]) == pytest.approx(float(nats), rel=1e-5)
+    assert float(fused[0]) == pytest.approx(float(nats.sum()), rel=1e-5)
     assert torch.equal(torch.cat(parts[0]), hits)
     assert not any(map(torch.Tensor.any, parts[1]))
     counted = blocks.targets != IGNORED
@@ -90,7 +92,31 @@ def test_hits_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", {"cpu": 1})
     parts = linear_hits(hidden, weight, targets)
     assert torch.equal(whole[1], parts[1])
-    assert float(whole[0]) == pytest.approx(float(parts[0]), rel=1e-5)
+    assert float(whole[0].sum()) == pytest.approx(float(parts[0].sum()), rel=1e-5)
     expected = linear_cross_entropy(hidden, weight, targets)
-    assert float(whole[0]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(whole[0].sum()) == pytest.approx(float(expected), rel=1e-5)
     assert whole[1].sum() > 100
+
+
+def test_posts_are_scored_one_by_one_in_their_order() -> None:
+    """Whatever the order of the blocks, and where a post lies in pieces."""
+    rng = np.random.default_rng(3)
+    documents = [rng.integers(1, 90, size).tolist() for size in (5, 40, 1, 0, 12, 33, 7, 2)]
+    blocks, pieces = pack_posts(documents, block_size=16, eos_id=0)
+    posts = HeldoutSet(blocks, 80, pieces, tuple(range(10, 18)))
+    stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)
+    [found] = score_sets(stack, [posts], width=64, use_fused=False, ops=PYTORCH)
+    assert found is not None
+    assert [one.num_bytes for one in found.posts] == [10, 11, 12, 14, 15, 16, 17]
+    assert [one.num_tokens for one in found.posts] == [6, 41, 2, 13, 34, 8, 3]
+    assert found.loss.nats == pytest.approx(sum(one.nats for one in found.posts))
+    for ids, one in zip([ids for ids in documents if ids], found.posts, strict=True):
+        whole, nats, greedy = [0, *ids, 0], 0.0, []
+        for start in range(0, len(whole) - 1, 16):
+            piece = torch.tensor([whole[start : start + 17]])
+            with torch.no_grad():
+                logits = BASE(input_ids=piece[:, :-1]).logits[0].log_softmax(-1)
+            nats -= float(logits[range(piece.shape[1] - 1), piece[0, 1:]].sum())
+            greedy += (logits.argmax(-1) == piece[0, 1:]).tolist()
+        assert one.nats == pytest.approx(nats, rel=1e-4)
+        assert list(one.greedy) == greedy

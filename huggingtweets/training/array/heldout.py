@@ -7,10 +7,13 @@ import torch
 from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.ops.rows import choose_row_ops
 from huggingtweets.runtime.device import by_kind, is_cpu
 from huggingtweets.training.array.attention import view_of
-from huggingtweets.training.array.models import MicroBatch, Stack, summed_losses
+from huggingtweets.training.array.models import MicroBatch, Stack, target_scores
+from huggingtweets.training.extraction import SetScores, read_scores
 
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
 """Tokens of a forward pass, by device type."""
@@ -23,6 +26,7 @@ def heldout_nats(
     width: int,
     use_fused: bool,
     hits: Sequence[list[Tensor]] | None = None,
+    each: Sequence[list[Tensor]] | None = None,
     ops: Ops = PYTORCH,
 ) -> Tensor:
     """Return (K,) fp64 losses, summed over each slot's own held-out blocks, documents isolated.
@@ -33,8 +37,9 @@ def heldout_nats(
             scores 0, not all may be.
         width: queries a window of attention.
         use_fused: take PyTorch's kernels for attention.
-        hits: one list a slot; receives (n, T) booleans, parts of the slot's (N, T) one after
+        hits: one list for each slot; receives (n, T) booleans, parts of the slot's (N, T) one after
             another: whether each target is the likeliest token.
+        each: likewise; receives the nats of each target, fp32, 0 where there is none.
         ops: what computes between the products.
     """
     device = stack.rows.device
@@ -47,6 +52,7 @@ def heldout_nats(
                     width=width,
                     use_fused=use_fused,
                     hits=hits[k : k + 1] if hits else None,
+                    each=each[k : k + 1] if each else None,
                     ops=ops,
                 )
                 if one
@@ -65,18 +71,47 @@ def heldout_nats(
     ]
     num = max(1, by_kind(MAX_TOKENS, device, 16384) // (len(sets) * block_size))
     nats = torch.zeros(len(sets), dtype=torch.float64, device=device)
+    rows = choose_row_ops(device, num_positions=0, head_width=0)
     for start in range(0, longest, num):
         input_ids, targets, position_ids = (
             part[:, start : start + num].to(device, torch.int64) for part in parts
         )
         view = view_of(position_ids, isolate=True, reach=reach, width=width, use_fused=use_fused)
-        part = torch.zeros_like(targets, dtype=torch.bool) if hits is not None else None
         batch = MicroBatch(input_ids, targets, position_ids, view, ops=ops)
-        nats += summed_losses(stack, batch, part)
-        if hits is not None and part is not None:
-            for kept, rows in zip(hits, part, strict=True):
-                kept.append(rows)
+        found, is_hit = target_scores(stack, batch, rows)
+        nats += found.sum((1, 2), dtype=torch.float64)
+        for kept, values in ((hits, is_hit), (each, found)):
+            if kept is not None:
+                for parts_of_slot, value in zip(kept, values, strict=True):
+                    parts_of_slot.append(value)
     return nats
+
+
+def score_sets(
+    stack: Stack, sets: Sequence[HeldoutSet | None], *, width: int, use_fused: bool, ops: Ops
+) -> list[SetScores | None]:
+    """Score a set of posts in each slot; None where there is no set. See `heldout_nats`."""
+    hits: list[list[Tensor]] = [[] for _ in sets]
+    each: list[list[Tensor]] = [[] for _ in sets]
+    heldout_nats(
+        stack,
+        [one.blocks if one else None for one in sets],
+        width=width,
+        use_fused=use_fused,
+        hits=hits,
+        each=each,
+        ops=ops,
+    )
+    return [
+        # sync: once an epoch and job; a shorter set has further rows here, of nothing
+        read_scores(
+            one,
+            *(torch.cat(parts)[: len(one.blocks)].cpu().numpy() for parts in (nats, is_hit)),
+        )
+        if one
+        else None
+        for one, nats, is_hit in zip(sets, each, hits, strict=True)
+    ]
 
 
 def _filled(

@@ -24,7 +24,7 @@ from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, release_memory
 from huggingtweets.runtime.graphs import Replay
-from huggingtweets.training.array.heldout import heldout_nats
+from huggingtweets.training.array.heldout import score_sets
 from huggingtweets.training.array.jobs import (
     ArrayJob,
     ArrayResult,
@@ -59,19 +59,13 @@ from huggingtweets.training.array.slots import (
     step_inputs,
 )
 from huggingtweets.training.ending import is_to_keep
-from huggingtweets.training.extraction import (
-    as_extraction,
-    count_extracted,
-    hits_of_documents,
-)
+from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.loop import epochs_at
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import Speed, diverged
 from huggingtweets.training.records import (
     Ending,
-    Extraction,
-    HeldoutLoss,
     LoggedEval,
     LoggedStep,
     TrainResult,
@@ -434,54 +428,37 @@ class _Engine:
         with_heldout = sorted((s for s in seats if s.job.heldout), key=lambda seat: seat.slot)
         for group in _neighbours(with_heldout):
             heldout = self._score(group, [seat.job.heldout for seat in group])
-            hits: list[list[Tensor]] = [[] for _ in group]
-            probes = [seat.job.probe for seat in group]
-            probed = self._score(group, probes, hits)
-            for seat, figures, trained, parts in zip(group, heldout, probed, hits, strict=True):
+            probed = self._score(group, [seat.job.probe for seat in group])
+            for seat, figures, known in zip(group, heldout, probed, strict=True):
                 assert figures is not None
-                self._add_eval(seat, figures, trained, _extracted(seat.job.probe, parts))
+                self._add_eval(seat, figures, known)
 
     def _score(
-        self,
-        seats: list[Seat],
-        sets: list[HeldoutSet | None],
-        hits: list[list[Tensor]] | None = None,
-    ) -> Sequence[HeldoutLoss | None]:
-        """Score a set of posts in each of adjacent slots; None where there is no set.
-
-        For `hits` see `heldout_nats`.
-        """
+        self, seats: list[Seat], sets: list[HeldoutSet | None]
+    ) -> Sequence[SetScores | None]:
+        """Score a set of posts in each of adjacent slots; None where there is no set."""
         if not any(sets):
             return [None] * len(sets)
-        nats = heldout_nats(
+        return score_sets(
             self._slots.stack.slots(seats[0].slot, seats[-1].slot + 1),
-            [one.blocks if one else None for one in sets],
+            sets,
             width=by_kind(WINDOW, self._device, 128),
             use_fused=self._has_graphs,
-            hits=hits,
             ops=self._ops,
-        ).tolist()  # sync: once an epoch and job
-        return [
-            HeldoutLoss(value, one.blocks.num_targets, one.num_bytes) if one else None
-            for one, value in zip(sets, nats, strict=True)
-        ]
+        )
 
-    def _add_eval(
-        self,
-        seat: Seat,
-        figures: HeldoutLoss,
-        trained: HeldoutLoss | None,
-        extracted: Extraction | None,
-    ) -> None:
+    def _add_eval(self, seat: Seat, heldout: SetScores, probe: SetScores | None) -> None:
         progress = seat.progress
-        if not math.isfinite(figures.nats):
+        if not math.isfinite(heldout.loss.nats):
             self._give_up(seat, diverged(progress))
             return
         epoch = epochs_at(progress.step, seat.epoch_ends)
-        progress.evals.append(LoggedEval(progress.step, epoch, figures, trained, extracted))
+        known = (probe.loss, probe.extraction) if probe else (None, None)
+        progress.evals.append(LoggedEval(progress.step, epoch, heldout.loss, *known))
         self._report(seat.job.slug, progress.evals[-1])
         if is_to_keep(seat.job.recipe, progress.evals):
             seat.best, progress.kept_step = self._snapshot(seat), progress.step
+        progress.keep_scores(heldout.posts, probe.posts if probe else ())
 
     def _end(self, seat: Seat, ending: Ending) -> None:
         """Free a slot and send its weights, or those kept, on their way."""
@@ -514,6 +491,7 @@ class _Engine:
             history=tuple(progress.history),
             evals=tuple(progress.evals),
             kept_step=progress.kept_step,
+            scores=progress.scores,
             ended_by=seat.ended_by,
         )
 
@@ -536,16 +514,6 @@ def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: 
     return Exported(
         layout.unpack(merged), peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
     )
-
-
-def _extracted(probe: HeldoutSet | None, hits: list[Tensor]) -> Extraction | None:
-    """Say how far the posts of a probe can be drawn out; its hits may have further rows."""
-    if probe is None or not hits:
-        return None
-    blocks = probe.blocks
-    rows = torch.cat(hits).cpu().numpy()[: len(blocks)]  # sync: once an epoch and job
-    documents = hits_of_documents(blocks.targets, blocks.position_ids, rows)
-    return as_extraction(count_extracted(documents))
 
 
 def _neighbours(seats: list[Seat]) -> list[list[Seat]]:
