@@ -33,8 +33,9 @@ from huggingtweets.config.schema import ModelConfig
 from huggingtweets.data.duplicates import group_near_duplicates
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.evaluation.attribution import Voice, measure_attribution
+from huggingtweets.evaluation.figures import TextQuality, evaluate_text
 from huggingtweets.evaluation.memorisation import measure_memorisation
-from huggingtweets.evaluation.quality import TextQuality, evaluate_model, evaluate_text
+from huggingtweets.evaluation.quality import evaluate_model
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import sample_posts

@@ -19,8 +19,9 @@ from huggingtweets.config.schema import (
 from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.prepare import long_post
 from huggingtweets.errors import ConfigError, DataError
-from huggingtweets.evaluation.quality import Quality, evaluate_quality
-from huggingtweets.evaluation.score import bits_per_byte, score_posts
+from huggingtweets.evaluation.figures import Quality, bits_per_byte
+from huggingtweets.evaluation.quality import evaluate_quality
+from huggingtweets.evaluation.score import score_posts
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import sample_posts

@@ -12,8 +12,8 @@ from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.language import detect_languages
 from huggingtweets.data.prepare import Prepared
+from huggingtweets.evaluation.figures import Quality, Spans
 from huggingtweets.evaluation.intervals import Interval
-from huggingtweets.evaluation.quality import Quality, Spans
 from huggingtweets.generation.samples import Samples
 from huggingtweets.publishing.facts import (
     Artifact,

@@ -15,12 +15,8 @@ from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.data.replay import keep_new, read_earlier
 from huggingtweets.errors import ConfigError, StorageError
-from huggingtweets.evaluation.quality import (
-    UNMEASURED,
-    Quality,
-    Spans,
-    evaluate_quality,
-)
+from huggingtweets.evaluation.figures import UNMEASURED, Quality, Spans
+from huggingtweets.evaluation.quality import evaluate_quality
 from huggingtweets.files import (
     read_json,
     remove_drafts,

@@ -11,7 +11,7 @@ from huggingtweets.cli.sampling import add_sampling, sampling_of
 from huggingtweets.places import find_model_dir
 
 if TYPE_CHECKING:
-    from huggingtweets.evaluation.quality import Quality
+    from huggingtweets.evaluation.figures import Quality
 
 
 def add_evaluate(commands: Commands) -> None:

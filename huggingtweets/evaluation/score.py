@@ -15,12 +15,6 @@ BATCH_TOKENS = 4096
 """Tokens a forward pass, padding included: 0.8 GB of GPT-2's logits."""
 
 
-def bits_per_byte(scores: Sequence[PostScore]) -> float:
-    """Return the bits per UTF-8 byte of all posts together."""
-    nats = math.fsum(score.nats for score in scores)
-    return nats / math.log(2) / max(1, sum(score.num_bytes for score in scores))
-
-
 def score_posts(
     model: PreTrainedModel,
     codec: Codec,

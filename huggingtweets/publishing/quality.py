@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from huggingtweets.evaluation.figures import Quality, Spans, TextQuality
 from huggingtweets.evaluation.memorisation import COPIED_WORDS, NGRAMS, Copying
-from huggingtweets.evaluation.quality import Quality, Spans, TextQuality
 from huggingtweets.publishing.facts import Metric, Sample, Table
 
 

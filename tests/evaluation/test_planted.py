@@ -7,7 +7,8 @@ from by_heart import TinyBase, learn_by_heart, tiny_gpt2
 from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import CleaningConfig, SamplingConfig
-from huggingtweets.evaluation.quality import Quality, evaluate_quality
+from huggingtweets.evaluation.figures import Quality
+from huggingtweets.evaluation.quality import evaluate_quality
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import sample_posts
 from huggingtweets.generation.samples import Samples

@@ -1,7 +1,7 @@
 import pytest
 
 from huggingtweets.data.copying import find_runs
-from huggingtweets.evaluation.quality import ModelQuality, Quality, evaluate_text
+from huggingtweets.evaluation.figures import ModelQuality, Quality, evaluate_text
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.publishing.report import parts
 from huggingtweets.training.records import Extraction
