@@ -72,7 +72,7 @@ def child_ours(arguments: list[str]) -> int:
     modules = loop
     modules.evaluate_heldout = clock.around("evaluate", loop.evaluate_heldout)
     modules = array_loop
-    modules.heldout_nats = clock.around("evaluate", array_loop.heldout_nats)
+    modules.score_sets = clock.around("evaluate", array_loop.score_sets)
     for modules in (trained.WholeModel, trained.StackedModel):
         modules.sample = clock.around("sample", modules.sample)
         modules.save = clock.around("save", modules.save)
