@@ -115,7 +115,7 @@ def sample_stack(
     def draw(number: int, prompts: Sequence[Sequence[str]]) -> list[list[Drawn]]:
         begun = [codec.begin(own) if own else [] for own in prompts]
         limits = [
-            [chars_left(prompt, config.max_chars) for prompt in own]
+            [chars_left(prompt, config.char_limit) for prompt in own]
             for config, own in zip(configs, prompts, strict=True)
         ]
         ends = text_ends(codec, stack.shape.vocab_size, limits)
@@ -126,7 +126,7 @@ def sample_stack(
             eos_id=codec.eos_id,
             seeds=[seed + (number << 32) for seed in seeds],
             ends=ends,
-            token_limits=[config.max_new_tokens for config in configs],
+            token_limits=[config.token_limit for config in configs],
         )
         return [
             _read(codec, own, rows, ids, ends.chars, left)
@@ -236,7 +236,7 @@ class _Drawer:
         settings = generation_config(self._config, self._codec)
         settings.max_new_tokens = min(self._config.token_limit, self._max_positions - longest)
         settings.min_new_tokens = min(self._config.min_new_tokens, settings.max_new_tokens)
-        limits = [chars_left(prompt, self._config.max_chars) for prompt in own]
+        limits = [chars_left(prompt, self._config.char_limit) for prompt in own]
         ends = text_ends(self._codec, self._model.config.get_text_config().vocab_size, [limits])
         output = self._model.generate(
             padded.to(device),
