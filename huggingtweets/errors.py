@@ -8,7 +8,10 @@ class HuggingtweetsError(Exception):
     """
 
     retryable = False
-    """Whether running the same job again, unchanged, may succeed."""
+    """Whether running the same job again, unchanged, may succeed; `causes.py` sets it of an error
+    whose cause may be gone by then, whatever its class."""
+    cause: str | None = None
+    """A `causes.Cause`, once it is told."""
 
 
 class ConfigError(HuggingtweetsError):
@@ -81,3 +84,7 @@ class StoppedError(HuggingtweetsError):
     """A stop was asked for and everything is saved; the same command goes on (exit code 75)."""
 
     retryable = True
+
+
+class NoRoomError(StoppedError):
+    """A batch has waited for room on its disk and ends for now (exit code 75)."""

@@ -4,15 +4,24 @@ A folder may have a fence (`lock.py` gives job folders theirs), asked right befo
 in it: a process that was frozen and taken for dead changes nothing when it wakes.
 """
 
+import errno
 import gzip
 import json
+import logging
 import os
 import secrets
 import shutil
+import stat
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
+
+MAX_READ_BYTES = 4 << 30
+"""Of a file that is read whole; the posts of a hundred people have less."""
 
 _fences: dict[Path, Callable[[], None]] = {}
 
@@ -58,9 +67,12 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         check_fences(path)
+        if path.is_dir() and not path.is_symlink():
+            set_aside(path, "is a folder, and should be a file")
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     fsync_dir(path.parent)
 
@@ -81,6 +93,20 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
+def read_plain(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
+    """Read a file of ours whole; what lies there in its place is neither waited for nor swallowed.
+
+    Raises:
+        OSError: it is no plain file, larger than anything of ours, or cannot be read.
+    """
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+        raise OSError(errno.EINVAL, "is no plain file, or far too large", str(path))
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file written by us.
 
@@ -88,16 +114,31 @@ def read_json(path: Path) -> Any:
         OSError: the file cannot be read.
         ValueError: it is not JSON.
     """
-    return json.loads(path.read_text(encoding="utf-8"))
+    return _parsed(read_plain(path).decode("utf-8"))
 
 
 def read_jsonl(path: Path) -> list[Any]:
-    """Read JSON Lines, gzip'd or not, written by us; a last line cut short is dropped."""
-    data = path.read_bytes()
+    """Read JSON Lines, gzip'd or not, written by us; a last line cut short is dropped.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is damaged.
+    """
+    data = read_plain(path)
     if path.suffix == ".gz":
-        data = gzip.decompress(data)
+        try:
+            data = gzip.decompress(data)
+        except (zlib.error, EOFError, gzip.BadGzipFile) as err:
+            raise ValueError(f"its compressed form is damaged: {err}") from None
     lines = data.decode("utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [_parsed(line) for line in lines[:-1] if line]
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested deeper than anything of ours") from None
 
 
 @contextmanager
@@ -109,16 +150,22 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = _draft_of(path)
     draft.mkdir()
-    yield draft
-    for file_path in draft.rglob("*"):
-        if file_path.is_file():
-            file_path.chmod(0o644)  # safetensors makes its files for the owner alone
-            with file_path.open("rb") as file:
-                os.fsync(file.fileno())
-    fsync_dir(draft)
-    check_fences(path)
-    shutil.rmtree(path, ignore_errors=True)
-    draft.rename(path)
+    try:
+        yield draft
+        for file_path in draft.rglob("*"):
+            if file_path.is_file():
+                file_path.chmod(0o644)  # safetensors makes its files for the owner alone
+                with file_path.open("rb") as file:
+                    os.fsync(file.fileno())
+        fsync_dir(draft)
+        check_fences(path)
+        remove(path)
+        draft.rename(path)
+    except BaseException:
+        with suppress(Exception):  # of a fence: then not even the draft is ours
+            check_fences(draft)
+            shutil.rmtree(draft, ignore_errors=True)
+        raise
     fsync_dir(path.parent)
 
 
@@ -126,10 +173,32 @@ def remove_drafts(folder: Path) -> None:
     """Remove what killed writers left in a folder; for its only writer, before it writes."""
     for draft in folder.glob(".*.tmp"):
         check_fences(draft)
-        if draft.is_dir():
-            shutil.rmtree(draft, ignore_errors=True)
-        else:
-            draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            remove(draft)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder with all that is in it, or a link; nothing there is fine.
+
+    Raises:
+        OSError: it stays.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path, fault: str) -> None:
+    """Take what is damaged out of the way under a hidden name, so that it can be made anew.
+
+    The last such one is kept for who wants to look; nothing of ours reads it.
+    """
+    target = path.with_name(f".damaged-{path.name}")
+    check_fences(path)
+    remove(target)
+    path.rename(target)
+    logger.warning("%s: %s; it is made anew (the old one is %s)", path, fault, target.name)
 
 
 def _draft_of(path: Path) -> Path:

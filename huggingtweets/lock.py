@@ -4,11 +4,16 @@ Claims are files numbered by generation and made exclusively; numbers only grow,
 takers one wins, and a writer that was given up for dead finds a higher number and stops. No clock
 of another machine is ever compared with ours, and no file lock of the system is used: network file
 systems have neither right. A holder that SLURM has started anew is not waited for: its word is law.
+
+The dead of this machine are told at once, by process number, start and boot. Of another machine's
+holder one lease of silence is waited for, once, whatever number of folders it has left behind. A
+claim that nobody can read is nobody's: its writer died, or had no room, while making it.
 """
 
 import json
 import logging
 import os
+import secrets
 import socket
 import threading
 import time
@@ -19,8 +24,10 @@ from types import TracebackType
 from typing import Self
 
 from huggingtweets.attempt import is_superseded, own_attempt
+from huggingtweets.causes import Cause, cause_of
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
-from huggingtweets.files import add_fence, remove_fence
+from huggingtweets.files import add_fence, remove_fence, set_aside
+from huggingtweets.process import boot, find_process, lives, machine, own_process, place
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +36,13 @@ LEASE_S = 60.0
 BEAT_S = 10.0
 _ORPHAN_WAIT_S = 30.0
 """A holder whose launcher died saves and leaves within this time."""
+_WRITING_S = 2.0
+"""A claim is made and written in one go; one that stays empty for longer has no writer."""
+_MAX_DIGITS = 12
+"""Of the number of a start."""
+
+_silent: set[tuple[str, str, int, str]] = set()
+"""Holders on other machines that this process has waited for in vain."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,14 @@ class _Claim:
     task: str = ""
     attempt: int = 0
     """Of SLURM, see `attempt.py`; no task: it was not started so."""
+    machine: str = ""
+    boot: str = ""
+    """The same machine after a restart has none of its processes left."""
+
+    @property
+    def holder(self) -> tuple[str, str, int, str]:
+        """Who made it, whatever the folder."""
+        return self.host, self.place, self.pid, self.started
 
 
 class JobLock:
@@ -120,6 +142,9 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
     """
     folder = job_root / ".lock"
     try:
+        for path in (job_root, folder):
+            if path.is_file() and job_root.parent.is_dir():
+                set_aside(path, "is a file, and should be a folder")
         folder.mkdir(parents=True, exist_ok=True)
         while True:
             generation = _newest(folder)
@@ -129,9 +154,11 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
             if lock is not None:
                 return lock
     except OSError as err:
+        todo = "set output_dir to another place or give it write permission"
+        if cause_of(err) is Cause.room:
+            todo = "make room, then run the same command again"
         raise StorageError(
-            f"{job_root}: got {err.strerror}; expected a folder that can be written; "
-            "set output_dir to another place or give it write permission"
+            f"{job_root}: got {err.strerror}; expected a folder that can be written; {todo}"
         ) from err
 
 
@@ -143,12 +170,11 @@ def is_left(job_root: Path) -> bool:
     folder = job_root / ".lock"
     generation = _newest(folder)
     claim = _read(_path(folder, generation)) if generation else None
-    if not generation or (claim is not None and claim.is_released):
+    if not generation:
         return True
-    if claim is None or claim.place != _place():
-        return False
-    process = _process(claim.pid)
-    return process is None or process[0] not in ("", claim.started)
+    if claim is None:
+        return _is_abandoned(folder, _path(folder, generation))
+    return claim.is_released or _is_dead(claim)
 
 
 def _claim_next(folder: Path, generation: int) -> JobLock | None:
@@ -157,18 +183,22 @@ def _claim_next(folder: Path, generation: int) -> JobLock | None:
     path = _path(folder, generation)
     try:
         with path.open("x", encoding="ascii") as file:
-            file.write(json.dumps(asdict(claim)))
+            try:
+                file.write(json.dumps(asdict(claim)))
+                file.flush()
+            except OSError:
+                path.unlink(missing_ok=True)  # no room for its content
+                raise
     except FileExistsError:
         return None
     if _newest(folder) != generation:
         # We slept so long that the number had been used and cleared away.
         path.unlink(missing_ok=True)
         return None
-    for old in range(generation - 1, 0, -1):
-        try:
-            _path(folder, old).unlink()
-        except FileNotFoundError:
-            break
+    for name in os.listdir(folder):  # noqa: PTH208 - as in `_newest`
+        if name.isdecimal() and int(name) < generation:
+            with suppress(OSError):
+                (folder / name).unlink()
     return JobLock(folder, generation, claim)
 
 
@@ -184,20 +214,25 @@ def _wait_until_free(folder: Path, generation: int, lease_s: float) -> None:
     while True:
         claim = _read(path)
         waited_s = time.monotonic() - started
-        if _newest(folder) != generation or (claim is not None and claim.is_released):
+        if _newest(folder) != generation:
             return
-        if claim is not None and _is_earlier_attempt(claim):
-            return
-        if claim is not None and claim.place == _place():
-            process = _process(claim.pid)
-            if process is None or process[0] not in ("", claim.started):
+        if claim is None:
+            if waited_s >= min(lease_s, _WRITING_S) or _is_abandoned(folder, path):
+                logger.warning("%s: got a claim that nobody can read; it is taken over", path)
                 return
-            is_leaving = process[1] not in (0, claim.parent)
+            time.sleep(0.05)
+            continue
+        if claim.is_released or _is_earlier_attempt(claim) or _is_dead(claim):
+            return
+        if claim.place == place():
+            process = find_process(claim.pid)
+            is_leaving = process is not None and process.parent not in (0, claim.parent)
             if not is_leaving or waited_s > _ORPHAN_WAIT_S:
                 raise _busy(folder, claim)
         elif _sign(path) != first_sign:
             raise _busy(folder, claim)
         elif waited_s >= lease_s:
+            _silent.add(claim.holder)
             return
         if not is_told:
             logger.warning(
@@ -216,6 +251,31 @@ def _is_earlier_attempt(claim: _Claim) -> bool:
     return own is not None and claim.task == own.task and claim.attempt < own.number
 
 
+def _is_dead(claim: _Claim) -> bool:
+    """Whether a holder is known to be gone, without any waiting."""
+    if claim.place == place():
+        return not lives(claim.pid, claim.started)
+    if claim.machine == machine() and claim.boot and boot() and claim.boot != boot():
+        return True
+    return claim.holder in _silent
+
+
+def _is_abandoned(folder: Path, path: Path) -> bool:
+    """Whether a claim without readable content is too old to be being written just now.
+
+    Its time stamp is held against that of a file made beside it: both are of the same clock.
+    """
+    probe = folder / f".clock-{secrets.token_hex(4)}"
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime > _WRITING_S
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+
+
 def _busy(folder: Path, claim: _Claim | None) -> JobBusyError:
     holder = f"process {claim.pid} on {claim.host}" if claim else "another process"
     return JobBusyError(
@@ -228,9 +288,11 @@ def _newest(folder: Path) -> int:
     """Highest generation there is, 0 without any."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 - one call, called before every write
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0
-    return max((int(name) for name in names if name.isdecimal()), default=0)
+    # Longer ones are nobody's of ours, and could not be followed by a higher one.
+    numbers = (int(name) for name in names if name.isdecimal() and len(name) <= _MAX_DIGITS)
+    return max(numbers, default=0)
 
 
 def _path(folder: Path, generation: int) -> Path:
@@ -238,10 +300,15 @@ def _path(folder: Path, generation: int) -> Path:
 
 
 def _read(path: Path) -> _Claim | None:
-    """Read a claim; None while it is being written, or if its writer died just then."""
+    """Read a claim; None where there is none that makes sense."""
     try:
-        return _Claim(**json.loads(path.read_text(encoding="ascii")))
-    except (FileNotFoundError, ValueError, TypeError):
+        row = json.loads(path.read_text(encoding="ascii"))
+        claim = _Claim(**row)
+        kinds = ((claim.pid, int), (claim.parent, int), (claim.attempt, int))
+        texts = (claim.host, claim.place, claim.started, claim.task, claim.machine, claim.boot)
+        is_sound = all(type(value) is kind for value, kind in kinds)
+        return claim if is_sound and all(type(text) is str for text in texts) else None
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 
@@ -256,48 +323,20 @@ def _sign(path: Path) -> tuple[int, bytes]:
     try:
         with path.open("rb") as file:
             return os.fstat(file.fileno()).st_mtime_ns, file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         return 0, b""
 
 
 def _own_claim() -> _Claim:
-    pid = os.getpid()
-    started, parent = _process(pid) or ("", 0)
-    own = own_attempt()
+    me, own = own_process(), own_attempt()
     return _Claim(
         socket.gethostname(),
-        _place(),
-        pid,
-        started,
-        parent,
+        place(),
+        me.pid,
+        me.started,
+        me.parent,
         task=own.task if own else "",
         attempt=own.number if own else 0,
+        machine=machine(),
+        boot=boot(),
     )
-
-
-def _place() -> str:
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _process(pid: int) -> tuple[str, int] | None:
-    """Start time and parent of a living process; None for a dead one or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return ("", 0) if _answers(pid) else None
-    return None if fields[0] in "ZX" else (fields[19], int(fields[1]))
-
-
-def _answers(pid: int) -> bool:
-    """Whether there is such a process, on systems without /proc or where it hides others'."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -2,25 +2,27 @@
 
 import logging
 import shutil
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
 import torch
 from accelerate import Accelerator
 
-from huggingtweets.config.compose import dump_config, load_config
-from huggingtweets.config.plan import Plan, differences, make_plan
+from huggingtweets.causes import cause_of
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.data.replay import keep_new, read_earlier
-from huggingtweets.errors import ConfigError, StorageError
+from huggingtweets.errors import SourceError, StorageError
 from huggingtweets.evaluation.figures import UNMEASURED, Quality, Spans
 from huggingtweets.evaluation.quality import evaluate_quality
 from huggingtweets.files import (
-    read_json,
+    remove,
     remove_drafts,
     replacing_folder,
+    set_aside,
     write_json,
     write_jsonl,
     write_text,
@@ -37,6 +39,7 @@ from huggingtweets.publishing.pictures import write_pictures
 from huggingtweets.publishing.preview import write_preview
 from huggingtweets.publishing.report import write_report
 from huggingtweets.recorder import Recorder
+from huggingtweets.standing import holds_same, seal_model, sealed_config
 from huggingtweets.trained import Trained, WholeModel
 from huggingtweets.training.agree import leave_if_stopped
 from huggingtweets.training.launch import on_main
@@ -54,27 +57,6 @@ from huggingtweets.tweets.records import Timeline, read_timelines, write_timelin
 from huggingtweets.tweets.sources.load import load_timeline
 
 logger = logging.getLogger(__name__)
-
-
-def is_done(plan: Plan) -> bool:
-    """Whether this very job is finished.
-
-    Raises:
-        ConfigError: another job, finished or not, lies in its folder.
-    """
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        if read_json(plan.paths.result)["digest"] == plan.digest:
-            return True
-    if not plan.paths.config.exists():
-        return False
-    old = make_plan(load_config(plan.paths.config), plan.job)
-    if old.digest != plan.digest:
-        changed = "; ".join(differences(old.identity, plan.identity))
-        raise ConfigError(
-            f"{plan.paths.root}: holds a job with other settings ({changed}); expected the same "
-            "job or none; choose another output_dir, or delete the folder"
-        )
-    return False
 
 
 def run_job(
@@ -156,13 +138,21 @@ def begin_job(plan: Plan) -> Cleaned | None:
     try:
         plan.paths.root.mkdir(parents=True, exist_ok=True)
         remove_drafts(plan.paths.root)
-        write_text(plan.paths.config, dump_config(plan.config))
+        # Not done, or not as now asked for: what it was must not be taken for what it becomes.
+        remove(plan.paths.result)
+        if not holds_same(plan):
+            for old in (plan.paths.tweets, plan.paths.checkpoints):
+                remove(old)
+        text = dump_config(replace(plan.config, overwrite=False))
+        write_text(plan.paths.config, sealed_config(text, plan.digest))
     except OSError as err:
-        raise StorageError(
+        failure = StorageError(
             f"output_dir: {plan.paths.root} cannot be written ({err.strerror}); expected a folder "
             "with room and write permission; choose another output_dir"
-        ) from err
-    if plan.paths.tweets.exists():
+        )
+        failure.cause = cause_of(err)
+        raise failure from err
+    if has_posts(plan):
         return None
     # Masked at once: what lies in the folder is also what is recorded as an artifact.
     timelines = tuple(
@@ -180,6 +170,22 @@ def begin_job(plan: Plan) -> Cleaned | None:
     # Only now: a user with too few posts is asked for again by the next attempt.
     write_timelines(plan.paths.tweets, timelines)
     return Cleaned(timelines, users, reports)
+
+
+def has_posts(plan: Plan) -> bool:
+    """Whether an earlier attempt left the posts of these very people; damaged ones go aside."""
+    path = plan.paths.tweets
+    if not (path.exists() or path.is_symlink()):
+        return False
+    try:
+        timelines = read_timelines(path)
+        fault = "holds the posts of other people"
+        if tuple(timeline.handle for timeline in timelines) == plan.job.handles:
+            return True
+    except SourceError as err:
+        fault = str(err).partition("; expected")[0].removeprefix(f"{path}: ")
+    set_aside(path, fault)
+    return False
 
 
 def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepared:
@@ -271,7 +277,8 @@ def finish_job(
     if plan.publish.kind is PublishKind.hub:
         check_opted_out(plan.job.handles, plan.config.optout_file)
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
-    write_json(paths.result, build_result(plan, facts, result, samples, quality, started_at))
+    content = build_result(plan, facts, result, samples, quality, started_at)
+    write_json(paths.result, content | {"model": {"files": seal_model(paths)}})
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return facts
 

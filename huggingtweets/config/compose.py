@@ -27,6 +27,7 @@ from yaml import YAMLError
 from huggingtweets.config.hydra_parser import get_args_parser, mend_hydra
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
+from huggingtweets.files import read_plain
 from huggingtweets.logs import SECRET_KEY, world_size
 from huggingtweets.paths import config_home, shipped
 
@@ -235,11 +236,13 @@ def load_config(path: Path) -> TrainConfig:
     schema = OmegaConf.structured(TrainConfig)
     thaw(schema)
     try:
-        values = cast(DictConfig, OmegaConf.load(path))
+        values = cast(DictConfig, OmegaConf.create(read_plain(path).decode("utf-8")))
         for key in ("defaults", "hydra"):
             values.pop(key, None)
         return to_config(cast(DictConfig, OmegaConf.merge(schema, values)))
-    except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as err:
+    # Of hostile YAML anything may come: a list has no `pop`, depth ends the recursion.
+    except (OSError, YAMLError, OmegaConfBaseException, AttributeError, TypeError,
+            LookupError, ValueError, RecursionError) as err:  # fmt: skip
         raise ConfigError(
             f"{path}: cannot be read ({explain(err)}); expected the configuration of a job; "
             "delete the file to start the job anew"

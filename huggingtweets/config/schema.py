@@ -342,6 +342,9 @@ class EngineConfig:
     """Recompute activations in the backward pass: less memory, a third more arithmetic."""
     save_every_s: float = 120.0
     """Seconds between checkpoints."""
+    wait_for_room_s: float = 60.0
+    """Seconds that a batch waits for room when its disk is full, before it ends for now (exit code
+    75)."""
     hang_after_s: float = 600.0
     """Seconds without a finished step after which all processes are ended, to be started again."""
     log_every: int = 10
@@ -361,6 +364,9 @@ class EngineConfig:
                 "auto or a number of 1 or more",
             )
         _check(self.save_every_s > 0, "engine.save_every_s", self.save_every_s, "above 0")
+        _check(
+            self.wait_for_room_s >= 0, "engine.wait_for_room_s", self.wait_for_room_s, "0 or more"
+        )
         _check(self.hang_after_s > 0, "engine.hang_after_s", self.hang_after_s, "above 0")
         _check(self.log_every >= 1, "engine.log_every", self.log_every, "1 or more")
 
@@ -556,6 +562,8 @@ class TrainConfig:
     """Try again also what failed for a reason that a rerun does not cure."""
     only_curable: bool = False
     """Run only the jobs of a batch that failed for a reason that a rerun may cure."""
+    overwrite: bool = False
+    """Replace jobs with other settings that lie in output_dir; without it they are refused."""
     output_dir: str = "output"
     seed: int = 42
     consent: Consent = Consent.unstated

@@ -21,9 +21,10 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.deadline import Deadline
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.lock import JobLock, acquire_lock
-from huggingtweets.pipeline import begin_job, finish_job, is_done, prepare_job, utc_now
+from huggingtweets.pipeline import begin_job, finish_job, prepare_job, utc_now
 from huggingtweets.recorder import Recorder
 from huggingtweets.runtime.device import free_bytes, is_cuda
+from huggingtweets.standing import is_done
 from huggingtweets.trained import StackedModel, Studio
 from huggingtweets.training.array.jobs import (
     ArrayJob,

@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from huggingtweets.errors import LaunchError
 from huggingtweets.logs import redact
+from huggingtweets.process import lives, own_process
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class JobState:
     writer: Writer | None = None
     crashes: int = 0
     """How often in a row it was begun from the same step and no word came of its end."""
+    trial: str = ""
+    """What it was tried with when it failed; empty: not told."""
 
 
 class Ledger:
@@ -98,6 +101,7 @@ class Ledger:
         retryable: bool = False,
         attempt: int = 1,
         step: int = 0,
+        trial: str = "",
     ) -> None:
         """Append one line. A full disk costs the line and a warning, not the batch.
 
@@ -108,6 +112,7 @@ class Ledger:
             retryable: whether a failure may be cured by another try.
             attempt: how many runs have tried.
             step: of a job that begins, the optimizer step it goes on from.
+            trial: stands for all that a failed job was tried with.
         """
         row = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -122,6 +127,8 @@ class Ledger:
         }
         if step:
             row["step"] = step
+        if trial:
+            row["trial"] = trial
         line = ("\n" if self._is_cut else "") + json.dumps(row) + "\n"
         data = line.encode("ascii")
         try:
@@ -177,29 +184,13 @@ def read_ledger(output_dir: Path) -> dict[str, JobState]:
 
 def own_writer() -> Writer:
     """Describe this process."""
-    pid = os.getpid()
-    return Writer(socket.gethostname(), pid, _start_of(pid) or "")
+    me = own_process()
+    return Writer(socket.gethostname(), me.pid, me.started)
 
 
 def is_alive(writer: Writer) -> bool:
     """Whether a process of this machine still runs."""
-    started = _start_of(writer.pid)
-    return started is not None and (started == writer.started or "" in (started, writer.started))
-
-
-def _start_of(pid: int) -> str | None:
-    """Start time of a living process, empty where the system does not tell; None: it is dead."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return None
-    except (PermissionError, OverflowError):
-        pass
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return None if fields[0] in "ZX" else fields[19]
+    return lives(writer.pid, writer.started)
 
 
 def _is_cut(fd: int) -> bool:
@@ -266,4 +257,5 @@ def _state_of(row: Mapping[str, Any], running_since: str | None) -> JobState:
         changed_at=changed_at,
         seconds=seconds,
         writer=Writer(str(row["host"]), int(row["pid"]), str(row["started"])),
+        trial=str(row.get("trial", "")),
     )

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -33,11 +34,12 @@ from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.logs import STOPPED
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
-from huggingtweets.pipeline import is_done, run_job
+from huggingtweets.pipeline import run_job
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.summary import show_summary
 from huggingtweets.runtime.device import is_cuda
+from huggingtweets.standing import is_done
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.training.agree import gathered, of_main
@@ -79,11 +81,13 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
             # The single engine shares each job among the processes, the fused one the jobs.
             rank = accelerator.process_index if is_fused else 0
             is_writer = is_fused or accelerator.is_main_process
-            tally = _open_tally(config, stack, rank=rank, is_writer=is_writer)
+            # Before a byte is written: other settings are refused once, for the whole batch.
+            done = of_main(on_main(accelerator, lambda: find_done(plans)))
+            tally = _open_tally(config, stack, costs, rank=rank, is_writer=is_writer)
             if is_fused:
                 plans = _share_of(rank, accelerator.num_processes, plans, costs, tally)
             todo = [
-                plan for plan in plans if _is_wanted(plan, tally, config, is_shared=not is_fused)
+                plan for plan in plans if _is_wanted(plan, plan.job.slug in done, tally, config)
             ]
             todo.sort(key=tally.crashes)
             for plan in todo:
@@ -126,6 +130,34 @@ def _sum_up(config: TrainConfig, *, has_ended: bool) -> None:
         table = [list(asdict(row).values()) for row in rows]
         tracker.log_table("results", [field.name for field in fields(Row)], table)
         tracker.finish()
+
+
+def find_done(plans: Sequence[Plan]) -> frozenset[str]:
+    """Return the slugs of the jobs that are finished.
+
+    Raises:
+        ConfigError: jobs with other settings lie in some of their folders.
+    """
+    done, others = [], []
+    for plan in plans:
+        try:
+            if is_done(plan):
+                done.append(plan.job.slug)
+        except ConfigError as err:
+            others.append(str(err))
+    if len(others) > 1 or (others and len(plans) > 1):
+        folder = plans[0].paths.root.parent
+        number = 2
+        while (fresh := folder.with_name(f"{folder.name}-{number}")).exists():
+            number += 1
+        raise ConfigError(
+            f"output_dir: {len(others)} of {len(plans)} jobs lie in {folder} with other settings, "
+            f"the first: {others[0].partition('; expected')[0]}; expected the same or none; take "
+            f"output_dir={fresh}, or set overwrite=true to replace them; nothing was changed"
+        )
+    if others:
+        raise ConfigError(others[0])
+    return frozenset(done)
 
 
 def check_base(config: TrainConfig) -> Base:
@@ -191,7 +223,14 @@ def _together(plans: Sequence[Plan], tally: Tally) -> Iterator[list[Plan]]:
             yield group
 
 
-def _open_tally(config: TrainConfig, stack: ExitStack, *, rank: int, is_writer: bool) -> Tally:
+def _open_tally(
+    config: TrainConfig,
+    stack: ExitStack,
+    costs: Mapping[str, float],
+    *,
+    rank: int,
+    is_writer: bool,
+) -> Tally:
     """Read the ledger of a batch, and open this process's own file of it."""
     if not is_batch(config.user):
         return Tally(None, {}, is_batch=False)
@@ -201,27 +240,14 @@ def _open_tally(config: TrainConfig, stack: ExitStack, *, rank: int, is_writer: 
     ledger = None
     if is_writer:
         ledger = stack.enter_context(open_ledger(output_dir, shard=config.shard, rank=rank))
-    return Tally(ledger, before)
+    return Tally(ledger, before, costs=costs)
 
 
-def _is_wanted(plan: Plan, tally: Tally, config: TrainConfig, *, is_shared: bool) -> bool:
-    """Whether a job is still to be run; one that is not is counted.
-
-    Of a job that all ranks share, all take the main one's word.
-    """
-    err: HuggingtweetsError | None = None
-    done = False
-    try:
-        done = is_done(plan)
-    except HuggingtweetsError as error:
-        err = error
-    if is_shared:
-        done, err = of_main((done, err))
+def _is_wanted(plan: Plan, is_finished: bool, tally: Tally, config: TrainConfig) -> bool:
+    """Whether a job is still to be run; one that is not is counted."""
     crashes = tally.crashes(plan)
-    if done:
+    if is_finished:
         tally.done(plan, before=True)
-    elif err is not None:
-        tally.failed(plan, err)
     elif config.only_curable:
         return tally.is_curable(plan)
     elif config.retry_failed:
@@ -250,7 +276,8 @@ def _run_in_turn(
         if not of_main(deadline.allows(plan.job.slug)):
             left.append(plan)
             continue
-        if not _is_wanted(plan, tally, config, is_shared=True):  # done by another start meanwhile
+        if of_main(on_main(accelerator, partial(is_done, plan))):
+            tally.done(plan, before=True)  # by another start meanwhile
             continue
         deadline.begin(plan.job.slug)
         try:

@@ -1,10 +1,14 @@
 """What becomes of the jobs of one run: said to the person, written to the ledger, summed up."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from huggingtweets.attempt import is_superseded, tell_progress
+from huggingtweets.causes import as_known, is_curable
 from huggingtweets.config.plan import Plan
 from huggingtweets.errors import (
     HuggingtweetsError,
@@ -20,6 +24,8 @@ from huggingtweets.training.records import Ending
 
 logger = logging.getLogger(__name__)
 
+_NO_MATTER = ("output_dir", "shard", "job_index", "retry_failed", "only_curable", "tracking")
+"""Settings that no failure asks for; `overwrite` is one that may be."""
 MAX_CRASHES = 4
 """A job that so many runs in a row have died of is not begun again."""
 
@@ -48,14 +54,18 @@ def out_of_time(left: Sequence[Plan]) -> StoppedError:
 
 
 def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
-    """Return the failure of a job that an exception is; an unforeseen one is logged whole."""
-    if isinstance(err, HuggingtweetsError):
-        return err
+    """Return the failure of a job that an exception is; an unforeseen one is logged whole.
+
+    Whether it may be tried again is told by its cause, see `causes.py`.
+    """
     slug = plan.job.slug
+    known = as_known(plan.paths.root, err)
+    if known is not None:
+        return known
     if isinstance(err, OSError) and err.strerror:
         return StorageError(
-            f"{err.filename or plan.paths.root}: got {err.strerror}; expected a disk with room and "
-            "write permission; make room, then run the same command again"
+            f"{err.filename or plan.paths.root}: got {err.strerror}; expected a path that this "
+            "system takes; choose another one"
         )
     logger.error("job=%s unforeseen error", slug, exc_info=err)
     return TrainingError(
@@ -64,11 +74,27 @@ def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
     )
 
 
+def trial_of(plan: Plan, cost: float) -> str:
+    """Return what stands for all that a job is tried with: its settings and the size of its posts.
+
+    A job that failed for good is tried again once one of them is another: the person has changed
+    what the failure asked for, or the missing posts have come.
+    """
+    settings = {**asdict(plan.config), **dict.fromkeys(_NO_MATTER)}
+    text = json.dumps([settings, cost], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 class Tally:
     """Counts the jobs of this process; with a ledger, also writes every change of state there."""
 
     def __init__(
-        self, ledger: Ledger | None, before: Mapping[str, JobState], *, is_batch: bool = True
+        self,
+        ledger: Ledger | None,
+        before: Mapping[str, JobState],
+        *,
+        is_batch: bool = True,
+        costs: Mapping[str, float] | None = None,
     ) -> None:
         """Start counting.
 
@@ -76,10 +102,12 @@ class Tally:
             ledger: None for a run that is no batch, and on other processes than the main one.
             before: how the jobs stood when the run began; empty without a ledger.
             is_batch: whether people who want no model are passed over, rather than refused.
+            costs: of jobs by slug, by the size of their posts.
         """
         self._ledger = ledger
         self._before = before
         self._is_batch = is_batch
+        self._costs = costs or {}
         self._codes: dict[str, int] = {}
         self._begun: set[str] = set()
         self._skipped: set[str] = set()
@@ -105,8 +133,11 @@ class Tally:
         state = self._before.get(plan.job.slug)
         if state is None or state.status is not JobStatus.failed or state.retryable:
             return False
+        if state.trial and state.trial != self._trial(plan):
+            return False
         logger.warning(
-            "job=%s failed before and is not tried again (%s); retry_failed=true does",
+            "job=%s failed before and is not tried again (%s); another setting does, or "
+            "retry_failed=true",
             plan.job.slug,
             state.reason,
         )
@@ -159,7 +190,7 @@ class Tally:
             return
         self._codes[plan.job.slug] = exit_code_of(err)
         self.reasons[plan.job.slug] = str(err)
-        self._record(plan, JobStatus.failed, str(err), retryable=err.retryable)
+        self._failed(plan, err)
         tell_progress()
 
     def _skip(self, plan: Plan, err: HuggingtweetsError) -> None:
@@ -183,7 +214,15 @@ class Tally:
             else:
                 self._codes[plan.job.slug] = code
                 self.reasons[plan.job.slug] = str(err)
-                self._record(plan, JobStatus.failed, str(err), retryable=err.retryable)
+                self._failed(plan, err)
+
+    def _failed(self, plan: Plan, err: HuggingtweetsError) -> None:
+        is_final = not is_curable(err)
+        trial = self._trial(plan) if is_final else ""
+        self._record(plan, JobStatus.failed, str(err), retryable=not is_final, trial=trial)
+
+    def _trial(self, plan: Plan) -> str:
+        return trial_of(plan, self._costs.get(plan.job.slug, 1.0))
 
     def _status_before(self, slug: str) -> JobStatus | None:
         return self._before[slug].status if slug in self._before else None
@@ -196,6 +235,7 @@ class Tally:
         *,
         retryable: bool = False,
         step: int = 0,
+        trial: str = "",
     ) -> None:
         if self._ledger is None or is_superseded():
             return
@@ -207,6 +247,7 @@ class Tally:
             retryable=retryable,
             attempt=(earlier.attempt if earlier else 0) + 1,
             step=step,
+            trial=trial,
         )
 
     def show(self, output_dir: Path) -> None:

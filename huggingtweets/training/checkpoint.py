@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from huggingtweets.causes import cause_of
 from huggingtweets.errors import CheckpointError
-from huggingtweets.files import check_fences, fsync_dir, write_bytes
+from huggingtweets.files import check_fences, fsync_dir, set_aside, write_bytes
 from huggingtweets.training.checkpoint_files import (
     FORMAT,
     MANIFEST,
@@ -135,6 +136,8 @@ def latest_checkpoint(root: Path, identity: Values) -> Checkpoint | None:
         CheckpointError: it belongs to another job (the message says in what), or cannot be read.
     """
     with _clear_words(root):
+        if root.exists() and not root.is_dir():
+            set_aside(root, "is no folder")
         for folder in _folders(root):
             try:
                 checkpoint = open_checkpoint(folder)
@@ -302,10 +305,12 @@ def _clear_words(root: Path) -> Iterator[None]:
                 todo = "leave the folder of a running job where it is"
             case _:
                 todo = "look after the disk"
-        raise CheckpointError(
+        failure = CheckpointError(
             f"{root}: got {err.strerror or err}; expected a folder to keep checkpoints in; {todo} "
             f"and run the same command again{_what_is_left(root)}"
-        ) from err
+        )
+        failure.cause, failure.retryable = cause_of(err), True
+        raise failure from err
 
 
 def _what_is_left(root: Path) -> str:

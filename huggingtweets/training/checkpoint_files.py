@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.errors import CheckpointError
-from huggingtweets.files import write_bytes
+from huggingtweets.files import read_plain, write_bytes
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -110,14 +110,15 @@ def read_manifest(folder: Path) -> Any:
         CheckpointError: another version of huggingtweets wrote it.
     """
     try:
-        data = (folder / MANIFEST).read_bytes()
+        data = read_plain(folder / MANIFEST)
         manifest = json.loads(data)
         manifest.pop("sha256")
+        step = manifest["step"]
     except PermissionError:
         raise
-    except (OSError, ValueError, AttributeError, TypeError, KeyError) as err:
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, RecursionError) as err:
         raise DamagedError(f"{MANIFEST} cannot be read ({type(err).__name__})") from err
-    if sealed(manifest) != data or step_name(manifest["step"]) != folder.name:
+    if sealed(manifest) != data or step_name(step) != folder.name:
         raise DamagedError(f"{MANIFEST} is not as it was written")
     if manifest["format"] != FORMAT:
         raise CheckpointError(
@@ -135,6 +136,8 @@ def check_files(folder: Path, files: Files) -> None:
     """
     for name, entry in files.items():
         try:
+            if not (folder / name).is_file():
+                raise DamagedError(f"{name} is gone, or no plain file")
             with (folder / name).open("rb") as file:
                 if os.fstat(file.fileno()).st_size != entry["bytes"]:
                     raise DamagedError(f"{name} has another length than was written")

@@ -1,34 +1,9 @@
 """Model folders that every reader understands: not only the transformers that wrote them."""
 
-import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from huggingtweets.files import read_json, write_json
-
-
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return a folder, having `make` fill it first where it is not there.
-
-    Any number of processes may call this at once: the first rename wins, all read the same bytes.
-    """
-    if folder.is_dir():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        make(draft)
-        draft.chmod(0o755)  # mkdtemp makes it for the owner alone
-        try:
-            draft.rename(folder)
-        except OSError:  # another process was first
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return folder
 
 
 def for_other_readers(folder: Path) -> None:

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs, other
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
+from huggingtweets.causes import as_known
 from huggingtweets.config.schema import Precision
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.errors import HuggingtweetsError, LaunchError
@@ -157,15 +158,18 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
         What `work` returned, on the main process.
 
     Raises:
-        HuggingtweetsError: what `work` raised; any other exception leaves by its own process.
+        HuggingtweetsError: what `work` raised, or stands for it (a full disk, lack of memory); any
+            other exception leaves by its own process.
     """
     failure: HuggingtweetsError | None = None
     value = None
     if accelerator.is_main_process:
         try:
             value = work()
-        except HuggingtweetsError as err:
-            failure = err
+        except Exception as err:
+            failure = as_known("main process", err)
+            if failure is None:
+                raise
     failed = of_main(failure)
     if failed is not None:
         raise failed

@@ -10,6 +10,7 @@ from huggingtweets.attempt import tell_progress
 from huggingtweets.runtime.device import host_like, synchronize
 from huggingtweets.training.checkpoint import CheckpointState, Writer, prune, save_checkpoint
 from huggingtweets.training.meter import available_bytes
+from huggingtweets.training.stopping import tell_save
 
 MAX_OVERHEAD_FRAC = 0.03
 """Most of the time that training may stand still for saves; saves are rarer where it would."""
@@ -80,7 +81,9 @@ class Saver:
             save.result()
 
     def _write(self, state: CheckpointState) -> None:
+        began = time.monotonic()
         save_checkpoint(self._root, state, self._writer)
+        tell_save(time.monotonic() - began)
         if self._writer.part == 0:
             tell_progress()
             prune(self._root, keep=self._keep)

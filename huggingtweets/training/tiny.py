@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from huggingtweets.cache import cached_folder
 from huggingtweets.config.schema import ModelConfig
-from huggingtweets.paths import cache_dir
-from huggingtweets.training.folder import for_other_readers, made_once
+from huggingtweets.training.folder import for_other_readers
 from huggingtweets.tweets.sources.demo import demo_corpus
 
 EOS = "<|endoftext|>"
@@ -23,21 +23,17 @@ _FORMAT = 2
 
 
 def tiny_base(config: ModelConfig) -> Path:
-    """Return the folder of the tiny base of this shape, making it first where it is not cached.
-
-    Any number of processes may call this at once: the first rename wins, all read the same bytes.
-    """
+    """Return the folder of the tiny base of this shape, making it first where it is not cached."""
     shape = asdict(config) | {"format": _FORMAT}
     digest = hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:12]
-    folder = cache_dir() / f"tiny-{digest}"
 
-    def make(draft: Path) -> None:
+    def make(folder: Path) -> None:
         tokenizer = _train_tokenizer(config)
-        tokenizer.save_pretrained(draft)
-        _random_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(draft)
-        for_other_readers(draft)
+        tokenizer.save_pretrained(folder)
+        _random_model(config, len(tokenizer), tokenizer.eos_token_id).save_pretrained(folder)
+        for_other_readers(folder)
 
-    return made_once(folder, make)
+    return cached_folder(f"tiny-{digest}", make)
 
 
 def _train_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from huggingtweets.cache import cached_folder
 from huggingtweets.config.bases import is_gguf, known_base, unpacked_folder
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json, write_json
-from huggingtweets.training.folder import for_other_readers, made_once
+from huggingtweets.training.folder import for_other_readers
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def unpack_gguf(file: Path, folder: Path, *, hub_id: str | None = None) -> Path:
     if not folder.is_dir():
         logger.info("base=%s is dequantised into %s, once", file.name, folder)
     try:
-        return made_once(folder, lambda draft: _unpack(file, draft, hub_id))
+        return cached_folder(folder.name, lambda draft: _unpack(file, draft, hub_id))
     except ConfigError:
         raise
     except Exception as err:  # gguf and transformers raise whatever a damaged file leads them to

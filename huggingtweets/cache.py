@@ -1,0 +1,111 @@
+"""What can be had again: made whole or not at all, looked at before use, thrown away when wrong.
+
+A cache that cannot be written costs the time to make a thing anew in each process, and no more.
+"""
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from huggingtweets.files import fsync_dir, read_json, remove, write_json
+from huggingtweets.paths import cache_dir
+from huggingtweets.seals import find_fault, take_seals
+
+logger = logging.getLogger(__name__)
+
+SEAL = ".seal.json"
+
+_lock = threading.Lock()
+_own: dict[str, Path] = {}
+"""Folders of this process alone, where the cache cannot be written."""
+
+
+def cached_folder(name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder of the cache, whose every file is as it was made; made now if need be.
+
+    Any number of processes may ask at once: the first to be done wins, all get the same bytes.
+
+    Args:
+        name: with a digest of all that its content depends on.
+        make: writes the files into the empty folder that it is given.
+
+    Raises:
+        Exception: what `make` raises.
+    """
+    folder = cache_dir() / name
+    with _lock:
+        if name in _own and _fault(_own[name]) is None:
+            return _own[name]
+        fault = _fault(folder)
+        if fault is None:
+            return folder
+        if folder.exists() or folder.is_symlink():
+            logger.warning("cache: %s; it is made anew", fault)
+        try:
+            return _make(folder, make)
+        except OSError as err:
+            logger.warning(
+                "cache: %s cannot be written (%s); what belongs there is made anew by each "
+                "process; set HUGGINGTWEETS_CACHE to a folder that can be written",
+                folder.parent,
+                err.strerror or err,
+            )
+        own = Path(tempfile.mkdtemp(prefix="huggingtweets-"))
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        _own[name] = _make(own / folder.name, make)
+        return _own[name]
+
+
+def _make(folder: Path, make: Callable[[Path], object]) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        make(draft)
+        seals = take_seals(draft)
+        for path in draft.rglob("*"):
+            if path.is_dir():
+                fsync_dir(path)
+        for name in seals:
+            with (draft / name).open("rb+") as file:
+                os.fsync(file.fileno())
+        write_json(draft / SEAL, seals)
+        draft.chmod(0o755)  # mkdtemp makes it for the owner alone
+        _take_place(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return folder
+
+
+def _take_place(draft: Path, folder: Path) -> None:
+    """Rename a finished draft, unless somebody else's, which is whole, is there already."""
+    try:
+        draft.rename(folder)
+    except OSError:
+        if _fault(folder) is None:
+            return
+        doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)) / "wrong"
+        with suppress(FileNotFoundError):  # somebody else has thrown it away
+            folder.rename(doomed)
+        with suppress(OSError):
+            remove(doomed.parent)
+        try:
+            draft.rename(folder)
+        except OSError:
+            if _fault(folder) is not None:
+                raise
+    fsync_dir(folder.parent)
+
+
+def _fault(folder: Path) -> str | None:
+    """Say why a cached folder cannot be used; None: every file is as it was made."""
+    try:
+        seals = read_json(folder / SEAL)
+    except (OSError, ValueError):
+        return f"{folder} is damaged or unfinished"
+    return find_fault(folder, seals)

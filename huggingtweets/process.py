@@ -1,0 +1,88 @@
+"""Who a process is, so that it is told from a later one with the same number."""
+
+import os
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of this machine."""
+
+    pid: int
+    started: str
+    """Its start in clock ticks since the machine's; empty where the system does not tell."""
+    parent: int
+
+
+def find_process(pid: int) -> Process | None:
+    """Return a living process by its number; None: there is none, or it is a zombie."""
+    try:
+        found = psutil.Process(pid)
+        with found.oneshot():
+            if found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+                return None
+            # Since boot, so that no change of the clock makes another process of it.
+            since_boot = found.create_time() - psutil.boot_time()
+            return Process(pid, str(round(since_boot * _ticks())), found.ppid())
+    except psutil.AccessDenied:
+        return Process(pid, "", 0)
+    except (psutil.NoSuchProcess, ValueError, OverflowError, TypeError):
+        return Process(pid, "", 0) if _answers(pid) else None
+
+
+def own_process() -> Process:
+    """Describe this process."""
+    return find_process(os.getpid()) or Process(os.getpid(), "", os.getppid())
+
+
+def lives(pid: int, started: str) -> bool:
+    """Whether the process that had this number and start still runs."""
+    found = find_process(pid)
+    return found is not None and (found.started == started or "" in (found.started, started))
+
+
+@cache
+def machine() -> str:
+    """Name this machine, the same after a restart of it."""
+    for name in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        try:
+            return f"{socket.gethostname()} {Path(name).read_text(encoding='ascii').strip()}"
+        except (OSError, ValueError):
+            continue
+    return socket.gethostname()
+
+
+@cache
+def boot() -> str:
+    """Name this run of the machine; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def place() -> str:
+    """Name the boot and the namespace of process numbers: within one a number says who it is."""
+    try:
+        if boot():
+            return f"{boot()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        pass
+    return socket.gethostname()
+
+
+def _ticks() -> int:
+    return os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def _answers(pid: int) -> bool:
+    """Whether a number is in use where /proc hides the processes of others."""
+    try:
+        return psutil.pid_exists(pid)
+    except (ValueError, OverflowError, TypeError):
+        return False

@@ -1,0 +1,139 @@
+"""How a job's folder stands: done and whole, begun, or taken by a job with other settings.
+
+Nothing that lies there can do more than have this one job begun anew, with a word: files may be
+cut, flipped, replaced by folders, or made to harm.
+"""
+
+import hashlib
+import logging
+import re
+from contextlib import suppress
+from typing import Any
+
+from huggingtweets.config.plan import Plan, differences, make_plan
+from huggingtweets.errors import ConfigError
+from huggingtweets.files import read_json, read_plain
+from huggingtweets.paths import JobPaths
+from huggingtweets.seals import Seals, find_fault, take_seals
+
+logger = logging.getLogger(__name__)
+
+_HEAD = re.compile(rb"# huggingtweets job=([0-9a-f]{64}) sha256=([0-9a-f]{64})\n")
+_WEIGHTS = re.compile(r"(?:adapter_)?model(?:-\d{5}-of-\d{5})?\.safetensors")
+
+
+def seal_model(paths: JobPaths) -> Seals:
+    """Describe the files that a model is loaded from; card and picture may be changed by hand."""
+    by_hand = {paths.card.name, paths.preview.name}
+    return take_seals(paths.model, lambda name: name not in by_hand)
+
+
+def read_result(paths: JobPaths) -> dict[str, Any] | None:
+    """Return what result.json says; None: it is not there, or not readable as what we write."""
+    with suppress(OSError, ValueError):
+        value = read_json(paths.result)
+        if isinstance(value, dict):
+            return value
+    return None
+
+
+def find_model_fault(paths: JobPaths, result: dict[str, Any]) -> str | None:
+    """Say what a finished job lacks of its model; None: it is there and whole."""
+    model = result.get("model")
+    if isinstance(model, dict) and "files" in model:
+        return find_fault(paths.model, model["files"])
+    if "digest" not in result:  # not even a word of what was trained
+        return None
+    # Of a version that kept no sizes.
+    with suppress(OSError):
+        if any(_WEIGHTS.fullmatch(path.name) for path in paths.model.iterdir()):
+            return None
+    return f"{paths.model} has no weights"
+
+
+def sealed_config(text: str, digest: str) -> str:
+    """Put before a config.yaml whose it is and what it is, so that damage is no other job."""
+    checksum = hashlib.sha256(text.encode("utf-8", errors="replace")).hexdigest()
+    return f"# huggingtweets job={digest} sha256={checksum}\n{text}"
+
+
+def is_done(plan: Plan) -> bool:
+    """Whether this very job is finished and its model whole.
+
+    Raises:
+        ConfigError: a job with other settings lies in its folder, finished or not.
+    """
+    slug, paths = plan.job.slug, plan.paths
+    result = read_result(paths)
+    if result is not None and result.get("digest") == plan.digest:
+        fault = find_model_fault(paths, result)
+        if fault is None:
+            return True
+        logger.warning("job=%s was done, but %s; it is trained again", slug, fault)
+        return False
+    is_same, others = _compare(plan, result)
+    if others is not None and plan.config.overwrite:
+        logger.warning("job=%s replaces a job with other settings (%s)", slug, others)
+        return False
+    if others is not None:
+        raise ConfigError(
+            f"{paths.root}: holds a job with other settings ({others}); expected the same job or "
+            "none; choose another output_dir, or set overwrite=true to replace it"
+        )
+    if result is not None and is_same and _is_named(result) and not find_model_fault(paths, result):
+        return True  # the same settings, by the words of another version
+    if result is None and paths.result.exists():
+        logger.warning("job=%s %s cannot be read; it is trained again", slug, paths.result)
+    return False
+
+
+def holds_same(plan: Plan) -> bool:
+    """Whether the folder is that of this very job, by its own undamaged word."""
+    return _compare(plan, None)[0]
+
+
+def _compare(plan: Plan, result: dict[str, Any] | None) -> tuple[bool, str | None]:
+    """Hold the folder's config.yaml against a plan.
+
+    Returns:
+        Whether it has the same settings, and else those in which it differs; False and None where
+        there is none, or nobody can say.
+    """
+    from huggingtweets.config.compose import load_config  # a second: seldom needed
+
+    paths = plan.paths
+    if not (paths.config.exists() or paths.config.is_symlink()):
+        return False, None
+    head, body = _head(paths)
+    try:
+        if head is not None and hashlib.sha256(body).hexdigest() != head[2].decode():
+            raise ConfigError(f"{paths.config}: is not as it was written")
+        if not body.strip():
+            raise ConfigError(f"{paths.config}: is empty or cannot be read")
+        if head is not None and head[1].decode() == plan.digest:
+            return True, None
+        old = make_plan(load_config(paths.config), plan.job)
+    except ConfigError as err:
+        if result is not None and _is_named(result) and not find_model_fault(paths, result):
+            return False, "which, its damaged config.yaml does not say"
+        if not isinstance(err.__cause__, FileNotFoundError):
+            said = str(err).partition("; expected")[0]
+            logger.warning("job=%s %s; the job is begun anew", plan.job.slug, said)
+        return False, None
+    if old.digest == plan.digest:
+        return True, None
+    return False, "; ".join(differences(old.identity, plan.identity))
+
+
+def _is_named(result: dict[str, Any]) -> bool:
+    """Whether a result says of which job it is."""
+    return isinstance(result.get("digest"), str) and len(result["digest"]) == 64
+
+
+def _head(paths: JobPaths) -> tuple[re.Match[bytes] | None, bytes]:
+    """Return what `sealed_config` put before a config.yaml, and all that follows."""
+    with suppress(OSError):
+        data = read_plain(paths.config)
+        head = _HEAD.match(data)
+        return head, data[head.end() :] if head else data
+    return None, b""
