@@ -38,32 +38,77 @@ def cached_folder(name: str, make: Callable[[Path], object]) -> Path:
     Raises:
         Exception: what `make` raises.
     """
-    folder = cache_dir() / name
+    return _cached(name, lambda folder: _make_folder(folder, make), _fault_of_folder)
+
+
+def cached_file(name: str, make: Callable[[Path], object]) -> Path:
+    """Return a file of the cache, as it was made; else as `cached_folder`.
+
+    Args:
+        name: with a digest of all that its content depends on.
+        make: writes the file whose path it is given.
+    """
+    return _cached(name, lambda path: _make_file(path, make), _fault_of_file)
+
+
+def _cached(
+    name: str, make: Callable[[Path], None], find_fault_of: Callable[[Path], str | None]
+) -> Path:
+    path = cache_dir() / name
     with _lock:
-        if name in _own and _fault(_own[name]) is None:
+        if name in _own and find_fault_of(_own[name]) is None:
             return _own[name]
-        fault = _fault(folder)
+        fault = find_fault_of(path)
         if fault is None:
-            return folder
-        if folder.exists() or folder.is_symlink():
+            return path
+        if path.exists() or path.is_symlink():
             logger.warning("cache: %s; it is made anew", fault)
         try:
-            return _make(folder, make)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".probe.", dir=path.parent):
+                pass
         except OSError as err:
             logger.warning(
                 "cache: %s cannot be written (%s); what belongs there is made anew by each "
                 "process; set HUGGINGTWEETS_CACHE to a folder that can be written",
-                folder.parent,
+                path.parent,
                 err.strerror or err,
             )
-        own = Path(tempfile.mkdtemp(prefix="huggingtweets-"))
-        atexit.register(shutil.rmtree, own, ignore_errors=True)
-        _own[name] = _make(own / folder.name, make)
-        return _own[name]
+            own = Path(tempfile.mkdtemp(prefix="huggingtweets-"))
+            atexit.register(shutil.rmtree, own, ignore_errors=True)
+            path = _own[name] = own / path.name
+        make(path)
+        return path
 
 
-def _make(folder: Path, make: Callable[[Path], object]) -> Path:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def _make_file(path: Path, make: Callable[[Path], object]) -> None:
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
+        draft = Path(name) / path.name
+        make(draft)
+        seals = take_seals(draft.parent)
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        if path.is_dir() and not path.is_symlink():
+            remove(path)
+        draft.replace(path)
+    write_json(_seal_of(path), seals)
+
+
+def _seal_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.seal.json")
+
+
+def _fault_of_file(path: Path) -> str | None:
+    """Say why a cached file cannot be used; None: it is as it was made."""
+    try:
+        seals = read_json(_seal_of(path))
+    except (OSError, ValueError):
+        return f"{path} is of unknown content"
+    fault = find_fault(path.parent, seals)
+    return fault if fault or path.name in seals else f"{path} is of unknown content"
+
+
+def _make_folder(folder: Path, make: Callable[[Path], object]) -> None:
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         make(draft)
@@ -79,7 +124,6 @@ def _make(folder: Path, make: Callable[[Path], object]) -> Path:
         _take_place(draft, folder)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    return folder
 
 
 def _take_place(draft: Path, folder: Path) -> None:
@@ -87,7 +131,7 @@ def _take_place(draft: Path, folder: Path) -> None:
     try:
         draft.rename(folder)
     except OSError:
-        if _fault(folder) is None:
+        if _fault_of_folder(folder) is None:
             return
         doomed = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent)) / "wrong"
         with suppress(FileNotFoundError):  # somebody else has thrown it away
@@ -97,12 +141,12 @@ def _take_place(draft: Path, folder: Path) -> None:
         try:
             draft.rename(folder)
         except OSError:
-            if _fault(folder) is not None:
+            if _fault_of_folder(folder) is not None:
                 raise
     fsync_dir(folder.parent)
 
 
-def _fault(folder: Path) -> str | None:
+def _fault_of_folder(folder: Path) -> str | None:
     """Say why a cached folder cannot be used; None: every file is as it was made."""
     try:
         seals = read_json(folder / SEAL)

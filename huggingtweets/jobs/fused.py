@@ -19,6 +19,7 @@ from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.deadline import Deadline
+from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.pipeline import begin_job, finish_job, prepare_job, utc_now
@@ -80,14 +81,16 @@ def run_fused(
     device: torch.device,
     tally: Tally,
     deadline: Deadline | None = None,
+    room: Room | None = None,
 ) -> None:
     """Run jobs side by side in this process; what becomes of each is told to the tally.
 
     All plans share base, engine and block size. On a request to stop, jobs whose training has
     ended are still finished; the others are begun anew by the next run: they take seconds. Nor is
-    a job begun that would not be finished before the deadline.
+    a job begun that would not be finished before the deadline, or for which the disk has no room.
     """
     deadline = deadline or Deadline(None, {})
+    room = room or Room(plans[0].paths.root.parent, 0, wait_s=plans[0].engine.wait_for_room_s)
     model = load_model(base, plans[0].recipe)
     layout = layout_of(shape_of(model.config))
     speed = Speed(
@@ -100,7 +103,9 @@ def run_fused(
     )
     studio = Studio(model, layout, device)
     try:
-        with _Workshop(plans, base, studio, tally, deadline, slots=settings.slots) as workshop:
+        with _Workshop(
+            plans, base, studio, tally, deadline, room, slots=settings.slots
+        ) as workshop:
             results = train_arrays(
                 layout,
                 layout.pack(model.state_dict()),
@@ -108,11 +113,13 @@ def run_fused(
                 settings=settings,
                 device=device,
                 speed=speed,
-                is_stopped=stop_requested,
+                is_stopped=lambda: stop_requested() or room.is_over,
             )
             for result in results:
                 workshop.finish(result)
         raise_if_stopped("training")
+        if room.is_over:
+            raise room.failure()
         if workshop.left:
             raise out_of_time(workshop.left)
     except HuggingtweetsError as err:
@@ -179,6 +186,7 @@ class _Workshop:
         studio: Studio,
         tally: Tally,
         deadline: Deadline,
+        room: Room,
         *,
         slots: int,
     ) -> None:
@@ -190,6 +198,7 @@ class _Workshop:
             studio: of the base.
             tally: takes what becomes of each job.
             deadline: tells which jobs are still begun.
+            room: tells whether any is, and waits for it where something cannot be written.
             slots: K of the engine.
         """
         self._plans = plans
@@ -197,11 +206,12 @@ class _Workshop:
         self._studio = studio
         self._tally = tally
         self._deadline = deadline
+        self._room = room
         self.left: list[Plan] = []
         """Jobs that are not begun for want of time."""
         self._num_prepared = AHEAD_PER_SLOT * slots
-        room = MAX_WAITING_BYTES // (4 * studio.layout.size)
-        self._num_waiting = max(NUM_FINISHERS, min(AHEAD_PER_SLOT * slots, room))
+        most = MAX_WAITING_BYTES // (4 * studio.layout.size)
+        self._num_waiting = max(NUM_FINISHERS, min(AHEAD_PER_SLOT * slots, most))
         self._own = threading.local()
         self._preparers = ThreadPoolExecutor(NUM_PREPARERS, thread_name_prefix="prepare")
         self._finishers = ThreadPoolExecutor(NUM_FINISHERS, thread_name_prefix="finish")
@@ -227,11 +237,19 @@ class _Workshop:
         """
         waiting: deque[tuple[Plan, Future[OpenJob | None]]] = deque()
         todo = filter(self._is_in_time, self._plans)
+        is_exhausted = False
         while True:
-            for plan in islice(todo, self._num_prepared - len(waiting)):
-                waiting.append((plan, self._preparers.submit(self._prepare, plan)))
+            if not is_exhausted and self._room.is_open():
+                free = self._num_prepared - len(waiting)
+                for plan in islice(todo, free):
+                    free -= 1
+                    waiting.append((plan, self._preparers.submit(self._prepare, plan)))
+                is_exhausted = free > 0
             if not waiting:
-                return
+                if is_exhausted or self._room.is_over:
+                    return
+                yield None
+                continue
             plan, future = waiting[0]
             if not future.done():
                 yield None
@@ -264,6 +282,9 @@ class _Workshop:
     def _prepare(self, plan: Plan) -> OpenJob | None:
         """Begin a job; None: an earlier start, given up for dead, has finished it meanwhile."""
         self._tally.running(plan)
+        return self._room.trying(lambda: self._begin(plan))
+
+    def _begin(self, plan: Plan) -> OpenJob | None:
         started_at = utc_now()
         lock = acquire_lock(plan.paths.root)
         try:
@@ -284,7 +305,7 @@ class _Workshop:
         try:
             if result.error is not None:
                 raise result.error
-            self._write(job, result)
+            self._room.trying(lambda: self._write(job, result))
         except Exception as err:
             self._tally.failed(plan, as_failure(plan, err))
         else:

@@ -9,8 +9,10 @@ from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 from rich.console import Console
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.attempt import is_superseded
@@ -29,6 +31,7 @@ from huggingtweets.jobs.deadline import Deadline, own_deadline
 from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.ledger import LEDGER_DIR, open_ledger, read_ledger
 from huggingtweets.jobs.partition import estimate_costs, partition
+from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
@@ -92,12 +95,13 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
             todo.sort(key=tally.crashes)
             for plan in todo:
                 tally.queued(plan)
+            room = _open_room(config, base, todo)
             if is_fused:
                 for group in _together(todo, tally):
-                    run_fused(group, base, accelerator.device, tally, deadline)
+                    run_fused(group, base, accelerator.device, tally, deadline, room)
             else:
                 is_shown = len(plans) == 1
-                _run_in_turn(todo, accelerator, base, tally, deadline, config, is_shown=is_shown)
+                _run_in_turn(todo, accelerator, base, tally, deadline, room, is_shown=is_shown)
             if is_batch(config.user):
                 tally.show(Path(config.output_dir))
         # Once all ranks are through; other shards write it anew when they are.
@@ -184,6 +188,15 @@ def check_base(config: TrainConfig) -> Base:
     return base
 
 
+def job_bytes(base: Base, plan: Plan) -> int:
+    """Return what a job leaves on the disk, about: its weights in fp32, and half as much beside."""
+    if plan.leaves_adapter:
+        return 32 << 20
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(base.config)
+    return 6 * sum(int(parameter.numel()) for parameter in model.parameters())
+
+
 def choose_engine(
     config: TrainConfig, base: Base, accelerator: Accelerator, num_jobs: int
 ) -> EngineKind:
@@ -199,6 +212,16 @@ def choose_engine(
     pays = is_cuda(accelerator.device) or base.config.n_embd <= CPU_MAX_WIDTH
     is_worth_it = num_jobs > 1 and pays
     return EngineKind.fused if kind is EngineKind.fused or is_worth_it else EngineKind.single
+
+
+def _open_room(config: TrainConfig, base: Base, plans: Sequence[Plan]) -> Room | None:
+    """Reckon the room that a batch needs, and say so; None where there is but one job."""
+    if not is_batch(config.user) or not plans:
+        return None
+    folder = Path(config.output_dir)
+    room = Room(folder, job_bytes(base, plans[0]), wait_s=config.engine.wait_for_room_s)
+    room.reckon(len(plans))
+    return room
 
 
 def _share_of(
@@ -265,7 +288,7 @@ def _run_in_turn(
     base: Base,
     tally: Tally,
     deadline: Deadline,
-    config: TrainConfig,
+    room: Room | None,
     *,
     is_shown: bool,
 ) -> None:
@@ -279,10 +302,12 @@ def _run_in_turn(
         if of_main(on_main(accelerator, partial(is_done, plan))):
             tally.done(plan, before=True)  # by another start meanwhile
             continue
-        deadline.begin(plan.job.slug)
         try:
+            if room:
+                on_main(accelerator, room.wait_until_open)
+            deadline.begin(plan.job.slug)
             tally.running(plan)
-            facts = _guarded(plan, accelerator, base, since)
+            facts = _with_room(room, plan, accelerator, base, since)
         except HuggingtweetsError as err:
             tally.failed(plan, err)
             if tally.is_stopped:
@@ -294,6 +319,22 @@ def _run_in_turn(
             show_summary(facts, plan.paths, Console())
     if left:
         tally.cut_short(left, out_of_time(left))
+
+
+def _with_room(
+    room: Room | None, plan: Plan, accelerator: Accelerator, base: Base, since: float | None
+) -> ModelFacts | None:
+    """Run one job; in a batch, again once there is room for what could not be written."""
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return _guarded(plan, accelerator, base, since)
+        except HuggingtweetsError as err:
+            failure = err
+        wait = partial(room.wait_after, failure, tries) if room else bool
+        if not of_main(on_main(accelerator, wait)):
+            raise failure
 
 
 def _guarded(

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import platform
 import subprocess
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,12 +15,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from huggingtweets.cache import cached_file
 from huggingtweets.ops.compiler import find_compiler
 from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite, Site
 from huggingtweets.ops.linear import Gradients
 from huggingtweets.ops.reference import PYTORCH, Loss, Ops
 from huggingtweets.ops.saved import Saved
-from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cpu
 
 logger = logging.getLogger(__name__)
@@ -99,25 +98,22 @@ def _build() -> Path:
         raise FileNotFoundError("no C++ compiler (CXX, c++, g++ or clang++)")
     parts = (source.read_text(encoding="utf-8"), compiler, _FLAGS, _NATIVE, _cpu())
     digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-    library = cache_dir() / f"kernels-{digest}.so"
-    if library.is_file():
-        return library
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent, prefix=".kernels.") as folder:
-        draft = Path(folder) / library.name
+
+    def compile_to(path: Path) -> None:
         for native in _NATIVE:
             done = subprocess.run(
-                [compiler, *_FLAGS, *native, str(source), "-o", str(draft)],
+                [compiler, *_FLAGS, *native, str(source), "-o", str(path)],
                 capture_output=True,
                 text=True,
                 errors="replace",
                 timeout=_TIMEOUT_S,
             )
             if done.returncode == 0:
-                draft.replace(library)
-                return library
-    reason = done.stderr.strip().partition("\n")[0]
-    raise subprocess.SubprocessError(f"{compiler} failed: {reason}")
+                return
+        reason = done.stderr.strip().partition("\n")[0]
+        raise subprocess.SubprocessError(f"{compiler} failed: {reason}")
+
+    return cached_file(f"kernels-{digest}.so", compile_to)
 
 
 def _cpu() -> str:
