@@ -21,13 +21,14 @@ from huggingtweets.config.schema import CleaningConfig, RecipeConfig
 from huggingtweets.data.blocks import build_training_set
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.tokens import encode_documents
+from huggingtweets.paths import cache_dir
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import SummedLoss
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.step import dropout_seed, train_step
-from huggingtweets.training.tiny import EOS, cache_dir
+from huggingtweets.training.tiny import EOS
 from huggingtweets.tweets.cleaning import clean_timeline
 from huggingtweets.tweets.records import Timeline, Tweet
 
