@@ -3,18 +3,22 @@
 On a CPU, and wherever there is dropout: matrix products over windows of queries, each against
 only the keys it can see, which leaves out what lies beyond the diagonal or, for short documents,
 too far back. PyTorch's fused kernel for CPUs took 1.8 times as long at 128 and 256 positions and
-5 times in bf16. On CUDA without dropout: PyTorch's fused kernels.
+5 times in bf16. On CUDA without dropout: PyTorch's fused kernels (`fused_attention`).
 """
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from huggingtweets.ops.dropout import Dropout
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.saved import Saved as SavedSoftmax
+from huggingtweets.training.array.fused_attention import (
+    Fused,
+    fused_attention,
+    fused_attention_backward,
+)
 
 _HIDDEN = -1e30
 """Added to scores that must not count; finite, so that no row can become NaN."""
@@ -51,7 +55,8 @@ class Saved:
     """(K * B * heads, T, head width) each, q already scaled."""
     weights: list[SavedSoftmax]
     """What `Ops.softmax` saved, by window."""
-    fused_out: Tensor | None = None
+    fused: Fused | None = None
+    """What PyTorch's kernel saved."""
 
 
 def view_of(
@@ -100,7 +105,8 @@ def attend(
     """Return attention's output (K * B, T, C) for (K * B, T, 3 * C), and what backward needs."""
     n, T, _ = qkv.shape
     heads = qkv.view(n, T, 3, num_heads, -1).permute(2, 0, 3, 1, 4)
-    if view.use_fused and dropout is None:
+    if view.use_fused:
+        assert dropout is None, "PyTorch's kernels have no dropout of ours"
         return _attend_fused(heads, view, scale)
     q, k, v = heads.contiguous().view(3, n * num_heads, T, -1).unbind(0)
     q.mul_(scale)
@@ -126,7 +132,7 @@ def attend_backward(
 ) -> Tensor:
     """Return the gradient (K * B, T, 3 * C) of `qkv` for that of `attend`'s output."""
     n, T, width = grad_out.shape
-    if saved.fused_out is not None:
+    if saved.fused is not None:
         return _attend_fused_backward(grad_out, saved)
     num_heads = len(saved.q) // n
     grad = grad_out.view(n, T, num_heads, -1).transpose(1, 2).contiguous()
@@ -148,26 +154,28 @@ def attend_backward(
 
 
 def _attend_fused(heads: Tensor, view: View, scale: float) -> tuple[Tensor, Saved]:
-    """Run PyTorch's kernel with its own backward pass: a graph of one node."""
-    _, n, _, T, _ = heads.shape
-    with torch.enable_grad():
-        q, k, v = (part.detach().requires_grad_() for part in heads.unbind(0))
-        out = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=view.fused_mask,
-            is_causal=view.fused_mask is None,
-            scale=scale,
-        )
-    saved = Saved(q, k, v, [], fused_out=out)
-    return out.detach().transpose(1, 2).reshape(n, T, -1), saved
+    """Run PyTorch's kernel, called by name: its backward pass too, without autograd."""
+    _, n, num_heads, T, _ = heads.shape
+    q, k, v = heads.unbind(0)
+    bias = None
+    if view.fused_mask is not None:
+        bias = _additive(view.fused_mask, q.dtype).expand(n, num_heads, T, T)
+    out, kept = fused_attention(q, k, v, bias, scale)
+    saved = Saved(q, k, v, [], Fused(kept, bias, scale))
+    return out.transpose(1, 2).reshape(n, T, -1), saved
 
 
 def _attend_fused_backward(grad_out: Tensor, saved: Saved) -> Tensor:
     n, T, width = grad_out.shape
-    assert saved.fused_out is not None
-    num_heads = saved.q.shape[1]
-    grad = grad_out.view(n, T, num_heads, -1).transpose(1, 2)
-    grads = torch.autograd.grad(saved.fused_out, (saved.q, saved.k, saved.v), grad)
+    assert saved.fused is not None
+    grad = grad_out.view(n, T, saved.q.shape[1], -1).transpose(1, 2)
+    grads = fused_attention_backward(grad, saved.q, saved.k, saved.v, saved.fused)
     return torch.stack(grads).permute(1, 3, 0, 2, 4).reshape(n, T, 3 * width)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return booleans as what is added to scores; rows begin where CUDA's kernel can load them."""
+    *sizes, columns = mask.shape
+    padded = torch.zeros(*sizes, -(-columns // 16) * 16, dtype=dtype, device=mask.device)
+    bias = padded[..., :columns]
+    return bias.masked_fill_(mask.logical_not(), -torch.inf)
