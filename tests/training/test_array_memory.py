@@ -62,7 +62,7 @@ def test_a_slot_of_gpt2_takes_about_two_gigabytes() -> None:
 
 @pytest.mark.parametrize(
     ("gib", "blocks", "size", "expected"),
-    [(139, 1, 1024, (37, 1)), (139, 8, 256, (32, 8)), (24, 8, 256, (8, 1)), (8, 8, 256, (2, 1))],
+    [(139, 1, 1024, (36, 1)), (139, 8, 256, (32, 8)), (24, 8, 256, (6, 1)), (8, 8, 256, (1, 1))],
     ids=["H200-original", "H200-tweets", "24-GiB", "8-GiB"],
 )
 def test_batches_of_gpt2(gib: int, blocks: int, size: int, expected: tuple[int, int]) -> None:

@@ -16,6 +16,10 @@ CPU_SLOTS = 8
 """Of an engine."""
 CPU_TOKENS = 2**11
 """Tokens of all slots at once: more fall out of the caches."""
+FINISHING_ROWS = 6
+"""Models in fp32 that sampling and judging hold at once: four sampled, one judged, and the base."""
+FINISHING_OTHER = 2**29
+"""Bytes of their caches and logits."""
 _USABLE = 0.85
 """Of what is free: the rest is for fragments, graphs and what a step needs for moments."""
 
@@ -74,6 +78,52 @@ def choose_cpu_batch(
     return engines, slots, max(1, min(global_batch_size, CPU_TOKENS // tokens))
 
 
+def reckoned_bytes(
+    layout: Layout,
+    *,
+    slots: int,
+    tokens: int,
+    block_size: int,
+    dtype: torch.dtype,
+    drops: bool,
+    recompute: bool = False,
+    rank: int = 0,
+) -> int:
+    """Return the device's memory that training on CUDA needs at its peak, without fragments.
+
+    Args:
+        layout: of the models.
+        slots: K.
+        tokens: of each slot at once.
+        block_size: T.
+        dtype: of the matrix products.
+        drops: whether there is dropout.
+        recompute: activations are computed again in the backward pass.
+        rank: of adapters; 0: all weights are trained.
+    """
+    slot = bytes_per_slot(layout, dtype, rank=rank)
+    token = bytes_per_token(
+        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
+    )
+    return shared_bytes(layout, dtype, rank=rank) + slots * (slot + tokens * token)
+
+
+def shared_bytes(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
+    """Return what all slots share: the base, the row that ended jobs leave through, the logits."""
+    row = adapter_places(layout, rank)[1] if rank else layout.size
+    base = 4 * layout.size + (layout.size * dtype.itemsize if rank else 0)
+    logits = CHUNK_LOGITS["cuda"] * (4 + dtype.itemsize)
+    return base + 4 * row + logits
+
+
+def finishing_bytes(layout: Layout, free_bytes: int) -> int:
+    """Return what is left free for sampling and judging the models that have ended.
+
+    No more than an eighth: what finds no room there is done on the CPU.
+    """
+    return min(FINISHING_ROWS * 4 * layout.size + FINISHING_OTHER, free_bytes // 8)
+
+
 def choose_batch(
     layout: Layout,
     *,
@@ -99,9 +149,8 @@ def choose_batch(
         recompute: activations are computed again in the backward pass.
         rank: of adapters; 0: all weights are trained.
     """
-    logits = CHUNK_LOGITS["cuda"] * (4 + dtype.itemsize)
-    base = 4 * layout.size + (layout.size * dtype.itemsize if rank else 0)
-    usable = _USABLE * free_bytes - logits - base
+    usable = _USABLE * free_bytes - finishing_bytes(layout, free_bytes)
+    usable -= shared_bytes(layout, dtype, rank=rank)
     slot = bytes_per_slot(layout, dtype, rank=rank)
     token = bytes_per_token(
         layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute

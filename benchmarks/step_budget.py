@@ -1,0 +1,396 @@
+"""What one training step costs a GPU, counted without one: launches, bytes, FLOP and memory.
+
+    python benchmarks/step_budget.py --slots 20 --blocks 1 --block-size 1024 --dropout 0.1
+    python benchmarks/step_budget.py --engine single --blocks 1 --block-size 1024 --isolate --json
+
+The step runs on fake CUDA tensors of real size (a few seconds and no memory). Bytes are those that
+each kernel must read and write once; a launch is one kernel. Estimated times follow from them:
+
+    time = (element-wise + optimizer bytes) / (0.85 * bandwidth)
+           + max(FLOP / 600 TFLOP/s, product bytes / (0.85 * bandwidth))
+
+with 600 TFLOP/s for large bf16 products on Hopper, and no time between launches: as a CUDA graph.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import fake_cuda
+
+if __name__ == "__main__":
+    try:
+        fake_cuda.load()
+    except fake_cuda.NoCompilerError as err:
+        raise SystemExit(f"step_budget: {err}; expected a C++ compiler; install g++") from err
+
+import math
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.flop_counter import flop_registry
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.ops.dropout import num_sites
+from huggingtweets.training.array.layout import layout_of, shape_of
+from huggingtweets.training.array.memory import reckoned_bytes
+from huggingtweets.training.array.models import loss_and_gradients
+from huggingtweets.training.array.optimizer import constants_of
+from huggingtweets.training.array.slots import (
+    MicroKind,
+    build_slots,
+    finish_step,
+    micro_inputs,
+    micro_step,
+    step_inputs,
+)
+from huggingtweets.training.loss import SummedLoss, choose_attention, quicken
+from huggingtweets.training.optimizer import build_optimizer
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+CARDS = {"A100": (1.55, 250.0), "H100": (3.0, 600.0), "H200": (4.3, 600.0), "B200": (7.0, 1400.0)}
+"""TB/s that a copy reaches on the card, and TFLOP/s of large bf16 products [estimated]."""
+PEAKS = {"A100": 312.0, "H100": 989.0, "H200": 989.0, "B200": 2250.0}
+_USABLE = 0.85
+_DOCUMENT = 25
+"""Tokens of a post."""
+_GRAIN = 512
+"""Bytes the allocator rounds up to."""
+_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addmm_", "baddbmm_"}
+_FREE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
+_FREE |= {
+    "device",
+    "alias",
+    "lift_fresh",
+    "_unsafe_view",
+    "_reshape_alias",
+    "is_same_size",
+    "record_stream",
+}
+_FILLS = {"zeros", "ones", "full", "arange", "new_zeros", "new_ones", "new_full", "zeros_like"}
+_FILLS |= {"ones_like", "full_like", "fill_", "zero_"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is counted."""
+
+    engine: str = "fused"
+    slots: int = 20
+    blocks: int = 1
+    block_size: int = 1024
+    dropout: float = 0.1
+    isolate: bool = False
+    precision: str = "bf16"
+    recompute: bool = False
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    vocab_size: int = 50257
+
+    @property
+    def config(self) -> GPT2Config:
+        """The shape of the model."""
+        return GPT2Config(
+            vocab_size=self.vocab_size,
+            n_positions=max(1024, self.block_size),
+            n_embd=self.width,
+            n_layer=self.layers,
+            n_head=self.heads,
+            attn_pdrop=self.dropout,
+            resid_pdrop=self.dropout,
+            embd_pdrop=self.dropout,
+        )
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a step costs: gradients of one micro-batch of each slot, and the optimizer's step."""
+
+    launches: int
+    product_gb: float
+    elementwise_gb: float
+    optimizer_gb: float
+    tflop: float
+    peak_gb: float
+    reckoned_gb: float
+    """What the choice of slots counts on."""
+
+
+class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts kernels, their bytes and FLOP, and the memory that is alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.launches: Counter[str] = Counter()
+        self.bytes: Counter[str] = Counter()
+        self.flop = 0.0
+        self.devices: set[str] = set()
+        self.peak = 0
+        self._now = 0
+        self._live: dict[int, int] = {}
+
+    def restart(self) -> tuple[Counter[str], Counter[str], float]:
+        """Return what was counted and begin anew; the memory stays."""
+        counted = self.launches, self.bytes, self.flop
+        self.launches, self.bytes, self.flop = Counter(), Counter(), 0.0
+        return counted
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        given, made = _tensors((args, kwargs)), _tensors(out)
+        for tensor in made:
+            self._see(tensor)
+        name = str(func._schema.name).split("::")[1]
+        if func.is_view or name in _FREE or not _on_gpu(given + made):
+            return out
+        self.launches[name] += _launches(name, args)
+        self.bytes[name] += _bytes(name, args, given, made)
+        if func._overloadpacket in flop_registry:
+            self.flop += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
+        return out
+
+    def _see(self, tensor: Tensor) -> None:
+        self.devices.add(str(tensor.device))
+        storage = tensor.untyped_storage()
+        if tensor.device.type != "cuda" or storage._cdata in self._live:
+            return
+        size = -(-storage.nbytes() // _GRAIN) * _GRAIN
+        self._live[storage._cdata] = size
+        self._now += size
+        self.peak = max(self.peak, self._now)
+        weakref.finalize(storage, self._free, storage._cdata)
+
+    def _free(self, key: int) -> None:
+        self._now -= self._live.pop(key, 0)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    return [each for each in tree_flatten(value)[0] if isinstance(each, Tensor)]
+
+
+def _on_gpu(tensors: list[Tensor]) -> bool:
+    return any(tensor.device.type == "cuda" for tensor in tensors)
+
+
+def _size(tensor: Tensor) -> int:
+    """Bytes that are touched: of an expanded dimension, one."""
+    pairs = zip(tensor.shape, tensor.stride(), strict=True)
+    return math.prod(n for n, stride in pairs if stride) * tensor.element_size()
+
+
+def _launches(name: str, args: tuple[Any, ...]) -> int:
+    if name == "_foreach_copy_":
+        return len(args[0])
+    if name == "_fused_adamw_":  # 320 chunks of 65,536 elements a kernel
+        return math.ceil(sum(int(each.numel()) for each in args[0]) / 65536 / 320)
+    return 2 if name in ("addmm", "baddbmm") else 1  # the bias is copied first
+
+
+def _bytes(name: str, args: tuple[Any, ...], given: list[Tensor], made: list[Tensor]) -> int:
+    total: int = sum(map(_size, given)) + sum(map(_size, made))
+    if name == "_fused_adamw_":  # weight, gradient, two moments: all read and written
+        return 32 * sum(int(each.numel()) for each in args[0])
+    if name == "_foreach_copy_":
+        return sum(map(_size, given))
+    if name in ("addmm", "baddbmm"):
+        return total + 2 * _size(made[0])
+    if name == "embedding":  # the rows that are looked up
+        return 2 * _size(made[0])
+    if name == "index_add_":
+        return 3 * _size(args[3])
+    if name == "gather":  # an element of a row each, and its index
+        return 9 * _size(made[0])
+    if name == "scatter_add_":
+        return 3 * _size(args[2])
+    if name in _FILLS:
+        return sum(map(_size, made)) or sum(map(_size, given))
+    if name == "copy_":
+        return _size(args[0]) + _size(args[1])
+    return total  # of what is changed in place too: it is read and written
+
+
+def count(case: Case) -> Budget:
+    """Count a step on fake CUDA tensors."""
+    library: Any = torch.library.Library("aten", "IMPL", "Meta")  # type: ignore[no-untyped-call]
+    for name in ("_fused_adamw_", "_fused_adamw_.tensor_lr"):
+        with suppress(RuntimeError):
+            library.impl(name, lambda *_, **__: None)  # torch has no fused AdamW there
+    counter = Count()
+    with FakeTensorMode(), counter:
+        steps = (_fused if case.engine == "fused" else _single)(case, torch.device("cuda:0"))
+        counter.restart()
+        with _believed():
+            steps[0]()
+        micro = counter.restart()
+        steps[1]()
+        update = counter.restart()
+    stray = counter.devices - {"cuda:0", "cpu", "meta"}
+    assert not stray, stray
+    products = {name for name in micro[1] if name in _PRODUCTS or "attention" in name}
+    product_bytes = sum(micro[1][name] for name in products)
+    return Budget(
+        launches=micro[0].total() + update[0].total(),
+        product_gb=round(product_bytes / 1e9, 2),
+        elementwise_gb=round((micro[1].total() - product_bytes) / 1e9, 2),
+        optimizer_gb=round(update[1].total() / 1e9, 2),
+        tflop=round(micro[2] / 1e12, 3),
+        peak_gb=round(counter.peak / 1e9, 2),
+        reckoned_gb=round(_reckoned(case) / 1e9, 2),
+    )
+
+
+@contextmanager
+def _believed() -> Iterator[None]:
+    """Have autocast take the fake device for one that is there."""
+    with (
+        mock.patch("torch.cuda.is_available", return_value=True),
+        mock.patch("torch.cuda.is_bf16_supported", return_value=True),
+    ):
+        yield
+
+
+def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
+    """The fused engine's micro-step and update, with the row that finished jobs leave through."""
+    layout = layout_of(shape_of(case.config))
+    shape, dtype, K = layout.shape, DTYPES[case.precision], case.slots
+    base = torch.zeros(layout.size, device=device)
+    slots = build_slots(layout, base, K, dtype)
+    outbox = torch.empty_like(base)  # the row of `Outbox`
+    sites = num_sites(shape.num_layers, shape.num_heads)
+    micro = micro_inputs(K, case.blocks, case.block_size, sites, device)
+    step = step_inputs(K, case.blocks, device)
+    drops = case.dropout > 0
+    kind = MicroKind(
+        accumulate=False,
+        isolate=case.isolate,
+        reach=case.block_size,
+        drops=drops,
+        width=256,
+        fused_attention=not drops,
+        fused_gelu=True,
+        recompute=case.recompute,
+    )
+    constants = constants_of([RecipeConfig()] * K, device)
+    kept = (base, outbox)  # alive for as long as the functions are
+
+    def update() -> None:
+        assert kept
+        finish_step(slots, step, constants, num_decayed=layout.num_decayed)
+
+    return [partial(micro_step, slots, micro, step, kind, loss_and_gradients), update]
+
+
+def _single(case: Case, device: torch.device) -> list[Callable[[], None]]:
+    """The single engine's forward and backward pass, and its update."""
+    dtype = DTYPES[case.precision]
+    with device:
+        model = GPT2LMHeadModel(case.config)
+    attention = choose_attention(device, dtype, is_sharded=False, is_compiled=False)
+    most = max(2, case.block_size // _DOCUMENT)
+    module = SummedLoss(
+        model,
+        isolate=case.isolate,
+        attention=attention,
+        most_documents=most,
+        longest_document=_DOCUMENT,
+    ).train()
+    if case.recompute:
+        model.gradient_checkpointing_enable()
+    quicken(model)
+    optimizer = build_optimizer(module, RecipeConfig())
+    shape = (case.blocks, case.block_size)
+    parts = [torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(3)]
+
+    def micro() -> None:
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            loss = module(*parts)
+        (loss * 0.5).backward()
+
+    def update() -> None:
+        grads = [each.grad for each in module.parameters() if each.grad is not None]
+        norm = torch.nn.utils.get_total_norm(grads)
+        optimizer.grad_scale = norm.clamp(min=1.0)  # type: ignore[attr-defined]
+        optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        optimizer.step()
+
+    return [micro, update]
+
+
+def _reckoned(case: Case) -> int:
+    layout = layout_of(shape_of(case.config))
+    return reckoned_bytes(
+        layout,
+        slots=case.slots,
+        tokens=case.blocks * case.block_size,
+        block_size=case.block_size,
+        dtype=DTYPES[case.precision],
+        drops=case.dropout > 0,
+        recompute=case.recompute,
+    )
+
+
+def estimate(budget: Budget, case: Case) -> dict[str, tuple[float, float]]:
+    """Return milliseconds a step and the share of the peak, by card; bf16."""
+    del case
+    found = {}
+    for card, (bandwidth, tflops) in CARDS.items():
+        per_ms = bandwidth * _USABLE
+        products = max(budget.tflop / tflops * 1e3, budget.product_gb / per_ms)
+        ms = (budget.elementwise_gb + budget.optimizer_gb) / per_ms + products
+        found[card] = ms, budget.tflop / (ms / 1e3) / PEAKS[card]
+    return found
+
+
+def main() -> None:
+    """Count what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", choices=("fused", "single"), default="fused")
+    for name in ("slots", "blocks", "block-size", "layers", "width", "heads", "vocab-size"):
+        default = getattr(Case(), name.replace("-", "_"))
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--dropout", type=float, default=Case.dropout)
+    parser.add_argument("--precision", choices=tuple(DTYPES), default="bf16")
+    parser.add_argument("--isolate", action="store_true", help="documents see themselves alone")
+    parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
+    parser.add_argument(
+        "--cases", help="JSON list of cases, each a part of the options; a line each"
+    )
+    args = vars(parser.parse_args())
+    as_json, cases = args.pop("json"), args.pop("cases")
+    case = Case(**args)
+    if cases is not None:
+        for changes in json.loads(cases):
+            print(json.dumps(asdict(count(replace(case, **changes)))), flush=True)
+        return
+    budget = count(case)
+    if as_json:
+        print(json.dumps(asdict(budget)))
+        return
+    for name, value in asdict(budget).items():
+        print(f"{name:16s} {value:>12,}")
+    for card, (ms, mfu) in estimate(budget, case).items():
+        print(f"{card:16s} {ms:>9.0f} ms   {mfu:.0%} of its peak [estimated]")
+
+
+if __name__ == "__main__":
+    main()
