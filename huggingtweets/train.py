@@ -18,6 +18,7 @@ from huggingtweets import attempt
 from huggingtweets.config.compose import (
     CONFIG_DIR,
     check_arguments,
+    plain_values,
     register,
     to_config,
     with_own_folders,
@@ -58,7 +59,7 @@ def _main() -> int:
     attempt.watch(stopping.request_stop)
     register()
     folders = []
-    sys.argv[1:] = with_own_folders(quote_user(sys.argv[1:]))
+    sys.argv[1:] = with_own_folders(plain_values(quote_user(sys.argv[1:])))
     codes = []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")

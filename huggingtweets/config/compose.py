@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, suppress
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast, get_type_hints
+from typing import Any, cast, get_args, get_type_hints
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -63,9 +63,9 @@ def _is_ours(config: Path) -> bool:
         return False
 
 
-def option_names(group: str) -> list[str]:
-    """Return the options of a config group, the user's own among them, in order."""
-    folders = [*own_config_dirs(), CONFIG_DIR]
+def option_names(group: str, more: Sequence[Path] = ()) -> list[str]:
+    """Return the options of a config group, the user's own and those of more folders among them."""
+    folders = [*more, *own_config_dirs(), CONFIG_DIR]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 
@@ -99,6 +99,12 @@ def check_arguments(argv: Sequence[str]) -> None:
             args = get_args_parser().parse_args(list(argv))
         except SystemExit as err:
             last = complaint.getvalue().strip().splitlines()[-1]
+            if any(word in ("-m", "--multirun") for word in argv[1:]):
+                rest = [word for word in argv if word not in ("-m", "--multirun")]
+                raise ConfigError(
+                    "train.py: got -m between other words; expected it first; use "
+                    f"`{shlex.join(['python', 'train.py', '-m', *rest])}`"
+                ) from err
             raise ConfigError(
                 f"train.py: {last.rpartition('error: ')[2]}; expected key=value without dashes; "
                 "`python train.py --help` lists the keys"
@@ -116,8 +122,33 @@ def check_arguments(argv: Sequence[str]) -> None:
         _check_overrides(overrides)
         # What a setting's folder is called is known only once Hydra runs.
         overrides = [text for text in overrides if not _is_sweep(text) and "${hydra:" not in text]
-    if not (args.config_path or args.config_dir or args.config_name):
-        to_config(compose_config(overrides))
+    folders = [_folder(flag, getattr(args, flag)) for flag in ("config_dir", "config_path")]
+    if args.config_path and folders[1] is None:
+        return  # relative to the file of train.py: Hydra itself says what is wrong with it
+    to_config(
+        compose_config(
+            overrides,
+            args.config_name or "train",
+            config_dir=folders[1] or CONFIG_DIR,
+            more=[folders[0]] if folders[0] else [],
+        )
+    )
+
+
+def _folder(flag: str, value: str | None) -> Path | None:
+    """Return the folder of `--config-dir` or `--config-path`; None: not given, or not absolute.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if value is None or (flag == "config_path" and not Path(value).is_absolute()):
+        return None
+    if not Path(value).is_dir():
+        raise ConfigError(
+            f"--{flag.replace('_', '-')}: got {value!r}, which is no folder; expected one with "
+            "YAML files of settings; check the path"
+        )
+    return Path(value).resolve()
 
 
 def with_own_folders(argv: Sequence[str]) -> list[str]:
@@ -165,22 +196,56 @@ def _is_sweep(override: str) -> bool:
     return OverridesParser.create().parse_override(override).is_sweep_override()
 
 
-def compose_config(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+def plain_values(words: Sequence[str]) -> list[str]:
+    """Write overrides as our keys take them: what sweeps of others hand out is of another kind.
+
+    `recipe.epochs=3.0` becomes `recipe.epochs=3` (W&B's `q_uniform` gives floats), and `None`, for
+    a key that may be empty, `null`.
+    """
+    kinds = dict(schema_keys(TrainConfig))
+    found = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        kind = kinds.get(key)
+        if equals and kind is int:
+            value = re.sub(r"(?<![\w.])(\d+)\.0*(?![\w.])", r"\1", value)
+        if equals and value == "None" and type(None) in get_args(kind):
+            value = "null"
+        found.append(f"{key}{equals}{value}")
+    return found
+
+
+def compose_config(
+    overrides: Sequence[str],
+    config_name: str = "train",
+    *,
+    config_dir: Path = CONFIG_DIR,
+    more: Sequence[Path] = (),
+) -> DictConfig:
     """Compose what `train.py` would run with these overrides.
+
+    Args:
+        overrides: words of the command line.
+        config_name: of the primary config.
+        config_dir: where that lies.
+        more: folders with options of groups beside it.
 
     Raises:
         ConfigError: one sentence naming the key, what was got, what is allowed, the nearest name.
     """
-    _check_overrides(overrides)
+    overrides = plain_values(overrides)
+    _check_overrides(overrides, more)
     for text in filter(_is_sweep, overrides):
         raise ConfigError(
             f"{text!r}: got several values; expected one; add -m to run one job after the other, "
             "or write a list, as in 'user=[a,b]'"
         )
+    places = ",".join(f"'file://{folder}'" for folder in more)
+    searched = [f"hydra.searchpath=[{places}]"] if places else []
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
+    with initialize_config_dir(str(config_dir), version_base="1.3"):
         try:
-            return compose(config_name, overrides=list(overrides))
+            return compose(config_name, overrides=[*overrides, *searched])
         except (HydraException, OmegaConfBaseException) as err:
             raise ConfigError(explain(err)) from err
 
@@ -261,7 +326,7 @@ hydra:
 """
 
 
-def _check_overrides(overrides: Sequence[str]) -> None:
+def _check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
     keys = dict(schema_keys(TrainConfig))
     for text in overrides:
         try:
@@ -274,6 +339,12 @@ def _check_overrides(overrides: Sequence[str]) -> None:
         key = override.key_or_group
         if key.startswith("hydra.") or key == "hydra":
             continue
+        if key.startswith("hydra/"):
+            raise ConfigError(
+                f"{key}: Hydra's launchers, sweepers and loggers are not used here; expected none; "
+                "`huggingtweets submit` sends jobs to SLURM, `huggingtweets sweep` searches "
+                "settings, -m runs a grid"
+            )
         if SECRET_KEY.search(key):
             raise ConfigError(
                 f"{key}: secrets are never given on the command line, where everyone on the "
@@ -291,7 +362,7 @@ def _check_overrides(overrides: Sequence[str]) -> None:
                 elif not isinstance(value, str):  # a text may stand for a number or for null
                     check_value(key, value, keys[key])
         elif key in group_names() or key == "experiment":
-            _check_option(key, override.value())
+            _check_option(key, override.value(), more)
         elif key not in keys:
             raise ConfigError(
                 f"{key}: there is no such key; expected one of the keys that `python train.py "
@@ -303,8 +374,8 @@ def _check_overrides(overrides: Sequence[str]) -> None:
             check_value(key, override.value(), keys[key])
 
 
-def _check_option(group: str, option: object) -> None:
-    options = option_names(group)
+def _check_option(group: str, option: object, more: Sequence[Path]) -> None:
+    options = option_names(group, more)
     if isinstance(option, str) and option not in options and "," not in option:
         raise ConfigError(
             f"{group}: got {option!r}; expected one of {', '.join(options)}"

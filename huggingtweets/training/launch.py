@@ -25,6 +25,8 @@ from huggingtweets.training.agree import of_main
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+_MPI = ("PMI_", "MPI_LOCAL", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_")
+
 _MIXED_PRECISION = {Precision.fp32: "no", Precision.bf16: "bf16", Precision.fp16: "fp16"}
 
 
@@ -40,6 +42,11 @@ def build_accelerator(precision: Precision) -> Accelerator:
             "engine.precision: got fp16 on a CPU; expected bf16 or fp32 there; "
             "set engine.precision=bf16"
         )
+    if "WORLD_SIZE" not in os.environ:
+        # Inside mpirun or `srun --mpi=pmi2` these tell of that launcher's processes, which are not
+        # ours; Accelerate 1.15 would wait for as many to join.
+        for name in [name for name in os.environ if name.startswith(_MPI)]:
+            del os.environ[name]
     deepspeed = _deepspeed_plugin()
     if deepspeed is not None:
         os.environ.pop("ACCELERATE_USE_CPU", None)  # with it Accelerate 1.15 falls back to DDP

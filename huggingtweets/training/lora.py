@@ -38,6 +38,8 @@ def lora_config(model: PreTrainedModel, recipe: RecipeConfig) -> Any:
         lora_alpha=recipe.lora_alpha,
         lora_dropout=0.0,
         target_modules="all-linear",
+        # peft 0.21 refuses them: Mamba's kernels read their weights past the adapter.
+        exclude_modules=["out_proj", "conv1d"] if "mamba" in model.config.model_type else None,
         # GPT-2 and its like keep their matrices the other way round.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type=peft.TaskType.CAUSAL_LM,

@@ -23,6 +23,8 @@ from huggingtweets.training.unpack import Origin, read_origin, unpacked
 _DROPOUT_KEYS = (
     "resid_pdrop", "embd_pdrop", "attn_pdrop", "dropout",
     "attention_dropout", "hidden_dropout", "residual_dropout", "embedding_dropout",
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout",
+    "resid_dropout", "embed_dropout",
 )  # fmt: skip
 """What the architectures of transformers call their dropouts."""
 

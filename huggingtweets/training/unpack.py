@@ -4,17 +4,20 @@ From then on they are local folders like any other base; `ORIGIN` beside the wei
 """
 
 import hashlib
+import io
 import logging
 import shutil
 import tempfile
 import zipfile
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers.utils import logging as transformers_logging
 
 from huggingtweets.cache import cached_folder
 from huggingtweets.config.bases import is_gguf, known_base, unpacked_folder
@@ -60,6 +63,7 @@ def unpack_gguf(file: Path, folder: Path, *, hub_id: str | None = None) -> Path:
         )
     if not folder.is_dir():
         logger.info("base=%s is dequantised into %s, once", file.name, folder)
+    transformers_logging.disable_progress_bar()
     try:
         return cached_folder(folder.name, lambda draft: _unpack(file, draft, hub_id))
     except ConfigError:
@@ -76,7 +80,10 @@ def _unpack(file: Path, draft: Path, hub_id: str | None) -> None:
     origin = _origin(file, hub_id)
     place: dict[str, Any] = {"gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), **place)
-    read = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.bfloat16, **place)
+    # Left to itself transformers 5.23 may keep the weights packed.
+    place["quantization_config"] = GgufConfig(dequantize=True)
+    with redirect_stderr(io.StringIO()):  # a bar of progress that no setting turns off
+        read = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.bfloat16, **place)
     config = read.config
     # transformers 5.23 refuses to save what it read from a GGUF file while its configuration still
     # says so, so the weights move into a model that was never quantised.

@@ -10,6 +10,7 @@ from huggingtweets.config.compose import (
     compose_config,
     dump_config,
     load_config,
+    plain_values,
     register,
     to_config,
     with_own_folders,
@@ -169,3 +170,40 @@ def test_dumped_texts_stay_texts(text: str, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(config))
     assert load_config(path) == config
+
+
+def test_numbers_of_other_sweeps_are_taken_as_they_are_meant() -> None:
+    config = to_config(compose_config(["recipe.epochs=3.0", "recipe.dropout=None", "seed=7."]))
+    assert (config.recipe.epochs, config.recipe.dropout, config.seed) == (3, None, 7)
+    assert plain_values(["-m", "recipe.epochs=3.0,4.0", "recipe.lr=1.0", "user=a.0"]) == [
+        "-m", "recipe.epochs=3,4", "recipe.lr=1.0", "user=a.0",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["-m", "user=a", "hydra/launcher=submitit_slurm"], "`huggingtweets submit`"),
+        (["user=a", "hydra/job_logging=none"], "are not used here"),
+        (["user=a", "-m", "recipe.lr=1e-4,2e-4"], "python train.py -m user=a recipe.lr=1e-4,2e-4"),
+        (["user=a", "--config-dir=/no/such/folder"], "--config-dir: got '/no/such/folder'"),
+        (["user=a", "--config-path=/no/such/folder"], "--config-path: got '/no/such/folder'"),
+    ],
+)
+def test_what_hydra_offers_and_we_do_not_is_said(argv: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_arguments(argv)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_options_of_another_folder_are_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe/mine.yaml").write_text("lr: 3e-4\n")
+    flag = f"--config-dir={tmp_path}"
+    check_arguments([flag, "recipe=mine", "user=a"])
+    with pytest.raises(ConfigError, match=r"did you mean recipe\.lr"):
+        check_arguments([flag, "recipe=mine", "recipe.lrr=1"])
+    (tmp_path / "recipe/mine.yaml").write_text("lrr: 3e-4\n")
+    with pytest.raises(ConfigError, match="lrr"):
+        check_arguments([flag, "recipe=mine", "user=a"])

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -39,3 +41,20 @@ def test_idle_cores_are_told_of(
     with caplog.at_level(logging.WARNING):
         _tell_of_idle_cores(accelerator)
     assert ["1 of 8 cores" in text for text in caplog.messages] == ([True] if is_said else [])
+
+
+def test_variables_of_mpirun_do_not_make_us_wait_for_others() -> None:
+    """In a process of its own: an Accelerator stays for the life of one."""
+    script = (
+        "from huggingtweets.training.launch import build_accelerator as build\n"
+        "from huggingtweets.config.schema import Precision\n"
+        "print('joined', build(Precision.fp32).num_processes)"
+    )
+    mpi = {"PMI_SIZE": "4", "PMI_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "MPI_LOCALNRANKS": "4"}
+    told = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+    environ = {key: value for key, value in os.environ.items() if key not in told}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ | mpi, capture_output=True, text=True,
+        timeout=240, check=False,
+    )  # fmt: skip
+    assert "joined 1" in done.stdout, done.stderr
