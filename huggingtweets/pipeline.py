@@ -156,7 +156,7 @@ def begin_job(plan: Plan) -> Cleaned | None:
         return None
     # Masked at once: what lies in the folder is also what is recorded as an artifact.
     timelines = tuple(
-        mask_timeline(load_timeline(plan.source, handle), plan.cleaning)
+        mask_timeline(load_timeline(plan.source, handle, plan.config.optout_file), plan.cleaning)
         for handle in plan.job.handles
     )
     for note in (note for timeline in timelines for note in timeline.notes):

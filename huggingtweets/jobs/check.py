@@ -1,6 +1,7 @@
 """What one would train on, before anything is trained: counts, language, size, examples."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from huggingtweets.config.bases import MULTILINGUAL, known_base
@@ -40,6 +41,8 @@ class Check:
     problem: str
     """Why training would refuse; empty: it would not."""
     examples: tuple[Example, ...]
+    how: tuple[str, ...] = ()
+    """What the posts were taken for: author, marks of retweets, text, links."""
 
 
 def check_job(config: TrainConfig, job: Job) -> Check:
@@ -56,7 +59,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
             "then use source=jsonl source.path=posts/"
         )
     check_opted_out(job.handles, config.optout_file)
-    timelines = [load_timeline(config.source, handle) for handle in job.handles]
+    timelines = [load_timeline(config.source, handle, config.optout_file) for handle in job.handles]
     cleaned = [clean_timeline(timeline, config.cleaning) for timeline in timelines]
     reports = tuple(report for _, report in cleaned)
     texts = [tweet.text for user, _ in cleaned for tweet in user.tweets]
@@ -84,6 +87,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
         warnings=tuple(warnings),
         problem=problem,
         examples=_examples(timelines, kept),
+        how=(*dict.fromkeys(one for each in timelines for one in each.how), _links(timelines)),
     )
 
 
@@ -96,6 +100,25 @@ def _advice(model: ModelConfig, languages: Sequence[str]) -> list[str]:
         f"the posts are in {languages[0]}, and {known.option} was trained on English; "
         f"{MULTILINGUAL} knows many languages"
     ]
+
+
+_LINK_STYLES = {
+    "t.co": re.compile(r"https?://t\.co/"),
+    "with https://": re.compile(r"(?i)https?://(?!t\.co/)"),
+    "pic.twitter.com": re.compile(r"pic\.(?:twitter|x)\.com/"),
+    "t.co without https://": re.compile(r"(?<!://)\bt\.co/\w"),
+}
+
+
+def _links(timelines: Sequence[Timeline]) -> str:
+    """Say which styles of links there are, and in how many posts."""
+    texts = [tweet.text for timeline in timelines for tweet in timeline.tweets]
+    counts = {
+        style: sum(bool(pattern.search(text)) for text in texts)
+        for style, pattern in _LINK_STYLES.items()
+    }
+    found = ", ".join(f"{style} in {count:,}" for style, count in counts.items() if count)
+    return f"links: {found or 'none'}"
 
 
 def _balance(reports: Sequence[CleaningReport]) -> float:
@@ -120,8 +143,7 @@ def _examples(timelines: Sequence[Timeline], kept: Sequence[dict[str, str]]) -> 
 
 def _shown(text: str) -> str:
     """Text from outside that cannot take over a terminal."""
-    text = plain_text(text)
-    return text if len(text) <= _SHOWN_CHARS else text[: _SHOWN_CHARS - 1] + "…"
+    return _cut(text, _SHOWN_CHARS)
 
 
 def describe(check: Check) -> list[str]:
@@ -137,6 +159,7 @@ def describe(check: Check) -> list[str]:
             f"    {report.kept:>8,} kept, {report.kept_chars:,} characters, "
             f"{report.masked:,} with something masked",
         ]
+    lines += [f"  {name:<10} {plain_text(what)}" for name, _, what in _how(check)]
     lines.append(f"  language   {', '.join(check.languages) or 'none'}")
     if check.estimate:
         lines += _estimate_lines(check.estimate)
@@ -146,6 +169,74 @@ def describe(check: Check) -> list[str]:
     for example in check.examples:
         lines += [f"  original   {example.original}", f"  cleaned    {example.cleaned}"]
     return lines
+
+
+def _how(check: Check) -> list[tuple[str, str, str]]:
+    return [one.partition(": ") for one in check.how]
+
+
+def table_lines(checks: Sequence[Check], refused: Mapping[str, str]) -> list[str]:
+    """Return the lines of a table: one per job, their sum, and what it leaves out.
+
+    Args:
+        checks: of jobs whose posts could be read.
+        refused: per slug of the others the reason.
+    """
+    rows: list[tuple[str, ...]] = [_HEAD]
+    for check in checks:
+        author = next((what for name, _, what in _how(check) if name == "author"), "")
+        remarks = [f"refused: {check.problem}"] if check.problem else []
+        remarks += [warning for warning in check.warnings if not warning.startswith("consent=")]
+        more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
+        seconds = check.estimate.seconds if check.estimate else None
+        rows.append(
+            (
+                check.slug,
+                *_counts(check.reports),
+                "+".join(check.languages[:3]),
+                "" if seconds is None else _duration(seconds),
+                _cut(author, 30),
+                _cut(remarks[0], 90 - len(more)) + more if remarks else "",
+            )
+        )
+    empty = [""] * (len(_HEAD) - 2)
+    rows += [(slug, *empty, _cut(f"refused: {reason}", 90)) for slug, reason in refused.items()]
+    reports = [report for check in checks for report in check.reports]
+    known = [c.estimate.seconds for c in checks if c.estimate and c.estimate.seconds is not None]
+    num_refused = len(refused) + sum(bool(check.problem) for check in checks)
+    sum_of_all = f"{len(checks) + len(refused)} jobs"
+    rows.append(
+        (sum_of_all, *_counts(reports), "", _duration(sum(known)), "", f"{num_refused} refused")
+    )
+    widths = [max(len(row[index]) for row in rows) for index in range(len(_HEAD))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if 0 < index <= _NUM_COUNTS else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [
+        *lines,
+        "time: one after the other, give or take a factor of three; --show tells all of each",
+    ]
+
+
+_HEAD = (
+    *("job", "received", "retweets", "short", "repeats", "kept", "characters", "masked"),
+    *("language", "time", "author", "remarks"),
+)
+_NUM_COUNTS = 7
+
+
+def _cut(text: str, most: int) -> str:
+    text = plain_text(text)
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def _counts(reports: Sequence[CleaningReport]) -> list[str]:
+    keys = ("downloaded", "retweets", "short", "repeats", "kept", "kept_chars", "masked")
+    return [f"{sum(getattr(report, key) for report in reports):,}" for key in keys]
 
 
 def _estimate_lines(estimate: Estimate) -> list[str]:

@@ -57,7 +57,7 @@ def import_posts(
     if source.kind in SERVICES:
         timeline = fetch_timeline(source, handle, known=frozenset(known), patience=patience)
     else:
-        timeline = load_timeline(source, handle)
+        timeline = load_timeline(source, handle, optout_file)
     new = [tweet for tweet in timeline.tweets if tweet.id not in known]
     # A person without new posts has no name in an empty timeline.
     name = timeline.display_name if timeline.tweets or before is None else before.display_name

@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig
+from huggingtweets.config.schema import ARCHIVES, SourceConfig
 from huggingtweets.errors import SelectionError
-from huggingtweets.handles import Job
+from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.partition import estimate_costs, partition
+from huggingtweets.tweets.sources.load import archive_owner, check_owner
 
 logger = logging.getLogger(__name__)
 
@@ -38,18 +39,20 @@ def select_jobs(
 
     Args:
         user: A handle; a list of handles, which is one job; or `file:PATH` with one job a line.
+            Nothing: the person whose archive the source is.
         shard: `i/n` with i from 0 to n-1: the i-th of n parts of about equal cost; may be empty.
         job_index: Only the job of this 0-based entry of the file, duplicates not counted.
-        source: Where the posts lie, to estimate costs.
+        source: Where the posts lie, to estimate costs; of an archive, whose it is.
 
     Raises:
         SelectionError: something is malformed or missing; the sentence says what to type.
+        SourceError: the archive is another person's, or cannot be read.
     """
     if shard is not None and job_index is not None:
         raise SelectionError(
             f"job_index: got {job_index} beside shard={shard}; expected one of the two; drop one"
         )
-    jobs = _all_jobs(user)
+    jobs = _jobs_of_archive(user, source) or _all_jobs(user)
     if job_index is not None:
         if not 0 <= job_index < len(jobs):
             raise SelectionError(
@@ -62,6 +65,24 @@ def select_jobs(
         chosen = partition(estimate_costs(jobs, source), num_shards)[shard_index]
         return [jobs[index] for index in chosen]
     return jobs
+
+
+def _jobs_of_archive(user: Any, source: SourceConfig | None) -> list[Job]:
+    """Return the job of the person whose archive the source is; none: `user=` alone decides."""
+    if source is None or source.kind not in ARCHIVES:
+        return []
+    if user is not None and user != "":
+        if isinstance(user, str) and not is_batch(user):
+            check_owner(source, parse_handle(user))
+        return []
+    owner = archive_owner(source)
+    if owner is None:
+        raise SelectionError(
+            f"user: got nothing, and {source.path} does not say whose it is; expected a handle; "
+            "add user=HANDLE"
+        )
+    logger.info("user=%s: whose archive it is", owner)
+    return [Job.of([owner])]
 
 
 def is_batch(user: Any) -> bool:

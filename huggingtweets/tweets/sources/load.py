@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
-from huggingtweets.errors import ConfigError
-from huggingtweets.tweets.optout import optout_path, read_optouts
+from huggingtweets.errors import ConfigError, SourceError
+from huggingtweets.tweets.optout import check_opted_out, optout_path, read_optouts
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources import csv_file, jsonl, parquet, text
 from huggingtweets.tweets.sources.csv_file import read_csv
@@ -23,6 +23,10 @@ from huggingtweets.tweets.sources.services import check_service, fetch_timeline
 from huggingtweets.tweets.sources.text import read_text
 from huggingtweets.tweets.sources.x_archive import find_x_owner, read_x_archive
 
+_OWN = {
+    SourceKind.mastodon_archive: read_mastodon_archive,
+    SourceKind.bluesky_archive: read_bluesky_archive,
+}
 _READERS = {
     SourceKind.jsonl: read_jsonl,
     SourceKind.csv: read_csv,
@@ -65,10 +69,11 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
             return fetch_timeline(source, handle)
         case SourceKind.x_archive:
             return read_x_archive(path, handle)
-        case SourceKind.mastodon_archive:
-            return read_mastodon_archive(path, handle)
-        case SourceKind.bluesky_archive:
-            return read_bluesky_archive(path, handle)
+        case SourceKind.mastodon_archive | SourceKind.bluesky_archive:
+            owner = archive_owner(source)
+            check_opted_out([owner] if owner else [], optout_file)
+            read_own = _OWN[source.kind]
+            return read_own(path, handle)
     optouts = read_optouts(optout_path(optout_file))
     if source.kind is SourceKind.hub:
         return read_hub(Asked(str(source.path), handle, source, optouts=optouts))
@@ -78,8 +83,12 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
     return read(file, Asked(file.name, handle, source, is_named_for, optouts))
 
 
-def archive_owner(source: SourceConfig) -> str | None:
+def archive_owner(source: SourceConfig, handle: str = "") -> str | None:
     """Return whose archive `source.path` is, canonical; None: it does not say, or is no archive.
+
+    Args:
+        source: where it is.
+        handle: of a folder of archives, the one called so is looked at.
 
     Raises:
         ConfigError: the path is not there.
@@ -89,10 +98,29 @@ def archive_owner(source: SourceConfig) -> str | None:
         return None
     check_source(source)
     if source.kind is SourceKind.x_archive:
-        owner = find_x_owner(_path(source))
+        owner = find_x_owner(_path(source), handle)
         return name_key(owner) if owner else None
     found = find_owner(source, _path(source))
     return found.handle if found else None
+
+
+def check_owner(source: SourceConfig, handle: str) -> None:
+    """Refuse an archive that is somebody else's, before anything heavy starts.
+
+    Raises:
+        ConfigError: the path is not there.
+        SourceError: the archive cannot be read, or says that it is another person's.
+    """
+    owner = archive_owner(source, handle)
+    # A repository of Bluesky says no handle; a server of Mastodon may be left out.
+    is_open = source.kind is SourceKind.bluesky_archive and not handle.startswith("did.")
+    is_short = source.kind is SourceKind.mastodon_archive and "." not in handle
+    same = owner.partition(".")[0] if owner and is_short else owner
+    if owner is not None and not is_open and same != handle:
+        raise SourceError(
+            f"source.path: {source.path} is the archive of {owner}, not of {handle}; use "
+            f"user={owner}, or leave user= out"
+        )
 
 
 def check_source(source: SourceConfig) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -220,7 +221,16 @@ def _bluesky_owner(path: Path, did: str, records: dict[str, Any]) -> Owner:
 
 
 def _read_car(path: Path) -> tuple[str, dict[str, Any]]:
-    """Return the account's DID and its records by key, `collection/rkey`.
+    try:
+        status = path.stat()
+    except OSError as err:
+        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+    return _decode_car(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, Any]]:
+    """Return the account's DID and its records by key, `collection/rkey`; once per file.
 
     Raises:
         SourceError: it is no CAR file of a repository.

@@ -101,15 +101,17 @@ def read_x_archive(path: Path, handle: str) -> Timeline:
         )
 
 
-def find_x_owner(path: Path) -> str | None:
-    """Return whose archive it is, as written there; None: it does not say, or there are several.
+def find_x_owner(path: Path, handle: str = "") -> str | None:
+    """Return whose archive it is, as written there; None: it does not say.
+
+    Args:
+        path: as for `read_x_archive`.
+        handle: of a folder of archives, the one called so is looked at.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: it cannot be read, or is several.
     """
-    if path.is_dir() and not (path / "data").is_dir() and list(path.glob("*.zip")):
-        return None
-    with _open(path) as files:
+    with _open(_archive_of(path, handle) if handle else path) as files:
         return _owner(files)[0]
 
 
