@@ -40,7 +40,8 @@ def test_nothing_from_outside_reaches_the_terminal_as_it_is(tmp_path: Path) -> N
     rows = [
         {"text": f"\x1b[2J\x07 {n} \u202e some words \r here http://x.y\x9b"} for n in range(20)
     ]
-    rows[0]["user"] = {"screen_name": "ann", "name": "\x1b]0;evil\x07Ann\n"}  # type: ignore[assignment]
+    for row in rows:
+        row["user"] = {"screen_name": "ann", "name": "\x1b]0;evil\x07Ann\n"}  # type: ignore[assignment]
     path.write_text("\n".join(map(json.dumps, rows)))
     lines = describe(check("ann", "source=jsonl", f"source.path={path}"))
     assert all(line.isprintable() for line in lines)

@@ -162,18 +162,25 @@ class _Rows:
             return None
         if len(rows) != 1:
             return None
-        if len(lines) > 1 and any(self._is_row(line) for line in lines[1:]):
+        own = lines[0].rstrip("\r\n").split(self._separator)
+        if any(self._is_row(line, own, number) for number, line in enumerate(lines[1:], start=1)):
             return None
         return rows[0]
 
-    def _is_row(self, line: str) -> bool:
-        """Whether a line inside of a quoted text looks like a row of its own."""
-        if not self._looks_alike:
-            return False
+    def _is_row(self, line: str, own: list[str], number: int) -> bool:
+        """Whether a line inside of a quoted text looks like a row: the `number`-th after its own.
+
+        Its numbers are as long as those of the row, or, where they are short, count on.
+        """
         fields = line.rstrip("\r\n").split(self._separator)
-        if len(fields) < self._num_columns:
+        if not self._looks_alike or len(fields) < self._num_columns:
             return False
-        return all(test(fields[index].strip('" ')) for index, test in self._looks_alike)
+        pairs = [
+            (own[index].strip('" '), fields[index].strip('" '), test)
+            for index, test in self._looks_alike
+            if index < len(own)
+        ]
+        return all(test(theirs) and _follows(mine, theirs, number) for mine, theirs, test in pairs)
 
     def _without_quotes(self, line: str) -> list[str] | None:
         try:
@@ -183,6 +190,18 @@ class _Rows:
             return [field.strip().removeprefix('"') for field in next(rows)]
         except (csv.Error, StopIteration):
             return None
+
+
+def _follows(mine: str, theirs: str, number: int) -> bool:
+    if not mine.isdecimal() or not theirs.isdecimal():
+        return True
+    if len(mine) < _ID_DIGITS:
+        return len(theirs) < _ID_DIGITS and abs(int(theirs) - int(mine)) == number
+    return abs(len(theirs) - len(mine)) <= 1
+
+
+_ID_DIGITS = 5
+"""Fewer are the number of a row."""
 
 
 def _tests_of(header: list[str]) -> list[tuple[int, Callable[[str], bool]]]:

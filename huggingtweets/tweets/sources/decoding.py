@@ -72,13 +72,13 @@ def decode_texts(texts: list[str], decode: Decode, where: str) -> tuple[list[str
         SourceError: some look encoded, too many for an accident and too few to be sure.
     """
     done: list[str] = []
-    if decode is Decode.none:
+    if decode == Decode.none:
         return texts, done
     for _ in range(2):  # a printed list of printed bytes
         before = texts
         for kind in _KINDS:
             if decode in (Decode.auto, kind.key):
-                texts = _undo(texts, kind, where, done, is_told=decode is kind.key)
+                texts = _undo(texts, kind, where, done, is_told=decode == kind.key)
         if texts == before:
             break
     return texts, list(dict.fromkeys(done))

@@ -276,7 +276,7 @@ def _looks_western(lines: Iterable[bytes]) -> bool:
     usual = sum(char in _LETTERS_OF_1252 for _, char in signs)
     alone = sum(before.isascii() for before, _ in signs)
     letters = sum(char.isalpha() for char in text)
-    return usual >= 0.9 * len(signs) and alone >= 0.7 * len(signs) and len(signs) < 0.3 * letters
+    return usual >= 0.9 * len(signs) and alone >= 0.7 * len(signs) and len(signs) < 0.5 * letters
 
 
 def has_bad_bytes(text: str) -> bool:

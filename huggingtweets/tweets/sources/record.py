@@ -41,7 +41,7 @@ _ADDRESS = re.compile(
 )
 """Of a person's page, on X, Mastodon, Bluesky."""
 _PERMALINK = re.compile(
-    r"(?:https?://[\w.-]{1,100})?/@?(\w{1,30})/status(?:es)?/(\d{1,20})\b", re.ASCII
+    r"(?:https?://[\w.-]{1,100})?/@?([\w.-]{1,90})/status(?:es)?/(\d{1,20})\b", re.ASCII
 )
 _HANDLE = re.compile(r"@?(?:\w{1,30}|[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6})", re.ASCII)
 _NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)

@@ -114,10 +114,38 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
         owner = _owner(value)
         for one in records_of(value[list_key], depth + 1):
             yield {"author": owner, **one} if owner and isinstance(one, dict) else one
+    elif not is_post and (inner := _only_inner(value)) is not None:
+        yield from records_of(inner, depth + 1)
     elif not is_post and not has_text(value) and (error := _error(value)) is not None:
         yield Skip(f"the API answered {error}")
     else:
         yield _rich(value)
+
+
+def _only_inner(value: Record) -> Record | None:
+    """Return the one object inside that holds a list of posts: `{"response": {"tweets": []}}`."""
+    inner = [one for one in value.values() if isinstance(one, dict) and _list_key(one) is not None]
+    return inner[0] if len(inner) == 1 and not has_text(value) else None
+
+
+def _web_results(value: Any, depth: int = 0) -> Iterator[Record]:
+    """Yield the posts of an answer of X's web pages, wherever they are: `tweet_results.result`."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _web_results(one, depth + 1)
+    elif isinstance(value, dict) and depth < _MAX_WEB_DEPTH:
+        found = value.get("tweet_results")
+        result = found.get("result") if isinstance(found, dict) else None
+        if isinstance(result, dict):
+            tweet = result.get("tweet")
+            yield tweet if isinstance(tweet, dict) else result
+            return
+        for one in value.values():
+            if isinstance(one, list | dict):
+                yield from _web_results(one, depth + 1)
+
+
+_MAX_WEB_DEPTH = 24
 
 
 def _owner(value: Record) -> Record | None:
@@ -173,6 +201,8 @@ def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
     """Read `{"data": ..., "includes": ...}`. What is only included is not by this person."""
     data = page.get("data")
     posts = [data] if isinstance(data, dict) else data if isinstance(data, list) else []
+    if isinstance(data, dict) and not has_text(data):
+        posts = list(_web_results(data)) or posts
     included = page.get("includes")
     included = included if isinstance(included, dict) else {}
     users, originals = _by_id(included.get("users")), _by_id(included.get("tweets"))

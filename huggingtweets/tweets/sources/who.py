@@ -64,7 +64,7 @@ class Authors:
             where: the file, for messages.
             handle: whose posts are wanted, canonical.
             user_column: as configured; empty: all is by `handle`; None: find out.
-            is_named_for: the file is called by the handle, which counts where records say nothing.
+            is_named_for: the file is called by the handle, which is told where records say nothing.
             optouts: hashes of people whose records are left out whatever else holds.
         """
         self._where = where
@@ -192,9 +192,6 @@ class Authors:
             else:
                 self._count_other(author)
         if mine or self.others:
-            if self._is_named_for and not self.others:
-                mine += [draft for draft in open_ if not draft.fields]
-                open_ = [draft for draft in open_ if draft.fields]
             return self._without_optouts(mine), open_
         self._check_one_person(open_)
         self.by = self.by or (
@@ -230,28 +227,35 @@ class Authors:
         return None
 
     def _check_one_person(self, drafts: list[Draft]) -> None:
-        """Refuse a file that names nobody and yet is plainly of several people."""
-        for who in (Who.id, Who.display):
-            values: dict[str, dict[str, None]] = {}
-            for draft in drafts:
-                for one in draft.fields:
-                    if one.who is who:
-                        values.setdefault(one.path, {})[one.value] = None
-            for path, found in values.items():
-                if len(found) > 1:
-                    self._refuse(path, found)
-            if who is Who.id and values:
-                self.by = f"one {next(iter(values))} in all"
-                return
-            for path, found in values.items():
-                name = next(iter(found))
-                if _PLAINLY_HANDLE.fullmatch(name) and name_key(name) != self._handle:
-                    raise SourceError(
-                        f"{self._where}: got posts by {show(name)} (column {path}), not by "
-                        f"{self._handle}; expected the posts of {self._handle}; use "
-                        f"user={name_key(name)}, or source.user_column= (empty) if they are theirs"
-                    )
-                self.by = self.by or f"one {path} in all, {show(name)}"
+        """Refuse a file that names nobody and yet may be of several people."""
+        values: dict[tuple[Who, str], Counter[str]] = {}
+        for draft in drafts:
+            for one in draft.fields:
+                values.setdefault((one.who, one.path), Counter())[one.value] += 1
+        in_all = [key for key in sorted(values) if values[key].total() == len(drafts)]
+        same = [key for key in in_all if len(values[key]) == 1]
+        # One number in all records settles it, whatever names the person has had.
+        if not any(who is Who.id for who, _ in same):
+            for key in sorted(values):
+                if len(values[key]) > 1:
+                    self._refuse(key[1], values[key])
+        if values and not in_all:
+            paths = ", ".join(show(path) for _, path in list(values)[:3])
+            raise SourceError(
+                f"{self._where}: got records that say their author by {paths}, and others that do "
+                f"not; expected the posts of {self._handle} alone, or a handle in all; leave the "
+                "others out, or set source.user_column= (empty) if all are theirs"
+            )
+        if same:
+            who, path = min(same)
+            found = next(iter(values[who, path]))
+            if who is Who.display and _is_another(found, self._handle):
+                raise SourceError(
+                    f"{self._where}: got posts by {show(found)} (column {path}), not by "
+                    f"{self._handle}; expected the posts of {self._handle}; use "
+                    f"user={name_key(found)}, or source.user_column= (empty) if they are theirs"
+                )
+            self.by = f"one {path} in all, {show(found)}"
         for path, column in self._columns.items():
             keys = {name_key(value) for value in column.values}
             plain = sum(bool(_PLAINLY_HANDLE.fullmatch(value)) for value in column.values)
@@ -308,3 +312,8 @@ class Authors:
             f"{nearest(self._handle, self.others)} (column {show(self._path_of_others)}); "
             f"{how}{more}"
         )
+
+
+def _is_another(name: str, handle: str) -> bool:
+    """Whether a display name is plainly a handle, and another one."""
+    return bool(_PLAINLY_HANDLE.fullmatch(name)) and name_key(name) != handle
