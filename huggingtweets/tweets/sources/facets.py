@@ -33,7 +33,11 @@ def whole_links(record: Mapping[str, Any]) -> dict[str, Any]:
             data = data[:start] + uri.encode() + data[end:]
             end_of_next = start
     text = data.decode("utf-8", "replace")
-    return {**record, "text": _SHORTENED.sub(lambda match: f"https://{match[0]}", text)}
+    return {
+        **record,
+        "facets": None,
+        "text": _SHORTENED.sub(lambda match: f"https://{match[0]}", text),
+    }
 
 
 def _links(facets: Any) -> list[tuple[int, int, str]]:

@@ -1,6 +1,6 @@
 """From the records of a file to the posts of one person: the one way of all files."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from huggingtweets.tweets.sources.posts import (
 )
 from huggingtweets.tweets.sources.reading import Said, nearest, show
 from huggingtweets.tweets.sources.record import Draft, Reader, flatten, roles_of
-from huggingtweets.tweets.sources.shapes import KNOWN, has_text, inner_value
+from huggingtweets.tweets.sources.shapes import KNOWN, has_text, inner_value, rich
 from huggingtweets.tweets.sources.who import Authors
 
 _MAX_PATHS = 2000
@@ -28,7 +28,7 @@ _MAX_PATHS = 2000
 class Row:
     """One record of a file."""
 
-    fields: Mapping[str, Any]
+    fields: dict[str, Any]
     line: int | None = None
 
 
@@ -131,7 +131,7 @@ class _Gathering:
 
     def _take(self, row: Row) -> Skip | None:
         """Keep what one record says, unless it is surely somebody else's."""
-        fields = _unfolded(row.fields)
+        fields = rich(_unfolded(row.fields))
         if KNOWN in fields:
             self._authors.know(fields[KNOWN])
             return None
@@ -266,7 +266,7 @@ def post_of(draft: Draft) -> Post:
     )
 
 
-def _unfolded(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def _unfolded(fields: dict[str, Any]) -> dict[str, Any]:
     """Read the object in a column that holds a whole post as JSON or as Python prints it."""
     for key, value in fields.items():
         if isinstance(value, str) and value[:1] == "{" and roles_of(key).text is not None:

@@ -113,7 +113,7 @@ def _activity_post(record: Any, reader: Reader) -> Post | Skip:
         return record
     draft = reader.read(record) if isinstance(record, dict) else Skip("an entry that is no post")
     if isinstance(draft, Skip):
-        return draft
+        return Skip("an entry without text")
     text = draft.text[: MAX_TEXT_CHARS + 1]
     return replace(post_of(draft), text=text, author_name=None, is_retweet=bool(draft.is_retweet))
 
@@ -149,7 +149,8 @@ def _mastodon_owner(files: Members) -> Owner | None:
     if not isinstance(address, str):
         box = _json_of(files, "outbox.json")
         items = box.get("orderedItems") if isinstance(box, dict) else None
-        authors = (one.get("actor") for one in items or [] if isinstance(one, dict))
+        items = items if isinstance(items, list) else []
+        authors = (one.get("actor") for one in items if isinstance(one, dict))
         address = next((one for one in authors if isinstance(one, str)), "")
     match = _ACTOR.fullmatch(address)
     if match is None:

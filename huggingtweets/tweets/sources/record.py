@@ -341,6 +341,8 @@ def inside_of_author(value: Mapping[str, Any]) -> list[Field]:
 def _fields(flat: list[tuple[str, Any]], own_id: str | None) -> Iterator[Field]:
     for path, value in flat:
         who = roles_of(path).who
+        if isinstance(value, str) and value.startswith("at://did:") and not _is_foreign(path):
+            yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
         if who is None:
             if isinstance(value, str) and own_id and own_id in value:
                 yield from _permalink(path, value, own_id)

@@ -119,7 +119,7 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     elif not is_post and not has_text(value) and (error := _error(value)) is not None:
         yield Skip(f"the API answered {error}")
     else:
-        yield _rich(value)
+        yield rich(value)
 
 
 def _only_inner(value: Record) -> Record | None:
@@ -172,8 +172,10 @@ def _hoist(value: Record, key: str, inner: Record) -> Record:
     return {**beside, **inner}
 
 
-def _rich(record: Record) -> Record:
+def rich(record: Record) -> Record:
     """Mark what is HTML by its shape, and make Bluesky's shortened links whole."""
+    if RICH in record:
+        return record
     if isinstance(record.get("content"), str) and any(
         key in record for key in ("reblog", "visibility", "spoiler_text", "attributedTo")
     ):
