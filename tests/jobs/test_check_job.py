@@ -60,3 +60,41 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert part in shown
     assert cli.main(["check", "user=nobody_we_know"]) == 1
     assert cli.main(["check", "user=demo", "recip.lr=1"]) == 2
+
+
+def test_many_people_are_a_table_and_one_is_told_in_full(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "users.txt").write_text("demo\ngran_turbo\nnobody_we_know\n")
+    words = ["check", f"user=file:{tmp_path / 'users.txt'}", "model=tiny", "recipe.block_size=64"]
+    assert cli.main(words) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        "job",
+        "demo",
+        "gran_turbo",
+        "nobody_we_know",
+        "3",
+        "time:",
+    ]
+    assert "refused: source=demo: got user=nobody_we_know" in lines[3]
+    counts = [[int(word.replace(",", "")) for word in line.split()[1:8]] for line in lines[1:3]]
+    summed = [int(word.replace(",", "")) for word in lines[4].split()[2:9]]
+    assert summed == [sum(pair) for pair in zip(*counts, strict=True)]
+    assert lines[4].endswith("1 refused")
+    assert "original" not in "".join(lines)
+    assert cli.main([*words, "--show"]) == 1
+    assert capsys.readouterr().out.count("  original   ") == 20
+
+
+def test_what_a_file_was_taken_for_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "posts.csv"
+    rows = [f"{n},ann,b'post number {n} pic.twitter.com/x{n}',{n % 2}" for n in range(20)]
+    rows += [f"{99 + n},bob,b'no number {n}',0" for n in range(5)]
+    path.write_text("\n".join(["id,username,text,is_retweet", *rows]), encoding="cp1252")
+    lines = describe(check("ann", "source=csv", f"source.path={path}"))
+    told = {line.split()[0]: line for line in lines if line.startswith("  ") and line[2] != " "}
+    assert "column username; 5 records of 1 others left out" in told["author"]
+    assert "is_retweet (10 marked)" in told["retweets"]
+    assert "text, utf-8, 20 posts were bytes printed as text" in told["text"]
+    assert "pic.twitter.com in 20" in told["links"]

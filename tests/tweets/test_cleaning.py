@@ -130,6 +130,37 @@ def test_default_cleaning_by_hand(raw: str, clean: str) -> None:
     assert clean_text(raw, DEFAULT) == clean
 
 
+@pytest.mark.parametrize(
+    ("raw", "clean"),
+    [
+        ("day 90.pic.twitter.com/aB3dE0089", "day 90."),
+        ("so long pic.twitter.com/aB3dE0089 bye", "so long bye"),
+        ("a picture pic.x.com/aB3dE0089", "a picture"),
+        ("see HTTPS://T.CO/AbC there", "see there"),
+        ("see Http://x.y there", "see there"),
+        ("see https:// t.co/AbCdEf0001 now", "see now"),
+        ("wintert.co/AbCdEf0001", "winter"),
+        ("t.co/AbCdEf0001 first", "first"),
+        ("walmart.co/abcdefghij sale", "walmart.co/abcdefghij sale"),
+        ("www.t.co and art.co/ stay", "www.t.co and art.co/ stay"),
+        ("the end htt…", "the end …"),
+        ("the end https://t…", "the end"),
+        ("http is a word…", "http is a word…"),
+        ("今日は https://t.co/AbCdEf0001寒いですね", "今日は 寒いですね"),
+        ("見てhttps://t.co/AbCdEf0001です", "見てです"),
+        ("写真https://example.com/abc。とても", "写真。とても"),
+        ("ดูนี่https://t.co/AbCdEf0001สวย", "ดูนี่สวย"),
+        ("https://ja.wikipedia.org/wiki/東京 を見た", "を見た"),
+        ("https://example.com/a?c=見て ok", "ok"),
+        ("emoji &#55357;&#56834; and half &#55357;", "emoji 😂 and half"),
+        ("emoji &#xD83D;&#xDE02;", "emoji 😂"),
+    ],
+)
+def test_default_cleaning_finds_every_link_and_the_original_does_not(raw: str, clean: str) -> None:
+    assert clean_text(raw, DEFAULT) == clean
+    assert clean_text(raw, ORIGINAL) == clean_slowly(raw)
+
+
 @given(st.text(st.characters(codec=None), max_size=40))
 def test_default_cleaning_gives_encodable_single_lines(text: str) -> None:
     clean = clean_text(text, DEFAULT)
@@ -164,6 +195,7 @@ UNITS += (
     "\ud83d",
     "\u200b",
 )
+UNITS += ("pic.twitter.com/", "t.co/", "https://t.co/あ", "https:// t.co/", "&#55357;")
 UNITS += ("\u200d", "👩\u200d", "ก\u200b", "ש\u200f", "🏴\U000e0067", "\U000e0067")
 
 

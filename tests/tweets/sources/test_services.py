@@ -13,8 +13,9 @@ from fake_services import DID, FakeService, quick, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
+from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, HuggingtweetsError, SourceError
+from huggingtweets.tweets.cleaning import clean_text
 from huggingtweets.tweets.http import UnavailableError
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.bluesky import host_of
@@ -361,6 +362,31 @@ def test_bluesky_people_hidden_from_strangers_are_left_alone(server: FakeService
         fetch("bluesky", server)
 
 
+def test_bluesky_shortened_links_are_made_whole(server: FakeService) -> None:
+    _, page, _ = server.answer("/xrpc/app.bsky.feed.getAuthorFeed", {"limit": "3"})
+    whole = page["feed"][0]["post"]
+    page["feed"] = [
+        {"post": {**whole, "uri": whole["uri"] + str(n), "record": dict(whole["record"])}}
+        for n in (3, 2, 1)
+    ]
+    first, second, third = (item["post"]["record"] for item in page["feed"])
+    shown = "pond.example/2024/a-ve..."
+    first["text"] = f"é☕ read {shown} now"
+    start = len("é☕ read ".encode())
+    link = {"$type": "app.bsky.richtext.facet#link", "uri": "https://pond.example/2024/a-very-long"}
+    first["facets"] = [
+        {"index": {"byteStart": start, "byteEnd": start + len(shown)}, "features": [link]},
+        {"index": {"byteStart": 1, "byteEnd": 3}, "features": [link]},  # amid a letter
+        {"index": {"byteStart": 5, "byteEnd": 4000}, "features": [link]},
+        {"index": None, "features": 3},
+    ]
+    second["text"] = f"{shown} pond.example/2023/b-very... t.example/c/…"
+    third["text"] = "no link... a/b... v1.2/x... is fine"
+    server.answers["/xrpc/app.bsky.feed.getAuthorFeed"] = (200, {"feed": page["feed"]})
+    texts = [clean_text(tweet.text, CleaningConfig()) for tweet in fetch("bluesky", server).tweets]
+    assert sorted(texts) == ["", third["text"], "é☕ read now"]
+
+
 def test_bluesky_pinned_posts_stay_and_reposts_of_oneself_go(server: FakeService) -> None:
     _, page, _ = server.answer("/xrpc/app.bsky.feed.getAuthorFeed", {"limit": "3"})
     page["feed"][0]["reason"] = {"$type": "app.bsky.feed.defs#reasonPin"}
@@ -436,6 +462,13 @@ def test_mastodon_people_of_other_servers_are_asked_for_by_their_whole_name(
             "https://a.b/c",
         ),
         ("<script>alert(1)</script>hi<style>x{}</style>", "hi"),
+        (
+            '<p class="quote-inline">RE: <a href="https://a.b/1">a.b</a></p><p>so true</p>',
+            "so true",
+        ),
+        ('<p>again<span class="quote-inline"><br/><br/>RE: <span>x</span></span></p>', "again"),
+        ('<p class="other quote-inline">RE: x</p>', ""),
+        ('<p class="quote">RE: x</p>', "RE: x"),
         ("<p", "<p"),
         ("", ""),
     ],
