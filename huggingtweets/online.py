@@ -5,15 +5,22 @@ Left to themselves, the Hub's libraries try for half a minute before they give u
 
 import logging
 import os
-import socket
 import threading
-from contextlib import suppress
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from http import HTTPStatus
+from http.client import HTTPException
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 logger = logging.getLogger(__name__)
 
 ANSWER_WITHIN_S = 1.5
+_OF_A_SERVER = {
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.NOT_FOUND,
+    HTTPStatus.METHOD_NOT_ALLOWED,
+    HTTPStatus.TOO_MANY_REQUESTS,
+}
+"""Refusals that come from the Hub itself."""
 _ENDPOINT = "https://huggingface.co"
 
 
@@ -32,7 +39,7 @@ def go_offline_if_unreachable() -> bool:
     """
     if is_offline_wanted():
         return False
-    if _answers(_hub_address()):
+    if _answers(os.environ.get("HF_ENDPOINT") or _ENDPOINT):
         return True
     os.environ["HF_HUB_OFFLINE"] = "1"
     logger.warning(
@@ -41,23 +48,25 @@ def go_offline_if_unreachable() -> bool:
     return False
 
 
-def _hub_address() -> tuple[str, int]:
-    """Return host and port of the Hub, or of the proxy on the way to it."""
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or _ENDPOINT)
-    proxy = getproxies().get(endpoint.scheme)
-    target = urlsplit(proxy if proxy and "//" in proxy else f"//{proxy}") if proxy else endpoint
-    return target.hostname or "", target.port or (80 if target.scheme == "http" else 443)
+def _answers(url: str) -> bool:
+    """Whether a server answers, by way of the proxy where there is one.
 
-
-def _answers(address: tuple[str, int]) -> bool:
-    """Whether a connection is taken. In a thread, as the search for a name knows no time limit."""
+    In a thread, as the search for a name knows no time limit. A proxy that cannot reach the server,
+    or may not, answers as well: by another code, or by refusing the tunnel.
+    """
     found = threading.Event()
 
-    def connect() -> None:
-        with suppress(OSError), socket.create_connection(address, ANSWER_WITHIN_S):
-            found.set()
+    def ask() -> None:
+        try:
+            with urlopen(Request(url, method="HEAD"), timeout=ANSWER_WITHIN_S):
+                found.set()
+        except HTTPError as err:
+            if err.code in _OF_A_SERVER:
+                found.set()
+        except (OSError, ValueError, HTTPException):
+            pass
 
-    thread = threading.Thread(target=connect, name="online", daemon=True)
+    thread = threading.Thread(target=ask, name="online", daemon=True)
     thread.start()
     thread.join(ANSWER_WITHIN_S)
     return found.is_set()
