@@ -10,6 +10,7 @@ from typing import TextIO
 from huggingtweets.config.plan import Plan
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.files import write_bytes, write_jsonl
+from huggingtweets.gauges import GAUGES
 from huggingtweets.generation.samples import Prediction
 from huggingtweets.publishing.facts import Links
 from huggingtweets.tracking.base import (
@@ -85,6 +86,7 @@ class Recorder:
             return
         match line:
             case LoggedStep():
+                GAUGES.saw_step(self._plan.job.slug, line.tokens_per_s)
                 row = asdict(line)
                 named = {f"train/{key}": value for key, value in row.items() if key != "step"}
                 mfu = "" if line.mfu is None else f" mfu={line.mfu:.0%}"
@@ -124,6 +126,7 @@ class Recorder:
         self._tracker.finish()
 
     def _close(self) -> None:
+        GAUGES.ended(self._plan.job.slug)
         if self._progress:
             self._progress.__exit__(None, None, None)
         if self._file:

@@ -29,6 +29,7 @@ from huggingtweets.jobs.command import keep_command
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import exit_code_of, rank, setup_logging
+from huggingtweets.tracking.console import waiting
 from huggingtweets.tweets.sources.load import check_source
 
 
@@ -42,7 +43,9 @@ def run(composed: DictConfig) -> int:
         config = settle_consent(config, jobs)
         if is_batch(config.user) and rank() == 0:
             keep_command(Path(config.output_dir), sys.argv[1:])
-        from huggingtweets.jobs.runner import run_jobs  # heavy: only for a config that is accepted
+        with waiting("starting PyTorch (some seconds)"):
+            # heavy: only for a configuration that is accepted
+            from huggingtweets.jobs.runner import run_jobs
 
         return run_jobs(config, jobs)
     except HuggingtweetsError as err:

@@ -160,9 +160,13 @@ def open_ledger(output_dir: Path, *, shard: str | None = None, rank: int = 0) ->
     Raises:
         LaunchError: it cannot be written.
     """
+    return Ledger(output_dir / LEDGER_DIR / f"{writer_name(shard, rank)}.jsonl")
+
+
+def writer_name(shard: str | None, rank: int) -> str:
+    """Return what the files of one process in the ledger's folder are called, without ending."""
     name = "main" if shard is None else re.sub(r"[^0-9A-Za-z]+", "-of-", shard)
-    suffix = f"-rank{rank}" if rank else ""
-    return Ledger(output_dir / LEDGER_DIR / f"{name}{suffix}.jsonl")
+    return f"{name}-rank{rank}" if rank else name
 
 
 def read_ledger(output_dir: Path) -> dict[str, JobState]:

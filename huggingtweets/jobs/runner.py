@@ -29,7 +29,8 @@ from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.deadline import Deadline, own_deadline
 from huggingtweets.jobs.fused import run_fused
-from huggingtweets.jobs.ledger import LEDGER_DIR, open_ledger, read_ledger
+from huggingtweets.jobs.ledger import LEDGER_DIR, open_ledger, read_ledger, writer_name
+from huggingtweets.jobs.metrics import MetricsFile
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.selection import is_batch
@@ -263,6 +264,7 @@ def _open_tally(
     ledger = None
     if is_writer:
         ledger = stack.enter_context(open_ledger(output_dir, shard=config.shard, rank=rank))
+        stack.enter_context(MetricsFile(output_dir, writer_name(config.shard, rank), SPENDING))
     return Tally(ledger, before, costs=costs)
 
 

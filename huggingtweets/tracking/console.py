@@ -2,12 +2,26 @@
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from huggingtweets.logs import rank
+
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say what is being waited for, beside a spinner, where standard error is a terminal."""
+    if not sys.stderr.isatty() or rank():
+        yield
+        return
+    with Console(stderr=True).status(text):
+        yield
 
 
 class TrainingProgress:
@@ -27,7 +41,9 @@ class TrainingProgress:
                 TimeRemainingColumn(),
                 console=Console(stderr=True),
             )
-            self._task = self._bar.add_task(slug, total=total_steps, figures="")
+            self._task = self._bar.add_task(
+                slug, total=total_steps, figures="waiting for the first step"
+            )
 
     def __enter__(self) -> "TrainingProgress":
         """Start drawing."""
