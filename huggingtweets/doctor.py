@@ -33,8 +33,9 @@ PACKAGES = (
     "wandb",
     "tensorboard",
     "peft",
+    "optuna",
 )
-OPTIONAL = ("deepspeed", "tensorboard", "peft")
+OPTIONAL = ("datasets", "deepspeed", "optuna", "peft", "tensorboard", "wandb")
 DEEPSPEED_TIMEOUT_S = 60.0
 MIN_FREE_GIB = 5.0
 _SCRIPTS = {
@@ -106,10 +107,10 @@ def _packages() -> Iterator[Finding]:
     yield Finding("packages", ", ".join(found))
     required = [name for name in missing if name not in OPTIONAL]
     if required:
-        advice = "run pip install ."
+        advice = "run pip install huggingtweets, or pip install . in a clone"
         yield Finding("missing", ", ".join(required), advice, is_fatal=True)
     if len(missing) > len(required):
-        yield Finding("not installed", ", ".join(sorted({*missing} - {*required})) + " (optional)")
+        yield Finding("not installed", ", ".join(sorted({*missing} - {*required})) + " (extras)")
 
 
 def _devices() -> Iterator[Finding]:

@@ -222,4 +222,4 @@ def command_of(plan: Plan) -> str:
         for key, value in asdict(plan.recipe).items()
     ]
     words.append(f"seed={plan.seed}")
-    return "accelerate launch train.py " + shlex.join(words)
+    return "huggingtweets train " + shlex.join(words)

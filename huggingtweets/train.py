@@ -8,6 +8,7 @@ from huggingtweets.training import stopping
 
 stopping.install()  # before anything that takes seconds to import
 
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +32,9 @@ from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import exit_code_of, rank, setup_logging
 from huggingtweets.tracking.console import waiting
 from huggingtweets.tweets.sources.load import check_source
+
+BUSY_LOAD = 0.6
+"""Average load per core from which on the machine is taken to be shared."""
 
 
 def run(composed: DictConfig) -> int:
@@ -57,7 +61,18 @@ def main() -> int:
     return attempt.tell_exit(_main())
 
 
+def _wait_asleep_if_busy() -> None:
+    """Have threads that wait sleep, where others want the cores; before torch reads the setting.
+
+    By default OpenMP's threads wait awake, and take from each other what they wait for: two
+    trainings on two cores then need several times as long. Alone, waiting asleep costs up to half.
+    """
+    if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY_LOAD * (os.cpu_count() or 1):
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def _main() -> int:
+    _wait_asleep_if_busy()
     setup_logging()
     attempt.watch(stopping.request_stop)
     register()

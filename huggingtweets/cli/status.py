@@ -12,11 +12,13 @@ from huggingtweets.errors import ConfigError
 def add(commands: Commands) -> None:
     """Describe the command line of `status`."""
     parser = commands.add_parser("status", help="how the jobs of an output folder stand")
-    parser.add_argument("output_dir", type=Path, help="what train.py was given as output_dir")
+    parser.add_argument("output_dir", type=Path, help="the output_dir of the jobs")
     parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     parser.add_argument("--watch", action="store_true", help="show it again until all is done")
     parser.add_argument(
-        "--index", action="store_true", help="also write index.html and results.parquet anew"
+        "--index",
+        action="store_true",
+        help="also write index.html and results.* anew",
     )
     parser.add_argument(
         "--every", type=float, default=5.0, metavar="SECONDS", help="how often --watch looks (5)"

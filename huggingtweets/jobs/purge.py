@@ -31,7 +31,7 @@ from huggingtweets.tweets.optout import handle_hash
 from huggingtweets.tweets.sources.paging import partial_path
 from huggingtweets.tweets.sources.reading import name_key
 
-INDEX_FILES = ("index.html", "results.parquet")
+INDEX_FILES = ("index.html", "results.csv", "results.parquet")
 _POSTS_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".zip", "")
 
 
