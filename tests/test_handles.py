@@ -50,3 +50,11 @@ def test_slug_of_many_is_short_and_distinct() -> None:
 def test_slug_is_unambiguous_when_a_handle_holds_the_joiner() -> None:
     assert Job.of(["a-b.com"]).slug != Job.of(["a", "b.com"]).slug
     assert "--" not in Job.of(["xn--bcher-kva.example"]).slug
+
+
+def test_a_job_keeps_its_handles_as_they_were_typed() -> None:
+    job = Job.of(["@TheOnion", "Alice.bsky.social", "Bob@Mastodon.social"])
+    assert job.handles == ("alice.bsky.social", "bob.mastodon.social", "theonion")
+    assert job.written == ("Alice.bsky.social", "Bob.Mastodon.social", "TheOnion")
+    assert job == Job.of(["theonion", "alice.bsky.social", "bob.mastodon.social"])
+    assert job.slug == job.slug.lower()

@@ -3,6 +3,7 @@ import re
 import shutil
 import subprocess
 import threading
+from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -317,3 +318,18 @@ def test_page_in_a_browser(browse, make_facts, tmp_path, scheme):
         assert min(frame["charts"]) > 240
     lightness = sum(map(int, re.findall(r"\d+", frames[0]["background"])[:3])) / 3
     assert lightness < 60 if scheme == "dark" else lightness > 200
+
+
+def test_noise_is_named_before_its_samples(make_facts):
+    facts = make_facts()
+    noise = replace(facts, heldout=replace(facts.heldout, bits_per_byte=3.4))
+    page = render_report(noise)
+    assert page.index("These are noise") < page.index('class="posts"')
+    assert "These are noise" not in render_report(facts)
+    assert preview_png(noise) != preview_png(facts)
+
+
+def test_samples_come_before_counts_and_curves(make_facts):
+    page = render_report(make_facts())
+    places = [page.index(f"<h2>{title}</h2>") for title in ("Samples", "Posts", "Training")]
+    assert places == sorted(places)

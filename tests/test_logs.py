@@ -1,0 +1,57 @@
+import contextlib
+import io
+import logging
+from collections.abc import Iterator
+
+import pytest
+from rich.console import Console
+
+from huggingtweets.logs import setup_logging
+from huggingtweets.tracking.console import TrainingProgress
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    logger = logging.getLogger("huggingtweets")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def said(monkeypatch: pytest.MonkeyPatch, **env: str) -> str:
+    for key, value in env.items():
+        monkeypatch.setenv(key, value)
+    setup_logging()
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        logging.getLogger("huggingtweets.x").warning("hello")
+    return stderr.getvalue()
+
+
+def test_one_process_has_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert said(monkeypatch).endswith(" WARNING hello\n")
+
+
+def test_each_of_several_processes_names_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(monkeypatch, WORLD_SIZE="2", RANK="1").endswith(" WARNING rank=1 hello\n")
+
+
+def test_a_log_line_does_not_stick_to_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(
+        "huggingtweets.tracking.console.Console",
+        lambda stderr: Console(stderr=stderr, force_terminal=True, width=100),
+    )
+    setup_logging()
+    with TrainingProgress("alice", 10) as progress:
+        progress.update(1, "loss=3")
+        logging.getLogger("huggingtweets.x").warning("hello")
+    # rich moves the cursor to the bar's line, clears it, writes the line, and draws the bar below.
+    lines = terminal.getvalue().replace("\r", "\n").split("\n")
+    [line] = [line for line in lines if "hello" in line]
+    assert "steps" not in line

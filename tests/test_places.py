@@ -1,0 +1,66 @@
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from huggingtweets.errors import ConfigError
+from huggingtweets.paths import shipped, template
+from huggingtweets.places import find_model_dir
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Path:
+    for number in range(12):
+        model = tmp_path / f"user{number:02}" / "model"
+        model.mkdir(parents=True)
+        (model / "config.json").write_text("{}")
+    (tmp_path / "ledger").mkdir()
+    return tmp_path
+
+
+def test_a_job_and_its_model_mean_the_same(batch: Path) -> None:
+    model = batch / "user03" / "model"
+    assert find_model_dir(batch / "user03") == find_model_dir(model) == model
+
+
+def test_a_batch_lists_its_models(batch: Path) -> None:
+    with pytest.raises(ConfigError, match=r"12 jobs.*name one of .*/user00, .* and 4 more"):
+        find_model_dir(batch)
+
+
+def test_a_misspelt_job_is_answered_by_the_nearest(batch: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no folder.*did you mean .*/user03\?"):
+        find_model_dir(batch / "usr03")
+
+
+def test_an_empty_folder_holds_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no model"):
+        find_model_dir(tmp_path)
+
+
+def test_a_wrong_path_costs_no_import_of_torch() -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "huggingtweets.cli", "generate", "nowhere"],
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert not [line for line in done.stderr.splitlines() if line.endswith(("| torch", "| hydra"))]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+def test_an_own_file_goes_before_the_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HUGGINGTWEETS_CONFIG", str(tmp_path / "settings"))
+    name = "launch/cpu.yaml"
+    assert template(name) == shipped(name)
+    for place in ("settings", "."):
+        path = tmp_path / place / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+        assert template(name).resolve() == path.resolve()
