@@ -3,7 +3,7 @@
 import platform
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.language import detect_languages
-from huggingtweets.data.prepare import Prepared
+from huggingtweets.data.split import Split
 from huggingtweets.evaluation.figures import Quality, Spans
 from huggingtweets.evaluation.intervals import Interval
 from huggingtweets.generation.samples import Samples
@@ -27,27 +27,40 @@ from huggingtweets.publishing.facts import (
 )
 from huggingtweets.publishing.pictures import read_pictures
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
-from huggingtweets.training.model import Base
-from huggingtweets.training.records import HeldoutLoss, LoggedEval, TrainResult
+from huggingtweets.training.records import HeldoutLoss, LoggedEval, Scores, TrainResult
 from huggingtweets.tweets.cleaning import CleaningReport
 
 _PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """A trained, sampled and scored job, as plain values: all that is told about it."""
+
+    plan: Plan
+    base: BaseModel
+    people: tuple[CleaningReport, ...]
+    split: Split
+    data: DataCounts
+    train: TrainResult
+    samples: Samples
+    scores: tuple[Scores, Scores] | None
+    """Of the model and its base; None where nobody asks."""
+    engine: str
+    links: Links
+    started_at: str
+
+    @property
+    def is_published(self) -> bool:
+        """Whether there are readers for a card, a picture and a report."""
+        return self.plan.publish.kind is not PublishKind.none
+
+
 def build_facts(
-    plan: Plan,
-    base: Base,
-    prepared: Prepared,
-    result: TrainResult,
-    samples: Samples,
-    quality: Quality,
-    copied: Sequence[Spans],
-    *,
-    engine: str,
-    links: Links,
-    finished_at: str,
+    outcome: Outcome, quality: Quality, copied: Sequence[Spans], *, finished_at: str
 ) -> ModelFacts:
     """Collect all there is to say about a finished model."""
+    plan, result, samples = outcome.plan, outcome.train, outcome.samples
     kept, before = kept_and_base_loss(result)
     heldout = None
     if kept and before:
@@ -61,22 +74,10 @@ def build_facts(
         )
     return ModelFacts(
         slug=plan.job.slug,
-        people=_as_written(prepared.people, plan),
-        base=BaseModel(
-            base.name,
-            base.hub_id,
-            base.license,
-            is_kept=not plan.leaves_adapter,
-            origin=_origin(base),
-        ),
+        people=_as_written(outcome.people, plan),
+        base=outcome.base,
         recipe=asdict(plan.recipe),
-        data=DataCounts(
-            train_posts=sum(map(len, prepared.split.train)),
-            heldout_posts=sum(map(len, prepared.split.heldout)),
-            train_tokens=prepared.train_tokens,
-            heldout_tokens=kept.num_tokens if kept else 0,
-            blocks=len(prepared.training_set.blocks),
-        ),
+        data=outcome.data,
         train=TrainFigures(
             result.steps,
             result.epochs,
@@ -88,7 +89,7 @@ def build_facts(
             result.kept_step,
             result.first_step_s,
         ),
-        engine=engine,
+        engine=outcome.engine,
         versions=versions(),
         command=command_of(plan),
         consent=plan.consent,
@@ -99,25 +100,18 @@ def build_facts(
         ),
         history=result.history,
         evaluations=tuple(_evaluation(each, result.evals[0]) for each in result.evals),
-        human_lengths=tuple(len(post) for posts in prepared.split.train for post in posts),
+        human_lengths=tuple(len(post) for posts in outcome.split.train for post in posts),
         machine_lengths=tuple(len(each.prediction) for each in samples.predictions),
-        lineage=_lineage(plan.job.slug, base.name),
-        links=links,
+        lineage=_lineage(plan.job.slug, outcome.base.name),
+        links=outcome.links,
         pictures=read_pictures(plan.paths.pictures, plan.job.handles)
         if plan.publish.pictures
         else {},
-        languages=_languages(plan, prepared),
+        languages=_languages(outcome),
         finished_at=finished_at,
         tables=quality_tables(quality, samples.refused),
         metrics=quality_metrics(quality),
     )
-
-
-def _origin(base: Base) -> str:
-    """Return in words what a base was dequantised from; empty: it came as it is."""
-    if base.origin is None:
-        return ""
-    return f"{base.origin.file} ({base.origin.quantisation}, SHA-256 {base.origin.sha256[:16]}...)"
 
 
 def _as_written(people: Sequence[CleaningReport], plan: Plan) -> tuple[CleaningReport, ...]:
@@ -138,11 +132,11 @@ def _evaluation(line: LoggedEval, base: LoggedEval) -> Evaluation:
     )
 
 
-def _languages(plan: Plan, prepared: Prepared) -> tuple[str, ...]:
+def _languages(outcome: Outcome) -> tuple[str, ...]:
     """Languages for the card; where there is none, finding them would be for nothing."""
-    if plan.publish.kind is PublishKind.none:
+    if not outcome.is_published:
         return ()
-    return detect_languages([post for posts in prepared.split.train for post in posts])
+    return detect_languages([post for posts in outcome.split.train for post in posts])
 
 
 def _lineage(slug: str, base_name: str) -> tuple[Artifact, ...]:
@@ -164,15 +158,9 @@ def kept_and_base_loss(result: TrainResult) -> tuple[HeldoutLoss | None, Heldout
     return losses.get(result.kept_step), losses.get(0)
 
 
-def build_result(
-    plan: Plan,
-    facts: ModelFacts,
-    result: TrainResult,
-    samples: Samples,
-    quality: Quality,
-    started_at: str,
-) -> dict[str, Any]:
+def build_result(outcome: Outcome, facts: ModelFacts, quality: Quality) -> dict[str, Any]:
     """Return the content of result.json."""
+    plan, result = outcome.plan, outcome.train
     counts = ("downloaded", "retweets", "short", "repeats", "kept")
     per_user = {
         person.handle: {key: getattr(person, key) for key in counts} for person in facts.people
@@ -195,10 +183,10 @@ def build_result(
             "data_wait_s": result.data_wait_s,
         },
         "eval": asdict(facts.heldout) if facts.heldout else None,
-        "quality": asdict(quality) | {"refused_samples": dict(samples.refused)},
+        "quality": asdict(quality) | {"refused_samples": dict(outcome.samples.refused)},
         "engine": facts.engine,
         "versions": dict(facts.versions),
-        "started_at": started_at,
+        "started_at": outcome.started_at,
         "finished_at": facts.finished_at,
     }
 

@@ -2,22 +2,22 @@
 
 import logging
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-import torch
 from accelerate import Accelerator
 
 from huggingtweets.causes import cause_of
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import PublishKind
-from huggingtweets.data.prepare import Prepared, clean_posts, prepare
+from huggingtweets.data.prepare import HeldoutSet, Prepared, clean_posts, prepare
 from huggingtweets.data.replay import keep_new, read_earlier
 from huggingtweets.errors import SourceError, StorageError
-from huggingtweets.evaluation.figures import UNMEASURED, Quality, Spans
-from huggingtweets.evaluation.quality import evaluate_quality
 from huggingtweets.files import (
     remove,
     remove_drafts,
@@ -27,24 +27,23 @@ from huggingtweets.files import (
     write_jsonl,
     write_text,
 )
-from huggingtweets.generation.guards import build_guards
+from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.generation.samples import Samples
 from huggingtweets.lock import acquire_lock
-from huggingtweets.outcome import build_facts, build_result
-from huggingtweets.publishing.card import write_card
-from huggingtweets.publishing.facts import ModelFacts
+from huggingtweets.outcome import Outcome, kept_and_base_loss
+from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.mark import marked
 from huggingtweets.publishing.pictures import write_pictures
-from huggingtweets.publishing.preview import write_preview
-from huggingtweets.publishing.report import write_report
 from huggingtweets.recorder import Recorder
+from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import holds_same, seal_model, sealed_config
-from huggingtweets.trained import Trained, WholeModel
+from huggingtweets.texts import build_texts
+from huggingtweets.trained import Posts, Trained, WholeModel
 from huggingtweets.training.agree import leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
-from huggingtweets.training.records import TrainResult
+from huggingtweets.training.records import Scores, TrainResult
 from huggingtweets.training.single import train_single
 from huggingtweets.tweets.cleaning import (
     CleaningReport,
@@ -57,6 +56,8 @@ from huggingtweets.tweets.records import Timeline, read_timelines, write_timelin
 from huggingtweets.tweets.sources.load import load_timeline
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 def run_job(
@@ -86,6 +87,9 @@ def run_job(
         leave_if_stopped("data")
         recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
+        helpers = stack.enter_context(Helpers(1, "huggingtweets.texts"))
+        if accelerator.is_main_process and plan.publish.kind is not PublishKind.none:
+            helpers.warm_up()  # beside training
         result, model, adapters = train_single(
             accelerator,
             base,
@@ -100,14 +104,11 @@ def run_job(
         return on_main(
             accelerator,
             lambda: finish_job(
-                plan,
+                end_job(plan, prepared, result, started_at, engine="single"),
                 base,
-                prepared,
-                result,
                 WholeModel(model, accelerator.device, adapters),
                 recorder,
-                started_at,
-                engine="single",
+                helpers,
             ),
         )
 
@@ -219,68 +220,148 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
     )
 
 
+@dataclass(frozen=True)
+class EndedJob:
+    """A job whose training has ended."""
+
+    plan: Plan
+    """Its sampling settled; see `Plan.settled`."""
+    prepared: Prepared
+    result: TrainResult
+    started_at: str
+    engine: str
+
+    @property
+    def guards(self) -> Guards:
+        """What its samples are held against."""
+        posts = [post for user in self.prepared.split.train for post in user]
+        plan = self.plan
+        return build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
+
+
+def end_job(
+    plan: Plan, prepared: Prepared, result: TrainResult, started_at: str, *, engine: str
+) -> EndedJob:
+    """Settle what is known of a job only now."""
+    plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
+    return EndedJob(plan, prepared, result, started_at, engine)
+
+
 def finish_job(
-    plan: Plan,
+    job: EndedJob,
     base: Base,
-    prepared: Prepared,
-    result: TrainResult,
     trained: Trained,
     recorder: Recorder,
-    started_at: str,
-    *,
-    engine: str,
+    helpers: Helpers,
+    samples: Samples | None = None,
 ) -> ModelFacts:
     """Sample, write the model folder, publish, and last of all result.json; main process only.
 
-    With publish=none what only a reader would miss is left out: card, preview, report, and every
-    figure beyond the held-out loss.
+    Texts and picture are made by a helper while the weights are written. With publish=none what
+    only a reader would miss is left out: card, preview, report, and every figure beyond the
+    held-out loss.
+
+    Args:
+        job: what is finished.
+        base: it was trained from.
+        trained: the model.
+        recorder: of the job.
+        helpers: processes beside this one.
+        samples: where they are drawn already, together with those of others.
 
     Raises:
         LaunchError: another process has taken the folder over.
         PublishError: the Hub did not take the model; it lies in the job's folder.
     """
-    plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
-    paths = plan.paths
+    plan, paths = job.plan, job.plan.paths
+    if samples is None:
+        samples = Samples(())
+        if plan.sampling.num:
+            samples = trained.sample(plan, base, job.guards)
+    _tell_refused(plan, samples)
+    rows = [marked(asdict(prediction)) for prediction in samples.predictions]
+    write_jsonl(paths.predictions, rows)
     is_published = plan.publish.kind is not PublishKind.none
-    samples = Samples(())
-    if plan.sampling.num:
-        posts = [post for user in prepared.split.train for post in user]
-        guards = build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
-        samples = trained.sample(plan, base, guards)
-        _tell_refused(plan, samples)
-    predictions = samples.predictions
-    write_jsonl(paths.predictions, [marked(asdict(prediction)) for prediction in predictions])
-    quality: Quality = UNMEASURED
-    copied: list[Spans] = [()] * len(predictions)
-    if is_published:
-        quality, copied = judge_job(plan, base, prepared, trained, samples)
-    facts = build_facts(
-        plan,
-        base,
-        prepared,
-        result,
-        samples,
-        quality,
-        copied,
-        engine=engine,
+    outcome = Outcome(
+        plan=plan,
+        base=describe_base(plan, base),
+        people=job.prepared.people,
+        split=job.prepared.split,
+        data=count_data(job),
+        train=job.result,
+        samples=samples,
+        scores=score_job(job, base, trained) if is_published else None,
+        engine=job.engine,
         links=recorder.links(),
-        finished_at=utc_now(),
+        started_at=job.started_at,
     )
-    with replacing_folder(paths.model) as draft:
+    with replacing_folder(paths.model) as draft, ThreadPoolExecutor(1) as beside:
+        call = helpers.call if is_published else _call
+        made = beside.submit(call, build_texts, outcome, utc_now())
         trained.save(plan, base, draft)
+        texts = made.result()
         if is_published:
-            write_preview(draft / paths.preview.name, facts)
-            write_card(draft / paths.card.name, facts)
+            (draft / paths.preview.name).write_bytes(texts.preview)
+            write_text(draft / paths.card.name, texts.card)
     if is_published:
-        write_report(paths.report, facts, paths.preview.read_bytes())
-    recorder.finish(predictions)
+        write_text(paths.report, texts.report)
+    recorder.finish(samples.predictions)
     if plan.publish.kind is PublishKind.hub:
         check_opted_out(plan.job.handles, plan.config.optout_file)
         publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
-    content = build_result(plan, facts, result, samples, quality, started_at)
-    write_json(paths.result, content | {"model": {"files": seal_model(paths)}})
+    write_json(paths.result, texts.result | {"model": {"files": seal_model(paths)}})
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
-    return facts
+    return texts.facts
+
+
+def _call(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function here: nothing in it is worth another process."""
+    return function(*arguments)
+
+
+def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scores]:
+    """Return what the trained model and its base make of held-out and of known posts.
+
+    Most of it was found while training. What is scored here are the known posts beyond those, and
+    everything where the training was resumed after the evaluation.
+    """
+    prepared = job.prepared
+
+    def score(posts: HeldoutSet | None, of_base: bool) -> Posts:
+        return trained.score(job.plan, base, posts, of_base=of_base) if posts else ()
+
+    found = []
+    for step, of_base in ((job.result.kept_step, False), (0, True)):
+        before = job.result.scores.get(step)
+        heldout = before.heldout if before else score(prepared.heldout, of_base)
+        probe = before.probe if before else score(prepared.probe, of_base)
+        found.append(Scores(heldout, probe + score(prepared.rest, of_base)))
+    return found[0], found[1]
+
+
+def describe_base(plan: Plan, base: Base) -> BaseModel:
+    """Return what is told about a base."""
+    origin = ""
+    if base.origin is not None:
+        origin = (
+            f"{base.origin.file} ({base.origin.quantisation}, SHA-256 {base.origin.sha256[:16]}...)"
+        )
+    return BaseModel(
+        base.name, base.hub_id, base.license, is_kept=not plan.leaves_adapter, origin=origin
+    )
+
+
+def count_data(job: EndedJob) -> DataCounts:
+    """Return what the kept posts became."""
+    prepared = job.prepared
+    kept, _ = kept_and_base_loss(job.result)
+    return DataCounts(
+        train_posts=sum(map(len, prepared.split.train)),
+        heldout_posts=sum(map(len, prepared.split.heldout)),
+        train_tokens=prepared.train_tokens,
+        heldout_tokens=kept.num_tokens if kept else 0,
+        blocks=len(prepared.training_set.blocks),
+    )
 
 
 def _tell_refused(plan: Plan, samples: Samples) -> None:
@@ -295,34 +376,6 @@ def _tell_refused(plan: Plan, samples: Samples) -> None:
             asked,
             samples.refusals,
         )
-
-
-def judge_job(
-    plan: Plan, base: Base, prepared: Prepared, trained: Trained, samples: Samples
-) -> tuple[Quality, list[Spans]]:
-    """Measure the trained model beside its base; see `evaluate_quality`.
-
-    On the job's device, or on the CPU where that has no memory to spare.
-    """
-
-    def judge(device: torch.device | None = None) -> tuple[Quality, list[Spans]]:
-        with trained.beside_base(plan, base, device) as (model, original):
-            return evaluate_quality(
-                model,
-                original,
-                base.codec,
-                [(one.input, one.prediction) for one in samples.predictions],
-                train=[post for user in prepared.split.train for post in user],
-                heldout=[post for user in prepared.split.heldout for post in user],
-                max_positions=plan.recipe.block_size,  # as the held-out loss
-                seed=plan.seed,
-            )
-
-    try:
-        return judge()
-    except torch.OutOfMemoryError:
-        logger.warning("job=%s is judged on the CPU: the device has no memory left", plan.job.slug)
-        return judge(torch.device("cpu"))
 
 
 def utc_now() -> str:

@@ -27,6 +27,7 @@ FLOORS: list[set[str]] = [
     {"generation", "evaluation"},
     {"publishing"},
     {"outcome", "recorder", "model_folder", "trained"},
+    {"texts"},
     {"pipeline"},
     {"jobs"},
     {"sweep"},

@@ -1,22 +1,22 @@
-"""A trained model is lent to be judged: on the job's device, beside its base."""
+"""A trained model is sampled and scored: on the job's device, beside its base."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 from small import SMALL_MODEL
 
-from huggingtweets import pipeline
+from huggingtweets import pipeline, trained
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
-from huggingtweets.data.split import Split
-from huggingtweets.generation.samples import Samples
+from huggingtweets.data.blocks import pack_posts
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.evaluation.score import score_posts
 from huggingtweets.handles import Job
 from huggingtweets.trained import StackedModel, Studio, Trained, WholeModel
 from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.training.records import PostScore, Scores
 
 register()
 CPU = torch.device("cpu")
@@ -30,11 +30,13 @@ DEVICES = [
         ],
     ),
 ]
+POSTS = ["one post", "two posts more, and some words so that it goes on for a while", "a third"]
 
 
 @pytest.fixture(scope="module")
 def job() -> tuple[Plan, Base]:
-    config = to_config(compose_config(["user=demo", *SMALL_MODEL, "recipe.block_size=64"]))
+    words = ["user=demo", *SMALL_MODEL, "recipe.block_size=64", "engine.precision=fp32"]
+    config = to_config(compose_config(words))
     return make_plan(config, Job.of(["demo"])), find_base(config.model)
 
 
@@ -50,49 +52,78 @@ def both(plan: Plan, base: Base, device: torch.device) -> list[Trained]:
     return [WholeModel(model.eval(), device), StackedModel(weights, studio)]
 
 
-@pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_either_engine_lends_model_and_base_on_one_device(
-    job: tuple[Plan, Base], device: torch.device
-) -> None:
-    for trained in both(*job, device):
-        for where in (None, CPU, None):
-            with trained.beside_base(*job, where) as (model, original):
-                expected = where or device
-                assert model.device.type == original.device.type == expected.type
-                for ours, theirs in zip(model.parameters(), original.parameters(), strict=True):
-                    assert torch.equal(ours, 2 * theirs)
+def to_score(base: Base, posts: list[str]) -> HeldoutSet:
+    blocks, pieces = pack_posts(base.codec.encode(posts), block_size=64, eos_id=base.eos_id)
+    num_bytes = tuple(len(post.encode()) for post in posts)
+    return HeldoutSet(blocks, sum(num_bytes), pieces, num_bytes)
 
 
 @pytest.mark.parametrize("device", DEVICES, ids=str)
-def test_a_model_is_judged_as_well_on_any_device(
-    job: tuple[Plan, Base], device: torch.device
+@pytest.mark.parametrize("of_base", [False, True])
+def test_either_engine_scores_posts_as_each_alone(
+    job: tuple[Plan, Base], device: torch.device, of_base: bool
 ) -> None:
-    prepared = SimpleNamespace(split=Split((("one post", "two posts more"),), (("a third",),)))
-    judged = [
-        pipeline.judge_job(*job, prepared, trained, Samples(()))[0].model  # type: ignore[arg-type]
-        for trained in (*both(*job, device), *both(*job, CPU))
-    ]
-    bits = [model.bits_per_byte.low for model in judged if model.bits_per_byte]
-    assert len(bits) == 4
-    assert bits == pytest.approx([bits[-1]] * 4, rel=1e-4)
+    plan, base = job
+    model = load_model(base, plan.recipe)
+    if not of_base:
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)
+    alone = score_posts(model, base.codec, POSTS, max_positions=64)
+    for one in both(plan, base, device):
+        found = one.score(plan, base, to_score(base, POSTS), of_base=of_base)
+        assert [post.num_tokens for post in found] == [post.num_tokens for post in alone]
+        assert [post.num_bytes for post in found] == [post.num_bytes for post in alone]
+        for ours, theirs in zip(found, alone, strict=True):
+            assert ours.nats == pytest.approx(theirs.nats, rel=1e-4)
+            assert ours.greedy == theirs.greedy
 
 
-def test_what_finds_no_memory_on_the_device_is_judged_on_the_cpu(
+def test_what_finds_no_memory_on_the_device_is_done_on_the_cpu(
     job: tuple[Plan, Base], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[torch.device | None] = []
+    plan, base = job
+    asked: list[str] = []
+    for_real = trained.score_sets
 
-    class Lent:
-        @contextmanager
-        def beside_base(
-            self, plan: Plan, base: Base, device: torch.device | None = None
-        ) -> Iterator[tuple[None, None]]:
-            asked.append(device)
-            if device is None:
-                raise torch.OutOfMemoryError("no memory")
-            yield None, None
+    def score(stack, *args, **kwargs):  # type: ignore[no-untyped-def]
+        asked.append(str(stack.rows.device))
+        if len(asked) == 1:
+            raise torch.OutOfMemoryError("no memory")
+        return for_real(stack, *args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "evaluate_quality", lambda *_, **__: "judged")
-    prepared = SimpleNamespace(split=Split(((),), ((),)))
-    assert pipeline.judge_job(*job, prepared, Lent(), Samples(())) == "judged"  # type: ignore[arg-type]
-    assert asked == [None, CPU]
+    monkeypatch.setattr(trained, "score_sets", score)
+    found = both(plan, base, CPU)[1].score(plan, base, to_score(base, POSTS), of_base=False)
+    assert asked == ["cpu", "cpu"]
+    assert len(found) == 3
+
+
+def test_nothing_is_scored_twice(job: tuple[Plan, Base]) -> None:
+    """What training's evaluations found is taken; all else is asked for once."""
+    plan, base = job
+    sets = {name: to_score(base, [name]) for name in ("heldout", "probe", "rest")}
+    asked: list[tuple[int, bool]] = []
+
+    class Told:
+        def score(
+            self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool
+        ) -> tuple[PostScore, ...]:
+            asked.append((posts.num_bytes, of_base))
+            return (PostScore(float(of_base), 1, posts.num_bytes, (True,)),)
+
+    def of(name: str, nats: float) -> tuple[PostScore, ...]:
+        return (PostScore(nats, 1, len(name), (True,)),)
+
+    known = {step: Scores(of("heldout", step), of("probe", step)) for step in (0, 7)}
+    result = SimpleNamespace(kept_step=7, scores=known)
+    ended = SimpleNamespace(plan=plan, prepared=SimpleNamespace(**sets), result=result)
+    model, original = pipeline.score_job(ended, base, Told())  # type: ignore[arg-type]
+    assert asked == [(len("rest"), False), (len("rest"), True)]
+    assert model == Scores(of("heldout", 7), of("probe", 7) + of("rest", 0.0))
+    assert original == Scores(of("heldout", 0), of("probe", 0) + of("rest", 1.0))
+    # After a resume nothing is known of the base.
+    asked.clear()
+    result.scores = {7: known[7]}
+    _, original = pipeline.score_job(ended, base, Told())  # type: ignore[arg-type]
+    assert asked == [(4, False), (7, True), (5, True), (4, True)]
+    assert original == Scores(of("heldout", 1.0), of("probe", 1.0) + of("rest", 1.0))

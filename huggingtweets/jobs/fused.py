@@ -8,7 +8,8 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -16,17 +17,27 @@ import torch
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Precision
+from huggingtweets.data.estimate import usable_cores
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.generation.samples import Samples
 from huggingtweets.jobs.deadline import Deadline
 from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.lock import JobLock, acquire_lock
-from huggingtweets.pipeline import begin_job, finish_job, prepare_job, utc_now
+from huggingtweets.pipeline import (
+    EndedJob,
+    begin_job,
+    end_job,
+    finish_job,
+    prepare_job,
+    utc_now,
+)
 from huggingtweets.recorder import Recorder
-from huggingtweets.runtime.device import free_bytes, is_cuda
+from huggingtweets.runtime.device import by_kind, free_bytes, is_cpu, is_cuda, use_device
+from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
-from huggingtweets.trained import StackedModel, Studio
+from huggingtweets.trained import MAX_TOGETHER, StackedModel, Studio, sample_together
 from huggingtweets.training.array.jobs import (
     ArrayJob,
     ArrayResult,
@@ -74,6 +85,11 @@ class OpenJob:
             self.prepared.probe,
         )
 
+    def ended(self, result: ArrayResult) -> EndedJob:
+        """Return it after its training."""
+        assert result.trained is not None
+        return end_job(self.plan, self.prepared, result.trained, self.started_at, engine="fused")
+
 
 def run_fused(
     plans: Sequence[Plan],
@@ -103,9 +119,7 @@ def run_fused(
     )
     studio = Studio(model, layout, device)
     try:
-        with _Workshop(
-            plans, base, studio, tally, deadline, room, slots=settings.slots
-        ) as workshop:
+        with _Workshop(plans, base, studio, tally, deadline, room, settings) as workshop:
             results = train_arrays(
                 layout,
                 layout.pack(model.state_dict()),
@@ -176,6 +190,30 @@ def choose_settings(
     )
 
 
+@dataclass(eq=False)
+class _Ended:
+    """A job whose training has ended, on its way through sampling to being written."""
+
+    job: OpenJob
+    result: ArrayResult
+    samples: Samples | None = None
+    error: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self.error = self.result.error
+
+    @property
+    def can_be_sampled(self) -> bool:
+        """Whether samples are wanted, and drawn as those of many are."""
+        sampling = self.job.plan.sampling
+        return self.error is None and sampling.num > 0 and sampling.best_of == 1
+
+    def model(self, studio: Studio) -> StackedModel:
+        """Return the trained model."""
+        assert self.result.weights is not None
+        return StackedModel(self.result.weights, studio, self.result.adapters)
+
+
 class _Workshop:
     """The threads around the engine, with bounded queues; a context manager."""
 
@@ -187,8 +225,7 @@ class _Workshop:
         tally: Tally,
         deadline: Deadline,
         room: Room,
-        *,
-        slots: int,
+        settings: ArraySettings,
     ) -> None:
         """Start no thread yet.
 
@@ -199,8 +236,9 @@ class _Workshop:
             tally: takes what becomes of each job.
             deadline: tells which jobs are still begun.
             room: tells whether any is, and waits for it where something cannot be written.
-            slots: K of the engine.
+            settings: of the engine.
         """
+        slots = settings.slots
         self._plans = plans
         self._base = base
         self._studio = studio
@@ -211,13 +249,21 @@ class _Workshop:
         """Jobs that are not begun for want of time."""
         self._num_prepared = AHEAD_PER_SLOT * slots
         most = MAX_WAITING_BYTES // (4 * studio.layout.size)
-        self._num_waiting = max(NUM_FINISHERS, min(AHEAD_PER_SLOT * slots, most))
+        num_waiting = max(NUM_FINISHERS, min(AHEAD_PER_SLOT * slots, most))
+        self._waiting = threading.BoundedSemaphore(num_waiting)
+        """Taken by each job from the end of its training until it is written."""
         self._own = threading.local()
         self._preparers = ThreadPoolExecutor(NUM_PREPARERS, thread_name_prefix="prepare")
+        # On a CPU as many as engines, each on one thread; a GPU draws for all that wait at once.
+        self._samplers = ThreadPoolExecutor(settings.engines, thread_name_prefix="sample")
         self._finishers = ThreadPoolExecutor(NUM_FINISHERS, thread_name_prefix="finish")
+        self._helpers = Helpers(max(1, usable_cores() // 2), "huggingtweets.texts")
+        self._ended: deque[_Ended] = deque()
+        """Jobs that wait to be sampled."""
+        self._num_together = by_kind(MAX_TOGETHER, studio.device, 1)
+        self._num_threads = 1 if settings.engines > 1 else torch.get_num_threads()
         self._open: dict[str, OpenJob] = {}
         """Jobs that are begun and not yet with a finisher."""
-        self._finishing: set[Future[None]] = set()
 
     def __enter__(self) -> "_Workshop":
         """Return self."""
@@ -226,7 +272,9 @@ class _Workshop:
     def __exit__(self, *_: object) -> None:
         """Wait for the jobs that are being finished and give up all others."""
         self._preparers.shutdown(cancel_futures=True)
+        self._samplers.shutdown()
         self._finishers.shutdown()
+        self._helpers.close()
         for job in self._open.values():
             job.lock.release()
 
@@ -267,11 +315,10 @@ class _Workshop:
                 yield job.array_job
 
     def finish(self, result: ArrayResult) -> None:
-        """Have a trained model written in the background; waits while too many are."""
-        while len(self._finishing) >= self._num_waiting:
-            _, self._finishing = wait(self._finishing, return_when=FIRST_COMPLETED)
-        job = self._open.pop(result.slug)
-        self._finishing.add(self._finishers.submit(self._finish, job, result))
+        """Have a trained model sampled and written in the background; waits while too many are."""
+        self._waiting.acquire()
+        self._ended.append(_Ended(self._open.pop(result.slug), result))
+        self._samplers.submit(self._sample)
 
     def _is_in_time(self, plan: Plan) -> bool:
         if self._deadline.allows(plan.job.slug):
@@ -300,39 +347,72 @@ class _Workshop:
         self._open[plan.job.slug] = job
         return job
 
-    def _finish(self, job: OpenJob, result: ArrayResult) -> None:
-        plan = job.plan
+    def _sample(self) -> None:
+        """Draw samples for jobs that wait, all in one call, and hand each on to be written."""
+        waiting = self._take_waiting()
         try:
-            if result.error is not None:
-                raise result.error
-            self._room.trying(lambda: self._write(job, result))
+            use_device(self._studio.device)
+            if is_cpu(self._studio.device):
+                torch.set_num_threads(self._num_threads)
+            ready = [one for one in waiting if one.can_be_sampled]
+            if ready:
+                models = [one.model(self._studio) for one in ready]
+                ended = [one.job.ended(one.result) for one in ready]
+                drawn = sample_together(
+                    models,
+                    [job.plan for job in ended],
+                    self._thread_base(),
+                    [job.guards for job in ended],
+                )
+                for one, samples in zip(ready, drawn, strict=True):
+                    one.samples = samples
+        except Exception as err:
+            for one in waiting:
+                one.error = one.error or err
+        finally:
+            for one in waiting:
+                self._finishers.submit(self._finish, one)
+
+    def _take_waiting(self) -> list["_Ended"]:
+        """Return jobs to be sampled together; none where another thread has taken them."""
+        taken: list[_Ended] = []
+        with suppress(IndexError):
+            while len(taken) < self._num_together:
+                taken.append(self._ended.popleft())
+        return taken
+
+    def _finish(self, ended: "_Ended") -> None:
+        plan = ended.job.plan
+        try:
+            if ended.error is not None:
+                raise ended.error
+            self._room.trying(lambda: self._write(ended))
         except Exception as err:
             self._tally.failed(plan, as_failure(plan, err))
         else:
-            assert result.trained is not None
-            self._tally.done(plan, ended_by=result.trained.ended_by)
+            assert ended.result.trained is not None
+            self._tally.done(plan, ended_by=ended.result.trained.ended_by)
             self._deadline.end(plan.job.slug)
         finally:
-            job.lock.release()
+            ended.job.lock.release()
+            self._waiting.release()
 
-    def _write(self, job: OpenJob, result: ArrayResult) -> None:
+    def _write(self, ended: "_Ended") -> None:
         """Do what the single engine does after training."""
-        assert result.trained is not None
-        assert result.weights is not None
+        job, trained = ended.job, ended.result.trained
+        assert trained is not None
         base = self._thread_base()
         with Recorder(job.plan, is_main=True, is_shown=False) as recorder:
             recorder.start(base, job.prepared)
-            for line in result.trained.lines():
+            for line in trained.lines():
                 recorder.record(line)
             finish_job(
-                job.plan,
+                job.ended(ended.result),
                 base,
-                job.prepared,
-                result.trained,
-                StackedModel(result.weights, self._studio, result.adapters),
+                ended.model(self._studio),
                 recorder,
-                job.started_at,
-                engine="fused",
+                self._helpers,
+                ended.samples,
             )
 
     def _thread_base(self) -> Base:

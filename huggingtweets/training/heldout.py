@@ -4,13 +4,20 @@ from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.training.agree import of_main
 from huggingtweets.training.device_blocks import DeviceBlocks
-from huggingtweets.training.extraction import SetScores, read_scores
+from huggingtweets.training.extraction import SetScores, read_scores, scores_of_posts
 from huggingtweets.training.launch import Batch
+from huggingtweets.training.loss import SummedLoss, settle_attention
+from huggingtweets.training.records import PostScore
+
+MAX_TOKENS = 4096
+"""Tokens of a forward pass outside of training."""
 
 
 def evaluate_heldout(
@@ -47,3 +54,25 @@ def evaluate_heldout(
     whole = accelerator.reduce(found, reduction="sum")[:, :-1].cpu().numpy()
     scores: SetScores = of_main(read_scores(heldout, whole[0], whole[1] > 0))
     return scores
+
+
+@torch.no_grad()
+def score_set(model: PreTrainedModel, posts: HeldoutSet, *, eos_id: int) -> tuple[PostScore, ...]:
+    """Score posts with a model that is not in training, on its device; autocast is the caller's."""
+    module = SummedLoss(model, isolate=True).eval()
+    settle_attention(module, eos_id)
+    blocks = posts.blocks
+    num = max(1, MAX_TOKENS // blocks.input_ids.shape[1])
+    found: list[tuple[Tensor, Tensor]] = []
+    for start in range(0, len(blocks), num):
+        parts = (blocks.input_ids, blocks.targets, blocks.position_ids)
+        batch = (torch.from_numpy(part[start : start + num]).long() for part in parts)
+        found.append(module(*(part.to(model.device) for part in batch), with_hits=True))
+    nats, hits = (torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True))
+    return scores_of_posts(posts, nats, hits > 0)  # sync: once a job
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context in which products are as the engine's."""
+    dtype = torch.float16 if precision is Precision.fp16 else torch.bfloat16
+    return torch.autocast(device.type, dtype=dtype, enabled=precision is not Precision.fp32)

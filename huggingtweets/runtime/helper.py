@@ -1,0 +1,141 @@
+"""Processes beside this one that call functions: what needs no PyTorch runs truly beside training.
+
+A thread would share the interpreter's lock with whoever trains. A helper imports what it is asked
+for and nothing else. It ends when its end of the line is closed, so when this process ends, however
+that comes about; signals for this process do not reach it.
+"""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from huggingtweets.runtime.helper import serve; serve(int(sys.argv[2]), sys.argv[3])"
+)
+
+
+class Helper:
+    """One process, started at once; for one caller at a time."""
+
+    def __init__(self, module: str) -> None:
+        """Start it; it imports a module while nobody waits for it yet."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(theirs.fileno()), module],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
+        self._line = Connection(ours.detach())
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function of a module there.
+
+        Raises:
+            EOFError: the process is gone.
+            Exception: whatever the function raised.
+        """
+        self._line.send((function, arguments))
+        is_well, value = self._line.recv()
+        if not is_well:
+            raise value
+        result: T = value
+        return result
+
+    def close(self) -> None:
+        """End it; it is at rest, or what it does is for nobody."""
+        self._line.close()
+        self._process.wait()
+
+
+class Helpers:
+    """Some helpers, shared by threads; a context manager. None is started before it is needed."""
+
+    def __init__(self, num: int, module: str) -> None:
+        """Have at most `num` of them, which import a module to begin with."""
+        self._module = module
+        self._free: SimpleQueue[Helper | None] = SimpleQueue()
+        for _ in range(num):
+            self._free.put(None)
+        self._num = num
+
+    def __enter__(self) -> "Helpers":
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End them all."""
+        self.close()
+
+    def close(self) -> None:
+        """End them all, once they are at rest."""
+        for _ in range(self._num):
+            if helper := self._free.get():
+                helper.close()
+
+    def warm_up(self) -> None:
+        """Start one, so that its imports are made beside something else."""
+        helper = self._free.get()
+        self._free.put(helper or self._started())
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call a function in a free helper, or here where its process died of it.
+
+        Waits while all are at work, so memory is bounded by their number.
+        """
+        helper = self._free.get()
+        try:
+            helper = helper or self._started()
+            if helper is not None:
+                return helper.call(function, *arguments)
+        except (EOFError, ConnectionError) as err:
+            logger.warning("a helper process is gone (%s): its work is done here", err or "killed")
+            if helper is not None:
+                helper.close()
+            helper = None
+        finally:
+            self._free.put(helper)
+        return function(*arguments)
+
+    def _started(self) -> Helper | None:
+        """Start a process; None where the system refuses."""
+        try:
+            return Helper(self._module)
+        except OSError as err:
+            logger.warning("no helper process (%s): its work is done here", err.strerror)
+            return None
+
+
+def serve(fd: int, module: str) -> None:
+    """Call what is asked for until the line is closed: the whole life of a helper."""
+    __import__(module)
+    with Connection(fd) as line:
+        while True:
+            try:
+                function, arguments = line.recv()
+            except (EOFError, ConnectionError):
+                return
+            try:
+                answer = (True, function(*arguments))
+            except Exception as err:  # told to the caller, who knows what to make of it
+                answer = (False, err)
+            try:
+                line.send(answer)
+            except (EOFError, ConnectionError):
+                return
+            except Exception as err:  # what cannot be sent is told in words
+                line.send((False, RuntimeError(f"{type(err).__name__}: {err}; of {answer[1]!r}")))
