@@ -129,7 +129,7 @@ def _devices() -> Iterator[Finding]:
             "" if has_bf16 else "has no bf16; train with engine.precision=fp16",
         )
     if torch.cuda.device_count() == 0 and torch.backends.mps.is_available():
-        yield Finding("gpu", "Apple MPS", "train with engine.precision=fp32")
+        yield Finding("gpu", "Apple MPS, which is not used: training runs on the CPU")
     elif torch.cuda.device_count() == 0:
         has_driver = shutil.which("nvidia-smi") is not None
         advice = f"torch {torch.__version__} sees no GPU; install a CUDA build of torch"

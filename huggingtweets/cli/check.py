@@ -10,7 +10,7 @@ from huggingtweets.logs import exit_code_of, redact
 def add(commands: Commands) -> None:
     """Describe the command line of `check`."""
     parser = commands.add_parser("check", help="what a training would be like, before it starts")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as given to train.py")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as given to train")
     parser.add_argument(
         "--show", action="store_true", help="all there is to say of each person, not a line each"
     )

@@ -60,7 +60,7 @@ def _show_tables(quality: "Quality") -> None:
 def add_attribute(commands: Commands) -> None:
     """Describe the command line of `attribute`."""
     parser = commands.add_parser("attribute", help="whether the models of a batch keep their voice")
-    parser.add_argument("output_dir", type=Path, help="what train.py was given as output_dir")
+    parser.add_argument("output_dir", type=Path, help="the output_dir of the jobs")
     parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
     parser.set_defaults(run=_run_attribute)
 

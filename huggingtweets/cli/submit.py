@@ -10,7 +10,7 @@ from huggingtweets.logs import setup_logging
 def add(commands: Commands) -> None:
     """Describe the command line of `submit`."""
     parser = commands.add_parser("submit", help="train many people as a SLURM array")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as given to train.py")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as given to train")
     parser.add_argument(
         "--tasks", type=int, metavar="N", help="of the array (by the work: an hour)"
     )

@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("file", metavar="FILE", help="a sweep file, or `status`")
     parser.add_argument(
         "arguments", nargs="*", metavar="KEY=VALUE",
-        help="as given to train.py; sweep.KEY=VALUE changes the file's own settings; or DIR",
+        help="as given to train; sweep.KEY=VALUE changes the file's own settings; or DIR",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="of `status`: one JSON object")
     parser.set_defaults(run=_run_sweep)

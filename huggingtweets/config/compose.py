@@ -107,7 +107,7 @@ def check_arguments(argv: Sequence[str]) -> None:
                 ) from err
             raise ConfigError(
                 f"train.py: {last.rpartition('error: ')[2]}; expected key=value without dashes; "
-                "`python train.py --help` lists the keys"
+                "`huggingtweets train --help` lists the keys"
             ) from err
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
         return
@@ -365,8 +365,8 @@ def _check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> Non
             _check_option(key, override.value(), more)
         elif key not in keys:
             raise ConfigError(
-                f"{key}: there is no such key; expected one of the keys that `python train.py "
-                f"--help` lists{did_you_mean(key, keys)}"
+                f"{key}: there is no such key; expected one of the keys that `huggingtweets "
+                f"train --help` lists{did_you_mean(key, keys)}"
             )
         elif override.is_sweep_override():
             continue

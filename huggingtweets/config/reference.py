@@ -22,7 +22,7 @@ _HEAD = """\
 
 Every key of `train.py`, as `key=value` on the command line. Defaults are those of the default
 options; another option of a group (`recipe=huggingtweets`, `model=tiny`) brings its own, and
-`python train.py --help` prints what is in effect.
+`huggingtweets train --help` prints what is in effect.
 
 | exit code | meaning |
 | --- | --- |

@@ -46,6 +46,7 @@ from huggingtweets.runtime.device import is_cuda
 from huggingtweets.standing import is_done
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
+from huggingtweets.tracking.console import waiting
 from huggingtweets.training.agree import gathered, of_main
 from huggingtweets.training.array.layout import why_not_fused
 from huggingtweets.training.launch import build_accelerator, on_main
@@ -78,7 +79,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
     accelerator = build_accelerator(config.engine.precision)
     try:
         # One process makes or downloads the base, the others find it in the cache.
-        found = on_main(accelerator, lambda: check_base(config))
+        with waiting(f"looking for the base {config.model.path or 'tiny'}"):
+            found = on_main(accelerator, lambda: check_base(config))
         base = found or check_base(config)
         is_fused = choose_engine(config, base, accelerator, len(plans)) is EngineKind.fused
         with ExitStack() as stack:

@@ -45,6 +45,24 @@ def test_each_task_gets_its_share_and_what_follows_the_script(
     assert not list(cluster.marks.iterdir())
 
 
+def test_outside_a_clone_the_scripts_of_the_package_are_used(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """As `huggingtweets submit` calls them in a folder that holds nothing of ours."""
+    batch = Batch(tmp_path)
+    body = 'printf "<%s>" "$@"; echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"'
+    path = f"{launcher(batch.folder / 'bin', body)['LAUNCHER']}:{cluster.environment['PATH']}"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    options = ("--array=0-0", "--gpus-per-node=0", batch.log_option, f"--chdir={empty}")
+    places = {"HUGGINGTWEETS_SLURM_DIR": str(ROOT / "slurm")}
+    places["HUGGINGTWEETS_LAUNCH_DIR"] = str(ROOT / "launch")
+    job = cluster.sbatch("array.sbatch", "user=a", options=options, PATH=path, **places)
+    cluster.wait(job, batch.logs)
+    file = f"<launch><--config_file><{ROOT / 'launch' / 'cpu.yaml'}>"
+    assert f"{file}<-m><huggingtweets.train><user=a><shard=0/1>" in batch.log(job, 0)
+
+
 def test_a_stop_is_requeued_once_and_task_by_task(cluster: Cluster, tmp_path: Path) -> None:
     batch = Batch(tmp_path)
     body = """
