@@ -23,8 +23,8 @@ def key_kind(key: str) -> Any:
     kinds = _kinds()
     if key not in kinds:
         raise ConfigError(
-            f"{key}: there is no such key; expected one of the keys that `huggingtweets train --help` "
-            f"lists{did_you_mean(key, kinds)}"
+            f"{key}: there is no such key; expected one of the keys that `huggingtweets train "
+            f"--help` lists{did_you_mean(key, kinds)}"
         )
     return kinds[key]
 
