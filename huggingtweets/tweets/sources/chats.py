@@ -42,6 +42,11 @@ _CHAT_KEYS = (
     ("Slack", frozenset({"client_msg_id", "ts"})),
 )
 """Keys that only the chats of a service have together."""
+_TELLING = words_set(
+    "from_id messages channel_id conversationId envelope chatItem sender_name key_remote_jid "
+    "dmConversation messageCreate client_msg_id"
+)
+"""One of each at least: nearly all records have none."""
 
 
 def refuse_text_chat(where: str, lines: Iterable[str]) -> None:
@@ -66,6 +71,8 @@ def refuse_json_chat(value: Mapping[str, Any]) -> None:
     Raises:
         SourceError: it is one.
     """
+    if _TELLING.isdisjoint(value):
+        return
     if value.get("type") in _TELEGRAM and isinstance(value.get("messages"), list):
         raise _refusal("", "Telegram")
     for service, keys in _CHAT_KEYS:

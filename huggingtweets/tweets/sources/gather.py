@@ -17,7 +17,7 @@ from huggingtweets.tweets.sources.posts import (
     make_timeline,
 )
 from huggingtweets.tweets.sources.reading import Said, nearest, show
-from huggingtweets.tweets.sources.record import Draft, Reader, flatten, roles_of
+from huggingtweets.tweets.sources.record import Draft, Reader, roles_of
 from huggingtweets.tweets.sources.shapes import KNOWN, has_text, inner_value, rich
 from huggingtweets.tweets.sources.who import Authors
 
@@ -148,7 +148,7 @@ class _Gathering:
                 return None
         else:
             if not any(field.who < Who.display for field in draft.fields):
-                self._authors.look_at(flatten(fields))
+                self._authors.look_at(self._reader.flat)
             if not self._authors.see(draft):
                 return None
         # One character more than allowed shows that it was longer.
@@ -247,15 +247,15 @@ class _Gathering:
             + (f", {'; '.join(done)}" if done else "")
         )
         for draft, text in zip(drafts, texts, strict=True):
-            yield post_of(replace(draft, text=text))
+            yield post_of(draft, text)
 
 
-def post_of(draft: Draft) -> Post:
-    """Return the post of a record whose author is settled."""
+def post_of(draft: Draft, text: str | None = None) -> Post:
+    """Return the post of a record whose author is settled, at times with another text."""
     name = min((field for field in draft.fields if field.who is Who.display), default=None)
     named = min((field for field in draft.fields if field.who < Who.display), default=None)
     return Post(
-        draft.text,
+        draft.text if text is None else text,
         draft.id,
         draft.created_at,
         draft.is_retweet,

@@ -2,10 +2,11 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
+from itertools import islice
 from typing import Any, NamedTuple
 
 from huggingtweets.config.schema import SourceConfig
@@ -84,6 +85,9 @@ class Draft:
 
 def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield dotted paths and values; what is somebody else's by its name is not entered."""
+    if not any(isinstance(inner, dict) for inner in record.values()):
+        yield from islice(record.items(), _MAX_KEYS)
+        return
     stack: list[tuple[str, Mapping[str, Any], int]] = [("", record, 0)]
     count = 0
     while stack:
@@ -117,6 +121,42 @@ class _Roles(NamedTuple):
 def roles_of(path: str) -> _Roles:
     """What a path is known to hold."""
     return _Roles(text_rank(path), id_rank(path), date_rank(path), mark_role(path), who_role(path))
+
+
+class _Layout(NamedTuple):
+    """Where in a flat record what is, the likeliest first: worked out once per set of paths."""
+
+    texts: tuple[int, ...]
+    ids: tuple[int, ...]
+    dates: tuple[int, ...]
+    marks: tuple[tuple[int, Mark], ...]
+    authors: tuple[tuple[int, Who | None], ...]
+    """None: no author by its name, but it may be the address of the post."""
+
+
+@lru_cache(maxsize=1 << 11)
+def layout_of(paths: tuple[str, ...]) -> _Layout:
+    """Return where what is in a record with these paths."""
+    roles = [roles_of(path) for path in paths]
+
+    def ranked(ranks: list[int | None]) -> tuple[int, ...]:
+        found = [(rank, paths[n].count("."), n) for n, rank in enumerate(ranks) if rank is not None]
+        return tuple(n for _, _, n in sorted(found))
+
+    return _Layout(
+        ranked([one.text for one in roles]),
+        ranked([one.id for one in roles]),
+        ranked([one.date for one in roles]),
+        tuple((n, one.mark) for n, one in enumerate(roles) if one.mark is not None),
+        tuple(
+            (n, one.who)
+            for n, one in enumerate(roles)
+            if one.who is not None or words_of(paths[n])[-1:] in _ADDRESSES
+        ),
+    )
+
+
+_ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
 
 
 UNKNOWN = _Roles(None, None, None, None, None)
@@ -154,34 +194,37 @@ class Reader:
         """Per use the paths that were taken, in the order they came."""
         self.paths: dict[str, None] = {}
         """Paths seen, those of objects on the way included."""
+        self.flat: list[tuple[str, Any]] = []
+        """Paths and values of the record read last."""
 
     def read(self, record: Mapping[str, Any], line: int | None = None) -> Draft | Skip:
         """Read one record."""
         config = self._config
-        flat = list(flatten(record))
+        self.flat = flat = list(flatten(record))
+        layout = layout_of(tuple([path for path, _ in flat]))
         if len(self.paths) < _MAX_KEYS:
             for path, _ in flat:
                 if path not in self.paths:
                     self._remember(path)
-        text = self._text(record, flat)
+        text = self._text(record, flat, layout.texts)
         if isinstance(text, Skip):
             return Skip(text.reason, line)
-        is_retweet, is_soft, marks, is_post = self._marks(record, flat)
+        is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout.marks)
         if not is_post:
             return Skip("a like, a follow or the like, no post", line)
-        own_id = self._pick("id", config.id_column, record, flat, 1, parse_id)
+        own_id = self._pick("id", config.id_column, record, flat, layout.ids, parse_id)
         if own_id and (end := _NUMBERS_END.search(own_id)):
             own_id = end[1]
         original = record.get("retweeted_status")
         if isinstance(original, dict):
-            text = _whole_retweet(text, self._first_text(list(flatten(original))))
+            text = _whole_retweet(text, _first_text(list(flatten(original))))
         is_rich = isinstance(record.get(RICH), str)
         versions = _versions(record)
         return Draft(
             escape(html_to_text(text), quote=False) if record.get(RICH) == "html" else text,
             own_id,
-            self._pick("date", config.date_column, record, flat, 2, parse_date),
-            tuple(_fields(flat, own_id)),
+            self._pick("date", config.date_column, record, flat, layout.dates, parse_date),
+            tuple(_fields(flat, layout.authors, own_id)),
             is_retweet,
             is_soft,
             marks,
@@ -197,7 +240,9 @@ class Reader:
         while (path := path.rpartition(".")[0]) and path not in self.paths:
             self.paths[path] = None
 
-    def _text(self, record: Mapping[str, Any], flat: list[tuple[str, Any]]) -> str | Skip:
+    def _text(
+        self, record: Mapping[str, Any], flat: list[tuple[str, Any]], places: tuple[int, ...]
+    ) -> str | Skip:
         name = self._config.text_column
         if name is not None:
             value = get_path(record, name)
@@ -205,26 +250,16 @@ class Reader:
                 self.taken["text"][name] = None
                 return value
             return Skip(f"no text in the column {show(name)}")
-        ranked = [(rank, path, v) for path, v in flat if (rank := roles_of(path).text) is not None]
-        texts = [one for one in ranked if isinstance(one[2], str | list) and _as_text(one[2])]
-        if not texts:
-            blank = [one for one in ranked if isinstance(one[2], str)]
-            if blank:
-                return ""
-            if ranked:
-                return Skip(f"no text in the column {show(min(ranked, key=_by_rank)[1])}")
-            return Skip("a line without a text; see source.text_column=")
-        _, path, value = min(texts, key=_by_rank)
-        self.taken["text"][path] = None
-        return _as_text(value)
-
-    def _first_text(self, flat: list[tuple[str, Any]]) -> str | None:
-        ranked = [
-            (rank, path, value)
-            for path, value in flat
-            if isinstance(value, str) and (rank := roles_of(path).text) is not None
-        ]
-        return min(ranked, key=_by_rank)[2] if ranked else None
+        found = [flat[place] for place in places]
+        for path, value in found:
+            if isinstance(value, str | list) and (text := _as_text(value)):
+                self.taken["text"][path] = None
+                return text
+        if any(isinstance(value, str) for _, value in found):
+            return ""
+        if found:
+            return Skip(f"no text in the column {show(found[0][0])}")
+        return Skip("a line without a text; see source.text_column=")
 
     def _pick(
         self,
@@ -232,28 +267,24 @@ class Reader:
         configured: str | None,
         record: Mapping[str, Any],
         flat: list[tuple[str, Any]],
-        role: int,
-        parse: Any,
-    ) -> Any:
+        places: tuple[int, ...],
+        parse: Callable[[Any], str | None],
+    ) -> str | None:
         """Return the first value that can be read among the columns for this use."""
         if configured:
             return parse(get_path(record, configured))
-        ranked = sorted(
-            (
-                (rank, path, value)
-                for path, value in flat
-                if (rank := roles_of(path)[role]) is not None
-            ),
-            key=_by_rank,
-        )
-        for _, path, value in ranked:
+        for place in places:
+            path, value = flat[place]
             if (found := parse(value)) is not None:
                 self.taken[use][path] = None
                 return found
         return None
 
     def _marks(
-        self, record: Mapping[str, Any], flat: list[tuple[str, Any]]
+        self,
+        record: Mapping[str, Any],
+        flat: list[tuple[str, Any]],
+        places: tuple[tuple[int, Mark], ...],
     ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
         """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
         configured = self._config.retweet_column
@@ -265,10 +296,8 @@ class Reader:
             return flag, False, (), True
         said: list[tuple[bool, bool]] = []
         unsure = []
-        for path, value in flat:
-            role = roles_of(path).mark
-            if role is None:
-                continue
+        for place, role in places:
+            path, value = flat[place]
             if role is Mark.kind:
                 word = str(value).strip().lower().rpartition(".")[2].rpartition("#")[2]
                 if word in OTHER_KINDS:
@@ -299,8 +328,9 @@ RICH = "\0rich"
 """Key that a shape adds to a record whose text is HTML (`html`) or ready (`text`)."""
 
 
-def _by_rank(one: tuple[Any, ...]) -> tuple[int, int]:
-    return one[0], one[1].count(".")
+def _first_text(flat: list[tuple[str, Any]]) -> str | None:
+    places = layout_of(tuple(path for path, _ in flat)).texts
+    return next((flat[place][1] for place in places if isinstance(flat[place][1], str)), None)
 
 
 def _as_text(value: Any) -> str:
@@ -335,12 +365,15 @@ def read_mark(role: Mark, value: object, path: str) -> bool | None:
 
 def inside_of_author(value: Mapping[str, Any]) -> list[Field]:
     """Return what an object that is the author, whatever it is called, says of itself."""
-    return list(_fields([(f"user.{path}", one) for path, one in flatten(value)], None))
+    flat = [(f"user.{path}", one) for path, one in flatten(value)]
+    return list(_fields(flat, layout_of(tuple(path for path, _ in flat)).authors, None))
 
 
-def _fields(flat: list[tuple[str, Any]], own_id: str | None) -> Iterator[Field]:
-    for path, value in flat:
-        who = roles_of(path).who
+def _fields(
+    flat: list[tuple[str, Any]], places: tuple[tuple[int, Who | None], ...], own_id: str | None
+) -> Iterator[Field]:
+    for place, who in places:
+        path, value = flat[place]
         if isinstance(value, str) and value.startswith("at://did:") and not _is_foreign(path):
             yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
         if who is None:
