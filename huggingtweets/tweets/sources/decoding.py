@@ -16,7 +16,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.tweets.sources.html import html_to_text
 from huggingtweets.tweets.sources.reading import show
 
-_BYTES = re.compile(r"\s*[bB](?P<quote>['\"]).*", re.DOTALL)
+_BYTES = re.compile(r"\s*b(?P<quote>['\"]).+", re.DOTALL)
 _QUOTED = re.compile(r"\s*u?(?P<quote>['\"]).*(?P=quote)\s*\Z", re.DOTALL)
 _LISTED = re.compile(r"\s*[\[(]\s*[ub]?(?P<quote>['\"]).*(?P=quote)\s*,?\s*[\])]\s*\Z", re.DOTALL)
 _ESCAPES = re.compile(r"\\(?:u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|x[0-9a-fA-F]{2}|[nrt\"'\\])")
@@ -54,6 +54,7 @@ class _Kind:
     may_be: Callable[[str], bool] = lambda text: True
     """Which posts count: emoji escapes stand only where there were emoji."""
     sure_share: float = _SURE_SHARE
+    sure_num: int = _DOUBTFUL_NUM
     doubtful_share: float = _DOUBTFUL_SHARE
     evidence: Callable[[Sequence[str]], bool] = lambda texts: True
     """What else must hold of the posts that look like it."""
@@ -93,7 +94,8 @@ def _undo(
     if not is_told:
         num = sum(map(kind.may_be, texts))
         share = len(hits) / max(1, num)
-        is_sure = share >= kind.sure_share and kind.evidence(hits)
+        is_many = len(hits) >= kind.sure_num
+        is_sure = is_many and share >= kind.sure_share and kind.evidence(hits)
         if not is_sure:
             if len(hits) >= _DOUBTFUL_NUM and share >= kind.doubtful_share and kind.evidence(hits):
                 raise SourceError(
@@ -230,7 +232,8 @@ _KINDS = (
     ),
     _Kind(
         Decode.escapes, "R's escapes (<U+2615>)",
-        lambda t: bool(_R_ESCAPE.search(t) or _R_BYTES.search(t)), _undo_r, sure_share=0.0,
+        lambda t: bool(_R_ESCAPE.search(t) or _R_BYTES.search(t)), _undo_r,
+        sure_share=0.0, sure_num=1,
     ),
     _Kind(
         Decode.mojibake, "UTF-8 read as Windows-1252 or Latin-1 (â€™)",

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig
+from huggingtweets.config.schema import Decode, SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.decoding import decode_texts
@@ -131,7 +131,10 @@ class _Gathering:
 
     def _take(self, row: Row) -> Skip | None:
         """Keep what one record says, unless it is surely somebody else's."""
-        fields = rich(_unfolded(row.fields))
+        fields = row.fields
+        if self._asked.config.decode != Decode.none:
+            fields = _unfolded(fields)
+        fields = rich(fields)
         if KNOWN in fields:
             self._authors.know(fields[KNOWN])
             return None

@@ -33,11 +33,18 @@ KEY_NAMES = (
     "id id_str text full_text user created_at data includes users tweets errors meta tweet "
     "author_id referenced_tweets note_tweet edit_history_tweet_ids retweeted_status edit_info "
     "initial edit editControlInitial editTweetIds screen_name username name type noteTweet core "
-    "noteTweetId createdAt result_count is_retweet account email dataTypes files fileName"
+    "noteTweetId createdAt result_count is_retweet account email dataTypes files fileName "
+    "legacy rest_id user_results result actor preferredUsername verb object to cc orderedItems "
+    "attributedTo uri value record facets index byteStart byteEnd features reason columns messages "
+    "from_id guild channel content reblog visibility acct retweet_id tweet_type statuses feed post "
+    "retweet who source url body handle displayName tweet_results $type published"
 )
 KEYS = st.sampled_from(KEY_NAMES.split())
 TEXTS = st.one_of(
     st.text(max_size=30),
+    st.sampled_from(["NASA", "esa_x", "b'x'", "'x'", "['x']", "&#55357;", "â€™", "<p>x</p>"]),
+    st.sampled_from(['{"text": "x"}', "{'text': 'x'}", "\\ud83d", "<U+D83D>", "at://did:a/b/c"]),
+    st.sampled_from(["Create", "Announce", "retweet", "x.com/nasa/status/1", "https://x.com/esa"]),
     st.sampled_from(["nasa", "RT @a: b", "1", "2", "retweeted", "<|endoftext|>", "\ud83d", "\0"]),
 )
 VALUES = st.recursive(
@@ -85,10 +92,11 @@ MEMBER_NAMES = (
 MEMBERS = st.sampled_from(MEMBER_NAMES.split())
 
 
-def read(kind: str, path: Path, handle: str = "nasa") -> Timeline | None:
+def read(kind: str, path: Path, handle: str = "nasa", **config: Any) -> Timeline | None:
     """Load; only a sentence may come instead of a timeline, and a timeline survives its file."""
     try:
-        timeline = load_timeline(SourceConfig(kind=SourceKind(kind), path=str(path)), handle)
+        source = SourceConfig(kind=SourceKind(kind), path=str(path), **config)
+        timeline = load_timeline(source, handle)
     except HuggingtweetsError as err:
         message = str(err)
     else:
@@ -132,6 +140,131 @@ def test_csv_and_text_files(tmp_path: Path, data: bytes) -> None:
     fuzz_files("csv", ".csv")(tmp_path, b"text,user,id,created_at\n" + data)
     fuzz_files("csv", ".csv")(tmp_path, data)
     fuzz_files("text", ".txt")(tmp_path, data)
+
+
+CSV_CHARS = "text,id\"\n\r;1é\0b'[]<>{}\t\\u"
+CSV_HEADS = ("text,user,id,created_at\n", "id;username;text\n", "sep=;\n", "tweets\n", "")
+
+
+def fuzz_tables(tmp_path: Path, head: str, body: bytes) -> None:
+    fuzz_files("csv", ".csv")(tmp_path, head.encode() + body)
+    fuzz_files("text", ".txt")(tmp_path, body)
+
+
+@pytest.mark.slow
+@given(
+    head=st.sampled_from(CSV_HEADS),
+    body=st.one_of(FILES, st.text(alphabet=CSV_CHARS, max_size=120).map(str.encode), st.binary()),
+)
+@MANY
+def test_csv_and_text_files_thoroughly(tmp_path: Path, head: str, body: bytes) -> None:
+    fuzz_tables(tmp_path, head, body)
+
+
+def fuzz_outbox(tmp_path: Path, outbox: bytes, actor: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "own.zip", "w") as archive:
+        archive.writestr("outbox.json", outbox)
+        archive.writestr("actor.json", actor)
+    read("mastodon_archive", tmp_path / "own.zip")
+
+
+OUTBOXES = st.one_of(
+    FILES, st.lists(VALUES, max_size=5).map(lambda v: json.dumps({"orderedItems": v}).encode())
+)
+
+
+@given(outbox=OUTBOXES, actor=st.one_of(JSON_BYTES, FILES))
+@FEW
+def test_outboxes(tmp_path: Path, outbox: bytes, actor: bytes) -> None:
+    fuzz_outbox(tmp_path, outbox, actor)
+
+
+@pytest.mark.slow
+@given(outbox=OUTBOXES, actor=st.one_of(JSON_BYTES, FILES))
+@MANY
+def test_outboxes_thoroughly(tmp_path: Path, outbox: bytes, actor: bytes) -> None:
+    fuzz_outbox(tmp_path, outbox, actor)
+
+
+CID = b"\x01\x71\x12\x20"
+"""Of an entry, with a digest of one repeated byte: links may lead anywhere, also in circles."""
+CBOR = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-9, 1 << 40),
+        st.binary(max_size=9),
+        st.sampled_from([CID + bytes([n]) * 32 for n in range(4)]),
+        st.text(st.characters(codec="utf-8"), max_size=9),
+        st.sampled_from(["app.bsky.feed.post", "did:plc:" + "a" * 24]),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(
+            st.sampled_from(
+                [
+                    "l",
+                    "e",
+                    "p",
+                    "k",
+                    "v",
+                    "t",
+                    "did",
+                    "data",
+                    "text",
+                    "facets",
+                    "createdAt",
+                    "index",
+                ]
+            ),
+            inner,
+            max_size=6,
+        ),
+    ),
+    max_leaves=12,
+)
+
+
+def fuzz_car(tmp_path: Path, commit: Any, blocks: list[Any], cut: int) -> None:
+    import libipld
+
+    def section(data: bytes) -> bytes:
+        size, prefix = len(data), b""
+        while size > 127:
+            prefix, size = prefix + bytes([size & 127 | 128]), size >> 7
+        return prefix + bytes([size]) + data
+
+    root = CID + b"\x00" * 32
+    parts = [section(bytes(libipld.encode_dag_cbor({"roots": [root], "version": 1})))]
+    values = [
+        {"did": "did:plc:" + "a" * 24, "data": CID + b"\x01" * 32} if commit is None else commit
+    ]
+    for number, value in enumerate([*values, *blocks]):
+        block = bytes(libipld.encode_dag_cbor(value))
+        parts.append(section(CID + bytes([number]) * 32 + block))
+    data = b"".join(parts)
+    (tmp_path / "repo.car").write_bytes(data[: len(data) - cut])
+    read("bluesky_archive", tmp_path / "repo.car")
+
+
+CARS = {
+    "commit": st.one_of(st.none(), st.none(), CBOR),
+    "blocks": st.lists(CBOR, max_size=3),
+    "cut": st.sampled_from([0, 0, 0, 1, 30]),
+}
+
+
+@given(**CARS)
+@FEW
+def test_repositories(tmp_path: Path, commit: Any, blocks: list[Any], cut: int) -> None:
+    fuzz_car(tmp_path, commit, blocks, cut)
+
+
+@pytest.mark.slow
+@given(**CARS)
+@MANY
+def test_repositories_thoroughly(tmp_path: Path, commit: Any, blocks: list[Any], cut: int) -> None:
+    fuzz_car(tmp_path, commit, blocks, cut)
 
 
 def tree(folder: Path) -> dict[str, int]:
@@ -311,7 +444,7 @@ def test_csv_texts_come_back(tmp_path: Path, rows: list[list[str]]) -> None:
     rows = [row for row in rows if row[1].isprintable()]
     with (tmp_path / "nasa.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "text"], *rows])
-    timeline = read("csv", tmp_path / "nasa.csv")
+    timeline = read("csv", tmp_path / "nasa.csv", decode="none")
     assert timeline is not None
     assert [tweet.text for tweet in timeline.tweets] == [text for _, text in reversed(rows)]
 
@@ -321,6 +454,6 @@ def test_csv_texts_come_back(tmp_path: Path, rows: list[list[str]]) -> None:
 def test_json_texts_come_back(tmp_path: Path, texts: list[str]) -> None:
     lines: list[Any] = [{"id": number, "text": text} for number, text in enumerate(texts)]
     (tmp_path / "nasa.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
-    timeline = read("jsonl", tmp_path / "nasa.jsonl")
+    timeline = read("jsonl", tmp_path / "nasa.jsonl", decode="none")
     assert timeline is not None
     assert [tweet.text for tweet in timeline.tweets] == texts[::-1]
