@@ -60,8 +60,9 @@ def _header(lines: Lines, where: str) -> tuple[str, list[str], tuple[int, str] |
     for number, line in lines:
         if not line or not line.strip():
             continue
-        if line.lower().lstrip("\ufeff").startswith("sep=") and len(line.strip()) == 5:
-            separator = line.strip()[-1]  # Excel's own line
+        words = line.lstrip("\ufeff").rstrip("\r\n")
+        if words[:4].lower() == "sep=" and len(words) == 5:
+            separator = words[-1]  # Excel's own line
             continue
         separator = separator or max(_SEPARATORS, key=_outside_quotes(line).count)
         try:

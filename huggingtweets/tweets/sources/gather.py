@@ -209,7 +209,8 @@ class _Gathering:
         settled = [_with_flags(draft, flags) for draft in drafts]
         has_marks = any(draft.is_retweet for draft in settled)
         for path in most if not has_marks else ():
-            if roles_of(path).mark is Mark.unsure and most[path] and not least[path]:
+            is_open = roles_of(path).mark in (Mark.unsure, None)
+            if is_open and most[path] and not least[path]:
                 self._notes.append(
                     f"{self._asked.where}: the column {show(path)} looks like a mark of retweets "
                     f"and is not used; if it is one, set source.retweet_column={path}"

@@ -9,10 +9,13 @@ from huggingtweets.tweets.sources.gather import Asked, Row, gather
 from huggingtweets.tweets.sources.json_values import iter_values, parse_json
 from huggingtweets.tweets.sources.posts import Skip
 from huggingtweets.tweets.sources.reading import (
+    MAX_DOCUMENT_CHARS,
     MAX_LINE_CHARS,
     Said,
+    decode,
     has_bad_bytes,
     iter_lines,
+    open_bytes,
     open_text,
     show,
 )
@@ -53,8 +56,9 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
     """
     with open_text(path, said) as stream:
         first = _first_line(stream)
+        is_document = first is None and _begins_an_object(path)
     said.damage.clear()  # it comes again
-    if not _is_whole_object(first):
+    if is_document or not _is_whole_object(first):
         values = _by_values(path, said)
         head = next(values, None)
         if not isinstance(head, Skip):
@@ -73,6 +77,11 @@ def _first_line(stream: TextIO) -> str | None:
     return next((line for line in lines if line is None or line.strip()), "")
 
 
+def _begins_an_object(path: Path) -> bool:
+    with open_bytes(path, []) as stream:
+        return decode(stream).read(1024).lstrip("\ufeff \t\r\n").startswith("{")
+
+
 def _is_whole_object(line: str | None) -> bool:
     try:
         if line is None or line.lstrip("\ufeff \t").startswith("["):
@@ -85,7 +94,7 @@ def _is_whole_object(line: str | None) -> bool:
 def _by_values(path: Path, said: Said) -> Iterator[Any]:
     with open_text(path, said) as stream:
         try:
-            yield from iter_values(stream, max_chars=MAX_LINE_CHARS)
+            yield from iter_values(stream, max_chars=MAX_DOCUMENT_CHARS)
         except ValueError as err:
             yield Skip(f"from here on it is not JSON ({show(str(err), 80)})")
 

@@ -21,7 +21,8 @@ def words_set(text: str) -> frozenset[str]:
 def words_of(name: str) -> tuple[str, ...]:
     """Return the words of a name, lower case: `author.userName` is author, user, name."""
     words = (word.lower() for word in _WORD.findall(name[:_MAX_NAME_CHARS]))
-    return tuple(part for word in words for part in _JOINED.get(word, word).split())
+    parts = " ".join(_JOINED.get(word, word) for word in words)
+    return tuple(parts.replace("re tweet", "retweet").split())  # `isReTweet`
 
 
 _JOINED = {
@@ -217,7 +218,7 @@ class Mark(IntEnum):
 
 _SHARING = words_set(
     "retweet retweeted retweets retweeting rt rts repost reposted reposts reblog reblogged "
-    "reblogs boost boosted boosts renote reshare reshared announce announced shared"
+    "reblogs boost boosted boosts renote reshare reshared announce announced share shares shared"
 )
 _KINDS = frozenset(
     ("tweet type", "post type", "type", "verb", "kind", "status type", "item type", "activity type",
@@ -236,8 +237,16 @@ _OF_ORIGINAL = words_set(
     "full tweets timestamp referenced note toot who to item key in original owner creator "
     "display did"
 )
-_FLAGS = words_set("is was has flag bool boolean a an indicator yes")
-_COUNTS_ALONE = words_set("retweets reposts boosts reblogs rts shared")
+_FLAGS = words_set("is was has flag bool boolean a an indicator yes native pure")
+_VERBS = words_set("is was has")
+_ABOUT_POSTS = words_set(
+    "tweet post status item message of the activity entry referenced type kind"
+)
+_NAMES_POSTS = words_set(
+    "original orig tweet post status id ids str author user poster owner screen name handle "
+    "username"
+)
+_COUNTS_ALONE = words_set("retweets reposts boosts reblogs rts shares shared")
 
 
 @lru_cache(maxsize=1 << 14)
@@ -248,13 +257,16 @@ def mark_role(name: str) -> Mark | None:
     """
     words = words_of(name)
     phrase = " ".join(words)
-    if phrase in _KINDS:
+    if phrase in _KINDS or (
+        words[-1:] in (("type",), ("kind",)) and _ABOUT_POSTS.issuperset(words)
+    ):
         return Mark.kind
     if phrase == "referenced tweets" or phrase == "referenced tweets type":
         return Mark.references
     rest = [word for word in words if word not in _SHARING]
     if len(rest) == len(words):
-        return None
+        is_of_original = words[:1] in (("original",), ("orig",)) and _NAMES_POSTS.issuperset(words)
+        return Mark.unsure if is_of_original else None
     if _COUNTED.intersection(rest) or _CALLERS.intersection(rest):
         return None
     if phrase == "retweeted":  # X v1.1: whether who asked has retweeted it
@@ -263,6 +275,8 @@ def mark_role(name: str) -> Mark | None:
         return None
     if all(word in _FLAGS for word in rest):
         return Mark.flag
+    if _VERBS.intersection(rest) and all(word in _FLAGS | _ABOUT_POSTS for word in rest):
+        return Mark.flag  # `tweet_is_retweet`
     return Mark.presence if all(word in _OF_ORIGINAL for word in rest) else Mark.unsure
 
 

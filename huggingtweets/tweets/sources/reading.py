@@ -19,6 +19,8 @@ from huggingtweets.errors import SourceError
 MAX_FILE_BYTES = 8 << 30
 """Of one file, unpacked."""
 MAX_LINE_CHARS = 16 << 20
+MAX_DOCUMENT_CHARS = 64 << 20
+"""Of one JSON object with a list of posts in it; parsed it takes some ten times as much memory."""
 MAX_EXPANSION = 200
 """Bytes out of one byte in; posts pack 5 to 20 times."""
 EXPANSION_FLOOR_BYTES = 32 << 20
@@ -249,11 +251,12 @@ def find_encoding(stream: io.BufferedReader, where: str) -> str | None:
         num_bad += len(wrong)
         num_good += len(lines) - len(wrong)
         bad += wrong[: _MAX_BAD_LINES - len(bad)]
-    is_damage = num_bad <= _FEW_LINES or num_bad < 0.01 * num_lines
-    if is_damage or any(b"\0" in line for line in bad):
+    if num_bad <= _FEW_LINES or any(b"\0" in line for line in bad):
         return None
     if num_good == 0 and _looks_western(bad):
         return "cp1252"
+    if num_bad < 0.01 * num_lines:
+        return None
     raise SourceError(
         f"{where}: got {num_bad} lines that are not UTF-8"
         + (f" beside {num_good} that are" if num_good else "")

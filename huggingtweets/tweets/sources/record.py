@@ -31,16 +31,18 @@ from huggingtweets.tweets.sources.reading import name_key, show
 _MAX_DEPTH = 7
 _MAX_KEYS = 2000
 _MAX_VERSIONS = 100
+_MAX_KIND_CHARS = 20
 _MAX_VALUE_CHARS = 200
 _FALSE = frozenset({"false", "f", "0", "no", "n", "0.0", "off"})
 _EMPTY = frozenset({"", "none", "null", "nan", "na", "n/a", "undefined", "<na>", "[]", "{}", "nat"})
 _PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
 _ADDRESS = re.compile(
-    r"https?://[^/\s]{1,100}/(?:@|users/|u/|profile/|intent/user\?screen_name=)?([\w.@-]{1,90})/?",
+    r"https?://(?:(?:www\.|mobile\.|m\.)?(?:twitter|x)\.com/(?:intent/user\?screen_name=)?"
+    r"|[^/\s]{1,100}/(?:@|users/|u/|profile/|ap/users/))@?([\w.@-]{1,90})/?",
     re.ASCII,
 )
-"""Of a person's page, on X, Mastodon, Bluesky."""
+"""Of a person's page, on X, Mastodon, Bluesky; other addresses are of anything."""
 _PERMALINK = re.compile(
     r"(?:https?://[\w.-]{1,100})?/@?([\w.-]{1,90})/status(?:es)?/(\d{1,20})\b", re.ASCII
 )
@@ -132,6 +134,8 @@ class _Layout(NamedTuple):
     marks: tuple[tuple[int, Mark], ...]
     authors: tuple[tuple[int, Who | None], ...]
     """None: no author by its name, but it may be the address of the post."""
+    unknown: tuple[int, ...]
+    """What no table knows."""
 
 
 @lru_cache(maxsize=1 << 11)
@@ -153,6 +157,7 @@ def layout_of(paths: tuple[str, ...]) -> _Layout:
             for n, one in enumerate(roles)
             if one.who is not None or words_of(paths[n])[-1:] in _ADDRESSES
         ),
+        tuple(n for n, one in enumerate(roles) if one == UNKNOWN),
     )
 
 
@@ -209,7 +214,7 @@ class Reader:
         text = self._text(record, flat, layout.texts)
         if isinstance(text, Skip):
             return Skip(text.reason, line)
-        is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout.marks)
+        is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout)
         if not is_post:
             return Skip("a like, a follow or the like, no post", line)
         own_id = self._pick("id", config.id_column, record, flat, layout.ids, parse_id)
@@ -284,19 +289,28 @@ class Reader:
         self,
         record: Mapping[str, Any],
         flat: list[tuple[str, Any]],
-        places: tuple[tuple[int, Mark], ...],
+        layout: _Layout,
     ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
         """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
         configured = self._config.retweet_column
         if configured:
-            flag = read_mark(Mark.flag, get_path(record, configured), configured)
+            value = get_path(record, configured)
+            word = str(value).strip().lower()
+            is_kind = word in RETWEET_KINDS or word in OWN_KINDS
+            flag = word in RETWEET_KINDS if is_kind else read_mark(Mark.flag, value, configured)
             if configured not in self.paths:
                 return None, False, (), True
             self.taken["mark"][configured] = None
             return flag, False, (), True
         said: list[tuple[bool, bool]] = []
         unsure = []
-        for place, role in places:
+        for place in layout.unknown:  # a column of kinds by another name
+            path, value = flat[place]
+            if isinstance(value, str) and len(value) <= _MAX_KIND_CHARS:
+                word = value.strip().lower()
+                if word in RETWEET_KINDS or word in OWN_KINDS:
+                    unsure.append((path, int(word in RETWEET_KINDS)))
+        for place, role in layout.marks:
             path, value = flat[place]
             if role is Mark.kind:
                 word = str(value).strip().lower().rpartition(".")[2].rpartition("#")[2]

@@ -34,6 +34,7 @@ _HOISTED = (
     "node",
     "value",
     "record",
+    "commit",
     "item",
     "toot",
     "legacy",

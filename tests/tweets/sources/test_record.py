@@ -94,6 +94,17 @@ def test_marks_of_retweets(name: str, kind: str, yes: str, no: str, tool: str) -
     )
 
 
+def test_a_column_of_kinds_by_another_name_is_told(tmp_path: Path) -> None:
+    rows = [Row({"text": "mine", "sort": "tweet"}), Row({"text": "theirs", "sort": "Retweet"})]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert timeline.notes == (
+        "f.csv: the column 'sort' looks like a mark of retweets and is not used; if it is one, set "
+        "source.retweet_column=sort",
+    )
+    timeline = gather(Asked("f.csv", "ann", config_of(retweet_column="sort")), rows)
+    assert [tweet.is_retweet for tweet in timeline.tweets] == [False, True]
+
+
 def test_a_count_of_retweets_is_no_mark() -> None:
     rows = [Row({"text": f"post {n}", "retweet": str(n)}) for n in range(9)]
     timeline = gather(Asked("f.csv", "ann", config_of()), rows)
