@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import Precision
+from huggingtweets.config.schema import Precision, StoredDtype
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import (
@@ -38,6 +39,11 @@ from huggingtweets.training.records import PostScore
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+LINKED_BYTES = 1 << 16
+"""Smaller files are written anew: a link saves nothing."""
+FICLONE = 0x40049409
+"""Of Linux, <linux/fs.h>: share the blocks of another file; XFS and Btrfs can, ext4 cannot."""
 
 Posts = tuple[PostScore, ...]
 """What a model makes of each of some posts, in their order."""
@@ -111,7 +117,7 @@ class WholeModel:
         base.tokenizer.save_pretrained(folder)
         keep_dropout(self._model.config, base.config)
         self._model.generation_config = generation_config(plan.sampling, base.codec)
-        self._model.to(base.dtype).save_pretrained(folder)
+        self._model.to(stored_dtype(plan, base)).save_pretrained(folder)
         for_other_readers(folder)
 
 
@@ -132,7 +138,9 @@ class Studio:
         self.base_model = base_model
         self.layout = layout
         self.device = device
-        self._files: dict[str, bytes] = {}
+        self._files: dict[torch.dtype, dict[str, bytes]] = {}
+        self._placed: dict[str, tuple[Path, int, int]] = {}
+        """Where each large file lies already, its inode and when it was written."""
         self._lock = threading.Lock()
 
     def stack(self, weights: Sequence[Mapping[str, Tensor]], device: torch.device) -> Stack:
@@ -156,21 +164,42 @@ class Studio:
         assert found is not None
         return found.posts
 
-    def files(self, base: Base) -> Mapping[str, bytes]:
-        """Return the files of a model folder that all users share, by name; made once."""
+    def put_files(self, base: Base, dtype: torch.dtype, folder: Path, final: Path) -> None:
+        """Write the files of a model folder that all users share.
+
+        Of a large one, the tokenizer, further copies are links to the first: they cost no room.
+
+        Args:
+            base: of all users.
+            dtype: of the weights.
+            folder: to write into.
+            final: where that folder is to lie.
+        """
+        for name, data in self._files_of(base, dtype).items():
+            if len(data) < LINKED_BYTES:
+                (folder / name).write_bytes(data)
+                continue
+            earlier = self._placed.get(name)
+            if earlier is None or not _shared(*earlier, folder / name):
+                (folder / name).write_bytes(data)
+                found = (folder / name).stat()
+                self._placed[name] = (final / name, found.st_ino, found.st_mtime_ns)
+
+    def _files_of(self, base: Base, dtype: torch.dtype) -> Mapping[str, bytes]:
+        """Return the files that all users share, by name; made once."""
         with self._lock:
-            if not self._files:
+            if dtype not in self._files:
                 with tempfile.TemporaryDirectory() as name:
                     folder = Path(name)
                     config = copy.deepcopy(self.base_model.config)
                     keep_dropout(config, base.config)
-                    config.dtype = base.dtype
+                    config.dtype = dtype
                     config.architectures = [type(self.base_model).__name__]
                     config.save_pretrained(folder)
                     base.tokenizer.save_pretrained(folder)
                     for_other_readers(folder)
-                    self._files = {p.name: p.read_bytes() for p in folder.iterdir()}
-            return self._files
+                    self._files[dtype] = {p.name: p.read_bytes() for p in folder.iterdir()}
+            return self._files[dtype]
 
 
 class StackedModel:
@@ -210,11 +239,11 @@ class StackedModel:
         if self._adapters and plan.leaves_adapter:
             _save_adapter(folder, self._adapters, self.studio.base_model, plan, base)
             return
-        for name, data in self.studio.files(base).items():
-            (folder / name).write_bytes(data)
+        dtype = stored_dtype(plan, base)
+        self.studio.put_files(base, dtype, folder, plan.paths.model)
         generation_config(plan.sampling, base.codec).save_pretrained(folder)
         weights = {
-            name: weight.to(base.dtype)
+            name: weight.to(dtype)
             for name, weight in self.weights.items()
             if name != "lm_head.weight"
         }
@@ -224,6 +253,46 @@ class StackedModel:
         model = copy.deepcopy(self.studio.base_model)
         model.load_state_dict(self.weights)
         return model.eval()
+
+
+def stored_dtype(plan: Plan, base: Base) -> torch.dtype:
+    """Return what the weights of a job are stored in."""
+    match plan.publish.dtype:
+        case StoredDtype.bf16:
+            return torch.bfloat16
+        case StoredDtype.fp32:
+            return torch.float32
+        case StoredDtype.auto:
+            return base.dtype
+
+
+def _shared(source: Path, inode: int, written_ns: int, target: Path) -> bool:
+    """Make a file of the same content without a copy: a reflink, else a hard link.
+
+    False where the file system has neither, or the source is no longer what was written.
+    """
+    try:
+        found = source.stat()
+        if (found.st_ino, found.st_mtime_ns) != (inode, written_ns):
+            return False
+        if not _cloned(source, target):
+            os.link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def _cloned(source: Path, target: Path) -> bool:
+    """Make a reflink: both files are their own, and share what neither has changed."""
+    try:
+        import fcntl  # not on Windows
+
+        with source.open("rb") as old, target.open("xb") as new:
+            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+    except (ImportError, OSError):
+        target.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def sample_together(
@@ -268,7 +337,7 @@ def _save_adapter(
         for_other_readers(folder)
     save_adapters(
         folder,
-        {name: tensor.to(base.dtype) for name, tensor in adapters.items()},
+        {name: tensor.to(stored_dtype(plan, base)) for name, tensor in adapters.items()},
         model,
         plan.recipe,
         base_name=base.public_name,

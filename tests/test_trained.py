@@ -1,14 +1,18 @@
 """A trained model is sampled and scored: on the job's device, beside its base."""
 
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from small import SMALL_MODEL
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from huggingtweets import pipeline, trained
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.config.schema import StoredDtype
 from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import score_posts
@@ -127,3 +131,32 @@ def test_nothing_is_scored_twice(job: tuple[Plan, Base]) -> None:
     _, original = pipeline.score_job(ended, base, Told())  # type: ignore[arg-type]
     assert asked == [(4, False), (7, True), (5, True), (4, True)]
     assert original == Scores(of("heldout", 1.0), of("probe", 1.0) + of("rest", 1.0))
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bf16"])
+def test_weights_are_stored_as_asked_and_the_tokenizer_once(
+    job: tuple[Plan, Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(trained, "LINKED_BYTES", 1024)
+    plan, base = job
+    asked = replace(plan.config, publish=replace(plan.publish, dtype=StoredDtype(dtype)))
+    base = replace(base, config=GPT2Config(**base.config.to_dict() | {"dtype": "float32"}))
+    models = both(plan, base, CPU)
+    expected = torch.float32 if dtype == "auto" else torch.bfloat16
+    tokenizers = []
+    for name, model in (("a", models[0]), ("b", models[1]), ("c", models[1]), ("d", models[1])):
+        config = replace(asked, output_dir=str(tmp_path))
+        own = make_plan(config, Job.of([name]))
+        folder = own.paths.model
+        folder.mkdir(parents=True)
+        if name == "d":  # changed since: it is no longer what others may share
+            (tmp_path / "b" / "model" / "tokenizer.json").write_text("{}")
+        model.save(own, base, folder)
+        loaded = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+        assert loaded.dtype == expected
+        assert AutoTokenizer.from_pretrained(folder)("a post").input_ids
+        tokenizers.append((folder / "tokenizer.json").stat())
+    _, first, second, last = tokenizers
+    assert first.st_size == second.st_size == last.st_size
+    assert second.st_ino == first.st_ino or second.st_nlink == 1, "a link or a reflink"
+    assert last.st_ino not in (first.st_ino, second.st_ino)

@@ -501,6 +501,16 @@ class AdapterExport(StrEnum):
     """A peft adapter folder, some hundred times smaller; who loads it needs the base and peft."""
 
 
+class StoredDtype(StrEnum):
+    """What published weights are stored in."""
+
+    auto = "auto"
+    """As the base's."""
+    bf16 = "bf16"
+    """Half the size of fp32; what most programs compute in."""
+    fp32 = "fp32"
+
+
 @dataclass(frozen=True)
 class PublishConfig:
     """Where a finished model goes."""
@@ -510,6 +520,8 @@ class PublishConfig:
     beyond the held-out loss."""
     lora: AdapterExport = AdapterExport.merged
     """What `recipe.adapter=lora` leaves in the model folder."""
+    dtype: StoredDtype = StoredDtype.auto
+    """What the weights in the model folder are stored in."""
     pictures: bool = False
     """Fetch profile pictures and show them in preview and report, instead of initials."""
     picture_hosts: list[str] = field(default_factory=_picture_hosts)
