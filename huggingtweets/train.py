@@ -31,6 +31,7 @@ from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import exit_code_of, rank, setup_logging
 from huggingtweets.tracking.console import waiting
+from huggingtweets.tweets.optout import check_opted_out
 from huggingtweets.tweets.sources.load import check_source
 
 BUSY_LOAD = 0.6
@@ -43,6 +44,8 @@ def run(composed: DictConfig) -> int:
         config = to_config(composed)
         check_source(config.source)
         jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
+        if not is_batch(config.user):  # of a batch, such people are passed over one by one
+            check_opted_out([name for job in jobs for name in job.handles], config.optout_file)
         check_base_at_hand(config)
         config = settle_consent(config, jobs)
         if is_batch(config.user) and rank() == 0:
@@ -61,7 +64,7 @@ def main() -> int:
     return attempt.tell_exit(_main())
 
 
-def _wait_asleep_if_busy() -> None:
+def wait_asleep_if_busy() -> None:
     """Have threads that wait sleep, where others want the cores; before torch reads the setting.
 
     By default OpenMP's threads wait awake, and take from each other what they wait for: two
@@ -72,7 +75,7 @@ def _wait_asleep_if_busy() -> None:
 
 
 def _main() -> int:
-    _wait_asleep_if_busy()
+    wait_asleep_if_busy()
     setup_logging()
     attempt.watch(stopping.request_stop)
     register()

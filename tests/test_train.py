@@ -1,6 +1,7 @@
 """`train.py` as its users run it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from small import ROOT, SMALL_MODEL
 from transformers import pipeline
 
 from huggingtweets.config.compose import load_config
+from huggingtweets.train import wait_asleep_if_busy
 
 QUICK = (
     *SMALL_MODEL,
@@ -180,3 +182,13 @@ def test_samples_that_the_guards_refuse_to_the_end_are_told(tmp_path: Path) -> N
     assert "samples=1 of 2: for the others all that was drawn was refused (6 banned" in done.stderr
     lines = (tmp_path / "out/demo/predictions.jsonl").read_text().splitlines()
     assert [json.loads(line)["input"] for line in lines] == ["I like"]
+
+
+@pytest.mark.parametrize(("load", "policy"), [(0.0, None), (1000.0, "PASSIVE")])
+def test_threads_wait_asleep_only_where_others_want_the_cores(
+    monkeypatch: pytest.MonkeyPatch, load: float, policy: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, load, load))
+    wait_asleep_if_busy()
+    assert os.environ.get("OMP_WAIT_POLICY") == policy

@@ -19,7 +19,7 @@ ENDINGS = {
 """Why a training ended, in words."""
 
 
-NOISE_BITS_PER_BYTE = 2.8
+NOISE_BITS_PER_BYTE = 2.5
 """Of held-out posts. A small base that has read English needs 2.1 to 2.4 (docs/quality.md)."""
 
 
