@@ -32,7 +32,7 @@ FLOORS: list[set[str]] = [
     {"jobs"},
     {"sweep"},
     {"compare"},
-    {"doctor", "train"},
+    {"doctor", "train", "serve"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}

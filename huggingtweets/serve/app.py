@@ -1,0 +1,203 @@
+"""The whole server: routes, and what stands before them — who may come in, and how often."""
+
+import hashlib
+import hmac
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from urllib.parse import parse_qs
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from huggingtweets.serve.api import Service, error_body, read_body
+from huggingtweets.serve.engine import Engine
+from huggingtweets.serve.limits import Rate, RefusedError
+from huggingtweets.serve.metrics import Metrics
+from huggingtweets.serve.pages import Pages
+from huggingtweets.serve.people import People
+
+logger = logging.getLogger(__name__)
+
+COOKIE = "huggingtweets_session"
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+_OPEN_PATHS = ("/healthz", "/login", "/static/style.css")
+_MAX_OPEN = 512
+"""Requests under way at once, streams among them."""
+HEADERS = {
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
+    "base-uri 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "x-robots-tag": "noindex",
+}
+
+
+@dataclass(frozen=True)
+class Door:
+    """Who may come in."""
+
+    token: str | None
+    """None: everybody who reaches the loopback address."""
+    per_minute: int
+    """Requests for posts, of one client; 0: any number."""
+
+    def knows(self, request: Request) -> bool:
+        """Whether a request shows the token, as a header or by the cookie of a login.
+
+        Compared in constant time: how long it takes tells nothing about the token.
+        """
+        if self.token is None:
+            return True
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            return hmac.compare_digest(given.strip().encode(), self.token.encode())
+        cookie = request.cookies.get(COOKIE, "")
+        return hmac.compare_digest(cookie.encode(), self.session.encode())
+
+    @property
+    def session(self) -> str:
+        """What the cookie holds: not the token itself."""
+        return hmac.new((self.token or "").encode(), b"session", hashlib.sha256).hexdigest()
+
+
+def build_app(people: People, engine: Engine, metrics: Metrics, door: Door) -> ASGIApp:
+    """Put the server together."""
+    service = Service(people, engine, metrics)
+    pages = Pages(people)
+
+    async def login(request: Request) -> Response:
+        if request.method == "GET" or door.token is None:
+            return pages.render("login.html.jinja", wrong=False)
+        form = parse_qs((await read_body(request)).decode("utf-8", "replace"), max_num_fields=5)
+        given = form.get("token", [""])[0]
+        if not hmac.compare_digest(given.encode(), door.token.encode()):
+            return pages.render("login.html.jinja", 401, wrong=True)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, door.session, httponly=True, samesite="strict", max_age=86400)
+        return answer
+
+    async def told(request: Request, err: Exception) -> Response:
+        assert isinstance(err, RefusedError)
+        return _answer(request, err, pages)
+
+    async def refused(request: Request, err: Exception) -> Response:
+        assert isinstance(err, HTTPException)
+        message = f"{request.method}: there is nothing to do so here; expected another address"
+        return _answer(request, RefusedError(err.status_code, message), pages)
+
+    async def hung_up(request: Request, err: Exception) -> Response:
+        return Response(status_code=400)
+
+    routes = [*service.routes(), *pages.routes(), Route("/login", login, methods=["GET", "POST"])]
+    handlers: dict[type[Exception] | int, Callable[[Request, Exception], Awaitable[Response]]] = {
+        RefusedError: told,
+        HTTPException: refused,
+        ClientDisconnect: hung_up,
+    }
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    return Guarded(app, door, metrics, pages)
+
+
+class Guarded:
+    """Stands before all routes."""
+
+    def __init__(self, app: ASGIApp, door: Door, metrics: Metrics, pages: Pages) -> None:
+        """Hold the application."""
+        self._app = app
+        self._door = door
+        self._metrics = metrics
+        self._pages = pages
+        self._rate = Rate(door.per_minute) if door.per_minute else None
+        self._num_open = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                names = {name for name, _ in message["headers"]}
+                message["headers"] = [
+                    *message["headers"],
+                    *((name.encode(), value.encode()) for name, value in HEADERS.items()
+                      if name.encode() not in names),
+                ]  # fmt: skip
+            await send(message)
+
+        request = Request(scope, receive)
+        self._num_open += 1
+        try:
+            refusal = self._refusal(request)
+            if refusal is not None:
+                answer = _answer(request, refusal, self._pages)
+                await answer(scope, receive, send_with_headers)
+            else:
+                await self._app(scope, receive, send_with_headers)
+        except Exception:
+            if status:
+                raise
+            mark = secrets.token_hex(4)
+            logger.exception("mark=%s an answer failed", mark)
+            err = RefusedError(500, f"a bug of the server; please report mark {mark} of its log")
+            await _answer(request, err, self._pages)(scope, receive, send_with_headers)
+        finally:
+            self._num_open -= 1
+            self._metrics.answered(status)
+
+    def _refusal(self, request: Request) -> RefusedError | None:
+        """Return why a request is not let in; None: it is."""
+        if self._num_open > _MAX_OPEN:
+            return RefusedError(
+                429, f"the server: has {_MAX_OPEN} requests under way; expected fewer; ask again "
+                "in 5 s", code="too_many_open",
+            )  # fmt: skip
+        # A page elsewhere could have its name point to this address and then read what it likes.
+        host = request.headers.get("host", "").rpartition(":")
+        name = host[0] if host[1] and host[2].isdecimal() else request.headers.get("host", "")
+        if self._door.token is None and name.lower() not in LOOPBACK:
+            return RefusedError(
+                421, f"host: got {name[:60]!a}; expected 127.0.0.1 or localhost; open it by "
+                "that name, or start the server with --token"
+            )  # fmt: skip
+        if request.url.path not in _OPEN_PATHS and not self._door.knows(request):
+            return RefusedError(
+                401, "authorization: got no valid token; expected `Authorization: Bearer TOKEN`; "
+                "send it, or log in at /login", code="invalid_token",
+            )  # fmt: skip
+        if self._rate is not None and request.method == "POST":
+            client = request.client.host if request.client else ""
+            wait = self._rate.wait_s(client)
+            if wait:
+                return RefusedError(
+                    429, f"the rate: got more than {self._door.per_minute} requests a minute; "
+                    f"expected fewer; ask again in {wait:.0f} s", code="rate_limit_exceeded",
+                )  # fmt: skip
+        return None
+
+
+def _answer(request: Request, err: RefusedError, pages: Pages) -> Response:
+    """Return an error: as JSON to clients of the API, as a page to people."""
+    headers = {"retry-after": "5"} if err.status == 429 else {}
+    if err.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    wants_page = "text/html" in request.headers.get("accept", "")
+    if wants_page and not request.url.path.startswith("/v1/"):
+        if err.status == 401:
+            return RedirectResponse("/login", 303)
+        page = pages.render("error.html.jinja", err.status, message=err.message)
+        page.headers.update(headers)
+        return page
+    return JSONResponse(error_body(err), err.status, headers=headers)

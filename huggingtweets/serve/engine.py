@@ -1,0 +1,244 @@
+"""The thread that decodes: whoever asks joins at the next token, and leaves at his post's end."""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
+
+import torch
+
+from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.serve.lone import LoneBatch
+from huggingtweets.serve.metrics import Metrics
+from huggingtweets.serve.people import People, Person
+from huggingtweets.serve.rows import Event, Request, Row, Wanted, is_cancelled, tell_all
+from huggingtweets.serve.stacked import Arena
+from huggingtweets.serve.voices import Voice, Voices
+from huggingtweets.training.array.layout import Layout, Shape
+
+logger = logging.getLogger(__name__)
+
+Resolve: TypeAlias = Callable[[SamplingConfig], Wanted]
+
+MAX_LONE = 8
+"""Requests of models that cannot be stacked that are decoded side by side; others wait."""
+CHECK_EVERY_S = 1.0
+"""How soon a person who is purged or opts out falls silent."""
+
+
+class QueueFullError(Exception):
+    """So many wait already that another one would wait for long."""
+
+
+class Engine:
+    """Owns the models and the thread; `submit` may be called from any thread."""
+
+    def __init__(
+        self,
+        people: People,
+        metrics: Metrics,
+        device: torch.device,
+        *,
+        max_bytes: int,
+        max_waiting: int,
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            people: asked now and then whether somebody is gone.
+            metrics: counts what happens.
+            device: to decode on.
+            max_bytes: of weights and caches, half of it for those under way.
+            max_waiting: posts that may wait.
+        """
+        self._people = people
+        self._metrics = metrics
+        self._device = device
+        self._voices = Voices(max_bytes // 2)
+        self._arena_bytes = max_bytes - max_bytes // 2
+        self._max_waiting = max_waiting
+        self._waiting: deque[Row] = deque()
+        self._arenas: dict[Shape, Arena] = {}
+        self._lone: list[LoneBatch] = []
+        self._wake = threading.Condition()
+        self._num_coming = 0
+        self._is_closed = False
+        self._next_check = 0.0
+        self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load-model")
+        self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether posts are being decoded."""
+        return self._thread.is_alive()
+
+    def submit(
+        self, person: Person, num: int, wanted: Resolve, tell: Callable[[Event], None]
+    ) -> threading.Event:
+        """Ask for posts; return what says, when it is set, that nobody waits any more.
+
+        Args:
+            person: whose.
+            num: how many.
+            wanted: says how, once it is known how the person's job samples.
+            tell: hears what happens; called by other threads, must not block.
+
+        Raises:
+            QueueFullError: too many wait already.
+        """
+        cancelled = threading.Event()
+        with self._wake:
+            if len(self._waiting) + self._num_coming + num > self._max_waiting:
+                raise QueueFullError
+            self._num_coming += num
+        self._loaders.submit(self._prepare, person, num, wanted, tell, cancelled)
+        return cancelled
+
+    def voice(self, person: Person) -> Voice:
+        """Return a person's voice, loading it where it is not kept.
+
+        Raises:
+            ConfigError: it cannot be loaded.
+        """
+        return self._voices.get(person)
+
+    def gauges(self) -> dict[str, float]:
+        """Return figures of this moment, for the metrics."""
+        with self._wake:
+            waiting = len(self._waiting) + self._num_coming
+        return {
+            "waiting_posts": waiting,
+            "active_posts": self._num_active(),
+            "models": len(self._voices),
+            "model_bytes": self._voices.num_bytes,
+            "model_loads_total": self._voices.num_loaded,
+        }
+
+    def close(self) -> None:
+        """End the thread; posts under way are cut off."""
+        with self._wake:
+            self._is_closed = True
+            self._wake.notify()
+        self._thread.join(30)
+        self._loaders.shutdown(cancel_futures=True)
+
+    def _prepare(
+        self,
+        person: Person,
+        num: int,
+        wanted: Resolve,
+        tell: Callable[[Event], None],
+        cancelled: threading.Event,
+    ) -> None:
+        """Load a voice and queue the posts asked of it; a loader's thread."""
+        rows: list[Row] = []
+        try:
+            if not cancelled.is_set():
+                voice = self._voices.get(person)
+                request = Request(wanted(voice.sampling), voice, tell, cancelled)
+                rows = [Row(request, at, self._metrics.refused) for at in range(num)]
+                if len(rows[0].begun) + 1 >= rows[0].request.voice.max_positions:
+                    raise ConfigError(
+                        f"prompt: got {len(rows[0].begun)} tokens; expected fewer than the "
+                        f"{request.voice.max_positions} positions of {person.slug}; shorten it"
+                    )
+        except HuggingtweetsError as err:
+            rows = []
+            tell(Event(0, error=str(err)))
+        except Exception:  # a bug: whoever waits is told, and the others go on
+            logger.exception("person=%s cannot be prepared", person.slug)
+            rows = []
+            tell(Event(0, error=f"{person.slug}: the model cannot be used; see the server's log"))
+        finally:
+            with self._wake:
+                self._num_coming -= num
+                self._waiting.extend(rows)
+                self._wake.notify()
+
+    def _run(self) -> None:
+        torch.set_grad_enabled(False)
+        while True:
+            with self._wake:
+                while not (self._waiting or self._num_active() or self._is_closed):
+                    self._wake.wait(CHECK_EVERY_S)
+                    if not self._waiting:
+                        break
+                if self._is_closed:
+                    break
+            try:
+                self._admit()
+                self._step()
+                if time.monotonic() >= self._next_check:
+                    self._next_check = time.monotonic() + CHECK_EVERY_S
+                    self._drop_gone()
+            except Exception as err:  # one bad model must not silence all others
+                logger.exception("decoding failed")
+                self._give_up(f"decoding failed ({type(err).__name__}); ask again")
+
+    def _decoders(self) -> list[Arena | LoneBatch]:
+        return [*self._arenas.values(), *self._lone]
+
+    def _num_active(self) -> int:
+        return sum(len(one.rows) for one in self._decoders())
+
+    def _admit(self) -> None:
+        """Let those in who wait, first come first served among those for whom there is room."""
+        with self._wake:
+            waiting, self._waiting = self._waiting, deque()
+        left: list[Row] = []
+        lone: dict[int, list[Row]] = {}
+        for row in waiting:
+            if is_cancelled(row):
+                continue
+            if row.request.voice.layout is None:
+                lone.setdefault(id(row.request), []).append(row)
+            elif not self._arena(row.request.voice.layout).join(row):
+                left.append(row)
+        for rows in lone.values():
+            if len(self._lone) < MAX_LONE:
+                self._lone.append(LoneBatch(rows[0].request, rows, self._device))
+            else:
+                left += rows
+        with self._wake:
+            self._waiting.extendleft(reversed(left))
+
+    def _arena(self, layout: Layout) -> Arena:
+        """Return the arena of models of one shape; idle ones of other shapes make room for it."""
+        if layout.shape not in self._arenas:
+            self._arenas = {shape: one for shape, one in self._arenas.items() if one.rows}
+            taken = sum(one.num_places * one.bytes_per_place for one in self._arenas.values())
+            self._arenas[layout.shape] = Arena(layout, self._device, self._arena_bytes - taken)
+        return self._arenas[layout.shape]
+
+    def _step(self) -> None:
+        started = time.monotonic()
+        num = sum(one.step() for one in self._decoders())
+        self._lone = [one for one in self._lone if one.rows]
+        if num:
+            self._metrics.stepped(num, time.monotonic() - started)
+
+    def _drop_gone(self) -> None:
+        """Silence those who were purged or have opted out since they were asked."""
+        gone: dict[str, bool] = {}
+
+        def is_gone(slug: str) -> bool:
+            if slug not in gone:
+                gone[slug] = self._people.get(slug) is None
+            return gone[slug]
+
+        rows = [row for one in self._decoders() for row in one.rows]
+        tell_all(
+            [row for row in rows if is_gone(row.request.voice.person.slug)],
+            "this person is no longer here",
+        )
+        self._voices.drop(is_gone)
+
+    def _give_up(self, error: str) -> None:
+        tell_all([row for one in self._decoders() for row in one.rows], error)
+        self._arenas.clear()
+        self._lone.clear()

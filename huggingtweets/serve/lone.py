@@ -1,0 +1,77 @@
+"""Posts of models that cannot be stacked: batches of one request's posts, through transformers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from huggingtweets.serve.draw import draw_tokens
+from huggingtweets.serve.rows import Request, Row, is_cancelled
+from huggingtweets.serve.voices import adapter_name
+
+
+class LoneBatch:
+    """The posts of one request, which share their prompt."""
+
+    def __init__(self, request: Request, rows: Sequence[Row], device: torch.device) -> None:
+        """Begin with nothing read."""
+        model = request.voice.model
+        assert model is not None
+        self._request = request
+        self._model: Any = model.to(device)
+        self._groups = [_Group(list(rows))]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All posts under way."""
+        return [row for group in self._groups for row in group.rows]
+
+    @torch.inference_mode()
+    def step(self) -> int:
+        """Decode one token of every post; return how many posts were under way."""
+        rows = self.rows
+        if not rows or is_cancelled(rows[0]):
+            self._groups = []
+            return 0
+        refused: list[Row] = []
+        for group in self._groups:
+            refused += self._step(group)
+        self._groups = [group for group in self._groups if group.rows]
+        if refused:  # they begin anew, and so read the prompt anew
+            self._groups.append(_Group(refused))
+        return len(rows)
+
+    def _step(self, group: "_Group") -> list[Row]:
+        """Decode one token of a group; return its posts that were refused."""
+        first = group.rows[0]
+        inputs = [row.begun if row.position == 0 else [row.token] for row in group.rows]
+        if first.position == 0:
+            for row in group.rows:
+                row.position = len(row.begun) - 1
+        output = self._forward(torch.tensor(inputs, device=self._model.device), group.cache)
+        group.cache = output.past_key_values
+        tokens = draw_tokens(output.logits[:, -1].float(), group.rows)
+        is_over = [row.take(token) for row, token in zip(group.rows, tokens, strict=True)]
+        refused = [row for row in group.rows if row.position == 0]
+        going = [at for at, row in enumerate(group.rows) if not is_over[at] and row.position > 0]
+        if len(going) < len(group.rows):
+            group.rows = [group.rows[at] for at in going]
+            if going:
+                group.cache.batch_select_indices(torch.tensor(going, device=self._model.device))
+        return refused
+
+    def _forward(self, inputs: torch.Tensor, cache: Any) -> Any:
+        base = self._request.voice.base
+        if base is None:
+            return self._model(input_ids=inputs, past_key_values=cache, use_cache=True)
+        with base.turn:
+            self._model.set_adapter(adapter_name(self._request.voice.person.slug))
+            return self._model(input_ids=inputs, past_key_values=cache, use_cache=True)
+
+
+class _Group:
+    """Posts that are equally long, with one cache."""
+
+    def __init__(self, rows: list[Row]) -> None:
+        self.rows = rows
+        self.cache: Any = None

@@ -1,0 +1,156 @@
+"""Whose models there are: the finished jobs of an output folder, found as they finish."""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingtweets.errors import ConfigError, SelectionError
+from huggingtweets.files import read_json
+from huggingtweets.handles import parse_handle
+from huggingtweets.paths import JobPaths
+from huggingtweets.tweets.optout import handle_hash, optout_path, read_optouts
+
+RESCAN_S = 2.0
+"""Listing ten thousand folders takes some 50 ms; nobody waits for a finished job longer."""
+_MAX_RESULT_BYTES = 1 << 22
+"""A larger result.json is none of ours."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """One finished job. Texts are hostile until escaped."""
+
+    slug: str
+    """Name of the folder, and of the model in the API."""
+    handles: tuple[str, ...]
+    paths: JobPaths
+    created: int
+    """Unix seconds."""
+    kept: int
+    """Posts trained on or held out."""
+    tokens: int
+    bits: float | None
+    base_bits: float | None
+
+    @property
+    def title(self) -> str:
+        """The handles, each with its `@`."""
+        return " ".join(f"@{handle}" for handle in self.handles)
+
+
+class People:
+    """The finished jobs of a folder; threads may share it."""
+
+    def __init__(self, output_dir: Path, *, optout_file: str | None = None) -> None:
+        """Look once.
+
+        Raises:
+            ConfigError: there is no such folder, or the opt-out list cannot be read.
+        """
+        if not output_dir.is_dir():
+            raise ConfigError(
+                f"serve: got {output_dir}, which is no folder; expected the output_dir of a run; "
+                "check the path"
+            )
+        self._root = output_dir.resolve()
+        self._optout_file = optout_file
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[tuple[int, int], Person | None]] = {}
+        self._next_scan = 0.0
+        read_optouts(optout_path(optout_file))
+        self.all()
+
+    def all(self) -> list[Person]:
+        """Return everybody who may be shown, by slug; folders are listed anew every two seconds."""
+        with self._lock:
+            if time.monotonic() >= self._next_scan:
+                self._scan()
+                self._next_scan = time.monotonic() + RESCAN_S
+            people = [person for _, person in self._known.values() if person is not None]
+        hashes = self._hashes()
+        return sorted(
+            (one for one in people if not any(handle_hash(h) in hashes for h in one.handles)),
+            key=lambda person: person.slug,
+        )
+
+    def get(self, slug: str) -> Person | None:
+        """Return one person; None: unknown, opted out, or purged this very moment.
+
+        The slug is looked up and never made into a path.
+        """
+        with self._lock:
+            if slug not in self._known and time.monotonic() >= self._next_scan:
+                self._scan()
+                self._next_scan = time.monotonic() + RESCAN_S
+            _, person = self._known.get(slug, (None, None))
+        if person is None or not person.paths.result.is_file():
+            return None
+        hashes = self._hashes()
+        return None if any(handle_hash(handle) in hashes for handle in person.handles) else person
+
+    def find(self, words: str, limit: int) -> tuple[list[Person], int]:
+        """Return the first people in whose names all words stand, and how many there are."""
+        parts = words.lower().replace("@", "").split()
+        found = [
+            person
+            for person in self.all()
+            if all(part in person.slug or part in person.title for part in parts)
+        ]
+        return found[:limit], len(found)
+
+    def _hashes(self) -> frozenset[str]:
+        # Read anew whenever the list changes: who opts out vanishes without a restart.
+        return read_optouts(optout_path(self._optout_file))
+
+    def _scan(self) -> None:
+        found: dict[str, tuple[tuple[int, int], Person | None]] = {}
+        with suppress(OSError):
+            for folder in self._root.iterdir():
+                # A link may lead out of the folder, and what is hidden is a draft of a writer.
+                if folder.name.startswith(".") or folder.is_symlink():
+                    continue
+                paths = JobPaths(folder)
+                try:
+                    status = paths.result.stat()
+                except OSError:
+                    continue
+                mark = (status.st_mtime_ns, status.st_size)
+                known = self._known.get(folder.name)
+                found[folder.name] = known if known and known[0] == mark else (mark, None)
+                if known is None or known[0] != mark:
+                    found[folder.name] = (mark, _read(paths, status.st_size))
+        self._known = found
+
+
+def _read(paths: JobPaths, size: int) -> Person | None:
+    """Return a finished job with a model; None: it is none of ours."""
+    if size > _MAX_RESULT_BYTES or not paths.model.is_dir() or paths.model.is_symlink():
+        return None
+    try:
+        result = read_json(paths.result)
+        return _person(paths, result)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SelectionError):
+        return None
+
+
+def _person(paths: JobPaths, result: Mapping[str, Any]) -> Person:
+    handles: Sequence[str] = result["handles"]
+    held_out = result.get("eval") or {}
+    return Person(
+        slug=paths.root.name,
+        handles=tuple(parse_handle(handle) for handle in handles),
+        paths=paths,
+        created=int(paths.result.stat().st_mtime),
+        kept=int(result["tweets"]["kept"]),
+        tokens=int(result["data"]["train_tokens"]),
+        bits=_number(held_out.get("bits_per_byte")),
+        base_bits=_number(held_out.get("base_bits_per_byte")),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,114 @@
+"""Posts of many people's models decoded together: they join at any token and leave at their end.
+
+K places, each with the weights of one person, and in each place a few rows. A place is taken by
+copying a row of weights into the arena, and free as soon as its last post is over.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from huggingtweets.serve.decode import build_cache, decode_step
+from huggingtweets.serve.draw import draw_tokens
+from huggingtweets.serve.rows import Row, is_cancelled
+from huggingtweets.serve.voices import Voice
+from huggingtweets.training.array.layout import Layout
+from huggingtweets.training.array.models import build_stack
+
+ROWS_PER_PLACE = 4
+"""Posts of one model side by side in one place; more take another place with the same weights."""
+MAX_PLACES = 32
+MAX_POSITIONS = 512
+"""Prompt and answer together, in tokens; see `serve/limits.py`."""
+
+
+class Arena:
+    """The places of models of one shape."""
+
+    def __init__(self, layout: Layout, device: torch.device, max_bytes: int) -> None:
+        """Make room for as many models as `max_bytes` hold with their caches, at least for one."""
+        shape = layout.shape
+        self.num_positions = min(MAX_POSITIONS, shape.num_positions)
+        cache = 2 * shape.num_layers * shape.width * self.num_positions * ROWS_PER_PLACE * 4
+        self.bytes_per_place = layout.size * 4 + cache
+        self.num_places = max(1, min(MAX_PLACES, max_bytes // self.bytes_per_place))
+        self._device = device
+        weights = torch.zeros(self.num_places, layout.size, device=device)
+        self._stack = build_stack(layout, weights, torch.float32)
+        self._cache = build_cache(self._stack, ROWS_PER_PLACE, self.num_positions)
+        self._voices: list[Voice | None] = [None] * self.num_places
+        self._rows: list[list[Row | None]] = [
+            [None] * ROWS_PER_PLACE for _ in range(self.num_places)
+        ]
+
+    @property
+    def rows(self) -> list[Row]:
+        """All posts under way."""
+        return [row for place in self._rows for row in place if row is not None]
+
+    def join(self, row: Row) -> bool:
+        """Take a post in at the next token; return whether there was room."""
+        voice = row.request.voice
+        free = [place for place, rows in enumerate(self._rows) if None in rows]
+        # First where the model is, then where nobody is: the weights that lie there may go.
+        own = [place for place in free if self._voices[place] is voice]
+        empty = [place for place in free if not any(self._rows[place])]
+        if not own and not empty:
+            return False
+        place = (own or empty)[0]
+        if self._voices[place] is not voice:
+            assert voice.row is not None
+            self._stack.rows[place].copy_(voice.row)
+            self._voices[place] = voice
+        self._rows[place][self._rows[place].index(None)] = row
+        return True
+
+    def step(self) -> int:
+        """Decode one token of every post; return how many posts were under way."""
+        for rows in self._rows:
+            for at, row in enumerate(rows):
+                if row is not None and is_cancelled(row):
+                    rows[at] = None
+        used = [place for place, rows in enumerate(self._rows) if any(rows)]
+        if not used:
+            return 0
+        # The lowest places are taken first, so those beyond the last one need no arithmetic.
+        num = used[-1] + 1
+        tokens = torch.zeros(num, ROWS_PER_PLACE, dtype=torch.int64)
+        positions = torch.full((num, ROWS_PER_PLACE), -1)
+        for place in used:
+            for at, row in enumerate(self._rows[place]):
+                if row is not None:
+                    tokens[place, at], positions[place, at] = row.token, row.position
+        stack = self._stack.slots(0, num)
+        logits = decode_step(
+            stack, self._cache, tokens.to(self._device), positions.to(self._device)
+        )
+        drawing = [
+            (place, at, row)
+            for place in used
+            for at, row in enumerate(self._rows[place])
+            if row is not None and row.is_drawing
+        ]
+        drawn: list[int] = []
+        if drawing:
+            chosen = logits[[p for p, _, _ in drawing], [at for _, at, _ in drawing]]
+            drawn = draw_tokens(chosen, [row for _, _, row in drawing])
+        of_row = {id(row): token for (_, _, row), token in zip(drawing, drawn, strict=True)}
+        count = 0
+        for place in used:
+            for at, row in enumerate(self._rows[place]):
+                if row is None:
+                    continue
+                count += 1
+                if row.take(of_row.get(id(row))):
+                    self._rows[place][at] = None
+        return count
+
+    def drop(self, rows: Sequence[Row]) -> None:
+        """Let posts go that nobody is to see."""
+        gone = {id(row) for row in rows}
+        for place in self._rows:
+            for at, row in enumerate(place):
+                if row is not None and id(row) in gone:
+                    place[at] = None

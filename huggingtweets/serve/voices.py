@@ -1,0 +1,223 @@
+"""Models in memory: loaded when asked for, the least recently used let go, bounded in bytes."""
+
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+
+from huggingtweets.config.compose import load_config
+from huggingtweets.config.schema import ModelConfig, RecipeConfig, SamplingConfig
+from huggingtweets.data.tokens import Codec, codec_of
+from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.files import read_json, read_jsonl
+from huggingtweets.generation.guards import Guards, build_guards
+from huggingtweets.serve.copies import CopyIndex
+from huggingtweets.serve.people import Person
+from huggingtweets.training.array.layout import Layout, layout_of, shape_of, why_not_fused
+from huggingtweets.training.model import find_base, load_model
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass
+class SharedBase:
+    """A base that adapters of several people share."""
+
+    model: PreTrainedModel
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    names: set[str] = field(default_factory=set)
+    """Adapters within it, see `adapter_name`."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One person's model, ready to write."""
+
+    person: Person
+    codec: Codec
+    sampling: SamplingConfig
+    guards: Guards
+    copies: CopyIndex
+    max_positions: int
+    num_bytes: int
+    layout: Layout | None = None
+    row: Tensor | None = None
+    """(N,) fp32: weights of a model that is decoded beside others; see `Layout`."""
+    model: PreTrainedModel | None = None
+    """A model of another family, or a shared base with the person's adapters in it."""
+    base: SharedBase | None = None
+    """Whose adapters must be switched on before the model is asked."""
+
+
+class Voices:
+    """A cache of voices; threads may share it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        """Start with none.
+
+        Args:
+            max_bytes: of all weights and posts kept.
+        """
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._loading: dict[str, threading.Lock] = {}
+        self._voices: OrderedDict[str, Voice] = OrderedDict()
+        self._codecs: dict[str, Codec] = {}
+        self._bases: dict[str, SharedBase] = {}
+        self.num_loaded = 0
+        """Loads so far."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes kept."""
+        with self._lock:
+            return sum(voice.num_bytes for voice in self._voices.values())
+
+    def __len__(self) -> int:
+        """Return how many are kept."""
+        return len(self._voices)
+
+    def get(self, person: Person) -> Voice:
+        """Return a voice, loading it where it is not kept; threads wait for each other.
+
+        Raises:
+            ConfigError: it cannot be loaded, or is larger than all that may be kept.
+        """
+        with self._lock:
+            own = self._loading.setdefault(person.slug, threading.Lock())
+        with own:
+            with self._lock:
+                voice = self._voices.get(person.slug)
+                if voice is not None and voice.person == person:
+                    self._voices.move_to_end(person.slug)
+                    return voice
+            try:
+                voice = self._load(person)
+            except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as err:
+                reason = (str(err).strip() or type(err).__name__).splitlines()[0][:160]
+                raise ConfigError(
+                    f"{person.slug}: the model cannot be loaded ({reason}); expected a finished "
+                    "job; train it anew"
+                ) from err
+            self._keep(voice)
+            with self._lock:
+                self._loading.pop(person.slug, None)
+            return voice
+
+    def drop(self, is_gone: Callable[[str], bool]) -> None:
+        """Let go of those whose person is gone."""
+        with self._lock:
+            for slug in [slug for slug in self._voices if is_gone(slug)]:
+                self._forget(self._voices.pop(slug))
+
+    def _keep(self, voice: Voice) -> None:
+        with self._lock:
+            self._voices[voice.person.slug] = voice
+            self._voices.move_to_end(voice.person.slug)
+            self.num_loaded += 1
+            total = sum(one.num_bytes for one in self._voices.values())
+            while total > self._max_bytes and len(self._voices) > 1:
+                _, oldest = self._voices.popitem(last=False)
+                total -= oldest.num_bytes
+                self._forget(oldest)
+
+    def _forget(self, voice: Voice) -> None:
+        """Take a person's adapters out of a base; weights of its own go with the voice."""
+        name = adapter_name(voice.person.slug)
+        if voice.base is not None and name in voice.base.names:
+            with voice.base.turn:
+                voice.base.names.discard(name)
+                voice.base.model.delete_adapter(name)
+
+    def _load(self, person: Person) -> Voice:
+        folder = person.paths.model
+        codec = self._codec(folder)
+        sampling, mask = sampling_of(person)
+        train = tuple(
+            row["text"] for row in read_jsonl(person.paths.dataset) if row["side"] == "train"
+        ) if person.paths.dataset.is_file() else ()  # fmt: skip
+        copies = CopyIndex(train)
+        guards = build_guards(sampling, mask_pii=mask, train=train)
+        adapter = folder / "adapter_config.json"
+        if adapter.is_file() and not (folder / "config.json").is_file():
+            base, config = self._adapt(folder, person.slug)
+            num_bytes = (folder / "adapter_model.safetensors").stat().st_size
+            positions = getattr(config, "max_position_embeddings", None) or 1 << 20
+            return Voice(
+                person, codec, sampling, guards, copies, positions, num_bytes + copies.num_bytes,
+                model=base.model, base=base,
+            )  # fmt: skip
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        positions = getattr(config, "max_position_embeddings", None) or 1 << 20
+        num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        self._check_size(person, num_bytes)
+        if why_not_fused(config) is None and (folder / _WEIGHTS).is_file():
+            layout = layout_of(shape_of(config))
+            row = layout.pack(load_file(folder / _WEIGHTS))
+            size = row.nbytes + copies.num_bytes
+            return Voice(
+                person, codec, sampling, guards, copies, positions, size, layout=layout, row=row
+            )
+        found = find_base(ModelConfig(path=str(folder)))
+        model = load_model(found, RecipeConfig()).eval()
+        size = sum(tensor.nbytes for tensor in model.parameters()) + copies.num_bytes
+        return Voice(person, codec, sampling, guards, copies, positions, size, model=model)
+
+    def _check_size(self, person: Person, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            raise ConfigError(
+                f"{person.slug}: the model takes {num_bytes / 2**30:.1f} GiB; expected at most the "
+                f"{self._max_bytes / 2**30:.1f} GiB kept for models; start with a larger "
+                "--memory-gib"
+            )
+
+    def _codec(self, folder: Path) -> Codec:
+        """Return how posts are written; people of one base share a tokenizer."""
+        digest = hashlib.sha256()
+        for name in _TOKENIZER_FILES:
+            if (folder / name).is_file():
+                digest.update(name.encode() + (folder / name).read_bytes())
+        key = digest.hexdigest()
+        if key not in self._codecs:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            self._codecs[key] = codec_of(tokenizer)
+        return self._codecs[key]
+
+    def _adapt(self, folder: Path, slug: str) -> tuple[SharedBase, PreTrainedModel]:
+        """Put a person's adapters into the base that they share with others."""
+        path = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
+        with self._lock:
+            shared = self._bases.get(path)
+        if shared is None:
+            model = load_model(find_base(ModelConfig(path=path)), RecipeConfig()).eval()
+            shared = SharedBase(model)
+            with self._lock:
+                shared = self._bases.setdefault(path, shared)
+        with shared.turn:
+            name = adapter_name(slug)
+            if name not in shared.names:
+                shared.model.load_adapter(str(folder), adapter_name=name)
+                shared.names.add(name)
+        return shared, shared.model.config
+
+
+def adapter_name(slug: str) -> str:
+    """Return what peft calls a person's adapters: its names become modules, which have no dots."""
+    return "p" + hashlib.sha256(slug.encode()).hexdigest()[:16]
+
+
+def sampling_of(person: Person) -> tuple[SamplingConfig, bool]:
+    """Return how the job samples and whether it masks; the defaults where its config is gone."""
+    try:
+        config = load_config(person.paths.config)
+    except HuggingtweetsError:
+        return SamplingConfig(), True
+    return config.sampling, config.cleaning.mask_pii

@@ -1,0 +1,128 @@
+"""A folder of finished jobs, made without training, and a real server over it."""
+
+import gzip
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import uvicorn
+from transformers import AutoTokenizer, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from huggingtweets.config.schema import ModelConfig, RecipeConfig
+from huggingtweets.serve.app import Door, build_app
+from huggingtweets.serve.engine import Engine
+from huggingtweets.serve.metrics import Metrics
+from huggingtweets.serve.people import People
+from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
+from huggingtweets.training.tiny import tiny_base
+
+SHAPE = ModelConfig(
+    path=None, num_layers=2, width=32, num_heads=2, vocab_size=400, max_positions=128
+)
+STACKED = ("ann", "bob", "cy", "dee.example.com")
+LONE = ("lama", "ada")
+COPIED = "the quick brown fox jumps over the lazy dog while it rains"
+
+
+def write_job(folder: Path, slug: str, posts: list[str]) -> Path:
+    """Write what lies around a model; return the folder for the model."""
+    job = folder / slug
+    (job / "model").mkdir(parents=True)
+    rows = [{"text": post, "side": "train"} for post in posts]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (job / "dataset.jsonl.gz").write_bytes(gzip.compress(data))
+    sample = {"input": "My", "prediction": f"My machine-made words of {slug}, quite a few of them"}
+    (job / "predictions.jsonl").write_text(json.dumps(sample) + "\n")
+    (job / "report.html").write_text("<p>report</p>")
+    (job / "model" / "README.md").write_text("# card")
+    result = {
+        "slug": slug,
+        "handles": [slug],
+        "tweets": {"kept": len(posts)},
+        "data": {"train_tokens": 1000},
+        "eval": {"bits_per_byte": 2.0, "base_bits_per_byte": 2.5},
+    }
+    (job / "result.json").write_text(json.dumps(result))
+    return job / "model"
+
+
+def shaken(model: torch.nn.Module, seed: int) -> None:
+    """Move all weights by a function of the seed, so that everybody writes something else."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
+
+
+def write_people(folder: Path) -> None:
+    """Write people whose models are stacked, one Llama, and one with adapters on a base."""
+    base = tiny_base(SHAPE)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    posts = [COPIED, *(f"post number {at} about the weather in this town" for at in range(30))]
+    for seed, slug in enumerate(STACKED):
+        model = GPT2LMHeadModel.from_pretrained(base)
+        shaken(model, seed)
+        place = write_job(folder, slug, posts)
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
+        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    place = write_job(folder, "lama", posts)
+    llama = LlamaForCausalLM(config)
+    shaken(llama, 3)
+    llama.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+    place = write_job(folder, "ada", posts)
+    plain = GPT2LMHeadModel.from_pretrained(base)
+    adapted = GPT2LMHeadModel.from_pretrained(base)
+    add_lora(adapted, RecipeConfig(), seed=1)
+    with torch.no_grad():
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(5))
+    adapters = adapter_state(dict(adapted.named_parameters()))
+    save_adapters(place, adapters, plain, RecipeConfig())
+    tokenizer.save_pretrained(place)
+
+
+@dataclass
+class Serving:
+    """A server under way."""
+
+    url: str
+    folder: Path
+    engine: Engine
+    metrics: Metrics
+    people: People
+
+
+def serving(folder: Path, *, token: str | None = None, per_minute: int = 0) -> Iterator[Serving]:
+    """Run a server in threads of this process, on a free port."""
+    people, metrics = People(folder), Metrics()
+    engine = Engine(people, metrics, torch.device("cpu"), max_bytes=64 << 20, max_waiting=256)
+    app = build_app(people, engine, metrics, Door(token, per_minute))
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=0, log_level="error", lifespan="off", access_log=False,
+        server_header=False, timeout_graceful_shutdown=2,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 60
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield Serving(f"http://127.0.0.1:{port}", folder, engine, metrics, people)
+    finally:
+        server.should_exit = True
+        thread.join(20)
+        engine.close()
