@@ -181,7 +181,7 @@ class Writing:
     def _wanted(self, sampling: SamplingConfig) -> Wanted:
         """Return what is asked for; what is left out is as the person's job samples."""
         asked = self._asked
-        most = asked.max_tokens or min(sampling.max_new_tokens, MAX_TOKENS)
+        most = asked.max_tokens or min(sampling.token_limit, MAX_TOKENS)
         return Wanted(
             prompt=asked.prompt,
             num=asked.num,

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from huggingtweets.config.compose import load_config
 from huggingtweets.config.schema import ModelConfig, RecipeConfig, SamplingConfig
+from huggingtweets.data.prepare import long_post
 from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.files import read_json, read_jsonl
@@ -32,6 +33,7 @@ class SharedBase:
     """A base that adapters of several people share."""
 
     model: PreTrainedModel
+    codec: Codec
     turn: threading.Lock = field(default_factory=threading.Lock)
     names: set[str] = field(default_factory=set)
     """Adapters within it, see `adapter_name`."""
@@ -139,18 +141,25 @@ class Voices:
 
     def _load(self, person: Person) -> Voice:
         folder = person.paths.model
-        codec = self._codec(folder)
+        adapter = folder / "adapter_config.json"
+        base = None
+        if adapter.is_file() and not (folder / "config.json").is_file():
+            base = self._adapt(folder, person.slug)
+        codec = self._codec(folder, base)
         sampling, mask = sampling_of(person)
         train = tuple(
             row["text"] for row in read_jsonl(person.paths.dataset) if row["side"] == "train"
         ) if person.paths.dataset.is_file() else ()  # fmt: skip
+        tokens, chars = sampling.token_limit, sampling.char_limit
+        if train:  # what was left to the person's own posts, as the end of a job settles it
+            tokens = long_post([len(ids) + 1 for ids in codec.encode(train)])
+            chars = long_post([len(post) for post in train])
+        sampling = sampling.settled(tokens=tokens, chars=chars)
         copies = CopyIndex(train)
         guards = build_guards(sampling, mask_pii=mask, train=train)
-        adapter = folder / "adapter_config.json"
-        if adapter.is_file() and not (folder / "config.json").is_file():
-            base, config = self._adapt(folder, person.slug)
+        if base is not None:
             num_bytes = (folder / "adapter_model.safetensors").stat().st_size
-            positions = getattr(config, "max_position_embeddings", None) or 1 << 20
+            positions = getattr(base.model.config, "max_position_embeddings", None) or 1 << 20
             return Voice(
                 person, codec, sampling, guards, copies, positions, num_bytes + copies.num_bytes,
                 model=base.model, base=base,
@@ -179,8 +188,10 @@ class Voices:
                 "--memory-gib"
             )
 
-    def _codec(self, folder: Path) -> Codec:
+    def _codec(self, folder: Path, base: "SharedBase | None") -> Codec:
         """Return how posts are written; people of one base share a tokenizer."""
+        if base is not None and not (folder / "tokenizer_config.json").is_file():
+            return base.codec
         digest = hashlib.sha256()
         for name in _TOKENIZER_FILES:
             if (folder / name).is_file():
@@ -191,14 +202,14 @@ class Voices:
             self._codecs[key] = codec_of(tokenizer)
         return self._codecs[key]
 
-    def _adapt(self, folder: Path, slug: str) -> tuple[SharedBase, PreTrainedModel]:
+    def _adapt(self, folder: Path, slug: str) -> SharedBase:
         """Put a person's adapters into the base that they share with others."""
         path = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
         with self._lock:
             shared = self._bases.get(path)
         if shared is None:
-            model = load_model(find_base(ModelConfig(path=path)), RecipeConfig()).eval()
-            shared = SharedBase(model)
+            found = replace(find_base(ModelConfig(path=str(folder))), adapter=None)
+            shared = SharedBase(load_model(found, RecipeConfig()).eval(), found.codec)
             with self._lock:
                 shared = self._bases.setdefault(path, shared)
         with shared.turn:
@@ -206,7 +217,7 @@ class Voices:
             if name not in shared.names:
                 shared.model.load_adapter(str(folder), adapter_name=name)
                 shared.names.add(name)
-        return shared, shared.model.config
+        return shared
 
 
 def adapter_name(slug: str) -> str:

@@ -89,7 +89,7 @@ def write_people(folder: Path) -> None:
             if "lora_B" in name:
                 parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(5))
     adapters = adapter_state(dict(adapted.named_parameters()))
-    save_adapters(place, adapters, plain, RecipeConfig())
+    save_adapters(place, adapters, plain, RecipeConfig(), base_name=str(base), revision=None)
     tokenizer.save_pretrained(place)
 
 
