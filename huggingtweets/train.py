@@ -11,6 +11,7 @@ stopping.install()  # before anything that takes seconds to import
 import os
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import hydra
 from omegaconf import DictConfig
@@ -92,7 +93,10 @@ def _main() -> int:
         check_arguments(sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)
-    hydra_main()
+    with TemporaryDirectory() as scratch:
+        if any(word in ("-m", "--multirun") for word in sys.argv):
+            sys.argv.append(f"hydra.sweep.dir={scratch}")  # else Hydra leaves a multirun.yaml here
+        hydra_main()
     if len(set(folders)) > 1:
         from huggingtweets.compare.grid import end_grid
 

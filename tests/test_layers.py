@@ -26,6 +26,7 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"generation", "evaluation"},
     {"publishing"},
+    {"export"},
     {"outcome", "recorder", "model_folder", "trained"},
     {"texts"},
     {"pipeline"},

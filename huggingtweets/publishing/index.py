@@ -191,11 +191,17 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa  # heavy
     import pyarrow.parquet as pq
 
-    names = dict.fromkeys(name for row in rows for name in row)
-    columns = {name: _column(pa, [row.get(name) for row in rows]) for name in names}
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)
+    pq.write_table(build_table(rows), sink)
     write_bytes(path, sink.getvalue().to_pybytes())
+
+
+def build_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    """Return an Arrow table of rows that may differ in their columns."""
+    import pyarrow as pa  # heavy
+
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column(pa, [row.get(name) for row in rows]) for name in names})
 
 
 def _column(pa: Any, values: list[Any]) -> Any:

@@ -20,6 +20,7 @@ from huggingtweets.serve.people import People
 from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
 from huggingtweets.training.tiny import tiny_base
 
+ROOT = Path(__file__).parents[2]
 SHAPE = ModelConfig(
     path=None, num_layers=2, width=32, num_heads=2, vocab_size=400, max_positions=128
 )
@@ -62,7 +63,11 @@ def write_people(folder: Path) -> None:
     """Write people whose models are stacked, one Llama, and one with adapters on a base."""
     base = tiny_base(SHAPE)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    posts = [COPIED, *(f"post number {at} about the weather in this town" for at in range(30))]
+    posts = [
+        COPIED,
+        "a long one of many words, " * 12,
+        *(f"post number {at} about the weather in this town" for at in range(30)),
+    ]
     for seed, slug in enumerate(STACKED):
         model = GPT2LMHeadModel.from_pretrained(base)
         shaken(model, seed)

@@ -1,0 +1,179 @@
+"""How models and tokenizers of our families are written in GGUF: names, shapes, figures.
+
+The names of tensors are the `gguf` package's own tables. What it leaves to its users is here: which
+matrices are turned, in which order the rows of Llama's queries and keys stand, and which of
+llama.cpp's ways of splitting text a tokenizer has.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from huggingtweets.errors import ConfigError
+
+Array = npt.NDArray[np.float32]
+
+ARCHS = {
+    "gpt2": gguf.MODEL_ARCH.GPT2,
+    "llama": gguf.MODEL_ARCH.LLAMA,
+    "qwen2": gguf.MODEL_ARCH.QWEN2,
+    "qwen3": gguf.MODEL_ARCH.QWEN3,
+}
+"""Families by transformers' `model_type`."""
+_CONV1D = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+"""GPT-2 keeps these as (in, out); everybody else as (out, in)."""
+_LLAMA_3_DIGITS = r"\p{N}{1,3}"
+
+
+def arch_of(config: Any) -> "gguf.MODEL_ARCH":
+    """Return GGUF's name of a family.
+
+    Raises:
+        ConfigError: it is none of ours.
+    """
+    if config.model_type not in ARCHS:
+        raise ConfigError(
+            f"export gguf: got a model of the family {config.model_type}; expected one of "
+            f"{', '.join(ARCHS)}; export its folder by llama.cpp's own converter"
+        )
+    return ARCHS[config.model_type]
+
+
+def tensors(config: Any, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Array]]:
+    """Yield the tensors of a model as GGUF wants them, fp32.
+
+    Raises:
+        ConfigError: a tensor has no name in GGUF.
+    """
+    arch = arch_of(config)
+    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
+    is_tied = bool(config.tie_word_embeddings)
+    for name, tensor in state.items():
+        if is_tied and name == "lm_head.weight":  # llama.cpp takes the input embedding
+            continue
+        if name.endswith((".attn.bias", ".attn.masked_bias")):  # buffers of old GPT-2 files
+            continue
+        place = names.get_name(name, try_suffixes=(".weight", ".bias"))
+        if place is None:
+            raise ConfigError(
+                f"export gguf: got the tensor {name}, which GGUF has no name for; expected a plain "
+                f"{config.model_type}; merge adapters first"
+            )
+        values: Array = tensor.detach().float().cpu().numpy()
+        if arch is gguf.MODEL_ARCH.GPT2 and name.endswith(_CONV1D):
+            values = values.T
+        if arch is gguf.MODEL_ARCH.LLAMA and ".q_proj." in name:
+            values = _interleaved(values, config.num_attention_heads)
+        if arch is gguf.MODEL_ARCH.LLAMA and ".k_proj." in name:
+            values = _interleaved(values, config.num_key_value_heads)
+        yield place, np.ascontiguousarray(values)
+    if (factors := _rope_factors(config)) is not None:
+        yield "rope_freqs.weight", factors
+
+
+def _interleaved(values: Array, num_heads: int) -> Array:
+    """Put the halves of each head's rows in turns: llama.cpp rotates neighbours, not halves."""
+    halves = values.reshape(num_heads, 2, len(values) // num_heads // 2, *values.shape[1:])
+    return halves.swapaxes(1, 2).reshape(values.shape)
+
+
+def _rope(config: Any) -> dict[str, Any]:
+    """Return the rotary settings, wherever this version of transformers keeps them."""
+    rope = dict(getattr(config, "rope_parameters", None) or {})
+    rope |= dict(getattr(config, "rope_scaling", None) or {})
+    rope.setdefault("rope_theta", getattr(config, "rope_theta", 10_000.0))
+    rope.setdefault("rope_type", "default")
+    return rope
+
+
+def _rope_factors(config: Any) -> Array | None:
+    """Return what Llama 3 divides its rotary frequencies by; None: nothing.
+
+    The formula is that of transformers' `_compute_llama3_parameters`.
+
+    Raises:
+        ConfigError: another scaling.
+    """
+    if config.model_type == "gpt2":
+        return None
+    rope = _rope(config)
+    if rope["rope_type"] == "default":
+        return None
+    if rope["rope_type"] != "llama3":
+        raise ConfigError(
+            f"export gguf: got rotary scaling {rope['rope_type']!r}; expected none or llama3; "
+            "export the folder by llama.cpp's own converter"
+        )
+    width = _head_width(config)
+    old = rope["original_max_position_embeddings"]
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    factors = []
+    for index in range(0, width, 2):
+        wave = 2 * math.pi * rope["rope_theta"] ** (index / width)
+        smooth = min(1.0, max(0.0, (old / wave - low) / (high - low)))
+        factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
+    return np.array(factors, dtype=np.float32)
+
+
+def _head_width(config: Any) -> int:
+    own = getattr(config, "head_dim", None)
+    return int(own or config.hidden_size // config.num_attention_heads)
+
+
+def add_figures(writer: "gguf.GGUFWriter", config: Any) -> None:
+    """Write the shape of a model."""
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_vocab_size(config.vocab_size)
+    if config.model_type == "gpt2":
+        writer.add_feed_forward_length(config.n_inner or 4 * config.n_embd)
+        writer.add_layer_norm_eps(config.layer_norm_epsilon)
+        return
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    width = _head_width(config)
+    writer.add_rope_dimension_count(width)
+    writer.add_key_length(width)
+    writer.add_value_length(width)
+    writer.add_rope_freq_base(float(_rope(config)["rope_theta"]))
+
+
+def splitting_of(tokenizer: Any) -> str:
+    """Return llama.cpp's name of how a byte-level tokenizer splits text before it merges.
+
+    Raises:
+        ConfigError: it is none that we know to be the same there.
+    """
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    if whole["model"]["type"] != "BPE" or whole["model"].get("byte_fallback"):
+        raise _unknown("it is no byte-level BPE")
+    if whole.get("normalizer") and whole["normalizer"]["type"] not in ("NFC",):
+        raise _unknown(f"it changes text first ({whole['normalizer']['type']})")
+    outer = whole.get("pre_tokenizer") or {}
+    steps = outer["pretokenizers"] if outer.get("type") == "Sequence" else [outer]
+    kinds = [step.get("type") for step in steps]
+    if kinds == ["ByteLevel"] and not steps[0]["add_prefix_space"] and steps[0]["use_regex"]:
+        return "gpt-2"
+    if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"]:
+        return "smollm"
+    if kinds == ["Split", "ByteLevel"]:
+        pattern = str(steps[0]["pattern"].get("Regex"))
+        return "llama-bpe" if _LLAMA_3_DIGITS in pattern else "qwen2"
+    raise _unknown(f"it splits text by {', '.join(map(str, kinds)) or 'nothing'}")
+
+
+def _unknown(reason: str) -> ConfigError:
+    return ConfigError(
+        f"export gguf: the tokenizer is none whose ids are known to be the same in llama.cpp "
+        f"({reason}); expected that of GPT-2, SmolLM2, Llama 3 or Qwen; export the folder by "
+        "llama.cpp's own converter"
+    )

@@ -1,0 +1,105 @@
+"""Publish finished models on the Hub afterwards: many, one after another, resumable."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingtweets.config.schema import Consent
+from huggingtweets.errors import ConfigError, PublishError
+from huggingtweets.export.finished import Finished
+from huggingtweets.files import read_jsonl, write_bytes
+from huggingtweets.publishing.hub import PublishRefusedError, publish_model
+
+logger = logging.getLogger(__name__)
+
+RECORD = "published.jsonl"
+"""In the output folder: what was published already, by the state of its files."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What became of all."""
+
+    new: tuple[tuple[str, str], ...]
+    """Slugs and addresses."""
+    num_before: int
+    failed: tuple[tuple[str, str], ...]
+    """Slugs and sentences."""
+
+
+def export_hub(
+    jobs: Sequence[Finished],
+    record: Path,
+    *,
+    org: str | None,
+    private: bool,
+    consent: Consent,
+    publish: Callable[..., str] = publish_model,
+) -> Published:
+    """Publish every job that is not there yet; the same command goes on after a kill.
+
+    One after another: the Hub limits commits, and `publish_model` waits as long as it is asked to.
+
+    Args:
+        jobs: finished.
+        record: a file of lines, see RECORD.
+        org: user or organisation; None: the token's owner.
+        private: of the repositories.
+        consent: on what ground, where a job does not say; unstated: only jobs that do.
+        publish: uploads one folder.
+
+    Raises:
+        ConfigError: nobody said on what ground the posts of some job are used.
+        PublishRefusedError: the Hub does not accept the token.
+    """
+    silent = [job.slug for job in jobs if job.result.get("consent") in (None, Consent.unstated)]
+    if silent and consent is Consent.unstated:
+        grounds = ", ".join(ground for ground in Consent if ground is not Consent.unstated)
+        raise ConfigError(
+            f"consent: got unstated for {', '.join(silent[:3])}; expected on what ground the posts "
+            f"are used; add --consent with one of {grounds}"
+        )
+    done = _read(record)
+    new, failed, num_before = [], [], 0
+    for job in jobs:
+        state = _state(job, org)
+        if done.get(job.slug) == state:
+            num_before += 1
+            continue
+        try:
+            url = publish(job.paths.model, job.slug, org=org, private=private)
+        except PublishRefusedError:
+            raise
+        except PublishError as err:
+            failed.append((job.slug, str(err)))
+            continue
+        new.append((job.slug, url))
+        _append(record, {"slug": job.slug, "state": state, "url": url})
+    return Published(tuple(new), num_before, tuple(failed))
+
+
+def _state(job: Finished, org: str | None) -> str:
+    """Return what changes when the model does: names, sizes and times of its files."""
+    digest = hashlib.sha256(str(org).encode())
+    for path in sorted(job.paths.model.iterdir()):
+        status = path.stat()
+        digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def _read(record: Path) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if record.is_file():
+        with suppress(ValueError):
+            for row in read_jsonl(record):
+                found[row["slug"]] = row["state"]
+    return found
+
+
+def _append(record: Path, row: dict[str, str]) -> None:
+    before = record.read_bytes() if record.exists() else b""
+    write_bytes(record, before + json.dumps(row).encode() + b"\n")
