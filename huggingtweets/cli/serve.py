@@ -9,7 +9,7 @@ from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError
 from huggingtweets.logs import setup_logging
 
-TOKEN = "HUGGINGTWEETS_TOKEN"  # noqa: S105: the name of a variable
+TOKEN = "HUGGINGTWEETS_TOKEN"  # the name of a variable
 
 
 def add(commands: Commands) -> None:

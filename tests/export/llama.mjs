@@ -1,8 +1,8 @@
-// Asks llama.cpp: the ids of texts, and what comes after prompts. Reads JSON on stdin, writes JSON.
+// Asks llama.cpp: the ids of texts, and what comes after prompts. Reads a JSON file, writes JSON.
 import {readFileSync} from "node:fs";
 import {getLlama, LlamaLogLevel} from "node-llama-cpp";
 
-const asked = JSON.parse(readFileSync(0, "utf8"));
+const asked = JSON.parse(readFileSync(process.argv[2], "utf8"));
 const llama = await getLlama({gpu: false, build: "never", logLevel: LlamaLogLevel.error});
 const model = await llama.loadModel({modelPath: asked.path});
 const ids = asked.texts.map((text) => model.tokenize(text));
