@@ -25,6 +25,7 @@ from huggingtweets.config.compose import (
     to_config,
     with_own_folders,
 )
+from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.at_hand import check_base_at_hand
 from huggingtweets.jobs.command import keep_command
@@ -90,6 +91,10 @@ def _main() -> int:
         folders.append(str(composed.output_dir))
 
     try:
+        if {"--help", "-h"} & {*sys.argv[1:]}:
+            words = [word for word in sys.argv[1:] if not word.startswith("-")]
+            sys.stdout.write(usage(words))
+            return 0
         check_arguments(sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)

@@ -172,6 +172,8 @@ def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
     result = train("--help", cwd=tmp_path)
     assert result.returncode == 0
     assert "accelerate launch train.py user=" in result.stdout
+    assert "recipe: huggingtweets, tweets\n" in result.stdout
+    assert "consent: unstated\n" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
 
