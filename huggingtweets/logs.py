@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+import unicodedata
 from typing import TextIO
 
 from huggingtweets.errors import ConfigError, HuggingtweetsError, StoppedError
@@ -31,13 +32,29 @@ def world_size() -> int:
 def exit_code_of(err: HuggingtweetsError) -> int:
     """Say once, on the main process, what went wrong; return the exit code that stands for it."""
     if rank() == 0:
-        sys.stderr.write(f"huggingtweets: {redact(str(err))}\n")
+        sys.stderr.write(f"huggingtweets: {redact(shown(str(err)))}\n")
     match err:
         case ConfigError():
             return USAGE_ERROR
         case StoppedError():
             return STOPPED
     return JOB_FAILED
+
+
+def shown(text: str) -> str:
+    """Return text that a terminal takes for text: no escapes, controls, or turned direction.
+
+    What is left out stands there by its number, so that nothing disguises itself.
+    """
+    return "".join(char if _is_shown(char) else ascii(char)[1:-1] for char in text)
+
+
+def _is_shown(char: str) -> bool:
+    if char in "\n\t\u200c\u200d":  # joiners: Persian and emoji need them
+        return True
+    return (char.isascii() and char.isprintable()) or (
+        not char.isascii() and unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+    )
 
 
 def redact(text: str) -> str:
@@ -47,7 +64,9 @@ def redact(text: str) -> str:
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        if isinstance(record.msg, str):  # a line break in a name must not forge a line of ours
+            record.msg, record.args = record.getMessage().replace("\n", " "), None
+        return redact(shown(super().format(record)))
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):

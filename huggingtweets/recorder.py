@@ -42,7 +42,14 @@ class Recorder:
         """
         self._plan = plan
         self._is_shown = is_shown
-        self._tracker = build_tracker(plan.tracking, plan.job.slug, plan.paths, is_main=is_main)
+        self._tracker = build_tracker(
+            plan.tracking,
+            plan.job.slug,
+            plan.paths,
+            is_main=is_main,
+            identity=plan.digest,
+            is_alone=plan.is_alone,
+        )
         self._progress: TrainingProgress | None = None
         self._file: TextIO | None = None
 

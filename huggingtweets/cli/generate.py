@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.cli.sampling import add_sampling, sampling_of
+from huggingtweets.logs import shown
 from huggingtweets.places import find_model_dir
 
 
@@ -31,7 +32,7 @@ def _run_generate(args: argparse.Namespace) -> int:
         args.model_dir, config, seed=args.seed, is_guarded=args.block_copies is None
     )
     for one in samples.predictions:
-        print(json.dumps(marked(asdict(one))) if args.json else one.prediction)
+        print(json.dumps(marked(asdict(one))) if args.json else shown(one.prediction))
     if samples.refused:
         print(f"drawn again: {samples.refusals}", file=sys.stderr)
     return 0

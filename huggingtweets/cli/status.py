@@ -27,10 +27,6 @@ def add(commands: Commands) -> None:
 
 
 def _run_status(args: argparse.Namespace) -> int:
-    from huggingtweets.jobs.ledger import JobStatus
-    from huggingtweets.jobs.status import as_json, not_done, read_states, summarise
-    from huggingtweets.jobs.status_table import build_status
-
     folder: Path = args.output_dir
     if not folder.is_dir():
         raise ConfigError(
@@ -38,16 +34,40 @@ def _run_status(args: argparse.Namespace) -> int:
             "check the path"
         )
     if args.index:
+        from huggingtweets.jobs.status import not_done, read_states
         from huggingtweets.publishing.index import write_index
 
         write_index(folder, not_done(read_states(folder).values()))
+    return follow(folder, watch=args.watch, as_object=args.json, every_s=args.every)
+
+
+def follow(
+    folder: Path, *, watch: bool = False, as_object: bool = False, every_s: float = 5.0
+) -> int:
+    """Show how a batch stands, and what SLURM says of it.
+
+    Args:
+        folder: `output_dir` of the batch.
+        watch: show it again and again until all is done.
+        as_object: one JSON object, for scripts.
+        every_s: seconds between two looks.
+    """
+    from huggingtweets.jobs.ledger import JobStatus
+    from huggingtweets.jobs.slurm_word import ask_slurm
+    from huggingtweets.jobs.status import as_json, read_states, summarise
+    from huggingtweets.jobs.status_table import build_status
+
     while True:
         states = read_states(folder)
-        if args.json:
-            print(json.dumps(as_json(states)), flush=True)
-        else:
-            show(build_status(folder, states), clear=args.watch)
         counts = summarise(states.values()).counts
-        if not args.watch or not (counts[JobStatus.queued] or counts[JobStatus.running]):
+        num_left = counts[JobStatus.queued] + counts[JobStatus.running]
+        word = ask_slurm(folder, num_left)
+        if as_object:
+            said = {"slurm": word.as_json()} if word else {}
+            print(json.dumps(as_json(states) | said), flush=True)
+        else:
+            show(build_status(folder, states), clear=watch)
+            print("".join(f"{line}\n" for line in word.lines()) if word else "", end="", flush=True)
+        if not watch or not (num_left or (word and word.tasks)):
             return 0
-        time.sleep(max(0.1, args.every))
+        time.sleep(max(0.1, every_s))

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from huggingtweets.cli.base import Commands
+from huggingtweets.cli.status import follow
 from huggingtweets.logs import setup_logging
 
 
@@ -24,6 +25,7 @@ def add(commands: Commands) -> None:
                         help="any other, as --sbatch=--account=lab; may be repeated")  # fmt: skip
     parser.add_argument("--no-retry", action="store_true",
                         help="no last job that tries again what a rerun may cure")  # fmt: skip
+    parser.add_argument("--watch", action="store_true", help="then follow until all is done")
     parser.add_argument("--dry-run", action="store_true", help="only show the commands")
     parser.set_defaults(run=_run_submit, takes_more=True)
 
@@ -54,4 +56,6 @@ def _run_submit(args: argparse.Namespace) -> int:
     print(f"queued  {', then '.join(numbers)}")
     print(f"logs    {submission.logs}")
     print(f"follow  huggingtweets status {submission.output_dir} --watch; squeue -j {numbers[0]}")
+    if args.watch:
+        return follow(submission.output_dir, watch=True)
     return 0

@@ -266,9 +266,33 @@ def to_config(composed: DictConfig) -> TrainConfig:
         ConfigError: a value is out of its range.
     """
     try:
-        return cast(TrainConfig, OmegaConf.to_object(composed))
+        config = cast(TrainConfig, OmegaConf.to_object(composed))
     except (ValueError, OmegaConfBaseException) as err:
         raise ConfigError(explain(err)) from err
+    _check_text(asdict(config))
+    return config
+
+
+def _check_text(value: Any, key: str = "") -> None:
+    """Refuse bytes that are no UTF-8, which neither YAML nor JSON can hold.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    if isinstance(value, dict):
+        for name, item in value.items():
+            _check_text(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            _check_text(item, key)
+    elif isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"{key}: got {value!a}, with bytes that are no UTF-8; expected UTF-8; rename "
+                "the file or folder, or run under a UTF-8 locale (LC_ALL=C.UTF-8)"
+            ) from None
 
 
 def dump_config(config: TrainConfig) -> str:

@@ -47,6 +47,8 @@ class Plan:
     tracking: TrackingConfig
     publish: PublishConfig
     hub: HubConfig
+    is_alone: bool = True
+    """Whether the command trains this job and no other."""
 
     @property
     def identity(self) -> dict[str, Any]:

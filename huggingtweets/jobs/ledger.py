@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from huggingtweets.errors import LaunchError
-from huggingtweets.logs import redact
+from huggingtweets.files import read_plain, set_aside
+from huggingtweets.logs import redact, shown
 from huggingtweets.process import lives, own_process
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class Ledger:
         self._writer = own_writer()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                set_aside(path, "is a folder, and should be a file")
             self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             self._is_cut = _is_cut(self._fd)
         except OSError as err:
@@ -207,7 +210,7 @@ def _read_file(path: Path) -> dict[str, JobState]:
     last: dict[str, Mapping[str, Any]] = {}
     running_since: dict[str, str] = {}
     crashes: dict[str, tuple[int, int]] = {}
-    for row in _rows(path.read_text(encoding="utf-8", errors="replace")):
+    for row in _rows(_text_of(path)):
         with suppress(KeyError, TypeError, ValueError):  # not ours
             slug, status = row["slug"], row["status"]
             if status in _STATUSES:
@@ -221,10 +224,20 @@ def _read_file(path: Path) -> dict[str, JobState]:
                 crashes.pop(slug, None)
     states = {}
     for slug, row in last.items():
-        with suppress(ValueError, KeyError, TypeError):
+        with suppress(ValueError, KeyError, TypeError, OverflowError):
             state = _state_of(row, running_since.get(slug))
             states[slug] = replace(state, crashes=crashes.get(slug, (0, 0))[0])
     return states
+
+
+def _text_of(path: Path) -> str:
+    """Return what a file says; what is no plain file says nothing."""
+    try:
+        return read_plain(path).decode("utf-8", errors="replace")
+    except OSError:
+        if path.is_file():
+            raise
+        return ""
 
 
 def _rows(text: str) -> Iterator[Any]:
@@ -253,9 +266,9 @@ def _state_of(row: Mapping[str, Any], running_since: str | None) -> JobState:
     if running_since is not None and status in (JobStatus.done, JobStatus.failed):
         seconds = max(0.0, changed_at - datetime.fromisoformat(running_since).timestamp())
     return JobState(
-        slug=str(row["slug"]),
+        slug=shown(str(row["slug"])),
         status=status,
-        reason=str(row["reason"]),
+        reason=shown(str(row["reason"])),
         retryable=bool(row["retryable"]),
         attempt=int(row["attempt"]),
         changed_at=changed_at,

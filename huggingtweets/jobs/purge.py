@@ -60,8 +60,10 @@ def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
     if posts is not None:
         extra += [path for path in sorted(posts.iterdir()) if _is_file_of(path, handle)]
     traces = find_traces(handle, outputs)
-    files = dict.fromkeys([*extra, *traces.files, *_wandb_cache(traces.jobs)])
-    return Traces(handle, outputs, traces.jobs, tuple(files), traces.lines)
+    finder = Finder(handle, traces.jobs, needles_of(handle, traces.jobs))
+    kept_by_wandb = [*_wandb_cache(traces.jobs), *_wandb_staging(finder)]
+    files = dict.fromkeys([*extra, *traces.files, *kept_by_wandb])
+    return Traces(handle, outputs, traces.jobs, tuple(files), traces.lines, traces.links)
 
 
 def _is_file_of(path: Path, handle: str) -> bool:
@@ -87,6 +89,18 @@ def _wandb_cache(jobs: Sequence[FoundJob]) -> list[Path]:
     return copies
 
 
+def _wandb_staging(finder: Finder) -> list[Path]:
+    """Find tables and files that W&B keeps until they are sent, outside of any output folder."""
+    data = os.environ.get("WANDB_DATA_DIR") or Path.home() / ".local" / "share" / "wandb"
+    runs = [Path(os.environ["WANDB_DIR"]) / "wandb"] if os.environ.get("WANDB_DIR") else []
+    return [
+        path
+        for place in (Path(data) / "artifacts" / "staging", *runs)
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and (finder.names(path) or finder.count(path))
+    ]
+
+
 def purge(traces: Traces, *, num_online: int = 0) -> Path:
     """Delete what was found and record that, without names; return the record.
 
@@ -108,7 +122,10 @@ def purge(traces: Traces, *, num_online: int = 0) -> Path:
             for path, _ in traces.lines:
                 _drop_lines(path, finder)
             for job in traces.jobs:
-                shutil.rmtree(job.root)
+                target = job.root.resolve()
+                if job.root.is_symlink():
+                    job.root.unlink()
+                shutil.rmtree(target)
         except OSError as err:
             raise LaunchError(
                 f"purge: {err.filename} cannot be deleted ({err.strerror}); expected write "

@@ -73,7 +73,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
     transformers_logging.disable_progress_bar()
     if not is_batch(config.user):
         config = replace(config, tracking=replace(config.tracking, per_user=True))
-    plans = [make_plan(config, job) for job in jobs]
+    is_alone = not is_batch(config.user)
+    plans = [replace(make_plan(config, job), is_alone=is_alone) for job in jobs]
     costs = dict(zip((job.slug for job in jobs), estimate_costs(jobs, config.source), strict=True))
     deadline = Deadline(own_deadline(), costs)
     accelerator = build_accelerator(config.engine.precision)

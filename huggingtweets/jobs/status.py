@@ -14,6 +14,7 @@ from typing import Any
 from huggingtweets.jobs.ledger import JobState, JobStatus, is_alive, read_ledger
 from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.index import NotDone
+from huggingtweets.standing import find_model_fault, read_result
 
 RATE_WINDOW_S = 1800.0
 """The rate is that of the last half hour of work."""
@@ -56,8 +57,11 @@ def read_states(output_dir: Path) -> dict[str, JobState]:
     for slug, paths in folders.items():
         if slug in states:
             continue
-        if paths.result.exists():
+        lack = _lack(paths)
+        if lack is None:
             states[slug] = JobState(slug, JobStatus.done)
+        elif lack:
+            states[slug] = JobState(slug, JobStatus.queued, reason=lack)
         elif paths.config.exists():
             states[slug] = JobState(slug, JobStatus.queued, reason="begun, not finished")
     return states
@@ -125,16 +129,25 @@ def _job_folders(output_dir: Path) -> dict[str, JobPaths]:
 
 
 def _corrected(state: JobState, paths: JobPaths | None) -> JobState:
-    if paths is not None and paths.result.exists():
+    lack = _lack(paths) if paths is not None else ""
+    if lack is None:
         reason = state.reason if state.status is JobStatus.done else ""
         return replace(state, status=JobStatus.done, reason=reason)
     if state.status is JobStatus.done:
-        return replace(
-            state, status=JobStatus.queued, reason="was done, but its result.json is gone"
-        )
+        reason = lack or "was done, but its result.json is gone"
+        return replace(state, status=JobStatus.queued, reason=reason)
     if state.status is JobStatus.running and not _is_at_work(state, paths):
         return replace(state, status=JobStatus.queued, reason="interrupted")
     return state
+
+
+def _lack(paths: JobPaths) -> str | None:
+    """Say why a job is not done, as train.py sees it; empty: it has no result; None: it is done."""
+    result = read_result(paths)
+    if result is not None:
+        fault = find_model_fault(paths, result)
+        return None if fault is None else f"was done, but {fault}"
+    return "was done, but its result.json cannot be read" if paths.result.exists() else ""
 
 
 def _is_at_work(state: JobState, paths: JobPaths | None) -> bool:

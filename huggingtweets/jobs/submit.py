@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,14 +23,13 @@ from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs
 from huggingtweets.jobs.prefetch import is_prefetched, needs_hub
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
+from huggingtweets.jobs.slurm_word import COMMAND, LOGS
 from huggingtweets.paths import JobPaths, template
 from huggingtweets.tweets.sources.load import check_source
 
 ARRAY = "slurm/array.sbatch"
 MULTI_NODE = "slurm/multi_node.sbatch"
 CPU = "launch/cpu.yaml"
-LOGS = "slurm-logs"
-"""Beside the folders of the jobs; no slug is called so, as handles stand in order in it."""
 TASK_S = 3600.0
 """Work of one task where the number is left to us: starting it takes a minute or less."""
 MAX_TASKS = 1000
@@ -38,6 +38,8 @@ TYPICAL_TOKENS = 80_000
 """Of a person, where files do not tell: what the services give of one."""
 TOKENS_PER_BYTE = {True: 0.4, False: 0.12}
 """Of files of posts, compressed or not."""
+LONGEST_WAIT_MIN = 7 * 24 * 60
+"""The last job begins so long after the tasks at the latest, whatever holds one of them."""
 JOB_S = 2.0
 """Of each job beside training: reading, sampling, writing."""
 SBATCH_TIMEOUT_S = 60.0
@@ -175,6 +177,9 @@ def submit(submission: Submission) -> list[str]:
             "that can be written; choose another output_dir"
         ) from err
     numbers = [_sbatch(submission.first, submission.environment)]
+    with suppress(OSError):  # for `status`, which then says how to go on
+        words = f"{submission.shown()[0]}\n"
+        (submission.logs / COMMAND.format(numbers[0])).write_text(words, encoding="utf-8")
     if submission.last:
         try:
             numbers.append(_sbatch(_after(submission.last, numbers[0]), submission.environment))
@@ -268,8 +273,12 @@ def _command(
 
 
 def _after(command: Sequence[str], number: str) -> tuple[str, ...]:
-    """Begin once a job has ended, in whatever way: after a failed array `afterok` never begins."""
-    return (command[0], f"--dependency=afterany:{number}", *command[1:])
+    """Begin once a job has ended, in whatever way: after a failed array `afterok` never begins.
+
+    Or long after it has begun: a task that SLURM holds never ends by itself.
+    """
+    when = f"afterany:{number}?after:{number}+{LONGEST_WAIT_MIN}"
+    return (command[0], f"--dependency={when}", *command[1:])
 
 
 def _sbatch(command: Sequence[str], environment: Mapping[str, str]) -> str:

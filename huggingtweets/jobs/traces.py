@@ -1,5 +1,6 @@
 """Where a person is found in an output folder: jobs, and lines and files outside of them."""
 
+import filecmp
 import gzip
 import json
 import logging
@@ -15,7 +16,7 @@ from typing import Any
 import yaml
 
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.files import read_json
+from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.paths import JobPaths
@@ -59,6 +60,8 @@ class Traces:
     """To be deleted; folders among them with all that is in them."""
     lines: tuple[tuple[Path, int], ...]
     """Files to be written anew without so many of their lines."""
+    links: tuple[Path, ...] = ()
+    """Folders elsewhere that are linked from here; they stay as they are."""
 
     @property
     def is_empty(self) -> bool:
@@ -90,7 +93,8 @@ def find_traces(handle: str, outputs: Path) -> Traces:
                 lines.append((path, num_lines))
             else:
                 files.append(path)
-    return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines))
+    links = tuple(_links_elsewhere(outputs, roots | others))
+    return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines), links)
 
 
 # --- Jobs
@@ -102,10 +106,16 @@ def is_job(folder: Path) -> bool:
 
 
 def _jobs_below(outputs: Path) -> Iterator[FoundJob]:
-    """Yield every job folder below a folder; what lies inside of one is its own."""
+    """Yield every job folder below a folder; what lies inside of one is its own.
+
+    A job's folder may be a link to another disk, under the job's own name; no other link is
+    followed.
+    """
     for place, names, _ in os.walk(outputs):
         for name in sorted(names):
             path = Path(place) / name
+            if path.is_symlink() and not _is_moved_job(path):
+                continue
             if name != LEDGER_DIR and (job := _read_job(path)):
                 yield job
                 names.remove(name)
@@ -115,7 +125,7 @@ def _read_job(root: Path) -> FoundJob | None:
     """Read what a folder says about itself, however damaged; None: it is no job."""
     paths = JobPaths(root)
     marks = (paths.result, paths.config, paths.tweets, paths.cleaning, root / ".lock")
-    if root.is_symlink() or _is_trial(root) or not any(mark.exists() for mark in marks):
+    if _is_trial(root) or not any(mark.exists() for mark in marks):
         return None
     config = _config(paths.config)
     user = config.get("user")
@@ -140,6 +150,16 @@ def _read_job(root: Path) -> FoundJob | None:
         tracking=(entity, project if isinstance(project, str) else "huggingtweets"),
         org=org if isinstance(org, str) else None,
     )
+
+
+def _is_moved_job(link: Path) -> bool:
+    """Whether a link stands in the place of a job's folder that was moved elsewhere."""
+    job = _read_job(link) if link.is_dir() else None
+    if job is None:
+        return False
+    with suppress(HuggingtweetsError):
+        return Job.of(job.handles).slug == link.name
+    return False
 
 
 def _is_trial(root: Path) -> bool:
@@ -172,15 +192,42 @@ def _of_person(handle: str, jobs: Sequence[FoundJob]) -> list[FoundJob]:
     """Choose the person's jobs, and those that went on from one of these, whoever they are of."""
     chosen = [job for job in jobs if handle in job.handles]
     while True:
-        models = {JobPaths(job.root).model.resolve() for job in chosen}
-        more = [
-            job
-            for job in jobs
-            if job not in chosen and job.base and Path(job.base).expanduser().resolve() in models
-        ]
+        more = [job for job in jobs if job not in chosen and _is_made_from(job, chosen)]
         if not more:
             return chosen
         chosen += more
+
+
+def _is_made_from(job: FoundJob, others: Sequence[FoundJob]) -> bool:
+    """Whether the base of a job is the model of one of the others: itself, a copy, or published."""
+    if not job.base or not others:
+        return False
+    models = [JobPaths(other.root).model for other in others]
+    places = _base_places(job)
+    if {place.resolve() for place in places} & {model.resolve() for model in models}:
+        return True
+    if any(_is_copy(place, model) for place in places for model in models):
+        return True
+    org, _, name = job.base.rpartition("/")
+    published = (other for other in others if other.org in (None, org))
+    is_on_hub = bool(org) and "/" not in org and not any(place.exists() for place in places)
+    return is_on_hub and any(other.slug == name for other in published)
+
+
+def _base_places(job: FoundJob) -> list[Path]:
+    """Where the base may be: a relative path was typed in some folder above the job's."""
+    base = Path(job.base or "").expanduser()
+    if base.is_absolute():
+        return [base]
+    return [Path.cwd() / base, *(above / base for above in job.root.absolute().parents)]
+
+
+def _is_copy(folder: Path, model: Path) -> bool:
+    with suppress(OSError):
+        for weights in model.glob("*.safetensors"):
+            if filecmp.cmp(weights, folder / weights.name, shallow=False):
+                return True
+    return False
 
 
 # --- What lies outside of jobs
@@ -201,6 +248,17 @@ def _outside(outputs: Path, roots: set[Path], finder: "Finder") -> Iterator[Path
             is_record = path == outputs / RECORD
             if not is_record and (finder.names(path) or not path.is_symlink()):
                 yield path
+
+
+def _links_elsewhere(outputs: Path, roots: set[Path]) -> Iterator[Path]:
+    """Yield links to folders that are not looked into."""
+    top = outputs.resolve()
+    for place, names, _ in os.walk(outputs):
+        for name in names:
+            path = Path(place) / name
+            if path.is_symlink() and path not in roots and top not in path.resolve().parents:
+                yield path
+        names[:] = [name for name in names if Path(place) / name not in roots]
 
 
 def is_made_of_lines(path: Path) -> bool:
@@ -275,9 +333,11 @@ class Finder:
 
 
 def needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
-    """Return the person's longest posts, as bytes and as JSON writes them."""
+    """Return the person's longest posts, and samples of their models, as bytes and in JSON."""
     texts: set[str] = set()
     for job in jobs:
+        if handle in job.handles:
+            texts.update(_samples(JobPaths(job.root).predictions))
         with suppress(HuggingtweetsError):
             for timeline in read_timelines(JobPaths(job.root).tweets):
                 if timeline.handle == handle:
@@ -287,6 +347,14 @@ def needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
     for text in longest[-_NUM_NEEDLES:]:
         forms += [text.encode("utf-8", "replace"), json.dumps(text)[1:-1].encode()]
     return forms
+
+
+def _samples(path: Path) -> Iterator[str]:
+    """Yield the texts that a model has written."""
+    with suppress(OSError, ValueError):
+        for row in read_jsonl(path):
+            if isinstance(row, dict) and isinstance(row.get("prediction"), str):
+                yield row["prediction"]
 
 
 def traces_lines(traces: Traces) -> list[str]:
@@ -299,4 +367,8 @@ def traces_lines(traces: Traces) -> list[str]:
     ]
     lines += [f"  file    {path}" for path in traces.files]
     lines += [f"  lines   {num} of {path}" for path, num in traces.lines]
+    lines += [
+        f"  link    {path} leads to {path.resolve()}, which is not looked into; purge there too"
+        for path in traces.links
+    ]
     return lines

@@ -9,18 +9,20 @@ as ten.
 import csv
 import io
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from huggingtweets.files import read_json, write_bytes, write_text
+from huggingtweets.files import read_json, read_plain, write_bytes, write_text
 from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_CHARS = 280
 
@@ -78,9 +80,14 @@ def write_index(output_dir: Path, not_done: Sequence[NotDone] = ()) -> list[Row]
     """
     rows, flat = [], []
     for name, result in _read_results(output_dir):
-        with suppress(KeyError, TypeError):  # not ours
-            rows.append(_row(JobPaths(output_dir / name), result))
-            flat.append(flatten(result))
+        try:
+            row, values = _row(JobPaths(output_dir / name), result), flatten(result)
+            as_script([list(asdict(row).values()), list(values.values())])
+        except Exception as err:  # of a damaged or foreign file anything may come
+            logger.warning("%s/result.json is left out (%s)", name, type(err).__name__)
+            continue
+        rows.append(row)
+        flat.append(values)
     if rows or not_done:
         page = render_index(rows, title=output_dir.resolve().name, not_done=not_done)
         write_text(output_dir / "index.html", page)
@@ -119,7 +126,7 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, item in value.items():
         name = f"{prefix}{key}"
-        if name == "tweets.users":
+        if name in ("tweets.users", "model"):
             continue
         if isinstance(item, Mapping):
             flat |= flatten(item, f"{name}.")
@@ -140,6 +147,12 @@ def _read_results(output_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _row(paths: JobPaths, result: Mapping[str, Any]) -> Row:
     held_out = result.get("eval") or {}
+    numbers = (
+        result["tweets"]["kept"], result["data"]["train_tokens"], result["train"]["steps"],
+        result["train"]["seconds"],
+    )  # fmt: skip
+    if not all(isinstance(num, int | float) and abs(num) < 2**53 for num in numbers):
+        raise ValueError("numbers that are none")
     return Row(
         slug=paths.root.name,
         handles=" ".join(f"@{name}" for name in result.get("written") or result["handles"]),
@@ -162,11 +175,10 @@ def _rounded(value: float | None) -> float | None:
 def _sample(path: Path) -> str:
     """Return the first sample of a job, or nothing."""
     try:
-        with path.open(encoding="utf-8") as file:
-            text = json.loads(file.readline())["prediction"]
-    except (OSError, ValueError, KeyError):
+        line = read_plain(path).partition(b"\n")[0]
+        return visible(json.loads(line)["prediction"])[:SAMPLE_CHARS]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return ""
-    return visible(text)[:SAMPLE_CHARS]
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -207,7 +219,9 @@ def build_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 def _column(pa: Any, values: list[Any]) -> Any:
     """Return an Arrow array; numbers of both kinds become floats, any other mixture texts."""
     kinds = {type(value) for value in values if value is not None}
-    if kinds == {int, float}:
+    if any(isinstance(value, int) and abs(value) >= 2**63 for value in values):
+        values = [None if value is None else str(value) for value in values]
+    elif kinds == {int, float}:
         values = [None if value is None else float(value) for value in values]
     elif len(kinds) > 1:
         values = [None if value is None else str(value) for value in values]

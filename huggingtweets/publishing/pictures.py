@@ -14,9 +14,9 @@ from PIL import Image, ImageOps
 
 from huggingtweets.errors import SourceError
 from huggingtweets.files import write_bytes
-from huggingtweets.tweets.http import FailedError, exchange
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.reading import show
+from huggingtweets.web import FailedError, UntrustedError, exchange
 
 logger = logging.getLogger(__name__)
 
@@ -67,12 +67,17 @@ def fetch_picture(url: str, hosts: Collection[str]) -> bytes:
     for _ in range(_MAX_REDIRECTS + 1):
         try:
             status, headers, body = exchange(
-                target,
+                target.geturl(),
                 _HEADERS,
                 timeout_s=_TIMEOUT_S,
                 deadline_s=_DEADLINE_S,
                 max_bytes=MAX_BYTES,
             )
+        except UntrustedError as err:
+            raise SourceError(
+                f"{target.netloc}: its certificate is not valid ({show(str(err), 120)}); expected "
+                "one this machine trusts"
+            ) from err
         except FailedError as err:
             raise SourceError(f"{target.netloc}: {err}; expected a picture") from err
         if status not in _REDIRECTS:

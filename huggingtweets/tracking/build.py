@@ -33,13 +33,28 @@ def check_tracking(config: TrackingConfig) -> None:
 
 
 def build_tracker(
-    config: TrackingConfig, slug: str, paths: JobPaths, *, is_main: bool = True
+    config: TrackingConfig,
+    slug: str,
+    paths: JobPaths,
+    *,
+    is_main: bool = True,
+    identity: str = "",
+    is_alone: bool = False,
 ) -> Tracker:
     """Make the tracker of one job; it starts nothing before the first phase.
 
     Every kind keeps lineage.json in the job's folder; with per_user=false that is all, and W&B
     hears from `build_batch_tracker`. Other processes than the main one get a tracker that does
     nothing.
+
+    Args:
+        config: which, and how.
+        slug: of the job.
+        paths: of the job.
+        is_main: whether this is the main process.
+        identity: the job's digest: every start of it goes on with the same W&B runs.
+        is_alone: whether the command trains this job alone, so that a run's id and name in the
+            environment are meant for it.
 
     Raises:
         ConfigError: the tracker's package is not installed.
@@ -50,7 +65,7 @@ def build_tracker(
     inner: Tracker
     match config.kind:
         case TrackingKind.wandb if config.per_user and _is_wandb_on(config):
-            inner = WandbTracker(config, slug, paths.root)
+            inner = WandbTracker(config, slug, paths.root, identity=identity, is_alone=is_alone)
         case TrackingKind.tensorboard:
             inner = TensorBoardTracker(paths.root / "tensorboard")
         case _:

@@ -3,14 +3,11 @@
 import configparser
 import netrc
 import os
-import ssl
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from huggingtweets.config.schema import WandbMode
+from huggingtweets.web import answers
 
 DEFAULT_URL = "https://api.wandb.ai"
 
@@ -20,6 +17,9 @@ def choose_mode(mode: WandbMode | None) -> WandbMode:
     if mode is not None:
         return mode
     asked = os.environ.get("WANDB_MODE", "")
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):
+        return WandbMode.disabled
+    asked = {"dryrun": "offline", "run": "online", "shared": "online"}.get(asked, asked)
     if asked in WandbMode.__members__:
         return WandbMode(asked)
     return WandbMode.online if has_credentials() else WandbMode.offline
@@ -56,17 +56,4 @@ def base_url() -> str:
 
 def is_reachable(url: str, *, timeout_s: float) -> bool:
     """Ask the server a question that needs no login; errors of its own count as unreachable."""
-    try:
-        request = urllib.request.Request(
-            f"{url}/graphql",
-            data=b'{"query": "query { __typename }"}',
-            headers={"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request, timeout=timeout_s):
-            return True
-    except urllib.error.HTTPError as err:
-        return err.code < 500
-    except urllib.error.URLError as err:  # W&B has settings of its own for certificates
-        return isinstance(err.reason, ssl.SSLError)
-    except (OSError, ValueError, HTTPException):
-        return False
+    return answers(f"{url}/graphql", timeout_s=timeout_s)

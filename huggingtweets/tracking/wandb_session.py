@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +13,11 @@ from threading import Event, Thread
 from typing import Any, Literal, TypeVar
 
 from huggingtweets.config.schema import TrackingConfig, WandbMode
-from huggingtweets.logs import redact
 from huggingtweets.tracking.base import (
     ArtifactKind,
     ArtifactSpec,
     Phase,
     files_of,
-    run_name,
     without_secrets,
 )
 from huggingtweets.tracking.wandb_access import (
@@ -28,6 +27,7 @@ from huggingtweets.tracking.wandb_access import (
     is_reachable,
 )
 from huggingtweets.tracking.wandb_exit import exit_guard
+from huggingtweets.tracking.wandb_names import RunNames
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,8 @@ FINISH_TIMEOUT_S = 3.0
 MAX_FAILURES = 2
 """After so many failures in a row a kind of call is not made again for this job."""
 PAUSE_AFTER_OUTAGE_S = 300.0
+_NO_HOST = "-"
+"""Stands for the name of the machine, which is nobody's business."""
 _MADE_OF_POSTS = (ArtifactKind.raw_dataset, ArtifactKind.train_dataset)
 
 
@@ -68,13 +70,13 @@ OUTAGE = Outage()
 class WandbSession:
     """The W&B runs of one job. Every failure is a warning and never more."""
 
-    def __init__(self, config: TrackingConfig, slug: str, folder: Path) -> None:
+    def __init__(self, config: TrackingConfig, names: RunNames, folder: Path) -> None:
         """Start nothing yet."""
         self._config = config
-        self._slug = slug
-        self._folder = folder
-        self._group = redact(folder.resolve().parent.name)[:120] or None
-        """The output folder: jobs of one batch stand together."""
+        self._names = names
+        self._slug = names.slug
+        asked = os.environ.get("WANDB_DIR", "").strip()
+        self._folder = Path(asked).expanduser() if asked else folder
         self._failures: Counter[str] = Counter()
         self._run: Any = None
         self._uploads: list[Any] = []
@@ -114,6 +116,7 @@ class WandbSession:
         self._beside("finish", lambda: run.finish(exit_code=exit_code), FINISH_TIMEOUT_S + 1)
         if not self.is_online:
             folder = Path(run.dir).parent
+            self._try("clean-up", lambda: _remove_earlier(folder, run.id))
             logger.info("job=%s recorded offline; send it: wandb sync %s", self._slug, folder)
 
     def use_artifact(self, artifact: ArtifactSpec) -> None:
@@ -189,6 +192,7 @@ class WandbSession:
             "disable_git": True,
             "disable_job_creation": True,
             # No argv, host name or list of packages leaves the machine.
+            "host": os.environ.get("WANDB_HOST", _NO_HOST),
             "x_disable_meta": True,
             "x_disable_machine_info": True,
             "x_save_requirements": False,
@@ -200,11 +204,13 @@ class WandbSession:
         settings = {key: value for key, value in wanted.items() if key in known}
         try:
             return wandb.init(
-                project=self._config.project,
+                project=self._project(),
                 entity=self._config.entity,
-                name=run_name(self._slug, phase),
+                id=self._names.run_id(phase),
+                resume="allow" if self._names.run_id(phase) else None,
+                name=self._names.name(phase),
                 job_type=phase.value,
-                group=self._group,
+                group=self._names.group,
                 config=without_secrets(config),
                 dir=str(self._folder),
                 mode=mode,
@@ -213,6 +219,12 @@ class WandbSession:
             )
         finally:
             exit_guard().cover_service()
+
+    def _project(self) -> str:
+        """Return the project: as configured, else as the environment says."""
+        asked = os.environ.get("WANDB_PROJECT", "").strip()
+        is_default = self._config.project == TrackingConfig().project
+        return asked if asked and is_default else self._config.project
 
     def _build(self, artifact: ArtifactSpec) -> Any:
         """Make the W&B artifact of a description; files are not copied, neither now nor after."""
@@ -281,6 +293,13 @@ class WandbSession:
             self._has_restarted = True
             with suppress(Exception):  # it says that the process is gone, which is why we ask
                 wandb.teardown()
+
+
+def _remove_earlier(folder: Path, run_id: str) -> None:
+    """Remove what earlier starts recorded offline of a run: the last one holds all of it."""
+    for old in folder.parent.glob(f"offline-run-*-{run_id}"):
+        if old.name < folder.name and not old.is_symlink():
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 from huggingtweets.config.schema import TrackingConfig
 from huggingtweets.tracking.base import ArtifactSpec, Phase
 from huggingtweets.tracking.wandb_access import base_url, is_reachable
+from huggingtweets.tracking.wandb_names import RunNames
 from huggingtweets.tracking.wandb_session import (
     CALL_TIMEOUT_S,
     FINISH_TIMEOUT_S,
@@ -36,12 +37,20 @@ MAX_FINISH_S = 900.0
 class WandbTracker:
     """Runs `@<slug>-preprocess` and `@<slug>-train`, their files in the job's folder."""
 
-    def __init__(self, config: TrackingConfig, slug: str, folder: Path) -> None:
-        """Start the thread; nothing is imported or sent yet."""
+    def __init__(
+        self,
+        config: TrackingConfig,
+        slug: str,
+        folder: Path,
+        *,
+        identity: str = "",
+        is_alone: bool = False,
+    ) -> None:
+        """Start the thread; nothing is imported or sent yet. See `build_tracker`."""
         _set_environment(folder.parent)
         folder.mkdir(parents=True, exist_ok=True)
         self._slug = slug
-        self._session = WandbSession(config, slug, folder)
+        self._session = WandbSession(config, RunNames(slug, folder, identity, is_alone), folder)
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._thread.start()

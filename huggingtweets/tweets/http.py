@@ -1,37 +1,29 @@
 """GET JSON from one service: patient with a bad network, strict with what comes back.
 
-Only the standard library. Knows nothing of posts; what a page means, the sources say.
+Knows nothing of posts; what a page means, the sources say.
 """
 
 import email.utils
-import http.client
 import ipaddress
 import logging
 import random
 import re
-import socket
-import ssl
-import threading
 import time
-import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.tweets.sources.json_values import parse_json
 from huggingtweets.tweets.sources.reading import show
+from huggingtweets.web import FailedError, UntrustedError, exchange
 
 logger = logging.getLogger(__name__)
 
-MAX_ANSWER_BYTES = 16 << 20
-"""A page of 100 posts has less than one MiB."""
 MAX_REDIRECTS = 3
-_CHUNK = 1 << 16
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RESET_HEADERS = ("x-rate-limit-reset", "x-ratelimit-reset", "ratelimit-reset")
@@ -92,14 +84,6 @@ class Answer:
         return f"HTTP {self.status}"
 
 
-class FailedError(Exception):
-    """One attempt that came to nothing, and how long the service asks us to wait."""
-
-    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
-
-
 class Service:
     """One host that is asked for JSON. Holds no connection."""
 
@@ -153,7 +137,11 @@ class Service:
             UnavailableError: no definite answer came.
             SourceError: the service sends us to another host, or its certificate is wrong.
         """
-        query = f"?{urlencode(params)}" if params else ""
+        try:
+            query = f"?{urlencode(params)}" if params else ""
+        except UnicodeEncodeError as err:  # a lone surrogate, which no address can hold
+            said = show(str(params))
+            raise SourceError(f"{self.host}: got a question that is no text: {said}") from err
         url = self._base._replace(path=self._base.path.rstrip("/") + path)
         attempt = 0
         while True:
@@ -180,12 +168,18 @@ class Service:
     def _attempt(self, url: SplitResult, is_whole: Callable[[Any], bool]) -> Answer:
         """Ask once, following the redirects of this host."""
         for _ in range(MAX_REDIRECTS + 1):
-            status, headers, body = exchange(
-                url,
-                self._headers,
-                timeout_s=self._patience.timeout_s,
-                deadline_s=self._patience.deadline_s,
-            )
+            try:
+                status, headers, body = exchange(
+                    url.geturl(),
+                    self._headers,
+                    timeout_s=self._patience.timeout_s,
+                    deadline_s=self._patience.deadline_s,
+                )
+            except UntrustedError as err:
+                raise SourceError(
+                    f"{self.host}: its certificate is not valid ({show(str(err), 120)}); expected "
+                    "one this machine trusts; check source.api_url and the clock"
+                ) from err
             if status not in _REDIRECTS:
                 return self._judge(status, headers, body, is_whole)
             url = self._redirected(url, headers.get("location", ""))
@@ -222,51 +216,6 @@ class Service:
         if 200 <= status < 300 and not is_whole(value):
             raise FailedError("got an answer of another form")
         return Answer(status, value, headers)
-
-
-def exchange(
-    url: SplitResult,
-    headers: Mapping[str, str],
-    *,
-    timeout_s: float,
-    deadline_s: float,
-    max_bytes: int = MAX_ANSWER_BYTES,
-) -> tuple[int, dict[str, str], bytes]:
-    """Send one GET request; return status, headers (names in lower case) and the whole body.
-
-    Args:
-        url: nothing is checked about it.
-        headers: to send.
-        timeout_s: for connecting, and for every read.
-        deadline_s: for the whole answer.
-        max_bytes: of the body; a longer one is an error.
-
-    Raises:
-        FailedError: no whole answer came.
-        SourceError: the certificate is wrong.
-    """
-    connection = _connection(url, timeout_s)
-    # A service that sends a byte now and then meets every time-out but this one.
-    watchdog = threading.Timer(deadline_s, _cut, (connection,))
-    watchdog.daemon = True
-    watchdog.start()
-    try:
-        target = url._replace(scheme="", netloc="", fragment="").geturl()
-        connection.request("GET", target, headers=dict(headers))
-        response = connection.getresponse()
-        received = {name.lower(): value for name, value in response.getheaders()}
-        return response.status, received, _read(response, max_bytes)
-    except ssl.SSLCertVerificationError as err:
-        raise SourceError(
-            f"{url.netloc}: its certificate is not valid ({show(err.verify_message, 120)}); "
-            "expected one this machine trusts; check source.api_url and the clock"
-        ) from err
-    except (OSError, http.client.HTTPException) as err:
-        what = "no answer in time" if isinstance(err, TimeoutError) else type(err).__name__
-        raise FailedError(f"{what} ({show(str(err), 100)})") from err
-    finally:
-        watchdog.cancel()
-        connection.close()
 
 
 def check_base_url(text: str) -> SplitResult:
@@ -322,46 +271,3 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _connection(url: SplitResult, timeout_s: float) -> http.client.HTTPConnection:
-    """Prepare a connection, through the environment's proxy where there is one."""
-    host = url.hostname or ""
-    if url.scheme == "http":
-        return http.client.HTTPConnection(host, url.port, timeout=timeout_s)
-    proxy = urlsplit(urllib.request.getproxies().get("https", ""))
-    if not proxy.hostname or urllib.request.proxy_bypass(host) or _is_loopback(host):
-        return http.client.HTTPSConnection(host, url.port, timeout=timeout_s)
-    connection = http.client.HTTPSConnection(proxy.hostname, proxy.port, timeout=timeout_s)
-    login = {}
-    if proxy.username:
-        pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-        login["Proxy-Authorization"] = "Basic " + b64encode(pair.encode()).decode()
-    connection.set_tunnel(host, url.port or 443, login)
-    return connection
-
-
-def _cut(connection: http.client.HTTPConnection) -> None:
-    """End a connection from outside: its reader gets an error at once."""
-    if connection.sock is not None:
-        with suppress(OSError):
-            # The plain socket's: that of TLS would pull the rug from under the reading thread.
-            socket.socket.shutdown(connection.sock, socket.SHUT_RDWR)
-
-
-def _read(response: http.client.HTTPResponse, max_bytes: int) -> bytes:
-    """Read a whole body.
-
-    Raises:
-        FailedError: it is too long, or ends before its announced length.
-    """
-    if (response.length or 0) > max_bytes:
-        raise FailedError(f"got an answer of {response.length} bytes")
-    body = bytearray()
-    while chunk := response.read(_CHUNK):
-        body += chunk
-        if len(body) > max_bytes:
-            raise FailedError(f"got an answer of more than {max_bytes} bytes")
-    if response.length:
-        raise FailedError(f"got an answer that is {response.length} bytes short")
-    return bytes(body)

@@ -1,6 +1,7 @@
 """What is spent on posts: one count for all people, threads and processes of a batch."""
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import TextIO
 
 from huggingtweets.errors import SourceError
+
+_AMOUNT = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{0,6})?")
 
 
 class Spending:
@@ -52,7 +55,7 @@ class Spending:
                 with self._path.open("a+", encoding="ascii", errors="replace") as file:
                     _lock_file(file)
                     file.seek(0)
-                    allow(sum(map(_number, file)))
+                    allow(sum(_number(line, self._path) for line in file))
                     if usd:
                         file.write(f"\n{usd:.4f}\n")  # also ends a line that a crash has cut
                         file.flush()
@@ -77,8 +80,18 @@ def _lock_file(file: TextIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _number(line: str) -> float:
-    try:
-        return float(line)
-    except ValueError:  # cut by a crash
+def _number(line: str, path: Path) -> float:
+    """Return what a line says; a cut one counts as far as it goes.
+
+    Raises:
+        SourceError: it is neither: nobody knows what was spent, so nothing more is.
+    """
+    text = line.strip()
+    if text in ("", "-", ".", "-."):  # cut by a crash
         return 0.0
+    if not _AMOUNT.fullmatch(text):
+        raise SourceError(
+            f"{path}: got a line {text[:40]!a}; expected amounts in USD, one on a line; mend "
+            "or remove the line by what the service has billed; nothing is paid for until then"
+        )
+    return float(text)

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
-from huggingtweets.tweets.http import Answer, Patience, Service
+from huggingtweets.tweets.http import Answer, Patience, Service, UnavailableError
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.facets import whole_links
 from huggingtweets.tweets.sources.paging import Page, Partial, collect_pages
@@ -25,6 +25,7 @@ _REFUSALS = {
 }
 """Uses in the record above that making a model of a person comes down to."""
 _HIDDEN_LABEL = "!no-unauthenticated"
+_NO_RECORD = (400, 404)
 _HOST_URL = re.compile(r"https://(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/?")
 _DID = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]{1,200})")
 
@@ -53,7 +54,8 @@ def read_bluesky(
     profile = _profile(service, actor)
     did = profile["did"]
     _check_label(actor, profile)
-    notes = _check_preference(actor, did, config, patience)
+    _check_preference(actor, did, config, patience)
+    notes: list[str] = []
 
     def get_page(cursor: str | None) -> Page:
         params: dict[str, str | int] = {
@@ -150,7 +152,12 @@ def _post(item: Any, did: str) -> Post | Skip | None:
 def _check_label(actor: str, profile: dict[str, Any]) -> None:
     """Honour the account setting against showing posts to people who are not logged in."""
     labels = profile.get("labels")
-    values = [one.get("val") for one in labels if isinstance(one, dict)] if labels else []
+    if labels is not None and not isinstance(labels, list):
+        raise SourceError(
+            f"user: the labels of {actor} came as {type(labels).__name__}; expected a list, as "
+            "without it nobody can tell whether the posts are open to everyone"
+        )
+    values = [one.get("val") for one in labels or [] if isinstance(one, dict)]
     if _HIDDEN_LABEL in values:
         raise SourceError(
             f"user: {actor} asks that posts be shown to logged-in people only; expected posts open "
@@ -160,12 +167,20 @@ def _check_label(actor: str, profile: dict[str, Any]) -> None:
 
 def _check_preference(
     actor: str, did: str, config: SourceConfig, patience: Patience | None
-) -> list[str]:
-    """Honour the person's record on the use of posts by AI; return a note if it cannot be had."""
+) -> None:
+    """Honour the person's record on the use of posts by AI; an answer that is an error is no yes.
+
+    Raises:
+        SourceError: the person says no.
+        UnavailableError: what the person says cannot be had just now.
+    """
     try:
         answer = _preference(did, config, patience)
     except SourceError as err:
-        return [f"what {actor} says about use by AI could not be looked up ({err})"]
+        raise UnavailableError(
+            f"user: what {actor} says about use by AI could not be looked up ({err}); expected an "
+            "answer, as none is no consent; run the same command again later"
+        ) from err
     record = answer.value.get("value") if answer and isinstance(answer.value, dict) else None
     preferences = record.get("preferences") if isinstance(record, dict) else None
     for use, words in _REFUSALS.items():
@@ -175,22 +190,32 @@ def _check_preference(
                 f"user: {actor} declares {words} with their posts ({_PREFERENCE}); expected no "
                 "such wish; leave this person out"
             )
-    return []
 
 
 def _preference(did: str, config: SourceConfig, patience: Patience | None) -> Answer | None:
     """Ask the host where the person's records lie; with a service of one's own, that one."""
     host = config.api_url
     if host is None:
-        if not did.startswith("did:plc:"):
-            return None
-        directory = Service(DIRECTORY_URL, patience=patience)
-        host = host_of(directory.get(f"/{quote(did)}").value)
+        domain = did.removeprefix("did:web:")
+        if domain == did:
+            directory = Service(DIRECTORY_URL, patience=patience)
+            host = host_of(directory.get(f"/{quote(did)}").value)
+        elif _HOST_URL.fullmatch(f"https://{domain}"):
+            directory = Service(f"https://{domain}", patience=patience)
+            host = host_of(directory.get("/.well-known/did.json").value)
+        else:
+            raise SourceError(f"{show(did)}: is no place where a person's records lie")
         if host is None:
             raise SourceError(f"{directory.host}: got no host for {show(did)}")
     params = {"repo": did, "collection": _PREFERENCE, "rkey": "self"}
     answer = Service(host, patience=patience).get("/xrpc/com.atproto.repo.getRecord", params)
-    return answer if answer.is_ok else None  # most people have no such record: HTTP 400
+    if answer.is_ok:
+        if not isinstance(answer.value, dict):
+            raise SourceError(f"{host}: got a record of another form")
+        return answer
+    if answer.status in _NO_RECORD:  # most people have none
+        return None
+    raise SourceError(f"{host}: got {answer.complaint}")
 
 
 def host_of(document: Any) -> str | None:

@@ -132,7 +132,10 @@ def _account(service: Service, name: str) -> dict[str, Any]:
 def _next_id(answer: Answer) -> str | None:
     """Return `max_id` of the link to the next page; only this, so the link leads nowhere else."""
     match = _NEXT.search(answer.headers.get("link", "")[:8000])
-    ids = parse_qs(urlsplit(match[1]).query).get("max_id", []) if match else []
+    try:
+        ids = parse_qs(urlsplit(match[1]).query).get("max_id", []) if match else []
+    except ValueError:  # no address at all
+        return None
     return ids[0] if ids and _ID.fullmatch(ids[0]) else None
 
 
@@ -180,7 +183,10 @@ def _check_rules(service: Service, config: SourceConfig) -> None:
 def _rules(service: Service) -> list[str]:
     """Return rules and terms of service as text; empty where a server shows none."""
     texts = []
-    rules = service.get("/api/v1/instance/rules").value
+    answer = service.get("/api/v1/instance/rules")
+    rules = answer.value
+    if answer.status not in (404, 410) and not (answer.is_ok and isinstance(rules, list)):
+        texts.append(f"AI or not: the rules could not be read ({answer.complaint})")
     for rule in rules if isinstance(rules, list) else []:
         if isinstance(rule, dict):
             parts = [rule.get("text"), rule.get("hint")]

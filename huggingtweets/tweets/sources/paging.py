@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from huggingtweets.errors import SourceError
 from huggingtweets.files import read_jsonl, write_jsonl
 from huggingtweets.paths import cache_dir
+from huggingtweets.tweets.http import UnavailableError
 from huggingtweets.tweets.sources.posts import MAX_TEXT_CHARS, Post, Skip
 
 logger = logging.getLogger(__name__)
@@ -22,6 +24,7 @@ MAX_PAGE_POSTS = 1000
 """No service gives more than 100; what else is in an answer is not looked at."""
 MAX_AGE_S = 24 * 3600.0
 """An older half is thrown away: its cursor has expired, and posts may have been deleted since."""
+_MAX_CURSOR_BYTES = 8192
 _ASK_AGAIN = 3
 """Times a page is asked for whose cursor leads back."""
 
@@ -60,6 +63,8 @@ class Partial:
         self._head = {"request": hashlib.sha256(request.encode()).hexdigest()}
         self._is_kept = True
         self.pages: list[Page] = self._read()
+        self.is_resumed = bool(self.pages)
+        """Whether it goes on from what an earlier fetch has left."""
 
     @property
     def cursor(self) -> str | None:
@@ -82,7 +87,7 @@ class Partial:
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_jsonl(self._path, [self._head | {"started": time.time()}])
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_page_row(page)) + "\n")
+                file.write(json.dumps(_sealed(_page_row(page))) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as err:
@@ -93,6 +98,7 @@ class Partial:
     def discard(self) -> None:
         """Remove the file: what was in it is kept elsewhere, or no good."""
         self.pages = []
+        self.is_resumed = False
         self._remove()
 
     def _remove(self) -> None:
@@ -102,7 +108,7 @@ class Partial:
     def _read(self) -> list[Page]:
         try:
             rows = read_jsonl(self._path)
-            head, pages = rows[0], [_page(row) for row in rows[1:]]
+            head, pages = rows[0], [_page(_unsealed(row)) for row in rows[1:]]
             is_fresh = 0 <= time.time() - head["started"] < MAX_AGE_S
             if head["request"] != self._head["request"] or not is_fresh:
                 return []
@@ -124,12 +130,45 @@ def collect_pages(
     *,
     max_posts: int,
     known: Collection[str] = (),
+    is_paid: bool = False,
 ) -> Fetched:
     """Fetch page after page until the last, `max_posts`, or a post that is known already.
+
+    A service may refuse where an earlier fetch has stopped: its cursors expire. Then all that is
+    kept of that fetch is dropped, and the fetch begins anew, or, where posts cost money and a new
+    beginning has to be allowed first, the next start does.
+
+    Args:
+        get_page: asks for the page at a cursor.
+        partial: what there is already.
+        max_posts: to be fetched.
+        known: ids of posts that are there already.
+        is_paid: whether every post costs.
 
     Raises:
         SourceError: as `get_page`; what came so far is kept in `partial`.
     """
+    try:
+        return _collect(get_page, partial, max_posts, known)
+    except SourceError as err:
+        if not partial.is_resumed or err.retryable:
+            raise
+        partial.discard()
+        if is_paid:
+            raise UnavailableError(
+                f"{err}; what an earlier fetch has left is dropped; run the same command again to "
+                "fetch the posts from the first one on"
+            ) from err
+        logger.warning("%s; what an earlier fetch has left is dropped, and it begins anew", err)
+    return _collect(get_page, partial, max_posts, known)
+
+
+def _collect(
+    get_page: Callable[[str | None], Page],
+    partial: Partial,
+    max_posts: int,
+    known: Collection[str],
+) -> Fetched:
     notes = []
     cursors = {page.cursor for page in partial.pages}
     ids = {post.id for page in partial.pages for post in _posts(page)}
@@ -161,7 +200,15 @@ def _cut(page: Page) -> Page:
         replace(item, text=item.text[: MAX_TEXT_CHARS + 1]) if isinstance(item, Post) else item
         for item in page.found[:MAX_PAGE_POSTS]
     )
-    return Page(found, page.cursor)
+    return Page(found, page.cursor if _is_sound(page.cursor) else None)
+
+
+def _is_sound(cursor: str | None) -> bool:
+    """Whether a cursor can be sent back; what is no text of any encoding cannot."""
+    try:
+        return cursor is None or len(cursor.encode("utf-8")) <= _MAX_CURSOR_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def _first(found: list[Post | Skip], max_posts: int, known: Collection[str]) -> list[Post | Skip]:
@@ -183,6 +230,23 @@ def _posts(page: Page) -> list[Post]:
 
 def _page_row(page: Page) -> dict[str, Any]:
     return {"cursor": page.cursor, "found": [asdict(item) for item in page.found]}
+
+
+def _sealed(row: dict[str, Any]) -> dict[str, Any]:
+    """Add what shows whether a row is as it was written."""
+    return row | {"sha256": hashlib.sha256(json.dumps(row).encode()).hexdigest()}
+
+
+def _unsealed(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what was sealed.
+
+    Raises:
+        ValueError: something in it has changed since.
+    """
+    plain = {key: value for key, value in row.items() if key != "sha256"}
+    if row.get("sha256") != _sealed(plain)["sha256"]:
+        raise ValueError("a page is not as it was written")
+    return plain
 
 
 def _page(row: dict[str, Any]) -> Page:

@@ -56,7 +56,7 @@ def _approve(spending: Spending, handle: str, usd: float, most_usd: float | None
         if most_usd is None and is_somebody_there():
             if not ask_yes(f"{what[0].upper()}{what[1:]}. Fetch them?"):
                 raise SourceError(f"source: the posts of @{handle} were not paid for; nothing done")
-        elif most_usd is None or before + usd > most_usd:
+        elif most_usd is None or not before + usd <= most_usd:
             got = "none" if most_usd is None else f"{most_usd:g}"
             raise ConfigError(
                 f"source.max_cost_usd: got {got}; expected {before + usd:.2f} or more, as {what}; "
@@ -149,7 +149,7 @@ def read_x_api(
 
     try:
         user = _user(service, handle)
-        fetched = collect_pages(get_page, partial, max_posts=max_posts, known=known)
+        fetched = collect_pages(get_page, partial, max_posts=max_posts, known=known, is_paid=True)
     finally:
         paid_now = sum(len(page.found) for page in partial.pages) - paid_before
         spending.give_back(USD_A_POST * max(0, left - paid_now))
@@ -191,7 +191,7 @@ def _user(service: Service, handle: str) -> dict[str, Any]:
             f"user: X knows no @{handle} ({answer.complaint}); expected a person's name there; "
             "check the spelling"
         )
-    if user.get("protected") is True:
+    if user.get("protected", False) is not False:
         raise SourceError(
             f"user: the posts of @{handle} are protected; expected posts open to everyone; "
             "if they are yours, use source=x_archive"

@@ -327,9 +327,10 @@ def test_bluesky_wishes_about_ai_are_honoured(server: FakeService, use: str) -> 
     assert len(fetch("bluesky", server).tweets) == 450
 
 
-def test_bluesky_wishes_that_cannot_be_had_are_noted(server: FakeService) -> None:
+def test_bluesky_wishes_that_cannot_be_had_are_no_consent(server: FakeService) -> None:
     server.trouble = lambda path: "500" if "getRecord" in path else None
-    assert any("could not be looked up" in note for note in fetch("bluesky", server).notes)
+    with pytest.raises(UnavailableError, match=r"could not be looked up.*no consent"):
+        fetch("bluesky", server)
 
 
 @pytest.mark.parametrize(
