@@ -113,6 +113,10 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
         code = max(map(int, codes))
         if is_batch(config.user) and accelerator.is_main_process and not is_superseded():
             _sum_up(config, has_ended=code != STOPPED)
+            if code == STOPPED:  # the last that a person at the terminal reads
+                logger.warning(
+                    "stopped; everything so far is saved; run the same command again to go on"
+                )
         return code
     finally:
         # Without the collection, gloo of torch 2.13 aborts at exit now and then.
@@ -159,8 +163,8 @@ def find_done(plans: Sequence[Plan]) -> frozenset[str]:
         while (fresh := folder.with_name(f"{folder.name}-{number}")).exists():
             number += 1
         raise ConfigError(
-            f"output_dir: {len(others)} of {len(plans)} jobs lie in {folder} with other settings, "
-            f"the first: {others[0].partition('; expected')[0]}; expected the same or none; take "
+            f"output_dir: {len(others)} of {len(plans)} jobs in {folder} are not those asked for, the "
+            f"first: {others[0].partition('; expected')[0]}; expected the same or none; take "
             f"output_dir={fresh}, or set overwrite=true to replace them; nothing was changed"
         )
     if others:

@@ -19,7 +19,6 @@ def choose_mode(mode: WandbMode | None) -> WandbMode:
     asked = os.environ.get("WANDB_MODE", "")
     if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):
         return WandbMode.disabled
-    asked = {"dryrun": "offline", "run": "online", "shared": "online"}.get(asked, asked)
     if asked in WandbMode.__members__:
         return WandbMode(asked)
     return WandbMode.online if has_credentials() else WandbMode.offline
