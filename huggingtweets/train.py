@@ -28,10 +28,9 @@ from huggingtweets.config.compose import (
 from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.at_hand import check_base_at_hand
-from huggingtweets.jobs.command import keep_command
 from huggingtweets.jobs.consent import settle_consent
-from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
-from huggingtweets.logs import exit_code_of, rank, setup_logging
+from huggingtweets.jobs.selection import quote_user, select_jobs
+from huggingtweets.logs import exit_code_of, setup_logging
 from huggingtweets.tracking.console import waiting
 from huggingtweets.tweets.optout import check_opted_out
 from huggingtweets.tweets.sources.load import check_source
@@ -50,13 +49,11 @@ def run(composed: DictConfig) -> int:
             check_opted_out([name for job in jobs for name in job.handles], config.optout_file)
         check_base_at_hand(config)
         config = settle_consent(config, jobs)
-        if is_batch(config.user) and rank() == 0:
-            keep_command(Path(config.output_dir), sys.argv[1:])
         with waiting("starting PyTorch (some seconds)"):
             # heavy: only for a configuration that is accepted
             from huggingtweets.jobs.runner import run_jobs
 
-        return run_jobs(config, jobs)
+        return run_jobs(config, jobs, command=sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)
 

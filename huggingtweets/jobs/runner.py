@@ -27,6 +27,7 @@ from huggingtweets.config.schema import (
 )
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.handles import Job
+from huggingtweets.jobs.command import keep_command
 from huggingtweets.jobs.deadline import Deadline, own_deadline
 from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.ledger import LEDGER_DIR, open_ledger, read_ledger, writer_name
@@ -62,8 +63,10 @@ NUM_SUSPECT = 2
 """A job that so many runs in a row have died of is tried alone, after all others."""
 
 
-def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
+def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str] = ()) -> int:
     """Run every job that is not done yet and return the exit code, the same on every rank.
+
+    `command` is what was typed, which a batch keeps for `status`.
 
     Raises:
         ConfigError: the base model cannot be had, or does not fit the recipe.
@@ -90,6 +93,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job]) -> int:
             is_writer = is_fused or accelerator.is_main_process
             # Before a byte is written: other settings are refused once, for the whole batch.
             done = of_main(on_main(accelerator, lambda: find_done(plans)))
+            if command and is_batch(config.user) and accelerator.is_main_process:
+                keep_command(Path(config.output_dir), command)
             tally = _open_tally(config, stack, costs, rank=rank, is_writer=is_writer)
             if is_fused:
                 plans = _share_of(rank, accelerator.num_processes, plans, costs, tally)
@@ -163,8 +168,8 @@ def find_done(plans: Sequence[Plan]) -> frozenset[str]:
         while (fresh := folder.with_name(f"{folder.name}-{number}")).exists():
             number += 1
         raise ConfigError(
-            f"output_dir: {len(others)} of {len(plans)} jobs in {folder} are not those asked for, the "
-            f"first: {others[0].partition('; expected')[0]}; expected the same or none; take "
+            f"output_dir: {len(others)} of {len(plans)} jobs in {folder} are not those asked for, "
+            f"the first: {others[0].partition('; expected')[0]}; expected the same or none; take "
             f"output_dir={fresh}, or set overwrite=true to replace them; nothing was changed"
         )
     if others:

@@ -1,0 +1,121 @@
+"""One Ctrl-C at a terminal: everything is saved, and that is the last thing said."""
+
+import os
+import pty
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from job_processes import ROOT, SMALL, write_posts
+
+STEP_S = 10
+SLOW = f"""
+import ctypes, sys
+from huggingtweets.training import stopping
+
+stopping.install()
+from huggingtweets.training import loop
+
+take = loop.try_step
+
+def slow_step(*args, **options):
+    ctypes.CDLL(None).sleep({STEP_S})  # as a step in C++: no handler of Python's runs meanwhile
+    return take(*args, **options)
+
+loop.try_step = slow_step
+from huggingtweets.train import main
+
+sys.exit(main())
+"""
+LAUNCHERS = {
+    "python": [sys.executable],
+    "accelerate": [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=1",
+                   "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--cpu"],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=1",
+                 "--master_port=0"],
+}  # fmt: skip
+
+
+def read_until(terminal: int, is_so: object, limit_s: float) -> str:
+    """Read what the terminal shows until something is so, or until nobody writes to it any more."""
+    assert callable(is_so)
+    said = b""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline and not is_so(said.decode(errors="replace")):
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                part = os.read(terminal, 1 << 16)
+            except OSError:  # the last writer has closed it
+                break
+            if not part:
+                break
+            said += part
+    return said.decode(errors="replace")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("number", range(10))
+def test_one_ctrl_c_saves_and_says_so_last(launcher: str, number: int, tmp_path: Path) -> None:
+    script = tmp_path / "slow.py"
+    script.write_text(SLOW)
+    posts = write_posts(tmp_path / "posts", "ann")
+    words = [*SMALL, "user=ann", "source=jsonl", f"source.path={posts}", "engine.log_every=1"]
+    words += [f"output_dir={tmp_path / 'out'}", "consent=permission"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.execv(sys.executable, [*LAUNCHERS[launcher], str(script), *words])
+    metrics = tmp_path / "out" / "ann" / "metrics.jsonl"
+    try:
+        before = read_until(
+            terminal, lambda _: metrics.is_file() and '"loss"' in metrics.read_text(), 200
+        )
+        assert metrics.is_file(), before
+        time.sleep(number % 10)
+        os.write(terminal, b"\x03")
+        after = read_until(terminal, lambda _: False, 120)
+    finally:
+        os.close(terminal)
+    os.waitpid(pid, 0)
+    assert list((tmp_path / "out" / "ann" / "checkpoints").glob("step-*")), after
+    assert "finishing the step and saving" in after
+    last = [line for line in after.splitlines() if line.strip()][-1]
+    assert "run the same command again to go on" in last, after
+
+
+def test_the_death_of_one_thread_of_the_launcher_is_not_its_death(tmp_path: Path) -> None:
+    """The kernel sends its signal when the thread that started us ends, whatever else lives."""
+    worker = """
+import sys, time
+from huggingtweets.training import stopping
+stopping.install()
+print("ready", flush=True)
+end = time.monotonic() + float(sys.argv[1])
+while time.monotonic() < end and not stopping.stop_requested():
+    time.sleep(0.02)
+print(stopping._state.signal_name, flush=True)
+"""
+    launcher = """
+import os, subprocess, sys, threading, time
+os.environ["LOCAL_RANK"] = "0"
+found = []
+def start():
+    found.append(subprocess.Popen([sys.executable, "-c", sys.argv[1], sys.argv[2]]))
+    time.sleep(1.5)
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+found[0].wait()
+"""
+    log = tmp_path / "log"
+    with log.open("w") as out:
+        import subprocess
+
+        command = [sys.executable, "-c", launcher, worker, "3"]
+        assert subprocess.run(command, stdout=out, stderr=out, timeout=60).returncode == 0
+    assert log.read_text().split() == ["ready", "None"]
+    assert signal.SIGRTMIN + 3 <= signal.SIGRTMAX
