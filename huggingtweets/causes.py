@@ -42,6 +42,7 @@ _WORDS = (
     (Cause.memory, re.compile(r"[Cc]annot allocate memory|can't allocate memory|out of memory")),
     # PyTorch's writer of archives says no more than this, whatever the reason.
     (Cause.disk, re.compile(r"Input/output error|disk I/O error|file write failed")),
+    (Cause.disk, re.compile(r"inline_container\.cc:\d+\] \. unexpected pos|iostream error")),
     (Cause.disk, re.compile(r"Stale file handle|Read-only file system|Transport endpoint")),
 )
 _MEMORY_CLASSES = frozenset({"OutOfMemoryError", "ArrowMemoryError", "_ArrayMemoryError"})
