@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from huggingtweets.config.schema import SERVICES
-from huggingtweets.errors import LaunchError
+from huggingtweets.errors import LaunchError, StorageError
 from huggingtweets.files import write_bytes
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.traces import (
@@ -127,7 +127,7 @@ def purge(traces: Traces, *, num_online: int = 0) -> Path:
                     job.root.unlink()
                 shutil.rmtree(target)
         except OSError as err:
-            raise LaunchError(
+            raise StorageError(
                 f"purge: {err.filename} cannot be deleted ({err.strerror}); expected write "
                 "permission; give it and run the command again"
             ) from err
