@@ -29,7 +29,7 @@ from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.at_hand import check_base_at_hand
 from huggingtweets.jobs.consent import settle_consent
-from huggingtweets.jobs.selection import quote_user, select_jobs
+from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import exit_code_of, setup_logging
 from huggingtweets.tracking.console import waiting
 from huggingtweets.tweets.optout import check_opted_out
