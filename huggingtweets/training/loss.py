@@ -108,6 +108,7 @@ class SummedLoss(nn.Module):
         spans = list(zip(starts, [*starts[1:], len(ids)], strict=True))
         spans = [span for span in spans if (wanted[slice(*span)] != IGNORED).any()]
         hits = torch.zeros_like(wanted, dtype=torch.bool)
+        nats = torch.zeros(wanted.shape, device=wanted.device)
         losses = []
         for group in _groups_of_like_length(spans, most_tokens=len(ids)):
             longest = max(stop - start for start, stop in group)
@@ -119,12 +120,14 @@ class SummedLoss(nn.Module):
             found = self._summed(
                 {"input_ids": rows, "use_cache": False}, row_targets, with_hits=with_hits
             )
-            losses.append(found[0] if with_hits else found)
-            if with_hits:
-                for row, (start, stop) in enumerate(group):
-                    hits[start:stop] = found[1][row, : stop - start]
-        loss = torch.stack(losses).sum()
-        return (loss, hits.view_as(targets)) if with_hits else loss
+            if not with_hits:
+                losses.append(found)
+                continue
+            for row, (start, stop) in enumerate(group):
+                nats[start:stop], hits[start:stop] = (part[row, : stop - start] for part in found)
+        if with_hits:
+            return nats.view_as(targets), hits.view_as(targets)
+        return torch.stack(losses).sum()
 
     def inputs(self, input_ids: Tensor, position_ids: Tensor) -> dict[str, Any]:
         """Return what the model is called with.

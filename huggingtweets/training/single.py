@@ -28,7 +28,13 @@ from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
 from huggingtweets.training.loop import Report, count_steps, fit
-from huggingtweets.training.lora import adapter_state, add_lora, copy_weights, merge_lora
+from huggingtweets.training.lora import (
+    adapter_state,
+    add_lora,
+    copy_weights,
+    hold_frozen,
+    merge_lora,
+)
 from huggingtweets.training.loss import (
     SummedLoss,
     choose_attention,
@@ -99,6 +105,8 @@ def train_single(
     identity = plan.identity | {"data": _data_digest(training_set), "base": _base_digest(model)}
     if plan.recipe.adapter is Adapter.lora:
         add_lora(model, plan.recipe, seed=plan.seed)
+        if accelerator.mixed_precision == "bf16" and base.dtype == torch.bfloat16:
+            hold_frozen(model, torch.bfloat16)
     if plan.engine.activation_checkpointing:
         model.gradient_checkpointing_enable()
     mean_context = float(training_set.blocks.position_ids.mean()) + 1
