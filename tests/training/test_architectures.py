@@ -100,7 +100,7 @@ def train(base: Base, recipe: RecipeConfig) -> WholeModel:
     if recipe.adapter is Adapter.lora:
         add_lora(model, recipe, seed=1)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(trained, lr=0.02)
+    optimizer = torch.optim.AdamW(trained, lr=3e-3)
     losses = []
     module.train()
     for _ in range(3):
