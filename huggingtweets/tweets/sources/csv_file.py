@@ -9,10 +9,10 @@ from pathlib import Path
 
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.flat import roles_of
 from huggingtweets.tweets.sources.gather import Asked, Row, check_columns, gather
 from huggingtweets.tweets.sources.posts import Skip, parse_date
 from huggingtweets.tweets.sources.reading import Said, has_bad_bytes, iter_lines, open_text
-from huggingtweets.tweets.sources.record import roles_of
 
 SUFFIXES = (".csv", ".tsv")
 _MAX_LINE_CHARS = 1 << 20

@@ -8,6 +8,7 @@ from huggingtweets.config.schema import Decode, SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.decoding import decode_texts
+from huggingtweets.tweets.sources.flat import roles_of
 from huggingtweets.tweets.sources.names import Mark, Who
 from huggingtweets.tweets.sources.posts import (
     MAX_TEXT_CHARS,
@@ -17,7 +18,7 @@ from huggingtweets.tweets.sources.posts import (
     make_timeline,
 )
 from huggingtweets.tweets.sources.reading import Said, nearest, show
-from huggingtweets.tweets.sources.record import Draft, Reader, roles_of
+from huggingtweets.tweets.sources.record import Draft, Reader
 from huggingtweets.tweets.sources.shapes import KNOWN, has_text, inner_value, rich
 from huggingtweets.tweets.sources.who import Authors
 

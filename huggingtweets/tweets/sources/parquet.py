@@ -9,11 +9,11 @@ from typing import Any
 from huggingtweets.config.schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.flat import UNKNOWN, roles_of
 from huggingtweets.tweets.sources.gather import Asked, Others, Row, check_columns, gather
 from huggingtweets.tweets.sources.names import Who
 from huggingtweets.tweets.sources.posts import Skip
 from huggingtweets.tweets.sources.reading import name_key, open_bytes, show
-from huggingtweets.tweets.sources.record import UNKNOWN, roles_of
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1 << 14

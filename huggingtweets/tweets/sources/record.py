@@ -4,37 +4,36 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from html import escape
-from itertools import islice
 from typing import Any, NamedTuple
 
 from huggingtweets.config.schema import SourceConfig
+from huggingtweets.tweets.sources.flat import (
+    MAX_PATHS,
+    Layout,
+    flatten,
+    get_path,
+    is_empty,
+    is_foreign,
+    layout_of,
+)
 from huggingtweets.tweets.sources.html import html_to_text
 from huggingtweets.tweets.sources.names import (
-    FOREIGN,
     OTHER_KINDS,
     OWN_KINDS,
     RETWEET_KINDS,
     Mark,
     Who,
-    date_rank,
-    id_rank,
-    mark_role,
-    text_rank,
-    who_role,
     words_of,
 )
 from huggingtweets.tweets.sources.posts import Skip, parse_date, parse_id, parse_picture_url
 from huggingtweets.tweets.sources.reading import name_key, show
 
 _MAX_DEPTH = 7
-_MAX_KEYS = 2000
 _MAX_VERSIONS = 100
 _MAX_KIND_CHARS = 20
 _MAX_VALUE_CHARS = 200
 _FALSE = frozenset({"false", "f", "0", "no", "n", "0.0", "off"})
-_EMPTY = frozenset({"", "none", "null", "nan", "na", "n/a", "undefined", "<na>", "[]", "{}", "nat"})
 _PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
 _ADDRESS = re.compile(
@@ -85,110 +84,6 @@ class Draft:
     line: int | None = None
 
 
-def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield dotted paths and values; what is somebody else's by its name is not entered."""
-    if not any(isinstance(inner, dict) for inner in record.values()):
-        yield from islice(record.items(), _MAX_KEYS)
-        return
-    stack: list[tuple[str, Mapping[str, Any], int]] = [("", record, 0)]
-    count = 0
-    while stack:
-        prefix, value, depth = stack.pop()
-        for key, inner in value.items():
-            count += 1
-            if count > _MAX_KEYS:
-                return
-            path = prefix + key if isinstance(key, str) else f"{prefix}{key}"
-            if isinstance(inner, dict) and inner and depth < _MAX_DEPTH and not _is_foreign(path):
-                stack.append((f"{path}.", inner, depth + 1))
-            else:
-                yield path, inner
-
-
-@lru_cache(maxsize=1 << 14)
-def _is_foreign(path: str) -> bool:
-    words = words_of(path.rpartition(".")[2])
-    return bool(FOREIGN.intersection(words)) or mark_role(path) is not None
-
-
-class _Roles(NamedTuple):
-    text: int | None
-    id: int | None
-    date: int | None
-    mark: Mark | None
-    who: Who | None
-
-
-@lru_cache(maxsize=1 << 14)
-def roles_of(path: str) -> _Roles:
-    """What a path is known to hold."""
-    return _Roles(text_rank(path), id_rank(path), date_rank(path), mark_role(path), who_role(path))
-
-
-class _Layout(NamedTuple):
-    """Where in a flat record what is, the likeliest first: worked out once per set of paths."""
-
-    texts: tuple[int, ...]
-    ids: tuple[int, ...]
-    dates: tuple[int, ...]
-    marks: tuple[tuple[int, Mark], ...]
-    authors: tuple[tuple[int, Who | None], ...]
-    """None: no author by its name, but it may be the address of the post."""
-    unknown: tuple[int, ...]
-    """What no table knows."""
-
-
-@lru_cache(maxsize=1 << 11)
-def layout_of(paths: tuple[str, ...]) -> _Layout:
-    """Return where what is in a record with these paths."""
-    roles = [roles_of(path) for path in paths]
-
-    def ranked(ranks: list[int | None]) -> tuple[int, ...]:
-        found = [(rank, paths[n].count("."), n) for n, rank in enumerate(ranks) if rank is not None]
-        return tuple(n for _, _, n in sorted(found))
-
-    return _Layout(
-        ranked([one.text for one in roles]),
-        ranked([one.id for one in roles]),
-        ranked([one.date for one in roles]),
-        tuple((n, one.mark) for n, one in enumerate(roles) if one.mark is not None),
-        tuple(
-            (n, one.who)
-            for n, one in enumerate(roles)
-            if one.who is not None or words_of(paths[n])[-1:] in _ADDRESSES
-        ),
-        tuple(n for n, one in enumerate(roles) if one == UNKNOWN),
-    )
-
-
-_ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
-
-
-UNKNOWN = _Roles(None, None, None, None, None)
-"""Of a path that no table knows."""
-
-
-def get_path(record: Mapping[str, Any], path: str) -> Any:
-    """Return the value under a dotted path, or under a key that has dots itself; None: no such."""
-    if path in record:
-        return record[path]
-    head, dot, tail = path.partition(".")
-    while dot:
-        inner = record.get(head)
-        if isinstance(inner, dict) and (found := get_path(inner, tail)) is not None:
-            return found
-        more, dot, tail = tail.partition(".")
-        head = f"{head}.{more}"
-    return None
-
-
-def is_empty(value: object) -> bool:
-    """Whether a value says nothing, in any tool's spelling."""
-    if value is None or value != value or (isinstance(value, list | dict) and not value):
-        return True
-    return isinstance(value, str) and value.strip().lower() in _EMPTY
-
-
 class Reader:
     """Reads records as drafts, the configured columns first; remembers which columns it took."""
 
@@ -207,7 +102,7 @@ class Reader:
         config = self._config
         self.flat = flat = list(flatten(record))
         layout = layout_of(tuple([path for path, _ in flat]))
-        if len(self.paths) < _MAX_KEYS:
+        if len(self.paths) < MAX_PATHS:
             for path, _ in flat:
                 if path not in self.paths:
                     self._remember(path)
@@ -289,7 +184,7 @@ class Reader:
         self,
         record: Mapping[str, Any],
         flat: list[tuple[str, Any]],
-        layout: _Layout,
+        layout: Layout,
     ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
         """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
         configured = self._config.retweet_column
@@ -388,7 +283,7 @@ def _fields(
 ) -> Iterator[Field]:
     for place, who in places:
         path, value = flat[place]
-        if isinstance(value, str) and value.startswith("at://did:") and not _is_foreign(path):
+        if isinstance(value, str) and value.startswith("at://did:") and not is_foreign(path):
             yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
         if who is None:
             if isinstance(value, str) and own_id and own_id in value:

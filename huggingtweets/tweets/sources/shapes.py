@@ -7,11 +7,12 @@ from typing import Any
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.sources.chats import refuse_json_chat
 from huggingtweets.tweets.sources.facets import whole_links
+from huggingtweets.tweets.sources.flat import flatten, roles_of
 from huggingtweets.tweets.sources.json_values import parse_json
 from huggingtweets.tweets.sources.names import words_set
 from huggingtweets.tweets.sources.posts import Skip
 from huggingtweets.tweets.sources.reading import show
-from huggingtweets.tweets.sources.record import RICH, flatten, roles_of
+from huggingtweets.tweets.sources.record import RICH
 
 Record = dict[str, Any]
 

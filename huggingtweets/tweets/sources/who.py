@@ -12,16 +12,10 @@ from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.optout import handle_hash
+from huggingtweets.tweets.sources.flat import UNKNOWN, get_path, roles_of
 from huggingtweets.tweets.sources.names import FOREIGN, Who, words_of, words_set
 from huggingtweets.tweets.sources.reading import name_key, nearest, show
-from huggingtweets.tweets.sources.record import (
-    UNKNOWN,
-    Draft,
-    Field,
-    get_path,
-    inside_of_author,
-    roles_of,
-)
+from huggingtweets.tweets.sources.record import Draft, Field, inside_of_author
 
 _MAX_VALUES = 1000
 _MAX_COLUMNS = 300

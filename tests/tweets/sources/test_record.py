@@ -7,10 +7,11 @@ import pytest
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
+from huggingtweets.tweets.sources.flat import get_path
 from huggingtweets.tweets.sources.gather import Asked, Row, gather
 from huggingtweets.tweets.sources.names import Mark, Who, mark_role, who_role
 from huggingtweets.tweets.sources.posts import Skip
-from huggingtweets.tweets.sources.record import Draft, Reader, get_path, read_mark
+from huggingtweets.tweets.sources.record import Draft, Reader, read_mark
 
 HERE = Path(__file__).parent
 
