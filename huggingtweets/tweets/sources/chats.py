@@ -73,7 +73,7 @@ def refuse_json_chat(value: Mapping[str, Any]) -> None:
     """
     if _TELLING.isdisjoint(value):
         return
-    if value.get("type") in _TELEGRAM and isinstance(value.get("messages"), list):
+    if str(value.get("type")) in _TELEGRAM and isinstance(value.get("messages"), list):
         raise _refusal("", "Telegram")
     for service, keys in _CHAT_KEYS:
         if keys <= value.keys():
