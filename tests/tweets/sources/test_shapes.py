@@ -165,7 +165,7 @@ def test_other_values_are_no_posts(value: Any) -> None:
         {"tweet": {}},
         {"user": {"screen_name": 3}, "text": None},
         {"text": 5, "author_id": {}},
-        {"type": ["personal_chat"], "messages": []},
+        {"type": [1], "messages": []},
         {"errors": [{"message": "no"}]},
     ],
 )
