@@ -38,8 +38,6 @@ TYPICAL_TOKENS = 80_000
 """Of a person, where files do not tell: what the services give of one."""
 TOKENS_PER_BYTE = {True: 0.4, False: 0.12}
 """Of files of posts, compressed or not."""
-LONGEST_WAIT_MIN = 7 * 24 * 60
-"""The last job begins so long after the tasks at the latest, whatever holds one of them."""
 JOB_S = 2.0
 """Of each job beside training: reading, sampling, writing."""
 SBATCH_TIMEOUT_S = 60.0
@@ -273,12 +271,8 @@ def _command(
 
 
 def _after(command: Sequence[str], number: str) -> tuple[str, ...]:
-    """Begin once a job has ended, in whatever way: after a failed array `afterok` never begins.
-
-    Or long after it has begun: a task that SLURM holds never ends by itself.
-    """
-    when = f"afterany:{number}?after:{number}+{LONGEST_WAIT_MIN}"
-    return (command[0], f"--dependency={when}", *command[1:])
+    """Begin once a job has ended, in whatever way: after a failed array `afterok` never begins."""
+    return (command[0], f"--dependency=afterany:{number}", *command[1:])
 
 
 def _sbatch(command: Sequence[str], environment: Mapping[str, str]) -> str:
