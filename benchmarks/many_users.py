@@ -1,5 +1,8 @@
 """Models of many users, end to end: a process a user, or all in one, one by one or side by side.
 
+    python benchmarks/many_users.py --users 6 --model random-128x2 --everything
+    python benchmarks/many_users.py --users 1 --model random-256x4 --everything \\
+        --ways trainer single
     python benchmarks/many_users.py --users 8 --slots 4 8
     python benchmarks/many_users.py --users 64 --max-steps 0 --model gpt2 --device cuda
 
@@ -10,10 +13,13 @@ Four ways make the same models of the same posts, with the same split, blocks, r
 - turns: one process, our single engine, one user after another;
 - fused-K: one process, K users side by side.
 
-Any of them ending in `-bf16` computes in bf16 instead of fp32. They take turns every `--group`
-users, and the table grows by them; users with fewer than ten posts are left out. Wall time is what
-a user waits for; CPU time tells more on a busy machine. The split says where the CPU time went;
-what is left of it is start-up: imports, above all.
+Any of them ending in `-bf16` computes in bf16 instead of fp32. A model `random-WIDTHxLAYERS` has
+random weights and GPT-2's own vocabulary of 50,257 words, which decides what scoring and sampling
+cost; `tiny` has 1,024. `--everything` leaves what a user gets by default: judged, with card,
+picture and report; the trainer draws as many samples. The ways take turns every `--group` users,
+and the table grows by them; users with fewer than ten posts are left out. Wall time is what a user
+waits for; CPU time tells more on a busy machine. The split says where the CPU time went; what is
+left of it is start-up: imports, above all.
 """
 
 import argparse
@@ -29,10 +35,12 @@ from pathlib import Path
 from typing import Any
 
 from clock import Clock
+from single import find_model
 
 ROOT = Path(__file__).parents[1]
 DEMO = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
-PARTS = ("load", "data", "train", "evaluate", "sample", "save")
+PARTS = ("load", "data", "train", "evaluate", "sample", "score", "texts", "save")
+"""Score is what judging still scores after training; texts is what helper processes spend."""
 MIN_POSTS = 10
 """Of a user; with fewer, not every way has something to hold out."""
 
@@ -41,6 +49,8 @@ def report(clock: Clock) -> None:
     """Print what the parent reads; training is told without the evaluation within it."""
     seconds = dict(clock.seconds)
     seconds["train"] = seconds.get("train", 0.0) - seconds.get("evaluate", 0.0)
+    times = os.times()
+    seconds["texts"] = times.children_user + times.children_system
     print("CLOCK " + json.dumps(seconds), flush=True)
 
 
@@ -73,8 +83,13 @@ def child_ours(arguments: list[str]) -> int:
     modules.evaluate_heldout = clock.around("evaluate", loop.evaluate_heldout)
     modules = array_loop
     modules.score_sets = clock.around("evaluate", array_loop.score_sets)
+    modules = pipeline
+    modules.score_job = clock.around("score", pipeline.score_job)
+    modules = fused
+    modules.sample_together = clock.around("sample", fused.sample_together)
+    modules = trained.WholeModel
+    modules.sample = clock.around("sample", modules.sample)
     for modules in (trained.WholeModel, trained.StackedModel):
-        modules.sample = clock.around("sample", modules.sample)
         modules.save = clock.around("save", modules.save)
     code = runner.run_jobs(config, jobs)
     report(clock)
@@ -242,13 +257,13 @@ def measure(way: str, handles: list[str], common: list[str], device: str) -> dic
         return {**total, "cpu": cpu}
 
 
-def choose_users(num: int) -> tuple[list[str], list[str]]:
-    """Return handles and the arguments of their source."""
+def choose_users(num: int, accounts: list[str]) -> tuple[list[str], list[str]]:
+    """Return handles, the first ones or those named, and the arguments of their source."""
     place = Path(os.environ.get("HUGGINGTWEETS_SHARED", ROOT.parent / "shared")) / "tweets"
     if not place.is_dir():
         return list(DEMO[:num]), ["source=demo"]
     names = sorted(path.name.removesuffix(".jsonl.gz") for path in place.glob("*.jsonl.gz"))
-    return names[:num], ["source=jsonl", f"source.path={place.resolve()}"]
+    return accounts or names[:num], ["source=jsonl", f"source.path={place.resolve()}"]
 
 
 def read_arguments(arguments: list[str]) -> tuple[Any, Any]:
@@ -312,7 +327,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--users", type=int, default=4)
+    parser.add_argument("--accounts", nargs="+", default=[], help="of the shared posts")
     parser.add_argument("--model", default="tiny")
+    parser.add_argument("--everything", action="store_true", help="publish as by default")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--slots", type=int, nargs="+", default=[8])
     parser.add_argument("--ways", nargs="+", default=["trainer", "single", "turns", "fused"])
@@ -321,20 +338,30 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
     parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
     args = parser.parse_args()
-    handles, source = choose_users(args.users)
+    with tempfile.TemporaryDirectory() as folder:
+        compare(args, Path(folder))
+
+
+def compare(args: argparse.Namespace, folder: Path) -> None:
+    """Measure all ways of the arguments, with a place for a base."""
+    handles, source = choose_users(args.users, args.accounts)
+    model = [f"model={args.model}"]
+    if args.model.startswith("random-"):
+        model = [f"model.path={find_model(args.model, folder / 'base', 1024)}"]
     common = [
         *source,
-        f"model={args.model}",
+        *model,
         "recipe=huggingtweets",
         "recipe.epochs=1",
         "recipe.block_size=128",
         f"recipe.max_steps={args.max_steps}",
         "sampling.num=2",
         "sampling.max_new_tokens=60",
-        "sampling.max_chars=0",
+        *([] if args.everything else ["sampling.max_chars=0"]),
         "tracking=none",
-        "publish=none",
+        f"publish={'local' if args.everything else 'none'}",
         "cleaning.min_chars=0",
+        "consent=public-figure-research",
         *args.overrides,
     ]
     common += [word for word in args.ways if "=" in word]  # `--ways a b key=value` takes them all

@@ -53,6 +53,44 @@ class Runs:
         return tuple(found)
 
 
+class CopyIndex:
+    """Tells which texts have copied so many words in a row: many times, of the same sources.
+
+    A text that has no run of `num_words` words in common with a source has copied none worth as
+    many, so only the others are compared, with the sources they share a run with.
+    """
+
+    def __init__(self, sources: Sequence[str], num_words: int) -> None:
+        """Note every run of `num_words` words of the sources."""
+        self._sources = sources
+        self._num_words = num_words
+        self._owners: dict[int, list[int]] = {}
+        for owner, source in enumerate(sources):
+            for run in self._runs(source):
+                self._owners.setdefault(run, []).append(owner)
+
+    def has_copied(self, texts: Sequence[str]) -> list[bool]:
+        """Say of each text what `Runs.has_copied` says of it."""
+        shared = [
+            {owner for run in self._runs(text) for owner in self._owners.get(run, ())}
+            for text in texts
+        ]
+        suspects = [index for index, owners in enumerate(shared) if owners]
+        sources = [self._sources[owner] for owner in sorted(set().union(*shared))]
+        found = [False] * len(texts)
+        if suspects:
+            runs = find_runs(sources, [texts[index] for index in suspects])
+            for index, run in zip(suspects, runs, strict=True):
+                found[index] = run.has_copied(self._num_words)
+        return found
+
+    def _runs(self, text: str) -> set[int]:
+        """Return the hashes of a text's runs; two runs of one hash cost a comparison more."""
+        words = split_words(text).words
+        num = self._num_words
+        return {hash(words[start : start + num]) for start in range(len(words) - num + 1)}
+
+
 def find_runs(sources: Sequence[str], texts: Sequence[str]) -> list[Runs]:
     """Compare each text with all sources; 3,000 sources and 1,000 texts take about a second."""
     split = [split_words(text) for text in texts]

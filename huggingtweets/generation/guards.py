@@ -4,9 +4,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from huggingtweets.config.schema import SamplingConfig
-from huggingtweets.data.copying import find_runs
+from huggingtweets.data.copying import CopyIndex
 from huggingtweets.tweets.masking import mask_pii
 
 
@@ -29,6 +30,11 @@ class Guards:
     train: tuple[str, ...] = ()
     """Training posts that must not be copied."""
 
+    @cached_property
+    def _index(self) -> CopyIndex:
+        """What the training posts say; made once, as rounds of drawing ask again and again."""
+        return CopyIndex(self.train, self.block_copies + 1)
+
     def finish(self, text: str) -> str:
         """Return a drawn text as it is shown: its first line, masked."""
         line = text.split("\n", 1)[0].strip()
@@ -38,8 +44,7 @@ class Guards:
         """Say of each finished text why it is refused, or None."""
         copied = [False] * len(texts)
         if self.block_copies and self.train:
-            runs = find_runs(self.train, texts)
-            copied = [run.has_copied(self.block_copies + 1) for run in runs]
+            copied = self._index.has_copied(texts)
         banned = _banned_pattern(self.banned_words)
         reasons: list[Refusal | None] = []
         for text, is_copied in zip(texts, copied, strict=True):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from huggingtweets.data.copying import find_runs
+from huggingtweets.data.copying import CopyIndex, find_runs
 from huggingtweets.data.words import split_words
 
 
@@ -92,3 +92,22 @@ def test_find_runs_takes_seconds_for_thousands_of_posts() -> None:
 def test_find_runs_survives_one_post_said_a_thousand_times() -> None:
     runs = find_runs(["bong " * 40] * 1000, ["bong " * 50])
     assert runs[0].longest == 40
+
+
+@pytest.mark.parametrize("words", ["a b c d", "今 日 良 い x"])
+@pytest.mark.parametrize("num_words", [2, 3])
+def test_an_index_says_what_runs_say(words: str, num_words: int) -> None:
+    rng = random.Random(words)
+
+    def draw(count: int) -> list[str]:
+        return [" ".join(rng.choices(words.split(), k=rng.randint(0, 16))) for _ in range(count)]
+
+    found = set()
+    for _ in range(120):
+        sources, texts = draw(rng.randint(0, 4)), draw(rng.randint(0, 6))
+        expected = [run.has_copied(num_words) for run in find_runs(sources, texts)]
+        index = CopyIndex(sources, num_words)
+        assert index.has_copied(texts) == expected
+        assert index.has_copied(texts[::-1]) == expected[::-1], "asked again"
+        found |= set(expected)
+    assert found == {True, False}
