@@ -1,8 +1,7 @@
 """Models of many users, end to end: a process a user, or all in one, one by one or side by side.
 
     python benchmarks/many_users.py --users 6 --model random-128x2 --everything
-    python benchmarks/many_users.py --users 1 --model random-256x4 --everything \\
-        --ways trainer single
+    python benchmarks/many_users.py --users 1 --model random-256x4 --everything --ways trainer turns
     python benchmarks/many_users.py --users 8 --slots 4 8
     python benchmarks/many_users.py --users 64 --max-steps 0 --model gpt2 --device cuda
 

@@ -400,8 +400,7 @@ class SamplingConfig:
     max_new_tokens: int | str = AUTO
     """Auto: as many as all but a hundredth of the person's posts have."""
     max_chars: int | str = AUTO
-    """Of a sample; 0: no limit; auto: as for tokens. A longer one is drawn again, and cut at a word
-    if need be."""
+    """Of a sample; 0: no limit; auto: as for tokens. A longer one is cut at a word."""
     block_copies: int = 4
     """Draw again what copies more than so many training words in a row; 0: never. Three letters of
     a script without spaces count as a word."""

@@ -81,7 +81,7 @@ def _memorisation(text: TextQuality, refused: Mapping[str, int]) -> Table:
     counted = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in refused.items())
     note = f"In the samples below, copied runs of {COPIED_WORDS} words or more are marked."
     if counted:
-        note += f" Drawn again: {counted}."
+        note += f" Drawn again, or cut where too long: {counted}."
     return Table(
         "Copying from the training posts",
         ("", *(name for name, _ in columns)),
