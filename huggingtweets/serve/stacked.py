@@ -5,13 +5,15 @@ copying a row of weights into the arena, and free as soon as its last post is ov
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
-from huggingtweets.serve.decode import build_cache, decode_step
+from huggingtweets.ops.rows import CompiledRowOps
 from huggingtweets.serve.draw import draw_tokens
 from huggingtweets.serve.rows import Row, is_cancelled
 from huggingtweets.serve.voices import Voice
+from huggingtweets.training.array.decode import Cache, build_cache, decode_step
 from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.models import build_stack
 
@@ -82,8 +84,9 @@ class Arena:
                     tokens[place, at], positions[place, at] = row.token, row.position
         stack = self._stack.slots(0, num)
         logits = decode_step(
-            stack, self._cache, tokens.to(self._device), positions.to(self._device)
+            stack, _first(self._cache, num), tokens.to(self._device), positions.to(self._device)
         )
+        assert logits is not None
         drawing = [
             (place, at, row)
             for place in used
@@ -112,3 +115,14 @@ class Arena:
             for at, row in enumerate(place):
                 if row is not None and id(row) in gone:
                     place[at] = None
+
+
+def _first(cache: Cache, num: int) -> Cache:
+    """Return the cache of the first places; shares memory.
+
+    The C++ finds rows wherever they lie in the whole; PyTorch's operators take all there are.
+    """
+    rows, tables = cache.rows[:num], cache.tables[:num]
+    if isinstance(cache.ops, CompiledRowOps):
+        return replace(cache, rows=rows, tables=tables)
+    return replace(cache, layers=cache.layers[:, :, : rows.numel()], rows=rows, tables=tables)
