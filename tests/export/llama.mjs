@@ -12,7 +12,7 @@ const found = [];
 for (const tokens of asked.prompts) {
   await sequence.clearHistory();
   const input = tokens.map((token, at) =>
-    at + 1 < tokens.length ? token : [token, {generateNext: {probabilities: true, options: {temperature: 0}}}]);
+    at + 1 < tokens.length ? token : [token, {generateNext: {token: true, probabilities: true, options: {temperature: 0}}}]);
   const output = await sequence.controlledEvaluate(input);
   const next = output[tokens.length - 1].next;
   found.push({token: next.token, probabilities: [...next.probabilities.entries()]});
