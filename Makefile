@@ -9,7 +9,7 @@ FRESH := build/fresh
 test test-slurm: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-real real-base test test-slurm check bench docs wheel clean
+.PHONY: demo demo-real real-base test test-slurm check bench gpu gpu-rehearse docs wheel clean
 
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
 	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
@@ -53,6 +53,12 @@ wheel: $(VENV)/.installed-dev  ## dist/*.whl, installed into an environment from
 		"$$(ls dist/*.whl)[sweep]"
 	du -sm $(FRESH)
 	HUGGINGTWEETS_INSTALLED=$(FRESH)/bin $(BIN)/python -m pytest -m "slow or not slow" tests/test_wheel.py
+
+gpu: $(VENV)/.installed-dev  ## all that only a GPU can confirm, in under nine minutes
+	$(BIN)/python benchmarks/gpu_acceptance.py
+
+gpu-rehearse: $(VENV)/.installed-dev  ## the same at small size on CUDA in software, without a GPU
+	$(BIN)/python benchmarks/gpu_acceptance.py --rehearse --out gpu_rehearsal.jsonl
 
 clean:  ## remove the environment and the demo's output
 	rm -rf $(VENV) $(FRESH) output dist site

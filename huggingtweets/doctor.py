@@ -120,17 +120,18 @@ def _devices() -> Iterator[Finding]:
         reason = str(err).splitlines()[0]
         yield Finding("torch", f"cannot be imported: {reason}", "reinstall torch", is_fatal=True)
         return
-    for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    from huggingtweets.runtime.device import list_gpus
+
+    gpus = list_gpus()
+    for index, gpu in enumerate(gpus):
         yield Finding(
             f"gpu {index}",
-            f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB",
-            "" if has_bf16 else "has no bf16; train with engine.precision=fp16",
+            f"{gpu.name}, {gpu.num_bytes / 2**30:.0f} GiB",
+            "" if gpu.has_bf16 else "has no bf16; train with engine.precision=fp16",
         )
-    if torch.cuda.device_count() == 0 and torch.backends.mps.is_available():
+    if not gpus and torch.backends.mps.is_available():
         yield Finding("gpu", "Apple MPS, which is not used: training runs on the CPU")
-    elif torch.cuda.device_count() == 0:
+    elif not gpus:
         has_driver = shutil.which("nvidia-smi") is not None
         advice = f"torch {torch.__version__} sees no GPU; install a CUDA build of torch"
         yield Finding("gpu", "none: training runs on the CPU", advice if has_driver else "")

@@ -45,6 +45,7 @@ from huggingtweets.training.array.jobs import (
     dropout_rates,
 )
 from huggingtweets.training.array.layout import Layout, layout_of, shape_of
+from huggingtweets.training.array.look import trusted
 from huggingtweets.training.array.loop import ArraySettings
 from huggingtweets.training.array.memory import choose_batch, choose_cpu_batch
 from huggingtweets.training.array.pool import train_arrays
@@ -176,7 +177,7 @@ def choose_settings(
         engines = min(engines, slots)
     if engine.micro_batch_size != "auto":
         micro = min(recipe.global_batch_size, int(engine.micro_batch_size))
-    return ArraySettings(
+    settings = ArraySettings(
         slots=slots,
         micro_batch_size=micro,
         block_size=recipe.block_size,
@@ -188,6 +189,7 @@ def choose_settings(
         use_graphs=engine.cuda_graphs,
         engines=1 if engine.compile else engines,
     )
+    return trusted(settings, layout, device)
 
 
 @dataclass(eq=False)

@@ -80,7 +80,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
     plans = [replace(make_plan(config, job), is_alone=is_alone) for job in jobs]
     costs = dict(zip((job.slug for job in jobs), estimate_costs(jobs, config.source), strict=True))
     deadline = Deadline(own_deadline(), costs)
-    accelerator = build_accelerator(config.engine.precision)
+    accelerator = build_accelerator(config.engine.precision, tf32=config.engine.tf32)
     try:
         # One process makes or downloads the base, the others find it in the cache.
         with waiting(f"looking for the base {config.model.path or 'tiny'}"):

@@ -7,6 +7,7 @@ test replaces `kind_of`, and software stands in for streams, events and graphs.
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -88,6 +89,39 @@ def peak_bytes(device: torch.device) -> int:
 def device_name(device: torch.device) -> str:
     """Return a GPU's name as its driver tells it."""
     return torch.cuda.get_device_name(device)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What the driver tells of one."""
+
+    name: str
+    num_bytes: int
+    has_bf16: bool
+    """Without emulation."""
+
+
+def list_gpus() -> list[Gpu]:
+    """Return the GPUs of this machine that PyTorch can use."""
+    found = []
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        with torch.cuda.device(index):
+            has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        found.append(Gpu(properties.name, properties.total_memory, has_bf16))
+    return found
+
+
+def versions_of(device: torch.device) -> dict[str, str]:
+    """Return what the arithmetic of a device depends on: itself, its driver, PyTorch."""
+    driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)() if is_cuda(device) else 0
+    name = device_name(device) if is_cuda(device) else kind_of(device)
+    return {
+        "device": name,
+        "driver": str(driver),
+        "torch": torch.__version__,
+        "cuda": str(torch.version.cuda or torch.version.hip or ""),
+    }
 
 
 def new_stream(device: torch.device) -> Stream | None:

@@ -55,7 +55,8 @@ def run_sweep(sweep: Sweep) -> int:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     sweep = replace(sweep, config=settle_consent(sweep.config, sweep.jobs))
-    accelerator = build_accelerator(sweep.config.engine.precision)
+    engine = sweep.config.engine
+    accelerator = build_accelerator(engine.precision, tf32=engine.tf32)
     try:
         base = check_base(sweep.config)
         is_fused = choose_way(sweep, base, accelerator) is Way.fused

@@ -1,6 +1,8 @@
 """Speed and its limit: tokens per second, model FLOPs utilisation, peak memory, start-up."""
 
+import logging
 import os
+import re
 import resource
 import time
 from pathlib import Path
@@ -10,12 +12,19 @@ from transformers import PreTrainedModel
 
 from huggingtweets.runtime.device import device_name, is_cuda, peak_bytes
 
+logger = logging.getLogger(__name__)
+
 PEAK_TFLOPS = {
-    "H200": 989.0, "H100": 989.0, "H800": 989.0, "GH200": 989.0, "B200": 2250.0,
-    "A100": 312.0, "A800": 312.0, "L40S": 362.0, "L40": 181.0, "L4": 121.0, "A10": 125.0,
-    "A6000": 155.0, "V100": 125.0, "T4": 65.0, "4090": 165.0, "3090": 71.0,
+    "H100 PCIe": 756.0, "H100 NVL": 835.0, "H100": 989.0, "H800": 989.0, "H20": 148.0,
+    "H200 NVL": 835.0, "H200": 989.0, "GH200": 989.0,
+    "B200": 2250.0, "GB200": 2500.0, "B300": 2250.0, "GB300": 2500.0,
+    "A100": 312.0, "A800": 312.0, "A10": 125.0, "A10G": 70.0, "A40": 149.7, "RTX A6000": 155.0,
+    "L40S": 362.0, "L40": 181.0, "L4": 121.0, "V100": 125.0, "T4": 65.0,
+    "RTX 6000 Ada": 364.0, "RTX 3090": 71.0, "RTX 4090": 165.0, "RTX 5090": 209.5,
+    "MI300X": 1307.0,
 }  # fmt: skip
-"""Dense bf16 (V100, T4: fp16) tensor-core peak of one device, by a part of its name."""
+"""Dense bf16 (V100, T4: fp16) tensor-core peak of one device with sums in fp32, from the makers'
+data sheets, by words of its name; of several that fit, the longest counts."""
 
 
 def flops_per_token(model: PreTrainedModel, mean_context: float) -> float:
@@ -46,7 +55,25 @@ def peak_flops(device: torch.device, override_tflops: float | None) -> float | N
     if not is_cuda(device):
         return None
     name = device_name(device)
-    return next((peak * 1e12 for part, peak in PEAK_TFLOPS.items() if part in name), None)
+    peak = known_peak(name)
+    if peak is None:
+        logger.warning(
+            "no MFU: the peak of %r is not known; set engine.peak_tflops to that of its data sheet "
+            "(dense bf16)",
+            name,
+        )
+        return None
+    return peak * 1e12
+
+
+def known_peak(name: str) -> float | None:
+    """Return the peak of a device in TFLOP/s by its name, or None."""
+    words = re.split(r"[\s-]+", name)
+    text = f" {' '.join(words)} "
+    if " Laptop " in text or text.endswith(" D "):  # slower ones of the same name
+        return None
+    fitting = [part for part in PEAK_TFLOPS if f" {part} " in text]
+    return PEAK_TFLOPS[max(fitting, key=len)] if fitting else None
 
 
 def peak_memory_gib(device: torch.device) -> float:

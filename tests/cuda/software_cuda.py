@@ -264,6 +264,7 @@ def installed(*, event_lag: int = 0, free_bytes: int = 2**34) -> Iterator[State]
         "torch.cuda.set_stream": _set_stream,
         "torch.cuda.current_stream": lambda device=None: state.stream,
         "torch.cuda.current_device": lambda: 0,
+        "torch.cuda.is_current_stream_capturing": lambda: bool(state.open_pools),
         "torch.cuda.set_device": state.devices.append,
         "torch.cuda.synchronize": lambda device=None: None,
         "torch.cuda.empty_cache": lambda: None,

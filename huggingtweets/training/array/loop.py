@@ -102,6 +102,8 @@ class ArraySettings:
     """Compute activations again in the backward pass instead of keeping them."""
     use_graphs: bool = True
     """Replay CUDA graphs."""
+    fused_kernels: bool = True
+    """On CUDA, take PyTorch's kernels for attention and GELU; see `look`."""
     engines: int = 1
     """That share the slots, a thread each; see `pool`."""
 
@@ -190,6 +192,7 @@ class _Engine:
         self._num_slots = num_slots
         self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
         self._has_graphs = is_cuda(device)
+        self._has_kernels = self._has_graphs and settings.fused_kernels
         self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
         self._outbox = Outbox(self._slots.stack.rows[0])
         if settings.compile:
@@ -353,8 +356,8 @@ class _Engine:
             reach=block_size if self._has_graphs else min(block_size, -(-reach // 32) * 32),
             drops=drops,
             width=by_kind(WINDOW, self._device, 128),
-            fused_attention=self._has_graphs and not drops,
-            fused_gelu=self._has_graphs,
+            fused_attention=self._has_kernels and not drops,
+            fused_gelu=self._has_kernels,
             recompute=self._settings.recompute,
             ops=self._ops,
         )
@@ -443,7 +446,7 @@ class _Engine:
             self._slots.stack.slots(seats[0].slot, seats[-1].slot + 1),
             sets,
             width=by_kind(WINDOW, self._device, 128),
-            use_fused=self._has_graphs,
+            use_fused=self._has_kernels,
             ops=self._ops,
         )
 

@@ -1,0 +1,76 @@
+"""The look before the leap: what computes something else on a device is left out, and said."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import torch
+from array_reference import CPU, LAYOUT
+from software_cuda import CUDAGraph, installed
+
+from huggingtweets.errors import TrainingError
+from huggingtweets.ops.reference import Ops
+from huggingtweets.training.array import look
+from huggingtweets.training.array.loop import ArraySettings
+
+SETTINGS = ArraySettings(8, micro_batch_size=1, block_size=64)
+
+
+@pytest.fixture(autouse=True)
+def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Iterator[None]:
+    monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path))
+    with installed():
+        yield
+
+
+def test_a_device_that_computes_right_is_trusted_and_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert look.trusted(SETTINGS, LAYOUT, CPU) == SETTINGS
+    monkeypatch.setattr(look, "_look", None)  # would raise
+    assert look.trusted(SETTINGS, LAYOUT, CPU) == SETTINGS
+
+
+def test_graphs_that_do_nothing_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(CUDAGraph, "replay", lambda self: None)
+    with caplog.at_level(logging.WARNING):
+        found = look.trusted(SETTINGS, LAYOUT, CPU)
+    assert (found.use_graphs, found.fused_kernels) == (False, True)
+    assert "trained without CUDA graphs" in caplog.text
+
+
+def test_kernels_that_compute_something_else_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gelu = Ops.gelu
+
+    def wrong(self: Ops, inner: torch.Tensor, *, use_fused: bool) -> object:
+        out, saved = gelu(self, inner, use_fused=use_fused)
+        return (out * 0 if use_fused else out), saved
+
+    monkeypatch.setattr(Ops, "gelu", wrong)
+    found = look.trusted(SETTINGS, LAYOUT, CPU)
+    assert (found.use_graphs, found.fused_kernels) == (True, False)
+    assert "trained without fused kernels" in caplog.text
+
+
+def test_a_device_whose_plain_operators_are_wrong_trains_nothing() -> None:
+    def learn(device: torch.device, settings: ArraySettings) -> look.Rows:
+        calls.append(device)
+        return {"a": torch.ones(3) * len(calls)}
+
+    calls: list[torch.device] = []
+    with pytest.raises(TrainingError, match="device: this GPU's own operators"):
+        look.choose(SETTINGS, CPU, learn, torch.zeros(3))
+
+
+def test_a_kernel_that_there_is_not_is_left_out() -> None:
+    def learn(device: torch.device, settings: ArraySettings) -> look.Rows:
+        if settings.fused_kernels:
+            raise RuntimeError("no kernel image is available for execution on the device")
+        return {"a": torch.ones(3)}
+
+    found = look.choose(SETTINGS, CPU, learn, torch.zeros(3))
+    assert (found.use_graphs, found.fused_kernels) == (True, False)

@@ -1,0 +1,66 @@
+"""The single engine's micro-step as a GPU runs it, by software graphs."""
+
+import pytest
+import torch
+from array_reference import VOCAB, T, build_base
+from software_cuda import installed
+from torch import Tensor
+
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.training.attention import Attention
+from huggingtweets.training.graphs import GraphedBackward
+from huggingtweets.training.loss import SummedLoss, choose_attention, quicken
+from huggingtweets.training.optimizer import build_optimizer
+
+CPU = torch.device("cpu")
+
+
+def micro_batches(num: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    random = torch.Generator().manual_seed(1)
+    found = []
+    for index in range(num):
+        ids = torch.randint(1, VOCAB, (2, T + 1), generator=random)
+        targets = ids[:, 1:].clone()
+        targets[:, index % T] = -100
+        places = torch.arange(T).remainder(8 + index).expand(2, T).contiguous()
+        found.append((ids[:, :-1].contiguous(), targets, places))
+    return found
+
+
+def learn(*, isolate: bool, graphed: bool) -> tuple[list[float], Tensor]:
+    model = build_base()
+    module = SummedLoss(model, isolate=isolate, attention=Attention.masked).train()
+    quicken(model)
+    optimizer = build_optimizer(module, RecipeConfig(lr=1e-3))
+    backward = GraphedBackward(module, optimizer, CPU) if graphed else None
+    losses = []
+    for batch in micro_batches(6):
+        if backward is not None:
+            loss = backward(batch, 0.01)
+        else:
+            loss = module(*batch)
+            (loss * 0.01).backward()
+        losses.append(float(loss.detach()))
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses, torch.cat([each.detach().flatten() for each in module.parameters()])
+
+
+@pytest.mark.parametrize("isolate", [False, True], ids=["joined", "isolated"])
+def test_a_graph_of_the_micro_step_trains_the_same(isolate: bool) -> None:
+    plain_losses, plain = learn(isolate=isolate, graphed=False)
+    with installed() as state:
+        losses, weights = learn(isolate=isolate, graphed=True)
+        assert state.replays == 4, "a graph could not be captured"
+    assert losses == pytest.approx(plain_losses, rel=1e-5)
+    torch.testing.assert_close(weights, plain, rtol=0, atol=1e-6)
+
+
+def test_attention_suits_the_device() -> None:
+    def chosen(dtype: torch.dtype) -> Attention:
+        return choose_attention(CPU, dtype, is_sharded=False, is_compiled=False)
+
+    assert chosen(torch.bfloat16) is Attention.windows
+    with installed():
+        assert chosen(torch.bfloat16) is Attention.varlen
+        assert chosen(torch.float32) is Attention.masked
