@@ -39,10 +39,11 @@ from transformers.utils import logging as transformers_logging
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.layout import Layout
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.array import loop as array_loop
 from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.layout import Layout, layout_of, shape_of
 from huggingtweets.training.array.loop import ArraySettings
 from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.attention import document_mask

@@ -17,8 +17,8 @@ from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.handles import Job
+from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.trained import StackedModel, Studio, Trained, WholeModel
-from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.model import Base, find_base, load_model
 from huggingtweets.training.records import PostScore, Scores
 

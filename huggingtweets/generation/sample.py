@@ -15,8 +15,8 @@ from huggingtweets.data.tokens import Codec
 from huggingtweets.generation.guards import Guards, Refusal, shorten
 from huggingtweets.generation.samples import Prediction, Samples
 from huggingtweets.generation.token_texts import chars_left, text_ends
-from huggingtweets.training.array.layout import layout_of, shape_of, why_not_fused
-from huggingtweets.training.array.models import Stack, build_stack
+from huggingtweets.models.families import layout_of, shape_of, why_not_fused
+from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.training.array.sample import TextEnds, sample_array
 
 MAX_ROUNDS = 6

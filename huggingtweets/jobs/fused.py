@@ -25,6 +25,8 @@ from huggingtweets.jobs.deadline import Deadline
 from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.lock import JobLock, acquire_lock
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.layout import Layout
 from huggingtweets.pipeline import (
     EndedJob,
     begin_job,
@@ -44,7 +46,7 @@ from huggingtweets.training.array.jobs import (
     adapter_rank,
     dropout_rates,
 )
-from huggingtweets.training.array.layout import Layout, layout_of, shape_of
+
 from huggingtweets.training.array.look import trusted
 from huggingtweets.training.array.loop import ArraySettings
 from huggingtweets.training.array.memory import choose_batch, choose_cpu_batch

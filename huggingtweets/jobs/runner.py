@@ -38,6 +38,7 @@ from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.logs import STOPPED
+from huggingtweets.models.families import why_not_fused
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline import run_job
 from huggingtweets.publishing.facts import ModelFacts
@@ -49,7 +50,6 @@ from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.tracking.console import waiting
 from huggingtweets.training.agree import gathered, of_main
-from huggingtweets.training.array.layout import why_not_fused
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
@@ -216,13 +216,17 @@ def choose_engine(
     """Return the engine to use; where the one asked for cannot be, say so and take the other."""
     kind = config.engine.kind
     reason = why_not_fused(base.config)
+    if config.recipe.adapter is Adapter.lora and base.config.model_type != "gpt2":
+        reason = (
+            f"the fused engine has adapters for gpt2 only, and this is {base.config.model_type}"
+        )
     if config.engine.precision is Precision.fp16:
         reason = "the fused engine computes in bf16 or fp32"
     if kind is EngineKind.fused and reason:
         logger.warning("engine=single is used: %s", reason)
     if kind is EngineKind.single or reason:
         return EngineKind.single
-    pays = is_cuda(accelerator.device) or base.config.n_embd <= CPU_MAX_WIDTH
+    pays = is_cuda(accelerator.device) or base.config.hidden_size <= CPU_MAX_WIDTH
     is_worth_it = num_jobs > 1 and pays
     return EngineKind.fused if kind is EngineKind.fused or is_worth_it else EngineKind.single
 

@@ -15,7 +15,7 @@ from huggingtweets.models.stack import Stack, gradients_of
 from huggingtweets.ops import pointwise
 from huggingtweets.ops.attention import Heads, View, attention, view_of
 from huggingtweets.ops.dropout import Dropout, ScaledSite, residual_site
-from huggingtweets.ops.embedding import differentiable, embedding
+from huggingtweets.ops.embedding import embedding
 from huggingtweets.ops.norm import Norm, norm
 from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.ops.residual import Projection, branch_out, join
@@ -37,8 +37,10 @@ class MicroBatch:
     dropout: Dropout | None = None
     ops: Ops = PYTORCH
     """What computes between the products."""
+    fused_gelu: bool = False
+    """GELU by PyTorch's own kernel."""
     sliding: Mapping[int, View] = field(default_factory=dict)
-    """The same for layers that see so many tokens only."""
+    """Where tokens may look in layers that see so many tokens only."""
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,19 @@ class Pass:
     def embedding(self, *rows: Tensor) -> Tensor:
         """Return the sum of rows of the table for each token."""
         if self.grads is None or self.grads.adapters is not None:
-            x = embedding(list(rows), self.stack.table, None)
-            return x if self.grads is None else differentiable(x)
+            is_trained = self.grads is not None
+            return embedding(list(rows), self.stack.table, None, begins_graph=is_trained)
         if not self.accumulate:
             for name in ("wte", "wpe"):
                 is_written = name == "wte" and self.stack.shape.is_tied  # by the head
                 if name in self.grads.master.own and not is_written:
                     self.grads.master.own[name].zero_()
-        return embedding(list(rows), self.stack.table, self.grads.table)
+        padding, silent = self.stack.shape.padding_id, None
+        if padding is not None:
+            silent = self.batch.input_ids.flatten(1) == padding
+        return embedding(
+            list(rows), self.stack.table, self.grads.table, begins_graph=True, silent=silent
+        )
 
     def branch(self, x: Tensor, index: int, norm: str, to: str) -> tuple[Tensor, Tensor]:
         """Return the stream, to go on with, and what a linear layer makes of its norm."""
@@ -158,7 +165,7 @@ class Pass:
 
     def gelu(self, x: Tensor) -> Tensor:
         """Return GELU by tanh."""
-        return pointwise.gelu(x, self.batch.ops, use_fused=self.batch.view.use_fused)
+        return pointwise.gelu(x, self.batch.ops, use_fused=self.batch.fused_gelu)
 
     def swiglu(self, x: Tensor) -> Tensor:
         """Return silu(gate) * up for both side by side."""
@@ -196,6 +203,7 @@ def micro_batch(
     use_fused: bool,
     dropout: Dropout | None = None,
     ops: Ops = PYTORCH,
+    fused_gelu: bool = False,
 ) -> MicroBatch:
     """Return B blocks for each of K models, and where their tokens may look.
 
@@ -208,6 +216,7 @@ def micro_batch(
         use_fused: likewise.
         dropout: None: there is none.
         ops: what computes between the products.
+        fused_gelu: GELU by PyTorch's own kernel.
     """
     view, *others = (
         view_of(
@@ -221,7 +230,7 @@ def micro_batch(
         for sliding in (None, *_windows(shape))
     )
     seen = dict(zip(_windows(shape), others, strict=True))
-    return MicroBatch(*blocks, view, dropout, ops, seen)
+    return MicroBatch(*blocks, view, dropout, ops, fused_gelu, seen)
 
 
 def _windows(shape: Shape) -> list[int]:

@@ -51,6 +51,10 @@ class Shape:
     is_tied: bool = True
     """The output embedding is the input embedding."""
     rotary: Rotary | None = None
+    is_gated: bool = False
+    """The feed-forward layers have a gate beside what it lets through."""
+    padding_id: int | None = None
+    """Of this token's embedding no gradient is taken where it is looked up."""
     has_head_norms: bool = False
     """Queries and keys are normed head by head."""
     sliding: tuple[int | None, ...] = ()

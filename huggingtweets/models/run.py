@@ -10,8 +10,10 @@ from torch.utils.checkpoint import checkpoint
 from huggingtweets.models.families import FAMILIES
 from huggingtweets.models.forward import MicroBatch, Pass, begin
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.head import summed_loss, weighted_loss
+from huggingtweets.ops.head import CHUNK_LOGITS, MIN_ROWS, summed_loss, weighted_loss
 from huggingtweets.ops.linear import product
+from huggingtweets.ops.rows import RowOps
+from huggingtweets.runtime.device import by_kind, is_cpu
 
 
 def hidden_states(run: Pass, *, recompute: bool = False) -> Tensor:
@@ -92,6 +94,36 @@ def summed_losses(stack: Stack, batch: MicroBatch, hits: Tensor | None = None) -
         ops=batch.ops,
     )
     return loss
+
+
+@torch.no_grad()
+def target_scores(stack: Stack, batch: MicroBatch, rows: RowOps) -> tuple[Tensor, Tensor]:
+    """Return the nats (K, B, T) fp32 of every target, and whether each is the likeliest token.
+
+    Without gradients, and never with all logits at once. 0 and false where there is no target;
+    of a lone model on a CPU the output embedding is not computed there.
+    """
+    hidden = hidden_states(begin(stack, batch))
+    targets = batch.targets.flatten(1)
+    counts = targets >= 0
+    nats, hits = torch.zeros_like(targets, dtype=torch.float32), torch.zeros_like(counts)
+    chosen = slice(None)
+    if len(hidden) == 1 and is_cpu(hidden.device):
+        chosen = counts[0].nonzero().squeeze(1)  # type: ignore[assignment]
+    hidden, goals = hidden[:, chosen], targets[:, chosen].clamp(min=0)
+    found = torch.empty_like(goals, dtype=torch.float32)
+    is_hit = torch.empty_like(goals, dtype=torch.bool)
+    table = stack.head.transpose(1, 2)
+    held = by_kind(CHUNK_LOGITS, hidden.device, 2**26)
+    size = max(MIN_ROWS, held // (len(hidden) * table.shape[2]))
+    for start in range(0, hidden.shape[1], size):
+        part = slice(start, start + size)
+        logits = product(hidden[:, part], table)[..., : stack.shape.vocab_size]
+        one, other = rows.score(logits.flatten(0, 1), goals[:, part].flatten())
+        found[:, part], is_hit[:, part] = one.view(len(hidden), -1), other.view(len(hidden), -1)
+    nats[:, chosen], hits[:, chosen] = found, is_hit
+    nats = torch.where(counts, nats, 0.0)
+    return nats.view_as(batch.targets), (hits & counts).view_as(batch.targets)
 
 
 @torch.no_grad()

@@ -113,7 +113,8 @@ def attention(qkv: Tensor, view: View, heads: Heads, dropout: Dropout | None, op
         dropout: of the attention weights.
         ops: what computes between the products.
     """
-    if view.use_fused and dropout is None:
+    if view.use_fused:
+        assert dropout is None, "PyTorch's kernels have no dropout of ours"
         return _fused(qkv, view, heads)
     out: Tensor = _Windowed.apply(qkv, view, heads, dropout, ops)  # type: ignore[no-untyped-call]
     return out

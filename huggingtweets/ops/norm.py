@@ -33,6 +33,8 @@ class Norm:
 
 def norm(x: Tensor, of: Norm, dtype: torch.dtype, ops: Ops) -> Tensor:
     """Return the norm of x (K, R, C) in the precision of the matrix products."""
+    if not torch.is_grad_enabled():
+        return norm_forward(x, of, dtype, ops)[0]
     result: Tensor = _Norm.apply(x, of, dtype, ops)  # type: ignore[no-untyped-call]
     return result
 

@@ -12,6 +12,8 @@ from huggingtweets.ops.saved import keep, kept
 
 def gelu(x: Tensor, ops: Ops, *, use_fused: bool = False) -> Tensor:
     """Return GELU by tanh; see `Ops.gelu`, and `Ops.gelu_backward` for its derivative."""
+    if not torch.is_grad_enabled():
+        return ops.gelu(x, use_fused=use_fused)[0]
     result: Tensor = _Gelu.apply(x, ops, use_fused)  # type: ignore[no-untyped-call]
     return result
 

@@ -39,12 +39,17 @@ class Projection:
 
 def branch_out(x: Tensor, norm: Norm, to: Projection, ops: Ops) -> tuple[Tensor, Tensor]:
     """Return the stream x (K, R, C) itself, to go on with, and norm(x) W + b."""
+    if to.out is None:
+        return x, project(norm_forward(x, norm, to.layer.weight.dtype, ops)[0], to.layer)
     found: tuple[Tensor, Tensor] = _BranchOut.apply(x, norm, to, ops)  # type: ignore[no-untyped-call]
     return found
 
 
 def join(x: Tensor, h: Tensor, by: Projection, site: ScaledSite | None, ops: Ops) -> Tensor:
     """Add h W + b, with elements dropped, to the stream x, in place; return the stream."""
+    if by.out is None:
+        ops.add_dropped(x, project(h, by.layer), ops.noise(site, x))
+        return x
     result: Tensor = _Join.apply(x, h, by, site, ops)  # type: ignore[no-untyped-call]
     return result
 

@@ -51,7 +51,13 @@ class RowOps:
         x.add_(branch)
 
     def attend(
-        self, qkv: Tensor, cache: Tensor, rows: Tensor, positions: Tensor, scale: float
+        self,
+        qkv: Tensor,
+        cache: Tensor,
+        rows: Tensor,
+        positions: Tensor,
+        scale: float,
+        sliding: int | None = None,
     ) -> Tensor:
         """Keep each row's key and value and return what it attends to, (K, S, C).
 
@@ -62,6 +68,7 @@ class RowOps:
             positions: (n,) int64: place of the token in its sequence; below 0 it is nobody's, and
                 what is kept of it at 0 is written over by whoever begins there.
             scale: of the scores.
+            sliding: how many tokens are seen at most, its own included; None: all.
         """
         heads, limit, width = cache.shape[2:]
         parts = qkv.view(len(rows), 3, heads, 1, width)
@@ -69,7 +76,11 @@ class RowOps:
         place = positions.clamp(min=0).view(-1, 1, 1, 1).expand(-1, heads, 1, width)
         keys.scatter_(2, place, parts[:, 1])
         values.scatter_(2, place, parts[:, 2])
-        seen = torch.arange(limit, device=qkv.device) <= positions.clamp(min=0).view(-1, 1, 1, 1)
+        column, last = torch.arange(limit, device=qkv.device), place[..., :1]
+        seen = column <= last
+        if sliding is not None:
+            seen &= column > last - sliding
+        seen = seen[:, :1]
         mixed = F.scaled_dot_product_attention(
             parts[:, 0], keys, values, attn_mask=seen, scale=scale
         )
@@ -172,9 +183,16 @@ class CompiledRowOps(RowOps):
         self._call(branch.dtype, "add", x.data_ptr(), branch.data_ptr(), x.numel())
 
     def attend(
-        self, qkv: Tensor, cache: Tensor, rows: Tensor, positions: Tensor, scale: float
+        self,
+        qkv: Tensor,
+        cache: Tensor,
+        rows: Tensor,
+        positions: Tensor,
+        scale: float,
+        sliding: int | None = None,
     ) -> Tensor:
-        """See `RowOps`."""
+        """See `RowOps`; the C++ knows no sliding windows."""
+        assert sliding is None
         _, num_all, heads, limit, width = cache.shape
         out = self._room("attended", (*qkv.shape[:2], heads * width), qkv.dtype)
         values = cache.data_ptr() + num_all * heads * limit * width * cache.element_size()

@@ -15,13 +15,13 @@ from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingE
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.jobs.fused import choose_settings
+from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.pipeline import prepare_job
 from huggingtweets.sweep.course import Course, Courses, Eval
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
 from huggingtweets.sweep.study import OpenTrial, Trials
 from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model

@@ -77,23 +77,23 @@ def test_adapters_equal_those_of_the_cpu() -> None:
 
 
 def test_recomputing_changes_nothing_and_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingtweets.training.array import models
+    from huggingtweets.models import run
 
-    kept: list[bool] = []
-    hidden_states = models._hidden_states
+    recomputed: list[bool] = []
+    hidden_states = run.hidden_states
 
-    def spy(*args: object, saved: object = None, **kwargs: object) -> object:
-        kept.append(saved is not None)
-        return hidden_states(*args, saved=saved, **kwargs)  # type: ignore[arg-type]
+    def spy(*args: object, recompute: bool = False) -> object:
+        recomputed.append(recompute)
+        return hidden_states(*args, recompute=recompute)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(models, "_hidden_states", spy)
+    monkeypatch.setattr(run, "hidden_states", spy)
     jobs = with_recipe(dropout=0.1, max_steps=6)
     ours, _ = by_graphs(jobs, recompute=True)
-    assert kept
-    assert not any(kept)
-    kept.clear()
+    assert any(recomputed)
+    recomputed.clear()
     assert_close(ours, train(jobs))
-    assert any(kept)
+    assert recomputed
+    assert not any(recomputed)
 
 
 def test_bf16_trains_nearly_the_same() -> None:

@@ -12,9 +12,9 @@ from huggingtweets.generation.guards import Guards, shorten
 from huggingtweets.generation.sample import MAX_ROUNDS, sample_posts, sample_stack
 from huggingtweets.generation.samples import Samples
 from huggingtweets.generation.token_texts import text_ends
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.stack import build_stack
 from huggingtweets.training.array import sample as array_sample
-from huggingtweets.training.array.layout import layout_of, shape_of
-from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.tiny import tiny_base
 
 

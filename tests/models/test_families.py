@@ -73,6 +73,7 @@ def build_batch(layout: Layout, num: int, *, isolate: bool, is_compiled: bool = 
     generator = torch.Generator().manual_seed(1)
     ids, targets = (torch.randint(0, VOCAB, (num, B, T), generator=generator) for _ in range(2))
     targets[:, :, 5] = IGNORED
+    ids[:, :, 3] = 0  # the padding of those that have one
     positions = torch.arange(T)
     if isolate:
         positions = torch.cat([torch.arange(length) for length in LENGTHS])

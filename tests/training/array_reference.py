@@ -4,7 +4,7 @@ The loop is as plain as can be: transformers' GPT2LMHeadModel and torch.optim.Ad
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from huggingtweets.config.schema import Keep, RecipeConfig, Schedule
 from huggingtweets.data.blocks import IGNORED, build_training_set, pack_heldout
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
 
@@ -110,8 +110,8 @@ def summed_loss(model: torch.nn.Module, arrays: Sequence[Tensor], *, isolate: bo
     )
 
 
-def train_plainly(job: ArrayJob) -> Plain:
-    model = build_base()
+def train_plainly(job: ArrayJob, build: Callable[[], torch.nn.Module] = build_base) -> Plain:
+    model = build()
     recipe, blocks = job.recipe, job.training_set.blocks
     size = recipe.global_batch_size
     total = -(-len(blocks) // size)

@@ -10,7 +10,13 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.forward import MicroBatch
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.run import logits, loss_and_gradients, summed_losses
+from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.ops import head as array_head
+from huggingtweets.ops.attention import view_of
 from huggingtweets.ops.dropout import (
     Dropout,
     num_sites,
@@ -19,16 +25,6 @@ from huggingtweets.ops.dropout import (
 )
 from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH, Ops
-from huggingtweets.training.array.attention import view_of
-from huggingtweets.training.array.layout import Layout, layout_of, shape_of
-from huggingtweets.training.array.models import (
-    MicroBatch,
-    Stack,
-    build_stack,
-    logits,
-    loss_and_gradients,
-    summed_losses,
-)
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
 

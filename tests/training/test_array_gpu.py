@@ -9,10 +9,10 @@ from array_reference import BASE, LAYOUT, ROW, T, build_jobs
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter, SamplingConfig
+from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.dropout import keep_mask, site_keys, thresholds_and_scales
 from huggingtweets.training.array.jobs import ArrayJob
 from huggingtweets.training.array.loop import ArraySettings, train_array
-from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.array.sample import sample_array
 
 pytestmark = [

@@ -29,11 +29,11 @@ from huggingtweets.config.schema import Keep, RecipeConfig, Stop
 from huggingtweets.data.blocks import IGNORED, Blocks, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import OutOfMemoryError
+from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.array import loop as array_loop
 from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.array.loop import ArraySettings, train_array
 from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at

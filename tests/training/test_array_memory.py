@@ -1,5 +1,4 @@
-from dataclasses import fields, is_dataclass, replace
-from itertools import chain
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,50 +6,48 @@ from test_array import K, T, build_batch, build_config, build_models, dropout_of
 from torch import Tensor
 from transformers import GPT2Config
 
-from huggingtweets.training.array.layout import Layout, layout_of, shape_of
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.forward import MicroBatch, begin
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.run import hidden_states
+from huggingtweets.models.stack import Stack
 from huggingtweets.training.array.memory import (
     bytes_per_slot,
     bytes_per_token,
     choose_batch,
     choose_cpu_batch,
 )
-from huggingtweets.training.array.models import MicroBatch, Stack, _hidden_states
 
 GPT2 = layout_of(shape_of(GPT2Config()))
 GIB = 2**30
 
 
-def storages(value: object) -> dict[int, int]:
-    """Address and bytes of all memory that is kept alive."""
-    if isinstance(value, Tensor):
-        return {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()}
-    if is_dataclass(value):
-        parts = [getattr(value, field.name) for field in fields(value)]
-    elif isinstance(value, (list, tuple)):
-        parts = list(value)
-    else:
-        return {}
-    return dict(chain.from_iterable(storages(part).items() for part in parts))
+def kept_bytes(stack: Stack, grads: Stack, batch: MicroBatch) -> int:
+    """Memory that the backward pass needs, as autograd is given it to keep."""
+    kept: dict[int, int] = {}
 
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
 
-def kept_bytes(stack: Stack, batch: MicroBatch) -> int:
-    saved: list[object] = []
-    with torch.no_grad():
-        _hidden_states(stack, batch, saved=saved)  # type: ignore[arg-type]
-    return sum(storages(saved).values())
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        hidden = hidden_states(begin(stack, batch, grads))
+    assert hidden.requires_grad  # so all of it is still alive, and no address stands for two
+    return sum(kept.values())
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_estimate_is_near_what_is_kept(dtype: torch.dtype, rate: float) -> None:
     models = build_models(build_config())
-    _, stack, _ = stack_models(models, dtype)
+    _, stack, grads = stack_models(models, dtype)
     batch = replace(build_batch(use_fused=not rate, width=64), fused_gelu=True)
     if rate:
         batch = replace(batch, dropout=dropout_of(rate, 1))
     tokens = batch.input_ids.numel()
     estimate = bytes_per_token(stack.shape, dtype, block_size=T, drops=rate > 0) * tokens
-    kept = kept_bytes(stack, batch)
+    kept = kept_bytes(stack, grads, batch)
     assert kept == pytest.approx(estimate, rel=0.15)
     assert K > 1
 

@@ -8,12 +8,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.ops.dropout import MAX_COLUMNS
 from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.rows import CompiledRowOps, RowOps, choose_row_ops, num_draws
 from huggingtweets.training.array.decode import build_cache, decode_step
-from huggingtweets.training.array.layout import layout_of, shape_of
-from huggingtweets.training.array.models import Stack, build_stack
 from huggingtweets.training.array.sample import TextEnds, draw_uniforms, sample_array
 
 VOCAB, EOS, POSITIONS = 320, 0, 48

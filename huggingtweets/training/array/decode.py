@@ -6,15 +6,20 @@ cleared, and one that has ended is no longer read. Shapes are fixed and no value
 CUDA a step can be a graph.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from huggingtweets.ops.linear import product, project
+from huggingtweets.models.forward import MicroBatch, begin
+from huggingtweets.models.layout import Shape
+from huggingtweets.models.run import hidden_states
+from huggingtweets.models.stack import Stack
+from huggingtweets.ops.attention import View
+from huggingtweets.ops.linear import product
+from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.rows import CompiledRowOps, RowOps, choose_row_ops
-from huggingtweets.training.array.models import Stack
+from huggingtweets.ops.saved import Saved
 
 
 @dataclass
@@ -25,8 +30,6 @@ class Cache:
     """(layers, 2, rows, heads, P, head width) in the precision of the products."""
     rows: Tensor
     """(K, S) int64: where in `layers` each row lies."""
-    tables: Tensor
-    """(K or 1, 1) int64: where in the table of embeddings each model's begin."""
     ops: RowOps
 
     def keep(self, chosen: Tensor) -> None:
@@ -43,14 +46,14 @@ class Cache:
 def build_cache(stack: Stack, num_rows: int, num_positions: int) -> Cache:
     """Return room for `num_rows` rows of each model, of so many positions."""
     shape, device = stack.shape, stack.rows.device
-    num, width = len(stack.rows), shape.width // shape.num_heads
-    models = len(stack.master.wte)
+    num, width = len(stack.rows), shape.head_width
     size = (shape.num_layers, 2, num * num_rows, shape.num_heads, num_positions, width)
     return Cache(
-        torch.zeros(size, dtype=stack.compute.wte.dtype, device=device),
+        torch.zeros(size, dtype=stack.dtype, device=device),
         torch.arange(num * num_rows, device=device).view(num, num_rows),
-        torch.arange(models, device=device).unsqueeze(1) * (len(stack.table) // models),
-        choose_row_ops(device, num_positions=num_positions, head_width=width),
+        choose_row_ops(device, num_positions=num_positions, head_width=width)
+        if not any(shape.sliding)
+        else RowOps(),
     )
 
 
@@ -69,29 +72,58 @@ def decode_step(
     Returns:
         (K, S, V) fp32 logits of what follows; None if they are not wanted.
     """
-    shape, master, ops = stack.shape, stack.master, cache.ops
-    places = positions.flatten()
-    x = F.embedding(tokens + cache.tables, stack.table)
-    first = cache.tables + shape.padded_vocab_size
-    x += F.embedding(positions.clamp(min=0) + first, stack.table)
-    normed = torch.empty_like(x, dtype=stack.compute.wte.dtype)
-    rows = cache.rows.flatten()
+    shape, places, rows = stack.shape, positions.flatten(), cache.rows.flatten()
 
-    def norm(weight: Tensor, bias: Tensor) -> Tensor:
-        return ops.norm(x, weight, bias, shape.norm_eps, normed)
+    def attend(qkv: Tensor, index: int) -> Tensor:
+        sliding = shape.sliding[index] if shape.sliding else None
+        return cache.ops.attend(
+            _for_all_heads(qkv, shape),
+            cache.layers[index],
+            rows,
+            places,
+            shape.score_scales[index],
+            sliding,
+        )
 
-    for index, layer in enumerate(master.layers):
-        qkv = project(norm(layer.norm_1_weight, layer.norm_1_bias), stack.linear(index, "qkv"))
-        scale = shape.score_scales[index]
-        mixed = ops.attend(qkv, cache.layers[index], rows, places, scale)
-        ops.add(x, project(mixed, stack.linear(index, "attention")))
-        inner = project(norm(layer.norm_2_weight, layer.norm_2_bias), stack.linear(index, "inner"))
-        ops.add(x, project(ops.gelu(inner), stack.linear(index, "outer")))
+    ids, at = tokens.unsqueeze(2), positions.clamp(min=0).unsqueeze(2)
+    batch = MicroBatch(ids, ids, at, View((), None, use_fused=False), ops=_Rows(cache.ops))
+    hidden = hidden_states(replace(begin(stack, batch), attend=attend))
     if not with_logits:
         return None
-    hidden = norm(master.norm_f_weight, master.norm_f_bias)
-    logits = product(hidden, stack.compute.wte.transpose(1, 2))
-    return logits[..., : shape.vocab_size].float()
+    return product(hidden, stack.head.transpose(1, 2))[..., : shape.vocab_size].float()
+
+
+def _for_all_heads(qkv: Tensor, shape: Shape) -> Tensor:
+    """Give every query head keys and values of its own."""
+    times = shape.num_heads // shape.num_kv_heads
+    if times == 1:
+        return qkv
+    sizes = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
+    heads = qkv.view(*qkv.shape[:2], -1, shape.head_width)
+    q, k, v = torch.split(heads, sizes, 2)
+    shared = (part.repeat_interleave(times, 2) for part in (k, v))
+    return torch.cat([q, *shared], 2).flatten(2)
+
+
+class _Rows(Ops):
+    """What a forward pass asks of `Ops`, by `RowOps`: no gradient, scratch memory used again."""
+
+    def __init__(self, rows: RowOps) -> None:
+        self._rows = rows
+        self._normed: Tensor | None = None
+
+    def norm(
+        self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
+    ) -> tuple[Tensor, Saved]:
+        if self._normed is None:
+            self._normed = torch.empty_like(x, dtype=dtype)
+        return self._rows.norm(x, weight, bias, eps, self._normed), None
+
+    def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
+        return self._rows.gelu(inner), None
+
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
+        self._rows.add(x, branch)
 
 
 def draw_tokens(

@@ -8,11 +8,12 @@ from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED, Blocks
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.models.forward import micro_batch
+from huggingtweets.models.run import target_scores
+from huggingtweets.models.stack import Stack
 from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.ops.rows import choose_row_ops
 from huggingtweets.runtime.device import by_kind, is_cpu
-from huggingtweets.training.array.attention import view_of
-from huggingtweets.training.array.models import MicroBatch, Stack, target_scores
 from huggingtweets.training.extraction import SetScores, read_scores
 
 MAX_TOKENS = {"cpu": 4096, "cuda": 65536}
@@ -76,8 +77,15 @@ def heldout_nats(
         input_ids, targets, position_ids = (
             part[:, start : start + num].to(device, torch.int64) for part in parts
         )
-        view = view_of(position_ids, isolate=True, reach=reach, width=width, use_fused=use_fused)
-        batch = MicroBatch(input_ids, targets, position_ids, view, ops=ops)
+        batch = micro_batch(
+            stack.shape,
+            (input_ids, targets, position_ids),
+            isolate=True,
+            reach=reach,
+            width=width,
+            use_fused=use_fused,
+            ops=ops,
+        )
         found, is_hit = target_scores(stack, batch, rows)
         nats += found.sum((1, 2), dtype=torch.float64)
         for kept, values in ((hits, is_hit), (each, found)):

@@ -12,8 +12,8 @@ from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.models.layout import Shape
 from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
-from huggingtweets.training.array.layout import Shape
 from huggingtweets.training.array.slots import Inputs, Snapshot
 from huggingtweets.training.ending import Judge, ending_after
 from huggingtweets.training.loop import count_steps, epoch_end_steps
@@ -184,7 +184,8 @@ def dropout_rates(recipe: RecipeConfig, shape: Shape) -> tuple[float, float, flo
     """Return the dropout of embeddings, attention and residuals."""
     if recipe.dropout is None:
         return shape.dropouts
-    return (recipe.dropout, recipe.dropout, recipe.dropout)
+    first, second, third = (recipe.dropout if can else 0.0 for can in shape.can_drop)
+    return (first, second, third)
 
 
 def adapter_rank(recipe: RecipeConfig) -> int:

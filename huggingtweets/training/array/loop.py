@@ -19,9 +19,12 @@ from torch import Tensor
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
+from huggingtweets.models.layout import Layout
+from huggingtweets.ops.adamw import AdamConstants, constants_of
 from huggingtweets.ops.dropout import num_sites
+from huggingtweets.ops.inductor import InductorOps
 from huggingtweets.ops.kernels import choose_ops
-from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.ops.reference import Ops
 from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, release_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.array.heldout import score_sets
@@ -37,10 +40,7 @@ from huggingtweets.training.array.jobs import (
     seat_job,
     untrainable,
 )
-from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.lora import fresh_adapters, merge_adapters, peft_state
-from huggingtweets.training.array.models import loss_and_gradients
-from huggingtweets.training.array.optimizer import AdamConstants, constants_of
 from huggingtweets.training.array.slots import (
     BAD_STEPS,
     GOOD_TARGETS,
@@ -196,11 +196,9 @@ class _Engine:
         self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
         self._outbox = Outbox(self._slots.stack.rows[0])
         if settings.compile:
-            self._ops = PYTORCH
-            self._compute = torch.compile(loss_and_gradients, dynamic=False)
+            self._ops: Ops = InductorOps()
         else:
             self._ops = choose_ops(device, layout.shape.width, settings.block_size)
-            self._compute = loss_and_gradients
         self._lines: deque[tuple[Snapshot, list[LineToCome]]] = deque()
         """Logged lines whose totals are on their way."""
         self._ended: deque[tuple[Seat, Snapshot | None, HuggingtweetsError | None]] = deque()
@@ -328,7 +326,7 @@ class _Engine:
                 fill_step(inputs, [seat for seat in self.seats if seat.slot < width], width)
                 filled.add(width)
             kind = self._kind(fill_micro(micro, left, index), accumulate=index > 0)
-            run = partial(micro_step, part, micro, inputs, kind, self._compute)
+            run = partial(micro_step, part, micro, inputs, kind)
             self._replay.run((width, kind), run)
         recipes = {seat.slot: seat.job.recipe for seat in self.seats}
         constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)

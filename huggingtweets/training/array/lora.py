@@ -10,9 +10,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.stack import Adapters, Stack, build_stack
 from huggingtweets.ops.linear import LowRank
-from huggingtweets.training.array.layout import LINEAR_NAMES, Layout
-from huggingtweets.training.array.models import Adapters, Stack, build_stack
+
+LINEAR_NAMES = ("qkv", "attention", "inner", "outer")
+"""The linear layers of each layer."""
 
 
 def adapter_places(layout: Layout, rank: int) -> tuple[list[dict[str, tuple[int, int, int]]], int]:
@@ -23,11 +26,10 @@ def adapter_places(layout: Layout, rank: int) -> tuple[list[dict[str, tuple[int,
         (inputs, rank) lies there and `up` (rank, outputs) behind it.
     """
     places, end = [], 0
-    sizes = layout.linear_sizes
     for _ in range(layout.shape.num_layers):
         layer = {}
         for name in LINEAR_NAMES:
-            num_in, num_out = sizes[name]
+            num_in, num_out = layout.linear_size(name)
             layer[name] = (end, num_in, num_out)
             end += rank * (num_in + num_out)
         places.append(layer)
@@ -99,7 +101,7 @@ def merge_adapters(layout: Layout, base: Tensor, row: Tensor, *, rank: int, scal
     layers = layout.stack(merged.unsqueeze(0)).layers
     for layer, adapters in zip(layers, stack_adapters(layout, row.unsqueeze(0), rank), strict=True):
         for name, adapter in adapters.items():
-            weight: Tensor = getattr(layer, f"{name}_weight")
+            weight = layer[f"{name}_weight"]
             weight.baddbmm_(adapter.down, adapter.up, alpha=scale)
     return merged
 

@@ -2,9 +2,9 @@
 
 import torch
 
+from huggingtweets.models.layout import Layout, Shape
 from huggingtweets.ops.head import CHUNK_LOGITS
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
-from huggingtweets.training.array.layout import Layout, Shape
 from huggingtweets.training.array.lora import adapter_places
 
 MAX_SLOTS = 48
@@ -35,7 +35,13 @@ def bytes_per_token(
 ) -> int:
     """Return what the backward pass needs of a token of a slot, on CUDA."""
     width, size = shape.width, dtype.itemsize
-    layer = width * (8 + 7 * size) + 2 * size * shape.inner_width
+    heads = shape.num_heads * shape.head_width
+    # Two norms in fp32; what each product reads, queries, keys and values, and attention's output
+    # before and after its heads lie side by side; what the activation reads and gives.
+    layer = width * (8 + 2 * size) + size * (shape.qkv_width + 2 * heads)
+    layer += size * shape.inner_width * (3 if shape.is_gated else 2)
+    if shape.has_head_norms:
+        layer += (4 + size) * (shape.qkv_width - shape.num_kv_heads * shape.head_width)
     if drops:  # masks, and attention weights written out
         layer += width * (8 + 3 * size) + 2 * size * shape.num_heads * block_size
     if recompute:

@@ -12,8 +12,8 @@ from queue import Queue
 import torch
 from torch import Tensor
 
+from huggingtweets.models.layout import Layout
 from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.loop import ArraySettings, train_array
 from huggingtweets.training.progress import Speed
 

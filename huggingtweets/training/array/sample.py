@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.models.stack import Stack
 from huggingtweets.ops.dropout import site_keys
 from huggingtweets.ops.rows import num_draws
 from huggingtweets.runtime.device import is_cpu, is_cuda
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.array.decode import build_cache, decode_step, draw_tokens
-from huggingtweets.training.array.models import Stack
 
 LOOK_EVERY = 8
 """Steps on a GPU between two looks at which sequences have ended: each look waits for it."""

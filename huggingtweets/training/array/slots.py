@@ -4,7 +4,6 @@ Nothing here reads a value back; each function is the same kernels every time, s
 replay it as a graph.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +11,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from huggingtweets.models.forward import micro_batch
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.run import loss_and_gradients
+from huggingtweets.models.stack import Stack, build_stack
+from huggingtweets.ops.adamw import (
+    Adam,
+    AdamConstants,
+    Controls,
+    adam_step,
+    build_adam,
+)
 from huggingtweets.ops.dropout import Dropout
 from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.runtime.device import (
@@ -24,17 +34,7 @@ from huggingtweets.runtime.device import (
     on_stream,
     pinned_zeros,
 )
-from huggingtweets.training.array.attention import view_of
-from huggingtweets.training.array.layout import Layout
 from huggingtweets.training.array.lora import adapter_places, build_adapter_stack
-from huggingtweets.training.array.models import MicroBatch, Stack, build_stack, loss_and_gradients
-from huggingtweets.training.array.optimizer import (
-    Adam,
-    AdamConstants,
-    Controls,
-    adam_step,
-    build_adam,
-)
 
 LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
 """Columns of `Slots.totals`."""
@@ -225,25 +225,25 @@ def micro_step(
     micro: Inputs,
     step: Inputs,
     kind: MicroKind,
-    compute: Callable[..., Tensor] = loss_and_gradients,
 ) -> None:
     """Add the losses and gradients of one micro-batch."""
     input_ids, targets, position_ids = micro.tensors["tokens"].unbind(0)
     dropout = None
     if kind.drops:
         dropout = Dropout(micro.tensors["keys"], step.tensors["thresholds"], step.tensors["scales"])
-    view = view_of(
-        position_ids,
+    batch = micro_batch(
+        slots.stack.shape,
+        (input_ids, targets, position_ids),
         isolate=kind.isolate,
         reach=kind.reach,
         width=kind.width,
         use_fused=kind.fused_attention,
-    )
-    batch = MicroBatch(
-        input_ids, targets, position_ids, view, dropout, kind.ops, fused_gelu=kind.fused_gelu
+        dropout=dropout,
+        ops=kind.ops,
+        fused_gelu=kind.fused_gelu,
     )
     weight = Controls(*step.tensors["controls"].unbind(0)).weight
-    losses = compute(
+    losses = loss_and_gradients(
         slots.stack,
         slots.grads,
         batch,

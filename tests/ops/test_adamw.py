@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from huggingtweets.config.schema import RecipeConfig
-from huggingtweets.training.array.optimizer import (
+from huggingtweets.ops.adamw import (
     Adam,
     AdamConstants,
     Controls,

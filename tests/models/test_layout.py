@@ -1,9 +1,9 @@
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig
+from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.training.array.layout import layout_of, shape_of, why_not_fused
+from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 
 
 def small(**changes: object) -> GPT2Config:
@@ -60,12 +60,12 @@ def test_stack_is_views() -> None:
 @pytest.mark.parametrize(
     ("config", "part"),
     [
-        (LlamaConfig(), "this is llama"),
+        (GPTNeoXConfig(), "this is gpt_neox"),
         (small(activation_function="relu"), "'relu'"),
         (small(tie_word_embeddings=False), "tied"),
         (small(add_cross_attention=True), "cross-attention"),
     ],
-    ids=["llama", "relu", "untied", "cross-attention"],
+    ids=["gpt-neox", "relu", "untied", "cross-attention"],
 )
 def test_models_that_cannot_be_stacked_are_refused_in_one_sentence(
     config: object, part: str
