@@ -57,6 +57,7 @@ def build_cache(stack: Stack, num_rows: int, num_positions: int) -> Cache:
     )
 
 
+@torch.no_grad()
 def decode_step(
     stack: Stack, cache: Cache, tokens: Tensor, positions: Tensor, *, with_logits: bool = True
 ) -> Tensor | None:
