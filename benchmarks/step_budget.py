@@ -46,11 +46,10 @@ from torch.utils.flop_counter import flop_registry
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.ops.adamw import constants_of
 from huggingtweets.ops.dropout import num_sites
-from huggingtweets.training.array.layout import layout_of, shape_of
 from huggingtweets.training.array.memory import reckoned_bytes
-from huggingtweets.training.array.models import loss_and_gradients
-from huggingtweets.training.array.optimizer import constants_of
 from huggingtweets.training.array.slots import (
     MicroKind,
     build_slots,
@@ -296,7 +295,7 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
         assert kept
         finish_step(slots, step, constants, num_decayed=layout.num_decayed)
 
-    return [partial(micro_step, slots, micro, step, kind, loss_and_gradients), update]
+    return [partial(micro_step, slots, micro, step, kind), update]
 
 
 def _single(case: Case, device: torch.device) -> list[Callable[[], None]]:

@@ -24,12 +24,12 @@ from huggingtweets.generation.sample import (
     sample_stack,
 )
 from huggingtweets.generation.samples import Samples
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.runtime.device import by_kind, is_cuda, new_stream, on_stream, release_memory
 from huggingtweets.training.array.heldout import score_sets
-from huggingtweets.models.layout import Layout
 from huggingtweets.training.array.loop import WINDOW
-from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.training.folder import for_other_readers
 from huggingtweets.training.heldout import autocast, score_set
 from huggingtweets.training.lora import save_adapters
@@ -245,7 +245,7 @@ class StackedModel:
         weights = {
             name: weight.to(dtype)
             for name, weight in self.weights.items()
-            if name != "lm_head.weight" or not self._studio.layout.shape.is_tied
+            if name != "lm_head.weight" or not self.studio.layout.shape.is_tied
         }
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 

@@ -92,7 +92,7 @@ class Pass:
 
     def branch(self, x: Tensor, index: int, norm: str, to: str) -> tuple[Tensor, Tensor]:
         """Return the stream, to go on with, and what a linear layer makes of its norm."""
-        return branch_out(x, self._norm(norm, index), self._linear(index, to), self.batch.ops)
+        return branch_out(x, self.norm_named(norm, index), self._linear(index, to), self.batch.ops)
 
     def join(self, x: Tensor, h: Tensor, index: int, name: str, which: int) -> Tensor:
         """Add what a linear layer makes of h to the stream, in place, with dropout.
@@ -108,9 +108,11 @@ class Pass:
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         """Return the norm of the stream after the last layer."""
-        return norm(x, self._norm(name, None), self.stack.dtype, self.batch.ops)
+        return norm(x, self.norm_named(name), self.stack.dtype, self.batch.ops)
 
-    def _norm(self, name: str, index: int | None) -> Norm:
+    def norm_named(self, name: str, index: int | None = None) -> Norm:
+        """Return a norm of a layer, or the last one, and where its gradients go."""
+
         def part(stack: Stack) -> Mapping[str, Tensor]:
             return stack.master.own if index is None else stack.master.layers[index]
 
@@ -129,7 +131,7 @@ class Pass:
         normed = [
             norm(
                 part.reshape(K, -1, shape.head_width),
-                self._norm(name, index),
+                self.norm_named(name, index),
                 qkv.dtype,
                 self.batch.ops,
             ).view(part.shape)

@@ -10,14 +10,19 @@ from torch.utils.checkpoint import checkpoint
 from huggingtweets.models.families import FAMILIES
 from huggingtweets.models.forward import MicroBatch, Pass, begin
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.head import CHUNK_LOGITS, MIN_ROWS, summed_loss, weighted_loss
+from huggingtweets.ops.head import CHUNK_LOGITS, MIN_ROWS, Head, normed_loss, summed_loss
 from huggingtweets.ops.linear import product
 from huggingtweets.ops.rows import RowOps
 from huggingtweets.runtime.device import by_kind, is_cpu
 
 
-def hidden_states(run: Pass, *, recompute: bool = False) -> Tensor:
-    """Return what the output embedding reads (K, R, C).
+def hidden_states(run: Pass) -> Tensor:
+    """Return what the output embedding reads (K, R, C)."""
+    return run.norm(stream(run), "norm_f")
+
+
+def stream(run: Pass, *, recompute: bool = False) -> Tensor:
+    """Return the residual stream (K, R, C) after the last layer.
 
     With `recompute` the backward pass keeps only the input of each layer and computes the rest
     again. Reentrant: what a layer's operators keep hangs on a graph that is not made before.
@@ -30,7 +35,7 @@ def hidden_states(run: Pass, *, recompute: bool = False) -> Tensor:
             x = checkpoint(_on_copy, step, x, use_reentrant=True, preserve_rng_state=False)
         else:
             x = step(x)
-    return run.norm(x, "norm_f")
+    return x
 
 
 def _on_copy(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -61,22 +66,19 @@ def loss_and_gradients(
     Returns:
         (K,) summed losses in nats, fp32.
     """
+    grad_table = None if grads.adapters is not None else grads.head
     with torch.enable_grad():
-        hidden = hidden_states(
-            begin(stack, batch, grads, accumulate=accumulate), recompute=recompute
-        )
-        weighted, loss = weighted_loss(
-            hidden,
-            stack.head,
+        run = begin(stack, batch, grads, accumulate=accumulate)
+        loss = normed_loss(
+            stream(run, recompute=recompute),
+            run.norm_named("norm_f"),
+            Head(stack.head, stack.shape.vocab_size, grad_table, accumulate),
             batch.targets.flatten(1),
-            vocab_size=stack.shape.vocab_size,
-            weight=weight,
-            grad_table=None if grads.adapters is not None else grads.head,
-            accumulate=accumulate,
-            ops=batch.ops,
+            weight,
+            batch.ops,
         )
-        weighted.sum().backward()  # type: ignore[no-untyped-call]
-    return loss
+        loss.backward(weight)  # type: ignore[no-untyped-call]
+    return loss.detach()
 
 
 @torch.no_grad()

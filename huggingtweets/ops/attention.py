@@ -10,14 +10,19 @@ dV = P'^T dO, dP' = dO V^T, dP = dP' dropped and scaled, dS = P (dP - rowsum(dP 
 dQ = s dS K, dK = s dS^T Q. Where several query heads share a key head, its gradients are sums.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from huggingtweets.ops.dropout import Dropout
+from huggingtweets.ops.fused_attention import (
+    Fused,
+    fused_attention,
+    fused_attention_backward,
+)
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.saved import Saved, keep, kept
 
@@ -115,7 +120,8 @@ def attention(qkv: Tensor, view: View, heads: Heads, dropout: Dropout | None, op
     """
     if view.use_fused:
         assert dropout is None, "PyTorch's kernels have no dropout of ours"
-        return _fused(qkv, view, heads)
+        fused: Tensor = _Fused.apply(qkv, view, heads)  # type: ignore[no-untyped-call]
+        return fused
     out: Tensor = _Windowed.apply(qkv, view, heads, dropout, ops)  # type: ignore[no-untyped-call]
     return out
 
@@ -131,15 +137,48 @@ def _split(qkv: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
     return q, k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
 
 
-def _fused(qkv: Tensor, view: View, heads: Heads) -> Tensor:
-    """Run PyTorch's kernel, which has a backward pass of its own."""
-    out = F.scaled_dot_product_attention(
-        *_split(qkv, heads),
-        attn_mask=view.fused_mask,
-        is_causal=view.fused_mask is None,
-        scale=heads.scale,
-    )
-    return out.transpose(1, 2).reshape(*qkv.shape[:2], -1)
+class _Fused(torch.autograd.Function):
+    """PyTorch's kernels, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, view: View, heads: Heads) -> Tensor:
+        n, T, _ = qkv.shape
+        q, k, v = _split(qkv, heads)
+        bias = None
+        if view.fused_mask is not None:
+            bias = _additive(view.fused_mask, q.dtype).expand(n, heads.num, T, T)
+        out, saved = fused_attention(q, k, v, bias, heads.scale)
+        keep(ctx, q, k, v, saved, bias)
+        ctx.heads = heads
+        return out.transpose(1, 2).reshape(n, T, -1)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, saved, bias = kept(ctx)
+        n, T, _ = grad_out.shape
+        grad = grad_out.view(n, T, ctx.heads.num, -1).transpose(1, 2)
+        grads = fused_attention_backward(grad, q, k, v, Fused(saved, bias, ctx.heads.scale))
+        return _joined(grads, ctx.heads), None, None
+
+
+def _joined(grads: Sequence[Tensor] | Tensor, heads: Heads) -> Tensor:
+    """Return gradients (n, heads, T, width) of queries, keys and values side by side.
+
+    Those of keys and values that query heads share are added up.
+    """
+    n, num, T, width = grads[0].shape
+    if num == heads.num_kv:
+        stacked = grads if isinstance(grads, Tensor) else torch.stack(list(grads))
+        return stacked.permute(1, 3, 0, 2, 4).reshape(n, T, -1)
+    shared = [part.view(n, heads.num_kv, -1, T, width).sum(2) for part in grads[1:]]
+    return torch.cat([grads[0], *shared], 1).transpose(1, 2).reshape(n, T, -1)
+
+
+def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return booleans as what is added to scores; rows begin where CUDA's kernel can load them."""
+    *sizes, columns = mask.shape
+    padded = torch.zeros(*sizes, -(-columns // 16) * 16, dtype=dtype, device=mask.device)
+    return padded[..., :columns].masked_fill_(mask.logical_not(), -torch.inf)
 
 
 class _Windowed(torch.autograd.Function):
@@ -191,9 +230,4 @@ class _Windowed(torch.autograd.Function):
             grad_q[:, queries] = torch.bmm(grad_scores, k[:, keys])
             grad_k[:, keys] += torch.bmm(grad_scores.transpose(1, 2), q[:, queries])
         grad_q.mul_(heads.scale)
-        by_head = grads.view(3, n, heads.num, T, -1)
-        if heads.num == heads.num_kv:
-            return by_head.permute(1, 3, 0, 2, 4).reshape(n, T, -1), None, None, None, None
-        shared = by_head[1:].view(2, n, heads.num_kv, heads.num // heads.num_kv, T, -1).sum(3)
-        both = torch.cat([by_head[0], shared[0], shared[1]], 1)
-        return both.transpose(1, 2).reshape(n, T, -1), None, None, None, None
+        return _joined(grads.view(3, n, heads.num, T, -1), heads), None, None, None, None

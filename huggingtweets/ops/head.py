@@ -4,12 +4,14 @@ With logits z = h W^T and p = softmax(z), dL/dz = p - 1[target]; dL/dh = dL/dz W
 dL/dW = dL/dz^T h are taken at once, while the chunk's logits are there.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from huggingtweets.ops.linear import product, put
+from huggingtweets.ops.norm import Norm, norm_backward, norm_forward
 from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.runtime.device import by_kind
 
@@ -73,57 +75,62 @@ def summed_loss(
     return loss, torch.cat(grads, 1) if grads else hidden.new_empty(0)
 
 
-def weighted_loss(
-    hidden: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    *,
-    vocab_size: int,
-    weight: Tensor,
-    grad_table: Tensor | None,
-    accumulate: bool,
-    ops: Ops,
-) -> tuple[Tensor, Tensor]:
-    """Return what to differentiate and what to report, (K,) each: weighted and plain summed losses.
+@dataclass(frozen=True)
+class Head:
+    """What ends a training pass."""
 
-    The gradient of the table is written in the forward pass, as that of the weighted losses' sum;
-    that of the hidden states waits for the backward pass. For the arguments see `summed_loss`.
+    table: Tensor
+    """(K, V, C), or (1, V, C) shared by all, in the precision of the matrix products."""
+    vocab_size: int
+    """Rows of the table from here on are padding."""
+    grad_table: Tensor | None
+    """(K, V, C) fp32; None: the table is frozen."""
+    accumulate: bool
+    """Add to what is in `grad_table`."""
+
+
+def normed_loss(
+    x: Tensor, norm: Norm, head: Head, targets: Tensor, weight: Tensor, ops: Ops
+) -> Tensor:
+    """Return each slot's summed loss (K,), to be differentiated by `loss.backward(weight)` alone.
+
+    The gradient of the weighted losses' sum is taken in the forward pass, while the logits are
+    there: that of the table is written, that of the hidden states kept in fp32 for the norm.
+
+    Args:
+        x: (K, R, C), the residual stream after the last layer.
+        norm: the last.
+        head: the output embedding.
+        targets: (K, R) int64; negative ones count for nothing.
+        weight: (K,) what each slot's loss is multiplied by.
+        ops: what computes between the products.
     """
-    found: tuple[Tensor, Tensor] = _WeightedLoss.apply(  # type: ignore[no-untyped-call]
-        hidden, table, targets, vocab_size, weight, grad_table, accumulate, ops
-    )
-    return found
+    loss: Tensor = _NormedLoss.apply(x, norm, head, targets, weight, ops)  # type: ignore[no-untyped-call]
+    return loss
 
 
-class _WeightedLoss(torch.autograd.Function):
+class _NormedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        table: Tensor,
-        targets: Tensor,
-        vocab_size: int,
-        weight: Tensor,
-        grad_table: Tensor | None,
-        accumulate: bool,
-        ops: Ops,
-    ) -> tuple[Tensor, Tensor]:
+        ctx: Any, x: Tensor, norm: Norm, head: Head, targets: Tensor, weight: Tensor, ops: Ops
+    ) -> Tensor:
+        hidden, saved = norm_forward(x, norm, head.table.dtype, ops)
         loss, grad = summed_loss(
             hidden,
-            table,
+            head.table,
             targets,
-            vocab_size=vocab_size,
+            vocab_size=head.vocab_size,
             weight=weight,
-            grad_table=grad_table,
-            accumulate=accumulate,
+            grad_table=head.grad_table,
+            accumulate=head.accumulate,
             ops=ops,
         )
-        ctx.save_for_backward(grad)
-        ctx.dtype = hidden.dtype
-        ctx.mark_non_differentiable(loss)
-        return loss * weight, loss
+        ctx.save_for_backward(grad, *saved)
+        ctx.rest = norm, ops
+        return loss
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = ctx.saved_tensors
-        return ((grad * scale.view(-1, 1, 1)).to(ctx.dtype), *[None] * 7)
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad, *saved = ctx.saved_tensors
+        norm, ops = ctx.rest
+        return norm_backward(grad, tuple(saved), norm, ops), None, None, None, None, None

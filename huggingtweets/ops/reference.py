@@ -155,7 +155,7 @@ class Ops:
 
     def noise(self, site: ScaledSite | None, x: Tensor) -> Saved:
         """Return what drops elements of tensors like x (K, R, C); None: nothing is dropped."""
-        return None if site is None else site.scaled_mask().view(x.shape).to(_wide(x[:0]).dtype)
+        return None if site is None else site.scaled_mask().view(x.shape).to(_wide_dtype(x))
 
     def drop(self, x: Tensor, noise: Saved, dtype: torch.dtype) -> Tensor:
         """Return x (K, R, C) with elements dropped and the others scaled, in a precision."""
@@ -199,7 +199,7 @@ class Ops:
 
     def column_sums(self, grad: Tensor, out: Tensor, *, accumulate: bool) -> None:
         """Sum grad (K, R, C) over R into (K, C) fp32: the gradient of a bias."""
-        put(out, grad.sum(1, dtype=_wide(grad[:0]).dtype), accumulate=accumulate)
+        put(out, grad.sum(1, dtype=_wide_dtype(grad)), accumulate=accumulate)
 
     def cross_entropy(
         self,
@@ -240,7 +240,11 @@ class Ops:
 
 def _wide(x: Tensor) -> Tensor:
     """Return x in fp32, or as it is in fp64, in which tests differentiate."""
-    return x if x.dtype == torch.float64 else x.float()
+    return x.to(_wide_dtype(x))
+
+
+def _wide_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 PYTORCH = Ops()

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from huggingtweets.training.array.layout import layout_of, shape_of
+from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.training.array.memory import choose_batch, finishing_bytes
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/step_budget.py"

@@ -80,13 +80,13 @@ def test_recomputing_changes_nothing_and_keeps_less(monkeypatch: pytest.MonkeyPa
     from huggingtweets.models import run
 
     recomputed: list[bool] = []
-    hidden_states = run.hidden_states
+    stream = run.stream
 
     def spy(*args: object, recompute: bool = False) -> object:
         recomputed.append(recompute)
-        return hidden_states(*args, recompute=recompute)  # type: ignore[arg-type]
+        return stream(*args, recompute=recompute)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(run, "hidden_states", spy)
+    monkeypatch.setattr(run, "stream", spy)
     jobs = with_recipe(dropout=0.1, max_steps=6)
     ours, _ = by_graphs(jobs, recompute=True)
     assert any(recomputed)

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from huggingtweets.ops.attention import Heads, attention, view_of
 from huggingtweets.ops.dropout import Dropout, num_sites, site_keys, thresholds_and_scales
 from huggingtweets.ops.embedding import embedding
-from huggingtweets.ops.head import weighted_loss
+from huggingtweets.ops.head import Head, normed_loss
 from huggingtweets.ops.linear import Gradients, Linear, LowRank, linear
 from huggingtweets.ops.norm import Norm, norm
 from huggingtweets.ops.pointwise import drop, gelu, swiglu
@@ -214,27 +214,34 @@ def test_rotary() -> None:
     torch.testing.assert_close(turned[:, :, :2].norm(dim=-1), 1.2 * x[:, :, :2].norm(dim=-1))
 
 
-def test_weighted_loss() -> None:
+@pytest.mark.parametrize("has_bias", [True, False], ids=["layer-norm", "rms-norm"])
+def test_normed_loss(has_bias: bool) -> None:
     targets = torch.tensor([[0, 4, -100, 2, 1, 1], [3, 3, 0, -100, -100, 2]])
     weight = torch.tensor([0.5, 2.0], dtype=torch.float64)
-    hidden, table = randn(K, R, C), randn(K, 8, C)  # three rows of the table are padding
-    written = torch.zeros_like(table)
-
-    def run(hidden: Tensor) -> tuple[Tensor, Tensor]:
-        return weighted_loss(
-            hidden, table, targets, vocab_size=5, weight=weight, grad_table=written,
-            accumulate=False, ops=PYTORCH,
-        )  # fmt: skip
-
-    check(lambda x, *_: run(x[0])[0], [hidden])
-    weighted, loss = run(hidden)
-    plain = torch.stack(
-        [
-            F.cross_entropy(hidden[slot] @ table[slot, :5].T, targets[slot], reduction="sum")
-            for slot in range(K)
-        ]
+    x, table = randn(K, R, C), randn(K, 8, C)  # three rows of the table are padding
+    parameters = [randn(K, C), *([randn(K, C)] if has_bias else [])]
+    written = [torch.full_like(part, 7.0).detach() for part in (table, *parameters)]
+    out = Gradients(written[1], written[2] if has_bias else None)
+    bias = parameters[1].detach() if has_bias else None
+    loss = normed_loss(
+        x,
+        Norm(parameters[0].detach(), bias, 1e-5, out),
+        Head(table.detach(), 5, written[0], accumulate=False),
+        targets,
+        weight,
+        PYTORCH,
     )
-    torch.testing.assert_close(loss, plain)
-    torch.testing.assert_close(weighted, plain * weight)
-    (plain * weight).sum().backward()
-    torch.testing.assert_close(written, table.grad)
+    loss.backward(weight)
+    ours = [x.grad, *written]
+    x.grad = None
+    plain = []
+    for slot in range(K):
+        if has_bias:
+            hidden = F.layer_norm(x[slot], (C,), parameters[0][slot], parameters[1][slot])
+        else:
+            hidden = F.rms_norm(x[slot], (C,), parameters[0][slot], 1e-5)
+        plain.append(F.cross_entropy(hidden @ table[slot, :5].T, targets[slot], reduction="sum"))
+    torch.testing.assert_close(loss, torch.stack(plain))
+    (torch.stack(plain) * weight).sum().backward()
+    for mine, theirs in zip(ours, (x, table, *parameters), strict=True):
+        torch.testing.assert_close(mine, theirs.grad)

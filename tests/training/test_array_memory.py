@@ -9,7 +9,7 @@ from transformers import GPT2Config
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.forward import MicroBatch, begin
 from huggingtweets.models.layout import Layout
-from huggingtweets.models.run import hidden_states
+from huggingtweets.models.run import stream
 from huggingtweets.models.stack import Stack
 from huggingtweets.training.array.memory import (
     bytes_per_slot,
@@ -32,8 +32,8 @@ def kept_bytes(stack: Stack, grads: Stack, batch: MicroBatch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        hidden = hidden_states(begin(stack, batch, grads))
-    assert hidden.requires_grad  # so all of it is still alive, and no address stands for two
+        x = stream(begin(stack, batch, grads))
+    assert x.requires_grad  # so all of it is still alive, and no address stands for two
     return sum(kept.values())
 
 

@@ -1,7 +1,7 @@
-"""PyTorch's fused attention kernels called by name: no graph of autograd inside the step.
+"""PyTorch's fused attention kernels called by name.
 
-`scaled_dot_product_attention` takes the same ones. Called by name they have a backward pass that a
-step written by hand can call, `torch.compile` makes one graph of it, and fake tensors can count it.
+`scaled_dot_product_attention` takes the same ones. Called by name they take queries, keys and
+values as they lie side by side, and their gradients go there in one copy: 29 launches a layer less.
 """
 
 from collections.abc import Callable
