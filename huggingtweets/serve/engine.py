@@ -12,13 +12,13 @@ import torch
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.models.layout import Layout, Shape
 from huggingtweets.serve.lone import LoneBatch
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.people import People, Person
 from huggingtweets.serve.rows import Event, Request, Row, Wanted, is_cancelled, tell_all
 from huggingtweets.serve.stacked import Arena
 from huggingtweets.serve.voices import Voice, Voices
-from huggingtweets.training.array.layout import Layout, Shape
 
 logger = logging.getLogger(__name__)
 

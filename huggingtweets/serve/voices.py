@@ -19,9 +19,10 @@ from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import Guards, build_guards
+from huggingtweets.models.families import layout_of, shape_of, why_not_fused
+from huggingtweets.models.layout import Layout
 from huggingtweets.serve.copies import CopyIndex
 from huggingtweets.serve.people import Person
-from huggingtweets.training.array.layout import Layout, layout_of, shape_of, why_not_fused
 from huggingtweets.training.model import find_base, load_model
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
