@@ -1,12 +1,15 @@
-"""One token of every row of K stacked GPT-2 models, each row at a position of its own."""
+"""One token of every row of K stacked models, each row at a position of its own."""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from huggingtweets.models.forward import MicroBatch, begin
+from huggingtweets.models.run import hidden_states
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.linear import project
-from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.ops.attention import View
 
 
 def build_cache(stack: Stack, num_rows: int, num_positions: int) -> Tensor:
@@ -21,10 +24,10 @@ def build_cache(stack: Stack, num_rows: int, num_positions: int) -> Tensor:
         2,
         len(stack.rows),
         num_rows,
-        shape.num_heads,
+        shape.num_kv_heads,
         num_positions,
-        shape.width // shape.num_heads,
-        dtype=stack.compute.wte.dtype,
+        shape.head_width,
+        dtype=stack.dtype,
         device=stack.rows.device,
     )
 
@@ -42,43 +45,39 @@ def decode_step(stack: Stack, cache: Tensor, tokens: Tensor, positions: Tensor) 
         tokens: (K, S) int64.
         positions: (K, S) int64, -1 for a row that is idle: computed, not kept.
     """
-    shape, master, dtype = stack.shape, stack.master, stack.compute.wte.dtype
+    shape, dtype = stack.shape, stack.dtype
     K, S = tokens.shape
-    first = torch.arange(K, device=tokens.device).unsqueeze(1) * (len(stack.table) // K)
     places = positions.clamp(min=0)
     longest = int(places.max()) + 1  # sync: positions are known on the host
-    x = F.embedding(tokens + first, stack.table)
-    x += F.embedding(places + first + shape.padded_vocab_size, stack.table)
     k, s = torch.arange(K).unsqueeze(1).expand(K, S), torch.arange(S).expand(K, S)
-    seen = torch.arange(longest, device=tokens.device) <= places.unsqueeze(-1)
-    mask = torch.zeros(seen.shape, dtype=dtype, device=tokens.device).masked_fill_(
-        ~seen, -torch.inf
-    )
-    mask = mask.view(K * S, 1, 1, longest)
-    heads, width = shape.num_heads, shape.width // shape.num_heads
-    for index, exact in enumerate(master.layers):
-        normed = PYTORCH.norm(
-            x, exact.norm_1_weight, exact.norm_1_bias, eps=shape.norm_eps, dtype=dtype
-        )[0]
-        qkv = project(normed, stack.linear(index, "qkv")).view(K, S, 3, heads, width)
-        cache[index, 0][k, s, :, places] = qkv[:, :, 1]
-        cache[index, 1][k, s, :, places] = qkv[:, :, 2]
+    place, last = torch.arange(longest, device=tokens.device), places.unsqueeze(-1)
+
+    def attend(qkv: Tensor, index: int) -> Tensor:
+        sliding = shape.sliding[index] if shape.sliding else None
+        seen = place <= last
+        if sliding is not None:
+            seen &= place > last - sliding
+        mask = torch.zeros(seen.shape, dtype=dtype, device=tokens.device)
+        mask = mask.masked_fill_(~seen, -torch.inf).view(K * S, 1, 1, longest)
+        sizes = [shape.num_heads, shape.num_kv_heads, shape.num_kv_heads]
+        queries, *new = torch.split(qkv.view(K, S, -1, shape.head_width), sizes, 2)
+        for kept, part in zip(cache[index], new, strict=True):
+            kept[k, s, :, places] = part
         keys, values = (
-            cache[index, which, :K, :, :, :longest].reshape(K * S, heads, longest, width)
-            for which in (0, 1)
+            kept[:K, :, :, :longest].reshape(K * S, shape.num_kv_heads, longest, -1)
+            for kept in cache[index]
         )
-        queries = qkv[:, :, 0].reshape(K * S, heads, 1, width)
         mixed = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, scale=shape.score_scales[index]
+            queries.reshape(K * S, shape.num_heads, 1, -1),
+            keys,
+            values,
+            attn_mask=mask,
+            scale=shape.score_scales[index],
+            enable_gqa=shape.num_heads != shape.num_kv_heads,
         )
-        x += project(mixed.reshape(K, S, -1), stack.linear(index, "attention"))
-        normed = PYTORCH.norm(
-            x, exact.norm_2_weight, exact.norm_2_bias, eps=shape.norm_eps, dtype=dtype
-        )[0]
-        inner = project(normed, stack.linear(index, "inner"))
-        x += project(F.gelu(inner, approximate="tanh"), stack.linear(index, "outer"))
-    normed = PYTORCH.norm(
-        x, master.norm_f_weight, master.norm_f_bias, eps=shape.norm_eps, dtype=dtype
-    )[0]
-    logits = torch.bmm(normed, stack.compute.wte.transpose(1, 2)).float()
-    return logits[..., : shape.vocab_size]
+        return mixed.reshape(K, S, -1)
+
+    ids, at = tokens.unsqueeze(2), places.unsqueeze(2)
+    batch = MicroBatch(ids, ids, at, View((), None, use_fused=False), fused_gelu=True)
+    hidden = hidden_states(replace(begin(stack, batch), attend=attend))
+    return torch.bmm(hidden, stack.head.transpose(1, 2)).float()[..., : shape.vocab_size]
