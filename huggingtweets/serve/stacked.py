@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import torch
 
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.rows import CompiledRowOps
 from huggingtweets.serve.draw import draw_tokens
 from huggingtweets.serve.rows import Row, is_cancelled
 from huggingtweets.serve.voices import Voice
 from huggingtweets.training.array.decode import Cache, build_cache, decode_step
-from huggingtweets.training.array.layout import Layout
-from huggingtweets.training.array.models import build_stack
 
 ROWS_PER_PLACE = 4
 """Posts of one model side by side in one place; more take another place with the same weights."""
@@ -122,7 +122,7 @@ def _first(cache: Cache, num: int) -> Cache:
 
     The C++ finds rows wherever they lie in the whole; PyTorch's operators take all there are.
     """
-    rows, tables = cache.rows[:num], cache.tables[:num]
+    rows = cache.rows[:num]
     if isinstance(cache.ops, CompiledRowOps):
-        return replace(cache, rows=rows, tables=tables)
-    return replace(cache, layers=cache.layers[:, :, : rows.numel()], rows=rows, tables=tables)
+        return replace(cache, rows=rows)
+    return replace(cache, layers=cache.layers[:, :, : rows.numel()], rows=rows)
