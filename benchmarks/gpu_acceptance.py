@@ -37,15 +37,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/cuda"))
 
 from huggingtweets.config.schema import RecipeConfig, SamplingConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.stack import build_stack
 from huggingtweets.runtime import device as on
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.array import loop as array_loop
 from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.layout import Layout, layout_of, shape_of
 from huggingtweets.training.array.look import trusted
 from huggingtweets.training.array.loop import ArraySettings, train_array
 from huggingtweets.training.array.memory import reckoned_bytes
-from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.array.sample import sample_array
 from huggingtweets.training.graphs import GraphedBackward
 from huggingtweets.training.loss import SummedLoss, choose_attention, quicken

@@ -46,7 +46,6 @@ from huggingtweets.training.array.jobs import (
     adapter_rank,
     dropout_rates,
 )
-
 from huggingtweets.training.array.look import trusted
 from huggingtweets.training.array.loop import ArraySettings
 from huggingtweets.training.array.memory import choose_batch, choose_cpu_batch

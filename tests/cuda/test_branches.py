@@ -23,10 +23,10 @@ from test_single_on_cuda import learn
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.jobs.fused import choose_settings
+from huggingtweets.models.stack import build_stack
 from huggingtweets.runtime import device as runtime_device
 from huggingtweets.training import cross_entropy
 from huggingtweets.training.array.loop import ArraySettings, train_array
-from huggingtweets.training.array.models import build_stack
 from huggingtweets.training.array.sample import sample_array
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.device_blocks import DeviceBlocks

@@ -23,10 +23,11 @@ from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import build_training_set
 from huggingtweets.errors import TrainingError
 from huggingtweets.files import read_json, write_json
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.layout import Layout
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cuda, versions_of
 from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.layout import Layout, layout_of, shape_of
 from huggingtweets.training.array.loop import ArraySettings, train_array
 
 logger = logging.getLogger(__name__)
