@@ -159,7 +159,8 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in made:
             self._see(tensor)
         name = str(func._schema.name).split("::")[1]
-        if func.is_view or name in _FREE or not _on_gpu(given + made):
+        is_empty = bool(made) and not any(tensor.numel() for tensor in made)  # no kernel at all
+        if func.is_view or name in _FREE or is_empty or not _on_gpu(given + made):
             return out
         self.launches[name] += _launches(name, args)
         self.bytes[name] += _bytes(name, args, given, made)
