@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from huggingtweets.runtime.device import kind_of
+
 aten = torch.ops.aten
 
 Kept = tuple[Any, ...]
@@ -38,7 +40,7 @@ def fused_attention(
         bias: (n, heads, T, T) added to the scores; None: causal.
         scale: of the scores.
     """
-    kept = _KERNELS[q.device.type][0](q, k, v, bias, scale)
+    kept = _KERNELS[kind_of(q.device)][0](q, k, v, bias, scale)
     return kept[0], kept
 
 
@@ -46,7 +48,7 @@ def fused_attention_backward(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, fused: Fused
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of q, k and v for that of the output."""
-    backward = _KERNELS[q.device.type][1]
+    backward = _KERNELS[kind_of(q.device)][1]
     grads: tuple[Tensor, Tensor, Tensor] = backward(grad, q, k, v, fused)
     return grads
 
