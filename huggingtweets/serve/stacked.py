@@ -57,7 +57,9 @@ class Arena:
         empty = [place for place in free if not any(self._rows[place])]
         if not own and not empty:
             return False
-        place = (own or empty)[0]
+        # All places up to the last one in use are computed: a copy of weights costs less than that.
+        last = max((at for at, rows in enumerate(self._rows) if any(rows)), default=0)
+        place = ([at for at in own if at <= last] or empty or own)[0]
         if self._voices[place] is not voice:
             assert voice.row is not None
             self._stack.rows[place].copy_(voice.row)
