@@ -188,7 +188,9 @@ def test_llama_cpp_reads_and_writes_the_same(kind: str, shared: Path, tmp_path: 
         # Probabilities are all that comes out; their logarithms are logits but for a constant.
         shown = torch.tensor([theirs[at] for at in sorted(theirs)]).double().log()
         own = row[sorted(theirs)].log_softmax(0)
-        torch.testing.assert_close(shown - shown.logsumexp(0), own, atol=1e-3, rtol=0)
+        # ggml looks GELU up in a table of half precision, so GPT-2 cannot agree any closer.
+        bound = 2e-3 if kind == "gpt2" else 1e-3
+        torch.testing.assert_close(shown - shown.logsumexp(0), own, atol=bound, rtol=0)
         more = model.generate(
             torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0
         )[0, len(prompt) :].tolist()
