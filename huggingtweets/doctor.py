@@ -107,7 +107,7 @@ def _packages() -> Iterator[Finding]:
     yield Finding("packages", ", ".join(found))
     required = [name for name in missing if name not in OPTIONAL]
     if required:
-        advice = "run pip install huggingtweets, or pip install . in a clone"
+        advice = "run pip install . in a clone of the project"
         yield Finding("missing", ", ".join(required), advice, is_fatal=True)
     if len(missing) > len(required):
         yield Finding("not installed", ", ".join(sorted({*missing} - {*required})) + " (extras)")
