@@ -32,6 +32,7 @@ from huggingtweets.places import find_model_dir
 from huggingtweets.runtime.device import has_cuda
 from huggingtweets.training.model import Base, find_base, load_model
 from huggingtweets.tweets.cleaning import clean_timeline
+from huggingtweets.tweets.optout import check_opted_out
 from huggingtweets.tweets.sources.load import load_timeline
 
 _KINDS = {
@@ -158,7 +159,11 @@ def evaluate_folder(
 def read_posts(path: Path, user: str) -> list[str]:
     """Read and clean the posts of one user of a file, its kind told by its name.
 
+    There is no configuration here: whoever is on a list of people who want no model, the user's
+    own, the shipped one or that of `HUGGINGTWEETS_OPTOUT`, is neither read nor measured.
+
     Raises:
+        OptedOutError: the user is on one.
         ConfigError: the file is not there, or of no known kind.
         SourceError: the posts cannot be read.
     """
@@ -169,7 +174,9 @@ def read_posts(path: Path, user: str) -> list[str]:
             "rename it"
         )
     source = SourceConfig(kind=_KINDS[suffix], path=str(path))
-    cleaned, _ = clean_timeline(load_timeline(source, parse_handle(user)), CleaningConfig())
+    handle = parse_handle(user)
+    check_opted_out([handle])
+    cleaned, _ = clean_timeline(load_timeline(source, handle), CleaningConfig())
     return [tweet.text for tweet in cleaned.tweets]
 
 

@@ -9,6 +9,7 @@ from huggingtweets.config.schema import ModelConfig
 from huggingtweets.files import write_jsonl
 from huggingtweets.paths import JobPaths
 from huggingtweets.training.tiny import tiny_base
+from huggingtweets.tweets.optout import handle_hash
 
 POSTS = [f"this is post number {n} about gardens and rain" for n in range(12)]
 
@@ -92,3 +93,15 @@ def test_what_is_wrong_is_said_in_a_sentence(
     bare.symlink_to(job / "model")
     assert cli.main([word.format(job=job, bare=bare) for word in arguments]) in (1, 2)
     assert message in capfd.readouterr().err + caplog.text
+
+
+def test_people_who_want_no_model_are_not_measured_either(
+    job: Path, posts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """`evaluate` has no configuration: the list is the user's own, or that of the environment."""
+    optouts = tmp_path / "optout.txt"
+    optouts.write_text(handle_hash(posts.name.partition(".")[0]) + "\n")
+    monkeypatch.setenv("HUGGINGTWEETS_OPTOUT", str(optouts))
+    assert cli.main(["evaluate", str(job), "--posts", str(posts)]) != 0
+    assert "want no model of themselves" in capfd.readouterr().err + caplog.text

@@ -48,7 +48,7 @@ def check_opted_out(handles: Iterable[str], configured: str | None = None) -> No
         OptedOutError: somebody is on it.
         ConfigError: a list was named that cannot be read; then nobody passes.
     """
-    lists = {path: read_optouts(path) for path in (optout_path(configured), own_list(), SHIPPED)}
+    lists = _lists(configured)
     for handle in handles:
         path = next((path for path in lists if handle_hash(handle) in lists[path]), None)
         if path is not None:
@@ -57,6 +57,19 @@ def check_opted_out(handles: Iterable[str], configured: str | None = None) -> No
                 "expected somebody else; leave this person out, and `huggingtweets purge` what "
                 "there already is"
             )
+
+
+def all_optouts(configured: str | None = None) -> frozenset[str]:
+    """Return the hashes of all lists that hold: the one that was named, the user's, the shipped.
+
+    Raises:
+        ConfigError: a list was named that cannot be read.
+    """
+    return frozenset().union(*_lists(configured).values())
+
+
+def _lists(configured: str | None) -> dict[Path, frozenset[str]]:
+    return {path: read_optouts(path) for path in (optout_path(configured), own_list(), SHIPPED)}
 
 
 def read_optouts(path: Path) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """From the records of a file to the posts of one person: the one way of all files."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -135,7 +136,10 @@ class _Gathering:
         fields = row.fields
         if self._asked.config.decode != Decode.none:
             fields = _unfolded(fields)
-        fields = rich(fields)
+        enriched = rich(fields)
+        if isinstance(enriched, Skip):
+            return replace(enriched, line=row.line)
+        fields = enriched
         if KNOWN in fields:
             self._authors.know(fields[KNOWN])
             return None
@@ -202,10 +206,13 @@ class _Gathering:
         """Decide by all records which columns tell retweets, and read what depends on that."""
         most: dict[str, int] = {}
         least: dict[str, int] = {}
+        seen: Counter[str] = Counter()
         for draft in drafts:
             for path, number in draft.marks:
+                seen[path] += 1
                 most[path] = max(most.get(path, 0), number)
                 least[path] = min(least.get(path, number), number)
+        least.update((path, 0) for path in seen if seen[path] < len(drafts))
         flags = {path for path in most if roles_of(path).mark is Mark.flag and most[path] <= 1}
         settled = [_with_flags(draft, flags) for draft in drafts]
         has_marks = any(draft.is_retweet for draft in settled)

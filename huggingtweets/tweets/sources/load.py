@@ -4,7 +4,7 @@ from pathlib import Path
 
 from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError, SourceError
-from huggingtweets.tweets.optout import check_opted_out, optout_path, read_optouts
+from huggingtweets.tweets.optout import all_optouts, check_opted_out
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources import csv_file, jsonl, parquet, text
 from huggingtweets.tweets.sources.csv_file import read_csv
@@ -74,7 +74,7 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
             check_opted_out([owner] if owner else [], optout_file)
             read_own = _OWN[source.kind]
             return read_own(path, handle)
-    optouts = read_optouts(optout_path(optout_file))
+    optouts = all_optouts(optout_file)
     if source.kind is SourceKind.hub:
         return read_hub(Asked(str(source.path), handle, source, optouts=optouts))
     read = _READERS[source.kind]

@@ -35,7 +35,8 @@ _JOINED = {
     "retweetedstatus": "retweeted status", "preferredusername": "preferred username",
     "profileurl": "profile url", "accountname": "account name", "twitterid": "twitter id",
     "useraccount": "user account", "authorusername": "author username",
-    "isreblog": "is reblog", "isrepost": "is repost", "isboost": "is boost",
+    "rtstatus": "rt status", "isreblog": "is reblog",
+    "isrepost": "is repost", "isboost": "is boost",
 }  # fmt: skip
 """Words that some tools write without a joint."""
 
@@ -66,8 +67,17 @@ _ROOTS = words_set(
     "autor autora auteur autore usuario usuário utilisateur utente nutzer benutzer verfasser konto "
     "cuenta conta compte gebruiker kullanıcı penulis pengguna användare bruker uživatel "
     "автор пользователь користувач 作者 用户 用户名 博主 ユーザー ユーザ 投稿者 "
-    "사용자 작성자"
+    "사용자 작성자 käyttäjä käyttäjänimi felhasználó felhasználónév użytkownik "
+    "użytkownika المستخدم משתמש"
 )
+_PEOPLE = words_set(
+    "influencer celebrity politician candidate senator congressperson congressman congresswoman "
+    "representative journalist artist singer rapper streamer youtuber leader president deputy "
+    "minister persona figure respondent participant student employee who whose byline usr uname "
+    "tw acct handle username contributor page channel authors gebruikersnaam пользователя"
+)
+"""What else a column of people may be called."""
+_BESIDE_PEOPLE = words_set("source subject name nom nome nombre nazwa имя de поста اسم שם")
 _NOISE = words_set(
     "twitter tweet x status post toot note core results result legacy data info details the "
     "of v1 v2 api snscrape mastodon bluesky bsky record basic common posted written tweeted "
@@ -79,7 +89,7 @@ FOREIGN = words_set(
     "retweets retweeted retweeter rt quoted quote quotes quoting to target recipient receiver "
     "referenced reference references includes entities parent conversation thread subject "
     "liked liker favorited original via reblog reblogged reblogs boosted boost booster shared "
-    "share announce renote repost reposted reposter embed embeds viewer contributor "
+    "share announce renote repost reposted reposter embed embeds viewer "
     "contributors friend follower followers following media attachment attachments place geo "
     "poll card matching self labels edit context object obj app application client generator "
     "withheld badges relationship relationships"
@@ -97,6 +107,7 @@ _WHO_LEAVES = {leaf: who for who, leaves in _LEAVES.items() for leaf in leaves.s
 _BARE = {  # without a word for a person before them
     "screen name": Who.handle, "handle": Who.handle, "acct": Who.handle, "sn": Who.handle,
     "preferred username": Who.handle, "at name": Who.handle, "username": Who.username,
+    "nick name": Who.someone,
     "user name": Who.someone, "nick": Who.someone, "nickname": Who.someone, "name": Who.display,
     "display name": Who.display, "full name": Who.display, "real name": Who.display, "uid": Who.id,
     "did": Who.id, "login": Who.username, "unique id": Who.username,
@@ -126,6 +137,14 @@ def who_role(name: str) -> Who | None:
             if leaf in _WHO_LEAVES:
                 return _WHO_LEAVES[leaf]
     return None
+
+
+@lru_cache(maxsize=1 << 14)
+def may_name_people(name: str) -> bool:
+    """Whether a column that no table knows is called as if it held people: `celebrity`."""
+    words = [word for word in words_of(name) if len(word) > 1 and not word.isdecimal()]
+    people = [word for word in words if word in _ROOTS or word in _PEOPLE]
+    return bool(people) and _NOISE.union(people, _BESIDE_PEOPLE).issuperset(words)
 
 
 def _of_name(roots: list[str]) -> Who | None:
@@ -218,7 +237,10 @@ class Mark(IntEnum):
 
 _SHARING = words_set(
     "retweet retweeted retweets retweeting rt rts repost reposted reposts reblog reblogged "
-    "reblogs boost boosted boosts renote reshare reshared announce announced share shares shared"
+    "reblogs boost boosted boosts renote reshare reshared announce announced share shares shared "
+    "forward forwarded fwd "
+    "retuit retuiteado repostado compartido compartilhado partage partagé geteilt "
+    "ретвит перепост репост リツイート リポスト 转发 转推 리트윗"
 )
 _KINDS = frozenset(
     ("tweet type", "post type", "type", "verb", "kind", "status type", "item type", "activity type",
@@ -237,15 +259,17 @@ _OF_ORIGINAL = words_set(
     "full tweets timestamp referenced note toot who to item key in original owner creator "
     "display did"
 )
-_FLAGS = words_set("is was has flag bool boolean a an indicator yes native pure")
+_FLAGS = words_set("is was has es ist est flag bool boolean a an indicator yes native pure")
 _VERBS = words_set("is was has")
 _ABOUT_POSTS = words_set(
     "tweet post status item message of the activity entry referenced type kind"
 )
 _NAMES_POSTS = words_set(
     "original orig tweet post status id ids str author user poster owner screen name handle "
-    "username"
+    "username text is"
 )
+_POST_WORDS = words_set("tweet status post id ids str")
+_ORIGINALS = words_set("original orig origin own source")
 _COUNTS_ALONE = words_set("retweets reposts boosts reblogs rts shares shared")
 
 
@@ -258,14 +282,17 @@ def mark_role(name: str) -> Mark | None:
     words = words_of(name)
     phrase = " ".join(words)
     if phrase in _KINDS or (
-        words[-1:] in (("type",), ("kind",)) and _ABOUT_POSTS.issuperset(words)
+        words[-1:] in (("type",), ("kind",)) and (_ABOUT_POSTS | _SHARING).issuperset(words)
     ):
         return Mark.kind
     if phrase == "referenced tweets" or phrase == "referenced tweets type":
         return Mark.references
     rest = [word for word in words if word not in _SHARING]
     if len(rest) == len(words):
-        is_of_original = words[:1] in (("original",), ("orig",)) and _NAMES_POSTS.issuperset(words)
+        left = [word for word in words if word not in _ORIGINALS]
+        is_of_original = len(left) < len(words) and _NAMES_POSTS.issuperset(left)
+        if "source" in words:  # of a post; others are the program that wrote it, or an account
+            is_of_original = bool(left) and _POST_WORDS.issuperset(left)
         return Mark.unsure if is_of_original else None
     if _COUNTED.intersection(rest) or _CALLERS.intersection(rest):
         return None
@@ -290,5 +317,6 @@ OTHER_KINDS = words_set(
 )
 """Words of a kind column for what is no post."""
 OWN_KINDS = words_set(
-    "tweet original post note status reply replied_to quote quoted self_thread create thread"
+    "tweet organic original post note status reply replied_to quote quoted self_thread create "
+    "thread"
 )

@@ -33,7 +33,9 @@ _MAX_DEPTH = 7
 _MAX_VERSIONS = 100
 _MAX_KIND_CHARS = 20
 _MAX_VALUE_CHARS = 200
-_FALSE = frozenset({"false", "f", "0", "no", "n", "0.0", "off"})
+_FALSE = frozenset(
+    {"false", "f", "0", "no", "n", "0.0", "off", "nein", "non", "não", "нет", "ні", "否", "いいえ"}
+)
 _PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
 _ADDRESS = re.compile(
@@ -190,7 +192,7 @@ class Reader:
         configured = self._config.retweet_column
         if configured:
             value = get_path(record, configured)
-            word = str(value).strip().lower()
+            word = _kind_of(value)
             is_kind = word in RETWEET_KINDS or word in OWN_KINDS
             flag = word in RETWEET_KINDS if is_kind else read_mark(Mark.flag, value, configured)
             if configured not in self.paths:
@@ -202,13 +204,13 @@ class Reader:
         for place in layout.unknown:  # a column of kinds by another name
             path, value = flat[place]
             if isinstance(value, str) and len(value) <= _MAX_KIND_CHARS:
-                word = value.strip().lower()
+                word = _kind_of(value)
                 if word in RETWEET_KINDS or word in OWN_KINDS:
                     unsure.append((path, int(word in RETWEET_KINDS)))
         for place, role in layout.marks:
             path, value = flat[place]
             if role is Mark.kind:
-                word = str(value).strip().lower().rpartition(".")[2].rpartition("#")[2]
+                word = _kind_of(value)
                 if word in OTHER_KINDS:
                     return None, False, (), False
                 if word in RETWEET_KINDS or word in OWN_KINDS:
@@ -216,6 +218,8 @@ class Reader:
                     said.append((word in RETWEET_KINDS, word not in RETWEET_KINDS))
                 continue
             flag = read_mark(role, value, path)
+            if words_of(path)[-1] == "status" and _kind_of(value) in OWN_KINDS:
+                flag = False  # `retweetStatus`: `original`
             if role is Mark.flag and _is_number(value):
                 unsure.append((path, int(float(str(value)))))
                 continue
@@ -248,6 +252,14 @@ def _as_text(value: Any) -> str:
         return value
     parts = (part.get("text") if isinstance(part, dict) else part for part in value[:1000])
     return "".join(part for part in parts if isinstance(part, str))
+
+
+def _kind_of(value: object) -> str:
+    """Return the word of a kind column: of `Re-tweets` and `app.bsky.defs#retweet`, `retweet`."""
+    word = str(value)[:_MAX_VALUE_CHARS].strip().lower().rpartition(".")[2].rpartition("#")[2]
+    word = word.replace("-", "")
+    one = word.removesuffix("s")
+    return one if one in RETWEET_KINDS or one in OWN_KINDS else word
 
 
 def _is_number(value: object) -> bool:

@@ -9,7 +9,7 @@ from huggingtweets.tweets.sources.chats import refuse_json_chat
 from huggingtweets.tweets.sources.facets import whole_links
 from huggingtweets.tweets.sources.flat import flatten, roles_of
 from huggingtweets.tweets.sources.json_values import parse_json
-from huggingtweets.tweets.sources.names import words_set
+from huggingtweets.tweets.sources.names import words_of, words_set
 from huggingtweets.tweets.sources.posts import Skip
 from huggingtweets.tweets.sources.reading import show
 from huggingtweets.tweets.sources.record import RICH
@@ -26,8 +26,10 @@ _LISTS = (
 (`records`, `feed`), ActivityPub (`orderedItems`), scrapers' caches."""
 _NOT_POSTS = words_set(
     "like likes liked favourites bookmarks follower following mutes blocks lists users media "
-    "errors includes account profile notetweet communitytweet directmessages"
+    "errors includes account accounts profile notetweet communitytweet directmessages favorites "
+    "favorited favourited"
 )
+"""What else has texts in it; the words of longer names count too: `liked_tweets`."""
 _HOISTED = (
     "tweet",
     "status",
@@ -45,6 +47,7 @@ _HOISTED = (
 _MAX_DEPTH = 8
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 _ACTIVITIES = frozenset({"create", "announce"})
+CLOSED = Skip("a post that is not open to everyone")
 
 
 def records_of(value: Any, depth: int = 0) -> Iterator[Record | str | Skip]:
@@ -174,16 +177,21 @@ def _hoist(value: Record, key: str, inner: Record) -> Record:
     return {**beside, **inner}
 
 
-def rich(record: Record) -> Record:
-    """Mark what is HTML by its shape, and make Bluesky's shortened links whole."""
+def rich(record: Record) -> Record | Skip:
+    """Mark what is HTML by its shape, and make Bluesky's shortened links whole.
+
+    What a server of Mastodon says is no post of ours: closed ones, and profiles with their `note`.
+    """
     if RICH in record:
         return record
     if isinstance(record.get("content"), str) and any(
         key in record for key in ("reblog", "visibility", "spoiler_text", "attributedTo")
     ):
         if record.get("visibility", "public") not in ("public", "unlisted"):
-            return {"type": "flag"}  # a closed post: no post for us
+            return CLOSED
         return {**record, RICH: "html"}
+    if "acct" in record and "note" in record and "content" not in record:
+        return Skip("a profile, no post")
     if "facets" in record or str(record.get("$type", "")).startswith("app.bsky."):
         return whole_links(record)
     return record
@@ -262,7 +270,7 @@ def _activity(value: Record) -> Record | Skip | None:
     if not isinstance(inner, dict) or verb == "announce":
         return {"text": "", "account_url": value["actor"], "is_reblog": True, "id": value.get("id")}
     if not _PUBLIC.intersection([*_listed(inner, "to"), *_listed(inner, "cc")]):
-        return Skip("a post that is not open to everyone")
+        return CLOSED
     return {**inner, "account_url": inner.get("attributedTo") or value["actor"], RICH: "html"}
 
 
@@ -308,7 +316,11 @@ def _list_key(value: Record) -> str | None:
     for key in _LISTS:
         if key in lists:
             return key
-    rest = [key for key in lists if "".join(key.lower().split("_")) not in _NOT_POSTS]
+    rest = [
+        key
+        for key in lists
+        if "".join(words_of(key)) not in _NOT_POSTS and _NOT_POSTS.isdisjoint(words_of(key))
+    ]
     with_posts = [key for key in rest if any(_holds_text(one) for one in value[key][:20])]
     if len(with_posts) > 1:
         names = ", ".join(map(show, with_posts[:4]))

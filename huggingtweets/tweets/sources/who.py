@@ -13,13 +13,20 @@ from typing import Any
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.optout import handle_hash
 from huggingtweets.tweets.sources.flat import UNKNOWN, get_path, roles_of
-from huggingtweets.tweets.sources.names import FOREIGN, Who, words_of, words_set
+from huggingtweets.tweets.sources.names import (
+    FOREIGN,
+    Who,
+    may_name_people,
+    words_of,
+    words_set,
+)
 from huggingtweets.tweets.sources.reading import name_key, nearest, show
 from huggingtweets.tweets.sources.record import Draft, Field, inside_of_author
 
 _MAX_VALUES = 1000
 _MAX_COLUMNS = 300
 _MAX_AUTHORS = 200_000
+_MAX_NAME_CHARS = 50
 _AS_HANDLE = re.compile(r"@?\w{2,30}|@?[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6}", re.ASCII)
 _PLAINLY_HANDLE = re.compile(r"@\w{1,30}|[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*_\w{0,28}", re.ASCII)
 _LOCALE = re.compile(r"[a-z]{2,3}[_-][A-Za-z]{2,4}")
@@ -38,6 +45,8 @@ class _Column:
 
     values: Counter[str] = field(default_factory=Counter)
     is_handles: bool = True
+    is_people: bool = False
+    """Whether it is called as if it held people; then display names count as well."""
 
 
 class Authors:
@@ -134,15 +143,19 @@ class Authors:
                 continue
             column = self._columns.get(path)
             if column is None:
-                if len(self._columns) >= _MAX_COLUMNS or _NO_AUTHORS.intersection(words_of(path)):
+                is_people = may_name_people(path)
+                known = FOREIGN if is_people else FOREIGN | _NO_AUTHORS
+                if len(self._columns) >= _MAX_COLUMNS or known.intersection(words_of(path)):
                     continue
-                if FOREIGN.intersection(words_of(path)):
-                    continue
-                column = self._columns[path] = _Column()
+                column = self._columns[path] = _Column(is_people=is_people)
             text = value.strip()
             if not text or not column.is_handles:
                 continue
-            if not _AS_HANDLE.fullmatch(text) or text.isdecimal() or _LOCALE.fullmatch(text):
+            if text.isdecimal() or (
+                len(text) > _MAX_NAME_CHARS
+                if column.is_people
+                else not _AS_HANDLE.fullmatch(text) or _LOCALE.fullmatch(text)
+            ):
                 column.is_handles = False
                 column.values.clear()
             elif text in column.values or len(column.values) < _MAX_VALUES:
@@ -254,7 +267,8 @@ class Authors:
             keys = {name_key(value) for value in column.values}
             plain = sum(bool(_PLAINLY_HANDLE.fullmatch(value)) for value in column.values)
             num = sum(column.values.values())
-            is_few = len(keys) <= num / 2 and plain >= len(column.values) / 2
+            is_plain = column.is_people or plain >= len(column.values) / 2
+            is_few = len(keys) <= num / 2 and is_plain
             if column.is_handles and len(keys) > 1 and (self._handle in keys or is_few):
                 self._refuse(path, column.values)
 

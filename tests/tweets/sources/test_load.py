@@ -1,15 +1,18 @@
 """The door to the sources: dispatch, and the cheap check before anything heavy starts."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError
+from huggingtweets.tweets.optout import handle_hash
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.load import check_source, load_timeline
 
@@ -102,3 +105,21 @@ def test_load_returns_plain_values(load: Callable[..., Timeline]) -> None:
 
     timeline = load("demo", None, "demo")
     assert pickle.loads(pickle.dumps(timeline)) == timeline
+
+
+@pytest.mark.parametrize("where", ["named", "own"])
+def test_every_list_of_people_who_want_no_model_holds_in_files(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The posts of a friend in a file of one's own go, by the named list and by the user's own."""
+    monkeypatch.setenv("HUGGINGTWEETS_CONFIG", str(tmp_path))
+    named = tmp_path / "named.txt"
+    lists = {"named": named, "own": tmp_path / "optout.txt"}
+    named.write_text("")
+    lists[where].write_text(handle_hash("shy_one") + "\n")
+    lines = [{"text": f"post {n}", "user": ("ann", "shy_one")[n % 2]} for n in range(4)]
+    path = tmp_path / "ann.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    config = replace(source("jsonl", path), user_column="")
+    timeline = load_timeline(config, "ann", str(named))
+    assert {tweet.text for tweet in timeline.tweets} == {"post 0", "post 2"}

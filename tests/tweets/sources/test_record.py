@@ -106,6 +106,45 @@ def test_a_column_of_kinds_by_another_name_is_told(tmp_path: Path) -> None:
     assert [tweet.is_retweet for tweet in timeline.tweets] == [False, True]
 
 
+def test_kinds_among_other_words_are_told() -> None:
+    """A column whose other values are none of our words is a mark all the same."""
+    rows = [Row({"text": "mine", "sort": "organic!"}), Row({"text": "theirs", "sort": "Retweet"})]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert "the column 'sort' looks like a mark of retweets" in timeline.notes[0]
+
+
+NAMES_OF_PEOPLE = [
+    "source_user", "source_user_name", "celebrity", "politician", "Candidate", "streamer",
+    "respondent", "tw_handle", "contributor_name", "nombre_usuario", "nom_utilisateur",
+    "tweet_author_2", "page", "Page_Name", "channel_username", "authors", "felhasználó",
+    "автор_поста", "имя_пользователя",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("who", [("ann_x", "bob_y"), ("annx", "boby"), ("Ann Xu", "Bob Young")])
+@pytest.mark.parametrize("column", NAMES_OF_PEOPLE)
+def test_a_column_called_as_if_it_held_people_is_never_passed_over(
+    column: str, who: tuple[str, str]
+) -> None:
+    """By handles or by names: the posts of one alone come, or the column is named."""
+    rows = [Row({"text": f"{n % 2}", column: who[n % 2]}) for n in range(12)]
+    asked = Asked("f.csv", who[0].lower().replace(" ", "_"), config_of())
+    try:
+        timeline = gather(asked, rows)
+    except SourceError as err:
+        message = str(err)
+        assert "source.user_column=" in message and ascii(column) in message  # noqa: PT018
+    else:
+        assert {tweet.text for tweet in timeline.tweets} == {"0"}
+
+
+@pytest.mark.parametrize("column", ["source", "lang", "mood", "city", "user_location", "topic"])
+def test_columns_of_no_people_do_not_stop_a_file(column: str) -> None:
+    values = ("Twitter Web App", "New York", "Very Happy")
+    rows = [Row({"text": f"post {n}", column: values[n % 3]}) for n in range(12)]
+    assert len(gather(Asked("f.csv", "ann", config_of()), rows).tweets) == 12
+
+
 def test_a_count_of_retweets_is_no_mark() -> None:
     rows = [Row({"text": f"post {n}", "retweet": str(n)}) for n in range(9)]
     timeline = gather(Asked("f.csv", "ann", config_of()), rows)

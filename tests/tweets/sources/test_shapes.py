@@ -193,3 +193,31 @@ def test_twarc_lines_are_pages(tmp_path: Path, load: Load) -> None:
     pages = [{"data": [{"id": str(n), "text": f"post {n}"}], "__twarc": {}} for n in range(3)]
     (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(page) for page in pages))
     assert len(load("jsonl", tmp_path, "a").tweets) == 3
+
+
+@pytest.mark.parametrize("key", ["liked_tweets", "favorites", "my_bookmarks", "accounts"])
+def test_lists_of_what_others_wrote_have_no_posts(key: str, tmp_path: Path, load: Load) -> None:
+    """Scrapers keep likes beside a profile, Mastodon the accounts of a conversation."""
+    value = {"username": "ann", key: [{"id": "1", "text": "theirs", "note": "theirs"}]}
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    with pytest.raises(SourceError, match="no readable post"):
+        load("jsonl", tmp_path / "a.json", "ann")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ({"visibility": "direct", "content": "<p>x</p>"}, "a post that is not open to everyone"),
+        ({"visibility": "private", "content": "<p>x</p>"}, "a post that is not open to everyone"),
+        ({"acct": "ann", "note": "<p>who I am</p>"}, "a profile, no post"),
+    ],
+)
+def test_closed_posts_and_profiles_of_mastodon_are_named_so(
+    status: dict[str, Any], reason: str, tmp_path: Path, load: Load
+) -> None:
+    account = {"acct": "ann", "username": "ann"}
+    lines = [status, {"content": "<p>open</p>", "visibility": "public", "account": account}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    timeline = load("jsonl", tmp_path / "a.jsonl", "ann")
+    assert [tweet.text for tweet in timeline.tweets] == ["open"]
+    assert timeline.notes == (f"a.jsonl: 1 skipped: {reason} (first: line 1)",)
