@@ -19,6 +19,8 @@ _LINE = re.compile(
     rf"|\[{_DAY},?[\s\u202f](?:at )?{_TIME}\]\s[^\n]{{1,60}}$"  # DiscordChatExporter
     rf"|[^\[\n]{{1,60}},\s\[{_DAY},?[\s\u202f](?:at )?{_TIME}\]:?\s?$"  # copied from Telegram
     rf"|<[^<>\n]{{1,40}}>\s|\[{_TIME}\]\s<[^<>\n]{{1,40}}>\s"  # IRC
+    rf"|{_TIME}\t[^\t\n]{{1,60}}\t"  # LINE
+    r"|\[[^\[\]\n]{1,40}\] \[[^\[\]\n]{4,14}\] "  # KakaoTalk
     r"|(?:From|Type|Sent|Received|Conversation): \S"  # sigtop
     r")"
 )
@@ -27,6 +29,9 @@ _TELEGRAM = words_set(
     "personal_chat private_group private_supergroup public_supergroup saved_messages bot_chat "
     "private_channel"
 )
+_RECEIVERS = (
+    "recipient", "recipient_id", "recipientId", "recipient_screen_name", "receiver", "receiver_id",
+)  # fmt: skip
 _CHAT_KEYS = (
     ("Telegram", frozenset({"from_id", "date_unixtime"})),
     ("Discord", frozenset({"guild", "channel", "messages"})),
@@ -39,13 +44,27 @@ _CHAT_KEYS = (
     ("WhatsApp", frozenset({"key_remote_jid"})),
     ("X", frozenset({"dmConversation"})),
     ("X", frozenset({"messageCreate"})),
+    ("X", frozenset({"message_create"})),
+    ("X", frozenset({"dm_conversation_id"})),
     ("Slack", frozenset({"client_msg_id", "ts"})),
+    ("Slack", frozenset({"ts", "blocks", "user"})),
+    ("Matrix", frozenset({"room_id", "sender"})),
+    ("iMessage", frozenset({"is_from_me"})),
+    ("Google Chat", frozenset({"topic_id", "message_id"})),
+    ("Skype or Teams", frozenset({"conversationid", "messagetype"})),
+    ("Discord", frozenset({"AuthorID", "Author", "Date", "Content", "Reactions"})),
+    *(
+        ("a message service", frozenset({sender, receiver}))
+        for sender in ("sender", "sender_id", "senderId", "sender_screen_name", "sender_username")
+        for receiver in _RECEIVERS
+    ),
 )
 """Keys that only the chats of a service have together."""
 _TELLING = words_set(
     "from_id messages channel_id conversationId envelope chatItem sender_name key_remote_jid "
-    "dmConversation messageCreate client_msg_id"
-)
+    "dmConversation messageCreate client_msg_id message_create dm_conversation_id blocks room_id "
+    "is_from_me topic_id conversationid AuthorID"
+).union(_RECEIVERS)
 """One of each at least: nearly all records have none."""
 
 

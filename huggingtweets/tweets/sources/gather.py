@@ -8,6 +8,7 @@ from typing import Any
 from huggingtweets.config.schema import Decode, SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
+from huggingtweets.tweets.sources.chats import refuse_json_chat
 from huggingtweets.tweets.sources.decoding import decode_texts
 from huggingtweets.tweets.sources.flat import roles_of
 from huggingtweets.tweets.sources.names import Mark, Who
@@ -51,8 +52,9 @@ def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> Non
         where: the file, for messages.
 
     Raises:
-        SourceError: there is none.
+        SourceError: there is none, or it is a table of a chat.
     """
+    refuse_json_chat(dict.fromkeys(names))
     if config.text_column is None and all(roles_of(name).text is None for name in names):
         raise SourceError(
             f"{where}: got the columns {', '.join(map(show, names[:12]))}; expected one with the "

@@ -284,10 +284,17 @@ def read_mark(role: Mark, value: object, path: str) -> bool | None:
     return word not in _FALSE
 
 
-def inside_of_author(value: Mapping[str, Any]) -> list[Field]:
-    """Return what an object that is the author, whatever it is called, says of itself."""
-    flat = [(f"user.{path}", one) for path, one in flatten(value)]
-    return list(_fields(flat, layout_of(tuple(path for path, _ in flat)).authors, None))
+def named(value: Mapping[str, Any], prefix: str = "") -> str | None:
+    """Return the handle that an object gives for its author, None where it gives none.
+
+    Args:
+        value: the object.
+        prefix: `user.` where the object is itself the author, whatever it is called.
+    """
+    flat = [(prefix + path, one) for path, one in flatten(value)]
+    found = _fields(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
+    handles = [one for one in found if one.who < Who.display]
+    return min(handles).value if handles else None
 
 
 def _fields(

@@ -12,7 +12,7 @@ from huggingtweets.tweets.sources.json_values import parse_json
 from huggingtweets.tweets.sources.names import words_of, words_set
 from huggingtweets.tweets.sources.posts import Skip
 from huggingtweets.tweets.sources.reading import show
-from huggingtweets.tweets.sources.record import RICH
+from huggingtweets.tweets.sources.record import RICH, named
 
 Record = dict[str, Any]
 
@@ -41,6 +41,7 @@ _HOISTED = (
     "item",
     "toot",
     "legacy",
+    "doc",
     "_source",
 )
 """Keys of objects that wrap one post."""
@@ -74,9 +75,9 @@ def records_of(value: Any, depth: int = 0) -> Iterator[Record | str | Skip]:
 
 
 def inner_value(text: str) -> Any:
-    """Return the object that a text holds, as JSON or as Python prints it; None: it is a text."""
+    """Return the object or objects that a text holds, as JSON or as Python prints them, or None."""
     stripped = text.strip()
-    if not stripped.startswith(('{"', "{'")) or not stripped.endswith("}"):
+    if not stripped.startswith(('{"', "{'", '[{"', "[{'")) or not stripped.endswith(("}", "]")):
         return None
     try:
         value = parse_json(stripped)
@@ -85,7 +86,7 @@ def inner_value(text: str) -> Any:
             value = ast.literal_eval(stripped)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return None
-    return value if isinstance(value, dict) and value else None
+    return value if isinstance(value, dict | list) and value else None
 
 
 def has_text(value: object) -> bool:
@@ -116,9 +117,7 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     elif (table := _table(value)) is not None:
         yield from table
     elif list_key is not None:
-        owner = _owner(value)
-        for one in records_of(value[list_key], depth + 1):
-            yield {"author": owner, **one} if owner and isinstance(one, dict) else one
+        yield from _owned(value[list_key], _owner(value, list_key), depth)
     elif not is_post and (inner := _only_inner(value)) is not None:
         yield from records_of(inner, depth + 1)
     elif not is_post and not has_text(value) and (error := _error(value)) is not None:
@@ -153,14 +152,25 @@ def _web_results(value: Any, depth: int = 0) -> Iterator[Record]:
 _MAX_WEB_DEPTH = 24
 
 
-def _owner(value: Record) -> Record | None:
-    """Return whose file it is, as the Community Archive says beside the posts."""
+def _owned(posts: Any, owner: Record | None, depth: int) -> Iterator[Record | str | Skip]:
+    """Yield the records of a list, those that name nobody as by whom the list is."""
+    for one in records_of(posts, depth + 1):
+        record = {"text": one} if isinstance(one, str) and owner else one
+        if owner and isinstance(record, dict) and KNOWN not in record and not named(record):
+            record = {**record, "author": owner}
+        yield record
+
+
+def _owner(value: Record, list_key: str) -> Record | None:
+    """Return whose list it is: what stands beside it says so, or its own name, `@ann`."""
     account = value.get("account")
     account = account[0] if isinstance(account, list) and account else account
     account = account.get("account", account) if isinstance(account, dict) else None
     name = account.get("username") if isinstance(account, dict) else None
     if not isinstance(account, dict) or not isinstance(name, str):
-        return None
+        beside = {key: one for key, one in value.items() if not isinstance(one, list)}
+        handle = list_key if list_key.startswith("@") else named(beside)
+        return {"screen_name": handle} if handle else None
     return {"screen_name": name, "name": str(account.get("accountDisplayName") or name)}
 
 

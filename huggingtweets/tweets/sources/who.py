@@ -21,7 +21,7 @@ from huggingtweets.tweets.sources.names import (
     words_set,
 )
 from huggingtweets.tweets.sources.reading import name_key, nearest, show
-from huggingtweets.tweets.sources.record import Draft, Field, inside_of_author
+from huggingtweets.tweets.sources.record import Draft, Field, named
 
 _MAX_VALUES = 1000
 _MAX_COLUMNS = 300
@@ -93,8 +93,7 @@ class Authors:
         """Return the author by the configured column; None where the record has none."""
         value = get_path(record, self._column or "")
         if isinstance(value, dict):
-            named = [field for field in inside_of_author(value) if field.who < Who.display]
-            return min(named).value if named else None
+            return named(value, "user.")
         if isinstance(value, bool | float) or not str(value if value is not None else "").strip():
             return None
         return name_key(str(value)[:200])

@@ -221,3 +221,41 @@ def test_closed_posts_and_profiles_of_mastodon_are_named_so(
     timeline = load("jsonl", tmp_path / "a.jsonl", "ann")
     assert [tweet.text for tweet in timeline.tweets] == ["open"]
     assert timeline.notes == (f"a.jsonl: 1 skipped: {reason} (first: line 1)",)
+
+
+@pytest.mark.parametrize(
+    "who", [{"user": "bob_y"}, {"username": "bob_y"}, {"author": {"handle": "@Bob_Y"}}]
+)
+@pytest.mark.parametrize("post", [{"text": "theirs"}, "theirs"])
+def test_whose_a_list_is_stands_beside_it(
+    who: dict[str, Any], post: Any, tmp_path: Path, load: Load
+) -> None:
+    """A record without an author is by whom its list is: never by whoever was asked for."""
+    path = tmp_path / "ann.json"
+    path.write_text(json.dumps({**who, "tweets": [post]}))
+    with pytest.raises(SourceError, match="there is 1 other user, nearest: 'bob_y'"):
+        load("jsonl", path, "ann_x")
+    mine = {"user": "ann_x", "tweets": [{"text": "mine"}, {"text": "re", "user": "bob_y"}]}
+    path.write_text(json.dumps([{**who, "tweets": [post]}, mine]))
+    assert [tweet.text for tweet in load("jsonl", path, "ann_x").tweets] == ["mine"]
+
+
+@pytest.mark.parametrize("value", [{"@bob_y": ["theirs"]}, {"@bob_y": [{"text": "theirs"}]}])
+def test_a_list_may_be_called_by_its_author(value: Any, tmp_path: Path, load: Load) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    with pytest.raises(SourceError, match="other user, nearest: 'bob_y'"):
+        load("jsonl", tmp_path / "a.json", "ann_x")
+    assert len(load("jsonl", tmp_path / "a.json", "bob_y").tweets) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps([{"text": "a", "user": "ann"}]),
+        {"rows": [{"id": "x", "doc": {"text": "a", "user": "ann"}}]},
+    ],
+)
+def test_json_in_json_and_databases(value: Any, tmp_path: Path, load: Load) -> None:
+    """A list as a JSON string, as `dumps` twice writes it; a view of CouchDB."""
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    assert [tweet.text for tweet in load("jsonl", tmp_path / "a.json", "ann").tweets] == ["a"]
