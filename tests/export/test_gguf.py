@@ -67,7 +67,8 @@ def model_of(kind: str, num_tokens: int) -> torch.nn.Module:
         config = GPT2Config(vocab_size=num_tokens, n_embd=64, n_layer=2, n_head=4)
         model: torch.nn.Module = GPT2LMHeadModel(config)
     elif kind == "qwen3":
-        model = Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=16, tie_word_embeddings=True))
+        # Every Qwen3 has heads of 128; transformers reads no other width from a GGUF file.
+        model = Qwen3ForCausalLM(Qwen3Config(**shape, head_dim=128, tie_word_embeddings=True))
     else:
         rope = None
         if kind == "llama3":
