@@ -37,6 +37,7 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -46,10 +47,15 @@ from torch.utils.flop_counter import flop_registry
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.data.blocks import Blocks
 from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.adamw import constants_of
 from huggingtweets.ops.dropout import num_sites
-from huggingtweets.training.array.memory import reckoned_bytes
+from huggingtweets.ops.rows import num_draws
+from huggingtweets.training.array.decode import build_cache, decode_step, draw_tokens
+from huggingtweets.training.array.heldout import heldout_nats
+from huggingtweets.training.array.memory import MAX_PROMPT, Finishing, reckoned_bytes
 from huggingtweets.training.array.slots import (
     MicroKind,
     build_slots,
@@ -87,7 +93,11 @@ _FILLS |= {"ones_like", "full_like", "fill_", "zero_"}
 
 @dataclass(frozen=True)
 class Case:
-    """What is counted."""
+    """What is counted: a step of an engine, or one of what finishes models.
+
+    With `sampling` the models, the rows of each and their positions are slots, blocks and block
+    size; with `judging` there is one model.
+    """
 
     engine: str = "fused"
     slots: int = 20
@@ -236,7 +246,7 @@ def count(case: Case) -> Budget:
             library.impl(name, lambda *_, **__: None)  # torch has no fused AdamW there
     counter = Count()
     with FakeTensorMode(), counter:
-        steps = (_fused if case.engine == "fused" else _single)(case, torch.device("cuda:0"))
+        steps = _STEPS[case.engine](case, torch.device("cuda:0"))
         counter.restart()
         with _believed():
             steps[0]()
@@ -335,8 +345,49 @@ def _single(case: Case, device: torch.device) -> list[Callable[[], None]]:
     return [micro, update]
 
 
+def _sampling(case: Case, device: torch.device) -> list[Callable[[], None]]:
+    """A decoding step of models side by side, after which half of the rows are dropped."""
+    layout = layout_of(shape_of(case.config))
+    size = (case.slots, case.blocks)
+    stack = build_stack(layout, torch.zeros(case.slots, layout.size, device=device), torch.float32)
+    cache = build_cache(stack, case.blocks, case.block_size)
+    whole = torch.zeros(size, dtype=torch.int64, device=device)
+    parts = torch.ones(size, device=device)
+    uniforms = torch.zeros((*size, num_draws(0.95)), dtype=torch.float64, device=device)
+
+    def decode() -> None:
+        logits = decode_step(stack, cache, whole, whole)
+        assert logits is not None
+        draw_tokens(
+            cache, logits, temperatures=parts, top_ps=parts, banned=whole, uniforms=uniforms
+        )
+
+    return [decode, lambda: cache.keep(whole[:, : case.blocks // 2])]
+
+
+def _judging(case: Case, device: torch.device) -> list[Callable[[], None]]:
+    """The losses of a model's posts."""
+    layout = layout_of(shape_of(case.config))
+    dtype = DTYPES[case.precision]
+    stack = build_stack(layout, torch.zeros(1, layout.size, device=device), dtype)
+    blocks = Blocks(*(np.zeros((case.blocks, case.block_size), np.int32) for _ in range(3)))
+
+    def judge() -> None:
+        heldout_nats(stack, [blocks], width=256, use_fused=True, hits=[[]], each=[[]])
+
+    return [judge, lambda: None]
+
+
+_STEPS = {"fused": _fused, "single": _single, "sampling": _sampling, "judging": _judging}
+
+
 def _reckoned(case: Case) -> int:
     layout = layout_of(shape_of(case.config))
+    finishing = Finishing(layout, case.blocks, case.block_size - MAX_PROMPT)
+    if case.engine == "sampling":
+        return case.slots * finishing.bytes_per_model
+    if case.engine == "judging":
+        return finishing.judging_bytes
     return reckoned_bytes(
         layout,
         slots=case.slots,
@@ -363,7 +414,7 @@ def estimate(budget: Budget, case: Case) -> dict[str, tuple[float, float]]:
 def main() -> None:
     """Count what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--engine", choices=("fused", "single"), default="fused")
+    parser.add_argument("--engine", choices=tuple(_STEPS), default="fused")
     for name in ("slots", "blocks", "block-size", "layers", "width", "heads", "vocab-size"):
         default = getattr(Case(), name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=int, default=default)

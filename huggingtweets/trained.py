@@ -6,6 +6,8 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -27,7 +29,14 @@ from huggingtweets.generation.samples import Samples
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.ops.kernels import choose_ops
-from huggingtweets.runtime.device import by_kind, is_cuda, new_stream, on_stream, release_memory
+from huggingtweets.runtime.device import (
+    by_kind,
+    is_cuda,
+    lacks_memory,
+    new_stream,
+    on_stream,
+    release_memory,
+)
 from huggingtweets.training.array.heldout import score_sets
 from huggingtweets.training.array.loop import WINDOW
 from huggingtweets.training.folder import for_other_readers
@@ -47,10 +56,6 @@ FICLONE = 0x40049409
 
 Posts = tuple[PostScore, ...]
 """What a model makes of each of some posts, in their order."""
-
-MAX_TOGETHER = {"cpu": 1, "cuda": 8}
-"""Models that are sampled and scored in one call, by device type: rows and caches of so many lie on
-the device beside those in training. On a CPU products are apart anyway."""
 
 
 class Trained(Protocol):
@@ -78,24 +83,28 @@ class WholeModel:
         device: torch.device,
         adapters: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Take it to the device of the job, where it is sampled and judged.
+        """Hold it, wherever it lies, and the device of the job, where it is sampled and judged.
 
         Of a LoRA job also hold the adapters, which are merged into it.
         """
-        self._model = _on(device, model)
+        self._model = model
         self._device = device
         self._adapters = adapters
 
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
         """Sample posts."""
-        return sample_posts(
-            self._model,
-            base.codec,
-            plan.sampling,
-            guards,
-            max_positions=base.max_positions,
-            seed=plan.seed,
-        )
+
+        def sample(device: torch.device) -> Samples:
+            return sample_posts(
+                _on(device, self._model),
+                base.codec,
+                plan.sampling,
+                guards,
+                max_positions=base.max_positions,
+                seed=plan.seed,
+            )
+
+        return _with_memory(sample, self._device, plan)
 
     def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
         """See `Trained`; the base is loaded anew."""
@@ -105,9 +114,7 @@ class WholeModel:
             with autocast(device, plan.engine.precision):
                 return score_set(_on(device, model), posts, eos_id=base.eos_id)
 
-        found = _with_memory(score, self._device, plan)
-        _on(self._device, self._model)
-        return found
+        return _with_memory(score, self._device, plan)
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Have transformers write it."""
@@ -138,6 +145,10 @@ class Studio:
         self.base_model = base_model
         self.layout = layout
         self.device = device
+        self.turn: AbstractContextManager[object] = (
+            threading.Lock() if is_cuda(device) else nullcontext()
+        )
+        """Held by whoever samples or judges on a GPU: what is left free there is for one."""
         self._files: dict[torch.dtype, dict[str, bytes]] = {}
         self._placed: dict[str, tuple[Path, int, int]] = {}
         """Where each large file lies already, its inode and when it was written."""
@@ -145,8 +156,10 @@ class Studio:
 
     def stack(self, weights: Sequence[Mapping[str, Tensor]], device: torch.device) -> Stack:
         """Return models to be sampled from, fp32: samples are the same by either engine."""
-        rows = torch.stack([self.layout.pack(state) for state in weights])
-        return build_stack(self.layout, rows.to(device), torch.float32)
+        rows = torch.empty((len(weights), self.layout.size), device=device)
+        for row, state in zip(rows, weights, strict=True):
+            row.copy_(self.layout.pack(state))
+        return build_stack(self.layout, rows, torch.float32)
 
     def score(
         self, weights: Mapping[str, Tensor], posts: HeldoutSet, plan: Plan, device: torch.device
@@ -219,7 +232,8 @@ class StackedModel:
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
         """Sample posts without a model of transformers, unless the best of several is asked for."""
         if plan.sampling.best_of > 1:
-            return WholeModel(self._whole(), self.studio.device).sample(plan, base, guards)
+            with self.studio.turn:
+                return WholeModel(self._whole(), self.studio.device).sample(plan, base, guards)
         [samples] = sample_together([self], [plan], base, [guards])
         return samples
 
@@ -232,7 +246,7 @@ class StackedModel:
             with on_stream(new_stream(device)):
                 return studio.score(weights, posts, plan, device)
 
-        return _with_memory(score, studio.device, plan)
+        return _with_memory(score, studio.device, plan, studio.turn)
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write what transformers would write."""
@@ -298,29 +312,54 @@ def _cloned(source: Path, target: Path) -> bool:
 def sample_together(
     models: Sequence[StackedModel], plans: Sequence[Plan], base: Base, guards: Sequence[Guards]
 ) -> list[Samples]:
-    """Sample posts of several users of one studio in one call; `best_of` is not heeded."""
+    """Sample posts of several users of one studio in one call; `best_of` is not heeded.
+
+    Where the device has no memory for all at once, they are sampled one by one; who finds none
+    there even alone, on the CPU. The samples are the same.
+    """
     studio = models[0].studio
 
-    def sample(device: torch.device) -> list[Samples]:
+    def sample(chosen: slice, device: torch.device) -> list[Samples]:
         with on_stream(new_stream(device)):
             return sample_stack(
-                studio.stack([model.weights for model in models], device),
+                studio.stack([model.weights for model in models[chosen]], device),
                 base.codec,
-                [plan.sampling for plan in plans],
-                guards,
-                seeds=[plan.seed for plan in plans],
+                [plan.sampling for plan in plans[chosen]],
+                guards[chosen],
+                seeds=[plan.seed for plan in plans[chosen]],
             )
 
-    return _with_memory(sample, studio.device, plans[0])
+    if len(models) > 1:
+        try:
+            with studio.turn:
+                return sample(slice(None), studio.device)
+        except RuntimeError as err:
+            if not lacks_memory(err):
+                raise
+            logger.warning("no memory to sample %d models at once: one by one", len(models))
+        release_memory()
+    found = []
+    for index, plan in enumerate(plans):
+        one = partial(sample, slice(index, index + 1))
+        found += _with_memory(one, studio.device, plan, studio.turn)
+    return found
 
 
-def _with_memory(function: Callable[[torch.device], T], device: torch.device, plan: Plan) -> T:
-    """Call a function with a device, or with the CPU where that has no memory left."""
+def _with_memory(
+    function: Callable[[torch.device], T],
+    device: torch.device,
+    plan: Plan,
+    turn: AbstractContextManager[object] | None = None,
+) -> T:
+    """Call a function with a device in one's turn, or with the CPU where that has no memory."""
     try:
-        return function(device)
-    except torch.OutOfMemoryError:
+        with turn or nullcontext():
+            return function(device)
+    except RuntimeError as err:
+        if not lacks_memory(err):
+            raise
         logger.warning("job=%s goes on on the CPU: the device has no memory left", plan.job.slug)
-    release_memory()
+    release_memory()  # only now, when the error and the frames in it are gone
     return function(torch.device("cpu"))
 
 

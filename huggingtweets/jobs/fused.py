@@ -36,10 +36,10 @@ from huggingtweets.pipeline import (
     utc_now,
 )
 from huggingtweets.recorder import Recorder
-from huggingtweets.runtime.device import by_kind, free_bytes, is_cpu, is_cuda, use_device
+from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
-from huggingtweets.trained import MAX_TOGETHER, StackedModel, Studio, sample_together
+from huggingtweets.trained import StackedModel, Studio, sample_together
 from huggingtweets.training.array.jobs import (
     ArrayJob,
     ArrayResult,
@@ -48,7 +48,7 @@ from huggingtweets.training.array.jobs import (
 )
 from huggingtweets.training.array.look import trusted
 from huggingtweets.training.array.loop import ArraySettings
-from huggingtweets.training.array.memory import choose_batch, choose_cpu_batch
+from huggingtweets.training.array.memory import Finishing, choose_batch, choose_cpu_batch
 from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
@@ -158,6 +158,7 @@ def choose_settings(
             global_batch_size=recipe.global_batch_size,
             block_size=recipe.block_size,
             dtype=dtype,
+            reserve=finishing_of(plan, layout).reserve(free_bytes(device)),
             drops=any(dropout_rates(recipe, layout.shape)),
             recompute=engine.activation_checkpointing,
             rank=rank,
@@ -191,6 +192,13 @@ def choose_settings(
         engines=1 if engine.compile else engines,
     )
     return trusted(settings, layout, device)
+
+
+def finishing_of(plan: Plan, layout: Layout) -> Finishing:
+    """Return what sampling and judging the models of a batch will take of a GPU."""
+    sampling = plan.sampling
+    rows = len(sampling.prompts) * sampling.num * sampling.best_of
+    return Finishing(layout, num_rows=rows, num_new=sampling.token_limit)
 
 
 @dataclass(eq=False)
@@ -263,7 +271,10 @@ class _Workshop:
         self._helpers = Helpers(max(1, usable_cores() // 2), "huggingtweets.texts")
         self._ended: deque[_Ended] = deque()
         """Jobs that wait to be sampled."""
-        self._num_together = by_kind(MAX_TOGETHER, studio.device, 1)
+        self._num_together = 1  # on a CPU products are apart anyway
+        if is_cuda(studio.device):
+            finishing = finishing_of(plans[0], studio.layout)
+            self._num_together = finishing.num_together(free_bytes(studio.device))
         self._num_threads = 1 if settings.engines > 1 else torch.get_num_threads()
         self._open: dict[str, OpenJob] = {}
         """Jobs that are begun and not yet with a finisher."""
@@ -369,9 +380,8 @@ class _Workshop:
                 )
                 for one, samples in zip(ready, drawn, strict=True):
                     one.samples = samples
-        except Exception as err:
-            for one in waiting:
-                one.error = one.error or err
+        except Exception as err:  # of one of them: each is sampled by itself when it is written
+            logger.warning("%d jobs could not be sampled together: %s", len(waiting), err)
         finally:
             for one in waiting:
                 self._finishers.submit(self._finish, one)

@@ -18,6 +18,8 @@ T = TypeVar("T")
 Stream = torch.cuda.Stream
 Event = torch.cuda.Event
 
+_MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+
 
 def kind_of(device: torch.device) -> str:
     """Return "cpu", "cuda" or another type; the one answer that tests replace."""
@@ -68,6 +70,21 @@ def synchronize(device: torch.device) -> None:
     """Wait until a GPU has done everything; a CPU has."""
     if is_cuda(device):
         torch.cuda.synchronize(device)
+
+
+def lacks_memory(err: BaseException | None) -> bool:
+    """Whether an error or one that it came out of is a lack of a GPU's memory.
+
+    The allocator raises a class of its own; cuBLAS and the driver, which allocate beside it, say
+    it in words (torch 2.13).
+    """
+    while err is not None:
+        if isinstance(err, torch.OutOfMemoryError):
+            return True
+        if isinstance(err, RuntimeError) and any(word in str(err) for word in _MEMORY_WORDS):
+            return True
+        err = err.__context__
+    return False
 
 
 def release_memory() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from huggingtweets.runtime.device import lacks_memory
+
 logger = logging.getLogger(__name__)
 
 
@@ -59,7 +61,7 @@ class Replay:
                 function()
         except RuntimeError as err:
             _abandon(stream, self._pool)
-            if _lacks_memory(err):
+            if lacks_memory(err):
                 raise torch.OutOfMemoryError(str(err)) from err
             logger.warning("no CUDA graph: %s", str(err).partition("\n")[0])
             self.forget(lambda key: True)
@@ -85,12 +87,3 @@ def _abandon(stream: torch.cuda.Stream, pool: Any) -> None:
         torch._C._cuda_releasePool(index, pool)
     for generator in torch.cuda.default_generators[index : index + 1]:
         generator.graphsafe_set_state(generator.clone_state())
-
-
-def _lacks_memory(err: BaseException | None) -> bool:
-    """Whether an error or one that it came out of is a lack of memory."""
-    while err is not None:
-        if isinstance(err, torch.OutOfMemoryError):
-            return True
-        err = err.__context__
-    return False

@@ -1,8 +1,8 @@
 """Where the code may ask what kind of device it has, and that both answers are tested.
 
 No module but `runtime/` looks at a device's type or calls `torch.cuda`. The places that ask
-`runtime/device.py` are listed from the syntax trees; both engines then run both ways, and each
-place they pass must have been told both "cpu" and "cuda".
+`runtime/device.py` are listed from the syntax trees; all of them then run both ways, and each must
+have been told both "cpu" and "cuda".
 """
 
 import ast
@@ -16,42 +16,43 @@ from unittest import mock
 
 import pytest
 import torch
+from accelerate import Accelerator
 from array_reference import CPU, LAYOUT, ROW, T, build_jobs
+from job_processes import write_posts
 from software_cuda import installed
+from test_finishing_on_cuda import plan_for
 from test_plan import plan_of
 from test_single_on_cuda import learn
+from test_trained import both, to_score
 
-from huggingtweets.config.schema import SamplingConfig
-from huggingtweets.jobs.fused import choose_settings
+from huggingtweets.config.schema import EngineKind, SamplingConfig
+from huggingtweets.jobs.fused import choose_settings, run_fused
+from huggingtweets.jobs.runner import choose_engine
+from huggingtweets.jobs.tally import Tally
 from huggingtweets.models.stack import build_stack
+from huggingtweets.pipeline import run_job
 from huggingtweets.runtime import device as runtime_device
 from huggingtweets.training import cross_entropy
 from huggingtweets.training.array.loop import ArraySettings, train_array
-from huggingtweets.training.array.sample import sample_array
+from huggingtweets.training.array.sample import TextEnds, sample_array
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.hashed_dropout import HashedDropout
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import choose_attention
 from huggingtweets.training.meter import peak_flops, peak_memory_gib
+from huggingtweets.training.model import find_base
 
 PACKAGE = Path(__file__).parents[2] / "huggingtweets"
 ASKS = {"is_cuda", "is_cpu", "by_kind"}
 """Functions of runtime/device.py whose answer is a branch."""
 ALLOWED = {"runtime/device.py", "runtime/graphs.py"}
 BY_TENSOR = {
-    "training/array/fused_attention.py": "a table of kernels, by where the tensors lie",
+    "ops/fused_attention.py": "a table of kernels, by where the tensors lie",
     "training/cross_entropy.py": "autocast is switched off on the device of the tensor",
     "training/heldout.py": "autocast is switched on for the device of the model",
 }
 """Modules that look at a tensor's own device, which cannot be forced, and why."""
-ELSEWHERE = {"training/array/sample.py"}
-"""Asks when a sequence has ended before the others, which these short samples need not come to."""
-BOTH_WAYS = ("training/array/", "training/loss.py", "training/graphs.py", "training/meter.py")
-BOTH_WAYS += ("ops/", "training/cross_entropy.py", "training/hashed_dropout.py")
-BOTH_WAYS += ("training/device_blocks.py",)
-"""Where each place must have been told both in this file. Those of the others are in
-`tests/jobs`, `tests/test_trained.py` and the rehearsal of the acceptance."""
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
@@ -98,7 +99,7 @@ def places() -> set[tuple[str, int]]:
     }
 
 
-def run_all() -> None:
+def run_all(folder: Path) -> None:
     """Pass the places: both engines, what chooses for them, what measures them."""
     jobs = [replace(job, recipe=replace(job.recipe, max_steps=2)) for job in build_jobs()[:3]]
     settings = ArraySettings(2, micro_batch_size=1, block_size=T)
@@ -106,11 +107,11 @@ def run_all() -> None:
     learn(isolate=True, graphed=True)
     choose_attention(CPU, torch.float32, is_sharded=False, is_compiled=False)
     stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)
-    likeliest = SamplingConfig(top_p=1e-9, min_new_tokens=0, max_new_tokens=4)
-    prompts = [[[0, 1], [0, 7]]]
-    drawn = sample_array(stack, prompts, config=likeliest, eos_id=0, seeds=[1])
-    eos_id = drawn[0][0][0]  # so that one of two sequences ends before the other
-    sample_array(stack, prompts, config=likeliest, eos_id=eos_id, seeds=[1])
+    sampling = SamplingConfig(min_new_tokens=12, max_new_tokens=12)
+    vocab_size = LAYOUT.shape.vocab_size
+    one, none = torch.ones(vocab_size, dtype=torch.int64), torch.zeros(vocab_size).bool()
+    ends = TextEnds(one, none, [[1, 99]])  # one of two sequences ends before the other
+    sample_array(stack, [[[0, 1], [0, 7]]], config=sampling, eos_id=0, seeds=[1], ends=ends)
     hidden, weight, targets = torch.ones(8, 4), torch.ones(16, 4), torch.arange(8)
     linear_hits(hidden, weight, targets)
     with mock.patch.object(cross_entropy, "FEW_LOGITS", 0):
@@ -120,9 +121,25 @@ def run_all() -> None:
     peak_flops(CPU, None)
     peak_memory_gib(CPU)
     choose_settings(LAYOUT, plan_of("engine.slots=2", "recipe.block_size=32"), CPU, 2)
+    run_jobs(folder)
 
 
-def told(kind: str, monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
+def run_jobs(folder: Path) -> None:
+    """Run a job by either engine, and judge models."""
+    write_posts(folder / "posts", "ann", "bob", num=20)
+    plan, other = plan_for(folder, "ann", graphs=True), plan_for(folder, "bob")
+    base, accelerator = find_base(plan.model), Accelerator(cpu=True)
+    auto = replace(plan.config, engine=replace(plan.config.engine, kind=EngineKind.auto))
+    assert choose_engine(auto, base, accelerator, num_jobs=2) is EngineKind.fused
+    run_job(plan, accelerator, base)
+    tally = Tally(None, {})
+    run_fused([other], base, CPU, tally)
+    assert tally.exit_code == 0
+    for model in both(plan, base, CPU):
+        assert len(model.score(plan, base, to_score(base, ["one", "two"]), of_base=False)) == 2
+
+
+def told(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
     """Run everything on a device of a kind and return the places that asked for it."""
     asked = set()
 
@@ -135,23 +152,21 @@ def told(kind: str, monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, int]]:
 
     with installed() if kind == "cuda" else nullcontext():
         monkeypatch.setattr(runtime_device, "kind_of", answer)
-        run_all()
+        run_all(folder)
         monkeypatch.undo()
     return asked
 
 
-def test_both_answers_are_tried_at_every_place_of_the_engines(
+def test_both_answers_are_tried_at_every_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = defaultdict(set)
     for kind in ("cpu", "cuda"):
         monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path))
-        for place in told(kind, monkeypatch):
+        for place in told(kind, tmp_path / kind, monkeypatch):
             found[place].add(kind)
     listed = places()
-    of_engines = {place for place in listed if place[0].startswith(BOTH_WAYS)}
-    of_engines = {place for place in of_engines if place[0] not in ELSEWHERE}
-    both = {place for place, kinds in found.items() if len(kinds) == 2}
-    print(f"{len(listed)} places ask, {len(both & listed)} were told both answers here")
-    missing = of_engines - both
+    told_both = {place for place, kinds in found.items() if len(kinds) == 2}
+    print(f"{len(listed)} places ask, {len(told_both & listed)} were told both answers here")
+    missing = listed - told_both
     assert not missing, sorted(missing)

@@ -12,6 +12,8 @@ from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import stream
 from huggingtweets.models.stack import Stack
 from huggingtweets.training.array.memory import (
+    MAX_TOGETHER,
+    Finishing,
     bytes_per_slot,
     bytes_per_token,
     choose_batch,
@@ -70,6 +72,7 @@ def test_batches_of_gpt2(gib: int, blocks: int, size: int, expected: tuple[int, 
         global_batch_size=blocks,
         block_size=size,
         dtype=torch.bfloat16,
+        reserve=min(7 * GIB // 2, gib * GIB // 8),
         drops=True,
     )
     assert chosen == expected
@@ -84,6 +87,7 @@ def test_recomputing_and_adapters_make_room() -> None:
             global_batch_size=1,
             block_size=1024,
             dtype=torch.bfloat16,
+            reserve=3 * GIB,
             drops=True,
             recompute=recompute,
             rank=rank,
@@ -128,6 +132,20 @@ def test_two_jobs_get_two_slots_and_larger_micro_batches() -> None:
         global_batch_size=8,
         block_size=256,
         dtype=torch.bfloat16,
+        reserve=3 * GIB,
         drops=True,
     )
     assert chosen == (2, 8)
+
+
+def test_finishing_takes_an_eighth_at_most_and_less_on_a_large_card() -> None:
+    finishing = Finishing(GPT2, num_rows=40, num_new=160)
+    for gib in (4, 16, 24, 80, 141):
+        num, reserve = finishing.num_together(gib * GIB), finishing.reserve(gib * GIB)
+        assert 1 <= num <= MAX_TOGETHER
+        assert reserve <= gib * GIB // 8
+        assert num == 1 or num * finishing.bytes_per_model <= reserve
+    assert finishing.num_together(16 * GIB) == 1
+    assert finishing.num_together(141 * GIB) == MAX_TOGETHER
+    few = Finishing(GPT2, num_rows=1, num_new=16)
+    assert few.num_together(40 * GIB) > finishing.num_together(40 * GIB)

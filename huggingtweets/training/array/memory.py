@@ -1,10 +1,13 @@
 """How many slots and blocks at once: what a GPU holds, and what measured best on a CPU."""
 
+from dataclasses import dataclass
+
 import torch
 
 from huggingtweets.models.layout import Layout, Shape
 from huggingtweets.ops.head import CHUNK_LOGITS
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
+from huggingtweets.training.array.heldout import MAX_TOKENS as JUDGED_TOKENS
 from huggingtweets.training.array.lora import adapter_places
 
 MAX_SLOTS = 48
@@ -16,10 +19,10 @@ CPU_SLOTS = 8
 """Of an engine."""
 CPU_TOKENS = 2**11
 """Tokens of all slots at once: more fall out of the caches."""
-FINISHING_ROWS = 6
-"""Models in fp32 that sampling and judging hold at once: four sampled, one judged, and the base."""
-FINISHING_OTHER = 2**29
-"""Bytes of their caches and logits."""
+MAX_TOGETHER = 8
+"""Models that a GPU samples in one call, where there is room for so many."""
+MAX_PROMPT = 32
+"""Tokens of a prompt that are reckoned with."""
 _USABLE = 0.85
 """Of what is free: the rest is for fragments, graphs and what a step needs for moments."""
 
@@ -122,12 +125,51 @@ def shared_bytes(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
     return base + 4 * row + logits
 
 
-def finishing_bytes(layout: Layout, free_bytes: int) -> int:
-    """Return what is left free for sampling and judging the models that have ended.
+@dataclass(frozen=True)
+class Finishing:
+    """What sampling and judging the models that have ended take of a GPU, one call at a time."""
 
-    No more than an eighth: what finds no room there is done on the CPU.
-    """
-    return min(FINISHING_ROWS * 4 * layout.size + FINISHING_OTHER, free_bytes // 8)
+    layout: Layout
+    num_rows: int
+    """Posts drawn of each model at once."""
+    num_new: int
+    """Most new tokens of each."""
+
+    @property
+    def bytes_per_model(self) -> int:
+        """Of a model that is sampled: weights in fp32, its rows' caches and draws.
+
+        The cache lies there twice while rows that have ended are dropped. A draw has logits and
+        weights in fp32 and sums in fp64, of which some are alive at once.
+        """
+        shape = self.layout.shape
+        num_positions = min(shape.num_positions, self.num_new + MAX_PROMPT)
+        cache = 8 * shape.num_layers * shape.num_heads * shape.head_width * num_positions
+        return 4 * self.layout.size + self.num_rows * (2 * cache + 48 * shape.vocab_size)
+
+    @property
+    def judging_bytes(self) -> int:
+        """Of a model that is judged: weights in fp32 and a copy for the products, activations."""
+        shape = self.layout.shape
+        inner = shape.qkv_width + 2 * shape.inner_width
+        tokens = JUDGED_TOKENS["cuda"] * (8 * shape.width + 4 * inner)
+        return 8 * self.layout.size + tokens + 6 * CHUNK_LOGITS["cuda"]
+
+    def num_together(self, free_bytes: int) -> int:
+        """Return how many models are sampled in one call, on a GPU of so much free memory."""
+        return max(1, min(MAX_TOGETHER, _part(free_bytes) // self.bytes_per_model))
+
+    def reserve(self, free_bytes: int) -> int:
+        """Return what training leaves free for them.
+
+        No more than an eighth: what finds no room there is sampled alone, or done on the CPU.
+        """
+        sampling = self.num_together(free_bytes) * self.bytes_per_model
+        return min(max(sampling, self.judging_bytes), _part(free_bytes))
+
+
+def _part(free_bytes: int) -> int:
+    return free_bytes // 8
 
 
 def choose_batch(
@@ -138,6 +180,7 @@ def choose_batch(
     global_batch_size: int,
     block_size: int,
     dtype: torch.dtype,
+    reserve: int,
     drops: bool,
     recompute: bool = False,
     rank: int = 0,
@@ -151,11 +194,12 @@ def choose_batch(
         global_batch_size: blocks of an optimizer step.
         block_size: T.
         dtype: of the matrix products.
+        reserve: bytes of it that `Finishing` wants.
         drops: whether there is dropout.
         recompute: activations are computed again in the backward pass.
         rank: of adapters; 0: all weights are trained.
     """
-    usable = _USABLE * free_bytes - finishing_bytes(layout, free_bytes)
+    usable = _USABLE * free_bytes - reserve
     usable -= shared_bytes(layout, dtype, rank=rank)
     slot = bytes_per_slot(layout, dtype, rank=rank)
     token = bytes_per_token(
