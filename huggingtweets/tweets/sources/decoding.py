@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from urllib.parse import unquote, unquote_plus
 
 from huggingtweets.config.schema import Decode
 from huggingtweets.errors import SourceError
@@ -40,6 +41,10 @@ _BYTE_OF = {
 _RUN = re.compile(f"[{re.escape(_HIGH)}]+")
 _LOST_QUOTE = re.compile("â€(?=[\\s.,!?;:)]|$)")
 """A closing quotation mark whose third byte, 0x9d, means nothing in cp1252 and was dropped."""
+_PERCENT = re.compile("(?:%[0-9A-Fa-f]{2})+")
+_WITHOUT_LINKS = re.compile(r"(?:https?://|www\.)\S+")
+_CYRILLIC = re.compile("[РС][\x98\xa0-\xbb\u0401-\u045f\u0490-\u0491\u2013-\u2122]")
+"""A letter of Cyrillic in UTF-8, D0 or D1 and a byte from 0x80 to 0xbf, read as cp1251."""
 _SURE_SHARE, _DOUBTFUL_SHARE, _DOUBTFUL_NUM = 0.5, 0.1, 3
 
 
@@ -204,6 +209,26 @@ def _is_mojibake(text: str) -> bool:
     return not text.isascii() and _undo_mojibake(text) != text
 
 
+def _is_percent(text: str) -> bool:
+    return bool(_PERCENT.search(_WITHOUT_LINKS.sub("", text))) and " " not in text.strip()
+
+
+def _undo_percent(text: str) -> str:
+    return unquote_plus(text) if "%20" not in text else unquote(text)
+
+
+def _undo_cyrillic(text: str) -> str:
+    def letter(match: re.Match[str]) -> str:
+        try:
+            return b"".join(
+                char.encode("cp1251") if char != "\x98" else b"\x98" for char in match[0]
+            ).decode("utf-8")
+        except UnicodeError:
+            return match[0]
+
+    return _CYRILLIC.sub(letter, text)
+
+
 def _both_quotes_or_escapes(texts: Sequence[str]) -> bool:
     """Whether what is quoted was printed by a program, not by somebody fond of quotations."""
     bodies = [text.strip() for text in texts]
@@ -240,6 +265,12 @@ _KINDS = (
         _is_mojibake, _undo_mojibake,
         may_be=lambda t: not t.isascii(), doubtful_share=0.2, evidence=_are_several,
     ),
+    _Kind(
+        Decode.mojibake, "UTF-8 read as Windows-1251 (РїСЂ)",
+        lambda t: len(_undo_cyrillic(t)) < 0.8 * len(t), _undo_cyrillic,
+        may_be=lambda t: not t.isascii(), doubtful_share=0.2, evidence=_are_several,
+    ),
+    _Kind(Decode.escapes, "encoded as in an address (%C3%A9)", _is_percent, _undo_percent),
     _Kind(
         Decode.html, "HTML", lambda t: bool(_HTML.search(t)),
         lambda t: escape(html_to_text(t), quote=False),

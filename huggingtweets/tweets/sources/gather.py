@@ -10,7 +10,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.tweets.records import Timeline
 from huggingtweets.tweets.sources.chats import refuse_json_chat
 from huggingtweets.tweets.sources.decoding import decode_texts
-from huggingtweets.tweets.sources.flat import roles_of
+from huggingtweets.tweets.sources.flat import MAX_PATHS, roles_of
 from huggingtweets.tweets.sources.names import Mark, Who
 from huggingtweets.tweets.sources.posts import (
     MAX_TEXT_CHARS,
@@ -23,8 +23,6 @@ from huggingtweets.tweets.sources.reading import Said, nearest, show
 from huggingtweets.tweets.sources.record import Draft, Reader
 from huggingtweets.tweets.sources.shapes import KNOWN, has_text, inner_value, rich
 from huggingtweets.tweets.sources.who import Authors
-
-_MAX_PATHS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +169,7 @@ class _Gathering:
     def _check_configured(self) -> None:
         """Refuse a configured column that no record has: it is misspelt."""
         config, paths = self._asked.config, self._reader.paths
-        if not 0 < len(paths) < _MAX_PATHS:
+        if not 0 < len(paths) < MAX_PATHS:
             return
         for key, name in (
             ("text", config.text_column),

@@ -174,17 +174,8 @@ DATES = (
     "created utc", "created date", "date time", "post date", "tweet time", "indexed at", "when",
 )  # fmt: skip
 _WRAPPERS = (
-    "legacy",
-    "record",
-    "value",
-    "data",
-    "node",
-    "result",
-    "item",
-    "tweet",
-    "status",
-    "post",
-)
+    "legacy", "record", "value", "data", "node", "result", "item", "tweet", "status", "post",
+)  # fmt: skip
 
 
 def _rank(words: tuple[str, ...], names: tuple[str, ...]) -> int | None:

@@ -31,19 +31,9 @@ _NOT_POSTS = words_set(
 )
 """What else has texts in it; the words of longer names count too: `liked_tweets`."""
 _HOISTED = (
-    "tweet",
-    "status",
-    "post",
-    "node",
-    "value",
-    "record",
-    "commit",
-    "item",
-    "toot",
-    "legacy",
-    "doc",
+    "tweet", "status", "post", "node", "value", "record", "commit", "item", "toot", "legacy", "doc",
     "_source",
-)
+)  # fmt: skip
 """Keys of objects that wrap one post."""
 _MAX_DEPTH = 8
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -123,3 +124,34 @@ def test_every_list_of_people_who_want_no_model_holds_in_files(
     config = replace(source("jsonl", path), user_column="")
     timeline = load_timeline(config, "ann", str(named))
     assert {tweet.text for tweet in timeline.tweets} == {"post 0", "post 2"}
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.encode().decode("latin-1"),
+        lambda text: "".join(
+            chr(byte) if byte == 0x98 else bytes([byte]).decode("cp1251") for byte in text.encode()
+        ),
+        quote,
+        quote_plus,
+    ],
+    ids=["latin-1", "cp1251", "quote", "quote_plus"],
+)
+def test_encoded_russian_comes_back(encode: Callable[[str], str], tmp_path: Path) -> None:
+    texts = [f"Идёт дождь в {n} городах, и Сергей рад" for n in range(9)]
+    path = tmp_path / "ann.jsonl"
+    path.write_text("\n".join(json.dumps({"text": encode(text)}) for text in texts))
+    timeline = load_timeline(source("jsonl", path), "ann")
+    assert sorted(tweet.text for tweet in timeline.tweets) == texts
+    assert "were decoded" in timeline.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["Сергей Рад С°Р", "50%25 off", "see https://e.org/%D0%BF%D1%80 or", "100%ab sure"]
+)
+def test_texts_that_only_look_encoded_stay(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "ann.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"{text} {n}"}) for n in range(9)))
+    timeline = load_timeline(source("jsonl", path), "ann")
+    assert sorted(tweet.text for tweet in timeline.tweets) == [f"{text} {n}" for n in range(9)]
