@@ -82,6 +82,9 @@ BASES: Mapping[str, KnownBase] = {
 }  # fmt: skip
 """By name on the Hub."""
 
+BASES_DIR = "bases"
+"""Of the cache: unpacked bases."""
+
 MULTILINGUAL = " or ".join(
     f"model={base.option}" for base in BASES.values() if base.is_multilingual
 )
@@ -111,7 +114,7 @@ def unpacked_folder(path: str) -> Path | None:
             return None
         key, stem = known.wheel.sha256, known.option
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return cache_dir() / "bases" / f"{stem}-{digest}"
+    return cache_dir() / BASES_DIR / f"{stem}-{digest}"
 
 
 def is_gguf(path: str) -> bool:

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.cache import cached_folder
-from huggingtweets.config.bases import is_gguf, known_base, unpacked_folder
+from huggingtweets.config.bases import BASES_DIR, is_gguf, known_base, unpacked_folder
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json, write_json
 from huggingtweets.training.folder import for_other_readers
@@ -65,7 +65,9 @@ def unpack_gguf(file: Path, folder: Path, *, hub_id: str | None = None) -> Path:
         logger.info("base=%s is dequantised into %s, once", file.name, folder)
     transformers_logging.disable_progress_bar()
     try:
-        return cached_folder(folder.name, lambda draft: _unpack(file, draft, hub_id))
+        return cached_folder(
+            f"{BASES_DIR}/{folder.name}", lambda draft: _unpack(file, draft, hub_id)
+        )
     except ConfigError:
         raise
     except Exception as err:  # gguf and transformers raise whatever a damaged file leads them to
