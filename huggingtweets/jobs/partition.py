@@ -62,7 +62,7 @@ def _file_sizes(source: SourceConfig | None) -> dict[str, int]:
     try:
         with os.scandir(Path(source.path).expanduser()) as entries:
             for entry in entries:
-                if entry.is_file():
+                if Path(entry.path).is_file():
                     sizes[_handle_of(entry.name)] = entry.stat().st_size
     except OSError:  # the source itself says what is wrong, job by job
         return {}

@@ -124,7 +124,8 @@ def _job_folders(output_dir: Path) -> dict[str, JobPaths]:
         return {
             entry.name: JobPaths(Path(entry.path))
             for entry in entries
-            if not entry.name.startswith(".") and entry.is_dir()
+            # Not entry.is_dir(), which raises where a link leads to itself.
+            if not entry.name.startswith(".") and Path(entry.path).is_dir()
         }
 
 

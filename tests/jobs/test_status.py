@@ -223,3 +223,10 @@ def test_states_of_10000_jobs_are_read_in_seconds(tmp_path: Path) -> None:
     summary = summarise(read_states(tmp_path).values())
     assert time.process_time() - start < 3
     assert summary.counts[JobStatus.done] == summary.counts[JobStatus.queued] == 5000
+
+
+def test_a_link_that_leads_to_itself_is_no_job_and_no_error(tmp_path: Path) -> None:
+    make_folder(tmp_path, "bob", "config.yaml")
+    (tmp_path / "alice").symlink_to(tmp_path / "alice")
+    record(tmp_path, JobStatus.failed, reason="got Too many levels of symbolic links")
+    assert status_of(tmp_path)[0] == "failed"

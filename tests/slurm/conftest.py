@@ -81,7 +81,7 @@ def undisturbed(
     batch = Batch(tmp_path_factory.mktemp("undisturbed"))
     batch.output.mkdir()
     obstacle = batch.output / "oreo"
-    obstacle.write_text("a file in place of a folder")
+    obstacle.symlink_to(obstacle)  # no folder can be made where a link leads to itself
     command = ["submit", "--tasks", "4", "--gpus-per-node", "1", "--time", "60"]
     command += [f"--sbatch={option}" for option in cluster.options]
     said = cluster.call("huggingtweets", *command, *batch.arguments(users, shared))
