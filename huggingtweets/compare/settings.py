@@ -128,7 +128,7 @@ def _read_output(folder: Path, name: str) -> Setting | None:
 def read_flat_config(path: Path) -> dict[str, Any]:
     """Return the settings of a `config.yaml` under dotted names; empty where it cannot be read."""
     try:
-        raw = yaml.load(path.read_bytes(), Loader=yaml.CSafeLoader)
+        raw = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     flat: dict[str, Any] = {}

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -122,7 +123,7 @@ class Helpers:
 
 def serve(fd: int, module: str) -> None:
     """Call what is asked for until the line is closed: the whole life of a helper."""
-    __import__(module)
+    import_module(module)
     with Connection(fd) as line:
         while True:
             try:
