@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from huggingtweets.attempt import is_superseded
 from huggingtweets.files import write_text
 from huggingtweets.gauges import GAUGES
 from huggingtweets.jobs.ledger import LEDGER_DIR
@@ -67,6 +68,8 @@ class MetricsFile:
 
     def write(self) -> None:
         """Write the file, whole or not at all. That it cannot be written fails no job."""
+        if is_superseded():  # a process that outlived its node: the file is its successor\'s
+            return
         with suppress(OSError):
             write_text(self._path, "".join(self._lines()))
 
