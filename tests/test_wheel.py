@@ -101,7 +101,7 @@ def test_one_copy_of_every_setting_is_inside(wheel: Path) -> None:
 
 def test_the_package_is_that_of_the_wheel(run: Run) -> None:
     said = run("python", "-c", "import huggingtweets; print(huggingtweets.__file__)")
-    assert str(ROOT) not in said
+    assert str(ROOT / "huggingtweets") not in said
     assert run("huggingtweets", "--version").startswith("huggingtweets 0.")
 
 
