@@ -66,7 +66,7 @@ def sample_posts(
     max_positions: int,
     seed: int,
 ) -> Samples:
-    """Sample `config.num` posts a prompt, all in one batch, from BOS + prompt.
+    """Sample `config.num` posts per prompt, all in one batch, from BOS + prompt.
 
     A post that is too long is cut at a word. What the guards refuse is drawn again, `MAX_ROUNDS`
     times at most; then it is left out. A GPT-2 is sampled as by `sample_stack`.
