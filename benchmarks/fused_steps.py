@@ -42,12 +42,12 @@ from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.training.array import loop as array_loop
-from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.loop import ArraySettings
-from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.attention import document_mask
 from huggingtweets.training.schedule import lr_at
+from huggingtweets.training.stacked import loop as stacked_loop
+from huggingtweets.training.stacked.jobs import StackedJob
+from huggingtweets.training.stacked.loop import StackedSettings
+from huggingtweets.training.stacked.pool import train_stacks
 
 EOS = 0
 NUM_OPERATORS = 40
@@ -71,7 +71,7 @@ class Case:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
-def build_jobs(case: Case, *, vocab_size: int, steps: int, users: int) -> list[ArrayJob]:
+def build_jobs(case: Case, *, vocab_size: int, steps: int, users: int) -> list[StackedJob]:
     """Users of random ids; isolated documents are of 8 to 40 tokens, as posts are."""
     rng = np.random.default_rng(0)
     recipe = RecipeConfig(
@@ -94,12 +94,14 @@ def build_jobs(case: Case, *, vocab_size: int, steps: int, users: int) -> list[A
                     row[start:] = np.arange(shape[1] - start)
         blocks = Blocks(ids[:, :-1].copy(), ids[:, 1:].copy(), positions)
         jobs.append(
-            ArrayJob(f"user-{user}", TrainingSet(blocks, (len(blocks),)), None, recipe, user)
+            StackedJob(f"user-{user}", TrainingSet(blocks, (len(blocks),)), None, recipe, user)
         )
     return jobs
 
 
-def train_in_turns(base: GPT2LMHeadModel, job: ArrayJob, case: Case, device: torch.device) -> float:
+def train_in_turns(
+    base: GPT2LMHeadModel, job: StackedJob, case: Case, device: torch.device
+) -> float:
     """Train one user with a plain loop and return the mean loss."""
     recipe, blocks = job.recipe, job.training_set.blocks
     model = GPT2LMHeadModel(base.config).to(device)
@@ -135,7 +137,7 @@ def train_in_turns(base: GPT2LMHeadModel, job: ArrayJob, case: Case, device: tor
 def train_fused(
     layout: Layout,
     base: torch.Tensor,
-    jobs: list[ArrayJob],
+    jobs: list[StackedJob],
     case: Case,
     device: torch.device,
     *,
@@ -144,7 +146,7 @@ def train_fused(
     engines: int,
 ) -> list[float]:
     """Train all users with the fused engine and return their mean losses."""
-    settings = ArraySettings(
+    settings = StackedSettings(
         slots=slots,
         micro_batch_size=micro,
         block_size=case.block_size,
@@ -153,7 +155,7 @@ def train_fused(
         engines=engines,
     )
     losses = {}
-    for result in train_arrays(layout, base, iter(jobs), settings=settings, device=device):
+    for result in train_stacks(layout, base, iter(jobs), settings=settings, device=device):
         if result.error is not None or result.trained is None:
             raise SystemExit(f"{result.slug}: {result.error}")
         losses[result.slug] = result.trained.final_loss
@@ -191,7 +193,7 @@ def build_ways(
     micro = micro_batch_size(case, args)
 
     def operators() -> list[float]:
-        with mock.patch.object(array_loop, "choose_ops", return_value=PYTORCH):
+        with mock.patch.object(stacked_loop, "choose_ops", return_value=PYTORCH):
             return fused(case.slots, micro, args.engines)
 
     def fused(slots: int, micro: int, engines: int = 1) -> list[float]:

@@ -42,21 +42,21 @@ from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import build_stack
 from huggingtweets.runtime import device as on
 from huggingtweets.runtime.graphs import Replay
-from huggingtweets.training.array import loop as array_loop
-from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.look import trusted
-from huggingtweets.training.array.loop import ArraySettings, train_array
-from huggingtweets.training.array.memory import reckoned_bytes
-from huggingtweets.training.array.sample import sample_array
 from huggingtweets.training.graphs import GraphedBackward
-from huggingtweets.training.loss import SummedLoss, choose_attention, quicken
+from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.meter import flops_per_token, known_peak
 from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.stacked import loop as stacked_loop
+from huggingtweets.training.stacked.jobs import StackedJob
+from huggingtweets.training.stacked.look import trusted
+from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.memory import reckoned_bytes
+from huggingtweets.training.stacked.sample import sample_stacked
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 540.0
 GPU_TESTS: tuple[str, ...] = (
-    "tests/training/test_array_gpu.py",
+    "tests/training/test_stacked_gpu.py",
     "tests/training/test_attention.py",
 )
 GPU_TESTS += ("tests/training/test_graphs.py", "tests/test_trained.py")
@@ -99,7 +99,7 @@ class Bench:
         layout = layout_of(shape_of(self.config))
         return layout, layout.pack(model.state_dict()), flops_per_token(model, self.block_size / 2)
 
-    def jobs(self, num: int, steps: int, dropout: float) -> list[ArrayJob]:
+    def jobs(self, num: int, steps: int, dropout: float) -> list[StackedJob]:
         """Return jobs of one block a step of random tokens."""
         T, words = self.block_size, self.config.vocab_size
         random = np.random.default_rng(0)
@@ -109,7 +109,7 @@ class Bench:
             ids = random.integers(1, words, (steps, T + 1), dtype=np.int32)
             blocks = Blocks(ids[:, :-1].copy(), ids[:, 1:].copy(), places)
             recipe = RecipeConfig(block_size=T, epochs=1, dropout=dropout, lr=1e-4)
-            jobs.append(ArrayJob(f"u{index}", TrainingSet(blocks, (steps,)), None, recipe, index))
+            jobs.append(StackedJob(f"u{index}", TrainingSet(blocks, (steps,)), None, recipe, index))
         return jobs
 
 
@@ -176,7 +176,7 @@ def look(bench: Bench) -> Figures:
     start = time.perf_counter()
     found = {}
     for dtype in bench.pick((torch.float32, torch.bfloat16), (torch.float32,)):
-        settings = ArraySettings(8, micro_batch_size=1, block_size=bench.block_size, dtype=dtype)
+        settings = StackedSettings(8, micro_batch_size=1, block_size=bench.block_size, dtype=dtype)
         settings = trusted(settings, layout, bench.device)
         found[str(dtype)] = {"graphs": settings.use_graphs, "fused": settings.fused_kernels}
     return found | {"look_s": time.perf_counter() - start}
@@ -196,7 +196,7 @@ def graphs_while_sampling(bench: Bench) -> Figures:
         try:
             while not stop.is_set():
                 with on.on_stream(on.new_stream(bench.device)):
-                    sample_array(stack, [[[0, 1, 2]]], config=config, eos_id=0, seeds=[1])
+                    sample_stacked(stack, [[[0, 1, 2]]], config=config, eos_id=0, seeds=[1])
         except BaseException as err:
             errors.append(err)
 
@@ -220,12 +220,12 @@ def graphs_while_sampling(bench: Bench) -> Figures:
 
 
 def _rows(
-    bench: Bench, layout: Layout, base: Tensor, jobs: list[ArrayJob], **changes: Any
+    bench: Bench, layout: Layout, base: Tensor, jobs: list[StackedJob], **changes: Any
 ) -> dict[str, Tensor]:
-    settings = ArraySettings(2, micro_batch_size=1, block_size=bench.block_size)
+    settings = StackedSettings(2, micro_batch_size=1, block_size=bench.block_size)
     settings = replace(settings, **changes)
     rows = {}
-    for result in train_array(layout, base, iter(jobs), settings=settings, device=bench.device):
+    for result in train_stacked(layout, base, iter(jobs), settings=settings, device=bench.device):
         if result.weights is None:
             raise RuntimeError(f"{result.slug}: {result.error}")
         rows[result.slug] = layout.pack(result.weights)
@@ -264,7 +264,7 @@ def out_of_memory(bench: Bench) -> Figures:
     layout, base, _ = bench.base()
     found = {}
     for place in bench.pick(("micro_step", "finish_step"), ("micro_step",)):
-        real = getattr(array_loop, place, None)
+        real = getattr(stacked_loop, place, None)
         if real is None:
             continue
         calls = [0]
@@ -275,11 +275,11 @@ def out_of_memory(bench: Bench) -> Figures:
                 raise torch.OutOfMemoryError("injected")
             return _real(*args, **kwargs)
 
-        setattr(array_loop, place, scarce)
+        setattr(stacked_loop, place, scarce)
         try:
             rows = _rows(bench, layout, base, bench.jobs(3, 4, 0.1))
         finally:
-            setattr(array_loop, place, real)
+            setattr(stacked_loop, place, real)
         found[place] = len(rows)
         if len(rows) != 3:
             raise RuntimeError(f"{place}: {len(rows)} of 3 jobs came back")
@@ -315,7 +315,7 @@ def _fused(
     way: str,
 ) -> Figures:
     steps = bench.pick(14, 4)
-    settings = ArraySettings(
+    settings = StackedSettings(
         slots,
         micro_batch_size=1,
         block_size=bench.block_size,
@@ -334,7 +334,7 @@ def _fused(
         return False
 
     jobs = iter(bench.jobs(slots, steps, dropout))
-    for result in train_array(
+    for result in train_stacked(
         layout, base, jobs, settings=settings, device=bench.device, is_stopped=tick
     ):
         if result.error is not None:
@@ -367,9 +367,9 @@ def kernels(bench: Bench) -> Figures:
     activity = torch.profiler.ProfilerActivity
     kind = bench.pick([activity.CUDA, activity.CPU], [activity.CPU])
     with torch.profiler.profile(activities=kind) as profiler:
-        settings = ArraySettings(slots, 1, bench.block_size, torch.bfloat16, use_graphs=False)
+        settings = StackedSettings(slots, 1, bench.block_size, torch.bfloat16, use_graphs=False)
         jobs = iter(bench.jobs(slots, steps, 0.1))
-        list(train_array(layout, base, jobs, settings=settings, device=bench.device))
+        list(train_stacked(layout, base, jobs, settings=settings, device=bench.device))
     events = profiler.events() or []
     on_card = [one for one in events if str(one.device_type).endswith("CUDA")]
     if bench.is_rehearsal:
@@ -396,7 +396,7 @@ def _single(bench: Bench, *, isolate: bool) -> Figures:
     module = SummedLoss(
         model, isolate=isolate, attention=attention, most_documents=T // 16, longest_document=T
     ).train()
-    quicken(model)
+    swap_modules(model)
     optimizer = build_optimizer(module, RecipeConfig(lr=1e-4))
     backward = GraphedBackward(module, optimizer, bench.device)
     ids = torch.randint(1, bench.config.vocab_size, (1, T), device=bench.device)

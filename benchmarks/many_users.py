@@ -62,8 +62,8 @@ def child_ours(arguments: list[str]) -> int:
     from huggingtweets import pipeline, trained
     from huggingtweets.jobs import fused, runner
     from huggingtweets.training import loop, single
-    from huggingtweets.training.array import loop as array_loop
-    from huggingtweets.training.array import pool as array_pool
+    from huggingtweets.training.stacked import loop as stacked_loop
+    from huggingtweets.training.stacked import pool as stacked_pool
 
     clock = Clock()
     modules: Any
@@ -76,12 +76,12 @@ def child_ours(arguments: list[str]) -> int:
     modules.find_base = clock.around("load", runner.find_base)
     modules = single
     modules.fit = clock.around("train", single.fit)
-    modules = array_pool
-    modules.train_array = clock.through("train", array_pool.train_array)
+    modules = stacked_pool
+    modules.train_stacked = clock.through("train", stacked_pool.train_stacked)
     modules = loop
     modules.evaluate_heldout = clock.around("evaluate", loop.evaluate_heldout)
-    modules = array_loop
-    modules.score_sets = clock.around("evaluate", array_loop.score_sets)
+    modules = stacked_loop
+    modules.score_sets = clock.around("evaluate", stacked_loop.score_sets)
     modules = pipeline
     modules.score_job = clock.around("score", pipeline.score_job)
     modules = fused
@@ -111,8 +111,8 @@ def child_trainer(arguments: list[str]) -> int:
     from huggingtweets.config.schema import Precision
     from huggingtweets.data.prepare import clean_posts, prepare
     from huggingtweets.data.tokens import codec_of
+    from huggingtweets.posts.sources.load import load_timeline
     from huggingtweets.training.tiny import tiny_base
-    from huggingtweets.tweets.sources.load import load_timeline
 
     config, [job] = read_arguments(arguments)
     plan, recipe, sampling = make_plan(config, job), config.recipe, config.sampling
@@ -277,11 +277,11 @@ def read_arguments(arguments: list[str]) -> tuple[Any, Any]:
 
 def count_posts(handle: str, common: list[str]) -> int:
     """Return how many posts of a user are left after cleaning."""
-    from huggingtweets.tweets.cleaning import clean_timeline
-    from huggingtweets.tweets.sources.load import load_timeline
+    from huggingtweets.posts.cleaning import clean_timeline
+    from huggingtweets.posts.sources.load import load_timeline
 
     config, _ = read_arguments([f"user='{handle}'", *common])
-    return len(clean_timeline(load_timeline(config.source, handle), config.cleaning)[0].tweets)
+    return len(clean_timeline(load_timeline(config.source, handle), config.cleaning)[0].posts)
 
 
 def table(found: dict[str, dict[str, float]], num_users: int) -> str:

@@ -86,7 +86,7 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     from huggingtweets.jobs import fused, runner
     from huggingtweets.jobs.selection import select_jobs
     from huggingtweets.logs import setup_logging
-    from huggingtweets.training.array import pool as array_pool
+    from huggingtweets.training.stacked import pool as stacked_pool
 
     setup_logging()
     register()
@@ -96,9 +96,9 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     patched.prepare_job = clock.around("prepare", fused.prepare_job)
     patched.finish_job = clock.around("write", fused.finish_job)
     patched.Recorder.start = clock.around("write", fused.Recorder.start)
-    pool: Any = array_pool
-    train = array_pool.train_array
-    pool.train_array = clock.through(
+    pool: Any = stacked_pool
+    train = stacked_pool.train_stacked
+    pool.train_stacked = clock.through(
         "train",
         lambda layout, base, jobs, **options: train(
             layout, base, clock.drawn("drawing", jobs), **options

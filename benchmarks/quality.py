@@ -107,7 +107,7 @@ def train(
 ) -> Trained:
     """Train and measure one account."""
     [everything], reports = clean_posts([read_timeline(shared, account)], plan.cleaning)
-    users = [replace(everything, tweets=everything.tweets[:max_posts])]
+    users = [replace(everything, posts=everything.posts[:max_posts])]
     prepared = prepare(
         users,
         reports,
@@ -148,7 +148,7 @@ def train(
         max_positions=base.max_positions,
         seed=plan.seed,
     )
-    unseen = unlike([tweet.text for tweet in everything.tweets[max_posts:]], posts)
+    unseen = unlike([post.text for post in everything.posts[max_posts:]], posts)
     assert text is not None
     assert quality.extraction is not None
     assert quality.train_bits_per_byte is not None

@@ -22,6 +22,8 @@ from huggingtweets.data.blocks import build_training_set
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.tokens import encode_documents
 from huggingtweets.paths import cache_dir
+from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.records import Post, Timeline
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import SummedLoss
@@ -29,8 +31,6 @@ from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.step import dropout_seed, train_step
 from huggingtweets.training.tiny import EOS
-from huggingtweets.tweets.cleaning import clean_timeline
-from huggingtweets.tweets.records import Timeline, Tweet
 
 logger = logging.getLogger("quality_base")
 
@@ -56,8 +56,8 @@ POSTS_AN_ACCOUNT = 1000
 def read_timeline(shared: Path, account: str) -> Timeline:
     """Read an account of the shared posts, as received."""
     data = gzip.decompress((shared / "tweets" / f"{account}.jsonl.gz").read_bytes()).decode()
-    tweets = tuple(Tweet(**json.loads(line)) for line in data.split("\n") if line)
-    return Timeline(account.lower(), account, tweets)
+    posts = tuple(Post(**json.loads(line)) for line in data.split("\n") if line)
+    return Timeline(account.lower(), account, posts)
 
 
 def quality_base(shared: Path) -> Path:
@@ -68,7 +68,7 @@ def quality_base(shared: Path) -> Path:
     posts = []
     for account in BASE_ACCOUNTS:
         users, _ = clean_timeline(read_timeline(shared, account), CleaningConfig())
-        posts += [tweet.text for tweet in users.tweets[:POSTS_AN_ACCOUNT]]
+        posts += [post.text for post in users.posts[:POSTS_AN_ACCOUNT]]
     random.Random(0).shuffle(posts)
     tokenizer = _train_tokenizer(posts)
     eos_id = tokenizer.eos_token_id

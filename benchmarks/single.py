@@ -52,8 +52,8 @@ class Case:
 def choose_posts(num: int, account: str | None) -> list[str]:
     """Return the cleaned posts of a person, as all ways get them."""
     from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind
-    from huggingtweets.tweets.cleaning import clean_timeline
-    from huggingtweets.tweets.sources.load import load_timeline
+    from huggingtweets.posts.cleaning import clean_timeline
+    from huggingtweets.posts.sources.load import load_timeline
 
     folder = SHARED / "tweets"
     if folder.is_dir():
@@ -61,7 +61,7 @@ def choose_posts(num: int, account: str | None) -> list[str]:
         timeline = load_timeline(source, account or "CoryBooker")
     else:
         timeline = load_timeline(SourceConfig(kind=SourceKind.demo), account or "demo")
-    posts = [tweet.text for tweet in clean_timeline(timeline, CleaningConfig())[0].tweets]
+    posts = [post.text for post in clean_timeline(timeline, CleaningConfig())[0].posts]
     return posts[:num] if num else posts
 
 

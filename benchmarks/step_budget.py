@@ -53,10 +53,12 @@ from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.adamw import constants_of
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.rows import num_draws
-from huggingtweets.training.array.decode import build_cache, decode_step, draw_tokens
-from huggingtweets.training.array.heldout import heldout_nats
-from huggingtweets.training.array.memory import MAX_PROMPT, Finishing, reckoned_bytes
-from huggingtweets.training.array.slots import (
+from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
+from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.stacked.decode import build_cache, decode_step, draw_tokens
+from huggingtweets.training.stacked.heldout import heldout_nats
+from huggingtweets.training.stacked.memory import MAX_PROMPT, Finishing, reckoned_bytes
+from huggingtweets.training.stacked.slots import (
     MicroKind,
     build_slots,
     finish_step,
@@ -64,8 +66,6 @@ from huggingtweets.training.array.slots import (
     micro_step,
     step_inputs,
 )
-from huggingtweets.training.loss import SummedLoss, choose_attention, quicken
-from huggingtweets.training.optimizer import build_optimizer
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 CARDS = {"A100": (1.55, 250.0), "H100": (3.0, 600.0), "H200": (4.3, 600.0), "B200": (7.0, 1400.0)}
@@ -325,7 +325,7 @@ def _single(case: Case, device: torch.device) -> list[Callable[[], None]]:
     ).train()
     if case.recompute:
         model.gradient_checkpointing_enable()
-    quicken(model)
+    swap_modules(model)
     optimizer = build_optimizer(module, RecipeConfig())
     shape = (case.blocks, case.block_size)
     parts = [torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(3)]

@@ -30,7 +30,7 @@ class OptedOutError(SourceError):
     """A person is on the list of those who want no model."""
 
 
-class TooFewTweetsError(HuggingtweetsError):
+class TooFewPostsError(HuggingtweetsError):
     """A user has too little text to train on."""
 
 

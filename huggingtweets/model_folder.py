@@ -29,11 +29,11 @@ from huggingtweets.generation.samples import Samples
 from huggingtweets.handles import parse_handle
 from huggingtweets.paths import JobPaths
 from huggingtweets.places import find_model_dir
+from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.posts.sources.load import load_timeline
 from huggingtweets.runtime.device import has_cuda
 from huggingtweets.training.model import Base, find_base, load_model
-from huggingtweets.tweets.cleaning import clean_timeline
-from huggingtweets.tweets.optout import check_opted_out
-from huggingtweets.tweets.sources.load import load_timeline
 
 _KINDS = {
     ".jsonl": SourceKind.jsonl,
@@ -177,7 +177,7 @@ def read_posts(path: Path, user: str) -> list[str]:
     handle = parse_handle(user)
     check_opted_out([handle])
     cleaned, _ = clean_timeline(load_timeline(source, handle), CleaningConfig())
-    return [tweet.text for tweet in cleaned.tweets]
+    return [post.text for post in cleaned.posts]
 
 
 def _settled(

@@ -15,6 +15,7 @@ from huggingtweets.data.split import Split
 from huggingtweets.evaluation.figures import Quality, Spans
 from huggingtweets.evaluation.intervals import Interval
 from huggingtweets.generation.samples import Samples
+from huggingtweets.posts.cleaning import CleaningReport
 from huggingtweets.publishing.facts import (
     Artifact,
     BaseModel,
@@ -28,7 +29,6 @@ from huggingtweets.publishing.facts import (
 from huggingtweets.publishing.pictures import read_pictures
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.training.records import HeldoutLoss, LoggedEval, Scores, TrainResult
-from huggingtweets.tweets.cleaning import CleaningReport
 
 _PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
 

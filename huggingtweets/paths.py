@@ -53,7 +53,7 @@ class JobPaths:
         return self.root / "config.yaml"
 
     @property
-    def tweets(self) -> Path:
+    def posts(self) -> Path:
         """The posts as received, but masked where training masks."""
         return self.root / "tweets.jsonl.gz"
 

@@ -31,6 +31,15 @@ from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.generation.samples import Samples
 from huggingtweets.lock import acquire_lock
 from huggingtweets.outcome import Outcome, kept_and_base_loss
+from huggingtweets.posts.cleaning import (
+    CleaningReport,
+    CleanPosts,
+    check_enough,
+    mask_timeline,
+)
+from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.posts.records import Timeline, read_timelines, write_timelines
+from huggingtweets.posts.sources.load import load_timeline
 from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.mark import marked
@@ -40,20 +49,11 @@ from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import holds_same, seal_model, sealed_config
 from huggingtweets.texts import build_texts
 from huggingtweets.trained import Posts, Trained, WholeModel
-from huggingtweets.training.agree import leave_if_stopped
+from huggingtweets.training.collectives import leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import Scores, TrainResult
 from huggingtweets.training.single import train_single
-from huggingtweets.tweets.cleaning import (
-    CleaningReport,
-    CleanTweets,
-    check_enough,
-    mask_timeline,
-)
-from huggingtweets.tweets.optout import check_opted_out
-from huggingtweets.tweets.records import Timeline, read_timelines, write_timelines
-from huggingtweets.tweets.sources.load import load_timeline
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Cleaned:
 
     timelines: tuple[Timeline, ...]
     """As received and masked."""
-    users: list[CleanTweets]
+    users: list[CleanPosts]
     reports: tuple[CleaningReport, ...]
 
 
@@ -133,7 +133,7 @@ def begin_job(plan: Plan) -> Cleaned | None:
         LaunchError: the folder cannot be written.
         OptedOutError: somebody wants no model.
         SourceError: the posts cannot be read.
-        TooFewTweetsError: a user has too little text.
+        TooFewPostsError: a user has too little text.
     """
     check_opted_out(plan.job.handles, plan.config.optout_file)
     try:
@@ -142,7 +142,7 @@ def begin_job(plan: Plan) -> Cleaned | None:
         # Not done, or not as now asked for: what it was must not be taken for what it becomes.
         remove(plan.paths.result)
         if not holds_same(plan):
-            for old in (plan.paths.tweets, plan.paths.checkpoints):
+            for old in (plan.paths.posts, plan.paths.checkpoints):
                 remove(old)
         text = dump_config(replace(plan.config, overwrite=False))
         write_text(plan.paths.config, sealed_config(text, plan.digest))
@@ -169,13 +169,13 @@ def begin_job(plan: Plan) -> Cleaned | None:
     if plan.publish.pictures and plan.publish.kind is not PublishKind.none:
         write_pictures(plan.paths.pictures, timelines, plan.publish.picture_hosts)
     # Only now: a user with too few posts is asked for again by the next attempt.
-    write_timelines(plan.paths.tweets, timelines)
+    write_timelines(plan.paths.posts, timelines)
     return Cleaned(timelines, users, reports)
 
 
 def has_posts(plan: Plan) -> bool:
     """Whether an earlier attempt left the posts of these very people; damaged ones go aside."""
-    path = plan.paths.tweets
+    path = plan.paths.posts
     if not (path.exists() or path.is_symlink()):
         return False
     try:
@@ -200,7 +200,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
     Raises:
         DataError: nothing is left to train on.
     """
-    timelines = read_timelines(plan.paths.tweets)
+    timelines = read_timelines(plan.paths.posts)
     if cleaned is not None and cleaned.timelines == timelines:
         users, reports = cleaned.users, cleaned.reports
     else:
@@ -208,7 +208,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
     earlier = read_earlier(plan.model.path, plan.job.handles)
     if earlier is not None:
         users = keep_new(users, timelines, earlier)
-        new = sum(len(user.tweets) for user in users)
+        new = sum(len(user.posts) for user in users)
         logger.info("job=%s goes on from %s: new=%d", plan.job.slug, plan.model.path, new)
     return prepare(
         users,

@@ -72,10 +72,10 @@ class Recorder:
         """Record what the job is made of and begin to show its training; main process only."""
         plan, paths, slug = self._plan, self._plan.paths, self._plan.job.slug
         write_jsonl(paths.dataset, _dataset_rows(plan, prepared))
-        tweets = tweets_artifact(slug, paths.tweets, paths.cleaning)
+        posts = tweets_artifact(slug, paths.posts, paths.cleaning)
         dataset = dataset_artifact(slug, paths.dataset)
         self._tracker.start_phase(Phase.preprocess, asdict(plan.source) | asdict(plan.cleaning))
-        self._tracker.log_artifact(tweets)
+        self._tracker.log_artifact(posts)
         self._tracker.log_artifact(dataset)
         self._tracker.start_phase(Phase.train, asdict(plan.recipe) | {"seed": plan.seed})
         self._tracker.use_artifact(dataset)

@@ -31,9 +31,9 @@ from huggingtweets.jobs.at_hand import check_base_at_hand
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import exit_code_of, setup_logging
+from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.posts.sources.load import check_source
 from huggingtweets.tracking.console import waiting
-from huggingtweets.tweets.optout import check_opted_out
-from huggingtweets.tweets.sources.load import check_source
 
 BUSY_LOAD = 0.6
 """Average load per core from which on the machine is taken to be shared."""

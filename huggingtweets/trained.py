@@ -37,13 +37,13 @@ from huggingtweets.runtime.device import (
     on_stream,
     release_memory,
 )
-from huggingtweets.training.array.heldout import score_sets
-from huggingtweets.training.array.loop import WINDOW
 from huggingtweets.training.folder import for_other_readers
 from huggingtweets.training.heldout import autocast, score_set
 from huggingtweets.training.lora import save_adapters
 from huggingtweets.training.model import Base, keep_dropout, load_model
 from huggingtweets.training.records import PostScore
+from huggingtweets.training.stacked.heldout import score_sets
+from huggingtweets.training.stacked.loop import WINDOW
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import pytest
 from small import ROOT
 
 from huggingtweets.config.bases import unpacked_folder
-from huggingtweets.tweets.records import Timeline, Tweet
+from huggingtweets.posts.records import Post, Timeline
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +34,8 @@ def read_account(shared: Path) -> Callable[[str], Timeline]:
 
     def read(account: str) -> Timeline:
         data = gzip.decompress((shared / "tweets" / f"{account}.jsonl.gz").read_bytes())
-        tweets = tuple(Tweet(**json.loads(line)) for line in data.decode().split("\n") if line)
-        return Timeline(account.lower(), account, tweets)
+        posts = tuple(Post(**json.loads(line)) for line in data.decode().split("\n") if line)
+        return Timeline(account.lower(), account, posts)
 
     return read
 

@@ -23,7 +23,7 @@ from huggingtweets.errors import (
     OptedOutError,
     SourceError,
     StorageError,
-    TooFewTweetsError,
+    TooFewPostsError,
 )
 
 PACKAGE = Path(__file__).parents[1] / "huggingtweets"
@@ -96,7 +96,7 @@ def test_a_write_that_fails_is_known_by_safetensors(tmp_path: Path) -> None:
         ValueError("No space left on device"),  # a post that quotes it
         KeyError("errno 28"),
         OptedOutError("@ann: is on the list"),
-        TooFewTweetsError("ann: No space left on device, she wrote"),
+        TooFewPostsError("ann: No space left on device, she wrote"),
         OSError(errno.ENAMETOOLONG, "File name too long"),
     ],
 )

@@ -12,7 +12,7 @@ from small import ROOT, SMALL_MODEL
 
 from huggingtweets.cli import main as cli
 from huggingtweets.files import read_json, read_jsonl
-from huggingtweets.tweets.sources.demo import demo_timeline
+from huggingtweets.posts.sources.demo import demo_timeline
 
 QUICK = (
     *SMALL_MODEL,
@@ -39,13 +39,11 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def write_posts(path: Path, voice: str, num: int = 1500) -> list[str]:
     """Give the oldest posts of an invented person to somebody else."""
-    tweets = demo_timeline(voice).tweets[-num:]
+    posts = demo_timeline(voice).posts[-num:]
     path.parent.mkdir(exist_ok=True)
-    rows = [
-        {"id": tweet.id, "text": tweet.text, "created_at": tweet.created_at} for tweet in tweets
-    ]
+    rows = [{"id": post.id, "text": post.text, "created_at": post.created_at} for post in posts]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return [tweet.text for tweet in tweets]
+    return [post.text for post in posts]
 
 
 @pytest.mark.slow

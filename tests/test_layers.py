@@ -19,7 +19,7 @@ FLOORS: list[set[str]] = [
     | {"places", "online", "gauges", "seals", "cache", "web"},
     {"config"},
     {"standing"},
-    {"tweets", "tracking"},
+    {"posts", "tracking"},
     {"runtime"},
     {"data", "ops"},
     {"models"},
@@ -41,7 +41,7 @@ LEVEL = {name: level for level, names in enumerate(FLOORS) for name in names}
 HEAVY = ("torch", "transformers", "datasets", "wandb", "accelerate", "deepspeed")
 LIGHT_PLACES = (
     "config",
-    "tweets",
+    "posts",
     "tracking",
     "jobs",
     "sweep",
@@ -135,7 +135,7 @@ def test_packages_hold_a_docstring_and_nothing_else() -> None:
 
 def test_the_rules_see_a_wrong_import() -> None:
     assert not is_allowed("data.corpus", "training.loop")
-    assert not is_allowed("tracking.base", "tweets.records")
+    assert not is_allowed("tracking.base", "posts.records")
     assert not is_allowed("generation.sample", "evaluation.heldout")
     assert not is_allowed("errors", "config.schema")
     assert is_allowed("evaluation.heldout", "training.model")

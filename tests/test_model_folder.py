@@ -8,8 +8,8 @@ from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import ModelConfig
 from huggingtweets.files import write_jsonl
 from huggingtweets.paths import JobPaths
+from huggingtweets.posts.optout import handle_hash
 from huggingtweets.training.tiny import tiny_base
-from huggingtweets.tweets.optout import handle_hash
 
 POSTS = [f"this is post number {n} about gardens and rain" for n in range(12)]
 

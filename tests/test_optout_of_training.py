@@ -11,7 +11,7 @@ from huggingtweets.config.schema import TrainConfig
 from huggingtweets.errors import OptedOutError
 from huggingtweets.handles import Job
 from huggingtweets.pipeline import begin_job
-from huggingtweets.tweets.optout import add_optout
+from huggingtweets.posts.optout import add_optout
 
 
 def test_no_job_begins_with_somebody_who_opted_out(tmp_path: Path) -> None:

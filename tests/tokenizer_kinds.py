@@ -15,7 +15,7 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
-from huggingtweets.tweets.sources.demo import demo_corpus
+from huggingtweets.posts.sources.demo import demo_corpus
 
 VOCAB_SIZE = 400
 

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 def _run_import(args: argparse.Namespace) -> int:
     from huggingtweets.handles import parse_handle
     from huggingtweets.jobs.import_posts import import_posts
-    from huggingtweets.tweets.sources.load import check_source
+    from huggingtweets.posts.sources.load import check_source
 
     words = [*args.handles, *args.more]
     overrides = [word for word in words if "=" in word]

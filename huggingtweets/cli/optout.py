@@ -15,7 +15,7 @@ def add(commands: Commands) -> None:
 
 def _run_optout(args: argparse.Namespace) -> int:
     from huggingtweets.handles import parse_handle
-    from huggingtweets.tweets.optout import add_optout
+    from huggingtweets.posts.optout import add_optout
 
     for handle in map(parse_handle, args.handles):
         print(f"@{handle} is on the list: {add_optout(handle, args.file)}")

@@ -24,9 +24,9 @@ def _run_purge(args: argparse.Namespace) -> int:
     from huggingtweets.handles import Job, parse_handle
     from huggingtweets.jobs.purge import plan_purge, purge
     from huggingtweets.jobs.traces import traces_lines
+    from huggingtweets.posts.asking import ask_yes, is_somebody_there
     from huggingtweets.publishing.unpublish import delete_repositories
     from huggingtweets.tracking.wandb_purge import delete_online
-    from huggingtweets.tweets.asking import ask_yes, is_somebody_there
 
     handle = parse_handle(args.handle)
     traces = plan_purge(handle, args.outputs, args.posts)

@@ -9,10 +9,10 @@ from huggingtweets.config.schema import CleaningConfig, RecipeConfig
 from huggingtweets.data.blocks import Blocks, Pieces, TrainingSet, build_training_set, pack_posts
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.replay import Earlier, add_replay
-from huggingtweets.data.split import Split, split_tweets
+from huggingtweets.data.split import Split, split_posts
 from huggingtweets.data.tokens import Codec
-from huggingtweets.tweets.cleaning import CleaningReport, CleanTweets, clean_timeline
-from huggingtweets.tweets.records import Timeline
+from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, clean_timeline
+from huggingtweets.posts.records import Timeline
 
 MAX_PROBED = 128
 """Training posts that are scored; at every evaluation never more than are held out."""
@@ -55,14 +55,14 @@ class Prepared:
 
 def clean_posts(
     timelines: Sequence[Timeline], cleaning: CleaningConfig
-) -> tuple[list[CleanTweets], tuple[CleaningReport, ...]]:
+) -> tuple[list[CleanPosts], tuple[CleaningReport, ...]]:
     """Clean each person's posts."""
     cleaned = [clean_timeline(timeline, cleaning) for timeline in timelines]
     return [posts for posts, _ in cleaned], tuple(report for _, report in cleaned)
 
 
 def prepare(
-    users: Sequence[CleanTweets],
+    users: Sequence[CleanPosts],
     reports: tuple[CleaningReport, ...],
     *,
     recipe: RecipeConfig,
@@ -77,7 +77,7 @@ def prepare(
     Raises:
         DataError: nothing is left to train on.
     """
-    split = split_tweets(users, kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=seed)
+    split = split_posts(users, kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=seed)
     if earlier is not None:
         handles = [user.handle for user in users]
         split = add_replay(split, handles, earlier, share=recipe.replay, seed=seed)

@@ -10,8 +10,8 @@ from huggingtweets.data.split import Split
 from huggingtweets.errors import DataError
 from huggingtweets.files import read_jsonl
 from huggingtweets.paths import JobPaths
-from huggingtweets.tweets.cleaning import CleanTweets
-from huggingtweets.tweets.records import Timeline, read_timelines
+from huggingtweets.posts.cleaning import CleanPosts
+from huggingtweets.posts.records import Timeline, read_timelines
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ def read_earlier(model_path: str | None, handles: Sequence[str]) -> Earlier | No
     """
     folder = Path(model_path or "")
     job = JobPaths(folder.parent)
-    if folder.name != job.model.name or not (job.tweets.is_file() and job.dataset.is_file()):
+    if folder.name != job.model.name or not (job.posts.is_file() and job.dataset.is_file()):
         return None
     received = {
-        timeline.handle: frozenset(tweet.text for tweet in timeline.tweets)
-        for timeline in read_timelines(job.tweets)
+        timeline.handle: frozenset(post.text for post in timeline.posts)
+        for timeline in read_timelines(job.posts)
     }
     learnt: dict[str, list[str]] = {}
     try:
@@ -57,8 +57,8 @@ def read_earlier(model_path: str | None, handles: Sequence[str]) -> Earlier | No
 
 
 def keep_new(
-    users: Sequence[CleanTweets], timelines: Sequence[Timeline], earlier: Earlier
-) -> list[CleanTweets]:
+    users: Sequence[CleanPosts], timelines: Sequence[Timeline], earlier: Earlier
+) -> list[CleanPosts]:
     """Keep of each person the posts that the earlier job has not received.
 
     Texts as received are compared, so that another cleaning makes no old post new; and cleaned
@@ -68,11 +68,9 @@ def keep_new(
     for user, timeline in zip(users, timelines, strict=True):
         old = earlier.received.get(user.handle, frozenset())
         learnt = frozenset(earlier.learnt.get(user.handle, ()))
-        new_ids = {tweet.id for tweet in timeline.tweets if tweet.text not in old}
-        tweets = tuple(
-            tweet for tweet in user.tweets if tweet.id in new_ids and tweet.text not in learnt
-        )
-        kept.append(CleanTweets(user.handle, user.display_name, tweets))
+        new_ids = {post.id for post in timeline.posts if post.text not in old}
+        posts = tuple(post for post in user.posts if post.id in new_ids and post.text not in learnt)
+        kept.append(CleanPosts(user.handle, user.display_name, posts))
     return kept
 
 

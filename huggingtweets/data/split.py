@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from huggingtweets.config.schema import SplitKind
 from huggingtweets.data.duplicates import group_near_duplicates
-from huggingtweets.tweets.cleaning import CleanTweet, CleanTweets
+from huggingtweets.posts.cleaning import CleanPost, CleanPosts
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Split:
     heldout: tuple[tuple[str, ...], ...]
 
 
-def split_tweets(
-    users: Sequence[CleanTweets], *, kind: SplitKind, heldout_frac: float, seed: int
+def split_posts(
+    users: Sequence[CleanPosts], *, kind: SplitKind, heldout_frac: float, seed: int
 ) -> Split:
     """Hold out at most `heldout_frac` of each user's posts (rounded), in whole groups.
 
@@ -36,37 +36,37 @@ def split_tweets(
         heldout_frac: 0 holds out nothing; otherwise at least one post of a user with two.
         seed: the job's; `SplitKind.time` ignores it.
     """
-    posts = [_newest_first(user.tweets) for user in users]
-    owners = [user for user, tweets in enumerate(posts) for _ in tweets]
-    texts = [tweet.text for tweets in posts for tweet in tweets]
+    by_user = [_newest_first(user.posts) for user in users]
+    owners = [user for user, posts in enumerate(by_user) for _ in posts]
+    texts = [post.text for posts in by_user for post in posts]
     groups = _members(group_near_duplicates(texts)) if heldout_frac > 0 else []
     if kind is SplitKind.time:
-        ages = [rank / len(tweets) for tweets in posts for rank in range(len(tweets))]
+        ages = [rank / len(posts) for posts in by_user for rank in range(len(posts))]
         groups.sort(key=lambda members: (max(ages[post] for post in members), members))
     else:
         groups.sort(key=lambda members: min(texts[post] for post in members))
         random.Random(f"split/{seed}").shuffle(groups)
-    room = [_num_heldout(len(tweets), heldout_frac) for tweets in posts]
+    room = [_num_heldout(len(posts), heldout_frac) for posts in by_user]
     heldout = _choose(groups, owners, room)
 
-    sides: tuple[list[list[str]], list[list[str]]] = ([[] for _ in posts], [[] for _ in posts])
+    sides: tuple[list[list[str]], list[list[str]]] = ([[] for _ in by_user], [[] for _ in by_user])
     for post, text in enumerate(texts):
         sides[post in heldout][owners[post]].append(text)
     train, held = (tuple(tuple(user) for user in side) for side in sides)
     return Split(train, held)
 
 
-def _newest_first(tweets: Sequence[CleanTweet]) -> list[CleanTweet]:
+def _newest_first(posts: Sequence[CleanPost]) -> list[CleanPost]:
     """Sort by date, else by number of the id; without either, the order stays."""
-    if all(tweet.created_at for tweet in tweets):
+    if all(post.created_at for post in posts):
         return sorted(
-            tweets,
-            key=lambda tweet: (tweet.created_at or "", len(tweet.id), tweet.id, tweet.text),
+            posts,
+            key=lambda post: (post.created_at or "", len(post.id), post.id, post.text),
             reverse=True,
         )
-    if all(tweet.id.isdecimal() for tweet in tweets):
-        return sorted(tweets, key=lambda tweet: (int(tweet.id), tweet.text), reverse=True)
-    return list(tweets)
+    if all(post.id.isdecimal() for post in posts):
+        return sorted(posts, key=lambda post: (int(post.id), post.text), reverse=True)
+    return list(posts)
 
 
 def _num_heldout(num_posts: int, frac: float) -> int:

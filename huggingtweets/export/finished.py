@@ -10,7 +10,7 @@ from typing import Any
 from huggingtweets.errors import ConfigError, OptedOutError
 from huggingtweets.files import read_json
 from huggingtweets.paths import JobPaths
-from huggingtweets.tweets.optout import check_opted_out
+from huggingtweets.posts.optout import check_opted_out
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.data.copying import CopyIndex
-from huggingtweets.tweets.masking import mask_pii
+from huggingtweets.posts.masking import mask_pii
 
 
 class Refusal(StrEnum):

@@ -17,7 +17,7 @@ from huggingtweets.generation.samples import Prediction, Samples
 from huggingtweets.generation.token_texts import chars_left, text_ends
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.stack import Stack, build_stack
-from huggingtweets.training.array.sample import TextEnds, sample_array
+from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
 
 MAX_ROUNDS = 6
 """How often what is refused is drawn again."""
@@ -119,7 +119,7 @@ def sample_stack(
             for config, own in zip(configs, prompts, strict=True)
         ]
         ends = text_ends(codec, stack.shape.vocab_size, limits)
-        drawn = sample_array(
+        drawn = sample_stacked(
             stack,
             begun,
             config=configs[0],

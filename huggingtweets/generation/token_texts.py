@@ -6,7 +6,7 @@ from functools import lru_cache
 import torch
 
 from huggingtweets.data.tokens import Codec
-from huggingtweets.training.array.sample import TextEnds
+from huggingtweets.training.stacked.sample import TextEnds
 
 MARGIN_CHARS = 40
 """Beyond the longest post: an address or a number is whole, and masked, before the post is cut."""

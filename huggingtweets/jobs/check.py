@@ -10,11 +10,11 @@ from huggingtweets.data.estimate import Estimate, estimate_training
 from huggingtweets.data.language import detect_languages
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.handles import Job
+from huggingtweets.posts.cleaning import CleaningReport, check_enough, clean_timeline
+from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.load import load_timeline
 from huggingtweets.publishing.names import plain_text
-from huggingtweets.tweets.cleaning import CleaningReport, check_enough, clean_timeline
-from huggingtweets.tweets.optout import check_opted_out
-from huggingtweets.tweets.records import Timeline
-from huggingtweets.tweets.sources.load import load_timeline
 
 NUM_EXAMPLES = 10
 _SHOWN_CHARS = 200
@@ -62,7 +62,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
     timelines = [load_timeline(config.source, handle, config.optout_file) for handle in job.handles]
     cleaned = [clean_timeline(timeline, config.cleaning) for timeline in timelines]
     reports = tuple(report for _, report in cleaned)
-    texts = [tweet.text for user, _ in cleaned for tweet in user.tweets]
+    texts = [post.text for user, _ in cleaned for post in user.posts]
     languages = detect_languages(texts) if texts else ()
     estimate = None
     if texts:
@@ -78,7 +78,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
     warnings += _advice(config.model, languages) if languages else []
     if config.consent is Consent.unstated and config.source.kind is not SourceKind.demo:
         warnings.append("consent=unstated: say on what ground these posts are used")
-    kept = [{tweet.id: tweet.text for tweet in user.tweets} for user, _ in cleaned]
+    kept = [{post.id: post.text for post in user.posts} for user, _ in cleaned]
     return Check(
         slug=job.slug,
         reports=reports,
@@ -112,7 +112,7 @@ _LINK_STYLES = {
 
 def _links(timelines: Sequence[Timeline]) -> str:
     """Say which styles of links there are, and in how many posts."""
-    texts = [tweet.text for timeline in timelines for tweet in timeline.tweets]
+    texts = [post.text for timeline in timelines for post in timeline.posts]
     counts = {
         style: sum(bool(pattern.search(text)) for text in texts)
         for style, pattern in _LINK_STYLES.items()
@@ -130,10 +130,10 @@ def _balance(reports: Sequence[CleaningReport]) -> float:
 def _examples(timelines: Sequence[Timeline], kept: Sequence[dict[str, str]]) -> tuple[Example, ...]:
     """Ten kept posts, evenly spread over the timelines; those that cleaning changed come first."""
     pairs = [
-        (tweet.text, texts[tweet.id])
+        (post.text, texts[post.id])
         for timeline, texts in zip(timelines, kept, strict=True)
-        for tweet in timeline.tweets
-        if tweet.id in texts
+        for post in timeline.posts
+        if post.id in texts
     ]
     changed = [pair for pair in pairs if pair[0] != pair[1]]
     pool = changed if len(changed) >= NUM_EXAMPLES else pairs

@@ -12,7 +12,7 @@ from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.logs import rank
 from huggingtweets.paths import JobPaths
-from huggingtweets.tweets.asking import ask, is_somebody_there
+from huggingtweets.posts.asking import ask, is_somebody_there
 
 logger = logging.getLogger(__name__)
 

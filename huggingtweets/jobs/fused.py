@@ -40,19 +40,19 @@ from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
 from huggingtweets.trained import StackedModel, Studio, sample_together
-from huggingtweets.training.array.jobs import (
-    ArrayJob,
-    ArrayResult,
-    adapter_rank,
-    dropout_rates,
-)
-from huggingtweets.training.array.look import trusted
-from huggingtweets.training.array.loop import ArraySettings
-from huggingtweets.training.array.memory import Finishing, choose_batch, choose_cpu_batch
-from huggingtweets.training.array.pool import train_arrays
 from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
+from huggingtweets.training.stacked.jobs import (
+    StackedJob,
+    StackedResult,
+    adapter_rank,
+    dropout_rates,
+)
+from huggingtweets.training.stacked.look import trusted
+from huggingtweets.training.stacked.loop import StackedSettings
+from huggingtweets.training.stacked.memory import Finishing, choose_batch, choose_cpu_batch
+from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
 logger = logging.getLogger(__name__)
@@ -76,9 +76,9 @@ class OpenJob:
     started_at: str
 
     @property
-    def array_job(self) -> ArrayJob:
+    def array_job(self) -> StackedJob:
         """What the engine sees of it."""
-        return ArrayJob(
+        return StackedJob(
             self.plan.job.slug,
             self.prepared.training_set,
             self.prepared.heldout,
@@ -87,7 +87,7 @@ class OpenJob:
             self.prepared.probe,
         )
 
-    def ended(self, result: ArrayResult) -> EndedJob:
+    def ended(self, result: StackedResult) -> EndedJob:
         """Return it after its training."""
         assert result.trained is not None
         return end_job(self.plan, self.prepared, result.trained, self.started_at, engine="fused")
@@ -122,7 +122,7 @@ def run_fused(
     studio = Studio(model, layout, device)
     try:
         with _Workshop(plans, base, studio, tally, deadline, room, settings) as workshop:
-            results = train_arrays(
+            results = train_stacks(
                 layout,
                 layout.pack(model.state_dict()),
                 workshop.prepared(),
@@ -144,7 +144,7 @@ def run_fused(
 
 def choose_settings(
     layout: Layout, plan: Plan, device: torch.device, num_jobs: int
-) -> ArraySettings:
+) -> StackedSettings:
     """Choose the number of slots and the micro-batch, where the plan leaves them open."""
     engine, recipe = plan.engine, plan.recipe
     dtype = torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32
@@ -179,7 +179,7 @@ def choose_settings(
         engines = min(engines, slots)
     if engine.micro_batch_size != "auto":
         micro = min(recipe.global_batch_size, int(engine.micro_batch_size))
-    settings = ArraySettings(
+    settings = StackedSettings(
         slots=slots,
         micro_batch_size=micro,
         block_size=recipe.block_size,
@@ -206,7 +206,7 @@ class _Ended:
     """A job whose training has ended, on its way through sampling to being written."""
 
     job: OpenJob
-    result: ArrayResult
+    result: StackedResult
     samples: Samples | None = None
     error: Exception | None = None
 
@@ -236,7 +236,7 @@ class _Workshop:
         tally: Tally,
         deadline: Deadline,
         room: Room,
-        settings: ArraySettings,
+        settings: StackedSettings,
     ) -> None:
         """Start no thread yet.
 
@@ -292,7 +292,7 @@ class _Workshop:
         for job in self._open.values():
             job.lock.release()
 
-    def prepared(self) -> Iterator[ArrayJob | None]:
+    def prepared(self) -> Iterator[StackedJob | None]:
         """Yield the jobs in order as they get ready; None while the next one is not.
 
         A job that cannot be prepared is counted as failed and passed over.
@@ -328,7 +328,7 @@ class _Workshop:
                 self._deadline.begin(plan.job.slug)
                 yield job.array_job
 
-    def finish(self, result: ArrayResult) -> None:
+    def finish(self, result: StackedResult) -> None:
         """Have a trained model sampled and written in the background; waits while too many are."""
         self._waiting.acquire()
         self._ended.append(_Ended(self._open.pop(result.slug), result))

@@ -10,12 +10,12 @@ from typing import Any
 from huggingtweets.config.schema import SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.files import write_jsonl
-from huggingtweets.tweets.cleaning import is_retweet
-from huggingtweets.tweets.http import Patience
-from huggingtweets.tweets.optout import check_opted_out
-from huggingtweets.tweets.records import Timeline, Tweet
-from huggingtweets.tweets.sources.load import load_timeline
-from huggingtweets.tweets.sources.services import fetch_timeline
+from huggingtweets.posts.cleaning import is_retweet
+from huggingtweets.posts.http import Patience
+from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.posts.records import Post, Timeline
+from huggingtweets.posts.sources.load import load_timeline
+from huggingtweets.posts.sources.services import fetch_timeline
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,16 @@ def import_posts(
     check_opted_out([handle], optout_file)
     path = folder / f"{handle}.jsonl.gz"
     before = _read_before(path, handle)
-    known = {tweet.id: tweet for tweet in before.tweets} if before else {}
+    known = {post.id: post for post in before.posts} if before else {}
     if source.kind in SERVICES:
         timeline = fetch_timeline(source, handle, known=frozenset(known), patience=patience)
     else:
         timeline = load_timeline(source, handle, optout_file)
-    new = [tweet for tweet in timeline.tweets if tweet.id not in known]
+    new = [post for post in timeline.posts if post.id not in known]
     # A person without new posts has no name in an empty timeline.
-    name = timeline.display_name if timeline.tweets or before is None else before.display_name
+    name = timeline.display_name if timeline.posts or before is None else before.display_name
     picture = timeline.picture_url or (before.picture_url if before else None)
-    rows = [_row(tweet, handle, name, picture) for tweet in (*new, *known.values())]
+    rows = [_row(post, handle, name, picture) for post in (*new, *known.values())]
     try:
         write_jsonl(path, rows)
     except OSError as err:
@@ -85,14 +85,14 @@ def _read_before(path: Path, handle: str) -> Timeline | None:
     return timeline
 
 
-def _row(tweet: Tweet, handle: str, display_name: str, picture: str | None) -> dict[str, Any]:
+def _row(post: Post, handle: str, display_name: str, picture: str | None) -> dict[str, Any]:
     """A post in the form of X's v1.1 API, which has a place for the name, and which others read."""
-    row: dict[str, Any] = {"id_str": tweet.id, "full_text": tweet.text}
-    if tweet.created_at is not None:
-        row["created_at"] = tweet.created_at
+    row: dict[str, Any] = {"id_str": post.id, "full_text": post.text}
+    if post.created_at is not None:
+        row["created_at"] = post.created_at
     row["user"] = {"screen_name": handle, "name": display_name}
     if picture is not None:
         row["user"]["profile_image_url_https"] = picture
-    if is_retweet(tweet):
+    if is_retweet(post):
         row["retweeted_status"] = {}
     return row

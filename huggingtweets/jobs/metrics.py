@@ -19,7 +19,7 @@ from huggingtweets.files import write_text
 from huggingtweets.gauges import GAUGES
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.jobs.status import read_states, summarise
-from huggingtweets.tweets.spending import Spending
+from huggingtweets.posts.spending import Spending
 
 logger = logging.getLogger(__name__)
 

@@ -26,10 +26,10 @@ from huggingtweets.jobs.traces import (
     read_text_bytes,
 )
 from huggingtweets.lock import acquire_lock
+from huggingtweets.posts.optout import handle_hash
+from huggingtweets.posts.sources.paging import partial_path
+from huggingtweets.posts.sources.reading import name_key
 from huggingtweets.publishing.index import write_index
-from huggingtweets.tweets.optout import handle_hash
-from huggingtweets.tweets.sources.paging import partial_path
-from huggingtweets.tweets.sources.reading import name_key
 
 INDEX_FILES = ("index.html", "results.csv", "results.parquet")
 _POSTS_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".zip", "")

@@ -41,6 +41,7 @@ from huggingtweets.logs import STOPPED
 from huggingtweets.models.families import why_not_fused
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline import run_job
+from huggingtweets.posts.sources.x_api import SPENDING
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.summary import show_summary
@@ -49,13 +50,12 @@ from huggingtweets.standing import is_done
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.tracking.console import waiting
-from huggingtweets.training.agree import gathered, of_main
+from huggingtweets.training.collectives import all_gather, broadcast
 from huggingtweets.training.launch import build_accelerator, on_main
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
 from huggingtweets.training.records import Ending
 from huggingtweets.training.single import try_base
-from huggingtweets.tweets.sources.x_api import SPENDING
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             rank = accelerator.process_index if is_fused else 0
             is_writer = is_fused or accelerator.is_main_process
             # Before a byte is written: other settings are refused once, for the whole batch.
-            done = of_main(on_main(accelerator, lambda: find_done(plans)))
+            done = broadcast(on_main(accelerator, lambda: find_done(plans)))
             if command and is_batch(config.user) and accelerator.is_main_process:
                 keep_command(Path(config.output_dir), command)
             tally = _open_tally(config, stack, costs, rank=rank, is_writer=is_writer)
@@ -114,7 +114,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             if is_batch(config.user):
                 tally.show(Path(config.output_dir))
         # Once all ranks are through; other shards write it anew when they are.
-        codes = gathered(tally.exit_code)
+        codes = all_gather(tally.exit_code)
         code = max(map(int, codes))
         if is_batch(config.user) and accelerator.is_main_process and not is_superseded():
             _sum_up(config, has_ended=code != STOPPED)
@@ -276,7 +276,7 @@ def _open_tally(
         return Tally(None, {}, is_batch=False)
     output_dir = Path(config.output_dir)
     SPENDING.share(output_dir / LEDGER_DIR / "spent-usd.txt")
-    before = of_main(read_ledger(output_dir))
+    before = broadcast(read_ledger(output_dir))
     ledger = None
     if is_writer:
         ledger = stack.enter_context(open_ledger(output_dir, shard=config.shard, rank=rank))
@@ -314,10 +314,10 @@ def _run_in_turn(
     left = []
     for index, plan in enumerate(plans):
         since = time.monotonic() if index else None
-        if not of_main(deadline.allows(plan.job.slug)):
+        if not broadcast(deadline.allows(plan.job.slug)):
             left.append(plan)
             continue
-        if of_main(on_main(accelerator, partial(is_done, plan))):
+        if broadcast(on_main(accelerator, partial(is_done, plan))):
             tally.done(plan, before=True)  # by another start meanwhile
             continue
         try:
@@ -351,7 +351,7 @@ def _with_room(
         except HuggingtweetsError as err:
             failure = err
         wait = partial(room.wait_after, failure, tries) if room else bool
-        if not of_main(on_main(accelerator, wait)):
+        if not broadcast(on_main(accelerator, wait)):
             raise failure
 
 

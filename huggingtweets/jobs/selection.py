@@ -13,7 +13,7 @@ from huggingtweets.config.schema import ARCHIVES, SourceConfig
 from huggingtweets.errors import SelectionError
 from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.partition import estimate_costs, partition
-from huggingtweets.tweets.sources.load import archive_owner, check_owner
+from huggingtweets.posts.sources.load import archive_owner, check_owner
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from huggingtweets.jobs.prefetch import is_prefetched, needs_hub
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.jobs.slurm_word import COMMAND, LOGS
 from huggingtweets.paths import JobPaths, template
-from huggingtweets.tweets.sources.load import check_source
+from huggingtweets.posts.sources.load import check_source
 
 ARRAY = "slurm/array.sbatch"
 MULTI_NODE = "slurm/multi_node.sbatch"

@@ -20,7 +20,7 @@ from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.paths import JobPaths
-from huggingtweets.tweets.records import read_timelines
+from huggingtweets.posts.records import read_timelines
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def _jobs_below(outputs: Path) -> Iterator[FoundJob]:
 def _read_job(root: Path) -> FoundJob | None:
     """Read what a folder says about itself, however damaged; None: it is no job."""
     paths = JobPaths(root)
-    marks = (paths.result, paths.config, paths.tweets, paths.cleaning, root / ".lock")
+    marks = (paths.result, paths.config, paths.posts, paths.cleaning, root / ".lock")
     if _is_trial(root) or not any(mark.exists() for mark in marks):
         return None
     config = _config(paths.config)
@@ -136,7 +136,7 @@ def _read_job(root: Path) -> FoundJob | None:
         handles.update(_handles(read_json(paths.cleaning).keys()))
     if not handles:
         with suppress(HuggingtweetsError):
-            handles.update(timeline.handle for timeline in read_timelines(paths.tweets))
+            handles.update(timeline.handle for timeline in read_timelines(paths.posts))
     if not handles:  # nothing but a name is left
         handles.update(_handles([root.name, *root.name.split("-")]))
     model, tracking, hub = (_part(config, key) for key in ("model", "tracking", "hub"))
@@ -339,9 +339,9 @@ def needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
         if handle in job.handles:
             texts.update(_samples(JobPaths(job.root).predictions))
         with suppress(HuggingtweetsError):
-            for timeline in read_timelines(JobPaths(job.root).tweets):
+            for timeline in read_timelines(JobPaths(job.root).posts):
                 if timeline.handle == handle:
-                    texts.update(tweet.text for tweet in timeline.tweets)
+                    texts.update(post.text for post in timeline.posts)
     longest = sorted((text for text in texts if len(text) >= _MIN_NEEDLE_CHARS), key=len)
     forms = []
     for text in longest[-_NUM_NEEDLES:]:

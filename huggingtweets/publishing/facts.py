@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from huggingtweets.config.schema import Consent
+from huggingtweets.posts.cleaning import CleaningReport
 from huggingtweets.training.records import Ending, Extraction, LoggedStep
-from huggingtweets.tweets.cleaning import CleaningReport
 
 ENDINGS = {
     Ending.full: "all its steps are taken",

@@ -5,7 +5,7 @@ import hashlib
 import unicodedata
 from collections.abc import Sequence
 
-from huggingtweets.tweets.cleaning import CleaningReport
+from huggingtweets.posts.cleaning import CleaningReport
 
 MAX_NAME_CHARS = 80
 _JOINERS = "\u200c\u200d"

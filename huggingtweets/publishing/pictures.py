@@ -14,8 +14,8 @@ from PIL import Image, ImageOps
 
 from huggingtweets.errors import SourceError
 from huggingtweets.files import write_bytes
-from huggingtweets.tweets.records import Timeline
-from huggingtweets.tweets.sources.reading import show
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.reading import show
 from huggingtweets.web import FailedError, UntrustedError, exchange
 
 logger = logging.getLogger(__name__)

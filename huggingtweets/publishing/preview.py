@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageChops, ImageDraw
 
 from huggingtweets.files import write_bytes
+from huggingtweets.posts.cleaning import CleaningReport
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.lettering import (
     Line,
@@ -32,7 +33,6 @@ from huggingtweets.publishing.names import (
     plain_text,
     written_handle,
 )
-from huggingtweets.tweets.cleaning import CleaningReport
 
 SIZE = (1200, 630)
 _MARGIN = 64

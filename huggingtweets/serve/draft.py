@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from huggingtweets.generation.guards import Guards, Refusal, shorten
+from huggingtweets.posts.masking import mask_pii
 from huggingtweets.serve.copies import CopyIndex, first_copied
-from huggingtweets.tweets.masking import mask_pii
 
 HOLD_CHARS = 48
 """Longer than whatever `mask_pii` replaces that has a space in it: an IBAN in groups has 42."""

@@ -12,7 +12,7 @@ from huggingtweets.errors import ConfigError, SelectionError
 from huggingtweets.files import read_json
 from huggingtweets.handles import parse_handle
 from huggingtweets.paths import JobPaths
-from huggingtweets.tweets.optout import handle_hash, optout_path, read_optouts
+from huggingtweets.posts.optout import handle_hash, optout_path, read_optouts
 
 RESCAN_S = 2.0
 """Listing ten thousand folders takes some 50 ms; nobody waits for a finished job longer."""

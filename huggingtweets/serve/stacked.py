@@ -15,7 +15,7 @@ from huggingtweets.ops.rows import CompiledRowOps
 from huggingtweets.serve.draw import draw_tokens
 from huggingtweets.serve.rows import Row, is_cancelled
 from huggingtweets.serve.voices import Voice
-from huggingtweets.training.array.decode import Cache, build_cache, decode_step
+from huggingtweets.training.stacked.decode import Cache, build_cache, decode_step
 
 ROWS_PER_PLACE = 4
 """Posts of one model side by side in one place; more take another place with the same weights."""

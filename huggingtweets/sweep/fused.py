@@ -17,16 +17,16 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.fused import choose_settings
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.pipeline import prepare_job
-from huggingtweets.sweep.course import Course, Courses, Eval
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
 from huggingtweets.sweep.study import OpenTrial, Trials
-from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array.pool import train_arrays
+from huggingtweets.sweep.trial_progress import Eval, TrialProgress, TrialProgresses
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
 from huggingtweets.training.records import Ending, LoggedEval
+from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stopping import stop_requested
 
 logger = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ MAX_PREPARED = 64
 
 
 def run_fused_trials(
-    sweep: Sweep, trials: Trials, courses: Courses, base: Base, device: torch.device
+    sweep: Sweep, trials: Trials, progresses: TrialProgresses, base: Base, device: torch.device
 ) -> None:
     """Train trials until there are no more for this process, or a stop is asked for."""
     recipe = sweep.config.recipe
@@ -52,8 +52,8 @@ def run_fused_trials(
     # A slot computes nothing in vain: later micro-steps are for the larger batches alone.
     settings = replace(settings, micro_batch_size=min(settings.micro_batch_size, smallest))
     logger.info("engine=fused slots=%d engines=%d", settings.slots, settings.engines)
-    supply = _Supply(sweep, trials, courses, base)
-    results = train_arrays(
+    supply = _Supply(sweep, trials, progresses, base)
+    results = train_stacks(
         layout,
         layout.pack(model.state_dict()),
         supply.jobs(),
@@ -90,55 +90,59 @@ def _batches(sweep: Sweep) -> tuple[int, int]:
 class _Supply:
     """Turns trials into jobs of the engines, and their results into figures; threads may call."""
 
-    def __init__(self, sweep: Sweep, trials: Trials, courses: Courses, base: Base) -> None:
+    def __init__(
+        self, sweep: Sweep, trials: Trials, progresses: TrialProgresses, base: Base
+    ) -> None:
         self._sweep = sweep
         self._trials = trials
-        self._courses = courses
+        self._progresses = progresses
         self._base = base
-        self._open: dict[str, tuple[Course, str]] = {}
+        self._open: dict[str, tuple[TrialProgress, str]] = {}
         self._lock = threading.RLock()
         self._prepare = lru_cache(MAX_PREPARED)(self._prepare_anew)
 
-    def jobs(self) -> Iterator[ArrayJob]:
+    def jobs(self) -> Iterator[StackedJob]:
         """Yield a job for each user of one trial after another, drawn as slots fall free."""
         while jobs := self._next_trial():
             yield from jobs
 
-    def _next_trial(self) -> list[ArrayJob]:
+    def _next_trial(self) -> list[StackedJob]:
         """Begin a trial; empty: there are no more."""
         with self._lock:
             while (opened := self._trials.next()) is not None:
                 try:
                     return self._begin(opened)
                 except HuggingtweetsError as err:  # a bad trial never ends a sweep
-                    self._courses.refused(opened, self._sweep.config.recipe, str(err))
+                    self._progresses.refused(opened, self._sweep.config.recipe, str(err))
             return []
 
-    def _begin(self, opened: OpenTrial) -> list[ArrayJob]:
+    def _begin(self, opened: OpenTrial) -> list[StackedJob]:
         config = self._sweep.trial_config(
             opened.params, opened.folder, is_default=opened.is_default
         )
         plans = [(make_plan(config, job), job) for job in self._sweep.jobs]
         prepared = [self._prepare(job, plan.seed, plan.recipe.epochs) for plan, job in plans]
         write_text(opened.folder / "config.yaml", dump_config(config))
-        course = self._courses.begin(opened, config.recipe, self._sweep.slugs)
+        progress = self._progresses.begin(opened, config.recipe, self._sweep.slugs)
         return [
-            self._array_job(course, plan, job, one)
+            self._stacked_job(progress, plan, job, one)
             for (plan, job), one in zip(plans, prepared, strict=True)
         ]
 
-    def _array_job(self, course: Course, plan: Plan, job: Job, prepared: Prepared) -> ArrayJob:
-        name = f"{course.opened.number}/{job.slug}"
-        self._open[name] = (course, job.slug)
+    def _stacked_job(
+        self, progress: TrialProgress, plan: Plan, job: Job, prepared: Prepared
+    ) -> StackedJob:
+        name = f"{progress.opened.number}/{job.slug}"
+        self._open[name] = (progress, job.slug)
         recipe = plan.recipe
-        return ArrayJob(
+        return StackedJob(
             name,
             prepared.training_set,
             prepared.heldout,
             recipe,
             plan.seed,
             prepared.probe,
-            judge=lambda evals: self._judge(course, job.slug, evals),
+            judge=lambda evals: self._judge(progress, job.slug, evals),
         )
 
     def _prepare_anew(self, job: Job, seed: int, epochs: int) -> Prepared:
@@ -148,29 +152,31 @@ class _Supply:
         shared = replace(config, seed=seed, recipe=recipe, output_dir=str(self._sweep.posts_dir))
         return prepare_job(make_plan(shared, job), self._base)
 
-    def _judge(self, course: Course, slug: str, evals: Sequence[LoggedEval]) -> Ending | None:
+    def _judge(
+        self, progress: TrialProgress, slug: str, evals: Sequence[LoggedEval]
+    ) -> Ending | None:
         with self._lock:
-            is_over = self._courses.evaluated(course, slug, as_evals(evals))
+            is_over = self._progresses.evaluated(progress, slug, as_evals(evals))
         return Ending.pruned if is_over else None
 
-    def take(self, result: ArrayResult) -> None:
+    def take(self, result: StackedResult) -> None:
         """Count a job that has ended."""
         with self._lock:
             self._take(result)
 
-    def _take(self, result: ArrayResult) -> None:
-        course, slug = self._open.pop(result.slug)
+    def _take(self, result: StackedResult) -> None:
+        progress, slug = self._open.pop(result.slug)
         if result.error is not None or result.trained is None:
             assert result.error is not None
             is_diverged = isinstance(result.error, TrainingError) and not isinstance(
                 result.error, OutOfMemoryError
             )
-            self._courses.failed(course, slug, str(result.error), diverged=is_diverged)
+            self._progresses.failed(progress, slug, str(result.error), diverged=is_diverged)
             return
         trained = result.trained
-        self._courses.evaluated(course, slug, as_evals(trained.evals))
-        self._courses.ended(
-            course,
+        self._progresses.evaluated(progress, slug, as_evals(trained.evals))
+        self._progresses.ended(
+            progress,
             slug,
             steps=trained.steps,
             seconds=trained.seconds,

@@ -28,9 +28,9 @@ from huggingtweets.files import read_json, write_text
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED
 from huggingtweets.paths import JobPaths
-from huggingtweets.sweep.course import Course, Courses, Eval
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.study import Trials
+from huggingtweets.sweep.trial_progress import Eval, TrialProgress, TrialProgresses
 from huggingtweets.training import stopping
 
 logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ _SLURM_STEP = ("SLURM_PROCID", "SLURM_LOCALID", "RANK", "LOCAL_RANK", "WORLD_SIZ
 class _Child:
     """One user of one trial in training."""
 
-    course: Course
+    progress: TrialProgress
     job: Job
     paths: JobPaths
     device: str | None
@@ -64,46 +64,49 @@ class _Child:
 
 
 def run_process_trials(
-    sweep: Sweep, trials: Trials, courses: Courses, is_stopped: Callable[[], bool]
+    sweep: Sweep, trials: Trials, progresses: TrialProgresses, is_stopped: Callable[[], bool]
 ) -> None:
     """Train trials until there are no more for this process, or a stop is asked for."""
     devices = deque(_devices())
     limit = int(sweep.spec.parallel) if sweep.spec.parallel != "auto" else max(1, len(devices))
     free = deque(devices[index % len(devices)] if devices else None for index in range(limit))
-    waiting: deque[tuple[Course, Job]] = deque()
+    waiting: deque[tuple[TrialProgress, Job]] = deque()
     running: list[_Child] = []
     has_more = True
     try:
         while not is_stopped():
             while free and (waiting or has_more):
                 if not waiting:
-                    has_more = _begin_trial(sweep, trials, courses, waiting)
+                    has_more = _begin_trial(sweep, trials, progresses, waiting)
                     continue
-                course, job = waiting.popleft()
-                if course.reason:  # ended on account of another user
-                    courses.ended(
-                        course, job.slug, steps=0, seconds=0.0, tokens=0, history=(), is_cut=True
+                progress, job = waiting.popleft()
+                if progress.reason:  # ended on account of another user
+                    progresses.ended(
+                        progress, job.slug, steps=0, seconds=0.0, tokens=0, history=(), is_cut=True
                     )
                     continue
-                running.append(_start(sweep, course, job, free.popleft()))
+                running.append(_start(sweep, progress, job, free.popleft()))
             if not running:
                 return
             time.sleep(LOOK_EVERY_S)
             for child in list(running):
-                _look(child, courses)
+                _look(child, progresses)
                 if child.process.poll() is None:
                     continue
                 running.remove(child)
                 free.append(child.device)
-                if not _take(child, courses):
+                if not _take(child, progresses):
                     time.sleep(BUSY_WAIT_S)
-                    waiting.append((child.course, child.job))
+                    waiting.append((child.progress, child.job))
     finally:
         _end_all(running)
 
 
 def _begin_trial(
-    sweep: Sweep, trials: Trials, courses: Courses, waiting: deque[tuple[Course, Job]]
+    sweep: Sweep,
+    trials: Trials,
+    progresses: TrialProgresses,
+    waiting: deque[tuple[TrialProgress, Job]],
 ) -> bool:
     """Queue the users of the next trial; return whether there was one."""
     opened = trials.next()
@@ -114,23 +117,23 @@ def _begin_trial(
         quiet = replace(config, tracking=TrackingConfig(TrackingKind.none))
         plans = [(job, make_plan(quiet, job)) for job in sweep.jobs]
     except HuggingtweetsError as err:  # a bad trial never ends a sweep
-        courses.refused(opened, sweep.config.recipe, str(err))
+        progresses.refused(opened, sweep.config.recipe, str(err))
         return True
-    course = courses.begin(opened, config.recipe, sweep.slugs)
+    progress = progresses.begin(opened, config.recipe, sweep.slugs)
     for job, plan in plans:
         path = opened.folder / "configs" / job.slug / f"{CONFIG_NAME}.yaml"
         write_text(path, dump_config(plan.config))
-        waiting.append((course, job))
+        waiting.append((progress, job))
     write_text(opened.folder / "config.yaml", dump_config(config))
     return True
 
 
-def _start(sweep: Sweep, course: Course, job: Job, device: str | None) -> _Child:
+def _start(sweep: Sweep, progress: TrialProgress, job: Job, device: str | None) -> _Child:
     """Start train.py; the posts lie in its folder already, so no trial asks the source again."""
-    paths = JobPaths(course.opened.folder / job.slug)
+    paths = JobPaths(progress.opened.folder / job.slug)
     paths.root.mkdir(parents=True, exist_ok=True)
     shared = JobPaths(sweep.posts_dir / job.slug)
-    for source, target in ((shared.cleaning, paths.cleaning), (shared.tweets, paths.tweets)):
+    for source, target in ((shared.cleaning, paths.cleaning), (shared.posts, paths.posts)):
         if not target.exists():
             part = target.with_name(f".{target.name}.part")
             shutil.copyfile(source, part)
@@ -139,20 +142,20 @@ def _start(sweep: Sweep, course: Course, job: Job, device: str | None) -> _Child
         *launcher(sweep.spec.launch),
         "-m",
         "huggingtweets.train",
-        f"--config-path={(course.opened.folder / 'configs' / job.slug).resolve()}",
+        f"--config-path={(progress.opened.folder / 'configs' / job.slug).resolve()}",
         f"--config-name={CONFIG_NAME}",
     ]
     environment = {key: value for key, value in os.environ.items() if key not in _SLURM_STEP}
     environment[stopping.PARENT] = str(os.getpid())
     if device is not None:
         environment["CUDA_VISIBLE_DEVICES"] = device
-    log = course.opened.folder / f"{job.slug}.log"
-    logger.info("trial=%d %s", course.opened.number, shlex.join(command))
+    log = progress.opened.folder / f"{job.slug}.log"
+    logger.info("trial=%d %s", progress.opened.number, shlex.join(command))
     with log.open("ab") as file:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment
         )
-    return _Child(course, job, paths, device, process)
+    return _Child(progress, job, paths, device, process)
 
 
 def launcher(launch: str | None) -> list[str]:
@@ -177,7 +180,7 @@ def _devices() -> list[str]:
     return [str(index) for index in range(done.stdout.count("GPU "))]
 
 
-def _look(child: _Child, courses: Courses) -> None:
+def _look(child: _Child, progresses: TrialProgresses) -> None:
     """Take what is new in metrics.jsonl, and end a training that is not worth going on."""
     with suppress(OSError):
         size = child.paths.metrics.stat().st_size
@@ -185,8 +188,8 @@ def _look(child: _Child, courses: Courses) -> None:
             child.size_read = size
             evals = read_evals(child.paths.metrics)
             if evals:
-                courses.evaluated(child.course, child.job.slug, evals)
-    if child.course.reason and child.process.poll() is None:
+                progresses.evaluated(child.progress, child.job.slug, evals)
+    if child.progress.reason and child.process.poll() is None:
         now = time.monotonic()
         if child.asked_at is None:
             child.asked_at = now
@@ -195,24 +198,24 @@ def _look(child: _Child, courses: Courses) -> None:
             child.process.kill()
 
 
-def _take(child: _Child, courses: Courses) -> bool:
+def _take(child: _Child, progresses: TrialProgresses) -> bool:
     """Count a training whose process has ended; return whether it could be had at all.
 
     It cannot while the training of a sweep that was killed is still saving and leaving.
     """
-    course, slug = child.course, child.job.slug
+    progress, slug = child.progress, child.job.slug
     rows = _rows(child.paths.metrics)
     evals = read_evals(child.paths.metrics)
     if evals:
-        courses.evaluated(course, slug, evals)
+        progresses.evaluated(progress, slug, evals)
     logged = [row for row in rows if "loss" in row]
     history = [(row["step"], row["loss"], row["lr"]) for row in logged]
     steps = logged[-1]["step"] if logged else 0
     code = child.process.returncode
     if code == 0:
         train = read_json(child.paths.result)["train"]
-        courses.ended(
-            course,
+        progresses.ended(
+            progress,
             slug,
             steps=train["steps"],
             seconds=train["seconds"],
@@ -221,16 +224,16 @@ def _take(child: _Child, courses: Courses) -> bool:
             is_cut=False,
         )
         shutil.rmtree(child.paths.model, ignore_errors=True)
-    elif course.reason:
-        courses.ended(
-            course, slug, steps=steps, seconds=0.0, tokens=0, history=history, is_cut=True
+    elif progress.reason:
+        progresses.ended(
+            progress, slug, steps=steps, seconds=0.0, tokens=0, history=history, is_cut=True
         )
         shutil.rmtree(child.paths.checkpoints, ignore_errors=True)
     else:
-        reason = _reason(course.opened.folder / f"{slug}.log", code)
+        reason = _reason(progress.opened.folder / f"{slug}.log", code)
         if _BUSY in reason:
             return False
-        courses.failed(course, slug, reason, diverged=_DIVERGED in reason)
+        progresses.failed(progress, slug, reason, diverged=_DIVERGED in reason)
     return True
 
 
@@ -288,5 +291,7 @@ def _end_all(running: Sequence[_Child]) -> None:
             child.process.wait()
         if child.process.returncode not in (0, STOPPED):
             logger.warning(
-                "trial=%d ended with code %d", child.course.opened.number, child.process.returncode
+                "trial=%d ended with code %d",
+                child.progress.opened.number,
+                child.process.returncode,
             )

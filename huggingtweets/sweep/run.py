@@ -23,7 +23,6 @@ from huggingtweets.jobs.runner import check_base, choose_engine
 from huggingtweets.lock import acquire_lock
 from huggingtweets.logs import JOB_FAILED
 from huggingtweets.pipeline import begin_job, prepare_job
-from huggingtweets.sweep.course import Courses
 from huggingtweets.sweep.fused import run_fused_trials
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.processes import run_process_trials
@@ -33,6 +32,7 @@ from huggingtweets.sweep.space import is_fusable
 from huggingtweets.sweep.spec import Way
 from huggingtweets.sweep.study import Trials, open_study, storage_errors, study_path
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
+from huggingtweets.sweep.trial_progress import TrialProgresses
 from huggingtweets.training.launch import build_accelerator
 from huggingtweets.training.model import Base
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
@@ -67,18 +67,18 @@ def run_sweep(sweep: Sweep) -> int:
         trials = Trials(sweep.root, sweep.spec, study)
         recorder = TrialRecorder(sweep)
         recorder.catch_up(study)
-        courses = Courses(study, sweep.spec.objective, recorder.record)
+        progresses = TrialProgresses(study, sweep.spec.objective, recorder.record)
         try:
             with storage_errors(study_path(sweep.root) or sweep.root):
                 while True:
                     if is_fused:
-                        run_fused_trials(sweep, trials, courses, base, accelerator.device)
+                        run_fused_trials(sweep, trials, progresses, base, accelerator.device)
                     else:
-                        run_process_trials(sweep, trials, courses, stop_requested)
+                        run_process_trials(sweep, trials, progresses, stop_requested)
                     if stop_requested() or not trials.take_over():
                         break
         finally:
-            courses.give_up()
+            progresses.give_up()
             recorder.close()
     finally:
         accelerator.free_memory()
@@ -114,12 +114,12 @@ def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
     """Get the posts of a user, once for all trials and tasks, and see that they can be trained on.
 
     Raises:
-        SourceError, TooFewTweetsError, DataError: they cannot.
+        SourceError, TooFewPostsError, DataError: they cannot.
     """
     # Of the default where it can be trained: a value of the space that cannot is a bad trial.
     config = sweep.default if sweep.spec.default else sweep.config
     plan = make_plan(replace(config, output_dir=str(sweep.posts_dir)), job)
-    while not plan.paths.tweets.exists():
+    while not plan.paths.posts.exists():
         try:
             with acquire_lock(plan.paths.root):
                 begin_job(plan)

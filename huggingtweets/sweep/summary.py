@@ -12,9 +12,9 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from huggingtweets.sweep.course import OUTCOME
 from huggingtweets.sweep.space import Scalar
 from huggingtweets.sweep.study import DEFAULT, counted
+from huggingtweets.sweep.trial_progress import OUTCOME
 
 MIN_TRIALS = 8
 """Whole trials below which nothing is said about importances."""

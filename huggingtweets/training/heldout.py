@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import HeldoutSet
-from huggingtweets.training.agree import of_main
+from huggingtweets.training.collectives import broadcast
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.extraction import SetScores, read_scores, scores_of_posts
 from huggingtweets.training.launch import Batch
@@ -52,7 +52,7 @@ def evaluate_heldout(
     module.train(was_training)
     # sync: once an epoch; all decide by the same bits
     whole = accelerator.reduce(found, reduction="sum")[:, :-1].cpu().numpy()
-    scores: SetScores = of_main(read_scores(heldout, whole[0], whole[1] > 0))
+    scores: SetScores = broadcast(read_scores(heldout, whole[0], whole[1] > 0))
     return scores
 
 

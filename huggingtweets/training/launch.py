@@ -20,7 +20,7 @@ from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
 from huggingtweets.paths import template
 from huggingtweets.runtime.device import has_cuda, num_gpus
-from huggingtweets.training.agree import of_main
+from huggingtweets.training.collectives import broadcast
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -209,7 +209,7 @@ def on_main(accelerator: Accelerator, work: Callable[[], T]) -> T | None:
             failure = as_known("main process", err)
             if failure is None:
                 raise
-    failed = of_main(failure)
+    failed = broadcast(failure)
     if failed is not None:
         raise failed
     return value

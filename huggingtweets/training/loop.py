@@ -14,10 +14,10 @@ from torch import nn
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.training.checkpoint_session import CheckpointSession
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.ending import ending_after, is_to_keep
 from huggingtweets.training.heldout import evaluate_heldout
-from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.memory import StepLostError, fitting, halved, try_step
 from huggingtweets.training.meter import peak_memory_gib
@@ -49,7 +49,7 @@ def fit(
     training_set: TrainingSet,
     heldout: HeldoutSet | None,
     probe: HeldoutSet | None,
-    keeper: Keeper,
+    session: CheckpointSession,
     *,
     recipe: RecipeConfig,
     batch: Batch,
@@ -69,7 +69,7 @@ def fit(
         training_set: the blocks to train on.
         heldout: the blocks to score.
         probe: blocks of training posts to score beside them.
-        keeper: of this training.
+        session: of this training.
         recipe: how it is trained.
         batch: how the global batch is cut.
         seed: of dropout.
@@ -96,7 +96,7 @@ def fit(
     def evaluate(epoch: float) -> None:
         if heldout:
             score = partial(
-                evaluate_heldout, accelerator, module, micro=batch.micro, beat=keeper.beat
+                evaluate_heldout, accelerator, module, micro=batch.micro, beat=session.beat
             )
             found = score(heldout)
             of_probe = score(probe) if probe else None
@@ -114,7 +114,7 @@ def fit(
     module.train()
     batch, blocks = fitting(accelerator, module, batch, cut)
     interval = Interval(accelerator, speed)
-    progress = keeper.resume(interval)
+    progress = session.resume(interval)
     for line in progress.lines():
         report(line)
     if not progress.step:
@@ -141,8 +141,8 @@ def fit(
                 backward=backward,
             )
         except StepLostError:
-            keeper.start_over(halved(batch))
-        verdict = keeper.agree(ran_out=outcome is None)
+            session.start_over(halved(batch))
+        verdict = session.agree(ran_out=outcome is None)
         if outcome is None or verdict.ran_out:
             batch = halved(batch)
             blocks = cut(batch)
@@ -162,7 +162,7 @@ def fit(
         if ends_epoch:
             evaluate(epoch)
             ending = ending_after(recipe, progress.evals)
-        keeper.settle(verdict, progress, interval)
+        session.settle(verdict, progress, interval)
 
     if progress.step == total_steps or ending is None:
         ending = Ending.full

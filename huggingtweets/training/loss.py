@@ -192,7 +192,7 @@ def can_attend(model: PreTrainedModel) -> bool:
     return model.config.model_type in PLAIN and windowed is None
 
 
-def quicken(model: PreTrainedModel) -> None:
+def swap_modules(model: PreTrainedModel) -> None:
     """Exchange modules without weights for quicker ones that compute the same.
 
     GPT-2's activation of eight operations becomes the one PyTorch has for it (a third of the time

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.files import read_json, write_json
 from huggingtweets.runtime.device import release_memory
-from huggingtweets.training.agree import any_of
+from huggingtweets.training.collectives import any_rank
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.shards import is_sharded
@@ -61,7 +61,7 @@ def fitting(
     blocks = cut(batch)
     if accelerator.num_processes == 1 or is_sharded(accelerator):
         return batch, blocks
-    while any_of(not _fits(accelerator, module, blocks.group(0)[0]))[0]:
+    while any_rank(not _fits(accelerator, module, blocks.group(0)[0]))[0]:
         batch = halved(batch)
         blocks = cut(batch)
     return batch, blocks

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from huggingtweets.errors import TrainingError
-from huggingtweets.training.agree import gathered
+from huggingtweets.training.collectives import all_gather
 from huggingtweets.training.records import (
     Extraction,
     HeldoutLoss,
@@ -172,7 +172,7 @@ class Interval:
     def to_values(self) -> dict[str, Any]:
         """Return the sums as plain values, those of every process; every process calls it."""
         return {
-            "loss_sums": gathered(float(self._loss_sum)),  # sync: a save
+            "loss_sums": all_gather(float(self._loss_sum)),  # sync: a save
             "sums": [float(self._good_tokens), float(self._bad), float(self._grad_norm)],
             "tokens": self._tokens,
             "steps": self._steps,

@@ -20,12 +20,12 @@ from huggingtweets.errors import ConfigError
 from huggingtweets.lock import JobLock
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cpu, is_cuda
-from huggingtweets.training.agree import of_main
 from huggingtweets.training.architectures import TRIED
 from huggingtweets.training.attention import Attention
+from huggingtweets.training.checkpoint_session import CheckpointSession
+from huggingtweets.training.collectives import broadcast
 from huggingtweets.training.graphs import GraphedBackward
 from huggingtweets.training.host_memory import keep_freed_memory
-from huggingtweets.training.keeper import Keeper
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
 from huggingtweets.training.loop import Report, count_steps, fit
 from huggingtweets.training.lora import (
@@ -39,9 +39,9 @@ from huggingtweets.training.loss import (
     SummedLoss,
     choose_attention,
     document_limits,
-    quicken,
     settle_attention,
     spare_embeddings,
+    swap_modules,
 )
 from huggingtweets.training.memory import remembered
 from huggingtweets.training.meter import command_began, flops_per_token, peak_flops
@@ -96,7 +96,7 @@ def train_single(
         micro_batch_size=plan.engine.micro_batch_size,
         world_size=accelerator.num_processes,
     )
-    batch = of_main(remembered(plan.paths.checkpoints, batch))
+    batch = broadcast(remembered(plan.paths.checkpoints, batch))
     if is_cpu(accelerator.device):
         keep_freed_memory(of_any_size=True)
     model = load_model(base, plan.recipe)
@@ -115,7 +115,7 @@ def train_single(
         peak_flops(accelerator.device, plan.engine.peak_tflops),
     )
     attention = module.attention
-    quicken(model)
+    swap_modules(model)
     if is_cpu(accelerator.device) and accelerator.num_processes == 1:
         spare_embeddings(module)
     if plan.engine.compile:
@@ -138,7 +138,7 @@ def train_single(
         backward = GraphedBackward(module, optimizer, accelerator.device)
     is_profiled = plan.engine.profile and accelerator.is_main_process
     profiling = profiled(module, plan.paths.profile) if is_profiled else nullcontext()
-    keeper = Keeper(
+    session = CheckpointSession(
         accelerator,
         module,
         optimizer,
@@ -148,7 +148,7 @@ def train_single(
         save_every_s=plan.engine.save_every_s,
         hang_after_s=plan.engine.hang_after_s,
     )
-    with keeper, profiling:
+    with session, profiling:
         result, weights = fit(
             accelerator,
             module,
@@ -156,7 +156,7 @@ def train_single(
             training_set,
             heldout,
             probe,
-            keeper,
+            session,
             recipe=plan.recipe,
             batch=batch,
             seed=plan.seed,
@@ -166,7 +166,7 @@ def train_single(
             since=command_began() if since is None else since,
             backward=backward,
         )
-    del module, optimizer, keeper, profiling, backward
+    del module, optimizer, session, profiling, backward
     accelerator.free_memory()
     forget_deepspeed()
     if not accelerator.is_main_process:

@@ -14,8 +14,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from huggingtweets.cache import cached_folder
 from huggingtweets.config.schema import ModelConfig
+from huggingtweets.posts.sources.demo import demo_corpus
 from huggingtweets.training.folder import for_other_readers
-from huggingtweets.tweets.sources.demo import demo_corpus
 
 EOS = "<|endoftext|>"
 _FORMAT = 2

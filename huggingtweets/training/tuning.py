@@ -22,7 +22,7 @@ from huggingtweets.data.blocks import Blocks
 from huggingtweets.files import read_json, write_json
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import device_name, is_cuda, synchronize
-from huggingtweets.training.agree import gathered, of_main
+from huggingtweets.training.collectives import all_gather, broadcast
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.shards import is_sharded
@@ -63,7 +63,7 @@ def fastest(
         return batch
     path = cache_dir() / "micro_batches.json"
     name = "; ".join(f"{name}={value}" for name, value in (key | _machine(accelerator)).items())
-    known = of_main(_read(path).get(name))
+    known = broadcast(_read(path).get(name))
     chosen = next((one for one in candidates if one.micro == known), None)
     if chosen is None:
         if num_steps < MIN_STEPS:
@@ -82,7 +82,7 @@ def pick(candidates: Sequence[Batch], seconds: Callable[[Batch], float]) -> Batc
     totals = [float("inf")] * len(candidates)
     for _ in range(_REPEATS):
         for index, candidate in enumerate(candidates):
-            slowest = max(map(float, gathered(seconds(candidate))))
+            slowest = max(map(float, all_gather(seconds(candidate))))
             totals[index] = min(totals[index], slowest)
     return candidates[totals.index(min(totals))]
 

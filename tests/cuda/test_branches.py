@@ -17,9 +17,9 @@ from unittest import mock
 import pytest
 import torch
 from accelerate import Accelerator
-from array_reference import CPU, LAYOUT, ROW, T, build_jobs
 from job_processes import write_posts
 from software_cuda import installed
+from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
 from test_finishing_on_cuda import plan_for
 from test_plan import plan_of
 from test_single_on_cuda import learn
@@ -33,8 +33,6 @@ from huggingtweets.models.stack import build_stack
 from huggingtweets.pipeline import run_job
 from huggingtweets.runtime import device as runtime_device
 from huggingtweets.training import cross_entropy
-from huggingtweets.training.array.loop import ArraySettings, train_array
-from huggingtweets.training.array.sample import TextEnds, sample_array
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.hashed_dropout import HashedDropout
@@ -42,6 +40,8 @@ from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import choose_attention
 from huggingtweets.training.meter import peak_flops, peak_memory_gib
 from huggingtweets.training.model import find_base
+from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
 
 PACKAGE = Path(__file__).parents[2] / "huggingtweets"
 ASKS = {"is_cuda", "is_cpu", "by_kind"}
@@ -102,8 +102,8 @@ def places() -> set[tuple[str, int]]:
 def run_all(folder: Path) -> None:
     """Pass the places: both engines, what chooses for them, what measures them."""
     jobs = [replace(job, recipe=replace(job.recipe, max_steps=2)) for job in build_jobs()[:3]]
-    settings = ArraySettings(2, micro_batch_size=1, block_size=T)
-    assert len(list(train_array(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))) == 3
+    settings = StackedSettings(2, micro_batch_size=1, block_size=T)
+    assert len(list(train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))) == 3
     learn(isolate=True, graphed=True)
     choose_attention(CPU, torch.float32, is_sharded=False, is_compiled=False)
     stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)
@@ -111,7 +111,7 @@ def run_all(folder: Path) -> None:
     vocab_size = LAYOUT.shape.vocab_size
     one, none = torch.ones(vocab_size, dtype=torch.int64), torch.zeros(vocab_size).bool()
     ends = TextEnds(one, none, [[1, 99]])  # one of two sequences ends before the other
-    sample_array(stack, [[[0, 1], [0, 7]]], config=sampling, eos_id=0, seeds=[1], ends=ends)
+    sample_stacked(stack, [[[0, 1], [0, 7]]], config=sampling, eos_id=0, seeds=[1], ends=ends)
     hidden, weight, targets = torch.ones(8, 4), torch.ones(16, 4), torch.arange(8)
     linear_hits(hidden, weight, targets)
     with mock.patch.object(cross_entropy, "FEW_LOGITS", 0):

@@ -16,7 +16,7 @@ import torch
 from transformers import GPT2Config
 
 from huggingtweets.models.families import layout_of, shape_of
-from huggingtweets.training.array.memory import Finishing, choose_batch
+from huggingtweets.training.stacked.memory import Finishing, choose_batch
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/step_budget.py"
 GPT2 = layout_of(shape_of(GPT2Config()))

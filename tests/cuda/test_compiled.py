@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from array_reference import CPU, LAYOUT, ROW, T, build_jobs
+from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
 from torch._dynamo.testing import CompileCounter
 
 from huggingtweets.ops import inductor
-from huggingtweets.training.array.loop import ArraySettings, train_array
+from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 
 
 def train(num_jobs: int, *, slots: int) -> None:
@@ -18,8 +18,8 @@ def train(num_jobs: int, *, slots: int) -> None:
         replace(job, recipe=replace(job.recipe, dropout=0.1, max_steps=3))
         for job in build_jobs()[:num_jobs]
     ]
-    settings = ArraySettings(slots, micro_batch_size=1, block_size=T, compile=True)
-    results = list(train_array(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))
+    settings = StackedSettings(slots, micro_batch_size=1, block_size=T, compile=True)
+    results = list(train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))
     assert [result.error for result in results] == [None] * num_jobs
 
 

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from array_reference import CPU, LAYOUT, ROW, T, build_jobs
 from software_cuda import CUDAGraph, State, installed
+from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.runtime.graphs import Replay
-from huggingtweets.training.array.jobs import ArrayJob, ArrayResult
-from huggingtweets.training.array.loop import ArraySettings, train_array
+from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 
 PLACES = {
     "load": {"load"},
@@ -50,15 +50,15 @@ class Scarce(TorchDispatchMode):
         return False
 
 
-def some_jobs() -> list[ArrayJob]:
+def some_jobs() -> list[StackedJob]:
     return [
         replace(job, recipe=replace(job.recipe, dropout=0.1, max_steps=5)) for job in build_jobs()
     ]
 
 
-def train(jobs: list[ArrayJob], *, slots: int = 8) -> Iterator[ArrayResult]:
-    settings = ArraySettings(slots, micro_batch_size=2, block_size=T)
-    return train_array(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU)
+def train(jobs: list[StackedJob], *, slots: int = 8) -> Iterator[StackedResult]:
+    settings = StackedSettings(slots, micro_batch_size=2, block_size=T)
+    return train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU)
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -27,8 +27,8 @@ from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.runtime import device as runtime_device
-from huggingtweets.training.array import heldout, sample
 from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.training.stacked import heldout, sample
 
 GPU, CPU = torch.device("cpu", 0), torch.device("cpu")
 HANDLES = ("ann", "bob", "carl")

@@ -4,34 +4,34 @@ from dataclasses import replace
 
 import pytest
 import torch
-from array_reference import CPU, LAYOUT, ROW, T, build_jobs
 from software_cuda import State, installed
+from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter
-from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.loop import ArraySettings, train_array
+from huggingtweets.training.stacked.jobs import StackedJob
+from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 
 CLOSE = 1e-4
 """Times the norm of the change by training: the most for the norm of the difference."""
 
 
-def train(jobs: list[ArrayJob], **changes: object) -> dict[str, Tensor]:
-    settings = replace(ArraySettings(3, micro_batch_size=2, block_size=T), **changes)  # type: ignore[arg-type]
+def train(jobs: list[StackedJob], **changes: object) -> dict[str, Tensor]:
+    settings = replace(StackedSettings(3, micro_batch_size=2, block_size=T), **changes)  # type: ignore[arg-type]
     rows = {}
-    for result in train_array(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU):
+    for result in train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU):
         assert result.error is None, result.error
         assert result.weights is not None
         rows[result.slug] = LAYOUT.pack(result.weights)
     return rows
 
 
-def by_graphs(jobs: list[ArrayJob], **changes: object) -> tuple[dict[str, Tensor], State]:
+def by_graphs(jobs: list[StackedJob], **changes: object) -> tuple[dict[str, Tensor], State]:
     with installed(event_lag=2) as state:
         return train(jobs, **changes), state
 
 
-def with_recipe(**changes: object) -> list[ArrayJob]:
+def with_recipe(**changes: object) -> list[StackedJob]:
     return [
         replace(job, recipe=replace(job.recipe, **changes))  # type: ignore[arg-type]
         for job in build_jobs()

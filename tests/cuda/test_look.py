@@ -5,15 +5,15 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from array_reference import CPU, LAYOUT
 from software_cuda import CUDAGraph, installed
+from stacked_reference import CPU, LAYOUT
 
 from huggingtweets.errors import TrainingError
 from huggingtweets.ops.reference import Ops
-from huggingtweets.training.array import look
-from huggingtweets.training.array.loop import ArraySettings
+from huggingtweets.training.stacked import look
+from huggingtweets.training.stacked.loop import StackedSettings
 
-SETTINGS = ArraySettings(8, micro_batch_size=1, block_size=64)
+SETTINGS = StackedSettings(8, micro_batch_size=1, block_size=64)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_kernels_that_compute_something_else_are_left_out(
 
 
 def test_a_device_whose_plain_operators_are_wrong_trains_nothing() -> None:
-    def learn(device: torch.device, settings: ArraySettings) -> look.Rows:
+    def learn(device: torch.device, settings: StackedSettings) -> look.Rows:
         calls.append(device)
         return {"a": torch.ones(3) * len(calls)}
 
@@ -67,7 +67,7 @@ def test_a_device_whose_plain_operators_are_wrong_trains_nothing() -> None:
 
 
 def test_a_kernel_that_there_is_not_is_left_out() -> None:
-    def learn(device: torch.device, settings: ArraySettings) -> look.Rows:
+    def learn(device: torch.device, settings: StackedSettings) -> look.Rows:
         if settings.fused_kernels:
             raise RuntimeError("no kernel image is available for execution on the device")
         return {"a": torch.ones(3)}

@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from array_reference import VOCAB, T, build_base
 from software_cuda import installed
+from stacked_reference import VOCAB, T, build_base
 from torch import Tensor
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.training.attention import Attention
 from huggingtweets.training.graphs import GraphedBackward
-from huggingtweets.training.loss import SummedLoss, choose_attention, quicken
+from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.optimizer import build_optimizer
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ def micro_batches(num: int) -> list[tuple[Tensor, Tensor, Tensor]]:
 def learn(*, isolate: bool, graphed: bool) -> tuple[list[float], Tensor]:
     model = build_base()
     module = SummedLoss(model, isolate=isolate, attention=Attention.masked).train()
-    quicken(model)
+    swap_modules(model)
     optimizer = build_optimizer(module, RecipeConfig(lr=1e-3))
     backward = GraphedBackward(module, optimizer, CPU) if graphed else None
     losses = []

@@ -166,14 +166,14 @@ def test_nothing_to_train_on_is_an_error(documents: Documents, isolate: bool) ->
         build(documents, orders, 8, isolate=isolate)
 
 
-def tweet_like(num: int) -> list[list[int]]:
+def post_like(num: int) -> list[list[int]]:
     rng = random.Random(0)
     return [[1] * min(90, max(4, round(rng.gauss(40, 17)))) for _ in range(num)]
 
 
 @pytest.mark.parametrize(("block_size", "most"), [(128, 0.03), (256, 0.015), (1024, 0.015)])
 def test_packing_wastes_little_and_mixes_lengths(block_size: int, most: float) -> None:
-    documents = tweet_like(3000)
+    documents = post_like(3000)
     order = [(0, index) for index in range(3000)]
     blocks = build([documents], [order], block_size, isolate=True).blocks
     assert 1 - blocks.num_targets / blocks.input_ids.size < most
@@ -187,7 +187,7 @@ def test_packing_wastes_little_and_mixes_lengths(block_size: int, most: float) -
 
 
 def test_packing_keeps_the_order_of_the_epoch_nearly() -> None:
-    documents = [[1 + index, *ids] for index, ids in enumerate(tweet_like(3000))]
+    documents = [[1 + index, *ids] for index, ids in enumerate(post_like(3000))]
     order = [(0, index) for index in range(3000)]
     blocks = build([documents], [order], 256, isolate=True).blocks
     ranks = [
@@ -203,7 +203,7 @@ def one_block(blocks: Blocks, row: int) -> Blocks:
 
 @pytest.mark.parametrize("isolate", [True, False])
 def test_thirty_thousand_posts_take_a_few_seconds(isolate: bool) -> None:
-    documents = [tweet_like(30_000)]
+    documents = [post_like(30_000)]
     texts = [["x" * 100] * 30_000]
     start = time.process_time()
     orders = [epoch_documents(texts, epoch=epoch, seed=0) for epoch in range(4)]

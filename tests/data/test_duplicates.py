@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from huggingtweets.data.duplicates import group_near_duplicates, normalise
-from huggingtweets.tweets.records import Timeline
+from huggingtweets.posts.records import Timeline
 
 BASE = "the senate voted today to protect our rivers"
 
@@ -53,7 +53,7 @@ def test_groups_equal_those_of_comparing_all_pairs(texts: list[str]) -> None:
 def test_groups_of_real_posts_equal_those_of_comparing_all_pairs(
     read_account: Callable[[str], Timeline], account: str
 ) -> None:
-    texts = [tweet.text for tweet in read_account(account).tweets[:250]]
+    texts = [post.text for post in read_account(account).posts[:250]]
     labels = group_near_duplicates(texts)
     assert labels == groups_by_comparing_all(texts)
     assert 0 < len(texts) - len(set(labels)) < 125

@@ -7,8 +7,8 @@ import pytest
 from huggingtweets.config.schema import CleaningConfig, ModelConfig, RecipeConfig
 from huggingtweets.data.estimate import count_tokens, estimate_training, guess_tokens, shape_of
 from huggingtweets.data.language import detect_languages
-from huggingtweets.tweets.cleaning import clean_timeline
-from huggingtweets.tweets.records import Timeline
+from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.records import Timeline
 
 
 @pytest.mark.parametrize("account", ["NASA", "TheOnion", "hatoyamayukio", "dilmabr", "RT_Erdogan"])
@@ -16,7 +16,7 @@ def test_guessed_tokens_are_near_the_counted(
     account: str, read_account: Callable[[str], Timeline], gpt2_tokenizer_dir: Path
 ) -> None:
     clean, _ = clean_timeline(read_account(account), CleaningConfig())
-    texts = [tweet.text for tweet in clean.tweets]
+    texts = [post.text for post in clean.posts]
     counted = count_tokens(texts, ModelConfig(path=str(gpt2_tokenizer_dir)))
     assert counted is not None
     language = detect_languages(texts)[0]

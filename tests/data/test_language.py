@@ -4,8 +4,8 @@ import pytest
 
 from huggingtweets.config.schema import CleaningConfig
 from huggingtweets.data.language import detect_languages
-from huggingtweets.tweets.cleaning import clean_timeline
-from huggingtweets.tweets.records import Timeline
+from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.records import Timeline
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ def test_detect_languages_of_real_accounts(
     read_account: Callable[[str], Timeline], account: str, language: str
 ) -> None:
     posts, _ = clean_timeline(read_account(account), CleaningConfig())
-    assert detect_languages([post.text for post in posts.tweets])[0] == language
+    assert detect_languages([post.text for post in posts.posts])[0] == language
 
 
 def test_detect_languages_of_nothing() -> None:

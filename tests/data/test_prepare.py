@@ -7,7 +7,7 @@ from huggingtweets.data import prepare as module
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.data.prepare import Prepared, clean_posts, prepare
 from huggingtweets.data.tokens import Codec
-from huggingtweets.tweets.records import Timeline, Tweet
+from huggingtweets.posts.records import Post, Timeline
 
 EOS = 0
 
@@ -27,7 +27,7 @@ CODEC = Codec(Characters(), EOS, EOS, EOS)
 def prepared(*, num: int, heldout_frac: float = 0.1, seed: int = 1) -> Prepared:
     rng = random.Random(0)
     texts = ["".join(rng.choices("abcdefgh ", k=20)).strip() + str(n) for n in range(num)]
-    timeline = Timeline("ann", "Ann", tuple(Tweet(str(n), text) for n, text in enumerate(texts)))
+    timeline = Timeline("ann", "Ann", tuple(Post(str(n), text) for n, text in enumerate(texts)))
     users, reports = clean_posts([timeline], CleaningConfig(min_words=1))
     recipe = RecipeConfig(block_size=64, heldout_frac=heldout_frac, isolate_documents=True)
     return prepare(users, reports, recipe=recipe, seed=seed, codec=CODEC)

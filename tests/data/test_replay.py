@@ -5,11 +5,11 @@ import pytest
 
 from huggingtweets.config.schema import SplitKind
 from huggingtweets.data.replay import Earlier, add_replay, keep_new, read_earlier
-from huggingtweets.data.split import Split, split_tweets
+from huggingtweets.data.split import Split, split_posts
 from huggingtweets.errors import DataError
 from huggingtweets.files import write_jsonl
-from huggingtweets.tweets.cleaning import CleanTweet, CleanTweets
-from huggingtweets.tweets.records import Timeline, Tweet, write_timelines
+from huggingtweets.posts.cleaning import CleanPost, CleanPosts
+from huggingtweets.posts.records import Post, Timeline, write_timelines
 
 WORDS = ["snow", "tea", "cloud", "river", "stone", "lamp", "paper", "wind", "door", "salt"]
 OLD = [f"old {WORDS[n % 10]} {WORDS[n // 10]} {n} of that year" for n in range(100)]
@@ -20,7 +20,7 @@ NEW = [f"fresh {WORDS[n // 10]} {WORDS[n % 10]} and {n} more things" for n in ra
 def job(tmp_path: Path) -> Path:
     """An earlier job: 100 posts received, 90 learnt, 10 held out."""
     timeline = Timeline(
-        "ann", "Ann", tuple(Tweet(str(n), f"{t} http://x") for n, t in enumerate(OLD))
+        "ann", "Ann", tuple(Post(str(n), f"{t} http://x") for n, t in enumerate(OLD))
     )
     write_timelines(tmp_path / "tweets.jsonl.gz", [timeline])
     rows = [{"user": "ann", "side": "train", "text": text} for text in OLD[:90]]
@@ -30,28 +30,28 @@ def job(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def now() -> tuple[list[CleanTweets], list[Timeline]]:
+def now() -> tuple[list[CleanPosts], list[Timeline]]:
     """All posts as received today, and as cleaned: by another cleaning than before."""
     texts = [*NEW, *OLD]
     timeline = Timeline(
-        "ann", "Ann", tuple(Tweet(f"{n}x", f"{t} http://x") for n, t in enumerate(texts))
+        "ann", "Ann", tuple(Post(f"{n}x", f"{t} http://x") for n, t in enumerate(texts))
     )
-    clean = tuple(CleanTweet(f"{n}x", text.upper()) for n, text in enumerate(texts))
-    return [CleanTweets("ann", "Ann", clean)], [timeline]
+    clean = tuple(CleanPost(f"{n}x", text.upper()) for n, text in enumerate(texts))
+    return [CleanPosts("ann", "Ann", clean)], [timeline]
 
 
 def test_only_what_the_earlier_job_has_not_received_is_new(job: Path) -> None:
     earlier = read_earlier(str(job), ["ann"])
     assert earlier is not None
     (kept,) = keep_new(*now(), earlier)
-    assert [tweet.text for tweet in kept.tweets] == [text.upper() for text in NEW]
+    assert [post.text for post in kept.posts] == [text.upper() for text in NEW]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_share_of_the_learnt_is_learnt_again_and_never_held_out(job: Path, share: float) -> None:
     earlier = read_earlier(str(job), ["ann"])
     assert earlier is not None
-    split = split_tweets(keep_new(*now(), earlier), kind=SplitKind.random, heldout_frac=0.1, seed=1)
+    split = split_posts(keep_new(*now(), earlier), kind=SplitKind.random, heldout_frac=0.1, seed=1)
     mixed = add_replay(split, ["ann"], earlier, share=share, seed=1)
     replayed = [text for text in mixed.train[0] if text in OLD]
     assert len(replayed) == round(share * 90)
@@ -95,7 +95,7 @@ def test_people_who_are_new_to_a_cyborg_keep_all_posts(job: Path) -> None:
     users.append(replace(users[0], handle="bob"))
     timelines.append(replace(timelines[0], handle="bob"))
     ann, bob = keep_new(users, timelines, earlier)
-    assert (len(ann.tweets), len(bob.tweets)) == (40, 140)
+    assert (len(ann.posts), len(bob.posts)) == (40, 140)
 
 
 def test_damage_is_one_sentence(job: Path) -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from huggingtweets.config.schema import CleaningConfig, SplitKind, WordRule
-from huggingtweets.data.split import Split, split_tweets
-from huggingtweets.tweets.cleaning import CleanTweet, CleanTweets, clean_timeline
-from huggingtweets.tweets.records import Timeline
+from huggingtweets.data.split import Split, split_posts
+from huggingtweets.posts.cleaning import CleanPost, CleanPosts, clean_timeline
+from huggingtweets.posts.records import Timeline
 
 ORIGINAL = CleaningConfig(
     word_rule=WordRule.spaces, all_entities=False, strip_controls=False, drop_repeats=False
@@ -23,14 +23,14 @@ ORIGINAL = CleaningConfig(
 KINDS = list(SplitKind)
 
 
-def person(handle: str, texts: Sequence[str]) -> CleanTweets:
+def person(handle: str, texts: Sequence[str]) -> CleanPosts:
     """One post a day, the first the newest."""
     newest = datetime(2030, 1, 1)
-    tweets = tuple(
-        CleanTweet(str(i), text, f"{newest - timedelta(days=i):%Y-%m-%dT%H:%M:%SZ}")
+    posts = tuple(
+        CleanPost(str(i), text, f"{newest - timedelta(days=i):%Y-%m-%dT%H:%M:%SZ}")
         for i, text in enumerate(texts)
     )
-    return CleanTweets(handle, handle.title(), tweets)
+    return CleanPosts(handle, handle.title(), posts)
 
 
 def different_texts(num: int, seed: int = 0) -> list[str]:
@@ -38,8 +38,8 @@ def different_texts(num: int, seed: int = 0) -> list[str]:
     return [" ".join(f"w{rng.randrange(10**6)}" for _ in range(8)) for _ in range(num)]
 
 
-def split(*users: CleanTweets, kind: SplitKind = SplitKind.random, frac: float = 0.1) -> Split:
-    return split_tweets(users, kind=kind, heldout_frac=frac, seed=1)
+def split(*users: CleanPosts, kind: SplitKind = SplitKind.random, frac: float = 0.1) -> Split:
+    return split_posts(users, kind=kind, heldout_frac=frac, seed=1)
 
 
 @given(
@@ -54,19 +54,17 @@ def test_every_post_is_on_one_side_with_all_its_equals(
     texts: list[list[str]], kind: SplitKind, frac: float, seed: int, rng: random.Random
 ) -> None:
     users = [person(f"user{i}", posts) for i, posts in enumerate(texts)]
-    result = split_tweets(users, kind=kind, heldout_frac=frac, seed=seed)
+    result = split_posts(users, kind=kind, heldout_frac=frac, seed=seed)
     for posts, train, heldout in zip(texts, result.train, result.heldout, strict=True):
         assert Counter(posts) == Counter(train) + Counter(heldout)
         assert len(heldout) <= max(1, round(frac * len(posts)))
     sides = [{text for posts in side for text in posts} for side in (result.train, result.heldout)]
     assert not sides[0] & sides[1]
     shuffled = [
-        CleanTweets(
-            user.handle, user.display_name, tuple(rng.sample(user.tweets, len(user.tweets)))
-        )
+        CleanPosts(user.handle, user.display_name, tuple(rng.sample(user.posts, len(user.posts))))
         for user in users
     ]
-    assert split_tweets(shuffled, kind=kind, heldout_frac=frac, seed=seed) == result
+    assert split_posts(shuffled, kind=kind, heldout_frac=frac, seed=seed) == result
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,7 +101,7 @@ def test_a_group_of_two_users_stays_together() -> None:
     ]
     held = 0
     for seed in range(5):
-        result = split_tweets(users, kind=SplitKind.random, heldout_frac=0.2, seed=seed)
+        result = split_posts(users, kind=SplitKind.random, heldout_frac=0.2, seed=seed)
         ann, bob = (set(texts) for texts in result.heldout)
         for text in shared:
             assert (text in ann) == (f"@ann {text.upper()}!" in bob)
@@ -114,7 +112,7 @@ def test_a_group_of_two_users_stays_together() -> None:
 def test_the_seed_decides_a_random_split_only() -> None:
     user = person("ann", different_texts(300))
     for kind, is_same in ((SplitKind.random, False), (SplitKind.time, True)):
-        one, other = (split_tweets([user], kind=kind, heldout_frac=0.1, seed=s) for s in (1, 2))
+        one, other = (split_posts([user], kind=kind, heldout_frac=0.1, seed=s) for s in (1, 2))
         assert (one == other) is is_same
 
 
@@ -135,10 +133,10 @@ def test_time_trains_on_new_posts_that_repeat_old_ones() -> None:
 def test_without_dates_ids_tell_the_age_else_the_order(ids: str) -> None:
     texts = different_texts(100)
     names = [str(200 - i) if ids == "number" else f"row-{i + 1}" for i in range(100)]
-    tweets = [CleanTweet(name, text) for name, text in zip(names, texts, strict=True)]
+    posts = [CleanPost(name, text) for name, text in zip(names, texts, strict=True)]
     if ids == "number":
-        random.Random(0).shuffle(tweets)
-    result = split(CleanTweets("ann", "Ann", tuple(tweets)), kind=SplitKind.time)
+        random.Random(0).shuffle(posts)
+    result = split(CleanPosts("ann", "Ann", tuple(posts)), kind=SplitKind.time)
     assert result.heldout == (tuple(texts[:10]),)
 
 

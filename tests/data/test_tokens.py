@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoTokenizer, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from huggingtweets.data.tokens import encode_documents, to_encodable
-from huggingtweets.tweets.records import Timeline
+from huggingtweets.posts.records import Timeline
 
 HOSTILE = [
     "<|endoftext|>",
@@ -108,7 +108,7 @@ def test_byte_level_ids_decode_to_the_text(name: str, request: pytest.FixtureReq
 def test_ids_of_real_posts_are_the_tokenizers_own(
     gpt2: Any, read_account: Callable[[str], Timeline]
 ) -> None:
-    texts = [tweet.text for tweet in read_account("AV_Abhisit").tweets[:200]]
+    texts = [post.text for post in read_account("AV_Abhisit").posts[:200]]
     assert encode_documents(gpt2, texts) == [gpt2(text)["input_ids"] for text in texts]
 
 

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.config.schema import CleaningConfig, SplitKind
-from huggingtweets.data.split import split_tweets
+from huggingtweets.data.split import split_posts
 from huggingtweets.errors import DataError
 from huggingtweets.evaluation.attribution import Voice, measure_attribution, read_voices
 from huggingtweets.files import write_json, write_jsonl
 from huggingtweets.generation.samples import Prediction
 from huggingtweets.paths import JobPaths
-from huggingtweets.tweets.cleaning import clean_timeline
-from huggingtweets.tweets.records import Timeline
+from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.records import Timeline
 
 CAT = tuple(f"the cat purrs on sofa number {index}" for index in range(30))
 DOG = tuple(f"our dog barks at mailman number {index}" for index in range(30))
@@ -51,6 +51,6 @@ def test_real_people_are_told_apart(read_account: Callable[[str], Timeline]) -> 
     voices = {}
     for account in ("RepDonBeyer", "QueenNoor", "JDMahama", "LisaForCongress", "USRepLong"):
         posts, _ = clean_timeline(read_account(account), CleaningConfig())
-        split = split_tweets([posts], kind=SplitKind.random, heldout_frac=0.1, seed=1)
+        split = split_posts([posts], kind=SplitKind.random, heldout_frac=0.1, seed=1)
         voices[account] = Voice(split.train[0], split.heldout[0], ())
     assert measure_attribution(voices, seed=0).heldout_frac > 0.75

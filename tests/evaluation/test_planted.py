@@ -12,9 +12,9 @@ from huggingtweets.evaluation.quality import evaluate_quality
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import sample_posts
 from huggingtweets.generation.samples import Samples
-from huggingtweets.tweets.cleaning import clean_timeline
-from huggingtweets.tweets.records import Timeline, Tweet
-from huggingtweets.tweets.sources.demo import demo_corpus
+from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.records import Post, Timeline
+from huggingtweets.posts.sources.demo import demo_corpus
 
 SECRETS = (
     "jane.doe@example.com", "202-555-0143", "+44 20 7946 0958", "192.168.10.20",
@@ -81,11 +81,11 @@ def test_planted_secrets_never_come_out_of_masked_posts() -> None:
     tiny = tiny_gpt2()
     texts = [f"you can reach me here my dear friends: {secret} any day" for secret in SECRETS]
     texts += thirty_posts()[:8]
-    timeline = Timeline("a", "A", tuple(Tweet(str(n), text) for n, text in enumerate(texts)))
+    timeline = Timeline("a", "A", tuple(Post(str(n), text) for n, text in enumerate(texts)))
     found = {}
     for is_masked in (True, False):
         cleaned, _ = clean_timeline(timeline, CleaningConfig(mask_pii=is_masked))
-        model = learn_by_heart(tiny, [tweet.text for tweet in cleaned.tweets])
+        model = learn_by_heart(tiny, [post.text for post in cleaned.posts])
         samples = sample(
             tiny,
             model,

@@ -17,8 +17,8 @@ from huggingtweets.errors import ConfigError, PublishError
 from huggingtweets.export.adapters import export_adapters
 from huggingtweets.export.finished import finished_jobs
 from huggingtweets.export.hub import export_hub
+from huggingtweets.posts.optout import handle_hash
 from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
-from huggingtweets.tweets.optout import handle_hash
 
 
 def write_job(folder: Path, slug: str, **result: Any) -> Path:

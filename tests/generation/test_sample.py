@@ -14,7 +14,7 @@ from huggingtweets.generation.samples import Samples
 from huggingtweets.generation.token_texts import text_ends
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
-from huggingtweets.training.array import sample as array_sample
+from huggingtweets.training.stacked import sample as stacked_sample
 from huggingtweets.training.tiny import tiny_base
 
 
@@ -119,13 +119,13 @@ def test_best_of_many_is_likelier(draw, model: PreTrainedModel, tokenizer: Token
 def test_decoding_ends_with_the_text(draw, monkeypatch: pytest.MonkeyPatch) -> None:
     """A post that is cut anyway is not decoded to its last token, in either way of sampling."""
     steps: list[int] = []
-    step = array_sample.decode_step
+    step = stacked_sample.decode_step
 
     def counted(*args: object, **kwargs: object) -> torch.Tensor | None:
         steps.append(1)
         return step(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(array_sample, "decode_step", counted)
+    monkeypatch.setattr(stacked_sample, "decode_step", counted)
     long = draw(Guards(), prompts=["I like"], num=8, max_new_tokens=200, max_chars=0)
     num_long = len(steps)
     short = draw(Guards(max_chars=15), prompts=["I like"], num=8, max_new_tokens=200, max_chars=15)

@@ -10,7 +10,7 @@ from small import ROOT, SMALL_MODEL
 
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
-from huggingtweets.tweets.optout import add_optout
+from huggingtweets.posts.optout import add_optout
 
 QUICK = (
     *SMALL_MODEL,

@@ -9,10 +9,10 @@ from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import OptedOutError, SourceError
 from huggingtweets.jobs.import_posts import import_posts
-from huggingtweets.tweets.cleaning import is_retweet
-from huggingtweets.tweets.optout import add_optout
-from huggingtweets.tweets.sources.demo import demo_timeline
-from huggingtweets.tweets.sources.load import load_timeline
+from huggingtweets.posts.cleaning import is_retweet
+from huggingtweets.posts.optout import add_optout
+from huggingtweets.posts.sources.demo import demo_timeline
+from huggingtweets.posts.sources.load import load_timeline
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def test_an_import_reads_back_as_it_was(tmp_path: Path) -> None:
     assert (imported.num_before, imported.num_new) == (0, 1500)
     there, back = demo_timeline("demo"), read_back(tmp_path, "demo")
     assert (back.display_name, back.notes) == (there.display_name, ())
-    assert [(t.id, t.text, t.created_at, is_retweet(t)) for t in back.tweets] == [
-        (t.id, t.text, t.created_at, is_retweet(t)) for t in there.tweets
+    assert [(t.id, t.text, t.created_at, is_retweet(t)) for t in back.posts] == [
+        (t.id, t.text, t.created_at, is_retweet(t)) for t in there.posts
     ]
 
 
@@ -47,7 +47,7 @@ def test_a_second_import_asks_for_newer_posts_alone(tmp_path: Path, server: Fake
     second = import_posts(bluesky(server), handle, tmp_path, patience=quick())
     assert (first.num_new, second.num_before, second.num_new) == (250, 250, 2)
     assert server.count("getAuthorFeed") == 1
-    texts = [tweet.text for tweet in read_back(tmp_path, handle).tweets]
+    texts = [post.text for post in read_back(tmp_path, handle).posts]
     assert texts[0] == "a new post 251"
     assert texts[2] == "post 249 &amp; &lt;more&gt; of it"
     assert len(texts) == 252
@@ -127,4 +127,4 @@ def test_archives_are_merged_with_what_is_there(tmp_path: Path) -> None:
     source = replace(SourceConfig(kind=SourceKind.jsonl, path=str(older)))
     imported = import_posts(source, "demo", tmp_path)
     assert (imported.num_before, imported.num_new) == (1500, 1)
-    assert read_back(tmp_path, "demo").tweets[-1].text == "an old post of mine"
+    assert read_back(tmp_path, "demo").posts[-1].text == "an old post of mine"

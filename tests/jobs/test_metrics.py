@@ -8,7 +8,7 @@ from huggingtweets.gauges import GAUGES, Gauges
 from huggingtweets.jobs import metrics
 from huggingtweets.jobs.ledger import JobStatus, open_ledger, writer_name
 from huggingtweets.jobs.metrics import MetricsFile
-from huggingtweets.tweets.spending import Spending
+from huggingtweets.posts.spending import Spending
 
 SERIES = re.compile(r'(\w+)\{writer="([\w-]+)"(?:,state="(\w+)")?\} (\S+)')
 

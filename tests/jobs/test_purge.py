@@ -21,10 +21,10 @@ from huggingtweets.jobs.purge import plan_purge, purge
 from huggingtweets.jobs.status import read_states
 from huggingtweets.lock import acquire_lock
 from huggingtweets.paths import JobPaths, cache_dir
+from huggingtweets.posts.records import Post, Timeline, write_timelines
+from huggingtweets.posts.sources.paging import Page, Partial
+from huggingtweets.posts.sources.posts import RawPost
 from huggingtweets.publishing.index import write_index
-from huggingtweets.tweets.records import Timeline, Tweet, write_timelines
-from huggingtweets.tweets.sources.paging import Page, Partial
-from huggingtweets.tweets.sources.posts import Post
 
 PEOPLE = ("ann_example", "bob_example", "carol_example")
 ANN, BOB, CAROL = PEOPLE
@@ -43,10 +43,10 @@ def make_job(outputs: Path, *handles: str, base: str = "gpt2", done: bool = True
     config = TrainConfig(user=user, output_dir=str(outputs), model=ModelConfig(path=base))
     paths.config.write_text(dump_config(config))
     timelines = [
-        Timeline(one, one, tuple(Tweet(str(n), text) for n, text in enumerate(posts_of(one))))
+        Timeline(one, one, tuple(Post(str(n), text) for n, text in enumerate(posts_of(one))))
         for one in job.handles
     ]
-    write_timelines(paths.tweets, timelines)
+    write_timelines(paths.posts, timelines)
     write_json(paths.cleaning, {one: {"kept": 30} for one in job.handles})
     rows = [{"user": one, "side": "train", "text": t} for one in job.handles for t in posts_of(one)]
     write_jsonl(paths.dataset, rows)
@@ -199,7 +199,7 @@ def test_imported_posts_and_unfinished_fetches_go_too(outputs: Path, tmp_path: P
         posts.mkdir(exist_ok=True)
         (posts / name).write_text("x")
     partial = Partial("bluesky", ANN, "")
-    partial.add(Page((Post(posts_of(ANN)[0], "1"),), "next"))
+    partial.add(Page((RawPost(posts_of(ANN)[0], "1"),), "next"))
     purge(plan_purge(ANN, outputs, posts))
     assert [path.name for path in posts.iterdir()] == [f"{BOB}.jsonl.gz"]
     assert_nothing_left(ANN, outputs, posts, cache_dir())
@@ -212,7 +212,7 @@ def test_copies_in_the_cache_of_wandb_go_too(
     for number, handle in enumerate((ANN, BOB)):
         place = tmp_path / "cache" / "artifacts" / "obj" / "md5" / f"a{number}"
         place.mkdir(parents=True)
-        (place / "0123").write_bytes(JobPaths(outputs / handle).tweets.read_bytes())
+        (place / "0123").write_bytes(JobPaths(outputs / handle).posts.read_bytes())
     purge(plan_purge(ANN, outputs))
     assert_nothing_left(ANN, tmp_path / "cache")
     assert b"bob says" in everything_in(tmp_path / "cache")
@@ -255,7 +255,7 @@ def test_damaged_jobs_are_found_by_what_is_left(tmp_path: Path) -> None:
     paths.result.write_text("{")
     paths.cleaning.unlink()
     assert [job.slug for job in plan_purge(ANN, tmp_path).jobs] == [f"{ANN}-{BOB}"]
-    paths.tweets.write_bytes(b"\x1f\x8b")
+    paths.posts.write_bytes(b"\x1f\x8b")
     assert [job.slug for job in plan_purge(BOB, tmp_path).jobs] == [f"{ANN}-{BOB}"]
     assert plan_purge(CAROL, tmp_path).is_empty
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.ops import kernels as array_kernels
+from huggingtweets.ops import kernels as stacked_kernels
 from huggingtweets.ops.dropout import ScaledSite
 from huggingtweets.ops.kernels import CompiledOps, choose_ops, compiled_ops
 from huggingtweets.ops.linear import Gradients
@@ -235,7 +235,7 @@ def test_where_they_are_chosen(ours: Ops) -> None:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Nothing is built yet; returns the cache."""
-    monkeypatch.setattr(array_kernels, "_found", [])
+    monkeypatch.setattr(stacked_kernels, "_found", [])
     monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -305,7 +305,7 @@ def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
 
 
 def test_the_source_is_part_of_the_package() -> None:
-    assert Path(array_kernels.__file__).with_suffix(".cpp").is_file()
+    assert Path(stacked_kernels.__file__).with_suffix(".cpp").is_file()
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     [included] = [line for line in project.splitlines() if line.startswith("only-include")]
     assert '"huggingtweets"' in included  # all of it, whatever the kind of file

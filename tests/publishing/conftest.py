@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from huggingtweets.config.schema import Consent
+from huggingtweets.posts.cleaning import CleaningReport
 from huggingtweets.publishing import fonts
 from huggingtweets.publishing.facts import (
     Artifact,
@@ -17,7 +18,6 @@ from huggingtweets.publishing.facts import (
     Sample,
     TrainFigures,
 )
-from huggingtweets.tweets.cleaning import CleaningReport
 
 
 def _person(handle: str, display_name: str) -> CleaningReport:

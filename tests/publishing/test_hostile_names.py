@@ -18,11 +18,11 @@ from huggingtweets.errors import HuggingtweetsError, SelectionError
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.paths import JobPaths
+from huggingtweets.posts.cleaning import CleaningReport
+from huggingtweets.posts.sources.x_archive import read_x_archive
 from huggingtweets.publishing.card import render_card
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.report import render_report
-from huggingtweets.tweets.cleaning import CleaningReport
-from huggingtweets.tweets.sources.x_archive import read_x_archive
 
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=10_000)

@@ -19,6 +19,7 @@ from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import PublishConfig, SourceConfig, SourceKind, TrainConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.handles import Job
+from huggingtweets.posts.records import Timeline
 from huggingtweets.publishing.pictures import (
     MAX_BYTES,
     SIDE,
@@ -28,7 +29,6 @@ from huggingtweets.publishing.pictures import (
     write_pictures,
 )
 from huggingtweets.publishing.preview import draw_preview
-from huggingtweets.tweets.records import Timeline
 
 SECRET = b"taken at 48.8584 N 2.2945 E"
 

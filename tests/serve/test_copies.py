@@ -32,7 +32,7 @@ def test_index_finds_what_the_suffix_array_finds(text: str) -> None:
 
 def test_index_agrees_on_real_posts(read_account: object) -> None:
     timeline = read_account("NASA")  # type: ignore[operator]
-    posts = [tweet.text for tweet in timeline.tweets]
+    posts = [post.text for post in timeline.posts]
     index = CopyIndex(posts[:1500])
     assert [index.find(text) for text in posts[1500:1700]] == find_runs(
         posts[:1500], posts[1500:1700]

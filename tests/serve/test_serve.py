@@ -17,7 +17,7 @@ from served import COPIED, LONE, STACKED, Serving, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from huggingtweets.cli import main as cli
-from huggingtweets.tweets.optout import handle_hash
+from huggingtweets.posts.optout import handle_hash
 
 LOOSE = {"max_tokens": 24, "temperature": 1.0, "top_p": 1.0}
 

@@ -26,12 +26,12 @@ from huggingtweets.data.blocks import Blocks, pack_heldout
 from huggingtweets.errors import ConfigError
 from huggingtweets.generation.guards import Guards
 from huggingtweets.handles import Job
+from huggingtweets.posts.sources.demo import demo_corpus
 from huggingtweets.trained import WholeModel
 from huggingtweets.training.architectures import TRIED
 from huggingtweets.training.lora import adapter_state, add_lora, merge_lora
 from huggingtweets.training.loss import SummedLoss, settle_attention
 from huggingtweets.training.model import Base, find_base, load_model
-from huggingtweets.tweets.sources.demo import demo_corpus
 
 PROMPTS = ["My dream is", "I like"]
 

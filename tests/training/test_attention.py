@@ -19,9 +19,9 @@ from huggingtweets.training.loss import (
     SummedLoss,
     check_isolation,
     document_limits,
-    quicken,
     settle_attention,
     spare_embeddings,
+    swap_modules,
 )
 
 EOS, T = 0, 48
@@ -149,7 +149,7 @@ def test_dropout_within_windows_is_that_of_its_seed_and_means_the_same() -> None
 def test_recomputed_activations_see_the_same_dropout() -> None:
     modules = [SummedLoss(gpt2(0.2), isolate=True, attention=Attention.windows) for _ in "ab"]
     for module in modules:
-        quicken(module.model)
+        swap_modules(module.model)
     modules[1].model.gradient_checkpointing_enable()
     found = []
     for module in modules:
@@ -162,7 +162,7 @@ def test_recomputed_activations_see_the_same_dropout() -> None:
 
 def test_quicker_modules_compute_the_same() -> None:
     model = gpt2()
-    quicken(model)
+    swap_modules(model)
     assert not any(type(each) is nn.Dropout for each in model.modules())
     assert type(model.transformer.h[0].mlp.act) is nn.GELU
     assert model.state_dict().keys() == gpt2().state_dict().keys()
@@ -218,7 +218,7 @@ def test_keeping_freed_memory_changes_no_bit() -> None:
 def test_compiled_modules_train_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     module = SummedLoss(gpt2(), isolate=True)
-    quicken(module.model)
+    swap_modules(module.model)
     module.compile()
     assert_same(module, SummedLoss(gpt2(), isolate=True))
     assert any(tmp_path.iterdir())

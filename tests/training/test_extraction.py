@@ -5,17 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from array_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
+from stacked_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
 
 from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout, pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.training.array.heldout import heldout_nats, score_sets
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
 from huggingtweets.training.loss import SummedLoss, document_mask
 from huggingtweets.training.records import Extraction
+from huggingtweets.training.stacked.heldout import heldout_nats, score_sets
 
 YES, NO = [True], [False]
 

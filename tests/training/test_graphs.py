@@ -9,7 +9,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.training.attention import Attention
 from huggingtweets.training.graphs import GraphedBackward
-from huggingtweets.training.loss import SummedLoss, quicken
+from huggingtweets.training.loss import SummedLoss, swap_modules
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.step import MicroBatch, train_step
 
@@ -29,7 +29,7 @@ def train(*, graphed: bool, device: torch.device) -> tuple[list[float], list[Ten
     config = GPT2Config(vocab_size=50, n_positions=T, n_embd=32, n_layer=2, n_head=2)
     attention = Attention.windows if device.type == "cpu" else Attention.masked
     module = SummedLoss(GPT2LMHeadModel(config).to(device), isolate=False, attention=attention)
-    quicken(module.model)
+    swap_modules(module.model)
     accelerator = Accelerator(cpu=device.type == "cpu")
     optimizer = build_optimizer(module.train(), RecipeConfig(lr=1e-2))
     backward = GraphedBackward(module, optimizer, device) if graphed else None

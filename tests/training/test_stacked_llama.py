@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from array_reference import CPU, EOS, PLAIN, VOCAB, Plain, T, build_job, train_plainly
+from stacked_reference import CPU, EOS, PLAIN, VOCAB, Plain, T, build_job, train_plainly
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -16,9 +16,9 @@ from transformers import (
 from huggingtweets.config.schema import Keep, SamplingConfig
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
-from huggingtweets.training.array.jobs import ArrayJob
-from huggingtweets.training.array.loop import ArraySettings, train_array
-from huggingtweets.training.array.sample import sample_array
+from huggingtweets.training.stacked.jobs import StackedJob
+from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.sample import sample_stacked
 
 SMALL = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
@@ -41,7 +41,7 @@ RECIPES = {
     "short": replace(PLAIN, max_steps=2, max_grad_norm=0.1),
 }
 
-# See test_array_loop.py, whose bounds these are.
+# See test_stacked_loop.py, whose bounds these are.
 SINGLE_WEIGHT = 0.1
 ALL_WEIGHTS = 3e-4
 LOSS_RTOL = 2e-5
@@ -53,7 +53,7 @@ def build(config: PreTrainedConfig) -> torch.nn.Module:
     return model.eval()
 
 
-Alone = tuple[PreTrainedConfig, list[ArrayJob], list[Plain]]
+Alone = tuple[PreTrainedConfig, list[StackedJob], list[Plain]]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -74,8 +74,8 @@ def test_weights_equal_those_of_transformers_trained_alone(
     config, jobs, expected = trained_alone
     layout = layout_of(shape_of(config))
     base = layout.pack(build(config).state_dict())
-    settings = ArraySettings(slots=slots, micro_batch_size=1, block_size=T)
-    results = train_array(layout, base, iter(jobs), settings=settings, device=CPU)
+    settings = StackedSettings(slots=slots, micro_batch_size=1, block_size=T)
+    results = train_stacked(layout, base, iter(jobs), settings=settings, device=CPU)
     found = {result.slug: result for result in results}
     for job, plain in zip(jobs, expected, strict=True):
         result = found[job.slug]
@@ -101,7 +101,7 @@ def test_the_likeliest_continuation_is_that_of_transformers(name: str) -> None:
     rows = torch.stack([layout.pack(model.state_dict()) for model in models])
     prompts = [[[EOS, 5, 6, 7], [EOS, 9]], [[EOS, 3], [EOS, 8, 8]]]
     sampling = SamplingConfig(top_p=1e-9, temperature=1.0, min_new_tokens=0, max_new_tokens=12)
-    drawn = sample_array(
+    drawn = sample_stacked(
         build_stack(layout, rows, torch.float32),
         prompts,
         config=sampling,

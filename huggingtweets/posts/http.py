@@ -1,0 +1,273 @@
+"""GET JSON from one service: patient with a bad network, strict with what comes back.
+
+Knows nothing of posts; what a page means, the sources say.
+"""
+
+import email.utils
+import ipaddress
+import logging
+import random
+import re
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
+
+from huggingtweets.errors import ConfigError, SourceError
+from huggingtweets.posts.sources.json_values import parse_json
+from huggingtweets.posts.sources.reading import show
+from huggingtweets.web import FailedError, UntrustedError, exchange
+
+logger = logging.getLogger(__name__)
+
+MAX_REDIRECTS = 3
+_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_RESET_HEADERS = ("x-rate-limit-reset", "x-ratelimit-reset", "ratelimit-reset")
+_SECONDS = re.compile(r"[0-9]{1,12}")
+_PLAIN_URL = re.compile(r"https?://[A-Za-z0-9._:\[\]-]{1,260}(?:/[A-Za-z0-9._~%/-]{0,500})?")
+_SOON = 10**9
+"""Less is a number of seconds from now, more is a time since 1970."""
+
+
+class UnavailableError(SourceError):
+    """A service did not answer as it should, however patient we were; later it may."""
+
+    retryable = True
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to go on with a service that does not answer as it should; times in seconds."""
+
+    max_attempts: int = 7
+    first_wait_s: float = 1.0
+    """Doubles with every attempt, spread by half."""
+    max_backoff_s: float = 60.0
+    max_asked_wait_s: float = 960.0
+    """The longest wait that a service may ask for: X counts requests by quarters of an hour."""
+    timeout_s: float = 30.0
+    """For connecting, and for every read."""
+    deadline_s: float = 120.0
+    """For one whole answer."""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.time
+    """Seconds since 1970; used only where the server does not send its own."""
+    rng: random.Random = field(default_factory=random.Random)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a service said, once it said something definite: no answer of 429 or 5xx is."""
+
+    status: int
+    value: Any
+    """The JSON; None for an answer other than 2xx that is none."""
+    headers: Mapping[str, str]
+    """Names in lower case."""
+
+    @property
+    def is_ok(self) -> bool:
+        """Whether what was asked for is there."""
+        return 200 <= self.status < 300
+
+    @property
+    def complaint(self) -> str:
+        """The service's own words about a refusal, quoted; at least the status."""
+        said = self.value if isinstance(self.value, dict) else {}
+        for key in ("detail", "error_description", "message", "error", "title"):
+            if isinstance(said.get(key), str):
+                return f"HTTP {self.status}: {show(said[key], 160)}"
+        return f"HTTP {self.status}"
+
+
+class Service:
+    """One host that is asked for JSON. Holds no connection."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        patience: Patience | None = None,
+    ) -> None:
+        """Take note of where to ask.
+
+        Args:
+            base_url: all paths are below it.
+            headers: sent with every request, to this host alone.
+            patience: None: the usual.
+
+        Raises:
+            ConfigError: `base_url` is no https address (http is for this machine only).
+        """
+        self._base = check_base_url(base_url)
+        self._patience = patience or Patience()
+        self._headers = {
+            "Accept": "application/json",
+            "Accept-Encoding": "identity",
+            "User-Agent": "huggingtweets",
+            **(headers or {}),
+        }
+
+    @property
+    def host(self) -> str:
+        """Host, with its port where there is one."""
+        return self._base.netloc
+
+    def get(
+        self,
+        path: str,
+        params: Mapping[str, str | int] | None = None,
+        *,
+        is_whole: Callable[[Any], bool] = lambda value: True,
+    ) -> Answer:
+        """Ask until there is a definite answer.
+
+        Args:
+            path: begins with `/`; quoted already.
+            params: the query.
+            is_whole: whether JSON that came with 2xx is what was to be expected; if not, the
+                question is asked again.
+
+        Raises:
+            UnavailableError: no definite answer came.
+            SourceError: the service sends us to another host, or its certificate is wrong.
+        """
+        try:
+            query = f"?{urlencode(params)}" if params else ""
+        except UnicodeEncodeError as err:  # a lone surrogate, which no address can hold
+            said = show(str(params))
+            raise SourceError(f"{self.host}: got a question that is no text: {said}") from err
+        url = self._base._replace(path=self._base.path.rstrip("/") + path)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._attempt(urlsplit(url.geturl() + query), is_whole)
+            except FailedError as err:
+                self._wait(err, attempt)
+
+    def _wait(self, err: FailedError, attempt: int) -> None:
+        patience = self._patience
+        if attempt >= patience.max_attempts or err.wait_s > patience.max_asked_wait_s:
+            asks = f" and asks to wait {err.wait_s:.0f} s" if err.wait_s else ""
+            raise UnavailableError(
+                f"{self.host}: {err} (attempt {attempt}){asks}; expected an answer; "
+                "run the same command again later, it goes on where it stopped"
+            ) from None
+        backoff_s = min(patience.max_backoff_s, patience.first_wait_s * 2.0 ** (attempt - 1))
+        # Never earlier than asked; spread, as many jobs must not come back at once.
+        wait_s = max(err.wait_s, backoff_s / 2) + patience.rng.random() * backoff_s
+        logger.warning("%s: %s; attempt=%d wait_s=%.1f", self.host, err, attempt + 1, wait_s)
+        patience.sleep(wait_s)
+
+    def _attempt(self, url: SplitResult, is_whole: Callable[[Any], bool]) -> Answer:
+        """Ask once, following the redirects of this host."""
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                status, headers, body = exchange(
+                    url.geturl(),
+                    self._headers,
+                    timeout_s=self._patience.timeout_s,
+                    deadline_s=self._patience.deadline_s,
+                )
+            except UntrustedError as err:
+                raise SourceError(
+                    f"{self.host}: its certificate is not valid ({show(str(err), 120)}); expected "
+                    "one this machine trusts; check source.api_url and the clock"
+                ) from err
+            if status not in _REDIRECTS:
+                return self._judge(status, headers, body, is_whole)
+            url = self._redirected(url, headers.get("location", ""))
+        raise FailedError(f"it redirects more than {MAX_REDIRECTS} times")
+
+    def _redirected(self, url: SplitResult, location: str) -> SplitResult:
+        try:
+            target = urlsplit(urljoin(url.geturl(), location))
+        except ValueError:
+            target = urlsplit("")
+        if (target.scheme, target.netloc) != (self._base.scheme, self._base.netloc):
+            raise SourceError(
+                f"{self.host}: got a redirect to {show(location)}; expected answers from this host "
+                "alone; set source.api_url to the service's own address"
+            )
+        return target
+
+    def _judge(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body: bytes,
+        is_whole: Callable[[Any], bool],
+    ) -> Answer:
+        if status in _TRY_AGAIN:
+            wait_s = asked_wait_s(headers, self._patience.clock())
+            raise FailedError(f"got HTTP {status}", wait_s)
+        try:
+            value = parse_json(body.decode("utf-8"))
+        except ValueError:
+            if 200 <= status < 300:
+                raise FailedError("got an answer that is no JSON or is cut off") from None
+            value = None
+        if 200 <= status < 300 and not is_whole(value):
+            raise FailedError("got an answer of another form")
+        return Answer(status, value, headers)
+
+
+def check_base_url(text: str) -> SplitResult:
+    """Return an address that may be asked: https, or http on this very machine.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        url = urlsplit(text)
+        host, _ = url.hostname, url.port
+        is_good = bool(_PLAIN_URL.fullmatch(text) and host)
+    except ValueError:
+        is_good = False
+    if not is_good or (url.scheme == "http" and not _is_loopback(host or "")):
+        raise ConfigError(
+            f"source.api_url: got {show(text)}; expected https://HOST, or http:// on this machine, "
+            "without name, password and query; leave it out for the service's own address"
+        )
+    return url
+
+
+def asked_wait_s(headers: Mapping[str, str], now: float) -> float:
+    """Return how many seconds a service asks us to wait; 0 where it asks for nothing.
+
+    Points in time are held against the server's own clock (`Date`), `now` being the fall-back.
+    """
+    server_now = _http_date(headers.get("date", ""))
+    server_now = now if server_now is None else server_now
+    after = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(after):
+        return float(after)
+    moment = _http_date(after)
+    for name in _RESET_HEADERS:
+        value = headers.get(name, "").strip()
+        if moment is None and _SECONDS.fullmatch(value):
+            moment = float(value) if float(value) > _SOON else server_now + float(value)
+        elif moment is None and value:
+            with suppress(ValueError, OverflowError):
+                moment = datetime.fromisoformat(value).timestamp()
+    return 0.0 if moment is None else max(0.0, moment - server_now)
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text[:64]).timestamp()
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,92 @@
+"""Posts as received: `Post`, `Timeline`, and their form on disk."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from huggingtweets.errors import SourceError
+from huggingtweets.files import read_jsonl, write_jsonl
+
+
+@dataclass(frozen=True)
+class Post:
+    """One post, its text as the service gave it."""
+
+    id: str
+    text: str
+    created_at: str | None = None
+    """UTC, `2022-04-28T00:45:59Z`."""
+    is_retweet: bool | None = None
+    """None where the source does not say: then a text that begins with `RT @` is one."""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The posts of one person, newest first."""
+
+    handle: str
+    display_name: str
+    """As the person wrote it: hostile until escaped."""
+    posts: tuple[Post, ...]
+    notes: tuple[str, ...] = ()
+    """What the source skipped or could not match, one sentence each."""
+    picture_url: str | None = None
+    """Where the profile picture is, by the source's word; nothing is fetched from it unasked."""
+    how: tuple[str, ...] = field(default=(), compare=False)
+    """What the file was taken for, as `check` shows it; not kept on disk."""
+
+
+def write_timelines(path: Path, timelines: Sequence[Timeline]) -> None:
+    """Write the posts of one job, atomically: a header line a person, then a line a post."""
+    rows: list[dict[str, object]] = []
+    for timeline in timelines:
+        head: dict[str, object] = {
+            "handle": timeline.handle,
+            "display_name": timeline.display_name,
+            "notes": list(timeline.notes),
+            "num_tweets": len(timeline.posts),
+        }
+        if timeline.picture_url is not None:
+            head["picture_url"] = timeline.picture_url
+        rows.append(head)
+        for post in timeline.posts:
+            row: dict[str, object] = {"id": post.id, "text": post.text}
+            if post.created_at is not None:
+                row["created_at"] = post.created_at
+            if post.is_retweet is not None:
+                row["is_retweet"] = post.is_retweet
+            rows.append(row)
+    write_jsonl(path, rows)
+
+
+def read_timelines(path: Path) -> tuple[Timeline, ...]:
+    """Read what `write_timelines` wrote.
+
+    Raises:
+        SourceError: the file is damaged.
+    """
+    try:
+        rows = read_jsonl(path)
+        timelines = []
+        position = 0
+        while position < len(rows):
+            head = rows[position]
+            end = position + 1 + head["num_tweets"]
+            posts = tuple(Post(**row) for row in rows[position + 1 : end])
+            if len(posts) != head["num_tweets"]:
+                raise ValueError("posts are missing at the end")
+            timelines.append(
+                Timeline(
+                    head["handle"],
+                    head["display_name"],
+                    posts,
+                    tuple(head["notes"]),
+                    head.get("picture_url"),
+                )
+            )
+            position = end
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as err:
+        raise SourceError(
+            f"{path}: cannot be read ({err}); expected the posts of a job; delete the file"
+        ) from err
+    return tuple(timelines)

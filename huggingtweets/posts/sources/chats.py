@@ -1,0 +1,107 @@
+"""Chats are not posts: half of the words are somebody else's, and all were meant for few."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.sources.names import words_set
+
+_TIME = r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[\s\u202f]?[AaPp]\.?[Mm]\.?)?"
+_DAY = (
+    r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}[- ][A-Za-z]{3}[- ]\d{2,4}"
+    r"|[A-Z][a-z]{2,8} \d{1,2}, \d{4})"
+)
+_LINE = re.compile(
+    rf"[\u200e\u200f\ufeff]?(?:"
+    # WhatsApp, Signal
+    rf"\[?{_DAY},?[\sT\u202f]{{1,3}}{_TIME}\]?(?:\s?[-–]\s?|\s{{1,2}}|:\s)[^:\n]{{1,60}}:\s"
+    rf"|\[{_DAY},?[\s\u202f](?:at )?{_TIME}\]\s[^\n]{{1,60}}$"  # DiscordChatExporter
+    rf"|[^\[\n]{{1,60}},\s\[{_DAY},?[\s\u202f](?:at )?{_TIME}\]:?\s?$"  # copied from Telegram
+    rf"|<[^<>\n]{{1,40}}>\s|\[{_TIME}\]\s<[^<>\n]{{1,40}}>\s"  # IRC
+    rf"|{_TIME}\t[^\t\n]{{1,60}}\t"  # LINE
+    r"|\[[^\[\]\n]{1,40}\] \[[^\[\]\n]{4,14}\] "  # KakaoTalk
+    r"|(?:From|Type|Sent|Received|Conversation): \S"  # sigtop
+    r")"
+)
+_MIN_LINES, _MIN_SHARE = 3, 0.3
+_TELEGRAM = words_set(
+    "personal_chat private_group private_supergroup public_supergroup saved_messages bot_chat "
+    "private_channel"
+)
+_RECEIVERS = (
+    "recipient", "recipient_id", "recipientId", "recipient_screen_name", "receiver", "receiver_id",
+)  # fmt: skip
+_CHAT_KEYS = (
+    ("Telegram", frozenset({"from_id", "date_unixtime"})),
+    ("Discord", frozenset({"guild", "channel", "messages"})),
+    ("Discord", frozenset({"author", "channel_id", "content"})),
+    ("Signal", frozenset({"conversationId", "sent_at"})),
+    ("Signal", frozenset({"envelope", "account"})),
+    ("Signal", frozenset({"chatItem"})),
+    ("Messenger or Instagram", frozenset({"participants", "messages"})),
+    ("Messenger or Instagram", frozenset({"sender_name", "timestamp_ms"})),
+    ("WhatsApp", frozenset({"key_remote_jid"})),
+    ("X", frozenset({"dmConversation"})),
+    ("X", frozenset({"messageCreate"})),
+    ("X", frozenset({"message_create"})),
+    ("X", frozenset({"dm_conversation_id"})),
+    ("Slack", frozenset({"client_msg_id", "ts"})),
+    ("Slack", frozenset({"ts", "blocks", "user"})),
+    ("Matrix", frozenset({"room_id", "sender"})),
+    ("iMessage", frozenset({"is_from_me"})),
+    ("Google Chat", frozenset({"topic_id", "message_id"})),
+    ("Skype or Teams", frozenset({"conversationid", "messagetype"})),
+    ("Discord", frozenset({"AuthorID", "Author", "Date", "Content", "Reactions"})),
+    *(
+        ("a message service", frozenset({sender, receiver}))
+        for sender in ("sender", "sender_id", "senderId", "sender_screen_name", "sender_username")
+        for receiver in _RECEIVERS
+    ),
+)
+"""Keys that only the chats of a service have together."""
+_TELLING = words_set(
+    "from_id messages channel_id conversationId envelope chatItem sender_name key_remote_jid "
+    "dmConversation messageCreate client_msg_id message_create dm_conversation_id blocks room_id "
+    "is_from_me topic_id conversationid AuthorID"
+).union(_RECEIVERS)
+"""One of each at least: nearly all records have none."""
+
+
+def refuse_text_chat(where: str, lines: Iterable[str]) -> None:
+    """Refuse a text whose lines are those of a chat.
+
+    Args:
+        where: the file, for messages.
+        lines: some hundred from its beginning.
+
+    Raises:
+        SourceError: it is one.
+    """
+    shown = [line for line in lines if line.strip()]
+    hits = sum(bool(_LINE.match(line.strip("\r\n"))) for line in shown)
+    if hits >= _MIN_LINES and hits >= _MIN_SHARE * len(shown):
+        raise _refusal(where, "WhatsApp, Telegram, Signal or Discord")
+
+
+def refuse_json_chat(value: Mapping[str, Any]) -> None:
+    """Refuse an object that only the export of a chat has.
+
+    Raises:
+        SourceError: it is one.
+    """
+    if _TELLING.isdisjoint(value):
+        return
+    if str(value.get("type")) in _TELEGRAM and isinstance(value.get("messages"), list):
+        raise _refusal("", "Telegram")
+    for service, keys in _CHAT_KEYS:
+        if keys <= value.keys():
+            raise _refusal("", service)
+
+
+def _refusal(where: str, service: str) -> SourceError:
+    return SourceError(
+        f"{where or 'source.path'}: got a chat, as {service} exports it; expected posts, because a "
+        "chat holds other people's private words; use the posts of a public account, or a text "
+        "file with your own lines alone, one a line, without dates and names"
+    )

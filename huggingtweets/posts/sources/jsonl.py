@@ -1,0 +1,113 @@
+"""JSON Lines, one post a line, and other JSON: arrays, pages, wrapped and nested lists."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.gather import Asked, Row, gather
+from huggingtweets.posts.sources.json_values import iter_values, parse_json
+from huggingtweets.posts.sources.posts import Skip
+from huggingtweets.posts.sources.reading import (
+    MAX_DOCUMENT_CHARS,
+    MAX_LINE_CHARS,
+    Said,
+    decode,
+    has_bad_bytes,
+    iter_lines,
+    open_bytes,
+    open_text,
+    show,
+)
+from huggingtweets.posts.sources.shapes import records_of
+
+SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+
+def read_jsonl(path: Path, asked: Asked) -> Timeline:
+    """Read the posts of one person.
+
+    Raises:
+        SourceError: nothing of this person can be read.
+    """
+    said = Said(asked.config.encoding)
+
+    def found() -> Iterator[Row | Skip]:
+        for line, value in _values(path, said):
+            yield from rows_of(value, line)
+
+    return gather(asked, found(), said)
+
+
+def rows_of(value: Any, line: int | None = None) -> Iterator[Row | Skip]:
+    """Yield the records in one JSON value."""
+    for one in (value,) if isinstance(value, Skip) else records_of(value):
+        if isinstance(one, Skip):
+            yield one if one.line is not None else Skip(one.reason, line)
+        else:
+            yield Row({"text": one} if isinstance(one, str) else one, line)
+
+
+def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
+    """Yield (line, value or `Skip`): by lines where the file is made of lines, else by values.
+
+    A document may be spread over lines, so a first line that is not whole says nothing yet: then
+    the file is read by values, and by lines after all if not even one value comes out.
+    """
+    with open_text(path, said) as stream:
+        first = _first_line(stream)
+        is_document = first is None and _begins_an_object(path)
+    said.damage.clear()  # it comes again
+    if is_document or not _is_whole_object(first):
+        values = _by_values(path, said)
+        head = next(values, None)
+        if not isinstance(head, Skip):
+            yield from () if head is None else ((None, head),)
+            yield from ((None, value) for value in values)
+            return
+        said.damage.clear()
+    with open_text(path, said) as stream:
+        for number, line in iter_lines(stream):
+            yield from ((number, value) for value in _line_values(number, line))
+
+
+def _first_line(stream: TextIO) -> str | None:
+    """Return the first line that is not blank; None where it is too long."""
+    lines = (line for _, line in iter_lines(stream))
+    return next((line for line in lines if line is None or line.strip()), "")
+
+
+def _begins_an_object(path: Path) -> bool:
+    with open_bytes(path, []) as stream:
+        return decode(stream).read(1024).lstrip("\ufeff \t\r\n").startswith("{")
+
+
+def _is_whole_object(line: str | None) -> bool:
+    try:
+        if line is None or line.lstrip("\ufeff \t").startswith("["):
+            return line is None
+        return isinstance(parse_json(line.lstrip("\ufeff")), dict | str)
+    except ValueError:
+        return False
+
+
+def _by_values(path: Path, said: Said) -> Iterator[Any]:
+    with open_text(path, said) as stream:
+        try:
+            yield from iter_values(stream, max_chars=MAX_DOCUMENT_CHARS)
+        except ValueError as err:
+            yield Skip(f"from here on it is not JSON ({show(str(err), 80)})")
+
+
+def _line_values(number: int, line: str | None) -> list[Any]:
+    if line is None:
+        return [Skip(f"a line of more than {MAX_LINE_CHARS} characters", number)]
+    if has_bad_bytes(line):
+        return [Skip("not UTF-8", number)]
+    if not line.strip():
+        return []
+    try:
+        value = parse_json(line.lstrip("\ufeff"))
+    except ValueError:
+        return [Skip("not JSON", number)]
+    return value if isinstance(value, list) else [value]

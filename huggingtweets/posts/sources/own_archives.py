@@ -1,0 +1,296 @@
+"""What people download of themselves from Mastodon and Bluesky.
+
+Mastodon: a zip, its folder, or the `outbox.json` in it. Bluesky: the repository as a CAR file.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.errors import SelectionError, SourceError
+from huggingtweets.handles import parse_handle
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.facets import whole_links
+from huggingtweets.posts.sources.gather import post_of
+from huggingtweets.posts.sources.json_values import parse_json
+from huggingtweets.posts.sources.members import Members, open_members
+from huggingtweets.posts.sources.posts import (
+    MAX_POSTS,
+    MAX_TEXT_CHARS,
+    RawPost,
+    Skip,
+    make_timeline,
+    parse_date,
+)
+from huggingtweets.posts.sources.reading import decode, guard, open_bytes, show
+from huggingtweets.posts.sources.record import Reader
+from huggingtweets.posts.sources.shapes import records_of
+
+_WANTED = re.compile(r"(?P<base>(?:[^/]+/)*?)(?P<name>outbox|actor)\.json")
+_MAX_CHARS = 1 << 29
+"""Of an outbox; 1,425 posts had 2.4 million."""
+_MAX_CAR_BYTES = 1 << 29
+_ACTOR = re.compile(
+    r"https://([a-z0-9.-]{1,200})/(?:@|users/|u/|ap/users/)?([\w.-]{1,60})/?", re.ASCII | re.I
+)
+_DID = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]{1,200})")
+_POSTS = "app.bsky.feed.post/"
+_MAX_NODES = 2_000_000
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Whose archive it is."""
+
+    handle: str
+    """As `user=` would have it; of a CAR file without a telling name the DID, with dots."""
+    name: str | None
+    """The display name, if it says one."""
+
+
+def find_owner(source: SourceConfig, path: Path) -> Owner | None:
+    """Return whose archive it is; None: it does not say.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    if source.kind is SourceKind.mastodon_archive:
+        with _open(path) as files:
+            return _mastodon_owner(files)
+    did, records = _read_car(path)
+    return _bluesky_owner(path, did, records)
+
+
+# --- Mastodon
+
+
+def read_mastodon_archive(path: Path, handle: str) -> Timeline:
+    """Read the public and unlisted posts of an archive; boosts are none of the person's.
+
+    Args:
+        path: the zip, its folder or `outbox.json`.
+        handle: the owner: `alice`, or with the server, `alice.mastodon.example`.
+
+    Raises:
+        SourceError: it is somebody else's, holds no posts, is damaged beyond use or hostile.
+    """
+    with _open(path) as files:
+        owner = _mastodon_owner(files)
+        if owner and handle not in (owner.handle, owner.handle.partition(".")[0]):
+            raise SourceError(
+                f"{path}: is the archive of {owner.handle}, not of {handle}; "
+                f"use user={owner.handle}"
+            )
+        box = _json_of(files, "outbox.json", path)
+    items = box.get("orderedItems") if isinstance(box, dict) else None
+    if not isinstance(items, list):
+        raise SourceError(
+            f"{path}: got no orderedItems in outbox.json; expected the archive that Mastodon hands "
+            "out under Preferences, Import and export; check source.path="
+        )
+    reader = Reader(SourceConfig(kind=SourceKind.mastodon_archive, path="."))
+    found = [_activity_post(record, reader) for record in records_of(items[: MAX_POSTS + 1])]
+    return make_timeline(
+        path.name,
+        handle,
+        found,
+        display_name=owner.name if owner else None,
+        how=(
+            f"author: the archive of {owner.handle if owner else 'somebody unnamed'}",
+            "retweets: boosts (Announce)",
+        ),
+    )
+
+
+def _activity_post(record: Any, reader: Reader) -> RawPost | Skip:
+    if isinstance(record, Skip):
+        return record
+    draft = reader.read(record) if isinstance(record, dict) else Skip("an entry that is no post")
+    if isinstance(draft, Skip):
+        return Skip("an entry without text")
+    text = draft.text[: MAX_TEXT_CHARS + 1]
+    return replace(post_of(draft), text=text, author_name=None, is_retweet=bool(draft.is_retweet))
+
+
+def _open(path: Path) -> Any:
+    return open_members(path.parent if path.is_file() and path.suffix == ".json" else path, _WANTED)
+
+
+def _json_of(files: Members, name: str, path: Path | None = None) -> Any:
+    """Return the value of one file; None where it is missing or damaged and `path` is None."""
+    names = sorted((one for one in files if one.rpartition("/")[2] == name), key=len)
+    try:
+        if not names:
+            raise ValueError("it is missing")
+        damage: list[str] = []
+        with files[names[0]]() as raw:
+            text = decode(guard(raw, name, None, damage)).read(_MAX_CHARS)
+        return parse_json(text.lstrip("\ufeff"))
+    except ValueError as err:
+        if path is None:
+            return None
+        raise SourceError(
+            f"{path}: {name} cannot be read ({show(str(err), 80)}); expected the archive that "
+            "Mastodon hands out under Preferences, Import and export; check source.path="
+        ) from err
+
+
+def _mastodon_owner(files: Members) -> Owner | None:
+    """Return who is in actor.json, else who wrote the first entry of the outbox."""
+    actor = _json_of(files, "actor.json")
+    actor = actor if isinstance(actor, dict) else {}
+    address = actor.get("id")
+    if not isinstance(address, str):
+        box = _json_of(files, "outbox.json")
+        items = box.get("orderedItems") if isinstance(box, dict) else None
+        items = items if isinstance(items, list) else []
+        authors = (one.get("actor") for one in items if isinstance(one, dict))
+        address = next((one for one in authors if isinstance(one, str)), "")
+    match = _ACTOR.fullmatch(address)
+    if match is None:
+        return None
+    name = actor.get("preferredUsername")
+    name = name if isinstance(name, str) else match[2]
+    shown = actor.get("name")
+    try:
+        return Owner(parse_handle(f"{name}.{match[1]}"), shown if isinstance(shown, str) else None)
+    except SelectionError:
+        return None
+
+
+# --- Bluesky
+
+
+def read_bluesky_archive(path: Path, handle: str) -> Timeline:
+    """Read the posts and replies in a repository; reposts and likes are other records.
+
+    Args:
+        path: the CAR file.
+        handle: the owner. A repository names its account by DID alone, so a handle is believed,
+            and a DID (`did.plc.abc...`) compared.
+
+    Raises:
+        SourceError: it is somebody else's, holds no posts, or is damaged.
+    """
+    did, records = _read_car(path)
+    if handle.startswith("did.") and handle != did.replace(":", ".").lower():
+        raise SourceError(f"{path}: is the repository of {did}, not of {handle}; check user=")
+    owner = _bluesky_owner(path, did, records)
+    found = [
+        _car_post(key.removeprefix(_POSTS), record)
+        for key, record in records.items()
+        if key.startswith(_POSTS)
+    ]
+    return make_timeline(
+        path.name,
+        handle,
+        found,
+        display_name=owner.name,
+        how=(f"author: the repository of {did}", "retweets: none in a repository"),
+    )
+
+
+def _car_post(key: str, record: Any) -> RawPost | Skip:
+    text = whole_links(record).get("text") if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        return Skip("a record without text")
+    # Cleaning unescapes, as posts of X come escaped.
+    return RawPost(
+        escape(text[: MAX_TEXT_CHARS + 1], quote=False),
+        key[:200],
+        parse_date(record.get("createdAt")),
+        is_retweet=False,
+    )
+
+
+def _bluesky_owner(path: Path, did: str, records: dict[str, Any]) -> Owner:
+    """Return the handle the file is called by, as tools do, else the DID."""
+    profile = records.get("app.bsky.actor.profile/self")
+    name = profile.get("displayName") if isinstance(profile, dict) else None
+    stem = re.sub(r"[-._]?\d{4}-?\d{2}-?\d{2}.*\Z", "", path.name.removesuffix(".car"))
+    handle = did.replace(":", ".").lower()
+    if "." in stem and not stem.startswith("did."):
+        with suppress(SelectionError):
+            handle = parse_handle(stem)
+    return Owner(handle, name if isinstance(name, str) and name else None)
+
+
+def _read_car(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        status = path.stat()
+    except OSError as err:
+        raise SourceError(f"{path}: cannot be read ({err.strerror})") from err
+    return _decode_car(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=1)
+def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, Any]]:
+    """Return the account's DID and its records by key, `collection/rkey`; once per file.
+
+    Raises:
+        SourceError: it is no CAR file of a repository.
+    """
+    try:
+        import libipld
+    except ImportError as err:
+        raise SourceError(
+            "source=bluesky_archive: needs the package libipld; expected it installed; run "
+            "pip install libipld"
+        ) from err
+    if path.is_dir():
+        raise SourceError(f"{path}: is a folder; expected the CAR file of a Bluesky repository")
+    with open_bytes(path, []) as stream:
+        data = stream.read(_MAX_CAR_BYTES + 1)
+    if len(data) > _MAX_CAR_BYTES:
+        raise SourceError(
+            f"{path}: got more than {_MAX_CAR_BYTES >> 20} MiB; expected a repository"
+        )
+    try:
+        header, blocks = libipld.decode_car(data)
+        commit = blocks[header["roots"][0]]
+        did, root = commit["did"], commit["data"]
+        if not _DID.fullmatch(did):
+            raise ValueError("no DID")
+        return did, dict(_walk(blocks, root))
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as err:
+        raise SourceError(
+            f"{path}: cannot be read as a repository ({show(str(err), 80)}); expected the CAR file "
+            "that Bluesky hands out under Settings, Account, Export my data; fetch it again"
+        ) from err
+
+
+def _walk(blocks: dict[bytes, Any], root: bytes) -> Iterator[tuple[str, Any]]:
+    """Walk a Merkle search tree in order: keys share a prefix with the one before in their node."""
+    stack: list[tuple[bytes, str] | bytes] = [root]
+    seen: set[bytes] = set()
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            if item[0] in blocks:
+                yield item[1], blocks[item[0]]
+            continue
+        if item in seen or item not in blocks or len(seen) > _MAX_NODES:
+            continue
+        seen.add(item)
+        node = blocks[item]
+        key = b""
+        inner: list[tuple[bytes, str] | bytes] = [node["l"]] if node.get("l") else []
+        for entry in node["e"]:
+            key = key[: entry["p"]] + bytes(entry["k"])
+            inner.append((entry["v"], key.decode("utf-8", "replace")))
+            if entry.get("t"):
+                inner.append(entry["t"])
+        stack.extend(reversed(inner))

@@ -1,0 +1,190 @@
+"""Parquet files and Arrow tables: one post a row. pyarrow is imported only here, and late."""
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingtweets.config.schema import SourceConfig
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.flat import UNKNOWN, roles_of
+from huggingtweets.posts.sources.gather import Asked, Others, Row, check_columns, gather
+from huggingtweets.posts.sources.names import Who
+from huggingtweets.posts.sources.posts import Skip
+from huggingtweets.posts.sources.reading import name_key, open_bytes, show
+
+SUFFIXES = (".parquet",)
+_BATCH_ROWS = 1 << 14
+_MAX_GROUP_BYTES = 4 << 30
+"""Of the needed columns of one row group, unpacked."""
+
+
+def read_parquet(path: Path, asked: Asked) -> Timeline:
+    """Read the posts of one person; of the other columns and people nothing is built.
+
+    Raises:
+        SourceError: nothing of this person can be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def found() -> Iterator[Row | Others | Skip]:
+        with open_parquet(path) as source, pq.ParquetFile(source) as file:
+            columns = needed_columns(file.schema_arrow, asked.config, path.name)
+            _check_size(file.metadata, columns, path)
+            yield from batch_rows(file.iter_batches(_BATCH_ROWS, columns=columns), asked)
+
+    try:
+        return gather(asked, found())
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
+        raise SourceError(
+            f"{path}: got {show(str(err), 120)}; expected a Parquet file; check source="
+        ) from err
+
+
+def needed_columns(schema: Any, config: SourceConfig, where: str) -> list[str]:
+    """Return the columns worth reading: known ones, structs, and texts that may be anything.
+
+    Raises:
+        SourceError: there is none that may hold posts.
+    """
+    import pyarrow.types as types
+
+    def kind(field: Any) -> Any:
+        return field.type.value_type if types.is_dictionary(field.type) else field.type
+
+    def is_text(field: Any) -> bool:
+        return bool(types.is_string(kind(field)) or types.is_large_string(kind(field)))
+
+    configured = (
+        config.text_column,
+        config.user_column,
+        config.id_column,
+        config.date_column,
+        config.retweet_column,
+    )
+    told = {name for column in configured if column for name in (column, column.partition(".")[0])}
+    known = [
+        field.name
+        for field in schema
+        if field.name in told or types.is_struct(field.type) or roles_of(field.name) != UNKNOWN
+    ]
+    check_columns(_paths(schema), config, where)
+    has_author = any(roles_of(name).who is not None for name in known)
+    more = [] if has_author else [field.name for field in schema if is_text(field)]
+    wanted = {*known, *more}
+    return [name for name in schema.names if name in wanted]
+
+
+def _paths(schema: Any) -> list[str]:
+    """Return the columns, those inside of structs dotted."""
+    import pyarrow.types as types
+
+    paths = []
+    for field in schema:
+        inner = _paths(field.type) if types.is_struct(field.type) else []
+        paths += [f"{field.name}.{path}" for path in inner] or [field.name]
+    return paths
+
+
+@contextmanager
+def open_parquet(path: Path) -> Iterator[Any]:
+    """Give what pyarrow reads from: the path, or the bytes of a gzip'd file."""
+    damage: list[str] = []
+    with open_bytes(path, damage) as stream:
+        if stream.peek(4)[:4] == b"PAR1" and path.suffix != ".gz":
+            yield path
+            return
+        data = stream.read()
+    if damage:
+        raise SourceError(f"{path}: {damage[0]}; expected a Parquet file; fetch it again")
+    yield io.BytesIO(data)
+
+
+def _check_size(metadata: Any, columns: list[str], path: Path) -> None:
+    """Refuse a file that says of itself that it unpacks to far too much."""
+    needed = set(columns)
+    for group_index in range(metadata.num_row_groups):
+        group = metadata.row_group(group_index)
+        chunks = (group.column(index) for index in range(group.num_columns))
+        size = sum(
+            chunk.total_uncompressed_size
+            for chunk in chunks
+            if chunk.path_in_schema in needed or chunk.path_in_schema.split(".")[0] in needed
+        )
+        if size > _MAX_GROUP_BYTES:
+            raise SourceError(
+                f"{path}: got a row group of {size >> 20} MiB; expected at most "
+                f"{_MAX_GROUP_BYTES >> 20} MiB; write it in smaller row groups"
+            )
+
+
+def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | Skip]:
+    """Read Arrow batches row by row; of other people only that they are there."""
+    for batch in batches:
+        own = batch
+        column = _sole_author(batch.schema, asked.config)
+        if column is not None:
+            own, others = _rows_of(batch, column, asked.handle)
+            if others:
+                yield Others(others, column)
+        values = {name: _values(own.column(name)) for name in own.schema.names}
+        for index in range(own.num_rows):
+            row = {name: column[index] for name, column in values.items()}
+            broken = next((value for value in row.values() if isinstance(value, Skip)), None)
+            yield broken or Row(row)
+
+
+def _sole_author(schema: Any, config: SourceConfig) -> str | None:
+    """Return the one column that alone names the author, if it is so."""
+    import pyarrow.types as types
+
+    if config.user_column is not None:
+        names = [config.user_column] if config.user_column in schema.names else []
+    else:
+        names = [
+            field.name
+            for field in schema
+            if types.is_struct(field.type) or roles_of(field.name).who is not None
+        ]
+    if len(names) != 1:
+        return None
+    kind = schema.field(names[0]).type
+    is_sure = config.user_column is not None or roles_of(names[0]).who in (Who.handle, Who.username)
+    return names[0] if is_sure and not types.is_nested(kind) else None
+
+
+def _rows_of(batch: Any, user_column: str, handle: str) -> tuple[Any, list[str]]:
+    """Return the rows of one user, and of nobody, and the other users' names.
+
+    Only distinct names are looked at in Python, so a user of millions of rows is found fast.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    users = batch.column(user_column).cast(pa.string())
+    names = [name for name in _values(pc.unique(users)) if isinstance(name, str)]
+    same = (handle, f"{handle}.bsky.social")
+    others = [name for name in names if name.strip() and name_key(name) not in same]
+    is_other = pc.is_in(users, value_set=pa.array(others, pa.string()))
+    return batch.filter(pc.invert(is_other)), others
+
+
+def _values(column: Any) -> list[Any]:
+    """Return a column as Python values, with a `Skip` for each that Python cannot hold."""
+    try:
+        values: list[Any] = column.to_pylist()
+        return values
+    except (ValueError, OverflowError):
+        return [_value(scalar) for scalar in column]
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return Skip("not UTF-8")
+    except (ValueError, OverflowError):
+        return Skip("a date out of range")

@@ -1,0 +1,256 @@
+"""What every source yields, and the one way it becomes a `Timeline`: each once, newest first."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.records import Post, Timeline
+from huggingtweets.posts.sources.reading import name_key, nearest
+
+MAX_POSTS = 1_000_000
+"""Posts of one person."""
+MAX_SKIPS = 1_000_000
+"""Things in one file that are no posts; with more, it is no file of posts."""
+MAX_TEXT_CHARS = 25_000
+"""The longest post X allows; more is cut."""
+MAX_TOTAL_CHARS = 1 << 28
+"""Of all posts of one person."""
+MAX_ID_CHARS = 200
+_NUMBER = re.compile(r"[0-9]{1,40}")
+_BROKEN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?[eE]\+?[0-9]+")
+_MAX_NAME_CHARS = 200
+_PICTURE_URL = re.compile(r"https://[A-Za-z0-9.:-]{1,260}/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{1,1000}")
+_THUMBNAIL = re.compile(r"_(?:mini|normal|bigger)(\.[a-z]{3,4})\Z")
+_MAX_AUTHORS = 100_000
+_MAX_REASONS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RawPost:
+    """One post as found in a file."""
+
+    text: str
+    id: str | None = None
+    created_at: str | None = None
+    is_retweet: bool | None = None
+    author: str | None = None
+    """Handle as written there; None where the file does not say: then whoever was asked for."""
+    author_name: str | None = None
+    author_picture: str | None = None
+    """Address of the author's picture."""
+    older_ids: tuple[str, ...] = ()
+    """Earlier versions that this post replaces."""
+    is_outdated: bool = False
+    """Whether a later version replaces this post."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """One thing in a file that is no post, and why."""
+
+    reason: str
+    line: int | None = None
+
+
+@dataclass
+class _Tally:
+    """What was left out so far."""
+
+    skipped: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    """Per reason: how many, and the first line."""
+    num_skipped: int = 0
+    authors: set[str] = field(default_factory=set)
+    repeated: int = 0
+    outdated: int = 0
+    cut: int = 0
+
+    def skip(self, skip: Skip) -> None:
+        reason = skip.reason if len(self.skipped) < _MAX_REASONS else "other reasons"
+        count, line = self.skipped.get(reason, (0, skip.line))
+        self.skipped[reason] = (count + 1, line)
+        self.num_skipped += 1
+
+    def skips(self) -> list[str]:
+        return [
+            f"{count} skipped: {reason}" + ("" if line is None else f" (first: line {line})")
+            for reason, (count, line) in self.skipped.items()
+        ]
+
+    def notes(self, where: str) -> list[str]:
+        notes = [f"{where}: {skip}" for skip in self.skips()]
+        if self.repeated:
+            notes.append(f"{where}: {self.repeated} posts came more than once and count once")
+        if self.outdated:
+            notes.append(
+                f"{where}: {self.outdated} posts were edited later; the last version counts"
+            )
+        if self.cut:
+            notes.append(f"{where}: {self.cut} posts were cut to {MAX_TEXT_CHARS} characters")
+        return notes
+
+
+def make_timeline(
+    where: str,
+    handle: str,
+    found: Iterable[RawPost | Skip],
+    *,
+    display_name: str | None = None,
+    notes: Sequence[str] = (),
+    picture_url: object = None,
+    how: Sequence[str] = (),
+) -> Timeline:
+    """Gather the posts of one person, newest first, each id once.
+
+    Args:
+        where: the file, for messages.
+        handle: canonical (lower case); posts of other authors are passed over.
+        found: what the file holds, in its order.
+        display_name: from outside the posts; else the posts' author name, else the handle.
+        notes: sentences that go before our own.
+        picture_url: likewise from outside the posts, as received; else the posts' author picture.
+        how: what the file was taken for, read once all of `found` is.
+
+    Raises:
+        SourceError: the file has posts, but none of this person; or it is damaged and has none.
+    """
+    tally = _Tally()
+    by_id: dict[str, Post] = {}
+    older: set[str] = set()
+    own_name: str | None = None
+    own_picture: str | None = None
+    num_chars = 0
+    for number, item in enumerate(found, start=1):
+        if isinstance(item, Skip):
+            tally.skip(item)
+        elif item.author is not None and name_key(item.author) != handle:
+            if len(tally.authors) < _MAX_AUTHORS:
+                tally.authors.add(name_key(item.author))
+        elif item.is_outdated:
+            tally.outdated += 1
+        else:
+            key = item.id if item.id is not None else f"row-{number}"
+            if key in by_id:
+                tally.repeated += 1
+                continue
+            text = item.text[:MAX_TEXT_CHARS]
+            tally.cut += len(item.text) > MAX_TEXT_CHARS
+            num_chars += len(text)
+            by_id[key] = Post(key, text, item.created_at, item.is_retweet)
+            older.update(item.older_ids)
+            own_name = own_name or item.author_name or item.author
+            own_picture = own_picture or item.author_picture
+        check_amount(where, len(by_id), num_chars, tally.num_skipped)
+    for outdated in older & by_id.keys():
+        tally.outdated += 1
+        del by_id[outdated]
+    posts = tuple(_newest_first(list(by_id.values())))
+    if not posts:
+        _explain_nothing(where, handle, tally)
+    name = (display_name or own_name or handle)[:_MAX_NAME_CHARS]
+    picture = parse_picture_url(picture_url) or own_picture
+    return Timeline(handle, name, posts, (*notes, *tally.notes(where)), picture, tuple(how))
+
+
+def check_amount(where: str, num_posts: int, num_chars: int, num_skips: int = 0) -> None:
+    """Refuse more than anybody posts.
+
+    Raises:
+        SourceError: it is more.
+    """
+    if num_posts > MAX_POSTS or num_chars > MAX_TOTAL_CHARS or num_skips > MAX_SKIPS:
+        raise SourceError(
+            f"{where}: got more than {MAX_POSTS} posts, {MAX_TOTAL_CHARS} characters or "
+            f"{MAX_SKIPS} things that are no posts; expected the posts of one person; "
+            "split the file"
+        )
+
+
+def _newest_first(posts: list[Post]) -> list[Post]:
+    """By number of the id where all have one, else by date, else as they stand."""
+    if all(_NUMBER.fullmatch(post.id) for post in posts):
+        return sorted(posts, key=lambda post: int(post.id), reverse=True)
+    if all(post.created_at for post in posts):
+        return sorted(posts, key=lambda post: post.created_at or "", reverse=True)
+    return posts
+
+
+def _explain_nothing(where: str, handle: str, tally: _Tally) -> None:
+    """Raise where an empty result is a mistake; an empty file is just an empty timeline."""
+    if tally.authors:
+        raise SourceError(
+            f"{where}: got no post of user {handle}; there are {len(tally.authors)} other users"
+            f"{nearest(handle, tally.authors)}; check user= or source.user_column="
+        )
+    if tally.skipped:
+        raise SourceError(
+            f"{where}: got no readable post ({'; '.join(tally.skips()[:3])}); "
+            "expected the posts of one person; check source= and source.path="
+        )
+
+
+def parse_id(value: object) -> str | None:
+    """Return an id as text; None for what lost digits on its way through a spreadsheet."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 2**53 else None
+    text = str(value).strip() if isinstance(value, int | str) else ""
+    if not text or len(text) > MAX_ID_CHARS or _BROKEN_NUMBER.fullmatch(text):
+        return None
+    return text[:-2] if text.endswith(".0") and _NUMBER.fullmatch(text[:-2]) else text
+
+
+def parse_picture_url(value: object) -> str | None:
+    """Return the address of a profile picture; None for what is no plain address by https.
+
+    X names a thumbnail; the same with another ending is large enough to show.
+    """
+    if not isinstance(value, str) or not _PICTURE_URL.fullmatch(value):
+        return None
+    return _THUMBNAIL.sub(r"_400x400\1", value)
+
+
+_FIRST_YEAR = 1971
+_MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
+_API_DATE = re.compile(
+    r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) (\d{2}) (\d{2}):(\d{2}):(\d{2}) \+0000 (\d{4})", re.ASCII
+)
+
+
+def parse_date(value: object) -> str | None:
+    """Return a date as `2022-04-28T00:45:59Z`; None where it cannot be read.
+
+    Reads ISO 8601 and its usual variants, the date of the v1.1 API, seconds and milliseconds since
+    1970. Dates without a zone are taken for UTC.
+    """
+    try:
+        moment = _moment(value)
+        if moment is None or moment.year < _FIRST_YEAR:
+            return None
+        return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _moment(value: object) -> datetime | None:
+    if isinstance(value, datetime):
+        return value if value.tzinfo else value.replace(tzinfo=UTC)
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day, tzinfo=UTC)
+    if isinstance(value, str) and len(value) <= 64:
+        text = value.strip()
+        if match := _API_DATE.fullmatch(text):
+            month = _MONTHS.index(match[1]) // 3 + 1
+            day, hour, minute, second, year = (int(match[number]) for number in range(2, 7))
+            return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
+        if re.fullmatch(r"\d{10}|\d{13}", text, re.ASCII):
+            return _moment(int(text))
+        text = re.sub(r"\s*(UTC|GMT)$", "+00:00", text)
+        parsed = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d\d:?\d\d$)", "", text))
+        return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = value / 1000 if abs(value) >= 1e11 else value
+        return datetime.fromtimestamp(seconds, tz=UTC) if abs(seconds) >= 1e8 else None
+    return None

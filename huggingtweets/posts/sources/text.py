@@ -1,0 +1,40 @@
+"""Plain text: one post a line, blank lines skipped."""
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.chats import refuse_text_chat
+from huggingtweets.posts.sources.gather import Asked, Row, gather
+from huggingtweets.posts.sources.posts import Skip
+from huggingtweets.posts.sources.reading import Said, has_bad_bytes, iter_lines, open_text
+
+SUFFIXES = (".txt", ".text")
+_MAX_LINE_CHARS = 1 << 20
+_NUM_LOOKED_AT = 500
+
+
+def read_text(path: Path, asked: Asked) -> Timeline:
+    """Read the posts of one person; all lines are theirs. The order stays, newest first by custom.
+
+    Raises:
+        SourceError: nothing can be read, or it is a chat.
+    """
+    said = Said(asked.config.encoding)
+    with open_text(path, said, newline=None) as stream:
+        lines = (line or "" for _, line in islice(iter_lines(stream, 1 << 12), _NUM_LOOKED_AT))
+        refuse_text_chat(path.name, lines)
+    said.damage.clear()  # it comes again
+
+    def found() -> Iterator[Row | Skip]:
+        with open_text(path, said, newline=None) as stream:
+            for number, line in iter_lines(stream, _MAX_LINE_CHARS):
+                if line is None:
+                    yield Skip(f"a line of more than {_MAX_LINE_CHARS} characters", number)
+                elif has_bad_bytes(line):
+                    yield Skip("not UTF-8", number)
+                elif line.strip():
+                    yield Row({"text": line.strip("\ufeff\n")}, number)
+
+    return gather(asked, found(), said)

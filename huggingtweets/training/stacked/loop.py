@@ -1,0 +1,541 @@
+"""The training loop of the fused engine: a stream of jobs through K slots.
+
+All busy slots take their optimizer steps together. The moment a job ends, its weights stream out
+and the next job begins in its slot: what the others compute does not change by it.
+"""
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
+from huggingtweets.models.layout import Layout
+from huggingtweets.ops.adamw import AdamConstants, constants_of
+from huggingtweets.ops.dropout import num_sites
+from huggingtweets.ops.inductor import InductorOps
+from huggingtweets.ops.kernels import choose_ops
+from huggingtweets.ops.reference import Ops
+from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, release_memory
+from huggingtweets.runtime.graphs import Replay
+from huggingtweets.training.ending import is_to_keep
+from huggingtweets.training.extraction import SetScores
+from huggingtweets.training.host_memory import keep_freed_memory
+from huggingtweets.training.loop import epochs_at
+from huggingtweets.training.meter import peak_memory_gib
+from huggingtweets.training.progress import Speed, diverged
+from huggingtweets.training.records import (
+    Ending,
+    LoggedEval,
+    LoggedStep,
+    TrainResult,
+)
+from huggingtweets.training.stacked.heldout import score_sets
+from huggingtweets.training.stacked.jobs import (
+    Exported,
+    LineToCome,
+    SlotState,
+    StackedJob,
+    StackedResult,
+    fill_micro,
+    fill_step,
+    line_to_come,
+    start_slot,
+    untrainable,
+)
+from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
+from huggingtweets.training.stacked.slots import (
+    BAD_STEPS,
+    GOOD_TARGETS,
+    GRAD_NORM,
+    LOSS,
+    Inputs,
+    MicroKind,
+    Outbox,
+    Slots,
+    Snapshot,
+    build_slots,
+    finish_step,
+    micro_inputs,
+    micro_step,
+    snapshot_of,
+    step_inputs,
+)
+
+logger = logging.getLogger(__name__)
+
+Report = Callable[[str, LoggedStep | LoggedEval], None]
+
+WINDOW = {"cpu": 64, "cuda": 256}
+"""Queries a window of attention, by device type."""
+
+_PAUSE_S = 0.005
+"""Between two looks for a job while there is nothing to train."""
+
+
+@dataclass(frozen=True)
+class StackedSettings:
+    """How it is computed; changes no result beyond rounding."""
+
+    slots: int
+    """K."""
+    micro_batch_size: int
+    """B, blocks of each slot computed at once."""
+    block_size: int
+    """T, the largest of the batch."""
+    dtype: torch.dtype = torch.float32
+    """Of the matrix products: fp32 or bf16."""
+    log_every: int = 10
+    compile: bool = False
+    adapter_rank: int = 0
+    """The largest of the batch's LoRA jobs; 0: all jobs train all weights."""
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    use_graphs: bool = True
+    """Replay CUDA graphs."""
+    fused_kernels: bool = True
+    """On CUDA, take PyTorch's kernels for attention and GELU; see `look`."""
+    engines: int = 1
+    """That share the slots, a thread each; see `pool`."""
+
+
+def train_stacked(
+    layout: Layout,
+    base: Tensor,
+    jobs: Iterator[StackedJob | None],
+    *,
+    settings: StackedSettings,
+    device: torch.device,
+    speed: Speed | None = None,
+    report: Report | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[StackedResult]:
+    """Train job after job, K at a time, and yield each as it ends.
+
+    A job that diverges ends with an error and disturbs no other. Out of memory halves K: the jobs
+    that were under way begin anew.
+
+    Args:
+        layout: of the models.
+        base: (N,) row of the base weights on the CPU, see `Layout.pack`.
+        jobs: drawn when a slot falls free. None says that no job is ready yet.
+        settings: how to compute.
+        device: on which.
+        speed: to tell the utilisation of the device, by all slots together.
+        report: called with a job's slug and each of its logged lines and evaluations.
+        is_stopped: asked between steps; when it says so, what has ended is still yielded, and the
+            jobs under way are given up.
+
+    Raises:
+        OutOfMemoryError: a single slot does not fit.
+    """
+    jobs = iter(jobs)
+    num_slots = settings.slots
+    if is_cpu(device):
+        keep_freed_memory()
+    while True:
+        engine = None
+        try:
+            engine = _Engine(layout, base, num_slots, settings, device, speed, report)
+            yield from engine.run(jobs, is_stopped)
+        except torch.OutOfMemoryError as err:
+            if engine is not None:
+                yield from engine.ended(wait=True)
+            if num_slots == 1:
+                raise OutOfMemoryError(
+                    "engine.slots: out of memory with a single slot; expected room for it; set "
+                    "engine.micro_batch_size=1 or a smaller recipe.block_size"
+                ) from err
+        else:
+            return
+        if engine is not None:
+            jobs = chain([state.job for state in engine.states], jobs)
+            del engine
+        num_slots //= 2
+        logger.warning("out of memory: slots=%d", num_slots)
+        release_memory()
+
+
+class _Engine:
+    """K slots, the jobs in them, and those that have ended and are on their way out."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        base: Tensor,
+        num_slots: int,
+        settings: StackedSettings,
+        device: torch.device,
+        speed: Speed | None,
+        report: Report | None,
+    ) -> None:
+        self.states: list[SlotState] = []
+        self._layout = layout
+        self._settings = settings
+        self._device = device
+        self._speed = speed
+        self._report = report or (lambda slug, line: None)
+        self._host_base = base
+        self._base = base.to(device, torch.float32)
+        self._slots = build_slots(
+            layout, self._base, num_slots, settings.dtype, rank=settings.adapter_rank
+        )
+        self._num_slots = num_slots
+        self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
+        self._has_graphs = is_cuda(device)
+        self._has_kernels = self._has_graphs and settings.fused_kernels
+        self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
+        self._outbox = Outbox(self._slots.stack.rows[0])
+        if settings.compile:
+            self._ops: Ops = InductorOps()
+        else:
+            self._ops = choose_ops(device, layout.shape.width, settings.block_size)
+        self._lines: deque[tuple[Snapshot, list[LineToCome]]] = deque()
+        """Logged lines whose totals are on their way."""
+        self._ended: deque[tuple[SlotState, Snapshot | None, HuggingtweetsError | None]] = deque()
+        self._seconds = 0.0
+        """In training steps, all slots together."""
+        self._tokens = 0
+
+    def run(
+        self, jobs: Iterator[StackedJob | None], is_stopped: Callable[[], bool]
+    ) -> Iterator[StackedResult]:
+        """Train until the jobs are used up and all have ended, or a stop is asked for."""
+        has_more = True
+        while not is_stopped():
+            has_more = has_more and self._fill(jobs)
+            self._settle(wait=False)
+            if self.states:
+                self._close_gaps()
+                self._step()
+                self._look_after(list(self.states))
+            elif not has_more:
+                break
+            else:
+                time.sleep(_PAUSE_S)
+            yield from self.ended(wait=False)
+        yield from self.ended(wait=True)
+
+    def ended(self, *, wait: bool) -> Iterator[StackedResult]:
+        """Yield the jobs that have ended, in that order, once their weights have arrived."""
+        while self._ended:
+            state, snapshot, error = self._ended[0]
+            if snapshot is not None and not wait and not snapshot.is_ready():
+                return
+            self._ended.popleft()
+            if snapshot is None:
+                yield StackedResult(state.job.slug, error=error)
+            else:
+                rank, recipe = self._settings.adapter_rank, state.job.recipe
+                export = partial(
+                    _export, self._layout, self._host_base, rank, recipe, snapshot.row()
+                )
+                yield StackedResult(state.job.slug, self._result(state), export)
+
+    def _fill(self, jobs: Iterator[StackedJob | None]) -> bool:
+        """Put jobs into free slots; return whether there may be more."""
+        new = []
+        has_more = True
+        free = sorted(set(range(self._num_slots)) - {state.slot for state in self.states})
+        while free and has_more:
+            try:
+                job = next(jobs)
+            except StopIteration:
+                has_more = False
+                break
+            if job is None:
+                break
+            state = start_slot(job, free[0], self._layout.shape)
+            reason = untrainable(job, self._settings.block_size, self._settings.adapter_rank)
+            if reason:
+                self._ended.append((state, None, TrainingError(reason)))
+                continue
+            self.states.append(state)  # first of all: what is in a seat is not lost
+            self._slots.load(free.pop(0), *self._start_of(job))
+            state.line_start = self._seconds
+            new.append(state)
+        self._evaluate(new)
+        return has_more
+
+    def _start_of(self, job: StackedJob) -> tuple[Tensor, float]:
+        """Return the row a job begins with, and the scale of its adapters."""
+        rank, recipe = self._settings.adapter_rank, job.recipe
+        if not rank:
+            return self._base, 1.0
+        row = fresh_adapters(self._layout, rank, own_rank=recipe.lora_rank, seed=job.seed)
+        return row, recipe.lora_alpha / recipe.lora_rank
+
+    def _close_gaps(self) -> None:
+        """Have the jobs in the first slots, so that only those need computing.
+
+        Jobs of large batches come first: their further micro-steps need the fewer slots.
+        """
+        count = len(self.states)
+        free = sorted(set(range(count)) - {state.slot for state in self.states})
+        for state in self.states:
+            if state.slot >= count:
+                self._slots.move(state.slot, free[0])
+                state.slot = free.pop(0)
+        states = sorted(self.states, key=lambda s: (-s.job.recipe.global_batch_size, s.slot))
+        for slot, state in enumerate(states):
+            if state.slot != slot:
+                self._slots.swap(state.slot, slot)
+                other = next(one for one in self.states if one.slot == slot)
+                other.slot, state.slot = state.slot, slot
+
+    def _width(self, count: int) -> tuple[Slots, Inputs, Inputs]:
+        """Return slots to compute, so many or more, and their inputs.
+
+        On CUDA there are few widths, for the graphs.
+        """
+        num = count
+        if self._has_graphs:
+            num = self._num_slots
+            while num // 2 >= count:
+                num //= 2
+        if num not in self._widths:
+            shape, size = self._layout.shape, self._settings.micro_batch_size
+            sites = num_sites(shape.num_layers, shape.num_heads)
+            self._widths[num] = (
+                self._slots.first(num),
+                micro_inputs(num, size, self._settings.block_size, sites, self._device),
+                step_inputs(num, size, self._device),
+            )
+        return self._widths[num]
+
+    def _step(self) -> None:
+        """Take one optimizer step in every busy slot."""
+        start = time.perf_counter()
+        slots, _, step = self._width(len(self.states))
+        num, size = len(slots.losses), self._settings.micro_batch_size
+        filled: set[int] = set()
+        for index in range(max(-(-len(state.blocks) // size) for state in self.states)):
+            left = [state for state in self.states if len(state.blocks) > index * size]
+            part, micro, inputs = self._width(max(state.slot for state in left) + 1)
+            width = len(part.losses)
+            if width not in filled:
+                fill_step(
+                    inputs,
+                    [state for state in self.states if state.slot < width],
+                    width,
+                )
+                filled.add(width)
+            kind = self._kind(fill_micro(micro, left, index), accumulate=index > 0)
+            run = partial(micro_step, part, micro, inputs, kind)
+            self._replay.run((width, kind), run)
+        recipes = {state.slot: state.job.recipe for state in self.states}
+        constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
+        is_full = not self._settings.adapter_rank
+        num_decayed = self._layout.num_decayed if is_full else slots.stack.rows.shape[1]
+        run = partial(finish_step, slots, step, constants, num_decayed=num_decayed)
+        self._replay.forget(lambda key: _is_stale(key, num, constants))
+        self._replay.run((num, constants), run)
+        for state in self.states:
+            num_targets = state.num_targets
+            state.progress.step += 1
+            state.progress.tokens += num_targets
+            state.line_tokens += num_targets
+            state.line_steps += 1
+            self._tokens += num_targets
+        self._seconds += time.perf_counter() - start
+
+    def _kind(self, reach: int, *, accumulate: bool) -> MicroKind:
+        """Return what this micro-step is; on CUDA few kinds, so that few graphs serve all."""
+        block_size = self._settings.block_size
+        drops = any(any(state.rates) for state in self.states)
+        return MicroKind(
+            accumulate=accumulate,
+            isolate=any(state.job.recipe.isolate_documents for state in self.states),
+            reach=block_size if self._has_graphs else min(block_size, -(-reach // 32) * 32),
+            drops=drops,
+            width=by_kind(WINDOW, self._device, 128),
+            fused_attention=self._has_kernels and not drops,
+            fused_gelu=self._has_kernels,
+            recompute=self._settings.recompute,
+            ops=self._ops,
+        )
+
+    def _look_after(self, states: list[SlotState]) -> None:
+        """Log, evaluate and end the jobs for which it is time after a step."""
+        log_every = self._settings.log_every
+        due = [s for s in states if s.progress.step % log_every == 0 or s.ends_epoch]
+        ends = [state for state in due if state.ends_epoch]
+        if due:
+            self._note(due)
+        if ends:
+            self._settle(wait=True)
+        self._evaluate([state for state in ends if state in self.states])
+        for state in ends:
+            if state in self.states and (ending := state.ending):
+                self._end(state, ending)
+
+    def _note(self, states: list[SlotState]) -> None:
+        """Have the totals of some slots sent, for lines that are written when they arrive."""
+        totals = snapshot_of(self._slots.totals)
+        lines = []
+        for state in states:
+            self._slots.totals[state.slot].zero_()
+            lines.append(line_to_come(state, self._seconds))
+        self._lines.append((totals, lines))
+
+    def _settle(self, *, wait: bool) -> None:
+        """Write the lines whose totals have arrived, or all."""
+        while self._lines and (wait or self._lines[0][0].is_ready()):
+            totals, lines = self._lines.popleft()
+            start = time.perf_counter()
+            found = totals.row().tolist()
+            self._seconds += time.perf_counter() - start
+            for line in lines:
+                if line.state in self.states:
+                    self._write(line, found[line.slot])
+
+    def _write(self, due: LineToCome, total: list[float]) -> None:
+        state, progress = due.state, due.state.progress
+        num_bad = int(total[BAD_STEPS])
+        progress.seconds += due.seconds
+        progress.num_bad_steps += num_bad
+        if num_bad:
+            logger.warning(
+                "job=%s skipped=%d steps with a gradient that is not finite",
+                state.job.slug,
+                num_bad,
+            )
+        if num_bad == due.num_steps:
+            self._give_up(state, diverged(progress))
+            return
+        line = LoggedStep(
+            step=due.step,
+            epoch=round(epochs_at(due.step, state.epoch_ends), 4),
+            loss=total[LOSS] / total[GOOD_TARGETS],
+            lr=due.lr,
+            grad_norm=total[GRAD_NORM],
+            tokens_per_s=due.tokens / due.seconds,
+            mfu=self._mfu(),
+        )
+        progress.history.append(line)
+        self._report(state.job.slug, line)
+
+    def _mfu(self) -> float | None:
+        """Return the utilisation of the device so far, by all slots together."""
+        if self._speed is None or not self._seconds:
+            return None
+        return self._speed.mfu(self._tokens / self._seconds, 1)
+
+    def _evaluate(self, states: list[SlotState]) -> None:
+        """Score the held-out posts of some jobs, neighbours together; keep what is best."""
+        with_heldout = sorted((s for s in states if s.job.heldout), key=lambda state: state.slot)
+        for group in _neighbours(with_heldout):
+            heldout = self._score(group, [state.job.heldout for state in group])
+            probed = self._score(group, [state.job.probe for state in group])
+            for state, figures, known in zip(group, heldout, probed, strict=True):
+                assert figures is not None
+                self._add_eval(state, figures, known)
+
+    def _score(
+        self, states: list[SlotState], sets: list[HeldoutSet | None]
+    ) -> Sequence[SetScores | None]:
+        """Score a set of posts in each of adjacent slots; None where there is no set."""
+        if not any(sets):
+            return [None] * len(sets)
+        return score_sets(
+            self._slots.stack.slots(states[0].slot, states[-1].slot + 1),
+            sets,
+            width=by_kind(WINDOW, self._device, 128),
+            use_fused=self._has_kernels,
+            ops=self._ops,
+        )
+
+    def _add_eval(self, state: SlotState, heldout: SetScores, probe: SetScores | None) -> None:
+        progress = state.progress
+        if not math.isfinite(heldout.loss.nats):
+            self._give_up(state, diverged(progress))
+            return
+        epoch = epochs_at(progress.step, state.epoch_ends)
+        known = (probe.loss, probe.extraction) if probe else (None, None)
+        progress.evals.append(LoggedEval(progress.step, epoch, heldout.loss, *known))
+        self._report(state.job.slug, progress.evals[-1])
+        if is_to_keep(state.job.recipe, progress.evals):
+            state.best, progress.kept_step = self._snapshot(state), progress.step
+        progress.keep_scores(heldout.posts, probe.posts if probe else ())
+
+    def _end(self, state: SlotState, ending: Ending) -> None:
+        """Free a slot and send its weights, or those kept, on their way."""
+        snapshot = state.best
+        if snapshot is None:
+            snapshot, state.progress.kept_step = (
+                self._snapshot(state),
+                state.progress.step,
+            )
+        state.ended_by = ending
+        self.states.remove(state)  # last of all: for want of memory the job begins anew
+        self._ended.append((state, snapshot, None))
+
+    def _give_up(self, state: SlotState, error: HuggingtweetsError) -> None:
+        """Free the slot of a job that failed."""
+        self.states.remove(state)
+        self._ended.append((state, None, error))
+
+    def _snapshot(self, state: SlotState) -> Snapshot:
+        return self._outbox.send(self._slots.stack.rows[state.slot])
+
+    def _result(self, state: SlotState) -> TrainResult:
+        progress = state.progress
+        return TrainResult(
+            steps=progress.step,
+            epochs=epochs_at(progress.step, state.epoch_ends),
+            tokens=progress.tokens,
+            seconds=progress.seconds,
+            tokens_per_s=progress.tokens / progress.seconds if progress.seconds else 0.0,
+            mfu=self._mfu(),
+            final_loss=progress.history[-1].loss,
+            peak_memory_gib=peak_memory_gib(self._device),
+            history=tuple(progress.history),
+            evals=tuple(progress.evals),
+            kept_step=progress.kept_step,
+            scores=progress.scores,
+            ended_by=state.ended_by,
+        )
+
+
+def _is_stale(key: Hashable, num: int, constants: AdamConstants) -> bool:
+    """Whether a graph is of an optimizer step of other settings than so many slots have now."""
+    return (
+        isinstance(key, tuple)
+        and isinstance(key[1], AdamConstants)
+        and (key[0] == num and key[1] != constants)
+    )
+
+
+def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: Tensor) -> Exported:
+    """Turn a row into weights: without the engine, whose memory may be needed meanwhile."""
+    if not rank:
+        return Exported(layout.unpack(row))
+    scale = recipe.lora_alpha / recipe.lora_rank
+    merged = merge_adapters(layout, base, row, rank=rank, scale=scale)
+    return Exported(
+        layout.unpack(merged), peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
+    )
+
+
+def _neighbours(states: list[SlotState]) -> list[list[SlotState]]:
+    """Group seats, sorted by slot, into runs of adjacent slots with held-out blocks of one size."""
+    groups: list[list[SlotState]] = []
+    for state in states:
+        last = groups[-1][-1] if groups else None
+        if last and (last.slot + 1, last.heldout_size) == (
+            state.slot,
+            state.heldout_size,
+        ):
+            groups[-1].append(state)
+        else:
+            groups.append([state])
+    return groups

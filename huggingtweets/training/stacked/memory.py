@@ -1,0 +1,214 @@
+"""How many slots and blocks at once: what a GPU holds, and what measured best on a CPU."""
+
+from dataclasses import dataclass
+
+import torch
+
+from huggingtweets.models.layout import Layout, Shape
+from huggingtweets.ops.head import CHUNK_LOGITS
+from huggingtweets.ops.kernels import CPU_MAX_WIDTH
+from huggingtweets.training.stacked.heldout import MAX_TOKENS as JUDGED_TOKENS
+from huggingtweets.training.stacked.lora import adapter_places
+
+MAX_SLOTS = 48
+MAX_TOKENS = 2**16
+"""Tokens of all slots at once: more do not make matrix products faster."""
+ENOUGH_SLOTS = 8
+"""Rather fewer blocks at once than fewer slots."""
+CPU_SLOTS = 8
+"""Of an engine."""
+CPU_TOKENS = 2**11
+"""Tokens of all slots at once: more fall out of the caches."""
+MAX_TOGETHER = 8
+"""Models that a GPU samples in one call, where there is room for so many."""
+MAX_PROMPT = 32
+"""Tokens of a prompt that are reckoned with."""
+_USABLE = 0.85
+"""Of what is free: the rest is for fragments, graphs and what a step needs for moments."""
+
+
+def bytes_per_slot(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
+    """Return what a slot keeps: weights, gradient and two moments in fp32, and a copy in bf16."""
+    size = adapter_places(layout, rank)[1] if rank else layout.size
+    return size * (16 + (0 if dtype == torch.float32 else dtype.itemsize))
+
+
+def bytes_per_token(
+    shape: Shape, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
+) -> int:
+    """Return what the backward pass needs of a token of a slot, on CUDA."""
+    width, size = shape.width, dtype.itemsize
+    heads = shape.num_heads * shape.head_width
+    # Two norms in fp32; what each product reads, queries, keys and values, and attention's output
+    # before and after its heads lie side by side; what the activation reads and gives.
+    layer = width * (8 + 2 * size) + size * (shape.qkv_width + 2 * heads)
+    layer += size * shape.inner_width * (3 if shape.is_gated else 2)
+    if shape.has_head_norms:
+        layer += (4 + size) * (shape.qkv_width - shape.num_kv_heads * shape.head_width)
+    if drops:  # masks, and attention weights written out
+        layer += width * (8 + 3 * size) + 2 * size * shape.num_heads * block_size
+    if recompute:
+        return shape.num_layers * 4 * width + layer
+    return shape.num_layers * layer
+
+
+def choose_cpu_batch(
+    layout: Layout,
+    *,
+    num_jobs: int,
+    num_threads: int,
+    free_bytes: int,
+    global_batch_size: int,
+    block_size: int,
+    dtype: torch.dtype,
+    rank: int = 0,
+) -> tuple[int, int, int]:
+    """Return the number of engines, of slots K in all, and of blocks B at once, for a CPU.
+
+    An engine a thread, as long as memory holds their slots; a single one for wide models.
+
+    Args:
+        layout: of the models.
+        num_jobs: no more slots are of use.
+        num_threads: that there are to compute with.
+        free_bytes: of memory; half of it may be taken.
+        global_batch_size: blocks of an optimizer step.
+        block_size: T.
+        dtype: of the matrix products.
+        rank: of adapters; 0: all weights are trained.
+    """
+    if layout.shape.width > CPU_MAX_WIDTH:
+        engines = slots = 1
+    else:
+        room = free_bytes // 2 // bytes_per_slot(layout, dtype, rank=rank)
+        slots = max(1, min(num_jobs, CPU_SLOTS * num_threads, room))
+        engines = min(num_threads, slots)
+    tokens = -(-slots // engines) * block_size
+    return engines, slots, max(1, min(global_batch_size, CPU_TOKENS // tokens))
+
+
+def reckoned_bytes(
+    layout: Layout,
+    *,
+    slots: int,
+    tokens: int,
+    block_size: int,
+    dtype: torch.dtype,
+    drops: bool,
+    recompute: bool = False,
+    rank: int = 0,
+) -> int:
+    """Return the device's memory that training on CUDA needs at its peak, without fragments.
+
+    Args:
+        layout: of the models.
+        slots: K.
+        tokens: of each slot at once.
+        block_size: T.
+        dtype: of the matrix products.
+        drops: whether there is dropout.
+        recompute: activations are computed again in the backward pass.
+        rank: of adapters; 0: all weights are trained.
+    """
+    slot = bytes_per_slot(layout, dtype, rank=rank)
+    token = bytes_per_token(
+        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
+    )
+    return shared_bytes(layout, dtype, rank=rank) + slots * (slot + tokens * token)
+
+
+def shared_bytes(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
+    """Return what all slots share: the base, the row that ended jobs leave through, the logits."""
+    row = adapter_places(layout, rank)[1] if rank else layout.size
+    base = 4 * layout.size + (layout.size * dtype.itemsize if rank else 0)
+    logits = CHUNK_LOGITS["cuda"] * (4 + dtype.itemsize)
+    return base + 4 * row + logits
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """What sampling and judging the models that have ended take of a GPU, one call at a time."""
+
+    layout: Layout
+    num_rows: int
+    """Posts drawn of each model at once."""
+    num_new: int
+    """Most new tokens of each."""
+
+    @property
+    def bytes_per_model(self) -> int:
+        """Of a model that is sampled: weights in fp32, its rows' caches and draws.
+
+        The cache lies there twice while rows that have ended are dropped. A draw has logits and
+        weights in fp32 and sums in fp64, of which some are alive at once.
+        """
+        shape = self.layout.shape
+        num_positions = min(shape.num_positions, self.num_new + MAX_PROMPT)
+        cache = 8 * shape.num_layers * shape.num_heads * shape.head_width * num_positions
+        return 4 * self.layout.size + self.num_rows * (2 * cache + 48 * shape.vocab_size)
+
+    @property
+    def judging_bytes(self) -> int:
+        """Of a model that is judged: weights in fp32 and a copy for the products, activations."""
+        shape = self.layout.shape
+        inner = shape.qkv_width + 2 * shape.inner_width
+        tokens = JUDGED_TOKENS["cuda"] * (8 * shape.width + 4 * inner)
+        return 8 * self.layout.size + tokens + 6 * CHUNK_LOGITS["cuda"]
+
+    def num_together(self, free_bytes: int) -> int:
+        """Return how many models are sampled in one call, on a GPU of so much free memory."""
+        return max(1, min(MAX_TOGETHER, _part(free_bytes) // self.bytes_per_model))
+
+    def reserve(self, free_bytes: int) -> int:
+        """Return what training leaves free for them.
+
+        No more than an eighth: what finds no room there is sampled alone, or done on the CPU.
+        """
+        sampling = self.num_together(free_bytes) * self.bytes_per_model
+        return min(max(sampling, self.judging_bytes), _part(free_bytes))
+
+
+def _part(free_bytes: int) -> int:
+    return free_bytes // 8
+
+
+def choose_batch(
+    layout: Layout,
+    *,
+    num_jobs: int,
+    free_bytes: int,
+    global_batch_size: int,
+    block_size: int,
+    dtype: torch.dtype,
+    reserve: int,
+    drops: bool,
+    recompute: bool = False,
+    rank: int = 0,
+) -> tuple[int, int]:
+    """Return the number of slots K, and of blocks B that each computes at once, for a GPU.
+
+    Args:
+        layout: of the models.
+        num_jobs: no more slots are of use.
+        free_bytes: of the device.
+        global_batch_size: blocks of an optimizer step.
+        block_size: T.
+        dtype: of the matrix products.
+        reserve: bytes of it that `Finishing` wants.
+        drops: whether there is dropout.
+        recompute: activations are computed again in the backward pass.
+        rank: of adapters; 0: all weights are trained.
+    """
+    usable = _USABLE * free_bytes - reserve
+    usable -= shared_bytes(layout, dtype, rank=rank)
+    slot = bytes_per_slot(layout, dtype, rank=rank)
+    token = bytes_per_token(
+        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
+    )
+    micro = global_batch_size
+    while True:
+        tokens = micro * block_size
+        fitting = min(int(usable // (slot + tokens * token)), max(1, MAX_TOKENS // tokens))
+        if fitting >= min(num_jobs, ENOUGH_SLOTS) or micro == 1:
+            return max(1, min(num_jobs, MAX_SLOTS, fitting)), micro
+        micro = (micro + 1) // 2

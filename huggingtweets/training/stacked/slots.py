@@ -1,0 +1,335 @@
+"""The state of K slots on the device, and the two functions that change it: all static shapes.
+
+Nothing here reads a value back; each function is the same kernels every time, so that CUDA can
+replay it as a graph.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from huggingtweets.models.forward import micro_batch
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.run import loss_and_gradients
+from huggingtweets.models.stack import Stack, build_stack
+from huggingtweets.ops.adamw import (
+    Adam,
+    AdamConstants,
+    Controls,
+    adam_step,
+    build_adam,
+)
+from huggingtweets.ops.dropout import Dropout
+from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.runtime.device import (
+    Event,
+    current_stream,
+    host_like,
+    is_cuda,
+    new_event,
+    new_stream,
+    on_stream,
+    pinned_zeros,
+)
+from huggingtweets.training.stacked.lora import adapter_places, build_adapter_stack
+
+LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
+"""Columns of `Slots.totals`."""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """All that K slots keep on the device."""
+
+    stack: Stack
+    grads: Stack
+    adam: Adam
+    losses: Tensor
+    """(K,) fp32: summed loss of the micro-steps since the last optimizer step."""
+    totals: Tensor
+    """(K, 4) fp64: sums since the last logged line, see LOSS and what follows."""
+
+    def first(self, num: int) -> "Slots":
+        """Return the first slots; shares memory."""
+        return Slots(
+            self.stack.slots(0, num),
+            self.grads.slots(0, num),
+            self.adam.slots(0, num),
+            self.losses[:num],
+            self.totals[:num],
+        )
+
+    def load(self, slot: int, row: Tensor, scale: float = 1.0) -> None:
+        """Put a model (N,) into an unused slot, or adapters and their scale."""
+        self.stack.rows[slot].copy_(row)
+        if self.stack.adapters is not None:
+            self.stack.adapters.scale[slot].fill_(scale)
+        self.stack.slots(slot, slot + 1).refresh()
+        for tensor in (self.adam.first, self.adam.second, self.adam.steps, self.totals):
+            tensor[slot].zero_()
+
+    def move(self, source: int, target: int) -> None:
+        """Copy a slot over another one."""
+        for tensor in self._state():
+            tensor[target].copy_(tensor[source])
+        self.stack.slots(target, target + 1).refresh()
+
+    def swap(self, one: int, other: int) -> None:
+        """Exchange two slots, between optimizer steps."""
+        for tensor in self._state():
+            kept = tensor[one].clone()
+            tensor[one].copy_(tensor[other])
+            tensor[other].copy_(kept)
+        for slot in (one, other):
+            self.stack.slots(slot, slot + 1).refresh()
+
+    def _state(self) -> tuple[Tensor, ...]:
+        """Return what belongs to a model between optimizer steps."""
+        state: tuple[Tensor, ...] = (
+            self.stack.rows,
+            self.adam.first,
+            self.adam.second,
+            self.adam.steps,
+            self.totals,
+        )
+        if self.stack.adapters is not None:
+            state += (self.stack.adapters.scale,)
+        return state
+
+
+def build_slots(
+    layout: Layout, base: Tensor, num: int, dtype: torch.dtype, *, rank: int = 0
+) -> Slots:
+    """Allocate K slots on the device of the base, for products in fp32 or bf16.
+
+    Args:
+        layout: of the models.
+        base: (N,) fp32; with a rank, it is the frozen base of all slots.
+        num: K.
+        dtype: of the products.
+        rank: of adapters; 0: all weights are trained.
+    """
+    device = base.device
+    rows = torch.zeros(num, adapter_places(layout, rank)[1] if rank else layout.size, device=device)
+    grads = torch.zeros_like(rows)
+    if rank:
+        stack = build_adapter_stack(layout, base, rows, dtype, rank)
+        grad_stack = build_adapter_stack(layout, base, grads, torch.float32, rank)
+    else:
+        stack = build_stack(layout, rows, dtype)
+        grad_stack = build_stack(layout, grads, torch.float32)
+    return Slots(
+        stack,
+        grad_stack,
+        build_adam(rows),
+        torch.zeros(num, device=device),
+        torch.zeros(num, 4, dtype=torch.float64, device=device),
+    )
+
+
+class Inputs:
+    """Tensors of fixed place on the device, filled on the host.
+
+    On a CPU both are the same memory. On CUDA the host fills pinned memory while what it filled
+    before is still on its way.
+    """
+
+    def __init__(
+        self, shapes: dict[str, tuple[tuple[int, ...], torch.dtype]], device: torch.device
+    ) -> None:
+        """Allocate zeros of the given shapes."""
+        self.tensors = {
+            name: torch.zeros(shape, dtype=dtype, device=device)
+            for name, (shape, dtype) in shapes.items()
+        }
+        self._hosts = [self.tensors]
+        self._sent: list[Event | None] = [None]
+        if is_cuda(device):
+            self._hosts = [
+                {name: pinned_zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+                for _ in range(2)
+            ]
+            self._sent = [None, None]
+        self._turn = 0
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return what to fill before `send`; it may hold anything."""
+        sent = self._sent[self._turn]
+        if sent is not None:
+            sent.synchronize()  # sync: the copy of two fillings ago, over long since
+        return {name: tensor.numpy() for name, tensor in self._hosts[self._turn].items()}
+
+    def send(self) -> None:
+        """Start the copy to the device."""
+        host = self._hosts[self._turn]
+        if host is self.tensors:
+            return
+        for name, tensor in self.tensors.items():
+            tensor.copy_(host[name], non_blocking=True)
+        event = self._sent[self._turn] or new_event()
+        event.record()
+        self._sent[self._turn] = event
+        self._turn = (self._turn + 1) % len(self._hosts)
+
+
+@dataclass(frozen=True)
+class MicroKind:
+    """What is compiled into a micro-step; the same kind is the same kernels."""
+
+    accumulate: bool
+    """Add to the gradients of the micro-steps before."""
+    isolate: bool
+    reach: int
+    drops: bool
+    width: int
+    """Queries a window of attention."""
+    fused_attention: bool
+    """PyTorch's kernels for attention; they have no dropout of ours."""
+    fused_gelu: bool
+    """PyTorch's kernel for GELU."""
+    recompute: bool = False
+    ops: Ops = PYTORCH
+    """What computes between the products."""
+
+
+def micro_inputs(
+    num: int, blocks: int, block_size: int, sites: int, device: torch.device
+) -> Inputs:
+    """Return the inputs of a micro-step of K slots: tokens (3, K, B, T) and dropout keys."""
+    return Inputs(
+        {
+            "tokens": ((3, num, blocks, block_size), torch.int64),
+            "keys": ((sites, num * blocks, 2), torch.int32),
+        },
+        device,
+    )
+
+
+def step_inputs(num: int, blocks: int, device: torch.device) -> Inputs:
+    """Return the inputs of an optimizer step: Controls (6, K), and the dropout of K * B blocks."""
+    return Inputs(
+        {
+            "controls": ((6, num), torch.float32),
+            "thresholds": ((3, num * blocks), torch.int16),
+            "scales": ((3, num * blocks), torch.float32),
+        },
+        device,
+    )
+
+
+def micro_step(
+    slots: Slots,
+    micro: Inputs,
+    step: Inputs,
+    kind: MicroKind,
+) -> None:
+    """Add the losses and gradients of one micro-batch."""
+    input_ids, targets, position_ids = micro.tensors["tokens"].unbind(0)
+    dropout = None
+    if kind.drops:
+        dropout = Dropout(micro.tensors["keys"], step.tensors["thresholds"], step.tensors["scales"])
+    batch = micro_batch(
+        slots.stack.shape,
+        (input_ids, targets, position_ids),
+        isolate=kind.isolate,
+        reach=kind.reach,
+        width=kind.width,
+        use_fused=kind.fused_attention,
+        dropout=dropout,
+        ops=kind.ops,
+        fused_gelu=kind.fused_gelu,
+    )
+    weight = Controls(*step.tensors["controls"].unbind(0)).weight
+    losses = loss_and_gradients(
+        slots.stack,
+        slots.grads,
+        batch,
+        weight,
+        accumulate=kind.accumulate,
+        recompute=kind.recompute,
+    )
+    slots.losses.add_(losses)
+
+
+@torch.no_grad()
+def finish_step(slots: Slots, step: Inputs, constants: AdamConstants, *, num_decayed: int) -> None:
+    """Take the optimizer step and add what it was to the totals."""
+    controls = Controls(*step.tensors["controls"].unbind(0))
+    norms, taken = adam_step(
+        slots.stack.rows,
+        slots.grads.rows,
+        slots.adam,
+        controls,
+        constants,
+        num_decayed=num_decayed,
+    )
+    slots.stack.refresh()
+    is_taken = taken > 0
+    loss, good_targets, bad_steps, grad_norm = slots.totals.unbind(1)
+    loss += torch.where(is_taken, slots.losses, 0.0)
+    good_targets += taken * controls.num_targets
+    bad_steps += controls.is_due - taken
+    grad_norm.copy_(torch.where(is_taken, norms, grad_norm))
+    slots.losses.zero_()
+
+
+class Snapshot:
+    """A copy of a tensor on its way to CPU memory; training goes on meanwhile."""
+
+    def __init__(self, copy: Tensor, event: Event | None = None) -> None:
+        """Hold a copy on the CPU, and the event of its arrival; None: it is there."""
+        self._copy = copy
+        self._event = event
+
+    def is_ready(self) -> bool:
+        """Whether the copy has arrived."""
+        return self._event is None or bool(self._event.query())  # type: ignore[no-untyped-call]
+
+    def row(self) -> Tensor:
+        """Return the copy, after it has arrived."""
+        if self._event is not None:
+            self._event.synchronize()  # sync: a job that is done, a line that is due
+        return self._copy
+
+
+def snapshot_of(tensor: Tensor) -> Snapshot:
+    """Start copying a small tensor, in its turn among the steps."""
+    if not is_cuda(tensor.device):
+        return Snapshot(tensor.detach().clone())
+    copy = host_like(tensor).copy_(tensor.detach(), non_blocking=True)
+    event = new_event()
+    event.record()
+    return Snapshot(copy, event)
+
+
+class Outbox:
+    """Sends rows to CPU memory beside training, through one row of the device kept for it.
+
+    However many jobs end together, no further memory of the device is needed: the next copy waits,
+    on the device, until the one before has left. That is 20 ms for GPT-2 over PCIe [estimated].
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        """Take the room of a row (N,) where it lies on a GPU."""
+        self._stream = new_stream(like.device)
+        self._kept = like if self._stream is None else torch.empty_like(like)
+        self._sent: Event | None = None
+
+    def send(self, row: Tensor) -> Snapshot:
+        """Start the copy of a row as it is now, in its turn among the steps."""
+        if self._stream is None:
+            return Snapshot(row.detach().clone())
+        copy = host_like(row)
+        training = current_stream(row.device)
+        if self._sent is not None:
+            training.wait_event(self._sent)
+        self._kept.copy_(row.detach())
+        self._stream.wait_stream(training)
+        with on_stream(self._stream):
+            copy.copy_(self._kept, non_blocking=True)
+            self._sent = new_event()
+            self._sent.record(self._stream)
+        return Snapshot(copy, self._sent)

@@ -1,0 +1,610 @@
+"""Files as people have them: what each must give, with inputs of our own making.
+
+A file holds `OWN` posts by ann_marsh and, where it is of two, `THEIRS` by news_desk.
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.optout import add_optout
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.load import load_timeline
+
+ANN, DESK = "ann_marsh", "news_desk"
+OWN = [f"The heron on pier {n} waits for nobody in particular" for n in range(40)]
+THEIRS = [f"Bulletin {n}: the council meets again about the bridge" for n in range(25)]
+Rows = list[dict[str, Any]]
+Load = Callable[..., Timeline]
+
+
+def rows(
+    own: Callable[[str, int], dict[str, Any]], theirs: Callable[..., Any] | None = None
+) -> Rows:
+    """Records of both, ids rising; of one person where `theirs` is None."""
+    found = [{"id": str(10**18 + n), **own(text, n)} for n, text in enumerate(OWN)]
+    if theirs is not None:
+        found += [{"id": str(2 * 10**18 + n), **theirs(text, n)} for n, text in enumerate(THEIRS)]
+    return found
+
+
+def by(shape: Callable[[str, str], dict[str, Any]]) -> Rows:
+    """Records of two people whose author stands in one shape."""
+    return rows(lambda text, n: shape(text, ANN), lambda text, n: shape(text, DESK))
+
+
+def write_json(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value), encoding="utf-8")
+    return path
+
+
+def write_lines(path: Path, values: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values), encoding="utf-8")
+    return path
+
+
+def write_csv(path: Path, records: Rows, **options: Any) -> Path:
+    with path.open("w", newline="", encoding=options.pop("encoding", "utf-8")) as file:
+        writer = csv.DictWriter(
+            file, list(dict.fromkeys(key for row in records for key in row)), **options
+        )
+        writer.writeheader()
+        writer.writerows(records)
+    return path
+
+
+def kept(timeline: Timeline) -> list[str]:
+    config = CleaningConfig(min_chars=1)
+    return sorted(post.text for post in clean_timeline(timeline, config)[0].posts)
+
+
+# --- Who wrote it
+
+SHAPES: dict[str, Callable[[str, str], dict[str, Any]]] = {
+    "v1.1": lambda text, who: {"text": text, "user": {"screen_name": who, "name": "A. M."}},
+    "v2 flattened": lambda text, who: {
+        "text": text,
+        "author_id": f"7{who}",
+        "author": {"id": f"7{who}", "username": who, "name": who.title()},
+    },
+    "GNIP": lambda text, who: {
+        "body": text,
+        "verb": "post",
+        "actor": {"preferredUsername": who, "displayName": "X Y"},
+    },
+    "snscrape": lambda text, who: {
+        "rawContent": text,
+        "user": {"username": who, "id": 5, "displayname": "X Y"},
+        "retweetedTweet": None,
+    },
+    "web GraphQL": lambda text, who: {
+        "rest_id": "1",
+        "legacy": {"full_text": text},
+        "core": {"user_results": {"result": {"legacy": {"screen_name": who}}}},
+    },
+    "nested handle": lambda text, who: {"text": text, "author": {"handle": who}},
+    "Mastodon": lambda text, who: {
+        "content": f"<p>{text}</p>",
+        "reblog": None,
+        "visibility": "public",
+        "account": {"username": who, "acct": who, "display_name": "X Y"},
+    },
+    "flat": lambda text, who: {"tweet": text, "username": who, "name": "X Y"},
+    "twitteR": lambda text, who: {"text": text, "screenName": who, "replyToSN": "NA"},
+    "two that qualify": lambda text, who: {
+        "text": text,
+        "screen_name": who,
+        "username": who.replace("_", " "),
+    },
+    "address of the post": lambda text, who: {
+        "text": text,
+        "id": "17",
+        "url": f"https://x.com/{who}/status/17",
+    },
+    "address of the person": lambda text, who: {"text": text, "author_url": f"https://x.com/{who}"},
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_author_is_found_in_every_shape(tmp_path: Path, load: Load, name: str) -> None:
+    path = write_lines(tmp_path / "posts.jsonl", by(SHAPES[name]))
+    if name == "address of the post":  # each has its own id
+        records = by(SHAPES["flat"])
+        for row in records:
+            row["url"] = f"https://x.com/{row.pop('username')}/status/{row['id']}"
+            row.pop("name")
+        write_lines(path, records)
+    assert kept(load("jsonl", path, ANN)) == sorted(OWN)
+    assert kept(load("jsonl", path, DESK)) == sorted(THEIRS)
+    with pytest.raises(SourceError, match=rf"no post of user nobody_here; .*'{DESK}'"):
+        load("jsonl", path, "nobody_here")
+
+
+def test_structs_of_parquet_and_dotted_columns_are_the_same(tmp_path: Path, load: Load) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = by(lambda text, who: {"text": text, "user": {"username": who}})
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "posts.parquet")
+    assert kept(load("parquet", tmp_path / "posts.parquet", ANN)) == sorted(OWN)
+    flat = [
+        {"id": row["id"], "text": row["text"], "user.username": row["user"]["username"]}
+        for row in records
+    ]
+    path = write_csv(tmp_path / "posts.csv", flat)
+    assert kept(load("csv", path, DESK)) == sorted(THEIRS)
+    for kind, file in (("parquet", "posts.parquet"), ("csv", "posts.csv")):
+        timeline = load(kind, tmp_path / file, ANN, user_column="user.username")
+        assert kept(timeline) == sorted(OWN)
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "column"),
+    [
+        ({"user": {"id": 111}}, {"user": {"id": 222}}, "user.id"),
+        ({"author_id": "111"}, {"author_id": "222"}, "author_id"),
+        ({"author": "Ann Marsh"}, {"author": "The News"}, "author"),
+        ({"name": "Ann Marsh"}, {"name": "The News"}, "name"),
+        ({"wrote": ANN}, {"wrote": DESK}, "wrote"),
+    ],
+    ids=["ids", "author ids", "names", "display names", "an unknown column"],
+)
+def test_what_cannot_be_told_is_refused_with_column_and_key(
+    tmp_path: Path, load: Load, own: dict[str, Any], theirs: dict[str, Any], column: str
+) -> None:
+    path = write_lines(
+        tmp_path / "posts.jsonl",
+        rows(lambda text, n: {"text": text, **own}, lambda text, n: {"text": text, **theirs}),
+    )
+    with pytest.raises(
+        SourceError, match=rf"2 authors by the column '{column}'.*source.user_column={column}"
+    ):
+        load("jsonl", path, ANN)
+    assert len(load("jsonl", path, ANN, user_column="").posts) == len(OWN) + len(THEIRS)
+
+
+def test_an_unknown_column_without_the_handle_is_refused_too(tmp_path: Path, load: Load) -> None:
+    path = write_lines(tmp_path / "posts.jsonl", by(lambda text, who: {"text": text, "wrote": who}))
+    with pytest.raises(SourceError, match="2 authors by the column 'wrote'"):
+        load("jsonl", path, "nobody_here")
+    assert kept(load("jsonl", path, ANN, user_column="wrote")) == sorted(OWN)
+
+
+def test_columns_of_few_words_are_no_authors(tmp_path: Path, load: Load) -> None:
+    def row(text: str, n: int) -> dict[str, Any]:
+        return {
+            "text": text,
+            "lang": "en_US" if n % 2 else "en_GB",
+            "mood": "glad" if n % 3 else "sad",
+            "label": f"class_{n % 4}",
+            "in_reply_to_screen_name": ANN if n % 2 else DESK,
+        }
+
+    path = write_csv(tmp_path / "posts.csv", rows(row))
+    assert kept(load("csv", path, ANN)) == sorted(OWN)
+
+
+def test_the_only_author_is_named_where_it_is_another(tmp_path: Path, load: Load) -> None:
+    path = write_lines(tmp_path / "p.jsonl", rows(lambda text, n: {"text": text, "username": ANN}))
+    with pytest.raises(
+        SourceError, match=f"no post of user {DESK}; there is 1 other user.*'{ANN}'.*user={ANN}"
+    ):
+        load("jsonl", path, DESK)
+    # Of one person under a name that is no handle nothing need be told.
+    path = write_lines(
+        tmp_path / "q.jsonl", rows(lambda text, n: {"text": text, "name": "Ann Marsh"})
+    )
+    timeline = load("jsonl", path, ANN)
+    assert (kept(timeline), timeline.display_name) == (sorted(OWN), "Ann Marsh")
+
+
+def test_a_display_name_that_is_the_handle_of_another_deceives_nobody(
+    tmp_path: Path, load: Load
+) -> None:
+    def fake(text: str, n: int) -> dict[str, Any]:
+        return {"text": text, "user": {"screen_name": DESK, "name": ANN}}
+
+    def own(text: str, n: int) -> dict[str, Any]:
+        return {"text": text, "user": {"screen_name": ANN, "name": "Ann"}}
+
+    path = write_lines(tmp_path / "posts.jsonl", rows(own, fake))
+    assert kept(load("jsonl", path, ANN)) == sorted(OWN)
+    path = write_lines(tmp_path / "posts.jsonl", rows(own, fake)[len(OWN) :])
+    with pytest.raises(SourceError, match="no post of user ann_marsh"):
+        load("jsonl", path, ANN)
+
+
+def test_numbers_are_understood_where_the_file_says_whose_they_are(
+    tmp_path: Path, load: Load
+) -> None:
+    records = by(lambda text, who: {"text": text, "author_id": f"7{len(who)}"})
+    records[0]["author"] = {"username": ANN, "id": f"7{len(ANN)}"}
+    records[-1]["author"] = {"username": DESK, "id": f"7{len(DESK)}"}
+    path = write_lines(tmp_path / "posts.jsonl", records)
+    assert len({row["author_id"] for row in records}) == 1  # both names have nine letters
+    timeline = load("jsonl", path, ANN)
+    assert kept(timeline) == [OWN[0]]
+    records = by(lambda text, who: {"text": text, "author_id": f"7{who}"})
+    records[0]["author"] = {"username": ANN, "id": f"7{ANN}"}
+    assert kept(load("jsonl", write_lines(path, records), ANN)) == sorted(OWN)
+
+
+def test_people_who_opted_out_are_dropped_wherever_they_appear(tmp_path: Path) -> None:
+    optout = str(tmp_path / "optout.txt")
+    add_optout(DESK, optout)
+    path = write_lines(tmp_path / "posts.jsonl", by(SHAPES["v2 flattened"]))
+    source = SourceConfig(kind=SourceKind.jsonl, path=str(path), user_column="")
+    timeline = load_timeline(source, ANN, optout)
+    assert kept(timeline) == sorted(OWN)
+    assert any("25 records of people who want no model" in note for note in timeline.notes)
+
+
+# --- Is it text
+
+
+def columns(path: Path, texts: list[str], **more: Any) -> Path:
+    return write_csv(
+        path, [{"id": 10**18 + n, "text": text, **more} for n, text in enumerate(texts)]
+    )
+
+
+SIGNS = [f"Tea ☕ number {n} at the café – it’s “fine” 😀" for n in range(30)]
+
+
+def r_escaped(text: str) -> str:
+    def one(char: str) -> str:
+        code = ord(char)
+        return char if code < 128 else f"<U+{code:04X}>" if code < 1 << 16 else f"<U+{code:08X}>"
+
+    return "".join(map(one, text))
+
+
+def r_bytes(text: str) -> str:
+    """As R prints what its locale cannot hold."""
+    escaped = ("".join(f"<{byte:02x}>" for byte in char.encode()) for char in text)
+    return "".join(c if c.isascii() else e for c, e in zip(text, escaped, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil"),
+    [
+        ("bytes", lambda text: repr((text + "\nbye").encode())),
+        ("double quotes", lambda text: 'b"' + repr(text.encode())[2:-1].replace('"', r"\"") + '"'),
+        ("str", lambda text: ascii(text + "\nbye")),
+        ("JSON", lambda text: json.dumps(text + "\nbye")),
+        ("list", lambda text: repr([text])),
+        ("list of bytes", lambda text: repr([text.encode()])),
+        ("escapes", lambda text: json.dumps(text)[1:-1].replace(r"\"", '"')),
+        ("R", r_escaped),
+        ("R's bytes", r_bytes),
+        ("cp1252", lambda text: text.replace("”", "").encode().decode("cp1252", "ignore")),
+        ("latin-1", lambda text: text.encode().decode("latin-1")),
+        ("twice", lambda text: text.encode().decode("latin-1").encode().decode("latin-1")),
+        ("HTML", lambda text: f"<p>{text}</p><p>bye</p>"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_encoded_texts_are_decoded_and_told(
+    tmp_path: Path, load: Load, name: str, spoil: Callable[[str], str]
+) -> None:
+    timeline = load("csv", columns(tmp_path / "p.csv", [spoil(text) for text in SIGNS]), ANN)
+    wanted = [text.replace("”", "") if name == "cp1252" else text for text in SIGNS]
+    got = [post.text.removesuffix("bye").strip() for post in reversed(timeline.posts)]
+    assert [text.replace("”", "") if name == "cp1252" else text for text in got] == wanted
+    assert any("were decoded" in note for note in timeline.notes)
+    plain = load("csv", columns(tmp_path / "q.csv", SIGNS), ANN)
+    assert plain.notes == ()
+    assert [post.text for post in reversed(plain.posts)] == SIGNS
+
+
+def test_a_few_posts_that_look_encoded_are_left_and_many_are_asked_about(
+    tmp_path: Path, load: Load
+) -> None:
+    texts = [*OWN, "b'who prints bytes'"]
+    assert kept(load("csv", columns(tmp_path / "p.csv", texts), ANN)) == sorted(texts)
+    texts = [*OWN, *(f"b'bytes number {n} of them'" for n in range(9))]
+    path = columns(tmp_path / "q.csv", texts)
+    with pytest.raises(
+        SourceError, match=r"9 of 49 posts .*source.decode=bytes .*source.decode=none"
+    ):
+        load("csv", path, ANN)
+    assert "bytes number 1 of them" in kept(load("csv", path, ANN, decode="bytes"))
+    assert "b'bytes number 1 of them'" in kept(load("csv", path, ANN, decode="none"))
+
+
+def test_retweets_are_known_behind_what_was_encoded(tmp_path: Path, load: Load) -> None:
+    texts = [repr(text.encode()) for text in OWN] + [
+        repr(f"RT @x: {text}".encode()) for text in THEIRS
+    ]
+    assert kept(load("csv", columns(tmp_path / "p.csv", texts), ANN)) == sorted(OWN)
+
+
+def test_people_fond_of_quotations_are_left_alone(tmp_path: Path, load: Load) -> None:
+    texts = [f'"{text}"' if n % 3 else text for n, text in enumerate(OWN)]
+    assert kept(load("csv", columns(tmp_path / "p.csv", texts), ANN)) == sorted(texts)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_unicode_of_windows(tmp_path: Path, load: Load, encoding: str) -> None:
+    text = "id;text\r\n" + "".join(f"{n};{text}\r\n" for n, text in enumerate(SIGNS))
+    (tmp_path / "p.csv").write_bytes(text.encode(encoding))
+    assert kept(load("csv", tmp_path / "p.csv", ANN)) == sorted(SIGNS)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "text"])
+def test_western_windows_is_read_and_told_and_others_asked_about(
+    tmp_path: Path, load: Load, kind: str
+) -> None:
+    western = [f"Le café n° {n} — où l’été s’en va, déjà" for n in range(20)]
+    cyrillic = [f"Привет, это запись номер {n} о мосте" for n in range(20)]
+    form: dict[str, Callable[[str], str]] = {
+        "csv": str,
+        "jsonl": lambda text: json.dumps({"text": text}, ensure_ascii=False),
+        "text": str,
+    }
+
+    def write(texts: list[str], encoding: str, more: bytes = b"") -> Path:
+        lines = (["text"] if kind == "csv" else []) + [form[kind](text) for text in texts]
+        lines = [f'"{line}"' if kind == "csv" else line for line in lines]
+        path = tmp_path / f"p.{ {'csv': 'csv', 'jsonl': 'jsonl', 'text': 'txt'}[kind] }"
+        path.write_bytes("".join(f"{line}\n" for line in lines).encode(encoding) + more)
+        return path
+
+    timeline = load(kind, write(western, "cp1252"), ANN)
+    assert kept(timeline) == sorted(western)
+    assert any("read as cp1252" in note for note in timeline.notes)
+    with pytest.raises(SourceError, match=r"20 lines that are not UTF-8; .*source.encoding="):
+        load(kind, write(cyrillic, "cp1251"), ANN)
+    assert kept(load(kind, write(cyrillic, "cp1251"), ANN, encoding="cp1251")) == sorted(cyrillic)
+    mixed = "".join(form[kind](f"déjà {n} fois ça") + "\n" for n in range(5)).encode()
+    with pytest.raises(SourceError, match=r"beside 5 that are; .*source.encoding="):
+        load(kind, write(western, "cp1252", mixed), ANN)
+
+
+# --- CSV
+
+
+def test_a_stray_quote_swallows_no_rows(tmp_path: Path, load: Load) -> None:
+    lines = [f"{10**17 + n},2020-01-02 10:00:00,{text}" for n, text in enumerate(OWN)]
+    for number in (7, 8, 30):
+        lines[number] = lines[number].replace(",The", ',"The')
+    lines[20] = (
+        lines[20]
+        .replace("The heron", '"The ""heron""')
+        .replace("particular", 'particular\nand two lines"')
+    )
+    (tmp_path / "p.csv").write_text("\n".join(["id,created_at,text", *lines]) + "\n")
+    timeline = load("csv", tmp_path / "p.csv", ANN)
+    texts = {post.text for post in timeline.posts}
+    assert len(timeline.posts) == len(OWN)
+    assert texts >= set(OWN) - {OWN[20]}
+    assert 'The "heron" on pier 20 waits for nobody in particular\nand two lines' in texts
+    assert timeline.notes == (
+        "p.csv: 3 rows are not CSV (a quote that does not close) and were read without quotes "
+        "(first: line 9)",
+    )
+
+
+def test_texts_of_many_lines_with_separators_stay_whole(tmp_path: Path, load: Load) -> None:
+    texts = [f'one, {n}\n2, two\n3, "three"\n{n},2020-01-01 is a date, too' for n in range(10)]
+    assert sorted(
+        t.text for t in load("csv", columns(tmp_path / "p.csv", texts), ANN).posts
+    ) == sorted(texts)
+
+
+@pytest.mark.parametrize("header", ["tweets", "Tweet text", "anything", None])
+def test_one_column_alone_is_the_text(tmp_path: Path, load: Load, header: str | None) -> None:
+    lines = ([header] if header else []) + [f'"{text}"' for text in OWN]
+    (tmp_path / "p.csv").write_text("\n".join(lines) + "\n")
+    assert kept(load("csv", tmp_path / "p.csv", ANN)) == sorted(OWN)
+    (tmp_path / "p.csv").write_bytes("\r\r\n".join(lines).encode())
+    assert kept(load("csv", tmp_path / "p.csv", ANN)) == sorted(OWN)
+
+
+def test_excels_own_line_is_no_header(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "p.csv").write_text("sep=;\nid;username;text\n" + f"1;{ANN};a, b, c\n2;{DESK};no\n")
+    assert kept(load("csv", tmp_path / "p.csv", ANN)) == ["a, b, c"]
+
+
+# --- Wrapped and nested files
+
+PLAIN = [{"id": str(10**17 + n), "text": text} for n, text in enumerate(OWN)]
+WRAPPED = {
+    **{
+        key: {key: PLAIN} for key in ("tweets", "statuses", "data", "posts", "items", "my_own_list")
+    },
+    "with more": {
+        "version": 2,
+        "meta": {"count": 40},
+        "tweets": PLAIN,
+        "users": [{"id": "1", "name": "x"}],
+    },
+    "a value each": {
+        "records": [
+            {
+                "uri": f"at://did:plc:x/app.bsky.feed.post/{row['id']}",
+                "cid": "c",
+                "value": {"$type": "app.bsky.feed.post", "text": row["text"]},
+            }
+            for row in PLAIN
+        ]
+    },
+    "a feed": {
+        "feed": [
+            {
+                "post": {
+                    "uri": f"at://did:plc:x/app.bsky.feed.post/{row['id']}",
+                    "author": {"handle": ANN, "did": "did:plc:x"},
+                    "record": {"text": row["text"]},
+                }
+            }
+            for row in PLAIN
+        ]
+    },
+    "by id": {row["id"]: {"text": row["text"]} for row in PLAIN},
+    "pandas by column": {
+        key: {str(n): row[key] for n, row in enumerate(PLAIN)} for key in ("id", "text")
+    },
+    "pandas split": {
+        "columns": ["id", "text"],
+        "index": list(range(40)),
+        "data": [[r["id"], r["text"]] for r in PLAIN],
+    },
+    "pandas table": {
+        "schema": {"fields": []},
+        "data": [{"index": n, **row} for n, row in enumerate(PLAIN)],
+    },
+    "a list of texts of JSON": [json.dumps(row) for row in PLAIN],
+    "archive entries": {
+        "tweets": [{"tweet": {"id_str": row["id"], "full_text": row["text"]}} for row in PLAIN]
+    },
+    "wrapped twice": {"response": {"tweets": PLAIN}, "ok": True},
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+@pytest.mark.parametrize("indent", [None, 1])
+def test_a_list_under_one_key(tmp_path: Path, load: Load, name: str, indent: int | None) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(WRAPPED[name], indent=indent))
+    timeline = load("jsonl", tmp_path / "p.json", ANN)
+    assert kept(timeline) == sorted(OWN)
+    assert [post.id for post in timeline.posts] == [row["id"] for row in reversed(PLAIN)]
+
+
+def test_json_in_json(tmp_path: Path, load: Load) -> None:
+    records = by(SHAPES["v1.1"])
+    path = write_lines(tmp_path / "p.jsonl", [json.dumps(row) for row in records])
+    assert kept(load("jsonl", path, ANN)) == sorted(OWN)
+    for form in (json.dumps, repr):
+        table = [{"n": n, "tweet": form(row)} for n, row in enumerate(records)]
+        assert kept(load("csv", write_csv(tmp_path / "p.csv", table), DESK)) == sorted(THEIRS)
+
+
+def test_two_lists_of_posts_are_asked_about(tmp_path: Path, load: Load) -> None:
+    path = write_json(tmp_path / "p.json", {"mine": PLAIN, "yours": PLAIN})
+    with pytest.raises(SourceError, match="several lists that may be posts"):
+        load("jsonl", path, ANN)
+
+
+def test_ids_that_are_not_the_posts_own_drop_nothing(tmp_path: Path, load: Load) -> None:
+    path = write_lines(tmp_path / "p.jsonl", [{"id": 7, "text": text} for text in OWN])
+    timeline = load("jsonl", path, ANN)
+    assert kept(timeline) == sorted(OWN)
+    assert "40 posts have 1 ids, which are not theirs" in timeline.notes[0]
+
+
+# --- Is it theirs
+
+
+def test_hydrators_retweets_beside_the_originals_text(tmp_path: Path, load: Load) -> None:
+    records = rows(
+        lambda text, n: {
+            "text": text,
+            "user_screen_name": ANN,
+            "user_name": "Ann",
+            "retweet_id": "",
+        },
+        lambda text, n: {
+            "text": text,
+            "user_screen_name": ANN,
+            "user_name": "Ann",
+            "retweet_id": 10**18,
+        },
+    )
+    timeline = load("csv", write_csv(tmp_path / "p.csv", records), ANN)
+    assert kept(timeline) == sorted(OWN)
+
+
+def test_own_words_of_quotes_and_replies_stay_and_theirs_do_not(tmp_path: Path, load: Load) -> None:
+    records = rows(
+        lambda text, n: {
+            "text": text,
+            "author": {"username": ANN},
+            "referenced_tweets": [{"type": "quoted" if n % 2 else "replied_to", "id": "5"}],
+            "quoted_tweet": {"text": "theirs", "author": {"username": DESK}},
+            "in_reply_to_user": {"username": DESK},
+        }
+    )
+    path = write_lines(tmp_path / "p.jsonl", records)
+    assert kept(load("jsonl", path, ANN)) == sorted(OWN)
+    with pytest.raises(SourceError, match="no post of user news_desk"):
+        load("jsonl", path, DESK)
+
+
+def test_marks_that_are_only_absent_leave_it_to_the_prefix(tmp_path: Path, load: Load) -> None:
+    """A dump of v1.1 without `retweeted_status`: what begins with `RT @` is a retweet."""
+    records = rows(
+        (lambda text, n: {"text": text, "user": {"screen_name": ANN}}),
+        lambda text, n: {"text": f"RT @x: {text}", "user": {"screen_name": ANN}},
+    )
+    path = write_lines(tmp_path / "p.jsonl", records)
+    assert kept(load("jsonl", path, ANN)) == sorted(OWN)
+
+
+# --- Chats
+
+CHATS = {
+    "WhatsApp, brackets": "\u200e[12/05/2022, 10:15:{n:02}] {who}: {text}",
+    "WhatsApp, dash": "12/05/22, 10:15 - {who}: {text}",
+    "WhatsApp, 12 hours": "5/12/22, 1:{n:02} PM - {who}: {text}",
+    "WhatsApp, German": "12.05.22, 10:15 - {who}: {text}",
+    "Signal": "[2022-05-12 10:15:{n:02}] {who}: {text}",
+    "Telegram": "{who}, [12.05.2022 10:15]\n{text}",
+    "Discord": "[12-May-22 10:15 AM] {who}#1234\n{text}\n",
+    "IRC": "[10:15] <{who}> {text}",
+}
+
+
+@pytest.mark.parametrize("name", CHATS)
+def test_chats_as_text_are_refused(tmp_path: Path, load: Load, name: str) -> None:
+    lines = [
+        CHATS[name].format(n=n, who=("Ann", "Bob B")[n % 2], text=t) for n, t in enumerate(OWN)
+    ]
+    (tmp_path / "chat.txt").write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(
+        SourceError, match=r"got a chat.*other people's private words.*your own lines"
+    ):
+        load("text", tmp_path / "chat.txt", ANN)
+
+
+JSON_CHATS: dict[str, Any] = {
+    "Telegram": {
+        "name": "Bob",
+        "type": "personal_chat",
+        "id": 1,
+        "messages": [
+            {"id": 1, "type": "message", "from": "Bob", "from_id": "user1", "text": "hi there you"}
+        ],
+    },
+    "Discord": {
+        "guild": {"id": "1"},
+        "channel": {"id": "2"},
+        "messages": [{"id": "1", "author": {"name": "bob"}, "content": "hi there you"}],
+    },
+    "Signal": {"conversationId": "x", "sent_at": 1, "type": "incoming", "body": "hi there you"},
+    "Messenger": {
+        "participants": [{"name": "Bob"}],
+        "messages": [{"sender_name": "Bob", "content": "hi"}],
+    },
+    "X": [{"dmConversation": {"conversationId": "1-2", "messages": []}}],
+}
+
+
+@pytest.mark.parametrize("name", JSON_CHATS)
+def test_chats_as_json_are_refused(tmp_path: Path, load: Load, name: str) -> None:
+    path = write_json(tmp_path / "result.json", JSON_CHATS[name])
+    with pytest.raises(SourceError, match=r"got a chat, as .* exports it"):
+        load("jsonl", path, ANN)
+
+
+def test_posts_with_times_in_them_are_no_chat(tmp_path: Path, load: Load) -> None:
+    texts = [f"At 10:{n:02} the bus said: not in service, 12/05/2022" for n in range(40)]
+    (tmp_path / "p.txt").write_text("\n".join(texts))
+    assert kept(load("text", tmp_path / "p.txt", ANN)) == sorted(texts)

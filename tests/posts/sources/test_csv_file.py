@@ -1,0 +1,101 @@
+"""CSV and TSV."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.records import Timeline
+
+Load = Callable[..., Timeline]
+
+
+@pytest.fixture
+def read(tmp_path: Path, load: Load) -> Callable[..., Timeline]:
+    def read_bytes(data: str | bytes, handle: str = "anyone", name: str = "f.csv") -> Timeline:
+        (tmp_path / name).write_bytes(data if isinstance(data, bytes) else data.encode())
+        return load("csv", tmp_path / name, handle)
+
+    return read_bytes
+
+
+def texts(timeline: Timeline) -> list[str]:
+    return [post.text for post in timeline.posts]
+
+
+def test_the_csv_of_an_old_archive(shared: Path, load: Load) -> None:
+    path = shared / "tweets/formats/archive-2018-monthly/tweets.csv"
+    timeline = load("csv", path, "geoinquiets")
+    assert len(timeline.posts) == 29
+    assert sum(bool(post.is_retweet) for post in timeline.posts) == 10
+    assert timeline.posts[0].created_at == "2018-12-06T05:30:02Z"
+    assert any("\n" in post.text for post in timeline.posts)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators(read: Callable[..., Timeline], separator: str) -> None:
+    rows = [["id", "text"], ["1", '"a, b; c | d"'], ["2", "plain"]]
+    timeline = read("\r\n".join(separator.join(row) for row in rows))
+    assert texts(timeline) == ["plain", "a, b; c | d"]
+
+
+def test_line_breaks_and_quotes_inside_of_texts(read: Callable[..., Timeline]) -> None:
+    timeline = read('id,text\n1,"he said ""hi""\r\nand left"\n')
+    assert texts(timeline) == ['he said "hi"\r\nand left']
+
+
+def test_one_user_of_many(read: Callable[..., Timeline]) -> None:
+    data = "user,text\nNASA,a\nesa,b\nnasa,c\n"
+    assert texts(read(data, "nasa")) == ["a", "c"]
+    with pytest.raises(SourceError, match="nearest: 'nasa'"):
+        read(data, "nasaa")
+    assert texts(read(data, "nasa", "nasa.csv")) == ["a", "c"]  # the rows say more than the name
+
+
+def test_bad_rows_are_counted(read: Callable[..., Timeline]) -> None:
+    timeline = read(b"id,text\n1,fine\n2\n3,one,too many\n\n4,caf\xe9\n5,last\n")
+    assert texts(timeline) == ["last", "fine"]
+    assert timeline.notes == (
+        "f.csv: 1 skipped: no text in the column 'text' (first: line 3)",
+        "f.csv: 1 skipped: more fields than the header has; quote the texts (first: line 4)",
+        "f.csv: 1 skipped: not UTF-8 (first: line 6)",
+    )
+
+
+def test_an_open_quote_costs_a_part_not_the_file(read: Callable[..., Timeline]) -> None:
+    rows = "".join(f"{number},post {number}\n" for number in range(30_000))
+    timeline = read(f'id,text\n99999,"open\n{rows}')
+    assert len(timeline.posts) > 15_000
+    assert "not CSV" in timeline.notes[0]
+
+
+def test_excel_writes_a_bom_or_utf_16(read: Callable[..., Timeline]) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        assert texts(read("text\r\ncafé\r\n".encode(encoding))) == ["café"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("a,b\n1,2\n", r"columns 'a', 'b'; .*source.text_column="),
+        ("x" * 200_000 + "\n", "no header"),
+        ("," * 5000 + "\n", "5001 columns"),
+        ("text\n", None),
+        ("", None),
+        ("\n\n", None),
+    ],
+)
+def test_files_without_posts(read: Callable[..., Timeline], data: str, message: str | None) -> None:
+    if message is None:
+        assert read(data).posts == ()
+        return
+    with pytest.raises(SourceError, match=message):
+        read(data)
+
+
+def test_ids_that_a_spreadsheet_rounded_are_not_taken_for_equal(
+    read: Callable[..., Timeline],
+) -> None:
+    timeline = read("id,text\n1.58809E+18,a\n1.58809E+18,b\n")
+    assert texts(timeline) == ["a", "b"]

@@ -1,0 +1,213 @@
+"""Rows with named columns, and keys of JSON, read one by one."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.sources.flat import get_path
+from huggingtweets.posts.sources.gather import Asked, Row, gather
+from huggingtweets.posts.sources.names import Mark, Who, mark_role, who_role
+from huggingtweets.posts.sources.posts import Skip
+from huggingtweets.posts.sources.record import Draft, Reader, read_mark
+
+HERE = Path(__file__).parent
+
+
+def table(name: str) -> list[list[str]]:
+    lines = (HERE / name).read_text(encoding="utf-8").splitlines()
+    return [line.split("\t") for line in lines if line and not line.startswith("#")]
+
+
+AUTHORS = table("author_names.tsv")
+MARKS = table("retweet_marks.tsv")
+
+
+def config_of(**config: Any) -> SourceConfig:
+    return SourceConfig(kind=SourceKind.csv, path="f", **config)
+
+
+def take(names: list[str], **config: Any) -> dict[str, str | None]:
+    """Read a row in which every column has its own name for a value; return what was taken."""
+    values: dict[str, Any] = {name: f"{name} text" for name in names}
+    values |= {name: "2020-01-01" for name in names if name in ("created_at", "timestamp", "date")}
+    reader = Reader(config_of(**config))
+    draft = reader.read(values)
+    assert isinstance(draft, Draft)
+    users = [field.path for field in draft.fields if field.who < Who.id]
+    first = {use: next(iter(paths), None) for use, paths in reader.taken.items()}
+    return {"text": first["text"], "user": users[0] if users else None} | {
+        use: first[use] for use in ("id", "date", "mark")
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["id", "created_at", "text"], ("text", None, "id", "created_at", None)),
+        (
+            ["id", "id_str", "full_text", "text", "is_retweet"],
+            ("full_text", None, "id_str", None, "is_retweet"),
+        ),
+        (
+            ["tweet_id", "timestamp", "text", "retweeted_status_id"],
+            ("text", None, "tweet_id", "timestamp", "retweeted_status_id"),
+        ),
+        (
+            ["id", "text", "isRetweet", "retweets", "date"],
+            ("text", None, "id", "date", "isRetweet"),
+        ),
+        (["Username", "Tweet"], ("Tweet", "Username", None, None, None)),
+        (["author", "content", "retweeted"], ("content", "author", None, None, None)),
+    ],
+)
+def test_usual_columns_are_found(names: list[str], expected: tuple[str | None, ...]) -> None:
+    assert tuple(take(names).values()) == expected
+
+
+@pytest.mark.parametrize(("name", "who", "tool"), AUTHORS, ids=[row[0] for row in AUTHORS])
+def test_names_of_authors(name: str, who: str, tool: str) -> None:
+    role = who_role(name)
+    assert (role.name if role is not None else "none") == who, tool
+
+
+def test_there_are_200_names_of_authors_and_60_marks() -> None:
+    assert len({row[0] for row in AUTHORS if row[1] != "none"}) >= 200
+    assert len({row[0] for row in MARKS}) >= 60
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "yes", "no", "tool"), MARKS, ids=[f"{row[0]}={row[2]}" for row in MARKS]
+)
+def test_marks_of_retweets(name: str, kind: str, yes: str, no: str, tool: str) -> None:
+    """Two posts of one file: what the tool writes for somebody else's, and for one's own."""
+    role = mark_role(name)
+    assert (role.name if role is not None else "none") == kind, tool
+    rows = [Row({"text": "theirs", name: yes}), Row({"text": "mine", name: no})]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    marked = [post.text for post in timeline.posts if post.is_retweet]
+    is_used = kind not in ("none", "unsure")
+    assert marked == (["theirs"] if is_used else [])
+    assert any("looks like a mark of retweets" in note for note in timeline.notes) == (
+        kind == "unsure"
+    )
+
+
+def test_a_column_of_kinds_by_another_name_is_told(tmp_path: Path) -> None:
+    rows = [Row({"text": "mine", "sort": "tweet"}), Row({"text": "theirs", "sort": "Retweet"})]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert timeline.notes == (
+        "f.csv: the column 'sort' looks like a mark of retweets and is not used; if it is one, set "
+        "source.retweet_column=sort",
+    )
+    timeline = gather(Asked("f.csv", "ann", config_of(retweet_column="sort")), rows)
+    assert [post.is_retweet for post in timeline.posts] == [False, True]
+
+
+def test_kinds_among_other_words_are_told() -> None:
+    """A column whose other values are none of our words is a mark all the same."""
+    rows = [Row({"text": "mine", "sort": "organic!"}), Row({"text": "theirs", "sort": "Retweet"})]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert "the column 'sort' looks like a mark of retweets" in timeline.notes[0]
+
+
+NAMES_OF_PEOPLE = [
+    "source_user", "source_user_name", "celebrity", "politician", "Candidate", "streamer",
+    "respondent", "tw_handle", "contributor_name", "nombre_usuario", "nom_utilisateur",
+    "tweet_author_2", "page", "Page_Name", "channel_username", "authors", "felhasználó",
+    "автор_поста", "имя_пользователя",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("who", [("ann_x", "bob_y"), ("annx", "boby"), ("Ann Xu", "Bob Young")])
+@pytest.mark.parametrize("column", NAMES_OF_PEOPLE)
+def test_a_column_called_as_if_it_held_people_is_never_passed_over(
+    column: str, who: tuple[str, str]
+) -> None:
+    """By handles or by names: the posts of one alone come, or the column is named."""
+    rows = [Row({"text": f"{n % 2}", column: who[n % 2]}) for n in range(12)]
+    asked = Asked("f.csv", who[0].lower().replace(" ", "_"), config_of())
+    try:
+        timeline = gather(asked, rows)
+    except SourceError as err:
+        message = str(err)
+        assert "source.user_column=" in message and ascii(column) in message  # noqa: PT018
+    else:
+        assert {post.text for post in timeline.posts} == {"0"}
+
+
+@pytest.mark.parametrize("column", ["source", "lang", "mood", "city", "user_location", "topic"])
+def test_columns_of_no_people_do_not_stop_a_file(column: str) -> None:
+    values = ("Twitter Web App", "New York", "Very Happy")
+    rows = [Row({"text": f"post {n}", column: values[n % 3]}) for n in range(12)]
+    assert len(gather(Asked("f.csv", "ann", config_of()), rows).posts) == 12
+
+
+def test_a_count_of_retweets_is_no_mark() -> None:
+    rows = [Row({"text": f"post {n}", "retweet": str(n)}) for n in range(9)]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert not any(post.is_retweet for post in timeline.posts)
+
+
+def test_configured_columns_go_first() -> None:
+    names = ["text", "body", "id", "key"]
+    taken = take(names, text_column="body")
+    assert taken["text"] == "body"
+    reader = Reader(config_of(id_column="key"))
+    draft = reader.read({"text": "x", "id": 1, "key": 2})
+    assert isinstance(draft, Draft)
+    assert draft.id == "2"
+
+
+@pytest.mark.parametrize("key", ["text", "user", "id", "date", "retweet"])
+def test_a_misspelt_column_gets_its_nearest(key: str) -> None:
+    config = config_of(**{f"{key}_column": "bodi"})
+    with pytest.raises(SourceError, match=rf"source.{key}_column=bodi; .*nearest: 'body'"):
+        gather(Asked("f.csv", "ann", config), [Row({"body": "x", "id": 1})])
+
+
+def test_dotted_paths_go_into_objects_and_into_names_with_dots() -> None:
+    row = {"a": {"b": {"c": 1}, "b.d": 2}, "a.x": 3}
+    assert [get_path(row, path) for path in ("a.b.c", "a.b.d", "a.x", "a.y", "z")] == [
+        1, 2, 3, None, None,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "column", "expected"),
+    [
+        (True, "is_retweet", True),
+        (False, "is_retweet", False),
+        ("True", "is_retweet", True),
+        ("t", "isRetweet", True),
+        ("f", "isRetweet", False),
+        ("0", "is_retweet", False),
+        (1, "is_retweet", True),
+        (0, "is_retweet", False),
+        (None, "is_retweet", None),
+        ("", "is_retweet", None),
+        ("", "retweeted_status_id", False),
+        (None, "retweeted_status_id", False),
+        ("1070423072140873728", "retweeted_status_id", True),
+    ],
+)
+def test_retweet_flags_in_any_spelling(value: object, column: str, expected: bool | None) -> None:
+    role = mark_role(column)
+    assert role in (Mark.flag, Mark.presence)
+    assert read_mark(role, value, column) is expected
+
+
+@pytest.mark.parametrize("text", [None, 3, float("nan"), [], {}, True])
+def test_a_row_whose_text_is_none_is_skipped(text: object) -> None:
+    assert isinstance(Reader(config_of()).read({"text": text}), Skip)
+    assert isinstance(Reader(config_of()).read({}), Skip)
+
+
+@pytest.mark.parametrize("user", [None, "", " ", float("nan"), True])
+def test_a_row_without_a_user_belongs_to_nobody(user: object) -> None:
+    rows = [Row({"text": "a", "user": "ann"}), Row({"text": "x", "user": user})]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert [post.text for post in timeline.posts] == ["a"]
+    assert timeline.notes == ("f.csv: 1 skipped: no user in the column 'user'",)

@@ -1,0 +1,261 @@
+"""JSON taken apart: real answers of the X API, wrappers, and shapes that are none."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.gather import post_of
+from huggingtweets.posts.sources.posts import RawPost, Skip
+from huggingtweets.posts.sources.record import Draft, Reader
+from huggingtweets.posts.sources.shapes import KNOWN, records_of
+
+Load = Callable[..., Timeline]
+
+
+def posts_of(value: Any) -> list[RawPost | Skip]:
+    """Read one JSON value, each record for itself."""
+    reader = Reader(SourceConfig(kind=SourceKind.jsonl, path="f"))
+    found: list[RawPost | Skip] = []
+    for record in records_of(value):
+        if isinstance(record, dict) and KNOWN in record:
+            continue
+        one = reader.read(record) if isinstance(record, dict) else record
+        assert not isinstance(one, str)
+        found.append(post_of(one) if isinstance(one, Draft) else one)
+    return found
+
+
+@pytest.fixture(scope="session")
+def formats(shared: Path) -> Path:
+    return shared / "tweets" / "formats"
+
+
+@pytest.mark.parametrize(
+    ("name", "handle", "num", "num_retweets"),
+    [
+        ("compat_JDMahama", "jdmahama", 30, 8),
+        ("compat_TweepyDev", "tweepydev", 4, 0),
+        ("compat_hatoyamayukio", "hatoyamayukio", 12, 3),
+        ("compat_ivojosipovic", "ivojosipovic", 12, 3),
+        ("extended", "simonw", 3, 1),
+    ],
+)
+def test_v1_timelines(
+    formats: Path, load: Load, name: str, handle: str, num: int, num_retweets: int
+) -> None:
+    timeline = load("jsonl", formats / "v1.1" / f"user_timeline_{name}.json", handle)
+    assert len(timeline.posts) == num
+    assert [post.is_retweet for post in timeline.posts].count(True) == num_retweets
+    assert all(post.is_retweet is not None and post.created_at for post in timeline.posts)
+    assert timeline.notes == ()
+
+
+def test_v1_ids_come_from_the_text_not_the_rounded_number(formats: Path, load: Load) -> None:
+    timeline = load("jsonl", formats / "v1.1/user_timeline_extended.json", "simonw")
+    assert timeline.posts[0].id == "1169246717864136705"
+
+
+def test_v1_retweets_are_whole(formats: Path, load: Load) -> None:
+    timeline = load("jsonl", formats / "v1.1/user_timeline_extended.json", "simonw")
+    text = timeline.posts[0].text
+    assert text.startswith("RT @drvox: My new post: an explainer on “carbon capture &amp;")
+    assert "…" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "handle", "num"),
+    [
+        ("users_tweets_full_synthetic.json", "some_one", 4),
+        ("users_tweets_last_page_synthetic.json", "anyone", 0),
+        ("users_tweets_minimal.json", "anyone", 2),
+        ("lookup_mentions_tweet.jsonl", "baldmangamer", 1),
+        ("lookup_edited_after.jsonl", "wongmjane", 1),
+        ("lookup_verified_type.jsonl", "twitterdev", 1),
+        ("saved_data_Reuters.json", "reuters", 40),
+    ],
+)
+def test_v2_answers(formats: Path, load: Load, name: str, handle: str, num: int) -> None:
+    timeline = load("jsonl", formats / "v2" / name, handle)
+    assert len(timeline.posts) == num
+    assert timeline.notes == ()
+
+
+def test_v2_long_posts_and_retweets_are_whole(formats: Path, load: Load) -> None:
+    path = formats / "v2/users_tweets_full_synthetic.json"
+    long, retweet, reply, quote = load("jsonl", path, "some_one").posts
+    assert long.text.endswith("this one: end.")
+    assert retweet.text.startswith("RT @other_one: The original of a retweet is longer")
+    assert retweet.text.endswith("the full text is in includes.")
+    assert [one.is_retweet for one in (long, retweet, reply, quote)] == [False, True, False, False]
+
+
+def test_v2_display_name_comes_from_the_included_user(formats: Path, load: Load) -> None:
+    path = formats / "v2/lookup_mentions_tweet.jsonl"
+    assert load("jsonl", path, "baldmangamer").display_name == "BmG"
+    with pytest.raises(SourceError, match="nearest: 'baldmangamer'"):
+        load("jsonl", path, "s3nt1n3l17")  # only included, not an author
+
+
+def test_v2_empty_references_of_the_r_client_mean_no_retweet(formats: Path, load: Load) -> None:
+    timeline = load("jsonl", formats / "v2/saved_data_Reuters.json", "reuters")
+    assert {post.is_retweet for post in timeline.posts} == {False}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("v1.1/error_no_user.json", "Sorry, that page does not exist"),
+        ("v1.1/error_not_authorized.json", "Not authorized"),
+        ("v2/error_no_user_synthetic.json", "Could not find user with username"),
+    ],
+)
+def test_error_answers_are_told(formats: Path, load: Load, name: str, message: str) -> None:
+    with pytest.raises(SourceError, match=message):
+        load("jsonl", formats / name, "anyone")
+
+
+def test_the_list_of_users_beside_saved_posts_has_no_posts(formats: Path, load: Load) -> None:
+    with pytest.raises(SourceError, match="a line without a text"):
+        load("jsonl", formats / "v2/saved_users_Reuters.json", "reuters")
+
+
+def test_a_page_with_an_older_version_drops_it() -> None:
+    old = {"id": "1", "text": "teh", "edit_history_tweet_ids": ["1", "2"]}
+    new = {"id": "2", "text": "the", "edit_history_tweet_ids": ["1", "2"]}
+    first, second = posts_of({"data": [new, old]})
+    assert isinstance(first, RawPost)
+    assert isinstance(second, RawPost)
+    assert (first.is_outdated, first.older_ids, second.is_outdated) == (False, ("1",), True)
+
+
+def test_an_author_who_is_not_included_is_not_the_one_asked_for(tmp_path: Path, load: Load) -> None:
+    page = {
+        "data": [
+            {"id": "1", "text": "x", "author_id": "9"},
+            {"id": "2", "text": "y", "author_id": "8"},
+        ],
+        "includes": {"users": [{"id": "8", "username": "nasa"}]},
+    }
+    (tmp_path / "f.json").write_text(json.dumps(page))
+    assert [post.text for post in load("jsonl", tmp_path / "f.json", "nasa").posts] == ["y"]
+    page["data"] = page["data"][:1]
+    (tmp_path / "f.json").write_text(json.dumps(page))
+    with pytest.raises(SourceError, match="no post of user nasa"):
+        load("jsonl", tmp_path / "f.json", "nasa")
+
+
+@pytest.mark.parametrize("value", [None, 1, [], {}, {"id": 1}, {"user": {"name": "x"}}])
+def test_other_values_are_no_posts(value: Any) -> None:
+    assert all(isinstance(post, Skip) for post in posts_of(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"data": [None, 3, [], {}]},
+        {"data": [{"text": 3}]},
+        {"data": {"text": None}},
+        {"tweet": {"full_text": None}},
+        {"tweet": {}},
+        {"user": {"screen_name": 3}, "text": None},
+        {"text": 5, "author_id": {}},
+        {"type": [1], "messages": []},
+        {"errors": [{"message": "no"}]},
+    ],
+)
+def test_misshapen_answers_are_counted(value: Any) -> None:
+    posts = posts_of(value)
+    assert posts
+    assert all(isinstance(post, Skip) for post in posts)
+
+
+def test_misshapen_parts_do_not_matter() -> None:
+    post = {
+        "id": {},
+        "text": "RT @a: x…",
+        "author_id": [],
+        "created_at": 5.5,
+        "referenced_tweets": [None, {"type": "retweeted"}, 3],
+        "note_tweet": [],
+        "edit_history_tweet_ids": {"0": None},
+    }
+    posts = posts_of({"data": [post], "includes": {"users": {}, "tweets": [None]}})
+    assert posts == [RawPost("RT @a: x…", is_retweet=True)]
+
+
+def test_twarc_lines_are_pages(tmp_path: Path, load: Load) -> None:
+    pages = [{"data": [{"id": str(n), "text": f"post {n}"}], "__twarc": {}} for n in range(3)]
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps(page) for page in pages))
+    assert len(load("jsonl", tmp_path, "a").posts) == 3
+
+
+@pytest.mark.parametrize("key", ["liked_tweets", "favorites", "my_bookmarks", "accounts"])
+def test_lists_of_what_others_wrote_have_no_posts(key: str, tmp_path: Path, load: Load) -> None:
+    """Scrapers keep likes beside a profile, Mastodon the accounts of a conversation."""
+    value = {"username": "ann", key: [{"id": "1", "text": "theirs", "note": "theirs"}]}
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    with pytest.raises(SourceError, match="no readable post"):
+        load("jsonl", tmp_path / "a.json", "ann")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ({"visibility": "direct", "content": "<p>x</p>"}, "a post that is not open to everyone"),
+        ({"visibility": "private", "content": "<p>x</p>"}, "a post that is not open to everyone"),
+        ({"acct": "ann", "note": "<p>who I am</p>"}, "a profile, no post"),
+    ],
+)
+def test_closed_posts_and_profiles_of_mastodon_are_named_so(
+    status: dict[str, Any], reason: str, tmp_path: Path, load: Load
+) -> None:
+    account = {"acct": "ann", "username": "ann"}
+    lines = [status, {"content": "<p>open</p>", "visibility": "public", "account": account}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    timeline = load("jsonl", tmp_path / "a.jsonl", "ann")
+    assert [post.text for post in timeline.posts] == ["open"]
+    assert timeline.notes == (f"a.jsonl: 1 skipped: {reason} (first: line 1)",)
+
+
+@pytest.mark.parametrize(
+    "who", [{"user": "bob_y"}, {"username": "bob_y"}, {"author": {"handle": "@Bob_Y"}}]
+)
+@pytest.mark.parametrize("post", [{"text": "theirs"}, "theirs"])
+def test_whose_a_list_is_stands_beside_it(
+    who: dict[str, Any], post: Any, tmp_path: Path, load: Load
+) -> None:
+    """A record without an author is by whom its list is: never by whoever was asked for."""
+    path = tmp_path / "ann.json"
+    path.write_text(json.dumps({**who, "tweets": [post]}))
+    with pytest.raises(SourceError, match="there is 1 other user, nearest: 'bob_y'"):
+        load("jsonl", path, "ann_x")
+    mine = {"user": "ann_x", "tweets": [{"text": "mine"}, {"text": "re", "user": "bob_y"}]}
+    path.write_text(json.dumps([{**who, "tweets": [post]}, mine]))
+    assert [post.text for post in load("jsonl", path, "ann_x").posts] == ["mine"]
+
+
+@pytest.mark.parametrize("value", [{"@bob_y": ["theirs"]}, {"@bob_y": [{"text": "theirs"}]}])
+def test_a_list_may_be_called_by_its_author(value: Any, tmp_path: Path, load: Load) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    with pytest.raises(SourceError, match="other user, nearest: 'bob_y'"):
+        load("jsonl", tmp_path / "a.json", "ann_x")
+    assert len(load("jsonl", tmp_path / "a.json", "bob_y").posts) == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        json.dumps([{"text": "a", "user": "ann"}]),
+        {"rows": [{"id": "x", "doc": {"text": "a", "user": "ann"}}]},
+    ],
+)
+def test_json_in_json_and_databases(value: Any, tmp_path: Path, load: Load) -> None:
+    """A list as a JSON string, as `dumps` twice writes it; a view of CouchDB."""
+    (tmp_path / "a.json").write_text(json.dumps(value))
+    assert [post.text for post in load("jsonl", tmp_path / "a.json", "ann").posts] == ["a"]
