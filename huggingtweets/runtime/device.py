@@ -18,7 +18,7 @@ T = TypeVar("T")
 Stream = torch.cuda.Stream
 Event = torch.cuda.Event
 
-_MEMORY_WORDS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+_MEMORY_WORDS = ("_STATUS_ALLOC_FAILED", "error: out of memory", "Error [CUDA]: out of memory")
 
 
 def kind_of(device: torch.device) -> str:

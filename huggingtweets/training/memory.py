@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.files import read_json, write_json
-from huggingtweets.runtime.device import release_memory
+from huggingtweets.runtime.device import lacks_memory, release_memory
 from huggingtweets.training.collectives import any_rank
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
@@ -72,7 +72,9 @@ def _fits(accelerator: Accelerator, module: nn.Module, micro_batch: MicroBatch) 
     try:
         with accelerator.no_sync(module):
             accelerator.backward(module(*micro_batch) * 0.0)
-    except torch.OutOfMemoryError:
+    except RuntimeError as err:
+        if not lacks_memory(err):
+            raise
         fits = False
     module.zero_grad()
     if not fits:
@@ -109,8 +111,10 @@ def try_step(
             seeds=seeds,
             backward=backward,
         )
-    except torch.OutOfMemoryError:
-        pass  # leaving the block frees what the traceback holds
+    except RuntimeError as err:
+        if not lacks_memory(err):
+            raise
+        # Leaving the block frees what the traceback holds.
     if is_sharded(accelerator):
         raise StepLostError
     if accelerator.num_processes > 1:

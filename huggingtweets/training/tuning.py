@@ -21,7 +21,7 @@ from torch import nn
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.files import read_json, write_json
 from huggingtweets.paths import cache_dir
-from huggingtweets.runtime.device import device_name, is_cuda, synchronize
+from huggingtweets.runtime.device import device_name, is_cuda, lacks_memory, synchronize
 from huggingtweets.training.collectives import all_gather, broadcast
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
@@ -108,7 +108,9 @@ def _seconds(accelerator: Accelerator, module: nn.Module, blocks: Blocks, batch:
                     accelerator.backward(module(*micro_batch) * 0.0)
             synchronize(device)  # sync: before training, to measure
         return time.perf_counter() - start
-    except torch.OutOfMemoryError:
+    except RuntimeError as err:
+        if not lacks_memory(err):
+            raise
         return float("inf")
     finally:
         module.zero_grad()

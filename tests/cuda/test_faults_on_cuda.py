@@ -11,6 +11,7 @@ from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from huggingtweets.errors import OutOfMemoryError
+from huggingtweets.runtime.device import lacks_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
@@ -24,21 +25,31 @@ PLACES = {
     "snapshot": {"send", "snapshot_of"},
 }
 """Where memory may run out, by functions that are under way there."""
+FULL = torch.OutOfMemoryError("CUDA out of memory (injected)")
+BESIDE = {
+    "cublas": "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cudnn": "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "runtime": "CUDA error: out of memory",
+    "driver": "CUDA driver error: out of memory",
+    "triton": "Triton Error [CUDA]: out of memory",
+}
+"""What those say who allocate beside PyTorch: no class of its own tells that memory is short."""
 
 
 class Scarce(TorchDispatchMode):
     """Runs out of memory once, at the n-th operator that is called under one of the functions."""
 
-    def __init__(self, functions: set[str], number: int) -> None:
+    def __init__(self, functions: set[str], number: int, error: RuntimeError = FULL) -> None:
         super().__init__()
         self.left = number
         self._functions = functions
+        self._error = error
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         if self.left and self._is_under_way():
             self.left -= 1
             if not self.left:
-                raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+                raise self._error
         return func(*args, **kwargs or {})
 
     def _is_under_way(self) -> bool:
@@ -61,13 +72,19 @@ def train(jobs: list[StackedJob], *, slots: int = 8) -> Iterator[StackedResult]:
     return train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_no_job_is_lost_for_want_of_memory(place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "error"),
+    [
+        *(pytest.param(place, FULL, id=place) for place in PLACES),
+        pytest.param("step", RuntimeError(BESIDE["cublas"]), id="step-cublas"),
+    ],
+)
+def test_no_job_is_lost_for_want_of_memory(place: str, error: RuntimeError) -> None:
     jobs = some_jobs()
     number = 60 if place in ("step", "capture") else 2
     with installed() as state:
         stream = state.stream
-        with Scarce(PLACES[place], number) as scarce:
+        with Scarce(PLACES[place], number, error) as scarce:
             results = list(train(jobs))
     assert scarce.left == 0, "it was never short of memory"
     assert sorted(result.slug for result in results) == sorted(job.slug for job in jobs)
@@ -77,6 +94,12 @@ def test_no_job_is_lost_for_want_of_memory(place: str) -> None:
         assert all(bool(weight.isfinite().all()) for weight in result.weights.values())
     assert state.stream is stream
     assert not state.open_pools
+
+
+@pytest.mark.parametrize("who", BESIDE)
+def test_a_lack_of_memory_beside_the_allocator_is_known_by_its_words(who: str) -> None:
+    assert lacks_memory(RuntimeError(BESIDE[who]))
+    assert not lacks_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
 
 
 def test_what_has_ended_comes_back_when_nothing_fits_any_more() -> None:

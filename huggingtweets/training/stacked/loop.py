@@ -25,7 +25,7 @@ from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.inductor import InductorOps
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import Ops
-from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, release_memory
+from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.ending import is_to_keep
 from huggingtweets.training.extraction import SetScores
@@ -147,7 +147,9 @@ def train_stacked(
         try:
             engine = _Engine(layout, base, num_slots, settings, device, speed, report)
             yield from engine.run(jobs, is_stopped)
-        except torch.OutOfMemoryError as err:
+        except RuntimeError as err:
+            if not lacks_memory(err):
+                raise
             if engine is not None:
                 yield from engine.ended(wait=True)
             if num_slots == 1:
