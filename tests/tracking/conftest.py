@@ -210,7 +210,7 @@ logging.basicConfig(level=logging.INFO)
 output_dir, trouble = Path(sys.argv[1]), sys.argv[2]
 paths = JobPaths(output_dir / "alice-bob")
 paths.model.mkdir(parents=True)
-paths.tweets.write_bytes(b"the posts as received")
+paths.posts.write_bytes(b"the posts as received")
 (paths.model / "model.safetensors").write_bytes(b"weights")
 (paths.model / ".hidden").write_bytes(b"hidden")
 
@@ -242,8 +242,8 @@ config = TrackingConfig(TrackingKind.wandb, **json.loads(os.environ.get("TRACKIN
 tracker = timed(build_tracker, config, "alice-bob", paths)
 secret = {"recipe": {"lr": 1e-4}, "api_key": "hf_INTHECONFIG0", "note": "bearer hf_INTHECONFIG1"}
 timed(tracker.start_phase, Phase.preprocess, secret)
-timed(tracker.log_artifact, tweets_artifact("alice-bob", paths.tweets, kept=3))
-dataset = dataset_artifact("alice-bob", paths.tweets, tokens=7)
+timed(tracker.log_artifact, tweets_artifact("alice-bob", paths.posts, kept=3))
+dataset = dataset_artifact("alice-bob", paths.posts, tokens=7)
 timed(tracker.log_artifact, dataset)
 if trouble != "none" and "-" in trouble:
     wait_until(lambda: Phase.preprocess in tracker.urls())

@@ -44,7 +44,7 @@ def both_ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     ops = PYTORCH if request.param == "pytorch" else compiled_ops()
     if ops is None:
         pytest.skip("no C++ compiler")
-    monkeypatch.setattr("test_array.in_use", [ops])
+    monkeypatch.setattr("test_stacked.in_use", [ops])
 
 
 def build_config(**changes: object) -> GPT2Config:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_array import K, T, build_batch, build_config, build_models, dropout_of, stack_models
+from test_stacked import K, T, build_batch, build_config, build_models, dropout_of, stack_models
 from torch import Tensor
 from transformers import GPT2Config
 
