@@ -202,7 +202,8 @@ class Writing:
     async def _next(self) -> Event:
         event = await self._events.get()
         if event.error:
-            raise RefusedError(503, event.error, code="model_unavailable")
+            code = "model_unavailable" if event.status >= 500 else None
+            raise RefusedError(event.status, event.error, code=code)
         if self._is_first and event.text:
             self._is_first = False
             self._service.metrics.first_token(time.monotonic() - self._started)

@@ -11,8 +11,8 @@ from typing import TypeAlias
 import torch
 
 from huggingtweets.config.schema import SamplingConfig
-from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.models.layout import Layout, Shape
+from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.models.layout import Shape
 from huggingtweets.serve.lone import LoneBatch
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.people import People, Person
@@ -62,7 +62,7 @@ class Engine:
         self._arena_bytes = max_bytes - max_bytes // 2
         self._max_waiting = max_waiting
         self._waiting: deque[Row] = deque()
-        self._arenas: dict[Shape, Arena] = {}
+        self._arenas: dict[tuple[Shape, int, int], Arena] = {}
         self._lone: list[LoneBatch] = []
         self._wake = threading.Condition()
         self._num_coming = 0
@@ -142,17 +142,17 @@ class Engine:
                 voice = self._voices.get(person)
                 request = Request(wanted(voice.sampling), voice, tell, cancelled)
                 rows = [Row(request, at, self._metrics.refused) for at in range(num)]
-                if len(rows[0].begun) + 1 >= rows[0].request.voice.max_positions:
-                    raise ConfigError(
-                        f"prompt: got {len(rows[0].begun)} tokens; expected fewer than the "
-                        f"{request.voice.max_positions} positions of {person.slug}; shorten it"
+                if len(rows[0].begun) + 1 >= voice.max_positions:
+                    rows = []
+                    error = (
+                        f"prompt: got {voice.max_positions - 1} tokens or more; expected fewer: "
+                        f"{person.slug} takes {voice.max_positions} with its answer; shorten it"
                     )
+                    tell(Event(0, error=error, status=400))
         except HuggingtweetsError as err:
-            rows = []
             tell(Event(0, error=str(err)))
         except Exception:  # a bug: whoever waits is told, and the others go on
             logger.exception("person=%s cannot be prepared", person.slug)
-            rows = []
             tell(Event(0, error=f"{person.slug}: the model cannot be used; see the server's log"))
         finally:
             with self._wake:
@@ -197,7 +197,7 @@ class Engine:
                 continue
             if row.request.voice.layout is None:
                 lone.setdefault(id(row.request), []).append(row)
-            elif not self._arena(row.request.voice.layout).join(row):
+            elif not self._arena(row.request.voice).join(row):
                 left.append(row)
         for rows in lone.values():
             if len(self._lone) < MAX_LONE:
@@ -207,13 +207,15 @@ class Engine:
         with self._wake:
             self._waiting.extendleft(reversed(left))
 
-    def _arena(self, layout: Layout) -> Arena:
-        """Return the arena of models of one shape; idle ones of other shapes make room for it."""
-        if layout.shape not in self._arenas:
-            self._arenas = {shape: one for shape, one in self._arenas.items() if one.rows}
+    def _arena(self, voice: Voice) -> Arena:
+        """Return where a model is decoded; idle arenas of other kinds make room for it."""
+        assert voice.layout is not None
+        kind = (voice.layout.shape, id(voice.base), voice.rank)
+        if kind not in self._arenas:
+            self._arenas = {key: one for key, one in self._arenas.items() if one.rows}
             taken = sum(one.num_places * one.bytes_per_place for one in self._arenas.values())
-            self._arenas[layout.shape] = Arena(layout, self._device, self._arena_bytes - taken)
-        return self._arenas[layout.shape]
+            self._arenas[kind] = Arena(voice, self._device, self._arena_bytes - taken)
+        return self._arenas[kind]
 
     def _step(self) -> None:
         started = time.monotonic()

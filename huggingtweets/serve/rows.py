@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from huggingtweets.data.copying import Runs
 from huggingtweets.serve.draft import Draft, Finish, Step
 from huggingtweets.serve.voices import Voice
 
@@ -35,10 +34,10 @@ class Event:
     finish: Finish | None = None
     num_tokens: int = 0
     """Drawn in all, with the last event."""
-    runs: Runs | None = None
-    """What the whole post has in common with the training posts, with the last event."""
     error: str = ""
     """The request cannot be served: a sentence."""
+    status: int = 503
+    """Of HTTP, where there is an error."""
 
 
 @dataclass

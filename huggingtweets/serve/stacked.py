@@ -9,38 +9,53 @@ from dataclasses import replace
 
 import torch
 
-from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.rows import CompiledRowOps
+from huggingtweets.serve.adapters import stack_on_base
 from huggingtweets.serve.draw import draw_tokens
 from huggingtweets.serve.rows import Row, is_cancelled
-from huggingtweets.serve.voices import Voice
+from huggingtweets.serve.voices import MAX_POSITIONS, Voice
 from huggingtweets.training.stacked.decode import Cache, build_cache, decode_step
 
 ROWS_PER_PLACE = 4
-"""Posts of one model side by side in one place; more take another place with the same weights."""
+"""Posts of one model side by side in one place; more take another place with the same weights.
+Adapters have one per place: their base multiplies the rows of all places at once anyway."""
 MAX_PLACES = 32
-MAX_POSITIONS = 512
-"""Prompt and answer together, in tokens; see `serve/limits.py`."""
 
 
 class Arena:
-    """The places of models of one shape."""
+    """The places of models of one shape, or of adapters of one rank on one base."""
 
-    def __init__(self, layout: Layout, device: torch.device, max_bytes: int) -> None:
-        """Make room for as many models as `max_bytes` hold with their caches, at least for one."""
+    def __init__(self, voice: Voice, device: torch.device, max_bytes: int) -> None:
+        """Make room for as many models as `max_bytes` hold with their caches, at least for one.
+
+        Args:
+            voice: any of those that are to be decoded here.
+            device: to decode on.
+            max_bytes: a base is not counted: its people's models hold it anyway.
+        """
+        layout, base = voice.layout, voice.base
+        assert layout is not None
+        assert voice.row is not None
         shape = layout.shape
-        self.num_positions = min(MAX_POSITIONS, shape.num_positions)
-        cache = 2 * shape.num_layers * shape.width * self.num_positions * ROWS_PER_PLACE * 4
-        self.bytes_per_place = layout.size * 4 + cache
+        self._num_rows = ROWS_PER_PLACE if base is None else 1
+        num_positions = min(MAX_POSITIONS, shape.num_positions)
+        width = shape.num_heads * shape.head_width
+        cache = 2 * shape.num_layers * width * num_positions * self._num_rows * 4
+        self.bytes_per_place = voice.row.nbytes + cache
         self.num_places = max(1, min(MAX_PLACES, max_bytes // self.bytes_per_place))
         self._device = device
-        weights = torch.zeros(self.num_places, layout.size, device=device)
-        self._stack = build_stack(layout, weights, torch.float32)
-        self._cache = build_cache(self._stack, ROWS_PER_PLACE, self.num_positions)
+        self._base = base  # held, so that no other base comes to lie where this one lay
+        weights = torch.zeros(self.num_places, len(voice.row), device=device)
+        if base is None:
+            self._stack = build_stack(layout, weights, torch.float32)
+        else:
+            assert base.row is not None
+            self._stack = stack_on_base(layout, base.row.to(device), weights, voice.rank)
+        self._cache = build_cache(self._stack, self._num_rows, num_positions)
         self._voices: list[Voice | None] = [None] * self.num_places
         self._rows: list[list[Row | None]] = [
-            [None] * ROWS_PER_PLACE for _ in range(self.num_places)
+            [None] * self._num_rows for _ in range(self.num_places)
         ]
 
     @property
@@ -63,6 +78,8 @@ class Arena:
         if self._voices[place] is not voice:
             assert voice.row is not None
             self._stack.rows[place].copy_(voice.row)
+            if self._stack.adapters is not None:
+                self._stack.adapters.scale[place].fill_(voice.scale)
             self._voices[place] = voice
         self._rows[place][self._rows[place].index(None)] = row
         return True
@@ -78,8 +95,8 @@ class Arena:
             return 0
         # The lowest places are taken first, so those beyond the last one need no arithmetic.
         num = used[-1] + 1
-        tokens = torch.zeros(num, ROWS_PER_PLACE, dtype=torch.int64)
-        positions = torch.full((num, ROWS_PER_PLACE), -1)
+        tokens = torch.zeros(num, self._num_rows, dtype=torch.int64)
+        positions = torch.full((num, self._num_rows), -1)
         for place in used:
             for at, row in enumerate(self._rows[place]):
                 if row is not None:

@@ -2,10 +2,12 @@
 
 import hashlib
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -21,23 +23,33 @@ from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.layout import Layout
+from huggingtweets.serve.adapters import pack_adapters
 from huggingtweets.serve.copies import CopyIndex
 from huggingtweets.serve.people import Person
 from huggingtweets.training.model import find_base, load_model
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _WEIGHTS = "model.safetensors"
+_ADAPTERS = "adapter_model.safetensors"
+MAX_POSITIONS = 512
+"""Of a model that is decoded beside others: prompt and answer together, see `serve/limits.py`."""
 
 
 @dataclass
 class SharedBase:
     """A base that adapters of several people share."""
 
-    model: PreTrainedModel
     codec: Codec
+    max_positions: int
+    num_bytes: int
+    layout: Layout | None = None
+    row: Tensor | None = None
+    """(N,) fp32: the weights of a base whose people are decoded side by side."""
+    model: PreTrainedModel | None = None
+    """A base of another family, with people's adapters in it."""
     turn: threading.Lock = field(default_factory=threading.Lock)
     names: set[str] = field(default_factory=set)
-    """Adapters within it, see `adapter_name`."""
+    """Adapters within the model, see `adapter_name`."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +65,15 @@ class Voice:
     num_bytes: int
     layout: Layout | None = None
     row: Tensor | None = None
-    """(N,) fp32: weights of a model that is decoded beside others; see `Layout`."""
+    """Of a model that is decoded beside others, fp32: its weights (N,), see `Layout`; with a base,
+    its adapters (n,)."""
+    rank: int = 0
+    scale: float = 1.0
+    """Of the adapters."""
     model: PreTrainedModel | None = None
     """A model of another family, or a shared base with the person's adapters in it."""
     base: SharedBase | None = None
-    """Whose adapters must be switched on before the model is asked."""
+    """What the adapters belong to."""
 
 
 class Voices:
@@ -74,7 +90,8 @@ class Voices:
         self._loading: dict[str, threading.Lock] = {}
         self._voices: OrderedDict[str, Voice] = OrderedDict()
         self._codecs: dict[str, Codec] = {}
-        self._bases: dict[str, SharedBase] = {}
+        self._bases: weakref.WeakValueDictionary[str, SharedBase] = weakref.WeakValueDictionary()
+        self._base_turn = threading.Lock()
         self.num_loaded = 0
         """Loads so far."""
 
@@ -82,7 +99,13 @@ class Voices:
     def num_bytes(self) -> int:
         """Bytes kept."""
         with self._lock:
-            return sum(voice.num_bytes for voice in self._voices.values())
+            return self._num_bytes()
+
+    def _num_bytes(self) -> int:
+        """Return the bytes kept; a base that several share counts once."""
+        voices = list(self._voices.values())
+        bases = {id(voice.base): voice.base for voice in voices if voice.base is not None}
+        return sum(one.num_bytes for one in voices) + sum(one.num_bytes for one in bases.values())
 
     def __len__(self) -> int:
         """Return how many are kept."""
@@ -126,16 +149,14 @@ class Voices:
             self._voices[voice.person.slug] = voice
             self._voices.move_to_end(voice.person.slug)
             self.num_loaded += 1
-            total = sum(one.num_bytes for one in self._voices.values())
-            while total > self._max_bytes and len(self._voices) > 1:
+            while len(self._voices) > 1 and self._num_bytes() > self._max_bytes:
                 _, oldest = self._voices.popitem(last=False)
-                total -= oldest.num_bytes
                 self._forget(oldest)
 
     def _forget(self, voice: Voice) -> None:
         """Take a person's adapters out of a base; weights of its own go with the voice."""
         name = adapter_name(voice.person.slug)
-        if voice.base is not None and name in voice.base.names:
+        if voice.base is not None and voice.base.model is not None and name in voice.base.names:
             with voice.base.turn:
                 voice.base.names.discard(name)
                 voice.base.model.delete_adapter(name)
@@ -145,7 +166,7 @@ class Voices:
         adapter = folder / "adapter_config.json"
         base = None
         if adapter.is_file() and not (folder / "config.json").is_file():
-            base = self._adapt(folder, person.slug)
+            base = self._base(folder)
         codec = self._codec(folder, base)
         sampling, mask = sampling_of(person)
         train = tuple(
@@ -158,28 +179,33 @@ class Voices:
         sampling = sampling.settled(tokens=tokens, chars=chars)
         copies = CopyIndex(train)
         guards = build_guards(sampling, mask_pii=mask, train=train)
-        if base is not None:
-            num_bytes = (folder / "adapter_model.safetensors").stat().st_size
-            positions = getattr(base.model.config, "max_position_embeddings", None) or 1 << 20
+        common = (person, codec, sampling, guards, copies)
+        if base is not None and base.layout is not None:
+            adapters = read_json(adapter)
+            rank = int(adapters["r"])
+            row = pack_adapters(base.layout, load_file(folder / _ADAPTERS), rank)
             return Voice(
-                person, codec, sampling, guards, copies, positions, num_bytes + copies.num_bytes,
-                model=base.model, base=base,
+                *common, min(base.max_positions, MAX_POSITIONS), row.nbytes + copies.num_bytes,
+                layout=base.layout, row=row, rank=rank, scale=adapters["lora_alpha"] / rank,
+                base=base,
             )  # fmt: skip
+        if base is not None:
+            self._adapt(base, folder, person.slug)
+            num_bytes = (folder / _ADAPTERS).stat().st_size + copies.num_bytes
+            return Voice(*common, base.max_positions, num_bytes, model=base.model, base=base)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        positions = getattr(config, "max_position_embeddings", None) or 1 << 20
+        positions = max_positions(config)
         num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         self._check_size(person, num_bytes)
         if why_not_fused(config) is None and (folder / _WEIGHTS).is_file():
             layout = layout_of(shape_of(config))
             row = layout.pack(load_file(folder / _WEIGHTS))
             size = row.nbytes + copies.num_bytes
-            return Voice(
-                person, codec, sampling, guards, copies, positions, size, layout=layout, row=row
-            )
+            return Voice(*common, min(positions, MAX_POSITIONS), size, layout=layout, row=row)
         found = find_base(ModelConfig(path=str(folder)))
         model = load_model(found, RecipeConfig()).eval()
         size = sum(tensor.nbytes for tensor in model.parameters()) + copies.num_bytes
-        return Voice(person, codec, sampling, guards, copies, positions, size, model=model)
+        return Voice(*common, positions, size, model=model)
 
     def _check_size(self, person: Person, num_bytes: int) -> None:
         if num_bytes > self._max_bytes:
@@ -189,7 +215,7 @@ class Voices:
                 "--memory-gib"
             )
 
-    def _codec(self, folder: Path, base: "SharedBase | None") -> Codec:
+    def _codec(self, folder: Path, base: SharedBase | None) -> Codec:
         """Return how posts are written; people of one base share a tokenizer."""
         if base is not None and not (folder / "tokenizer_config.json").is_file():
             return base.codec
@@ -203,22 +229,37 @@ class Voices:
             self._codecs[key] = codec_of(tokenizer)
         return self._codecs[key]
 
-    def _adapt(self, folder: Path, slug: str) -> SharedBase:
-        """Put a person's adapters into the base that they share with others."""
+    def _base(self, folder: Path) -> SharedBase:
+        """Return the base of a folder of adapters, loading it where nobody has it."""
         path = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
-        with self._lock:
+        with self._base_turn:
             shared = self._bases.get(path)
-        if shared is None:
-            found = replace(find_base(ModelConfig(path=str(folder))), adapter=None)
-            shared = SharedBase(load_model(found, RecipeConfig()).eval(), found.codec)
-            with self._lock:
-                shared = self._bases.setdefault(path, shared)
+            if shared is None:
+                found = replace(find_base(ModelConfig(path=str(folder))), adapter=None)
+                model = load_model(found, RecipeConfig()).eval()
+                size = sum(tensor.nbytes for tensor in model.parameters())
+                shared = SharedBase(found.codec, max_positions(model.config), size)
+                if why_not_fused(model.config) is None:
+                    shared.layout = layout_of(shape_of(model.config))
+                    shared.row = shared.layout.pack(model.state_dict())
+                else:
+                    shared.model = model
+                self._bases[path] = shared
+        return shared
+
+    def _adapt(self, shared: SharedBase, folder: Path, slug: str) -> None:
+        """Put a person's adapters into a base of transformers."""
+        assert shared.model is not None
         with shared.turn:
             name = adapter_name(slug)
             if name not in shared.names:
                 shared.model.load_adapter(str(folder), adapter_name=name)
                 shared.names.add(name)
-        return shared
+
+
+def max_positions(config: Any) -> int:
+    """Return how many tokens a model can see."""
+    return getattr(config, "max_position_embeddings", None) or 1 << 20
 
 
 def adapter_name(slug: str) -> str:

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import torch
 import uvicorn
-from transformers import AutoTokenizer, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.serve.app import Door, build_app
@@ -24,8 +33,11 @@ ROOT = Path(__file__).parents[2]
 SHAPE = ModelConfig(
     path=None, num_layers=2, width=32, num_heads=2, vocab_size=400, max_positions=128
 )
-STACKED = ("ann", "bob", "cy", "dee.example.com")
-LONE = ("lama", "ada")
+PLAIN = ("ann", "bob", "cy", "dee.example.com")
+STACKED = (*PLAIN, "wide", "lama", "ada", "leo", "liv")
+"""GPT-2s, one of which sees 600 tokens, a Llama, and adapters: of a GPT-2, and two of the Llama."""
+LONE = ("neo", "zoe")
+"""Of a family that is not stacked: a whole model, and adapters."""
 COPIED = "the quick brown fox jumps over the lazy dog while it rains"
 
 
@@ -60,7 +72,7 @@ def shaken(model: torch.nn.Module, seed: int) -> None:
 
 
 def write_people(folder: Path) -> None:
-    """Write people whose models are stacked, one Llama, and one with adapters on a base."""
+    """Write people whose models are stacked and people whose models are not."""
     base = tiny_base(SHAPE)
     tokenizer = AutoTokenizer.from_pretrained(base)
     posts = [
@@ -68,34 +80,46 @@ def write_people(folder: Path) -> None:
         "a long one of many words, " * 12,
         *(f"post number {at} about the weather in this town" for at in range(30)),
     ]
-    for seed, slug in enumerate(STACKED):
+    for seed, slug in enumerate((*PLAIN, "wide")):
         model = GPT2LMHeadModel.from_pretrained(base)
+        if slug == "wide":
+            model = GPT2LMHeadModel(GPT2Config(**model.config.to_dict() | {"n_positions": 600}))
         shaken(model, seed)
         place = write_job(folder, slug, posts)
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
-    torch.manual_seed(7)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
-        bos_token_id=tokenizer.eos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    place = write_job(folder, "lama", posts)
-    llama = LlamaForCausalLM(config)
-    shaken(llama, 3)
-    llama.save_pretrained(place)
-    tokenizer.save_pretrained(place)
-    place = write_job(folder, "ada", posts)
-    plain = GPT2LMHeadModel.from_pretrained(base)
-    adapted = GPT2LMHeadModel.from_pretrained(base)
+    write_adapters(write_job(folder, "ada", posts), base, 5)
+    shape = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 128,
+        "bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+    families = {
+        "lama": (LlamaForCausalLM(LlamaConfig(**shape, num_key_value_heads=2)), ("leo", "liv")),
+        "neo": (GPTNeoXForCausalLM(GPTNeoXConfig(**shape)), ("zoe",)),
+    }
+    for slug, (model, adapted) in families.items():
+        shaken(model, 3)
+        place = write_job(folder, slug, posts)
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        for seed, name in enumerate(adapted):
+            write_adapters(write_job(folder, name, posts), place, seed)
+
+
+def write_adapters(place: Path, base: Path, seed: int) -> None:
+    """Write adapters of a base, moved from where they begin."""
+    adapted = AutoModelForCausalLM.from_pretrained(base)
     add_lora(adapted, RecipeConfig(), seed=1)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in adapted.named_parameters():
             if "lora_B" in name:
-                parameter.normal_(std=0.2, generator=torch.Generator().manual_seed(5))
-    adapters = adapter_state(dict(adapted.named_parameters()))
-    save_adapters(place, adapters, plain, RecipeConfig(), base_name=str(base), revision=None)
-    tokenizer.save_pretrained(place)
+                parameter.normal_(std=0.2, generator=generator)
+    state = adapter_state(dict(adapted.named_parameters()))
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    save_adapters(place, state, plain, RecipeConfig(), base_name=str(base), revision=None)
+    AutoTokenizer.from_pretrained(base).save_pretrained(place)
 
 
 @dataclass

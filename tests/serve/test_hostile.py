@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from served import ROOT, STACKED, Serving
+from served import LONE, ROOT, STACKED, Serving
 
 PATHS = (
     "/", "/v1/models", "/v1/models/ann", "/p/ann", "/p/ann/report", "/two?a=ann&b=%00", "/guess",
@@ -41,7 +41,7 @@ def body_of(luck: random.Random) -> bytes:
         return b"[" * luck.choice((10, 5000, 60_000))
     body = {luck.choice(KEYS): luck.choice(VALUES) for _ in range(luck.randint(0, 6))}
     if luck.random() < 0.5:
-        body["model"] = luck.choice((*STACKED, "lama", "nobody"))
+        body["model"] = luck.choice((*STACKED, *LONE, "nobody"))
     body["max_tokens"] = luck.choice((1, 2, 3, body.get("max_tokens", 1)))
     data = json.dumps(body).encode()
     return data[: luck.randint(0, len(data))] if kind > 0.9 else data

@@ -1,0 +1,77 @@
+"""Adapters of many people on one base: where they lie in a row, and the models they make together.
+
+A linear layer of ours may be several of transformers side by side (queries, keys and values of a
+Llama). Their adapters become one of as many times the rank, whose `up` is block-diagonal.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from huggingtweets.models.layout import Layout, Tensors
+from huggingtweets.models.stack import Adapters, Stack, build_stack
+from huggingtweets.ops.linear import LowRank
+
+
+def adapter_size(layout: Layout, rank: int) -> int:
+    """Return the length of a row of adapters."""
+    each = (
+        rank * len(tensors.sources) * sum(tensors.shape) for tensors in _linear(layout).values()
+    )
+    return layout.shape.num_layers * sum(each)
+
+
+def view_adapters(layout: Layout, rows: Tensor, rank: int) -> tuple[Mapping[str, LowRank], ...]:
+    """Return the views of a contiguous (K, n) buffer of adapters, a mapping per layer."""
+    found, end = [], 0
+
+    def take(height: int, width: int) -> Tensor:
+        nonlocal end
+        start, end = end, end + height * width
+        return rows[:, start:end].view(len(rows), height, width)
+
+    for _ in range(layout.shape.num_layers):
+        layer = {}
+        for name, tensors in _linear(layout).items():
+            (num_in, num_out), own_rank = tensors.shape, rank * len(tensors.sources)
+            layer[name] = LowRank(take(num_in, own_rank), take(own_rank, num_out))
+        found.append(layer)
+    return tuple(found)
+
+
+def pack_adapters(layout: Layout, state: Mapping[str, Tensor], rank: int) -> Tensor:
+    """Return the row (n,), fp32 on the CPU, of the weights of a peft adapter folder.
+
+    Raises:
+        KeyError: a linear layer has no adapter.
+    """
+    row = torch.zeros(1, adapter_size(layout, rank))
+    for index, layer in enumerate(view_adapters(layout, row, rank)):
+        for name, tensors in _linear(layout).items():
+            column = 0
+            for at, (source, width) in enumerate(tensors.sources):
+                stem = f"base_model.model.{source.format(index).removesuffix('.weight')}"
+                ranks = slice(at * rank, (at + 1) * rank)
+                layer[name].down[0, :, ranks] = state[f"{stem}.lora_A.weight"].T
+                up = state[f"{stem}.lora_B.weight"].T
+                layer[name].up[0, ranks, column : column + width] = up
+                column += width
+    return row[0]
+
+
+def stack_on_base(layout: Layout, base: Tensor, rows: Tensor, rank: int) -> Stack:
+    """Return K models in fp32: the base's row (N,) with adapters (K, n); their scales are ones."""
+    frozen = build_stack(layout, base.unsqueeze(0), base.dtype)
+    views = view_adapters(layout, rows, rank)
+    adapters = Adapters(views, views, torch.ones(len(rows), device=rows.device))
+    return Stack(layout.shape, rows, frozen.master, frozen.compute, frozen.table, adapters)
+
+
+def _linear(layout: Layout) -> dict[str, Tensors]:
+    """Return the linear layers of each layer by name."""
+    return {
+        name.removesuffix("_weight"): tensors
+        for name, tensors in layout.layer.items()
+        if len(tensors.shape) == 2
+    }
