@@ -1,4 +1,4 @@
-"""The calls to W&B, one after another on the thread of `WandbTracker`. They may take their time."""
+"""The calls to W&B, one after another in a process of their own. They may take their time."""
 
 import logging
 import os
@@ -7,9 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from typing import Any, Literal, TypeVar
 
 from huggingtweets.config.schema import TrackingConfig, WandbMode
@@ -26,12 +25,13 @@ from huggingtweets.tracking.wandb_access import (
     has_credentials,
     is_reachable,
 )
-from huggingtweets.tracking.wandb_exit import exit_guard
 from huggingtweets.tracking.wandb_names import RunNames
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Told = Callable[[str, Any], None]
+"""Takes what is told while a call is made: a kind and a value."""
 
 PROBE_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 4.0
@@ -46,33 +46,25 @@ _NO_HOST = "-"
 _MADE_OF_POSTS = (ArtifactKind.raw_dataset, ArtifactKind.train_dataset)
 
 
-@dataclass
-class Outage:
-    """Remembers, for all jobs of a process, that the server did not answer."""
-
-    until: float = 0.0
-    """On the monotonic clock."""
-
-    def note(self) -> None:
-        """Leave the server alone for a while."""
-        self.until = time.monotonic() + PAUSE_AFTER_OUTAGE_S
-
-    @property
-    def is_on(self) -> bool:
-        """Whether the server is not worth asking now."""
-        return time.monotonic() < self.until
-
-
-OUTAGE = Outage()
-"""The server is one for the whole process, and so is what is known about it."""
-
-
 class WandbSession:
     """The W&B runs of one job. Every failure is a warning and never more."""
 
-    def __init__(self, config: TrackingConfig, names: RunNames, folder: Path) -> None:
-        """Start nothing yet."""
+    def __init__(
+        self, tell: Told, config: TrackingConfig, names: RunNames, folder: Path, pause_s: float
+    ) -> None:
+        """Start nothing yet.
+
+        Args:
+            tell: takes `url` (a phase and its page), `outage` (seconds to leave the server
+                alone), `alive`, and `stuck`: a call has not come back.
+            config: where to.
+            names: of the runs.
+            folder: of the job.
+            pause_s: how long to leave the server alone, which did not answer.
+        """
         self._config = config
+        self._pause_until = time.monotonic() + pause_s
+        self._tell = tell
         self._names = names
         self._slug = names.slug
         asked = os.environ.get("WANDB_DIR", "").strip()
@@ -81,30 +73,25 @@ class WandbSession:
         self._run: Any = None
         self._uploads: list[Any] = []
         self._has_restarted = False
-        self.urls: dict[Phase, str] = {}
         self.is_online = False
         """Whether calls go to the server just now, and not only to the disk."""
-        self.give_up = Event()
-        """Set from outside: do not wait for the server any longer."""
-        self.is_abandoned = Event()
-        """Set from outside: the process is about to end, call nothing any more."""
 
     def open(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Start the run of a phase: online if that is asked for and possible, else offline."""
-        self.close(succeeded=True)
+        self.close()
         if phase is Phase.preprocess and os.environ.get("WANDB_SWEEP_ID"):
             return  # the agent of a W&B sweep has named one run, and that is the training's
         self.is_online = self._is_online_wanted()
         if self.is_online and self._answers():
             self._run = self._try("online run", lambda: self._init(phase, config, "online"))
             if self._run is not None:
-                self.urls[phase] = self._run.url
+                self._tell("url", (phase, self._run.url))
                 return
-            OUTAGE.note()
+            self._note_outage()
         self.is_online = False
         self._run = self._try("offline run", lambda: self._init(phase, config, "offline"))
 
-    def close(self, *, succeeded: bool) -> None:
+    def close(self, exit_code: int = 0) -> None:
         """Finish the run of the phase, if there is one, when its uploads are through."""
         run, self._run = self._run, None
         if run is None:
@@ -112,7 +99,6 @@ class WandbSession:
         for upload in self._uploads:
             self._await_upload(upload)
         self._uploads.clear()
-        exit_code = 0 if succeeded else 1
         self._beside("finish", lambda: run.finish(exit_code=exit_code), FINISH_TIMEOUT_S + 1)
         if not self.is_online:
             folder = Path(run.dir).parent
@@ -151,7 +137,7 @@ class WandbSession:
             )
 
     def _is_online_wanted(self) -> bool:
-        if choose_mode(self._config.mode) is not WandbMode.online or self.give_up.is_set():
+        if choose_mode(self._config.mode) is not WandbMode.online:
             return False
         if not has_credentials():  # W&B would ask for a key on the terminal
             logger.warning(
@@ -164,11 +150,11 @@ class WandbSession:
 
     def _answers(self) -> bool:
         """Whether the server is up. Asked before calls that would try for a minute on their own."""
-        if OUTAGE.is_on:
+        if time.monotonic() < self._pause_until:
             return False
         if is_reachable(base_url(), timeout_s=PROBE_TIMEOUT_S):
             return True
-        OUTAGE.note()
+        self._note_outage()
         logger.warning(
             "job=%s W&B does not answer at %s; what is not sent stays on disk",
             self._slug,
@@ -176,11 +162,17 @@ class WandbSession:
         )
         return False
 
+    def _note_outage(self) -> None:
+        """Leave the server alone for a while, and have the other jobs do so."""
+        self._pause_until = time.monotonic() + PAUSE_AFTER_OUTAGE_S
+        self._tell("outage", PAUSE_AFTER_OUTAGE_S)
+
     def _init(
         self, phase: Phase, config: Mapping[str, Any], mode: Literal["online", "offline"]
     ) -> Any:
         import wandb  # heavy
 
+        self._tell("alive", None)
         wanted: dict[str, Any] = {
             "init_timeout": INIT_TIMEOUT_S,
             "finish_timeout": FINISH_TIMEOUT_S,
@@ -202,23 +194,20 @@ class WandbSession:
         }
         known = wandb.Settings.model_fields
         settings = {key: value for key, value in wanted.items() if key in known}
-        try:
-            return wandb.init(
-                project=self._project(),
-                entity=self._config.entity,
-                id=self._names.run_id(phase),
-                resume="allow" if self._names.run_id(phase) else None,
-                name=self._names.name(phase),
-                job_type=phase.value,
-                group=self._names.group,
-                config=without_secrets(config),
-                dir=str(self._folder),
-                mode=mode,
-                reinit="create_new",
-                settings=wandb.Settings(**settings),
-            )
-        finally:
-            exit_guard().cover_service()
+        return wandb.init(
+            project=self._project(),
+            entity=self._config.entity,
+            id=self._names.run_id(phase),
+            resume="allow" if self._names.run_id(phase) else None,
+            name=self._names.name(phase),
+            job_type=phase.value,
+            group=self._names.group,
+            config=without_secrets(config),
+            dir=str(self._folder),
+            mode=mode,
+            reinit="create_new",
+            settings=wandb.Settings(**settings),
+        )
 
     def _project(self) -> str:
         """Return the project: as configured, else as the environment says."""
@@ -243,18 +232,19 @@ class WandbSession:
     def _await_upload(self, upload: Any) -> None:
         """Wait as long as the server answers. W&B can be asked to wait only once, and for good."""
         thread = self._start("upload", upload.wait, [])
-        while thread.is_alive() and not self.give_up.is_set() and self._answers():
+        while thread.is_alive() and self._answers():
+            self._tell("alive", None)
             thread.join(1.0)
+        if thread.is_alive():
+            self._tell("stuck", None)
 
     def _try(self, what: str, call: Callable[[], T]) -> T | None:
         """Make a call unless its kind keeps failing. None: it failed."""
-        if self.is_abandoned.is_set() or self._failures[what] >= MAX_FAILURES:
+        if self._failures[what] >= MAX_FAILURES:
             return None
         try:
             result = call()
         except Exception as err:  # W&B raises a dozen unrelated types, and none may end a job
-            if self.is_abandoned.is_set():
-                return None
             self._failures[what] += 1
             logger.warning(
                 "job=%s W&B: %s failed%s (%s)",
@@ -275,7 +265,10 @@ class WandbSession:
         W&B's own time-outs do not hold in every state; the call is left to its thread.
         """
         results: list[T | None] = []
-        self._start(what, call, results).join(limit_s if self.is_online else None)
+        thread = self._start(what, call, results)
+        thread.join(limit_s if self.is_online else None)
+        if thread.is_alive():
+            self._tell("stuck", None)
         return results[0] if results else None
 
     def _start(self, what: str, call: Callable[[], T], results: list[T | None]) -> Thread:

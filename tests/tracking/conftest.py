@@ -199,8 +199,9 @@ def refused() -> str:
 
 
 JOB = """
-import json, logging, os, signal, subprocess, sys, threading, time, urllib.request
+import json, logging, os, signal, sys, threading, time, urllib.request
 from pathlib import Path
+import psutil
 from huggingtweets.config.schema import TrackingConfig, TrackingKind
 from huggingtweets.paths import JobPaths
 from huggingtweets.tracking.base import *
@@ -209,7 +210,7 @@ from huggingtweets.tracking.build import build_tracker
 logging.basicConfig(level=logging.INFO)
 output_dir, trouble = Path(sys.argv[1]), sys.argv[2]
 paths = JobPaths(output_dir / "alice-bob")
-paths.model.mkdir(parents=True)
+paths.model.mkdir(parents=True, exist_ok=True)
 paths.posts.write_bytes(b"the posts as received")
 (paths.model / "model.safetensors").write_bytes(b"weights")
 (paths.model / ".hidden").write_bytes(b"hidden")
@@ -218,11 +219,12 @@ def act(when):
     if trouble == f"hang-{when}" or trouble == f"503-{when}":
         url = os.environ["WANDB_BASE_URL"] + "/control/" + trouble.split("-")[0]
         urllib.request.urlopen(url, data=b"")
-    if trouble == f"kill-{when}":
-        found = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(os.getpid())],
-                               capture_output=True, text=True).stdout.split()
-        if "wandb-core" in found:
-            os.kill(int(found[found.index("wandb-core") - 1]), signal.SIGKILL)
+    number = {"kill": signal.SIGKILL, "freeze": signal.SIGSTOP, "end": signal.SIGKILL}
+    what, _, moment = trouble.partition("-")
+    for process in psutil.Process().children(recursive=True) if moment == when else []:
+        is_core = process.name() == "wandb-core"
+        if what in number and is_core == (what == "kill"):
+            process.send_signal(number[what])
             time.sleep(0.3)
 
 start = time.monotonic()
@@ -239,7 +241,8 @@ def wait_until(is_true):
         time.sleep(0.05)
 
 config = TrackingConfig(TrackingKind.wandb, **json.loads(os.environ.get("TRACKING", "{}")))
-tracker = timed(build_tracker, config, "alice-bob", paths)
+how = json.loads(os.environ.get("BUILD", "{}"))
+tracker = timed(build_tracker, config, "alice-bob", paths, **how)
 secret = {"recipe": {"lr": 1e-4}, "api_key": "hf_INTHECONFIG0", "note": "bearer hf_INTHECONFIG1"}
 timed(tracker.start_phase, Phase.preprocess, secret)
 timed(tracker.log_artifact, tweets_artifact("alice-bob", paths.posts, kept=3))
@@ -271,9 +274,10 @@ class TrackedJob:
     """One job tracked by W&B in a process of its own, as W&B reads its environment once."""
 
     def __init__(self, folder: Path, url: str, trouble: str = "none", **env: str) -> None:
+        self.folder = folder
         self.output_dir = folder / "output"
         self.home = folder / "home"
-        self.home.mkdir()
+        self.home.mkdir(exist_ok=True)
         self.job = self.output_dir / "alice-bob"
         kept = {key: os.environ[key] for key in ("PATH", "LANG") if key in os.environ}
         self.env = kept | {
@@ -319,8 +323,11 @@ class TrackedJob:
 def start_job(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., TrackedJob]]:
     jobs: list[TrackedJob] = []
 
-    def start(url: str, trouble: str = "none", **env: str) -> TrackedJob:
-        jobs.append(TrackedJob(tmp_path_factory.mktemp("tracked"), url, trouble, **env))
+    def start(
+        url: str, trouble: str = "none", *, folder: Path | None = None, **env: str
+    ) -> TrackedJob:
+        folder = folder or tmp_path_factory.mktemp("tracked")
+        jobs.append(TrackedJob(folder, url, trouble, **env))
         return jobs[-1]
 
     yield start

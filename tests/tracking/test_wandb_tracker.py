@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -188,6 +189,65 @@ def test_wandb_outage_in_mid_job_costs_little(
     for job in jobs.values():
         assert len(job.records) >= 2
         assert_lineage_kept(job)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    ["end-late", pytest.param("freeze-early", marks=pytest.mark.slow)],
+)
+def test_wandb_process_that_is_lost_or_hangs_is_left_behind(
+    trouble: str, start_wandb: Callable[[], Any], start_job: Start
+) -> None:
+    job = start_job(start_wandb().url, trouble)
+    job.wait()
+    assert job.report["finish_s"] < 60
+    assert job.report["slowest_s"] < 1
+    assert "W&B" in job.log, "nothing goes untracked in silence"
+    assert "Traceback" not in job.log
+    assert_lineage_kept(job)
+    left = [one for one in psutil.process_iter(["environ"]) if is_of(one, job.output_dir)]
+    assert not left, "no process stays"
+
+
+def is_of(process: psutil.Process, output_dir: Path) -> bool:
+    """Whether a process talks to W&B for a job."""
+    environment = process.info["environ"] or {}
+    return str(output_dir) in environment.get("WANDB_DATA_DIR", "")
+
+
+def runs_of(job: Any) -> dict[str, Any]:
+    """The runs recorded offline below a job's folder for all, by their job type."""
+    paths = job.folder.rglob("offline-run-*/run-*.wandb")
+    records = [record for path in paths for record in read_record(path)]
+    runs = [record.run for record in records if record.HasField("run")]
+    assert len({run.run_id for run in runs}) == len({run.job_type for run in runs})
+    return {run.job_type: run for run in runs}
+
+
+def test_wandb_is_set_up_as_its_users_do_and_goes_on_after_a_requeue(
+    refused: str, start_job: Start, tmp_path: Path
+) -> None:
+    settings = {
+        "WANDB_MODE": "offline",
+        "WANDB_RUN_ID": "abc123",
+        "WANDB_NAME": "mine",
+        "WANDB_RUN_GROUP": "ours",
+        "WANDB_TAGS": "first,second",
+        "WANDB_PROJECT": "elsewhere",
+        "WANDB_DIR": str(tmp_path / "records"),
+    }
+    (tmp_path / "records").mkdir()
+    alone = '{"identity": "digest", "is_alone": true}'
+    for _ in range(2):  # a requeue
+        job = start_job(refused, folder=tmp_path, BUILD=alone, **settings)
+        job.wait()
+        runs = runs_of(job)
+        assert (runs["train"].run_id, runs["train"].display_name) == ("abc123", "mine")
+        assert runs["preprocess"].run_id.startswith("abc123-")
+        for run in runs.values():
+            assert (run.run_group, run.project) == ("ours", "elsewhere")
+            assert list(run.tags) == ["first", "second"]
+    assert len(list(tmp_path.glob("records/wandb/offline-run-*"))) == 2, job.log
 
 
 @pytest.mark.slow
