@@ -99,7 +99,7 @@ def _main() -> int:
         if any(word in ("-m", "--multirun") for word in sys.argv):
             sys.argv.append(f"hydra.sweep.dir={scratch}")  # else Hydra leaves a multirun.yaml here
         hydra_main()
-    if len(set(folders)) > 1:
+    if len(set(folders)) > 1 and 0 in codes:
         from huggingtweets.compare.grid import end_grid
 
         end_grid(list(map(Path, dict.fromkeys(folders))))

@@ -17,17 +17,19 @@ from huggingtweets.publishing.pages import page_environment
 
 NUM_PEOPLE = 20
 """Shown on a terminal; the page and the JSON have all."""
+MAX_SIDE_BY_SIDE = 4
+"""Settings that a terminal shows as columns."""
 COLUMNS = (
     "setting",
     "bits per byte",
     "against the first",
     "wins",
-    "copied 4-8-grams",
-    "5 words or more copied",
-    "attributed",
+    "runs of 4 to 8 words copied",
+    "samples with 5 words copied",
+    "samples attributed",
     "distinct-2",
     "tokens",
-    "training s",
+    "seconds of training",
 )
 
 
@@ -90,10 +92,12 @@ def setting_value(value: Any) -> str:
 def build_comparison(comparison: Comparison) -> RenderableType:
     """Return the tables for a terminal."""
     num = len(comparison.people)
-    totals = _table(f"{num} people, means", COLUMNS)
-    for index, total in enumerate(comparison.totals):
-        totals.add_row(*map(escape, total_cells(total, num, is_first=index == 0)))
-    parts: list[RenderableType] = [totals]
+    rows = [
+        total_cells(total, num, is_first=index == 0)
+        for index, total in enumerate(comparison.totals)
+    ]
+    title = "1 person" if num == 1 else f"{num} people, means"
+    parts: list[RenderableType] = [_totals(title, rows)]
     if comparison.changed:
         changed = _table(
             "Settings that differ", ("key", *(visible(one.name) for one in comparison.totals))
@@ -109,6 +113,20 @@ def build_comparison(comparison: Comparison) -> RenderableType:
         parts.append(f"{num - NUM_PEOPLE} more people are on the page and in --json")
     parts.append(explanation(comparison))
     return Group(*parts)
+
+
+def _totals(title: str, rows: Sequence[Sequence[str]]) -> Table:
+    """Return a table that fits 80 columns: one column per setting, or of many the main figures."""
+    if len(rows) > MAX_SIDE_BY_SIDE:
+        table = _table(title, COLUMNS[:MAX_SIDE_BY_SIDE])
+        for row in rows:
+            table.add_row(*map(escape, row[:MAX_SIDE_BY_SIDE]))
+        return table
+    table = _table(title, ("", *(row[0] for row in rows)))
+    for name, *cells in zip(COLUMNS[1:], *(row[1:] for row in rows), strict=True):
+        if any(cells):
+            table.add_row(escape(name), *map(escape, cells))
+    return table
 
 
 def explanation(comparison: Comparison) -> str:
