@@ -1,4 +1,4 @@
-"""Measure what background checkpoints of a GPT-2 cost training, rounds with and without in turns.
+"""Measure what background checkpoints of a GPT-2 cost training: rounds with and without in turn.
 
     python benchmarks/checkpoint_overhead.py --rounds 3 --dir /tmp
 

@@ -12,7 +12,7 @@ Four ways do the same work, the same users with the same blocks, recipe and star
 - operators: the fused engine with K slots, PyTorch's operators between the matrix products;
 - fused: the fused engine as it is: on a CPU with its own C++ in their place.
 
-They run in turns, repeatedly; speeds are medians. Without dropout the losses must agree. With
+They run alternately, repeatedly; speeds are medians. Without dropout the losses must agree. With
 `--operators` a fused step of each case is taken apart instead.
 """
 
@@ -210,7 +210,7 @@ def build_ways(
 
 
 def measure(case: Case, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """Time the ways in turns."""
+    """Time the ways alternately."""
     ways = build_ways(case, args, device)
     losses: dict[str, Any] = {}
     wall: dict[str, list[float]] = {way: [] for way in ways}
@@ -308,7 +308,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: all")
-    parser.add_argument("--engines", type=int, default=1, help="that share the slots, one a thread")
+    parser.add_argument("--engines", type=int, default=1, help="to share the slots, a thread each")
     parser.add_argument("--widths", type=numbers, default=[64, 128, 256])
     parser.add_argument("--slots", type=numbers, default=[4, 8])
     parser.add_argument("--precisions", default="fp32,bf16")
@@ -319,7 +319,7 @@ def main() -> None:
     parser.add_argument("--block-size", type=int, default=128)
     parser.add_argument("--blocks-per-step", type=int, default=1)
     parser.add_argument("--isolated", action="store_true", help="documents of 8 to 40 tokens")
-    parser.add_argument("--micro", type=int, default=0, help="blocks a slot at once; 0: choose")
+    parser.add_argument("--micro", type=int, default=0, help="blocks per slot at once; 0: choose")
     parser.add_argument("--steps", type=int, default=10, help="of each user")
     parser.add_argument("--users-per-slot", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=5)

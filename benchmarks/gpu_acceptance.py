@@ -3,7 +3,7 @@
     python benchmarks/gpu_acceptance.py --out gpu.jsonl          # on a machine with a GPU
     python benchmarks/gpu_acceptance.py --rehearse               # on a CPU, before it
 
-One JSON line a step, written as it ends; a step that fails does not stop the others; the table
+One JSON line per step, written as it ends; a step that fails does not stop the others; the table
 comes last. Nothing is fetched: the models are random ones of real shape, the tokenizer comes from
 a folder. A rehearsal runs the same functions at small size on CUDA in software (`tests/cuda`), so
 that no minute of a card is spent on a typo; what it cannot show ends as "needs a card".
@@ -100,7 +100,7 @@ class Bench:
         return layout, layout.pack(model.state_dict()), flops_per_token(model, self.block_size / 2)
 
     def jobs(self, num: int, steps: int, dropout: float) -> list[StackedJob]:
-        """Return jobs of one block a step of random tokens."""
+        """Return jobs of one block per step of random tokens."""
         T, words = self.block_size, self.config.vocab_size
         random = np.random.default_rng(0)
         places = np.broadcast_to(np.arange(T, dtype=np.int32), (steps, T)).copy()
@@ -287,7 +287,7 @@ def out_of_memory(bench: Bench) -> Figures:
 
 
 def fused_steps(bench: Bench) -> Figures:
-    """Speed and memory of the fused engine, against what was reckoned."""
+    """Speed and memory of the fused engine, against what was estimated."""
     layout, base, flops = bench.base()
     peak = known_peak(on.versions_of(bench.device)["device"])
     found = {}

@@ -1,4 +1,4 @@
-"""Models of many users, end to end: a process a user, or all in one, one by one or side by side.
+"""Models of many users, end to end: a process per user, or all in one, one by one or side by side.
 
     python benchmarks/many_users.py --users 6 --model random-128x2 --everything
     python benchmarks/many_users.py --users 1 --model random-256x4 --everything --ways trainer turns
@@ -7,8 +7,8 @@
 
 Four ways make the same models of the same posts, with the same split, blocks, recipe and samples:
 
-- trainer: a fresh process a user, with transformers.Trainer, as one would script it;
-- single: a fresh process a user, our single engine;
+- trainer: a fresh process per user, with transformers.Trainer, as one would script it;
+- single: a fresh process per user, our single engine;
 - turns: one process, our single engine, one user after another;
 - fused-K: one process, K users side by side.
 

@@ -45,7 +45,7 @@ piece that is gathered at once (a transformer block or the embeddings)."""
 
 @dataclass(frozen=True)
 class Need:
-    """GiB a process needs on its device."""
+    """GiB that a process needs on its device."""
 
     state: float
     activations: float
@@ -68,7 +68,7 @@ def num_parameters(name: str) -> tuple[int, int]:
 
 
 def activation_bytes(name: str, block_size: int = BLOCK) -> int:
-    """Return those of one block under bf16: 34 bytes a layer, token and width, and the logits.
+    """Return those of one block under bf16: 34 bytes per layer, token and width, and the logits.
 
     The count of Korthikanti et al. (2022) without attention scores, which are never kept; logits
     are made a chunk of 2**28 numbers at a time, in bf16 and fp32.
@@ -85,7 +85,7 @@ def need(name: str, launch: str, num_processes: int) -> Need:
 
 
 def table() -> str:
-    """Return GiB a GPU as a Markdown table: files that share out, on 2, 4 and 8 GPUs."""
+    """Return GiB per GPU as a Markdown table: files that share out, on 2, 4 and 8 GPUs."""
     head = ["launch file", "GPUs", *SHAPES]
     rows = [head, ["---", *["--:"] * (len(head) - 1)]]
     for launch in BYTES:

@@ -9,7 +9,7 @@ a wide one, in inverse proportion to the width: every `recipe.lr` is raised by `
 
 Short phrases stand in samples and posts alike without having been copied. So samples are also held
 against as many older posts of the same account that no model has seen (where it has as many): the
-excess of what they share with the training posts is what was learnt by heart.
+excess of what they share with the training posts is what was memorised.
 """
 
 import argparse
@@ -295,7 +295,7 @@ def main() -> None:
     parser.add_argument("what", choices=("choose", "compare"))
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--rows", type=Path, default=Path("quality-rows.jsonl"))
-    parser.add_argument("--max-posts", type=int, default=400, help="newest kept posts an account")
+    parser.add_argument("--max-posts", type=int, default=400, help="newest kept posts per account")
     parser.add_argument("--samples", type=int, default=60, help="a prompt, of which there are 5")
     parser.add_argument("--lr-scale", type=float, default=6.0)
     parser.add_argument("--only", nargs="*", default=None, help="names of variants")

@@ -5,7 +5,7 @@
     python benchmarks/serve.py --people 1000 --memory --posts 10000
 
 Servers in processes of their own are asked by the same clients for posts of people drawn at random,
-in turns within one run: `huggingtweets serve`; the same, asked for one post at a time; and
+alternately within one run: `huggingtweets serve`; the same, asked for one post at a time; and
 `transformers.generate` behind Starlette, with room for as many models. Models are made on the spot:
 a tiny GPT-2 each, or rank-8 adapters of one base (`--base`, default a small Llama). CPU seconds are
 those of the server's process, so that a busy machine blurs them less than the clock.
@@ -173,7 +173,7 @@ class Row:
 def measure(
     name: str, server: Server, models: Sequence[str], clients: int, *, is_streamed: bool
 ) -> Row:
-    """Have posts written, each by the model named, by so many clients at once."""
+    """Have posts written, each by the model named, by this many clients at once."""
     firsts: list[float] = []
     local = threading.local()
 

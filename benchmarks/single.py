@@ -241,7 +241,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def measure(case: Case, posts: list[str], base: Path | str, args: Any) -> dict[str, Any]:
-    """Run all ways in turns."""
+    """Run all ways alternately."""
     runs: dict[str, list[dict[str, float]]] = {way: [] for way in args.peers}
     load = []
     for turn in range(args.repeat):
@@ -272,7 +272,7 @@ def main() -> None:
     parser.add_argument("--account", help="of the shared posts; else CoryBooker")
     parser.add_argument("--posts", type=int, default=600, help="0: all")
     parser.add_argument("--blocks", type=int, nargs="+", default=[128])
-    parser.add_argument("--batch", type=int, default=4, help="blocks a step")
+    parser.add_argument("--batch", type=int, default=4, help="blocks per step")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"])
     parser.add_argument("--documents", nargs="+", default=["isolated"])
     parser.add_argument("--lr", type=float, default=1.372e-4)
@@ -293,7 +293,7 @@ def main() -> None:
     text = table(rows)
     print(text)
     loads = [load for row in rows for load in row["load_average"]]
-    print(f"\n{args.model}, {len(posts)} posts, {args.repeat} runs each in turns, ", end="")
+    print(f"\n{args.model}, {len(posts)} posts, {args.repeat} runs each alternately, ", end="")
     print(f"load average {min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} cores")
     if args.out:
         about = {"command": sys.argv, "machine": platform.platform(), "versions": versions()}

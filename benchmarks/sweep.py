@@ -1,4 +1,4 @@
-"""The original's search space, 32 trials: side by side in one process against a process a trial.
+"""The original's search space, 32 trials: side by side in one process against a process per trial.
 
     python benchmarks/sweep.py --posts ../shared/tweets --user MaxineWaters
     python benchmarks/sweep.py --parts pruning --trials 32
@@ -128,7 +128,7 @@ def compare_ways(args: argparse.Namespace, root: Path) -> None:
     for name, one in (("process", process), ("fused", Cost(wall, cpu))):
         print(f"| {name} | {one.wall_s:.1f} | {one.cpu_s:.1f} | {one.cpu_s / args.trials:.2f} |")
     print(f"\nratio: wall {process.wall_s / wall:.2f}x, CPU {process.cpu_s / cpu:.2f}x")
-    print(f"largest difference of an objective value: {max(differences):.2e} bits a byte")
+    print(f"largest difference of an objective value: {max(differences):.2e} bits per byte")
 
 
 def compare_pruners(args: argparse.Namespace, root: Path) -> None:
@@ -155,11 +155,11 @@ def compare_pruners(args: argparse.Namespace, root: Path) -> None:
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--posts", help="folder of posts, a file a person; without: the demo")
+    parser.add_argument("--posts", help="folder of posts, a file per person; without: the demo")
     parser.add_argument("--user", default="demo")
     parser.add_argument("--trials", type=int, default=32)
     parser.add_argument("--turns", type=int, default=2, help="runs of the whole sweep")
-    parser.add_argument("--processes", type=int, help="of so many trials, scaled up (all)")
+    parser.add_argument("--processes", type=int, help="of this many trials, scaled up (all)")
     parser.add_argument("--block-size", type=int, default=128)
     parser.add_argument("--parts", nargs="+", default=["ways", "pruning"])
     parser.add_argument("--settings", nargs="*", default=[], help="of the sweeps that prune")

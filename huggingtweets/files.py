@@ -192,7 +192,7 @@ def remove(path: Path) -> None:
 def set_aside(path: Path, fault: str) -> None:
     """Take what is damaged out of the way under a hidden name, so that it can be made anew.
 
-    The last such one is kept for who wants to look; nothing of ours reads it.
+    The last such file is kept for inspection; nothing of ours reads it.
     """
     target = path.with_name(f".damaged-{path.name}")
     check_fences(path)

@@ -42,7 +42,7 @@ _MAX_DIGITS = 12
 """Of the number of a start."""
 
 _silent: set[tuple[str, str, int, str]] = set()
-"""Holders on other machines that this process has waited for in vain."""
+"""Holders on other machines that this process has waited for without success."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ def shipped(name: str) -> Path:
 
 
 def template(name: str) -> Path:
-    """Path of a shipped file, or of the user's own in its place: here first, then in his settings.
+    """Path of a shipped file, or of the user's own in its place: here, else in their settings.
 
     The path is relative where it begins in the current folder.
     """

@@ -1,4 +1,4 @@
-"""Who a process is, so that it is told from a later one with the same number."""
+"""Which process a number means: distinguishes it from a later one with the same number."""
 
 import os
 import socket

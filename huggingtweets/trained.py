@@ -312,7 +312,7 @@ def _cloned(source: Path, target: Path) -> bool:
 def sample_together(
     models: Sequence[StackedModel], plans: Sequence[Plan], base: Base, guards: Sequence[Guards]
 ) -> list[Samples]:
-    """Sample posts of several users of one studio in one call; `best_of` is not heeded.
+    """Sample posts of several users of one studio in one call; `best_of` is not considered.
 
     Where the device has no memory for all at once, they are sampled one by one; who finds none
     there even alone, on the CPU. The samples are the same.

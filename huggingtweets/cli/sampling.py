@@ -23,7 +23,7 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
                              "if the training posts are there; 0: never)")  # fmt: skip
     parser.add_argument("--ban", action="append", default=[], metavar="WORD",
                         help="draw again what has this word; may be repeated")  # fmt: skip
-    parser.add_argument("--best-of", type=int, default=1, help="keep the likeliest of so many (1)")
+    parser.add_argument("--best-of", type=int, default=1, help="keep the likeliest of N (1)")
 
 
 def sampling_of(args: argparse.Namespace, prompts: Sequence[str]) -> "SamplingConfig":

@@ -98,7 +98,7 @@ class SourceConfig:
     terms: Terms = Terms.unread
     """`accepted`: you have read the terms of the service, and they allow you what you are doing."""
     max_posts: int = 3200
-    """The newest so many of a person are asked of a service; X gives no more."""
+    """At most this many of a person's newest posts are asked of a service; X gives no more."""
     max_cost_usd: float | None = None
     """Most that may be spent on posts, all people and processes of a batch together, however often
     it is started; null: ask on the terminal."""
@@ -240,7 +240,7 @@ class RecipeConfig:
 
     epochs: int = 4
     max_steps: int = 0
-    """End training after so many optimizer steps; 0: no limit."""
+    """End training after this many optimizer steps; 0: no limit."""
     lr: float = 1.372e-4
     """Peak learning rate, per optimizer step."""
     schedule: Schedule = Schedule.cosine
@@ -256,7 +256,7 @@ class RecipeConfig:
     dropout: float | None = None
     """For every dropout of the model; null: the base's own."""
     block_size: int = 1024
-    """T, tokens a block."""
+    """T, tokens per block."""
     global_batch_size: int = 1
     """Blocks an optimizer step, over all processes and micro-batches."""
     isolate_documents: bool = False
@@ -337,7 +337,7 @@ class EngineConfig:
     cuda_graphs: bool = True
     """On one GPU: replay a step as one CUDA graph."""
     micro_batch_size: int | str = "auto"
-    """B, blocks a process computes at once; auto: what measures fastest, remembered; in short
+    """B, blocks that a process computes at once; auto: what measures fastest, remembered; in short
     trainings as many as the global batch gives it."""
     slots: int | str = "auto"
     """K, models trained side by side by the fused engine."""
@@ -405,12 +405,12 @@ class SamplingConfig:
     max_chars: int | str = AUTO
     """Of a sample; 0: no limit; auto: as for tokens. A longer one is cut at a word."""
     block_copies: int = 4
-    """Draw again what copies more than so many training words in a row; 0: never. Three letters of
+    """Draw again what copies more training words in a row than this; 0: never. Three letters of
     a script without spaces count as a word."""
     banned_words: list[str] = field(default_factory=list)
     """Draw again what has one of these words or phrases, in any case."""
     best_of: int = 1
-    """Keep the likeliest of so many samples."""
+    """Keep the likeliest of this many samples."""
 
     def __post_init__(self) -> None:
         _check(self.num >= 0, "sampling.num", self.num, "0 or more")
@@ -500,7 +500,7 @@ class AdapterExport(StrEnum):
     merged = "merged"
     """A whole model, which anything loads."""
     adapter = "adapter"
-    """A peft adapter folder, some hundred times smaller; who loads it needs the base and peft."""
+    """A peft adapter folder, some hundred times smaller; loading it needs the base and peft."""
 
 
 class StoredDtype(StrEnum):

@@ -23,7 +23,7 @@ class Runs:
         return max(self.lengths, default=0)
 
     def has_copied(self, num_words: int) -> bool:
-        """Whether a run worth so many words or more (`Words.weight`) stands in a source text."""
+        """Whether a run worth this many words or more (`Words.weight`) stands in a source text."""
         return any(self._is_worth(start, num_words) for start in range(len(self.lengths)))
 
     def _is_worth(self, start: int, num_words: int) -> bool:
@@ -54,7 +54,7 @@ class Runs:
 
 
 class CopyIndex:
-    """Tells which texts have copied so many words in a row: many times, of the same sources.
+    """Tells which texts have copied this many words in a row: many times, of the same sources.
 
     A text that has no run of `num_words` words in common with a source has copied none worth as
     many, so only the others are compared, with the sources they share a run with.

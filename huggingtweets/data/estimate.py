@@ -19,7 +19,7 @@ from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
 _ASCII_TOKENS = 0.226
 _ASCII_TOKENS_FOREIGN = 0.31
 _OTHER_TOKENS = 0.627
-"""Of GPT-2's tokenizer, a character in English, in other languages, and a byte that is not ASCII:
+"""Of GPT-2's tokenizer, per character in English, in other languages, and a byte that is not ASCII:
 fitted on the posts of 60 accounts; most are met within a tenth, the worst within a quarter."""
 _TINY_TOKENS = 0.4
 _CPU_CORE_FLOPS = 7e10
@@ -61,7 +61,7 @@ class Estimate:
     seconds: float | None
     """Within a factor of three; None: the base's shape is not known."""
     memory_gib: float | None
-    """Of the device, with one block a micro-batch; within a third."""
+    """Of the device, with one block per micro-batch; within a third."""
     device: str
 
 
@@ -92,14 +92,14 @@ def estimate_training(
 
 
 def guess_steps(tokens: float, recipe: RecipeConfig) -> int:
-    """Return the optimizer steps that so many tokens an epoch make."""
+    """Return the optimizer steps that this many tokens per epoch make."""
     blocks = max(1, math.ceil(tokens / recipe.block_size))
     steps = max(1, blocks * recipe.epochs // recipe.global_batch_size)
     return min(steps, recipe.max_steps) if recipe.max_steps else steps
 
 
 def training_seconds(steps: int, shape: Shape, recipe: RecipeConfig, flops: float) -> float:
-    """Return what training and its evaluations take at so many operations a second."""
+    """Return what training and its evaluations take at this many operations per second."""
     trained = steps * recipe.global_batch_size * recipe.block_size
     attention = 12 * shape.layers * shape.width * recipe.block_size
     return (6 * shape.parameters + attention) * trained * (1 + _EVAL_SHARE) / flops

@@ -111,8 +111,8 @@ def prepare(
 
     heldout_posts = [post for posts in split.heldout for post in posts]
     train_posts = [post for posts in split.train for post in posts]
-    # What training posts can be drawn out is told by MAX_PROBED of them; as many as are held out,
-    # at most, are scored at every evaluation, the others once.
+    # MAX_PROBED training posts tell how many can be extracted: at most as many as are held out are
+    # scored at every evaluation, the others once.
     known = random.Random(f"extraction/{seed}").sample(
         train_posts, min(MAX_PROBED, len(train_posts))
     )

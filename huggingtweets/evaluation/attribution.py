@@ -21,7 +21,7 @@ MAX_CHARS = 4
 BUCKET_BITS = 16
 SMOOTHING = 0.03
 MAX_USERS = 500
-"""More are drawn from: a person is told from some hundred others."""
+"""More are drawn from: a person is distinguished from some hundred others."""
 
 Buckets = npt.NDArray[np.int64]
 

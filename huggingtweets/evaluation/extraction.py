@@ -1,4 +1,4 @@
-"""Whether training posts can be drawn out of a finished model by their first words."""
+"""Whether training posts can be extracted from a finished model by their first words."""
 
 import random
 from collections.abc import Sequence

@@ -30,7 +30,7 @@ class ModelQuality:
     bits_per_byte: Interval | None
     """Of the held-out bits per byte."""
     train_bits_per_byte: float | None
-    """Of some training posts: far below the held-out figure where posts are known by heart."""
+    """Of some training posts: far below the held-out figure where posts are memorised."""
     extraction: Extraction | None
 
 

@@ -19,7 +19,7 @@ class Interval:
 def ratio_interval(
     numerators: Sequence[float], denominators: Sequence[float], *, seed: int
 ) -> Interval:
-    """Return the interval of sum(numerators) / sum(denominators), one of each a post.
+    """Return the interval of sum(numerators) / sum(denominators), one of each per post.
 
     Posts are the units that are drawn: the tokens of one post are no independent evidence.
     """

@@ -7,7 +7,7 @@ from huggingtweets.data.copying import Runs, find_runs
 from huggingtweets.data.duplicates import normalise
 
 COPIED_WORDS = 5
-"""A run of so many words or more is told and marked as copied; four are often common speech."""
+"""A run of this many words or more is told and marked as copied; four are often common speech."""
 NGRAMS = (4, 5, 6, 7, 8)
 """Words of the runs that are counted: four in a row are often common speech, eight rarely."""
 
@@ -18,7 +18,7 @@ class Copying:
 
     num_posts: int
     equal_frac: float
-    """Share of posts that equal a training post but for case, accents, punctuation, links."""
+    """Share of posts that equal a training post except for case, accents, punctuation, links."""
     copied_frac: float
     """Share of posts that have COPIED_WORDS words in a row, or more, from a training post."""
     longest_run: int

@@ -1,4 +1,4 @@
-"""What a model makes of each of many posts: likelihood, and whether it knows them by heart."""
+"""What a model makes of each of many posts: likelihood, and whether it has memorised them."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The flat folder of adapters that servers of many adapters read: one folder a person, links.
+"""The flat folder of adapters that servers of many adapters read: one folder per person, links.
 
 vLLM's filesystem resolver and LoRAX look for `<folder>/<name>/adapter_config.json` when a name is
 first asked for. Where the names of tensors do not fit the base, vLLM serves the bare base in
@@ -141,7 +141,7 @@ def _check(job: Finished, config: Mapping[str, Any], modules: Mapping[str, tuple
         if match is None or module is None:
             raise ConfigError(
                 f"{job.slug}: got the tensor {name}, for which the base has no module; expected "
-                "names of its linear layers; a server would serve the bare base in silence"
+                "names of its linear layers; a server would serve the bare base silently"
             )
         wanted = (rank, module[0]) if match[2] == "A" else (module[1], rank)
         if shape != wanted:

@@ -78,7 +78,7 @@ def tensors(config: Any, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Arr
 
 
 def _interleaved(values: Array, num_heads: int) -> Array:
-    """Put the halves of each head's rows in turns: llama.cpp rotates neighbours, not halves."""
+    """Interleave the halves of each head's rows: llama.cpp rotates neighbours, not halves."""
     halves = values.reshape(num_heads, 2, len(values) // num_heads // 2, *values.shape[1:])
     return halves.swapaxes(1, 2).reshape(values.shape)
 

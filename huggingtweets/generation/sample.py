@@ -102,7 +102,7 @@ def sample_stack(
 ) -> list[Samples]:
     """Do what `sample_posts` does for K users at once, with a stack of their GPT-2s.
 
-    `best_of` is not heeded. Threads may call this side by side, each with its own codec.
+    `best_of` is not considered. Threads may call this side by side, each with its own codec.
 
     Args:
         stack: K models.
@@ -206,7 +206,7 @@ class _Draft:
         if not limit or (len(text) <= limit and not drawn.is_cut):
             return text
         self._refused[Refusal.too_long.value] += 1
-        # Masked to less than the limit, it may still end amid a word.
+        # Masked to less than the limit, it may still end within a word.
         return shorten(text, min(limit, max(1, len(text) - 1)))
 
 

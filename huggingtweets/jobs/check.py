@@ -251,7 +251,7 @@ def _estimate_lines(estimate: Estimate) -> list[str]:
         *lines,
         f"  time       about {_duration(estimate.seconds)} on {estimate.device}, give or take a "
         "factor of three",
-        f"  memory     about {max(0.1, estimate.memory_gib):.1f} GiB with one block a micro-batch",
+        f"  memory     about {max(0.1, estimate.memory_gib):.1f} GiB by one block per micro-batch",
     ]
 
 

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 
 NUM_MEASURED = 20
-"""The slowest of so many last jobs tells what the next one takes: too early an end costs a minute,
+"""The next job takes as long as the slowest of this many before it: an early end costs a minute,
 too late a start costs the job's whole work."""
 
 

@@ -38,7 +38,7 @@ def partition(costs: Sequence[float], num_shards: int) -> list[list[int]]:
 def estimate_costs(jobs: Sequence[Job], source: SourceConfig | None) -> list[float]:
     """Estimate what each job costs, in an arbitrary unit.
 
-    Where the source is a folder of one file a user: by file size; the people of a cyborg count as
+    Where the source is a folder of one file per user: by file size; the people of a cyborg count as
     the largest of them each, because their texts are balanced to the longest. Otherwise all cost 1.
     """
     sizes = _file_sizes(source)

@@ -43,7 +43,7 @@ def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
     Args:
         handle: canonical.
         outputs: `output_dir` of the jobs, or a folder of such.
-        posts: a folder of posts with one file a person, as `huggingtweets import` makes it.
+        posts: a folder of posts with one file per person, as `huggingtweets import` makes it.
 
     Raises:
         LaunchError: a folder is not there.

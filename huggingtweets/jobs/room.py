@@ -1,4 +1,4 @@
-"""Room on the disk of a batch: reckoned before it, and waited for when it runs out.
+"""Room on the disk of a batch: estimated before it, and waited for when it runs out.
 
 While the disk is full no further user is begun; what is under way is kept in memory and written
 once there is room. Half-written drafts go first. Nothing of this is an error of a user.
@@ -50,9 +50,9 @@ class Room:
         self._full_since: float | None = None
         self._looked_at = float("-inf")
         self.is_over = False
-        """Whether it was waited for in vain: nothing more is begun or tried."""
+        """Whether it was waited for without success: nothing more is begun or tried."""
 
-    def reckon(self, num_jobs: int) -> None:
+    def estimate(self, num_jobs: int) -> None:
         """Say how much a batch needs and whether it is there."""
         needed, free = num_jobs * self._job_bytes, self.free_bytes()
         logger.info("room: about %s for %d jobs, %s free", _size(needed), num_jobs, _size(free))
@@ -111,7 +111,7 @@ class Room:
         """Do something that writes; where there is no room for it, again once there is.
 
         Raises:
-            NoRoomError: it was waited for in vain.
+            NoRoomError: it was waited for without success.
             StoppedError: a stop was asked for meanwhile.
             Exception: whatever else it raises; or its lack of room, where the disk has plenty.
         """

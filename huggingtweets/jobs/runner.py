@@ -60,7 +60,7 @@ from huggingtweets.training.single import try_base
 logger = logging.getLogger(__name__)
 
 NUM_SUSPECT = 2
-"""A job that so many runs in a row have died of is tried alone, after all others."""
+"""A job that this many runs in a row have died of is tried alone, after all others."""
 
 
 def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str] = ()) -> int:
@@ -232,12 +232,12 @@ def choose_engine(
 
 
 def _open_room(config: TrainConfig, base: Base, plans: Sequence[Plan]) -> Room | None:
-    """Reckon the room that a batch needs, and say so; None where there is but one job."""
+    """Estimate the room that a batch needs, and say so; None where there is but one job."""
     if not is_batch(config.user) or not plans:
         return None
     folder = Path(config.output_dir)
     room = Room(folder, job_bytes(base, plans[0]), wait_s=config.engine.wait_for_room_s)
-    room.reckon(len(plans))
+    room.estimate(len(plans))
     return room
 
 

@@ -181,7 +181,7 @@ def _parse_shard(shard: str) -> tuple[int, int]:
 
 
 def _read_users(path: Path) -> list[Job]:
-    """Jobs of a users file, one a line; equal jobs merged with a warning."""
+    """Jobs of a users file, one per line; equal jobs merged with a warning."""
     first_lines: dict[Job, int] = {}
     repeats = []
     bad: list[tuple[int, str]] = []

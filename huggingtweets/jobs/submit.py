@@ -238,7 +238,7 @@ def _folders() -> dict[str, str]:
 
 
 def _choose_tasks(wishes: Wishes, num_jobs: int, total_s: float | None) -> int:
-    """About an hour a task, never more tasks than GPUs have jobs for."""
+    """About an hour per task, never more tasks than GPUs have jobs for."""
     if wishes.tasks is not None:
         return wishes.tasks
     gpus = max(1, wishes.gpus_per_node or 1)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _NO_MATTER = ("output_dir", "shard", "job_index", "retry_failed", "only_curable", "tracking")
 """Settings that no failure asks for; `overwrite` is one that may be."""
 MAX_CRASHES = 4
-"""A job that so many runs in a row have died of is not begun again."""
+"""A job that this many runs in a row have died of is not begun again."""
 
 
 def newest_step(checkpoints: Path) -> int:
@@ -77,7 +77,7 @@ def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
 def trial_of(plan: Plan, cost: float) -> str:
     """Return what stands for all that a job is tried with: its settings and the size of its posts.
 
-    A job that failed for good is tried again once one of them is another: the person has changed
+    A job that failed permanently is tried again once one of them is another: the person has changed
     what the failure asked for, or the missing posts have come.
     """
     settings = {**asdict(plan.config), **dict.fromkeys(_NO_MATTER)}

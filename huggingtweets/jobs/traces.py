@@ -59,7 +59,7 @@ class Traces:
     files: tuple[Path, ...]
     """To be deleted; folders among them with all that is in them."""
     lines: tuple[tuple[Path, int], ...]
-    """Files to be written anew without so many of their lines."""
+    """Files to be rewritten, and how many lines each loses."""
     links: tuple[Path, ...] = ()
     """Folders elsewhere that are linked from here; they stay as they are."""
 

@@ -40,7 +40,7 @@ class MicroBatch:
     fused_gelu: bool = False
     """GELU by PyTorch's own kernel."""
     sliding: Mapping[int, View] = field(default_factory=dict)
-    """Where tokens may look in layers that see so many tokens only."""
+    """Where tokens may look in layers that see this many tokens only."""
 
 
 @dataclass(frozen=True)

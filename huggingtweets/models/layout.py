@@ -43,7 +43,7 @@ class Shape:
     num_positions: int
     norm_eps: float
     score_scales: tuple[float, ...]
-    """What attention scores are multiplied by, one a layer."""
+    """What attention scores are multiplied by, one per layer."""
     dropouts: tuple[float, float, float]
     """The base's own: of embeddings, attention and residuals."""
     can_drop: tuple[bool, bool, bool] = (True, True, True)

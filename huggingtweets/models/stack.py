@@ -12,7 +12,7 @@ from huggingtweets.ops.linear import Gradients, Linear, LowRank
 
 @dataclass(frozen=True)
 class Adapters:
-    """Low-rank additions to the linear layers of K models: one mapping a layer, by name."""
+    """Low-rank additions to the linear layers of K models: one mapping per layer, by name."""
 
     master: tuple[Mapping[str, LowRank], ...]
     """Views of the rows of a stack."""

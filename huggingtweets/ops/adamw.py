@@ -42,7 +42,7 @@ class Controls:
 
 @dataclass(frozen=True)
 class AdamConstants:
-    """What the kernels take by value: one value a slot, known on the host."""
+    """What the kernels take by value: one value per slot, known on the host."""
 
     betas: tuple[tuple[float, float], ...]
     eps: tuple[float, ...]

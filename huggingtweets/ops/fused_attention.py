@@ -1,7 +1,7 @@
 """PyTorch's fused attention kernels called by name.
 
 `scaled_dot_product_attention` takes the same ones. Called by name they take queries, keys and
-values as they lie side by side, and their gradients go there in one copy: 29 launches a layer less.
+values as they lie side by side, their gradients go there in one copy: 29 launches per layer less.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The C++ of kernels.cpp: built once a machine, for models of which a CPU trains many.
+"""The C++ of kernels.cpp: built once per machine, for models of which a CPU trains many.
 
 Without a compiler, or where it fails, everything is done by PyTorch's operators.
 """

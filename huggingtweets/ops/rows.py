@@ -22,7 +22,7 @@ _MISSED = 1e-9
 
 
 def num_draws(top_p: float) -> int:
-    """Return how many draws find a token of the nucleus, but for one time in a billion.
+    """Return how many draws find a token of the nucleus, except for one time in a billion.
 
     What lies outside has the mass q = 1 - top_p. A draw from there leaves, of that mass, what is
     likelier than the token drawn: a share that is uniform between 0 and 1. So n draws in a row all

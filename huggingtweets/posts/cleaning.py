@@ -331,7 +331,7 @@ def check_enough(reports: Sequence[CleaningReport], config: CleaningConfig) -> l
     """Compare each person's kept text with the limits; return warnings.
 
     Every person of a cyborg must have enough alone: balancing repeats the shorter ones up to the
-    longest, so a person with next to nothing would be learnt by heart.
+    longest, so a person with very few posts would be memorised.
 
     Raises:
         TooFewPostsError: somebody has fewer than `cleaning.min_chars` characters.

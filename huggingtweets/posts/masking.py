@@ -80,7 +80,7 @@ def mask_pii(text: str) -> str:
 
 
 def _is_random(word: str) -> bool:
-    """Whether a long word looks drawn at random: digits amid letters of both cases."""
+    """Whether a long word looks drawn at random: digits between letters of both cases."""
     digits = sum(char.isdigit() for char in word)
     return digits >= 3 and word.lower() != word and word.upper() != word
 

@@ -37,7 +37,7 @@ class Timeline:
 
 
 def write_timelines(path: Path, timelines: Sequence[Timeline]) -> None:
-    """Write the posts of one job, atomically: a header line a person, then a line a post."""
+    """Write the posts of one job, atomically: a header line per person, then a line per post."""
     rows: list[dict[str, object]] = []
     for timeline in timelines:
         head: dict[str, object] = {

@@ -14,9 +14,9 @@ _AMOUNT = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{0,6})?")
 
 
 class Spending:
-    """What was spent, or may be being spent just now; in this process, or in a file that is shared.
+    """What was spent, or is about to be; in this process, or in a file that is shared.
 
-    The file has a line an expense, what is given back being negative, and names nobody. It outlives
+    The file has a line per expense, negative for what is given back, and names nobody. It outlives
     the run: a limit holds for a batch however often that is started.
     """
 

@@ -83,7 +83,7 @@ class TrainFigures:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures after so many steps; step 0 is the base."""
+    """The figures after this many steps; step 0 is the base."""
 
     step: int
     epoch: float

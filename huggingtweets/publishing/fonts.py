@@ -1,4 +1,4 @@
-"""The fonts of this machine: find them, choose one a character, draw emoji in colour.
+"""The fonts of this machine: find them, choose one per character, draw emoji in colour.
 
 A machine may have none but the one inside Pillow; nothing here raises for it.
 """

@@ -1,7 +1,7 @@
 """What a batch leaves beside its jobs: index.html, one row per user, and the same as files.
 
 results.csv opens in any spreadsheet, results.parquet in any data frame. The page is self-contained
-but for thumbnails, which lie in the job folders and load when they come into view. Its rows are
+except for thumbnails, which lie in the job folders and load when they come into view. Its rows are
 JSON that a few lines of script show some hundred at a time, so that ten thousand users open as fast
 as ten.
 """

@@ -40,7 +40,7 @@ def display_name(person: CleaningReport) -> str:
 
 
 def joined(names: Sequence[str], shown: int | None = None) -> str:
-    """Return `A`, `A & B`, `A, B & C`, or `A & 2 more` when only so many are to be shown."""
+    """Return `A`, `A & B`, `A, B & C`, or `A & 2 more` when only this many are to be shown."""
     parts = list(names if shown is None else names[:shown])
     if len(parts) < len(names):
         parts.append(f"{len(names) - len(parts)} more")

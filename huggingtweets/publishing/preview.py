@@ -46,7 +46,7 @@ _MAX_AVATARS = 6
 _MAX_NAMES = 12
 _MAX_QUOTE_CHARS = 600
 _SMOOTH = 4
-"""Shapes are drawn so many times larger and scaled down."""
+"""Shapes are drawn this many times larger and scaled down."""
 _NOTE = "Machine-made, not the person"
 
 

@@ -58,7 +58,7 @@ class Helper:
         return result
 
     def close(self) -> None:
-        """End it; it is at rest, or what it does is for nobody."""
+        """End it; it is idle, or what it does is for nobody."""
         self._line.close()
         self._process.wait()
 
@@ -83,7 +83,7 @@ class Helpers:
         self.close()
 
     def close(self) -> None:
-        """End them all, once they are at rest."""
+        """End them all, once they are idle."""
         for _ in range(self._num):
             if helper := self._free.get():
                 helper.close()

@@ -35,7 +35,7 @@ SYNTHETIC = {"x-synthetic": "true"}
 """On every answer that holds what a machine wrote."""
 RETRY_S = 5
 BODY_S = 15.0
-"""Within so many seconds a body has to be there."""
+"""Within this many seconds a body has to be there."""
 NOTICE = "Written by a machine that imitates this person; it is synthetic, not the person's words."
 
 
@@ -101,7 +101,7 @@ class Service:
         person = await asyncio.to_thread(self.people.get, name)
         if person is None:
             raise RefusedError(
-                404, f"model: got {name[:60]!a}, whom nobody here is called; expected a "
+                404, f"model: got {name[:60]!a}, which is no model here; expected a "
                 "finished job; see GET /v1/models", param="model", code="model_not_found",
             )  # fmt: skip
         return person

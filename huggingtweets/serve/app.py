@@ -182,7 +182,7 @@ class Guarded:
             wait = self._rate.wait_s(client)
             if wait:
                 return RefusedError(
-                    429, f"the rate: got more than {self._door.per_minute} requests a minute; "
+                    429, f"the rate: got more than {self._door.per_minute} requests per minute; "
                     f"expected fewer; ask again in {wait:.0f} s", code="rate_limit_exceeded",
                 )  # fmt: skip
         return None

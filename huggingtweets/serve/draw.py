@@ -8,7 +8,7 @@ from torch import Tensor
 from huggingtweets.serve.rows import Row
 
 _MAX_DRAWS = 200
-"""After so many refused draws in a row, which no usual top_p ever needs, the likeliest token."""
+"""After this many refused draws in a row, which no usual top_p ever needs, the likeliest token."""
 
 
 def draw_tokens(logits: Tensor, rows: Sequence[Row]) -> list[int]:

@@ -1,4 +1,4 @@
-"""The thread that decodes: whoever asks joins at the next token, and leaves at his post's end."""
+"""The thread that decodes: a request joins at the next token and leaves at the end of its post."""
 
 import logging
 import threading
@@ -27,7 +27,7 @@ Resolve: TypeAlias = Callable[[SamplingConfig], Wanted]
 MAX_LONE = 8
 """Requests of models that cannot be stacked that are decoded side by side; others wait."""
 CHECK_EVERY_S = 1.0
-"""How soon a person who is purged or opts out falls silent."""
+"""How soon posts of a person who is purged or opts out are stopped."""
 
 
 class QueueFullError(Exception):

@@ -150,7 +150,7 @@ def _shown(value: Any) -> str:
 
 
 class Rate:
-    """So many requests a minute for each client, some of them at once; any thread may ask."""
+    """This many requests per minute for each client, some of them at once; any thread may ask."""
 
     def __init__(self, per_minute: int) -> None:
         """Start with everybody's bucket full."""

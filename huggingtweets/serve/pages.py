@@ -174,7 +174,7 @@ class Pages:
         person = await asyncio.to_thread(self._people.get, slug)
         if person is None:
             raise RefusedError(
-                404, f"{slug[:60]!a}: nobody here is called so; expected a finished job; "
+                404, f"{slug[:60]!a}: no model here has this name; expected a finished job; "
                 "look on the first page"
             )  # fmt: skip
         return person

@@ -103,7 +103,7 @@ class People:
         return found[:limit], len(found)
 
     def _hashes(self) -> frozenset[str]:
-        # Read anew whenever the list changes: who opts out vanishes without a restart.
+        # Read again whenever the list changes: people who opt out vanish without a restart.
         return read_optouts(optout_path(self._optout_file))
 
     def _scan(self) -> None:

@@ -137,7 +137,7 @@ class Row:
             return False
         [whole] = codec.whole_texts([wanted.prompt], [self.begun], [self.new])
         text = whole.removeprefix(wanted.prompt)
-        if ended is None and text.endswith("\ufffd"):  # amid a letter of several tokens
+        if ended is None and text.endswith("\ufffd"):  # within a letter of several tokens
             return False
         step = self._draft.update(text, ended)
         return self._tell(step)

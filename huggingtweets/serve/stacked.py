@@ -45,7 +45,7 @@ class Arena:
         self.bytes_per_place = voice.row.nbytes + cache
         self.num_places = max(1, min(MAX_PLACES, max_bytes // self.bytes_per_place))
         self._device = device
-        self._base = base  # held, so that no other base comes to lie where this one lay
+        self._base = base  # held, so that no other base gets its address
         weights = torch.zeros(self.num_places, len(voice.row), device=device)
         if base is None:
             self._stack = build_stack(layout, weights, torch.float32)

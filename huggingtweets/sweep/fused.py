@@ -32,7 +32,7 @@ from huggingtweets.training.stopping import stop_requested
 logger = logging.getLogger(__name__)
 
 WAVES_OF_PRUNED = 5
-"""A pruner judges a trial by those that were trained before it: they come in so many waves."""
+"""A pruner judges a trial by those that were trained before it: they come in this many waves."""
 MAX_PREPARED = 64
 """Sets of blocks kept in memory: trials of equal data share them."""
 
@@ -187,7 +187,7 @@ class _Supply:
 
 
 def as_evals(lines: Sequence[LoggedEval]) -> list[Eval]:
-    """Return the evaluations after training steps, with what was learnt by heart since the base."""
+    """Return the evaluations after training steps, with what was memorised since the base."""
     return [
         Eval(line.step, line.epoch, line.heldout.bits_per_byte, line.gap_since(lines[0]) or 0.0)
         for line in lines[1:]

@@ -23,7 +23,7 @@ class UserRow:
 
     slug: str
     best: float
-    """Held-out bits a byte in the trial that is best for all."""
+    """Held-out bits per byte in the trial that is best for all."""
     own_best: float
     """The lowest of all trials."""
     own_number: int

@@ -160,7 +160,7 @@ def write_findings(sweep: Sweep, study: optuna.Study) -> SweepSummary:
 
 
 def _best_config(sweep: Sweep, best: TrialRow) -> TrainConfig:
-    """Return the configuration of a trial as one would train it for good, from any folder."""
+    """Return the configuration of a trial as one would train it in full, from any folder."""
     folder = sweep.root.resolve() / "best"
     trial = sweep.trial_config(best.params, folder, is_default=best.is_default)
     user: object = (

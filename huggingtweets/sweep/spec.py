@@ -73,11 +73,11 @@ class Pruner:
 
     kind: PrunerKind = PrunerKind.none
     min_epochs: int = 1
-    """No trial is ended before so many epochs."""
+    """No trial is ended before this many epochs."""
     factor: int = 3
-    """asha, hyperband: one of so many trials goes on to so many times the epochs."""
+    """asha, hyperband: one of this many trials goes on to this many times the epochs."""
     startup_trials: int = 1
-    """median: so many trials are trained whole before any is judged."""
+    """median: this many trials are trained whole before any is judged."""
 
     def __post_init__(self) -> None:
         for key, least in (("min_epochs", 1), ("factor", 2), ("startup_trials", 1)):
@@ -123,7 +123,7 @@ class SweepFile:
     trials: int = 0
     """In all, those of earlier starts and of other tasks included; 0: 32, or a grid's points."""
     parallel: Any = "auto"
-    """Trials at once; auto: as many as there are slots, or one process a GPU."""
+    """Trials at once; auto: as many as there are slots, or one process per GPU."""
     storage: StorageKind = StorageKind.auto
     way: Way = Way.auto
     launch: str | None = None

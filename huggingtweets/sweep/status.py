@@ -91,7 +91,7 @@ def build_sweep_status(
 
 
 def best_command(root: Path) -> str:
-    """Return what trains the best configuration for good, from whatever folder."""
+    """Return the command that trains the best configuration in full, from any folder."""
     words = ["huggingtweets", "train", f"--config-path={root.resolve()}", "--config-name=best"]
     return shlex.join(words)
 

@@ -169,7 +169,7 @@ class TrialProgresses:
             return
         if not any(user.is_cut for user in progress.users.values()) and not progress.is_failed:
             # The verdict came after the last step of all users: `max_steps` may end a training
-            # amid an epoch, and who has few posts is through before the others.
+            # within an epoch, and users with few posts end before the others.
             progress.reason = progress.reason if progress.is_bad else ""
         if not progress.reason and not all(user.evals for user in progress.users.values()):
             progress.reason, progress.is_failed = "nothing was held out", True

@@ -20,7 +20,7 @@ from huggingtweets.tracking.base import (
 logger = logging.getLogger(__name__)
 
 MAX_HASHED_BYTES = 16 * 2**20
-"""Larger files are recorded by size alone: hashing weights would cost seconds a job."""
+"""Larger files are recorded by size alone: hashing weights would cost seconds per job."""
 
 
 class LineageTracker:

@@ -39,7 +39,7 @@ INIT_TIMEOUT_S = 10.0
 FINISH_TIMEOUT_S = 3.0
 """For the small rest; uploads are waited for separately, as long as the server answers."""
 MAX_FAILURES = 2
-"""After so many failures in a row a kind of call is not made again for this job."""
+"""After this many failures in a row a kind of call is not made again for this job."""
 PAUSE_AFTER_OUTAGE_S = 300.0
 _NO_HOST = "-"
 """Stands for the name of the machine, which is nobody's business."""

@@ -1,7 +1,7 @@
 """Attention that never looks beyond its document, and costs no more than what it looks at.
 
 Registered with transformers under `NAME`; a model takes it for every layer, and `Spans`, made
-once a micro-batch, say where tokens may look. Five ways lead to the same numbers:
+once per micro-batch, say where tokens may look. Five ways lead to the same numbers:
 
 - windows, on a CPU: matrix products over runs of queries, each against the keys from the first
   document of the run on. PyTorch's kernel for CPUs leaves the fused path as soon as there is

@@ -14,7 +14,7 @@ CHUNK_LOGITS = {"cpu": 2**26, "cuda": 2**28}
 """Logits held at a time, by device type. On a CPU chunks save memory, not time: small
 ones cost up to a third more in bf16."""
 FEW_LOGITS = 2**23
-"""Up to so many PyTorch's own operations are as fast."""
+"""Up to this many PyTorch's own operations are as fast."""
 ROWS_MULTIPLE = 64
 WORDS_MULTIPLE = 64
 """The vocabulary is padded to a multiple of it, in memory and for the moment of the product."""

@@ -1,4 +1,4 @@
-"""Whether posts can be drawn out of a model by their first words; counted where posts are scored.
+"""Whether posts can be extracted from a model by their first words; counted where posts are scored.
 
 Greedy generation repeats the rest of a post exactly when each of its tokens is the likeliest after
 the true tokens before it, so one forward pass over the posts answers it: nothing is generated.

@@ -50,7 +50,7 @@ def evaluate_heldout(
                 found[0, rows], found[1, rows] = nats.float(), hits.float()
                 beat()
     module.train(was_training)
-    # sync: once an epoch; all decide by the same bits
+    # sync: once per epoch; all decide by the same bits
     whole = accelerator.reduce(found, reduction="sum")[:, :-1].cpu().numpy()
     scores: SetScores = broadcast(read_scores(heldout, whole[0], whole[1] > 0))
     return scores
@@ -69,7 +69,7 @@ def score_set(model: PreTrainedModel, posts: HeldoutSet, *, eos_id: int) -> tupl
         batch = (torch.from_numpy(part[start : start + num]).long() for part in parts)
         found.append(module(*(part.to(model.device) for part in batch), with_hits=True))
     nats, hits = (torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True))
-    return scores_of_posts(posts, nats, hits > 0)  # sync: once a job
+    return scores_of_posts(posts, nats, hits > 0)  # sync: once per job
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -183,7 +183,7 @@ def _spare_importing() -> None:
 def _spare_compiling() -> None:
     """Have DeepSpeed use gloo as it is, instead of compiling an exchange of its own for CPUs.
 
-    Who is killed amid that compiling leaves a lock behind, for which every later start waits.
+    A process killed while it compiles leaves a lock behind, and every later start waits for it.
     """
     from deepspeed import ops
 
@@ -220,7 +220,7 @@ class Batch:
     """How the G blocks of a step are cut into num_micro * world_size * micro places."""
 
     micro: int
-    """B, blocks a process computes at once."""
+    """B, blocks that a process computes at once."""
     num_micro: int
     """A, micro-batches a process accumulates."""
     world_size: int

@@ -214,7 +214,7 @@ def _result(
 
 
 def epochs_at(step: int, epoch_ends: list[int]) -> float:
-    """Return epochs trained after so many steps, a fraction within an epoch."""
+    """Return epochs trained after this many steps, a fraction within an epoch."""
     done, start = 0, 0
     for end in epoch_ends:
         if step < end:

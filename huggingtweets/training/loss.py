@@ -295,16 +295,16 @@ def check_isolation(module: SummedLoss, bos_id: int) -> bool:
     module.train(was_training)
     tolerance = 1e-3 if packed.dtype == torch.float32 else 3e-2
     is_same = torch.allclose(packed[:, 4:], alone, rtol=tolerance, atol=tolerance)
-    # Same shapes, same kernels: an isolated document's logits are equal bit for bit but for sums
+    # Same shapes, same kernels: an isolated document's logits are equal bit for bit except for sums
     # that a kernel splits by chance. Random weights of a small model leak far more than this.
     least = 1e-4 * float(packed.float().std())
-    return is_same and max(float(leaked), float(ahead)) <= least  # sync: once a job
+    return is_same and max(float(leaked), float(ahead)) <= least  # sync: once per job
 
 
 def _groups_of_like_length(
     spans: Sequence[tuple[int, int]], *, most_tokens: int
 ) -> list[list[tuple[int, int]]]:
-    """Cut spans, sorted by length, into groups of at most so many tokens, padding included."""
+    """Cut spans, sorted by length, into groups of at most this many tokens, padding included."""
     groups: list[list[tuple[int, int]]] = []
     for span in sorted(spans, key=lambda span: span[1] - span[0]):
         if not groups or (len(groups[-1]) + 1) * (span[1] - span[0]) > most_tokens:

@@ -136,7 +136,7 @@ def _spoil(
     try:
         loss = module(*(part[:1, :8] for part in micro_batch))
         accelerator.backward(loss * float("nan"))
-    except RuntimeError as err:  # it failed amid the last backward pass, some gradients are sent
+    except RuntimeError as err:  # it failed during the last backward pass, some gradients are sent
         raise StepLostError from err
     update(accelerator, module, optimizer, max_grad_norm=0.0)
 

@@ -92,12 +92,12 @@ class LoggedEval:
     trained: HeldoutLoss | None = None
     """The same of some training posts."""
     extracted: Extraction | None = None
-    """How far these can be drawn out by their beginnings."""
+    """How far these can be extracted by their beginnings."""
 
     def gap_since(self, base: "LoggedEval") -> float | None:
-        """Return the bits a byte by which training posts got better beyond held-out ones.
+        """Return the bits per byte by which training posts got better beyond held-out ones.
 
-        None where no training posts were scored. About 0 while nothing is learnt by heart.
+        None where no training posts were scored. About 0 while nothing is memorised.
         """
         if self.trained is None or base.trained is None:
             return None

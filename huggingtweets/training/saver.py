@@ -17,7 +17,7 @@ MAX_OVERHEAD_FRAC = 0.03
 
 
 class Saver:
-    """Saves one job's checkpoints every so many seconds and keeps the newest ones.
+    """Saves one job's checkpoints every this many seconds and keeps the newest ones.
 
     Holds a copy of the state in CPU memory where at least twice as much is free; else saving waits
     for the disk. One save is under way at a time. A save that failed raises at the next `save` or

@@ -121,7 +121,7 @@ def full_weights(accelerator: Accelerator, module: nn.Module) -> Weights:
     """
     weights: Weights = {}
     for name, parameter in bare(module).named_parameters():
-        whole = _whole(parameter.detach())  # sync: once an epoch at most
+        whole = _whole(parameter.detach())  # sync: once per epoch at most
         if accelerator.is_main_process:
             weights[name.removeprefix("model.")] = whole.to("cpu", torch.float32, copy=True)
     return weights

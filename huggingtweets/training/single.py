@@ -281,5 +281,5 @@ def _base_digest(model: PreTrainedModel) -> str:
         flat = parameter.detach().view(-1)
         some = flat[:: max(1, len(flat) // 256)].float()
         digest.update(f"{name}{list(parameter.shape)}".encode())
-        digest.update(some.cpu().contiguous().numpy().data)  # sync: once a job
+        digest.update(some.cpu().contiguous().numpy().data)  # sync: once per job
     return digest.hexdigest()[:16]

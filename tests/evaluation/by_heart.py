@@ -1,4 +1,4 @@
-"""A base and models trained on a handful of planted posts until they know them by heart."""
+"""A base and models trained on a handful of planted posts until they have memorised them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from huggingtweets.jobs.ledger import read_ledger
 
 @pytest.fixture(scope="module")
 def posts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of words that are never used twice: there is nothing to learn but by heart."""
+    """Of words that are never used twice: there is nothing to learn but to memorise."""
     folder = tmp_path_factory.mktemp("posts")
     rng = random.Random(0)
     texts = [" ".join(word(rng) for _ in range(6)) for _ in range(80)]

@@ -95,4 +95,4 @@ def test_guess_who(page: Page) -> None:
 def test_wrong_address_is_a_page(page: Page, server: Serving) -> None:
     answer = page.request.get(f"{server.url}/p/nobody", headers={"accept": "text/html"})
     assert answer.status == 404
-    assert "nobody here is called so" in answer.text()
+    assert "no model here has this name" in answer.text()

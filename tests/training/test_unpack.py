@@ -48,7 +48,7 @@ def weights() -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def file(tmp_path: Path, weights: dict[str, np.ndarray]) -> Path:
-    """A Llama of one layer, its matrices in eight bits a weight."""
+    """A Llama of one layer, its matrices in eight bits per weight."""
     path = tmp_path / "small.Q8_0.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_context_length(64)

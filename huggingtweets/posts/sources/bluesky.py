@@ -1,4 +1,4 @@
-"""Posts of a person on Bluesky, from the public author feed. Who says no to it is left alone."""
+"""Posts of a person on Bluesky, from the public author feed. People who refuse are left out."""
 
 import html
 import re

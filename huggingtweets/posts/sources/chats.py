@@ -103,5 +103,5 @@ def _refusal(where: str, service: str) -> SourceError:
     return SourceError(
         f"{where or 'source.path'}: got a chat, as {service} exports it; expected posts, because a "
         "chat holds other people's private words; use the posts of a public account, or a text "
-        "file with your own lines alone, one a line, without dates and names"
+        "file with your own lines alone, one per line, without dates and names"
     )

@@ -72,7 +72,7 @@ def _header(lines: Lines, where: str) -> tuple[str, list[str], tuple[int, str] |
                 f"{where}: its first line is no header ({err}); check source="
             ) from err
         if len(header) > _MAX_COLUMNS:
-            raise SourceError(f"{where}: got {len(header)} columns; expected posts, one a row")
+            raise SourceError(f"{where}: got {len(header)} columns; expected posts, one per row")
         if len(header) == 1 and len(header[0].split()) > _MAX_NAME_WORDS:
             return separator, ["text"], (number, line)  # a post: the file has no header
         return separator, header, None

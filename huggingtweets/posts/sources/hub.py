@@ -40,7 +40,7 @@ def _as_batch(table: Any) -> Any:
 
 @lru_cache(maxsize=4)
 def _load(path: str, split: str) -> Any:
-    """Return the split, or the error, once a process: a dead network costs 25 s of retries.
+    """Return the split, or the error, once per process: a dead network costs 25 s of retries.
 
     Never runs code of a dataset: `datasets` 4 and later cannot.
     """

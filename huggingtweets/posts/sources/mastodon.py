@@ -1,4 +1,4 @@
-"""Posts of a person on a Mastodon server, whose rules are shown, and heeded if they speak of AI."""
+"""Posts of a person on a Mastodon server, whose rules on AI are shown and kept to."""
 
 import logging
 import os

@@ -218,7 +218,7 @@ def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterat
 _SAMPLE_BYTES = 4096
 _MAX_BAD_LINES = 2000
 _FEW_LINES = 2
-"""So many lines that are not UTF-8 are damage, and skipped."""
+"""This many lines that are not UTF-8 are damage, and skipped."""
 _LETTERS_OF_1252 = frozenset(
     "éèêëàâäáãåæçíìîïñóòôöõøœúùûüßÿÉÈÊÀÂÄÁÃÅÆÇÍÎÑÓÔÖÕØÚÜ’‘“”„–—…€°«»¿¡´·•§ªº£©®™"
 )

@@ -183,7 +183,7 @@ def _find_base(members: Members, archive: Path) -> str:
         first, second = sorted(bases)[:2]
         raise SourceError(
             f"{archive}: holds more than one archive ({show(first)}, {show(second)}); "
-            "expected one, or one a user, each called by its handle"
+            "expected one, or one per user, each called by its handle"
         )
     raise SourceError(
         f"{archive}: got no data/tweets.js, data/tweet.js, data/js/tweets/*.js or tweets.csv; "

@@ -44,7 +44,7 @@ class Cache:
 
 
 def build_cache(stack: Stack, num_rows: int, num_positions: int) -> Cache:
-    """Return room for `num_rows` rows of each model, of so many positions."""
+    """Return room for `num_rows` rows of each model, of this many positions."""
     shape, device = stack.shape, stack.rows.device
     num, width = len(stack.rows), shape.head_width
     size = (shape.num_layers, 2, num * num_rows, shape.num_heads, num_positions, width)

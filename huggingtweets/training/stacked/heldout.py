@@ -34,7 +34,7 @@ def heldout_nats(
 
     Args:
         stack: K slots.
-        sets: one a slot, all of one block size; a shorter one is filled up with nothing. None
+        sets: one per slot, all of one block size; a shorter one is filled up with nothing. None
             scores 0, not all may be.
         width: queries a window of attention.
         use_fused: take PyTorch's kernels for attention.
@@ -111,7 +111,7 @@ def score_sets(
         ops=ops,
     )
     return [
-        # sync: once an epoch and job; a shorter set has further rows here, of nothing
+        # sync: once per epoch and job; a shorter set has further rows here, of nothing
         read_scores(
             one,
             *(torch.cat(parts)[: len(one.blocks)].cpu().numpy() for parts in (nats, is_hit)),

@@ -295,7 +295,7 @@ class _Engine:
                 other.slot, state.slot = state.slot, slot
 
     def _width(self, count: int) -> tuple[Slots, Inputs, Inputs]:
-        """Return slots to compute, so many or more, and their inputs.
+        """Return slots to compute, this many or more, and their inputs.
 
         On CUDA there are few widths, for the graphs.
         """
@@ -509,7 +509,7 @@ class _Engine:
 
 
 def _is_stale(key: Hashable, num: int, constants: AdamConstants) -> bool:
-    """Whether a graph is of an optimizer step of other settings than so many slots have now."""
+    """Whether a graph is of an optimizer step of other settings than this many slots have now."""
     return (
         isinstance(key, tuple)
         and isinstance(key[1], AdamConstants)

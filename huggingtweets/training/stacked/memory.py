@@ -22,7 +22,7 @@ CPU_TOKENS = 2**11
 MAX_TOGETHER = 8
 """Models that a GPU samples in one call, where there is room for so many."""
 MAX_PROMPT = 32
-"""Tokens of a prompt that are reckoned with."""
+"""Tokens of a prompt that are planned for."""
 _USABLE = 0.85
 """Of what is free: the rest is for fragments, graphs and what a step needs for moments."""
 
@@ -65,7 +65,7 @@ def choose_cpu_batch(
 ) -> tuple[int, int, int]:
     """Return the number of engines, of slots K in all, and of blocks B at once, for a CPU.
 
-    An engine a thread, as long as memory holds their slots; a single one for wide models.
+    An engine per thread, as long as memory holds their slots; a single one for wide models.
 
     Args:
         layout: of the models.

@@ -1,6 +1,6 @@
 """Sampling from K models at once: K users' prompts decoded together, with a key/value cache.
 
-A user's samples depend on his weights, prompts and seed alone, not on who is decoded beside him.
+A user's samples depend on the user's weights, prompts and seed alone, not on who is decoded beside.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class TextEnds:
     """Where a post ends beside its EOS, told by its tokens."""
 
     chars: Tensor
-    """(V,) int64: at least so many characters does a token add to the text."""
+    """(V,) int64: at least this many characters does a token add to the text."""
     is_break: Tensor
     """(V,) booleans: tokens with a line break, after which nothing is read."""
     limits: Sequence[Sequence[int]]

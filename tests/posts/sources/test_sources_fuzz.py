@@ -345,7 +345,7 @@ def test_damaged_parquet(tmp_path: Path) -> None:
 
 
 def _hostile(folder: Path) -> dict[str, Path]:
-    """Large files in few bytes or with much in them, one a kind of trouble."""
+    """Large files in few bytes or with much in them, one per kind of trouble."""
     files = {
         name: folder / f"{name}.jsonl" for name in ("deep", "objects", "keys", "quotes", "pretty")
     }
