@@ -16,9 +16,9 @@ from huggingtweets.ops import pointwise
 from huggingtweets.ops.attention import Heads, View, attention, view_of
 from huggingtweets.ops.dropout import Dropout, ScaledSite, residual_site
 from huggingtweets.ops.embedding import embedding
-from huggingtweets.ops.norm import Norm, norm
-from huggingtweets.ops.reference import PYTORCH, Ops
-from huggingtweets.ops.residual import Projection, branch_out, join
+from huggingtweets.ops.norm import norm
+from huggingtweets.ops.reference import PYTORCH, Norm, Ops
+from huggingtweets.ops.residual import Activation, Branch, Projection, Stream, branch_out
 from huggingtweets.ops.rotary import Angles, angles_of, rotary
 
 
@@ -90,21 +90,31 @@ class Pass:
             list(rows), self.stack.table, self.grads.table, begins_graph=True, silent=silent
         )
 
-    def branch(self, x: Tensor, index: int, norm: str, to: str) -> tuple[Tensor, Tensor]:
-        """Return the stream, to go on with, and what a linear layer makes of its norm."""
-        return branch_out(x, self.norm_named(norm, index), self._linear(index, to), self.batch.ops)
+    def branch(
+        self, x: Stream, index: int, norm: str, to: str, *, activate: bool = False
+    ) -> tuple[Stream, Tensor]:
+        """Return the stream, to go on with, and what a linear layer makes of its norm.
 
-    def join(self, x: Tensor, h: Tensor, index: int, name: str, which: int) -> Tensor:
-        """Add what a linear layer makes of h to the stream, in place, with dropout.
+        With `activate` the activation of the feed-forward layers follows.
+        """
+        by = self._linear(index, to, activate=activate)
+        return branch_out(x, self.norm_named(norm, index), by, self.batch.ops)
+
+    def join(self, x: Stream, h: Tensor, index: int, name: str, which: int) -> Stream:
+        """Return the stream to which is added what a linear layer makes of h, with dropout.
 
         `which` is 0 after attention and 1 after the feed-forward layers.
         """
-        site = self._site(2, residual_site(index, self.stack.shape.num_heads, which), x)
-        return join(x, h, self._linear(index, name), site, self.batch.ops)
+        site = self._site(2, residual_site(index, self.stack.shape.num_heads, which), x.x)
+        assert x.branch is None
+        return Stream(x.x, h, Branch(self._linear(index, name), site))
 
-    def _linear(self, index: int, name: str) -> Projection:
+    def _linear(self, index: int, name: str, *, activate: bool = False) -> Projection:
         out = None if self.grads is None else self.grads.gradients(index, name)
-        return Projection(self.stack.linear(index, name), out, self.accumulate)
+        how = None
+        if activate:
+            how = Activation(self.stack.shape.is_gated, self.batch.fused_gelu)
+        return Projection(self.stack.linear(index, name), out, self.accumulate, how)
 
     def norm(self, x: Tensor, name: str) -> Tensor:
         """Return the norm of the stream after the last layer."""
@@ -165,14 +175,6 @@ class Pass:
         )
         return out.view(*qkv.shape[:2], -1)
 
-    def gelu(self, x: Tensor) -> Tensor:
-        """Return GELU by tanh."""
-        return pointwise.gelu(x, self.batch.ops, use_fused=self.batch.fused_gelu)
-
-    def swiglu(self, x: Tensor) -> Tensor:
-        """Return silu(gate) * up for both side by side."""
-        return pointwise.swiglu(x, self.batch.ops)
-
     def drop(self, x: Tensor) -> Tensor:
         """Return the stream after the dropout of embeddings."""
         return pointwise.drop(x, self._site(0, 0, x), self.batch.ops)
@@ -227,6 +229,7 @@ def micro_batch(
             reach=reach,
             width=width,
             use_fused=use_fused,
+            use_spans=ops.attends,
             sliding=sliding,
         )
         for sliding in (None, *_windows(shape))

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from huggingtweets.models.forward import Pass
 from huggingtweets.models.layout import Layout, Shape, Tensors, lay_out
+from huggingtweets.ops.residual import Stream
 
 _TANH_GELUS = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 
@@ -78,9 +79,9 @@ def embed(run: Pass) -> Tensor:
     return run.drop(run.embedding(run.token_rows("wte"), run.position_rows("wpe")))
 
 
-def layer(run: Pass, index: int, x: Tensor) -> Tensor:
+def layer(run: Pass, index: int, x: Stream) -> Stream:
     """Return the stream after a layer; x is used up."""
     x, qkv = run.branch(x, index, "norm_1", "qkv")
     x = run.join(x, run.attention(qkv, index), index, "attention", 0)
-    x, h = run.branch(x, index, "norm_2", "inner")
-    return run.join(x, run.gelu(h), index, "outer", 1)
+    x, h = run.branch(x, index, "norm_2", "inner", activate=True)
+    return run.join(x, h, index, "outer", 1)

@@ -12,6 +12,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from huggingtweets.models.forward import Pass
 from huggingtweets.models.layout import Layout, Rotary, Shape, Tensors, lay_out
+from huggingtweets.ops.residual import Stream
 
 _SCALINGS = ("default", "linear", "llama3", "yarn")
 """Those whose frequencies do not depend on the length of the text."""
@@ -120,11 +121,11 @@ def embed(run: Pass) -> Tensor:
     return run.embedding(run.token_rows("wte"))
 
 
-def layer(run: Pass, index: int, x: Tensor) -> Tensor:
+def layer(run: Pass, index: int, x: Stream) -> Stream:
     """Return the stream after a layer; x is used up."""
     x, qkv = run.branch(x, index, "norm_1", "qkv")
     if run.stack.shape.has_head_norms:
         qkv = run.norm_heads(qkv, index, "q_norm", "k_norm")
     x = run.join(x, run.attention(run.turn(qkv, index), index), index, "attention", 0)
-    x, h = run.branch(x, index, "norm_2", "inner")
-    return run.join(x, run.swiglu(h), index, "outer", 1)
+    x, h = run.branch(x, index, "norm_2", "inner", activate=True)
+    return run.join(x, h, index, "outer", 1)

@@ -12,34 +12,39 @@ from huggingtweets.models.forward import MicroBatch, Pass, begin
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.head import CHUNK_LOGITS, MIN_ROWS, Head, normed_loss, summed_loss
 from huggingtweets.ops.linear import product
+from huggingtweets.ops.reference import Ops
+from huggingtweets.ops.residual import Stream
 from huggingtweets.ops.rows import RowOps
 from huggingtweets.runtime.device import by_kind, is_cpu
 
 
 def hidden_states(run: Pass) -> Tensor:
     """Return what the output embedding reads (K, R, C)."""
-    return run.norm(stream(run), "norm_f")
+    return run.norm(stream(run).settled(run.batch.ops), "norm_f")
 
 
-def stream(run: Pass, *, recompute: bool = False) -> Tensor:
-    """Return the residual stream (K, R, C) after the last layer.
+def stream(run: Pass, *, recompute: bool = False) -> Stream:
+    """Return the residual stream after the last layer.
 
     With `recompute` the backward pass keeps only the input of each layer and computes the rest
     again. Reentrant: what a layer's operators keep hangs on a graph that is not made before.
     """
     family = FAMILIES[run.stack.shape.family]
-    x: Tensor = family.embed(run)
+    x = Stream(family.embed(run))
     for index in range(run.stack.shape.num_layers):
         step = partial(family.layer, run, index)
         if recompute:
-            x = checkpoint(_on_copy, step, x, use_reentrant=True, preserve_rng_state=False)
+            args = run.batch.ops, step, x.x
+            kept = checkpoint(_on_copy, *args, use_reentrant=True, preserve_rng_state=False)
+            x = Stream(kept)
         else:
             x = step(x)
     return x
 
 
-def _on_copy(step: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return step(x.clone())  # a layer adds to its input in place, and that is kept
+def _on_copy(ops: Ops, step: Callable[[Stream], Stream], x: Tensor) -> Tensor:
+    # A layer adds to its input in place, and that is kept.
+    return step(Stream(x.clone())).settled(ops)
 
 
 def loss_and_gradients(

@@ -1,9 +1,9 @@
 """Attention of K models at once, K and the blocks folded into one batch; forward and backward.
 
-On a CPU, and wherever there is dropout: matrix products over windows of queries, each against
-only the keys it can see, which leaves out what lies beyond the diagonal or, for short documents,
-too far back. PyTorch's fused kernel for CPUs took 1.8 times as long at 128 and 256 positions and
-5 times in bf16. On CUDA without dropout: PyTorch's fused kernels.
+On CUDA: Triton (`triton_attention`). Where there is none, PyTorch's fused kernels without dropout.
+Else, and on a CPU: matrix products over windows of queries, each against only the keys it can see,
+which leaves out what lies beyond the diagonal or, for short documents, too far back. PyTorch's
+fused kernel for CPUs took 1.8 times as long at 128 and 256 positions and 5 times in bf16.
 
 With S = s Q K^T + mask, P = softmax(S), P' = P dropped and scaled, O = P' V, and dX for dL/dX:
 dV = P'^T dO, dP' = dO V^T, dP = dP' dropped and scaled, dS = P (dP - rowsum(dP P)),
@@ -42,6 +42,16 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """What Triton's kernel wants to know, (K * B, T) int32 each."""
+
+    starts: Tensor
+    """The first token that each sees."""
+    ends: Tensor
+    """How many tokens lie before the first that no longer sees each."""
+
+
+@dataclass(frozen=True)
 class View:
     """Where the tokens of a micro-batch may look."""
 
@@ -49,6 +59,8 @@ class View:
     fused_mask: Tensor | None
     """(K * B, 1, T, T) booleans for PyTorch's fused kernels; None: causal."""
     use_fused: bool
+    spans: Spans | None = None
+    """For Triton's; None: back to the first."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,7 @@ def view_of(
     reach: int,
     width: int,
     use_fused: bool,
+    use_spans: bool = False,
     sliding: int | None = None,
 ) -> View:
     """Return where tokens may look: back to the first token of their block or of their document.
@@ -81,6 +94,7 @@ def view_of(
         reach: with `isolate`, the longest document; longer ones must have no targets.
         width: queries a window.
         use_fused: take PyTorch's kernels.
+        use_spans: take Triton's.
         sliding: tokens see this many, themselves included, at most; None: no such limit.
     """
     T = position_ids.shape[-1]
@@ -90,6 +104,8 @@ def view_of(
         nearest = (place - (sliding - 1)).view(1, 1, T, 1)
         starts = nearest if starts is None else starts.maximum(nearest)
         reach = min(reach, sliding) if isolate else sliding
+    if use_spans:
+        return View((), None, False, None if starts is None else _spans(starts, position_ids))
     if use_fused:
         mask = None if starts is None else (place >= starts) & (place <= place.view(T, 1))
         return View((), mask, True)
@@ -108,6 +124,14 @@ def view_of(
     return View(tuple(windows), None, False)
 
 
+def _spans(starts: Tensor, position_ids: Tensor) -> Spans:
+    flat = position_ids.flatten(0, -2)
+    first = starts.view(-1, flat.shape[1]).clamp(min=0).int().expand(flat.shape).contiguous()
+    place = torch.arange(flat.shape[1], dtype=torch.int32, device=flat.device)
+    places = place.expand(flat.shape).contiguous()
+    return Spans(first, torch.searchsorted(first, places, right=True, out_int32=True))
+
+
 def attention(qkv: Tensor, view: View, heads: Heads, dropout: Dropout | None, ops: Ops) -> Tensor:
     """Return attention's output (n, T, heads * width) for n = K * B blocks of K models.
 
@@ -118,6 +142,9 @@ def attention(qkv: Tensor, view: View, heads: Heads, dropout: Dropout | None, op
         dropout: of the attention weights.
         ops: what computes between the products.
     """
+    if ops.attends:
+        flash: Tensor = _Flash.apply(qkv, view.spans, heads, dropout, ops)  # type: ignore[no-untyped-call]
+        return flash
     if view.use_fused:
         assert dropout is None, "PyTorch's kernels have no dropout of ours"
         fused: Tensor = _Fused.apply(qkv, view, heads)  # type: ignore[no-untyped-call]
@@ -135,6 +162,29 @@ def _split(qkv: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
         return q, k, v
     times = heads.num // heads.num_kv
     return q, k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
+
+
+class _Flash(torch.autograd.Function):
+    """Triton's kernels, forward and backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, qkv: Tensor, spans: Spans | None, heads: Heads, dropout: Dropout | None, ops: Ops
+    ) -> Tensor:
+        starts, ends = (None, None) if spans is None else (spans.starts, spans.ends)
+        site = dropout.all_heads(heads.layer, heads.num) if dropout else None
+        qkv = qkv.contiguous()
+        out, sums = ops.attention(qkv, starts, site, heads.num, heads.num_kv, heads.scale)
+        keep(ctx, qkv, out, sums, starts, ends, site)
+        ctx.rest = heads, ops
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        heads, ops = ctx.rest
+        numbers = heads.num, heads.num_kv, heads.scale
+        grad = ops.attention_backward(grad_out.contiguous(), *kept(ctx), *numbers)
+        return grad, None, None, None, None
 
 
 class _Fused(torch.autograd.Function):

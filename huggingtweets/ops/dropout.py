@@ -61,6 +61,10 @@ class Dropout:
         keys, thresholds, scales = self.keys[site], self.thresholds[kind], self.scales[kind]
         return ScaledSite(keys, thresholds, range(length), range(width), scales)
 
+    def all_heads(self, layer: int, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return keys (heads, K * B, 2) of a layer's attention, thresholds and scales (K * B,)."""
+        return self.keys[head_sites(layer, num_heads)], self.thresholds[1], self.scales[1]
+
     def heads(self, layer: int, num_heads: int, rows: range, columns: range) -> Site:
         """Return the site of a layer's attention: a mask a block and head."""
         return Site(

@@ -10,16 +10,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from huggingtweets.ops.linear import product, put
-from huggingtweets.ops.norm import Norm, norm_backward, norm_forward
-from huggingtweets.ops.reference import PYTORCH, Ops
-from huggingtweets.runtime.device import by_kind
+from huggingtweets.ops.linear import product, put_product
+from huggingtweets.ops.reference import PYTORCH, Norm, Ops
+from huggingtweets.ops.residual import Branch, Stream, normed_backward
+from huggingtweets.ops.saved import keep, kept
+from huggingtweets.runtime.device import by_kind, is_cuda
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time, by device type: on a CPU they should fit a cache."""
 
 MIN_ROWS = 256
 """Tokens of each slot at a time, at least: every chunk adds to the whole gradient of the table."""
+
+
+def _chunks(device: torch.device, K: int, R: int, vocab_size: int) -> list[tuple[slice, slice]]:
+    """Return which slots and which of their tokens are computed together, in turn.
+
+    On a GPU a few slots with all their tokens, so that the gradient of a table is written once; on
+    a CPU all slots.
+    """
+    limit = by_kind(CHUNK_LOGITS, device, 2**26)
+    slots, rows = K, max(MIN_ROWS, limit // (K * vocab_size))
+    if is_cuda(device):
+        rows = min(R, max(MIN_ROWS, limit // vocab_size))
+        slots = max(1, limit // (rows * vocab_size))
+    return [
+        (slice(first, first + slots), slice(start, start + rows))
+        for first in range(0, K, slots)
+        for start in range(0, R, rows)
+    ]
 
 
 def summed_loss(
@@ -48,31 +67,44 @@ def summed_loss(
         ops: what computes between the products.
 
     Returns:
-        (K,) fp32 and (K, R, C) fp32; the latter is empty without weights.
+        (K,) fp32 and (K, R, C), fp32 or what the products are in; empty without weights.
     """
     K = len(hidden)
     is_double = hidden.dtype == torch.float64
     loss = torch.zeros(K, device=hidden.device, dtype=torch.float64 if is_double else torch.float32)
-    grads = []
-    rows = max(MIN_ROWS, by_kind(CHUNK_LOGITS, hidden.device, 2**26) // (K * table.shape[1]))
-    for start in range(0, hidden.shape[1], rows):
-        chunk = hidden[:, start : start + rows]
+    grads: dict[int, list[Tensor]] = {}
+    for slots, rows in _chunks(hidden.device, K, hidden.shape[1], table.shape[1]):
+        chunk = hidden[slots, rows]
+        own = table if len(table) == 1 else table[slots]
         found = ops.cross_entropy(
-            product(chunk, table.transpose(1, 2)),
-            targets[:, start : start + rows],
+            product(chunk, own.transpose(1, 2)),
+            targets[slots, rows],
             vocab_size=vocab_size,
-            weight=weight,
-            hits=hits[:, start : start + rows] if hits is not None else None,
+            weight=None if weight is None else weight[slots],
+            hits=None if hits is None else hits[slots, rows],
         )
-        loss += found.total
-        if found.scale is None:
+        loss[slots] += found.total
+        if weight is None:
             continue
-        grads.append(product(found.gradient, table).to(loss.dtype).mul_(found.scale))
+        grad = product(found.gradient, own)
+        if found.scale is not None:
+            grad = grad.to(loss.dtype).mul_(found.scale)
+            chunk = (chunk * found.scale).to(hidden.dtype)
+        grads.setdefault(slots.start, []).append(grad)
         if grad_table is not None:
-            scaled = (chunk * found.scale).to(hidden.dtype)
-            grad_chunk = torch.bmm(found.gradient.transpose(1, 2), scaled)
-            put(grad_table, grad_chunk, accumulate=accumulate or start > 0)
-    return loss, torch.cat(grads, 1) if grads else hidden.new_empty(0)
+            put_product(
+                grad_table[slots],
+                found.gradient.transpose(1, 2),
+                chunk,
+                accumulate=accumulate or rows.start > 0,
+            )
+    if not grads:
+        return loss, hidden.new_empty(0)
+    return loss, _joined([_joined(parts, 1) for parts in grads.values()], 0)
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 @dataclass(frozen=True)
@@ -90,7 +122,7 @@ class Head:
 
 
 def normed_loss(
-    x: Tensor, norm: Norm, head: Head, targets: Tensor, weight: Tensor, ops: Ops
+    stream: Stream, norm: Norm, head: Head, targets: Tensor, weight: Tensor, ops: Ops
 ) -> Tensor:
     """Return each slot's summed loss (K,), to be differentiated by `loss.backward(weight)` alone.
 
@@ -98,23 +130,26 @@ def normed_loss(
     there: that of the table is written, that of the hidden states kept in fp32 for the norm.
 
     Args:
-        x: (K, R, C), the residual stream after the last layer.
+        stream: after the last layer.
         norm: the last.
         head: the output embedding.
         targets: (K, R) int64; negative ones count for nothing.
         weight: (K,) what each slot's loss is multiplied by.
         ops: what computes between the products.
     """
-    loss: Tensor = _NormedLoss.apply(x, norm, head, targets, weight, ops)  # type: ignore[no-untyped-call]
+    loss: Tensor = _NormedLoss.apply(  # type: ignore[no-untyped-call]
+        stream.x, stream.h, stream.branch, norm, head, targets, weight, ops
+    )
     return loss
 
 
 class _NormedLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, norm: Norm, head: Head, targets: Tensor, weight: Tensor, ops: Ops
-    ) -> Tensor:
-        hidden, saved = norm_forward(x, norm, head.table.dtype, ops)
+        ctx: Any, x: Tensor, h: Tensor | None, branch: Branch | None, norm: Norm, head: Head,
+        targets: Tensor, weight: Tensor, ops: Ops,
+    ) -> Tensor:  # fmt: skip
+        _, hidden, saved = Stream(x, h, branch).normed(norm, head.table.dtype, ops)
         loss, grad = summed_loss(
             hidden,
             head.table,
@@ -125,12 +160,13 @@ class _NormedLoss(torch.autograd.Function):
             accumulate=head.accumulate,
             ops=ops,
         )
-        ctx.save_for_backward(grad, *saved)
-        ctx.rest = norm, ops
+        keep(ctx, grad, h, saved)
+        ctx.rest = branch, norm, ops
         return loss
 
     @staticmethod
     def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad, *saved = ctx.saved_tensors
-        norm, ops = ctx.rest
-        return norm_backward(grad, tuple(saved), norm, ops), None, None, None, None, None
+        grad, h, saved = kept(ctx)
+        branch, norm, ops = ctx.rest
+        found = normed_backward(None, grad, h, branch, saved, norm, ops)
+        return *found, None, None, None, None, None, None

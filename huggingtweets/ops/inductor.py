@@ -49,9 +49,10 @@ class InductorOps(Ops):
         result: Tensor = self._drop(x, noise, dtype)
         return result
 
-    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> Tensor:
         """See `Ops`."""
         self._add_dropped(x, branch, noise)
+        return x
 
     def softmax(
         self, scores: Tensor, bias: Tensor, site: Site | None, *, num_heads: int

@@ -220,12 +220,13 @@ class CompiledOps(Ops):
         self.call(dtype, "drop", _at(out), _at(x), *_parts(noise))
         return out
 
-    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> Tensor:
         """See `Ops`."""
         if noise is None:
             self.call(branch.dtype, "add", _at(x), _at(branch), x.numel())
         else:
             self.call(branch.dtype, "add_dropped", _at(x), _at(branch), *_parts(noise))
+        return x
 
     def softmax(
         self, scores: Tensor, bias: Tensor, site: Site | None, *, num_heads: int

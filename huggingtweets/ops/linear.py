@@ -9,10 +9,11 @@ dL/dx = dL/dy W^T. An adapter adds s (x D) U: dL/dU = s (x D)^T dL/dy, dL/dD = x
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from huggingtweets.runtime.device import is_cuda
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,16 @@ def product(x: Tensor, weight: Tensor) -> Tensor:
     return (x.flatten(0, 1) @ weight[0]).view(*x.shape[:2], -1)
 
 
-def project(x: Tensor, linear: Linear) -> Tensor:
+def project(x: Tensor, linear: Linear, *, with_bias: bool = True) -> Tensor:
     """Return (K, R, out) for x (K, R, in)."""
+    bias = linear.bias if with_bias else None
     if linear.adapter is None or linear.scale is None:
-        if linear.bias is None:
+        if bias is None:
             return product(x, linear.weight)
-        return torch.baddbmm(linear.bias.unsqueeze(1), x, linear.weight)
+        return torch.baddbmm(bias.unsqueeze(1), x, linear.weight)
     out = product(x, linear.weight)
-    if linear.bias is not None:
-        out += linear.bias.unsqueeze(1)
+    if bias is not None:
+        out += bias.unsqueeze(1)
     low = torch.bmm(x, linear.adapter.down).mul_(linear.scale.view(-1, 1, 1))
     return out.baddbmm_(low, linear.adapter.up)
 
@@ -81,72 +83,63 @@ def project_backward(
     out: Gradients,
     *,
     accumulate: bool,
-    add_bias: Callable[..., None],
+    add_bias: Callable[..., None] | None,
 ) -> Tensor:
     """Put the gradients of the layer's parameters into `out` and return that of x.
 
-    `add_bias` is `Ops.column_sums`.
+    `add_bias` is `Ops.column_sums`; None: the gradient of the bias is written elsewhere.
     """
     if linear.adapter is None or linear.scale is None:
-        put(out.first, torch.bmm(x.transpose(1, 2), grad), accumulate=accumulate)
-        if out.second is not None:
+        put_product(out.first, x.transpose(1, 2), grad, accumulate=accumulate)
+        if out.second is not None and add_bias is not None:
             add_bias(grad, out.second, accumulate=accumulate)
         return torch.bmm(grad, linear.weight.transpose(1, 2))
     scale = linear.scale.view(-1, 1, 1)
     low = torch.bmm(x, linear.adapter.down).mul_(scale)  # again: it costs less than to keep it
     grad_low = torch.bmm(grad, linear.adapter.up.transpose(1, 2)).mul_(scale)
-    put(out.first, torch.bmm(x.transpose(1, 2), grad_low), accumulate=accumulate)
+    put_product(out.first, x.transpose(1, 2), grad_low, accumulate=accumulate)
     assert out.second is not None
-    put(out.second, torch.bmm(low.transpose(1, 2), grad), accumulate=accumulate)
+    put_product(out.second, low.transpose(1, 2), grad, accumulate=accumulate)
     grad_x = product(grad, linear.weight.transpose(1, 2))
     return grad_x.baddbmm_(grad_low, linear.adapter.down.transpose(1, 2))
 
 
-def linear(
-    x: Tensor,
-    layer: Linear,
-    out: Gradients | None,
-    *,
-    accumulate: bool,
-    add_bias: Callable[..., None],
-) -> Tensor:
-    """Return `project` of x (K, R, in); its backward pass writes the parameters' gradients.
-
-    Args:
-        x: differentiable.
-        layer: its tensors are no leaves of the graph.
-        out: where their gradients go; None: nothing is to be differentiated.
-        accumulate: add to what is there.
-        add_bias: `Ops.column_sums`.
-    """
-    if out is None:
-        return project(x, layer)
-    result: Tensor = _Linear.apply(x, layer, out, accumulate, add_bias)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Linear, *rest: Any) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.layer, ctx.rest = layer, rest
-        return project(x, layer)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), (out, accumulate, add_bias) = ctx.saved_tensors, ctx.rest
-        grad = grad.contiguous()
-        grad_x = project_backward(grad, x, ctx.layer, out, accumulate=accumulate, add_bias=add_bias)
-        return grad_x, None, None, None, None
-
-
 def put(target: Tensor, value: Tensor, *, accumulate: bool) -> None:
-    """Write a gradient where the optimizer reads it, or add it to what is there.
-
-    Straight from the product (`out=`) would save a pass, but on CPUs PyTorch falls back to one
-    product a slot where the result, here a part of each row, is not contiguous.
-    """
+    """Write a gradient where the optimizer reads it, or add it to what is there."""
     if accumulate:
         target.add_(value)
     else:
         target.copy_(value)
+
+
+def put_product(target: Tensor, a: Tensor, b: Tensor, *, accumulate: bool) -> None:
+    """Write a b (K, m, n) where the optimizer reads it, a part of each row, or add it there.
+
+    On CUDA straight from the product, summed in fp32. On CPUs PyTorch falls back to one product a
+    slot where the result is not contiguous, which costs more than the pass that it saves.
+    """
+    if is_cuda(target.device):
+        _product_into(target, a, b, accumulate)
+    else:
+        put(target, torch.bmm(a, b), accumulate=accumulate)
+
+
+def _product_on_cuda(target: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
+    if a.dtype == target.dtype:
+        torch.baddbmm(target, a, b, beta=float(accumulate), out=target)
+    elif accumulate:
+        torch.baddbmm(target, a, b, out_dtype=target.dtype, out=target)  # type: ignore[call-overload]
+    else:
+        torch.bmm(a, b, out_dtype=target.dtype, out=target)  # type: ignore[call-overload]
+
+
+_product_into = torch.library.custom_op(
+    "huggingtweets::product_into", _product_on_cuda, mutates_args=("target",), device_types="cuda"
+)
+"""One operator: PyTorch 2.13 knows no shapes for a product with a type of its own and `out`."""
+_product_into.register_fake(lambda *_: None)
+
+
+@_product_into.register_kernel("cpu")
+def _(target: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> None:
+    put(target, torch.bmm(a, b), accumulate=accumulate)

@@ -28,11 +28,125 @@ class Loss:
     """(K, R, V) of the logits, in their precision, yet to be multiplied by `scale`: that is left to
     the narrow sides of the two products that follow."""
     scale: Tensor | None
-    """(K, R, 1) fp32; None without weights."""
+    """(K, R, 1) fp32; None: the gradient is whole, or there are no weights."""
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One norm of K models."""
+
+    weight: Tensor
+    """(K, C), or (1, C) and frozen; of the precision of the stream."""
+    bias: Tensor | None
+    """Likewise; None: an RMS norm."""
+    eps: float
+    out: Gradients | None = None
+    """Where the gradients of weight and bias go; None: nowhere."""
+    accumulate: bool = False
+    """Add to what is there."""
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How a branch comes into the residual stream."""
+
+    site: ScaledSite | None = None
+    """Of its dropout."""
+    bias: Tensor | None = None
+    """(K or 1, C): what `Ops.joins_bias` leaves to be added to it."""
+    grad_bias: Tensor | None = None
+    """Where the gradient of that goes."""
 
 
 class Ops:
     """Tensors are of K models and R tokens each; the dtype is that of the matrix products."""
+
+    attends = False
+    """Attention is a kernel of its own, with dropout; see `attention.Spans`."""
+    joins_bias = False
+    """`add_norm` adds the bias of the branch's linear layer, and takes its gradient."""
+    activates_bias = False
+    """`activate` does so with the bias of the layer before it."""
+    steps = False
+    """AdamW is a kernel over all rows."""
+
+    def add_norm(
+        self, x: Tensor, branch: Tensor | None, joining: Joining, norm: Norm, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Saved]:
+        """Return the stream x (K, R, C) with a branch added, perhaps in place, and its norm.
+
+        Args:
+            x: the stream, fp32.
+            branch: (K, R, C); None: nothing is added.
+            joining: how.
+            norm: of the sum.
+            dtype: of the norm.
+        """
+        noise = None
+        if branch is not None:
+            noise = self.noise(joining.site, x)
+            x = self.add_dropped(x, branch, noise)
+        if norm.bias is None:
+            out, saved = self.rms_norm(x, norm.weight, eps=norm.eps, dtype=dtype)
+        else:
+            out, saved = self.norm(x, norm.weight, norm.bias, eps=norm.eps, dtype=dtype)
+        return x, out, (saved, noise)
+
+    def add_norm_backward(
+        self, grad: Tensor | None, grad_out: Tensor, saved: Saved, joining: Joining, norm: Norm,
+        dtype: torch.dtype | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Return the gradient of the stream before, and that of the branch in a precision.
+
+        Args:
+            grad: of the stream behind, changed in place; None: nothing else reads it.
+            grad_out: of the norm.
+            saved: by `add_norm`.
+            joining: how the branch came in.
+            norm: receives the gradients of its weights.
+            dtype: of the branch; None: there was none.
+        """
+        saved, noise = saved
+        backward = self.rms_norm_backward if norm.bias is None else self.norm_backward
+        grad = backward(
+            grad_out, saved, norm.weight, norm.out, accumulate=norm.accumulate, grad=grad
+        )
+        return grad, None if dtype is None else self.drop(grad, noise, dtype)
+
+    def attention(
+        self, qkv: Tensor, starts: Tensor | None, site: Saved, num: int, num_kv: int, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return attention's output and what its backward pass needs, if `attends`."""
+        raise NotImplementedError
+
+    def attention_backward(
+        self, grad: Tensor, qkv: Tensor, out: Tensor, sums: Tensor, starts: Tensor | None,
+        ends: Tensor | None, site: Saved, num: int, num_kv: int, scale: float,
+    ) -> Tensor:  # fmt: skip
+        """Return the gradient of queries, keys and values side by side."""
+        raise NotImplementedError
+
+    def adamw(
+        self, rows: Tensor, copies: Tensor | None, grads: Tensor, moments: tuple[Tensor, Tensor],
+        controls: Tensor, num_decayed: int,
+    ) -> None:  # fmt: skip
+        """Take AdamW steps in K rows, if `steps`."""
+        raise NotImplementedError
+
+    def activate(
+        self, inner: Tensor, bias: Tensor | None, *, gated: bool, use_fused: bool
+    ) -> tuple[Tensor, Saved]:
+        """Return SwiGLU if `gated`, else GELU; `bias` is what `activates_bias` left to be added."""
+        assert bias is None
+        if gated:
+            return self.swiglu(inner), inner
+        return self.gelu(inner, use_fused=use_fused)
+
+    def activate_backward(
+        self, grad: Tensor, saved: Saved, grad_bias: Tensor | None, *, gated: bool, accumulate: bool
+    ) -> Tensor:
+        """Return the gradient of `inner`; write that of the bias."""
+        return self.swiglu_backward(grad, saved) if gated else self.gelu_backward(grad, saved)
 
     def norm(
         self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
@@ -161,12 +275,11 @@ class Ops:
         """Return x (K, R, C) with elements dropped and the others scaled, in a precision."""
         return (x if noise is None else x * noise).to(dtype)
 
-    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
-        """Add a branch, with elements dropped, to the residual stream x (K, R, C) fp32."""
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> Tensor:
+        """Return the stream x (K, R, C) fp32 with a branch, elements dropped; here in place."""
         if noise is None:
-            x.add_(branch)
-        else:
-            x.addcmul_(_wide(branch), noise)
+            return x.add_(branch)
+        return x.addcmul_(_wide(branch), noise)
 
     def softmax(
         self, scores: Tensor, bias: Tensor, site: Site | None, *, num_heads: int

@@ -1,11 +1,11 @@
 """How a branch leaves the residual stream of K models and comes back to it.
 
-Out: norm, then a linear layer. In: a linear layer, dropout, then the sum. Each is one function, so
-that the branch's gradient is added to the stream's in the pass that computes it, and because a
-function of autograd costs 25 to 70 microseconds: 44 of them were 3 % of a step at width 128.
+Out: norm, then a linear layer and perhaps an activation. In: a linear layer, dropout, then the sum.
+A branch comes back only when the next one leaves, so that sum and norm are one pass over memory, and
+so are their backward passes; and because a function of autograd costs 25 to 70 microseconds: 44 of
+them were 3 % of a step at width 128.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,83 +14,187 @@ from torch import Tensor
 
 from huggingtweets.ops.dropout import ScaledSite
 from huggingtweets.ops.linear import Gradients, Linear, project, project_backward
-from huggingtweets.ops.norm import Norm, norm_backward, norm_forward
-from huggingtweets.ops.reference import Ops
-from huggingtweets.ops.saved import Saved
+from huggingtweets.ops.reference import Joining, Norm, Ops
+from huggingtweets.ops.saved import Saved, keep, kept
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What follows a linear layer."""
+
+    gated: bool
+    """SwiGLU, of gate and up side by side; else GELU by tanh."""
+    use_fused: bool
+    """GELU by PyTorch's own kernel."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """A linear layer and where the gradients of its parameters go."""
+    """A linear layer, what follows it, and where the gradients of its parameters go."""
 
     layer: Linear
     out: Gradients | None
     """None: nothing is to be differentiated."""
     accumulate: bool
     """Add to what is there."""
+    activation: Activation | None = None
 
-    def backward(self, grad: Tensor, x: Tensor, add_bias: Callable[..., None]) -> Tensor:
+    def forward(self, x: Tensor, ops: Ops) -> tuple[Tensor, Saved]:
+        """Return what it makes of x (K, R, in), and what the activation's backward needs."""
+        if self.activation is None:
+            return project(x, self.layer), None
+        inner = project(x, self.layer, with_bias=not ops.activates_bias)
+        bias = self.layer.bias if ops.activates_bias else None
+        how = self.activation
+        return ops.activate(inner, bias, gated=how.gated, use_fused=how.use_fused)
+
+    def backward(self, grad: Tensor, x: Tensor, saved: Saved, ops: Ops) -> Tensor:
         """Write the parameters' gradients and return that of the input."""
+        has_bias = True
+        if self.activation is not None:
+            has_bias = not ops.activates_bias
+            grad = ops.activate_backward(
+                grad,
+                saved,
+                None if has_bias else self.grad_bias,
+                gated=self.activation.gated,
+                accumulate=self.accumulate,
+            )
+        return self.backward_of_layer(grad, x, ops, with_bias=has_bias)
+
+    def backward_of_layer(
+        self, grad: Tensor, x: Tensor, ops: Ops, *, with_bias: bool = True
+    ) -> Tensor:
+        """Do so without the activation, or without the bias."""
         assert self.out is not None
         return project_backward(
-            grad, x, self.layer, self.out, accumulate=self.accumulate, add_bias=add_bias
+            grad,
+            x,
+            self.layer,
+            self.out,
+            accumulate=self.accumulate,
+            add_bias=ops.column_sums if with_bias else None,
         )
 
+    @property
+    def grad_bias(self) -> Tensor | None:
+        """Where the gradient of the bias goes; None: it has none, or is frozen."""
+        if self.out is None or self.layer.adapter is not None:
+            return None
+        return self.out.second
 
-def branch_out(x: Tensor, norm: Norm, to: Projection, ops: Ops) -> tuple[Tensor, Tensor]:
-    """Return the stream x (K, R, C) itself, to go on with, and norm(x) W + b."""
+
+@dataclass(frozen=True)
+class Branch:
+    """How a branch comes back to the stream."""
+
+    by: Projection
+    """The linear layer on its way."""
+    site: ScaledSite | None
+    """Of dropout."""
+
+    def project(self, h: Tensor, ops: Ops) -> tuple[Tensor, Joining]:
+        """Return what is to be added to the stream, and how."""
+        if not ops.joins_bias:
+            return project(h, self.by.layer), Joining(self.site)
+        added = project(h, self.by.layer, with_bias=False)
+        return added, Joining(self.site, self.by.layer.bias, self.by.grad_bias)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The residual stream (K, R, C)."""
+
+    x: Tensor
+    """May be changed in place by what uses it."""
+    h: Tensor | None = None
+    """(K, R, in) of a branch that is yet to be added."""
+    branch: Branch | None = None
+    """How."""
+
+    def settled(self, ops: Ops) -> Tensor:
+        """Return the sum."""
+        if self.h is None or self.branch is None:
+            return self.x
+        if self.branch.by.out is None:
+            noise = ops.noise(self.branch.site, self.x)
+            return ops.add_dropped(self.x, project(self.h, self.branch.by.layer), noise)
+        result: Tensor = _Join.apply(self.x, self.h, self.branch, ops)  # type: ignore[no-untyped-call]
+        return result
+
+    def normed(
+        self, norm: Norm, dtype: torch.dtype, ops: Ops
+    ) -> tuple[Tensor, Tensor, tuple[Saved, Joining]]:
+        """Return the sum, its norm, and what `normed_backward` needs."""
+        added, joining = None, Joining()
+        if self.h is not None and self.branch is not None:
+            added, joining = self.branch.project(self.h, ops)
+        x, normed, saved = ops.add_norm(self.x, added, joining, norm, dtype)
+        return x, normed, (saved, joining)
+
+
+def normed_backward(
+    grad: Tensor | None, grad_normed: Tensor, h: Tensor | None, branch: Branch | None,
+    saved: tuple[Saved, Joining], norm: Norm, ops: Ops,
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Return the gradients of the stream, of which `grad` is changed, and of the branch's h."""
+    if h is None or branch is None:
+        return ops.add_norm_backward(grad, grad_normed, *saved, norm, None)
+    grad, grad_added = ops.add_norm_backward(grad, grad_normed, *saved, norm, h.dtype)
+    assert grad_added is not None
+    with_bias = not ops.joins_bias
+    return grad, branch.by.backward_of_layer(grad_added, h, ops, with_bias=with_bias)
+
+
+def branch_out(stream: Stream, norm: Norm, to: Projection, ops: Ops) -> tuple[Stream, Tensor]:
+    """Return the stream, to go on with, and what a linear layer makes of its norm."""
     if to.out is None:
-        return x, project(norm_forward(x, norm, to.layer.weight.dtype, ops)[0], to.layer)
-    found: tuple[Tensor, Tensor] = _BranchOut.apply(x, norm, to, ops)  # type: ignore[no-untyped-call]
-    return found
-
-
-def join(x: Tensor, h: Tensor, by: Projection, site: ScaledSite | None, ops: Ops) -> Tensor:
-    """Add h W + b, with elements dropped, to the stream x, in place; return the stream."""
-    if by.out is None:
-        ops.add_dropped(x, project(h, by.layer), ops.noise(site, x))
-        return x
-    result: Tensor = _Join.apply(x, h, by, site, ops)  # type: ignore[no-untyped-call]
-    return result
+        x, normed, _ = stream.normed(norm, to.layer.weight.dtype, ops)
+        return Stream(x), to.forward(normed, ops)[0]
+    x, out = _BranchOut.apply(stream.x, stream.h, stream.branch, norm, to, ops)  # type: ignore[no-untyped-call]
+    return Stream(x), out
 
 
 class _BranchOut(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, norm: Norm, to: Projection, ops: Ops) -> tuple[Tensor, Tensor]:
-        normed, saved = norm_forward(x, norm, to.layer.weight.dtype, ops)
-        ctx.save_for_backward(normed, *saved)
-        ctx.rest = norm, to, ops
-        ctx.mark_dirty(x)  # or x would come out as a view, which nothing may be added to in place
-        return x, project(normed, to.layer)
+    def forward(
+        ctx: Any, x: Tensor, h: Tensor | None, branch: Branch | None, norm: Norm, to: Projection,
+        ops: Ops,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        total, normed, saved = Stream(x, h, branch).normed(norm, to.layer.weight.dtype, ops)
+        out, of_activation = to.forward(normed, ops)
+        keep(ctx, h, normed, of_activation, saved)
+        ctx.rest = branch, norm, to, ops
+        if total is x:
+            ctx.mark_dirty(x)  # or x would come out as a view, which nothing may be added to
+        return total, out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        normed, *saved = ctx.saved_tensors
-        norm, to, ops = ctx.rest
-        grad_normed = to.backward(grad_out.contiguous(), normed, ops.column_sums)
+        h, normed, of_activation, saved = kept(ctx)
+        branch, norm, to, ops = ctx.rest
+        grad_normed = to.backward(grad_out.contiguous(), normed, of_activation, ops)
         # In place: all else that reads the stream's gradient is the branch's own backward pass,
         # and that is over, as it ended with `grad_out`.
-        grad = norm_backward(grad_normed, tuple(saved), norm, ops, grad=grad.contiguous())
-        return grad, None, None, None
+        found = normed_backward(grad.contiguous(), grad_normed, h, branch, saved, norm, ops)
+        return *found, None, None, None, None
 
 
 class _Join(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, h: Tensor, by: Projection, site: ScaledSite | None, ops: Ops
-    ) -> Tensor:
-        noise: Saved = ops.noise(site, x)
-        is_mask = isinstance(noise, Tensor)  # else what it is made from again
-        ctx.save_for_backward(h, noise if is_mask else None)
-        ctx.rest = by, ops, None if is_mask else noise
-        ops.add_dropped(x, project(h, by.layer), noise)
-        ctx.mark_dirty(x)
-        return x
+    def forward(ctx: Any, x: Tensor, h: Tensor, branch: Branch, ops: Ops) -> Tensor:
+        noise: Saved = ops.noise(branch.site, x)
+        keep(ctx, h, noise)
+        ctx.rest = branch.by, ops
+        out = ops.add_dropped(x, project(h, branch.by.layer), noise)
+        if out is x:
+            ctx.mark_dirty(x)
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        h, mask = ctx.saved_tensors
-        by, ops, noise = ctx.rest
+        h, noise = kept(ctx)
+        by, ops = ctx.rest
         grad = grad.contiguous()
-        dropped = ops.drop(grad, noise if mask is None else mask, h.dtype)
-        return grad, by.backward(dropped, h, ops.column_sums), None, None, None
+        dropped = ops.drop(grad, noise, h.dtype)
+        return grad, by.backward_of_layer(dropped, h, ops), None, None

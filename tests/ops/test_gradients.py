@@ -16,16 +16,18 @@ from huggingtweets.ops.attention import Heads, attention, view_of
 from huggingtweets.ops.dropout import Dropout, num_sites, site_keys, thresholds_and_scales
 from huggingtweets.ops.embedding import embedding
 from huggingtweets.ops.head import Head, normed_loss
-from huggingtweets.ops.linear import Gradients, Linear, LowRank, linear
-from huggingtweets.ops.norm import Norm, norm
-from huggingtweets.ops.pointwise import drop, gelu, swiglu
-from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.ops.residual import Projection, branch_out, join
+from huggingtweets.ops.linear import Gradients, Linear, LowRank
+from huggingtweets.ops.norm import norm
+from huggingtweets.ops.pointwise import drop
+from huggingtweets.ops.reference import PYTORCH, Norm
+from huggingtweets.ops.residual import Activation, Branch, Projection, Stream, branch_out
 from huggingtweets.ops.rotary import angles_of, rotary
 
 torch.set_num_threads(1)
 
-K, R, C, OUT, RANK = 2, 6, 4, 3, 2
+K, R, C, OUT, RANK = 2, 6, 4, 4, 2
+UNIT = Norm(torch.ones(1, C, dtype=torch.float64), None, 1e-5)
+"""A norm without gradients of its own."""
 
 
 @pytest.fixture(autouse=True)
@@ -77,11 +79,20 @@ def layer_of(parameters: list[Tensor], written: list[Tensor]) -> tuple[Linear, G
     return Linear(parameters[0], bias), Gradients(*written[:2], *[None] * (2 - len(written[:2])))
 
 
+ACTIVATIONS = pytest.mark.parametrize("gated", [None, False, True], ids=["none", "gelu", "swiglu"])
+
+
+def activation_of(gated: bool | None) -> Activation | None:
+    return None if gated is None else Activation(gated, use_fused=False)
+
+
+@ACTIVATIONS
 @pytest.mark.parametrize("has_bias", [True, False], ids=["bias", "no-bias"])
-def test_linear(has_bias: bool) -> None:
+def test_linear(has_bias: bool, gated: bool | None) -> None:
     def run(x: list[Tensor], parameters: list[Tensor], written: list[Tensor]) -> Tensor:
         layer, out = layer_of(parameters, written)
-        return linear(x[0], layer, out, accumulate=False, add_bias=PYTORCH.column_sums)
+        to = Projection(layer, out, False, activation_of(gated))
+        return branch_out(Stream(x[0].clone()), UNIT, to, PYTORCH)[1]
 
     check(run, [randn(K, R, C)], [randn(K, C, OUT), *([randn(K, OUT)] if has_bias else [])])
 
@@ -93,8 +104,8 @@ def test_linear_with_adapters_on_a_frozen_base(has_bias: bool) -> None:
 
     def run(x: list[Tensor], parameters: list[Tensor], written: list[Tensor]) -> Tensor:
         layer = Linear(weight, bias, LowRank(*parameters), scale)
-        out = Gradients(*written)
-        return linear(x[0], layer, out, accumulate=False, add_bias=PYTORCH.column_sums)
+        to = Projection(layer, Gradients(*written), False)
+        return branch_out(Stream(x[0].clone()), UNIT, to, PYTORCH)[1]
 
     check(run, [randn(K, R, C)], [randn(K, C, RANK), randn(K, RANK, OUT)])
 
@@ -119,7 +130,8 @@ def test_norm(has_bias: bool) -> None:
 
 
 @pytest.mark.parametrize("has_bias", [True, False], ids=["layer-norm", "rms-norm"])
-def test_a_branch_leaves_the_stream_and_comes_back(has_bias: bool) -> None:
+@pytest.mark.parametrize("is_followed", [True, False], ids=["by-a-norm", "alone"])
+def test_a_branch_leaves_the_stream_and_comes_back(has_bias: bool, is_followed: bool) -> None:
     """As in a model, where the stream's gradient is added to in place."""
     site = dropout_of(0.3).residual(1, R, C)
 
@@ -130,8 +142,14 @@ def test_a_branch_leaves_the_stream_and_comes_back(has_bias: bool) -> None:
         first, second = 2 if has_bias else 1, 4 if has_bias else 3
         there, at = layer_of(parameters[first : first + 2], written[first : first + 2])
         back, to = layer_of(parameters[second : second + 1], written[second : second + 1])
-        stream, h = branch_out(x[0], of, Projection(there, at, False), PYTORCH)
-        return join(stream, torch.tanh(h), Projection(back, to, False), site, PYTORCH)
+        stream, h = branch_out(Stream(x[0].clone()), of, Projection(there, at, is_followed), PYTORCH)
+        branch = Branch(Projection(back, to, False), site)
+        again = Stream(stream.x, torch.tanh(h), branch)
+        if not is_followed:
+            return again.settled(PYTORCH)
+        # Its backward pass comes first.
+        stream, h = branch_out(again, UNIT, Projection(there, at, False), PYTORCH)
+        return stream.x.sum() + h.sum()
 
     norms = [randn(K, C), *([randn(K, C)] if has_bias else [])]
     check(run, [randn(K, R, C)], [*norms, randn(K, C, OUT), randn(K, OUT), randn(K, OUT, C)])
@@ -145,13 +163,12 @@ def dropout_of(rate: float) -> Dropout:
 
 def test_pointwise() -> None:
     x = randn(K, R, 2 * C)
-    check(lambda x, *_: gelu(x[0], PYTORCH), [x])
-    check(lambda x, *_: swiglu(x[0], PYTORCH), [x])
     site = dropout_of(0.4).residual(0, R, 2 * C)
     check(lambda x, *_: drop(x[0], site, PYTORCH), [x])
-    torch.testing.assert_close(gelu(x, PYTORCH), F.gelu(x, approximate="tanh"))
     gate, up = x.chunk(2, -1)
-    torch.testing.assert_close(swiglu(x, PYTORCH), F.silu(gate) * up)
+    for gated, theirs in ((False, F.gelu(x, approximate="tanh")), (True, F.silu(gate) * up)):
+        ours, _ = PYTORCH.activate(x.detach(), None, gated=gated, use_fused=False)
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_embedding_adds_to_the_rows_looked_up() -> None:
@@ -224,7 +241,7 @@ def test_normed_loss(has_bias: bool) -> None:
     out = Gradients(written[1], written[2] if has_bias else None)
     bias = parameters[1].detach() if has_bias else None
     loss = normed_loss(
-        x,
+        Stream(x),
         Norm(parameters[0].detach(), bias, 1e-5, out),
         Head(table.detach(), 5, written[0], accumulate=False),
         targets,

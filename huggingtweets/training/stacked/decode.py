@@ -123,8 +123,9 @@ class _Rows(Ops):
     def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
         return self._rows.gelu(inner), None
 
-    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> None:
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> Tensor:
         self._rows.add(x, branch)
+        return x
 
 
 def draw_tokens(
