@@ -23,15 +23,16 @@ MIN_ROWS = 256
 """Tokens of each slot at a time, at least: every chunk adds to the whole gradient of the table."""
 
 
-def _chunks(device: torch.device, K: int, R: int, vocab_size: int) -> list[tuple[slice, slice]]:
+def _chunks(hidden: Tensor, vocab_size: int) -> list[tuple[slice, slice]]:
     """Return which slots and which of their tokens are computed together, in turn.
 
     On a GPU a few slots with all their tokens, so that the gradient of a table is written once; on
     a CPU all slots.
     """
-    limit = by_kind(CHUNK_LOGITS, device, 2**26)
+    K, R, _ = hidden.shape
+    limit = by_kind(CHUNK_LOGITS, hidden.device, 2**26)
     slots, rows = K, max(MIN_ROWS, limit // (K * vocab_size))
-    if is_cuda(device):
+    if is_cuda(hidden.device):
         rows = min(R, max(MIN_ROWS, limit // vocab_size))
         slots = max(1, limit // (rows * vocab_size))
     return [
@@ -73,7 +74,7 @@ def summed_loss(
     is_double = hidden.dtype == torch.float64
     loss = torch.zeros(K, device=hidden.device, dtype=torch.float64 if is_double else torch.float32)
     grads: dict[int, list[Tensor]] = {}
-    for slots, rows in _chunks(hidden.device, K, hidden.shape[1], table.shape[1]):
+    for slots, rows in _chunks(hidden, table.shape[1]):
         chunk = hidden[slots, rows]
         own = table if len(table) == 1 else table[slots]
         found = ops.cross_entropy(

@@ -128,9 +128,9 @@ def _product_on_cuda(target: Tensor, a: Tensor, b: Tensor, accumulate: bool) -> 
     if a.dtype == target.dtype:
         torch.baddbmm(target, a, b, beta=float(accumulate), out=target)
     elif accumulate:
-        torch.baddbmm(target, a, b, out_dtype=target.dtype, out=target)  # type: ignore[call-overload]
+        torch.baddbmm(target, a, b, out_dtype=target.dtype, out=target)
     else:
-        torch.bmm(a, b, out_dtype=target.dtype, out=target)  # type: ignore[call-overload]
+        torch.bmm(a, b, out_dtype=target.dtype, out=target)
 
 
 _product_into = torch.library.custom_op(

@@ -1,9 +1,9 @@
 """How a branch leaves the residual stream of K models and comes back to it.
 
-Out: norm, then a linear layer and perhaps an activation. In: a linear layer, dropout, then the sum.
-A branch comes back only when the next one leaves, so that sum and norm are one pass over memory, and
-so are their backward passes; and because a function of autograd costs 25 to 70 microseconds: 44 of
-them were 3 % of a step at width 128.
+Out: norm, a linear layer and perhaps an activation. In: a linear layer, dropout, then the sum.
+A branch comes back only when the next one leaves, so that sum and norm are one pass over memory,
+and so are their backward passes; and because a function of autograd costs 25 to 70 microseconds: 44
+of them were 3 % of a step at width 128.
 """
 
 from dataclasses import dataclass

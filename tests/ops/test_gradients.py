@@ -142,7 +142,9 @@ def test_a_branch_leaves_the_stream_and_comes_back(has_bias: bool, is_followed: 
         first, second = 2 if has_bias else 1, 4 if has_bias else 3
         there, at = layer_of(parameters[first : first + 2], written[first : first + 2])
         back, to = layer_of(parameters[second : second + 1], written[second : second + 1])
-        stream, h = branch_out(Stream(x[0].clone()), of, Projection(there, at, is_followed), PYTORCH)
+        stream, h = branch_out(
+            Stream(x[0].clone()), of, Projection(there, at, is_followed), PYTORCH
+        )
         branch = Branch(Projection(back, to, False), site)
         again = Stream(stream.x, torch.tanh(h), branch)
         if not is_followed:

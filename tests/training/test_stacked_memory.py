@@ -34,7 +34,7 @@ def kept_bytes(stack: Stack, grads: Stack, batch: MicroBatch) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        x = stream(begin(stack, batch, grads))
+        x = stream(begin(stack, batch, grads)).settled(batch.ops)
     assert x.requires_grad  # so all of it is still alive, and no address stands for two
     return sum(kept.values())
 
