@@ -6,14 +6,44 @@ They post as real people do: links, mentions, escaped entities, retweets, repeat
 import html
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Post, Timeline
-from huggingtweets.posts.sources.demo_voices import VOICES, Voice
 from huggingtweets.posts.sources.posts import parse_date
 
+
+@dataclass(frozen=True)
+class Voice:
+    """One invented person."""
+
+    handle: str
+    display_name: str
+    rules: Mapping[str, tuple[str, ...]]
+    """Templates by the name of the rule; demo_voices.txt says how they are filled."""
+
+
+def read_voices(text: str) -> tuple[Voice, ...]:
+    """Read the people of demo_voices.txt; what stands before the first of them is a comment."""
+    voices = []
+    for person in text.split("\n= ")[1:]:
+        head, *lines = person.splitlines()
+        handle, _, name = head.partition(" | ")
+        rules: dict[str, list[str]] = {}
+        rule: list[str] = []
+        for line in filter(None, lines):
+            if line.startswith(" "):
+                rule.append(line.strip().replace(" / ", "\n"))
+            else:
+                rule = rules.setdefault(line.removesuffix(":"), [])
+        voices.append(Voice(handle, name, {one: tuple(rules[one]) for one in rules}))
+    return tuple(voices)
+
+
+VOICES = read_voices(Path(__file__).with_name("demo_voices.txt").read_text(encoding="utf-8"))
 DEMO_HANDLES = tuple(voice.handle for voice in VOICES)
 NUM_POSTS = 1500
 """Of each person."""
@@ -94,7 +124,7 @@ class _Speaker:
         return self._new(lambda: self._dressed("say"))
 
     def _reply(self) -> str:
-        friend = self._draw_one("friend", self._voice.friends)
+        friend = self._say("friend")
         return f"@{friend} {self._new(lambda: self._dressed('say'))}"
 
     def _retweet(self) -> str:
@@ -116,9 +146,9 @@ class _Speaker:
         if self._rng.random() < 0.3:
             parts.append(self._say("tail"))
         if self._rng.random() < 0.15:
-            parts.append(self._draw_one("emoji", self._voice.emoji))
+            parts.append(self._say("emoji"))
         if self._rng.random() < 0.08:
-            parts.append(self._draw_one("hashtag", self._voice.hashtags))
+            parts.append(self._say("hashtag"))
         if self._rng.random() < 0.12:
             parts.append(self._link())
         text = " ".join(parts)

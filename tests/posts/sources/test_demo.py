@@ -12,8 +12,7 @@ import pytest
 from huggingtweets.config.schema import CleaningConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.cleaning import clean_timeline
-from huggingtweets.posts.sources.demo import DEMO_HANDLES, demo_corpus, demo_timeline
-from huggingtweets.posts.sources.demo_voices import VOICES
+from huggingtweets.posts.sources.demo import DEMO_HANDLES, VOICES, demo_corpus, demo_timeline
 
 OPENINGS = ("My dream is", "I think that", "I like", "I don't like", "I want")
 
@@ -26,7 +25,7 @@ def test_every_slot_has_a_rule_and_every_rule_a_use(voice: object) -> None:
         for template in itertools.chain(*rules.values())
         for slot in re.findall(r"\{(\w+)\}", template)
     }
-    first = {"dream", "think", "like", "dislike", "want", "say", "aside", "tail", "short"}
+    first = {"emoji", "hashtag", "friend", "dream", "think", "like", "dislike", "want", "say", "aside", "tail", "short"}
     assert slots - {"n"} == rules.keys() - first
     assert first <= rules.keys()
     assert all(rules.values())
