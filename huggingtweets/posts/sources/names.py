@@ -74,27 +74,44 @@ _PEOPLE = words_set(
     "influencer celebrity politician candidate senator congressperson congressman congresswoman "
     "representative journalist artist singer rapper streamer youtuber leader president deputy "
     "minister persona figure respondent participant student employee who whose byline usr uname "
-    "tw acct handle username contributor page channel authors gebruikersnaam пользователя"
+    "tw acct handle username contributor page channel authors gebruikersnaam пользователя "
+    "brand player team athlete club company companies celeb comedian philosopher writer poet mp "
+    "org organization organisation airline outlet newspaper publication band bot character people "
+    "whom screenname twitterer founder ceo coach driver actress wrote writes says"
 )
-"""What else a column of people may be called."""
-_BESIDE_PEOPLE = words_set("source subject name nom nome nombre nazwa имя de поста اسم שם")
+"""What else a column of people may be called, or of what else posts."""
 _NOISE = words_set(
     "twitter tweet x status post toot note core results result legacy data info details the "
     "of v1 v2 api snscrape mastodon bluesky bsky record basic common posted written tweeted "
     "submitted created str column col main"
 )
 """Words around a name that change nothing: `tweet_author`, `core.user_results.result.legacy`."""
-FOREIGN = words_set(
+NEVER = words_set(
     "reply replies replied replying replyto repliedto mention mentions mentioned retweet "
-    "retweets retweeted retweeter rt quoted quote quotes quoting to target recipient receiver "
-    "referenced reference references includes entities parent conversation thread subject "
+    "retweets retweeted retweeter rt quoted quote quotes quoting to recipient receiver "
+    "referenced reference references includes entities parent conversation thread "
     "liked liker favorited original via reblog reblogged reblogs boosted boost booster shared "
-    "share announce renote repost reposted reposter embed embeds viewer "
-    "contributors friend follower followers following media attachment attachments place geo "
-    "poll card matching self labels edit context object obj app application client generator "
-    "withheld badges relationship relationships"
+    "share announce renote repost reposted reposter embed embeds viewer friend follower followers "
+    "following withheld"
 )
 """What is called so is about somebody else: a reply's receiver, a retweet's or a quote's author."""
+FOREIGN = NEVER | words_set(
+    "target subject contributors media attachment attachments place geo poll card matching self "
+    "labels edit context object obj app application client generator badges relationship "
+    "relationships"
+)
+"""These are no author by their names, but their values may tell one: `subject_handle`."""
+NO_AUTHORS = words_set(
+    "lang language locale source client device label labels category topic type kind class "
+    "sentiment hashtag hashtags tag tags place country city location id ids query keyword keywords "
+    "search platform service via lists version format state region month day date year hour time "
+    "timezone tz weekday quarter season media score emotion mood feeling tone stance polarity "
+    "gender genre style split fold subset partition url domain visibility privacy audience reason "
+    "priority rating grade level theme subtopic verified truncated possibly sensitive currency "
+    "unit method settings annotation intent valence arousal sarcasm irony toxicity hate offensive "
+    "spam bool flag color colour geo coordinates"
+)
+"""Words in the names of columns whose few short values are no people."""
 _LEAVES = {
     Who.handle: "screen name|handle|acct|preferred username|sn|at name|screen names|at handle",
     Who.username: "username|unique id|login",
@@ -141,10 +158,9 @@ def who_role(name: str) -> Who | None:
 
 @lru_cache(maxsize=1 << 14)
 def may_name_people(name: str) -> bool:
-    """Whether a column that no table knows is called as if it held people: `celebrity`."""
-    words = [word for word in words_of(name) if len(word) > 1 and not word.isdecimal()]
-    people = [word for word in words if word in _ROOTS or word in _PEOPLE]
-    return bool(people) and _NOISE.union(people, _BESIDE_PEOPLE).issuperset(words)
+    """Whether a column that no table knows is called as if it held people: `post_source_handle`."""
+    words = [word for word in words_of(name) if word not in _NOISE and not word.isdecimal()]
+    return words[-1:] != [] and words[-1] in _ROOTS | _PEOPLE
 
 
 def _of_name(roots: list[str]) -> Who | None:

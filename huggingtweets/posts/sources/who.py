@@ -6,20 +6,13 @@ What cannot be told is refused with the name of the column and the key to set, n
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.posts.sources.flat import UNKNOWN, get_path, roles_of
-from huggingtweets.posts.sources.names import (
-    FOREIGN,
-    Who,
-    may_name_people,
-    words_of,
-    words_set,
-)
+from huggingtweets.posts.sources.names import NEVER, NO_AUTHORS, Who, may_name_people, words_of
 from huggingtweets.posts.sources.reading import name_key, nearest, show
 from huggingtweets.posts.sources.record import Draft, Field, named
 
@@ -27,26 +20,62 @@ _MAX_VALUES = 1000
 _MAX_COLUMNS = 300
 _MAX_AUTHORS = 200_000
 _MAX_NAME_CHARS = 50
-_AS_HANDLE = re.compile(r"@?\w{2,30}|@?[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6}", re.ASCII)
 _PLAINLY_HANDLE = re.compile(r"@\w{1,30}|[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*_\w{0,28}", re.ASCII)
-_LOCALE = re.compile(r"[a-z]{2,3}[_-][A-Za-z]{2,4}")
-_NO_AUTHORS = words_set(
-    "lang language locale source client device label labels category topic type kind class "
-    "sentiment hashtag hashtags tag tags place country city location id ids query keyword "
-    "search platform service via lists model version format status state region month day "
-    "weekday media score"
+_NO_NAME = re.compile(
+    r"\W*|[\W\d_]*[^\W\d_]?[\W\d_]*|true|false|yes|no|n/?an?|none|null|[a-z]{2,3}[_-][A-Za-z]{2,4}|"
+    r"[a-z+.-]{2,10}:.*|[\d\W]+[a-z]{1,3}|\S+\.[a-z]{2,4}/.*|\d{1,4}[-/.].*",
+    re.IGNORECASE | re.DOTALL,
 )
-"""Words in the names of columns whose few short values are no people."""
+"""No name of anybody: numbers, single letters, yes and no, locales, addresses, dates."""
+_MAX_NAME_WORDS = 5
 
 
-@dataclass
 class _Column:
-    """Values of a column that no table knows."""
+    """Values of a column that no table knows, as long as they may be people."""
 
-    values: Counter[str] = field(default_factory=Counter)
-    is_handles: bool = True
-    is_people: bool = False
-    """Whether it is called as if it held people; then display names count as well."""
+    def __init__(self, path: str) -> None:
+        words = words_of(path)
+        self.values: Counter[str] = Counter()
+        self.is_closed = False
+        self.is_people = may_name_people(path)
+        self.is_known = not (self.is_people or NO_AUTHORS.isdisjoint(words))
+
+    def add(self, text: str) -> None:
+        if len(text) > _MAX_NAME_CHARS or text.count(" ") >= _MAX_NAME_WORDS or "\n" in text:
+            self.is_closed = True
+            self.values.clear()
+        elif text in self.values or len(self.values) < _MAX_VALUES:
+            self.values[text] += 1
+
+    def may_tell_authors(self, handle: str, num_records: int, is_named_for: bool) -> bool:
+        """Whether nobody can say that these values are no authors.
+
+        Sure enough are the handle itself or values with `@`; else few values that may be names.
+        """
+        keys = {name_key(value) for value in self.values}
+        if len(keys) < 2:
+            return False
+        plain = squeezed(handle)
+        if any(squeezed(key) == plain for key in keys):
+            return True
+        half = len(self.values) / 2
+        if sum(value.startswith("@") for value in self.values) >= half:
+            return True
+        if self.is_known or sum(map(is_no_name, self.values)) >= half:
+            return False
+        num = self.values.total()
+        is_few = len(keys) <= num / 2 and num >= num_records / 2
+        return self.is_people or (is_few and not is_named_for)
+
+
+def squeezed(name: str) -> str:
+    """Return a name without what handles cannot have: `Pond Keeper` is `pondkeeper`."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def is_no_name(value: str) -> bool:
+    """Whether a value can be no name of anybody."""
+    return bool(_NO_NAME.fullmatch(value))
 
 
 class Authors:
@@ -142,23 +171,12 @@ class Authors:
                 continue
             column = self._columns.get(path)
             if column is None:
-                is_people = may_name_people(path)
-                known = FOREIGN if is_people else FOREIGN | _NO_AUTHORS
-                if len(self._columns) >= _MAX_COLUMNS or known.intersection(words_of(path)):
+                if len(self._columns) >= _MAX_COLUMNS or NEVER.intersection(words_of(path)):
                     continue
-                column = self._columns[path] = _Column(is_people=is_people)
+                column = self._columns[path] = _Column(path)
             text = value.strip()
-            if not text or not column.is_handles:
-                continue
-            if text.isdecimal() or (
-                len(text) > _MAX_NAME_CHARS
-                if column.is_people
-                else not _AS_HANDLE.fullmatch(text) or _LOCALE.fullmatch(text)
-            ):
-                column.is_handles = False
-                column.values.clear()
-            elif text in column.values or len(column.values) < _MAX_VALUES:
-                column.values[text] += 1
+            if text and not column.is_closed:
+                column.add(text)
 
     def is_wanted(self, key: str, path: str = "") -> bool:
         """Whether a handle is the one asked for.
@@ -241,10 +259,10 @@ class Authors:
         in_all = [key for key in sorted(values) if values[key].total() == len(drafts)]
         same = [key for key in in_all if len(values[key]) == 1]
         # One number in all records settles it, whatever names the person has had.
-        if not any(who is Who.id for who, _ in same):
-            for key in sorted(values):
-                if len(values[key]) > 1:
-                    self._refuse(key[1], values[key])
+        has_number = any(who is Who.id for who, _ in same)
+        for key in sorted(values):
+            if len(values[key]) > 1 and (key[0] is Who.id or not has_number):
+                self._refuse(key[1], values[key])
         if values and not in_all:
             paths = ", ".join(show(path) for _, path in list(values)[:3])
             raise SourceError(
@@ -263,12 +281,7 @@ class Authors:
                 )
             self.by = f"one {path} in all, {show(found)}"
         for path, column in self._columns.items():
-            keys = {name_key(value) for value in column.values}
-            plain = sum(bool(_PLAINLY_HANDLE.fullmatch(value)) for value in column.values)
-            num = sum(column.values.values())
-            is_plain = column.is_people or plain >= len(column.values) / 2
-            is_few = len(keys) <= num / 2 and is_plain
-            if column.is_handles and len(keys) > 1 and (self._handle in keys or is_few):
+            if column.may_tell_authors(self._handle, len(drafts), self._is_named_for):
                 self._refuse(path, column.values)
 
     def _refuse(self, path: str, values: Collection[str]) -> None:

@@ -25,7 +25,20 @@ def test_every_slot_has_a_rule_and_every_rule_a_use(voice: object) -> None:
         for template in itertools.chain(*rules.values())
         for slot in re.findall(r"\{(\w+)\}", template)
     }
-    first = {"emoji", "hashtag", "friend", "dream", "think", "like", "dislike", "want", "say", "aside", "tail", "short"}
+    first = {
+        "emoji",
+        "hashtag",
+        "friend",
+        "dream",
+        "think",
+        "like",
+        "dislike",
+        "want",
+        "say",
+        "aside",
+        "tail",
+        "short",
+    }
     assert slots - {"n"} == rules.keys() - first
     assert first <= rules.keys()
     assert all(rules.values())
