@@ -7,7 +7,13 @@ from typing import Any, TextIO
 
 _CHUNK_CHARS = 1 << 18
 _MAX_INT_DIGITS = 40
-_BETWEEN = re.compile(r"[\s\[\],;\ufeff]*")
+_BETWEEN = re.compile(r"[\s\[\],;)\ufeff]*")
+_HEAD_CHARS = 1024
+_HEAD = re.compile(
+    r"(?:\ufeff|\s|//[^\n]*\n)*"
+    r"(?:(?:export\s+default|(?:(?:var|let|const)\s+)?[\w.$]{1,200}\s*=|[\w.$]{1,200}\()\s*)?(?=[\[{])"
+)
+"""What files of JavaScript have before their data: `window.YTD.tweets.part0 = `, `callback(`."""
 
 
 def _parse_int(digits: str) -> int | None:
@@ -33,20 +39,23 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deep") from err
 
 
-def iter_values(stream: TextIO, *, max_chars: int, head: str = "") -> Iterator[Any]:
+def iter_values(stream: TextIO, *, max_chars: int) -> Iterator[Any]:
     """Yield the elements of the JSON arrays in a stream, and values outside of arrays, one by one.
 
+    An assignment to a variable before them is passed over, so that JavaScript is read as well.
     Memory is bounded by one element. Arrays inside of arrays are flattened.
 
     Args:
         stream: text.
         max_chars: longest element.
-        head: text already taken from the stream.
 
     Raises:
-        ValueError: the text stops being JSON, or ends inside an array. All before was yielded.
+        ValueError: the text stops being JSON, ends inside an array, or is a table without names of
+            its columns. All before was yielded.
     """
-    text, start, is_end, depth = head, 0, False, 0
+    text, is_end, depth = stream.read(_HEAD_CHARS), False, 0
+    head = _HEAD.match(text)
+    start = head.end() if head else 0
     wanted = _CHUNK_CHARS
     while True:
         gap = _BETWEEN.match(text, start)
@@ -63,6 +72,8 @@ def iter_values(stream: TextIO, *, max_chars: int, head: str = "") -> Iterator[A
                     raise
             else:
                 if end < len(text) or is_end:
+                    if depth > 1 and not isinstance(value, dict):
+                        raise ValueError("a table without names of its columns")
                     yield value
                     start, wanted = end, _CHUNK_CHARS
                     continue

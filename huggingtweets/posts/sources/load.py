@@ -43,6 +43,7 @@ _SUFFIXES = {
 }
 _ALSO = {
     ".zip": (SourceKind.mastodon_archive,),
+    ".js": (SourceKind.jsonl,),
     ".json": (SourceKind.mastodon_archive, SourceKind.x_archive),
 }
 """What else may come in a file of this name."""

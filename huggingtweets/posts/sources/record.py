@@ -154,7 +154,7 @@ class Reader:
             return Skip(f"no text in the column {show(name)}")
         found = [flat[place] for place in places]
         for path, value in found:
-            if isinstance(value, str | list) and (text := _as_text(value)):
+            if is_text_value(path, value) and (text := _as_text(value)):
                 self.taken["text"][path] = None
                 return text
         if any(isinstance(value, str) for _, value in found):
@@ -246,8 +246,13 @@ def _first_text(flat: list[tuple[str, Any]]) -> str | None:
     return next((flat[place][1] for place in places if isinstance(flat[place][1], str)), None)
 
 
+def is_text_value(path: str, value: object) -> bool:
+    """Whether it may be a text: a string, or pieces of one, as Telegram's channels have them."""
+    return isinstance(value, str) or (isinstance(value, list) and words_of(path)[-1:] == ("text",))
+
+
 def _as_text(value: Any) -> str:
-    """A text, also where it comes in pieces, as Telegram's channels have it."""
+    """A text, also where it comes in pieces."""
     if isinstance(value, str):
         return value
     parts = (part.get("text") if isinstance(part, dict) else part for part in value[:1000])

@@ -1,7 +1,7 @@
 """JSON of any tool taken apart into records: wrappers, pages, activities, tables, JSON in JSON."""
 
 import ast
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from huggingtweets.errors import SourceError
@@ -12,14 +12,14 @@ from huggingtweets.posts.sources.json_values import parse_json
 from huggingtweets.posts.sources.names import words_of, words_set
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.reading import show
-from huggingtweets.posts.sources.record import RICH, named
+from huggingtweets.posts.sources.record import RICH, is_text_value, named
 
 Record = dict[str, Any]
 
 _LISTS = (
     "tweets", "tweet", "statuses", "status", "data", "records", "orderedItems", "posts", "items",
     "feed", "results", "toots", "timeline", "messages", "response", "rows", "objects", "entries",
-    "documents", "archive", "content", "hits",
+    "documents", "archive", "content", "hits", "edges", "children", "orderedCollection",
 )  # fmt: skip
 """Keys under which tools keep their list of posts: the Community Archive and people's own
 (`tweets`), X v1.1's search and mastodon-archive (`statuses`), X v2 and twarc (`data`), ATProto
@@ -30,19 +30,38 @@ _NOT_POSTS = words_set(
     "favorited favourited"
 )
 """What else has texts in it; the words of longer names count too: `liked_tweets`."""
+_CONTAINERS = words_set(
+    "tweet tweets status statuses post posts data record records item items feed result results toot "
+    "toots timeline message messages row rows object objects entry entries document documents archive "
+    "content hits edges nodes skeets truths comments submissions notes captions sentences lines texts "
+    "text app weibo corpus examples samples train test validation dataset quotes thoughts values list "
+    "lists array json export dump backup collection history log page pages user users twitter x "
+    "bluesky mastodon threads threaded instagram my mine all the own yours our old new recent public "
+    "original originals raw full clean cleaned filtered scraped output n of response value elements"
+)
+"""Words of keys that say nothing about whose list it is: `my_tweets`. Others may be a handle."""
 _HOISTED = (
     "tweet", "status", "post", "node", "value", "record", "commit", "item", "toot", "legacy", "doc",
     "_source",
 )  # fmt: skip
 """Keys of objects that wrap one post."""
 _MAX_DEPTH = 8
+_MAX_HANDLE_CHARS = 60
+_MIN_ID_CHARS = 10
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 _ACTIVITIES = frozenset({"create", "announce"})
 CLOSED = Skip("a post that is not open to everyone")
 
 
-def records_of(value: Any, depth: int = 0) -> Iterator[Record | str | Skip]:
+def records_of(
+    value: Any, depth: int = 0, *, is_row: bool = False
+) -> Iterator[Record | str | Skip]:
     """Yield the records in one JSON value: objects, bare texts, and what is none.
+
+    Args:
+        value: a line, or an element of a list.
+        depth: how deep it stood in the file's own value.
+        is_row: whether it is an element of a list of lists.
 
     Raises:
         SourceError: it is a chat.
@@ -56,8 +75,12 @@ def records_of(value: Any, depth: int = 0) -> Iterator[Record | str | Skip]:
         else:
             yield from records_of(inner, depth + 1)
     elif isinstance(value, list):
+        is_table = is_row or depth == 0 or any(isinstance(one, list) for one in value)
         for one in value:
-            yield from records_of(one, depth + 1)
+            if is_table and not isinstance(one, list | dict):
+                yield Skip("a table without names of its columns")  # nobody can tell which is what
+            else:
+                yield from records_of(one, depth + 1, is_row=is_table)
     elif isinstance(value, dict):
         yield from _of_object(value, depth)
     else:
@@ -82,14 +105,14 @@ def inner_value(text: str) -> Any:
 def has_text(value: object) -> bool:
     """Whether an object has a text of its own, however it is called."""
     return isinstance(value, dict) and any(
-        isinstance(inner, str | list) and roles_of(path).text is not None
+        is_text_value(path, inner) and roles_of(path).text is not None
         for path, inner in flatten(value)
     )
 
 
 def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     refuse_json_chat(value)
-    activity = _activity(value)
+    activity = _activity(value) or _meta_post(value)
     if activity is not None:
         yield activity
         return
@@ -101,25 +124,18 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
         if isinstance(inner, dict) and (has_text(inner) or len(value) == 1):
             yield from records_of(_hoist(value, key, inner), depth + 1)
             return
-    list_key = None if is_post else _list_key(value)
     if not is_post and _is_page(value):
         yield from _page(value, depth)
     elif (table := _table(value)) is not None:
         yield from table
-    elif list_key is not None:
-        yield from _owned(value[list_key], _owner(value, list_key), depth)
-    elif not is_post and (inner := _only_inner(value)) is not None:
-        yield from records_of(inner, depth + 1)
+    elif not is_post and (lists := _lists(value)):
+        beside = {key: one for key, one in value.items() if key not in lists}
+        for key, posts in lists.items():
+            yield from _owned(posts, _owner(beside, key, posts), depth)
     elif not is_post and not has_text(value) and (error := _error(value)) is not None:
         yield Skip(f"the API answered {error}")
     else:
         yield rich(value)
-
-
-def _only_inner(value: Record) -> Record | None:
-    """Return the one object inside that holds a list of posts: `{"response": {"tweets": []}}`."""
-    inner = [one for one in value.values() if isinstance(one, dict) and _list_key(one) is not None]
-    return inner[0] if len(inner) == 1 and not has_text(value) else None
 
 
 def _web_results(value: Any, depth: int = 0) -> Iterator[Record]:
@@ -151,17 +167,28 @@ def _owned(posts: Any, owner: Record | None, depth: int) -> Iterator[Record | st
         yield record
 
 
-def _owner(value: Record, list_key: str) -> Record | None:
-    """Return whose list it is: what stands beside it says so, or its own name, `@ann`."""
-    account = value.get("account")
+def _owner(beside: Record, key: str, posts: Any) -> Record | None:
+    """Return whose list it is: what stands beside it says so, or its own key, `ann_marsh`."""
+    account = beside.get("account")
     account = account[0] if isinstance(account, list) and account else account
     account = account.get("account", account) if isinstance(account, dict) else None
     name = account.get("username") if isinstance(account, dict) else None
-    if not isinstance(account, dict) or not isinstance(name, str):
-        beside = {key: one for key, one in value.items() if not isinstance(one, list)}
-        handle = list_key if list_key.startswith("@") else named(beside)
-        return {"screen_name": handle} if handle else None
-    return {"screen_name": name, "name": str(account.get("accountDisplayName") or name)}
+    if isinstance(account, dict) and isinstance(name, str):
+        return {"screen_name": name, "name": str(account.get("accountDisplayName") or name)}
+    handle = named({name: one for name, one in beside.items() if not isinstance(one, list)})
+    if handle is None and _may_be_handle(key) and not _is_connection(posts):
+        handle = key
+    return {"screen_name": handle} if handle else None
+
+
+def _may_be_handle(key: str) -> bool:
+    words = [word for word in words_of(key) if not word.isdecimal()]
+    return bool(words) and not _CONTAINERS.issuperset(words) and len(key) <= _MAX_HANDLE_CHARS
+
+
+def _is_connection(value: Any) -> bool:
+    """Whether it is a list as GraphQL has it; what that is called is no handle."""
+    return isinstance(value, dict) and isinstance(value.get("edges"), list)
 
 
 def _hoist(value: Record, key: str, inner: Record) -> Record:
@@ -279,6 +306,18 @@ def _listed(value: Mapping[str, Any], key: str) -> list[str]:
     return [str(one) for one in found] if isinstance(found, list) else [str(found)]
 
 
+# --- What people download of themselves from Threads and Instagram
+
+
+def _meta_post(value: Record) -> Record | None:
+    """Read `{"media": [{"title": ...}]}`, the text being that of the first picture, or outside."""
+    media = value.get("media")
+    first = media[0] if isinstance(media, list) and media and isinstance(media[0], dict) else {}
+    when = first.get("creation_timestamp")
+    text = value.get("title") or first.get("title")
+    return {"text": text, "created_at": when} if when and isinstance(text, str) else None
+
+
 # --- Tables of pandas, and lists under a key
 
 
@@ -294,6 +333,8 @@ def _table(value: Record) -> Iterator[Record | str | Skip] | None:
             for row in data
         )
     inner = list(value.values())
+    if len(inner) > 1 and all(isinstance(one, str) for one in inner) and _are_ids(value):
+        return ({"id": key, "text": one} for key, one in value.items())
     if len(inner) < 1 or not all(isinstance(one, dict) and one for one in inner):
         return None
     texts = [key for key in value if roles_of(key).text is not None]
@@ -302,33 +343,64 @@ def _table(value: Record) -> Iterator[Record | str | Skip] | None:
         keys = list(value[texts[0]])
         return ({name: column.get(key) for name, column in value.items()} for key in keys)
     if len(inner) > 1 and all(map(has_text, inner[:20])):
-        return ({"id": key, **one} for key, one in value.items())
+        is_by_handle = not _are_ids(value) and any(map(_may_be_handle, value))
+        name = "author" if is_by_handle else "id"
+        return ({name: key, **one} for key, one in value.items())
     return None
 
 
-def _list_key(value: Record) -> str | None:
-    """Return the key with the list of posts: a usual one, or the only one there is."""
-    lists = [
-        key
+def _are_ids(keys: Iterable[str]) -> bool:
+    """Whether keys are numbers, or were drawn at random."""
+    sizes = {len(key) for key in keys if not key.isdecimal()}
+    is_random = len(sizes) == 1 and min(sizes) >= _MIN_ID_CHARS
+    return not sizes or (is_random and not any(map(str.isalpha, keys)))
+
+
+def _lists(value: Record) -> dict[str, Any]:
+    """Return the lists of posts by key: a usual one, the only one, or one for each handle.
+
+    In the place of a list there may be an object that has one in it.
+    """
+    found = _lists_directly(value) or {
+        key: one for key, one in value.items() if _is_wanted(key, one) and _has_list(one)
+    }
+    if len(found) > 1 and not all(map(_may_be_handle, found)):
+        names = ", ".join(map(show, list(found)[:4]))
+        raise SourceError(
+            f"source.path: got several lists that may be posts ({names}); expected one, or one for "
+            "each handle; leave the others out of the file"
+        )
+    return found
+
+
+def _lists_directly(value: Record) -> dict[str, Any]:
+    lists = {
+        key: one
         for key, one in value.items()
         if isinstance(one, list) and any(isinstance(item, dict | str) for item in one[:20])
-    ]
-    for key in _LISTS:
-        if key in lists:
-            return key
-    rest = [
-        key
-        for key in lists
-        if "".join(words_of(key)) not in _NOT_POSTS and _NOT_POSTS.isdisjoint(words_of(key))
-    ]
-    with_posts = [key for key in rest if any(_holds_text(one) for one in value[key][:20])]
-    if len(with_posts) > 1:
-        names = ", ".join(map(show, with_posts[:4]))
-        raise SourceError(
-            f"source.path: got several lists that may be posts ({names}); expected one; leave the "
-            "others out of the file"
-        )
-    return with_posts[0] if with_posts else None
+    }
+    usual = next((key for key in _LISTS if key in lists), None)
+    if usual is not None:
+        return {usual: lists[usual]}
+    return {
+        key: one
+        for key, one in lists.items()
+        if _is_wanted(key) and any(map(_holds_text, one[:20]))
+    }
+
+
+def _is_wanted(key: str, value: Any = None) -> bool:
+    words = words_of(key)
+    is_other = "".join(words) in _NOT_POSTS or not _NOT_POSTS.isdisjoint(words)
+    return not is_other or _is_connection(value)
+
+
+def _has_list(value: Any, depth: int = 0) -> bool:
+    if not isinstance(value, dict) or depth > _MAX_DEPTH or has_text(value):
+        return False
+    return bool(_lists_directly(value)) or any(
+        _is_wanted(key, one) and _has_list(one, depth + 1) for key, one in value.items()
+    )
 
 
 def _holds_text(one: Any) -> bool:
@@ -337,4 +409,4 @@ def _holds_text(one: Any) -> bool:
     if not isinstance(one, dict):
         return False
     inner = next((one[key] for key in _HOISTED if isinstance(one.get(key), dict)), one)
-    return has_text(one) or has_text(inner)
+    return has_text(one) or has_text(inner) or _meta_post(one) is not None

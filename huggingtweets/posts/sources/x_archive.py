@@ -50,10 +50,6 @@ _WANTED = re.compile(
     rf"(?P<base>(?:[^/]+/)*?)(?:(?P<posts>{_POSTS})|(?P<notes>{_NOTES})|{_OWNER}|(?P<csv>tweets\.csv))",
     re.ASCII,
 )
-_ASSIGNMENT = re.compile(
-    r"\s{0,99}(?:(?:var\s{1,9})?[\w.$]{1,200}\s{0,99}=)?\s*(?=[\[{])", re.ASCII
-)
-_HEAD_CHARS = 1024
 _MAX_ENTRY_CHARS = 4 << 20
 _MAX_LINE_CHARS = 1 << 20
 _SHORT_NUMBER = re.compile(r"[0-9]{1,20}")
@@ -233,14 +229,11 @@ def _entries(files: Members, name: str) -> Iterator[Any]:
         yield from (Skip(problem) for problem in damage)
         return
     with files[name]() as raw:
-        stream = decode(guard(raw, name, None, damage))
-        head = stream.read(_HEAD_CHARS).lstrip("\ufeff")
-        match = _ASSIGNMENT.match(head)
-        if match is None:
-            yield Skip(f"{name} is no list of posts" if head.strip() else f"{name} is empty")
-            return
+        data = guard(raw, name, None, damage)
+        if not data.peek(1):
+            yield Skip(f"{name} is empty")
         try:
-            yield from iter_values(stream, max_chars=_MAX_ENTRY_CHARS, head=head[match.end() :])
+            yield from iter_values(decode(data), max_chars=_MAX_ENTRY_CHARS)
         except ValueError:
             yield Skip(f"{name} is cut off or damaged from there on")
     yield from (Skip(f"{name}: {problem}") for problem in damage)

@@ -26,7 +26,29 @@ def test_iter_values_gives_the_elements_of_an_array_however_it_is_cut(indent: in
     random.seed(1)
     text = json.dumps(ENTRIES, indent=indent)
     assert list(iter_values(Dribble(text), max_chars=1000)) == ENTRIES
-    assert list(iter_values(io.StringIO(text[7:]), max_chars=1000, head=text[:7])) == ENTRIES
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ("window.YTD.tweets.part0 = ", ""),
+        ("var tweets =", ";\n"),
+        ("\ufeff// mine\n\nconst data = ", ";"),
+        ("export default ", ""),
+        ("module.exports=", ";"),
+        ("callback(", ");"),
+    ],
+)
+def test_iter_values_reads_what_javascript_assigns(before: str, behind: str) -> None:
+    for indent in (None, 2):
+        stream = io.StringIO(before + json.dumps(ENTRIES, indent=indent) + behind)
+        assert list(iter_values(stream, max_chars=1000)) == ENTRIES
+
+
+@pytest.mark.parametrize("text", ['[["ann", "hi there"], ["bob", "no"]]', "[[1, 2]]"])
+def test_iter_values_refuses_rows_without_names(text: str) -> None:
+    with pytest.raises(ValueError, match="without names"):
+        list(iter_values(io.StringIO(text), max_chars=1000))
 
 
 def test_iter_values_reads_documents_one_after_the_other() -> None:
@@ -57,11 +79,11 @@ def test_iter_values_gives_up_on_an_endless_value() -> None:
         def read(self, size: int | None = -1) -> str:  # type: ignore[override]
             assert size is not None
             self.num_chars += size
-            return "x" * size
+            return '["' + "x" * (size - 2)
 
     stream = Endless()
     with pytest.raises(ValueError, match=r"."):
-        list(iter_values(stream, max_chars=1 << 20, head='["'))
+        list(iter_values(stream, max_chars=1 << 20))
     assert stream.num_chars < 1 << 23
 
 
