@@ -196,7 +196,13 @@ _NO_SCHEME = re.compile(
     r"pic\.(?:twitter|x)\.com/\w{1,20}"
     # t.co/aB3dE00012 alone; glued to a word only where the rest looks drawn at random
     r"|(?<![\w.@/-])t\.co/[A-Za-z0-9]{6,12}\b"
-    r"|(?<!://)t\.co/(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{10}(?![A-Za-z0-9])",
+    r"|(?<!://)t\.co/(?=[A-Za-z]*[A-Z0-9])[A-Za-z0-9]{10}(?![A-Za-z0-9])"
+    # other services that shorten links, and www.example.org/a
+    r"|(?i:(?<![\w.@/-])(?:bit\.ly|j\.mp|goo\.gl|ow\.ly|buff\.ly|tinyurl\.com|tiny\.cc|is\.gd|v\.gd"
+    r"|fb\.me|youtu\.be|dlvr\.it|ift\.tt|trib\.al|wp\.me|lnkd\.in|amzn\.to|a\.co|cutt\.ly|rb\.gy"
+    r"|t\.ly|shorturl\.at|nyti\.ms|wapo\.st|bbc\.in|cnn\.it|on\.fb\.me|instagr\.am|flic\.kr|su\.pr"
+    r"|twitpic\.com|yfrog\.com|hubs\.ly|adf\.ly|snip\.ly|mzl\.la|eepurl\.com|gph\.is|redd\.it"
+    r"|www\.(?:[a-z0-9-]{1,63}\.){1,4}[a-z]{2,24})/[!-~]*[a-z0-9/_=-])",
     re.ASCII,
 )
 _SPLIT_LINK = re.compile(r"(https?://) (?=(?:t\.co|pic\.twitter\.com|www\.)[./])", re.IGNORECASE)
@@ -217,7 +223,7 @@ def _find_all_links(text: str) -> str:
         text = _CUT_SCHEME.sub("", text)
         if not text.isascii():
             text = _BEHIND.sub(r"\1 ", text)
-    if ".co" in text:
+    if "/" in text and "." in text:
         text = _NO_SCHEME.sub(lambda match: f" https://{match[0]} ", text)
     return text
 

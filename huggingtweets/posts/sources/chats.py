@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.sources.names import words_set
+from huggingtweets.posts.sources.reading import show
 
 _TIME = r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[\s\u202f]?[AaPp]\.?[Mm]\.?)?"
 _DAY = (
@@ -24,7 +25,7 @@ _LINE = re.compile(
     r"|(?:From|Type|Sent|Received|Conversation): \S"  # sigtop
     r")"
 )
-_MIN_LINES, _MIN_SHARE = 3, 0.3
+_MIN_LINES, _MIN_SHARE, _SURE_SHARE = 3, 0.3, 0.8
 _TELEGRAM = words_set(
     "personal_chat private_group private_supergroup public_supergroup saved_messages bot_chat "
     "private_channel"
@@ -50,6 +51,7 @@ _CHAT_KEYS = (
     ("Slack", frozenset({"ts", "blocks", "user"})),
     ("Matrix", frozenset({"room_id", "sender"})),
     ("iMessage", frozenset({"is_from_me"})),
+    ("a language model", frozenset({"role", "content"})),
     ("Google Chat", frozenset({"topic_id", "message_id"})),
     ("Skype or Teams", frozenset({"conversationid", "messagetype"})),
     ("Discord", frozenset({"AuthorID", "Author", "Date", "Content", "Reactions"})),
@@ -60,20 +62,23 @@ _CHAT_KEYS = (
     ),
 )
 """Keys that only the chats of a service have together."""
+_PAGE = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype html|html|head|body|rss|feed)\b", re.I)
+_SPEAKER = re.compile(r"(?!RT @)(@?\w[\w.@ -]{0,30}?)(?::\s|\t)")
 _TELLING = words_set(
     "from_id messages channel_id conversationId envelope chatItem sender_name key_remote_jid "
     "dmConversation messageCreate client_msg_id message_create dm_conversation_id blocks room_id "
-    "is_from_me topic_id conversationid AuthorID"
+    "is_from_me topic_id conversationid AuthorID role"
 ).union(_RECEIVERS)
 """One of each at least: nearly all records have none."""
 
 
-def refuse_text_chat(where: str, lines: Iterable[str]) -> None:
-    """Refuse a text whose lines are those of a chat.
+def refuse_text_chat(where: str, lines: Iterable[str], *, is_one_person: bool = False) -> None:
+    """Refuse a text whose lines are those of a chat, of a table, or of a page of the web.
 
     Args:
         where: the file, for messages.
         lines: some hundred from its beginning.
+        is_one_person: whether somebody said so; then lines may begin with names.
 
     Raises:
         SourceError: it is one.
@@ -82,6 +87,20 @@ def refuse_text_chat(where: str, lines: Iterable[str]) -> None:
     hits = sum(bool(_LINE.match(line.strip("\r\n"))) for line in shown)
     if hits >= _MIN_LINES and hits >= _MIN_SHARE * len(shown):
         raise _refusal(where, "WhatsApp, Telegram, Signal or Discord")
+    if shown and _PAGE.match(shown[0]):
+        raise SourceError(
+            f"{where}: got a page of the web; expected posts, one a line; ask the service for "
+            "JSON or CSV, or keep the texts alone"
+        )
+    speakers = [match[1].lower() for line in shown if (match := _SPEAKER.match(line))]
+    names = sorted(set(speakers))
+    is_of_many = 1 < len(names) <= len(speakers) / 2 and not is_one_person
+    if is_of_many and len(speakers) >= _SURE_SHARE * len(shown):
+        raise SourceError(
+            f"{where}: got lines that begin with {len(names)} names ({show(names[0])}, "
+            f"{show(names[1])}); expected the posts of one person, one a line; keep that person's "
+            "lines alone, without the name, or set source.user_column= (empty) if all are theirs"
+        )
 
 
 def refuse_json_chat(value: Mapping[str, Any]) -> None:

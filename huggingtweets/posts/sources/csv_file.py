@@ -11,6 +11,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.flat import roles_of
 from huggingtweets.posts.sources.gather import Asked, Row, check_columns, gather
+from huggingtweets.posts.sources.names import words_of
 from huggingtweets.posts.sources.posts import Skip, parse_date
 from huggingtweets.posts.sources.reading import Said, has_bad_bytes, iter_lines, open_text
 
@@ -50,6 +51,8 @@ def _for_one_column(asked: Asked, lines: Lines) -> Asked:
     if len(header) != 1:
         if header:
             check_columns(header, asked.config, asked.where)
+        return asked
+    if "json" in words_of(header[0]):  # whole posts
         return asked
     return replace(asked, config=replace(asked.config, text_column=header[0] or None))
 

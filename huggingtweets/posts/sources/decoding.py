@@ -7,7 +7,9 @@ half, nobody can tell, and the file is refused with the key that decides.
 import ast
 import json
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from urllib.parse import unquote, unquote_plus
@@ -55,7 +57,8 @@ class _Kind:
     key: Decode
     what: str
     is_one: Callable[[str], bool]
-    undo: Callable[[str], str]
+    undo: Callable[[str], str] | None
+    """None: it is not undone here, since posts may have been cut in two; `way` says what to do."""
     may_be: Callable[[str], bool] = lambda text: True
     """Which posts count: emoji escapes stand only where there were emoji."""
     sure_share: float = _SURE_SHARE
@@ -63,6 +66,7 @@ class _Kind:
     doubtful_share: float = _DOUBTFUL_SHARE
     evidence: Callable[[Sequence[str]], bool] = lambda texts: True
     """What else must hold of the posts that look like it."""
+    way: str = ""
 
 
 def decode_texts(texts: list[str], decode: Decode, where: str) -> tuple[list[str], list[str]]:
@@ -96,20 +100,22 @@ def _undo(
     hits = [text for text in texts if kind.is_one(text)]
     if not hits:
         return texts
-    if not is_told:
+    undo = kind.undo
+    if not is_told or undo is None:
         num = sum(map(kind.may_be, texts))
         share = len(hits) / max(1, num)
-        is_many = len(hits) >= kind.sure_num
-        is_sure = is_many and share >= kind.sure_share and kind.evidence(hits)
-        if not is_sure:
-            if len(hits) >= _DOUBTFUL_NUM and share >= kind.doubtful_share and kind.evidence(hits):
-                raise SourceError(
-                    f"{where}: got {len(hits)} of {num} posts that look like {kind.what}, such as "
-                    f"{show(hits[0], 80)}; expected all or hardly any; set "
-                    f"source.decode={kind.key} to decode them or source.decode=none to leave them"
-                )
+        is_many = len(hits) >= min(kind.sure_num, _DOUBTFUL_NUM) and kind.evidence(hits)
+        is_sure = is_many and len(hits) >= kind.sure_num and share >= kind.sure_share
+        if is_many and share >= kind.doubtful_share and (undo is None or not is_sure):
+            way = kind.way or f"set source.decode={kind.key} to decode them or"
+            raise SourceError(
+                f"{where}: got {len(hits)} of {num} posts that look like {kind.what}, such as "
+                f"{show(hits[0], 80)}; expected {'text' if kind.way else 'all or hardly any'}; "
+                f"{way} source.decode=none to leave them"
+            )
+        if undo is None or not is_sure:
             return texts
-    decoded = [kind.undo(text) if kind.is_one(text) else text for text in texts]
+    decoded = [undo(text) if kind.is_one(text) else text for text in texts]
     changed = sum(old != new for old, new in zip(texts, decoded, strict=True))
     if changed:
         done.append(f"{changed} posts were {kind.what} and were decoded")
@@ -229,6 +235,57 @@ def _undo_cyrillic(text: str) -> str:
     return _CYRILLIC.sub(letter, text)
 
 
+_UTF7 = re.compile(r"\+(?=[0-9a-z/]*[A-Z])[A-Za-z0-9+/]{3,}")
+_QUOTED_PRINTABLE = re.compile(r"(?:=[0-9A-F]{2}){2,}|=\n")
+_ARMOUR = re.compile(r"[A-Za-z0-9+/_-]{16,}={0,2}")
+_HEX = re.compile(r"(?:[0-9a-fA-F]{2}){8,}")
+
+
+def _is_utf7(text: str) -> bool:
+    """Whether there are runs that decode to what is no ASCII, mostly signs of alphabets."""
+    if "+" not in text or not text.isascii():
+        return False
+    found = ""
+    for match in _UTF7.finditer(text):
+        with suppress(UnicodeDecodeError):
+            found += f"{match[0]}-".encode().decode("utf-7")
+    usual = sum(
+        0xA0 <= ord(char) < 0x800 or 0xE00 <= ord(char) < 0x1000 or 0x2000 <= ord(char) < 0x2400
+        or 0x3000 <= ord(char) < 0x3100 or ord(char) > 0xFF00
+        for char in found
+    )  # fmt: skip
+    return 2 * usual > len(found)
+
+
+def _is_quoted_printable(text: str) -> bool:
+    return "=" in text and any(
+        match[0] == "=\n" or _is_utf8_text(bytes.fromhex(match[0].replace("=", "")))
+        for match in _QUOTED_PRINTABLE.finditer(_WITHOUT_LINKS.sub("", text))
+    )
+
+
+def _is_armoured(text: str) -> bool:
+    """Whether a text is one word that holds text in base64 or hexadecimal digits."""
+    word = text.strip()
+    if _HEX.fullmatch(word):
+        return _is_utf8_text(bytes.fromhex(word))
+    if not _ARMOUR.fullmatch(word):
+        return False
+    try:
+        return _is_utf8_text(urlsafe_b64decode(word.translate(_SAFE) + "=" * (-len(word) % 4)))
+    except ValueError:
+        return False
+
+
+_SAFE = str.maketrans("+/", "-_")
+
+
+def _is_utf8_text(data: bytes) -> bool:
+    """Whether bytes are UTF-8, but for a sign cut in two at either end, and can be shown."""
+    text = data.decode("utf-8", "replace").strip("\ufffd").replace("\n", "").replace("\r", "")
+    return bool(text) and text.isprintable() and "\ufffd" not in text
+
+
 def _both_quotes_or_escapes(texts: Sequence[str]) -> bool:
     """Whether what is quoted was printed by a program, not by somebody fond of quotations."""
     bodies = [text.strip() for text in texts]
@@ -239,6 +296,7 @@ def _are_several(texts: Sequence[str]) -> bool:
     return len(texts) >= 2
 
 
+_DECODE_FIRST = "decode the file before, with the program that encodes so, or set"
 _KINDS = (
     _Kind(Decode.repr, "lists printed as text", lambda t: bool(_LISTED.fullmatch(t)), _undo_list),
     _Kind(
@@ -269,6 +327,17 @@ _KINDS = (
         Decode.mojibake, "UTF-8 read as Windows-1251 (РїСЂ)",
         lambda t: len(_undo_cyrillic(t)) < 0.8 * len(t), _undo_cyrillic,
         may_be=lambda t: not t.isascii(), doubtful_share=0.2, evidence=_are_several,
+    ),
+    _Kind(
+        Decode.escapes, "UTF-7 (caf+AOk-)", _is_utf7, None,
+        may_be=lambda t: not t.isascii() or _is_utf7(t), way="set source.encoding=utf-7, or",
+    ),
+    _Kind(
+        Decode.escapes, "quoted-printable (caf=C3=A9)", _is_quoted_printable, None,
+        may_be=lambda t: not t.isascii() or _is_quoted_printable(t), way=_DECODE_FIRST,
+    ),
+    _Kind(
+        Decode.bytes, "base64 or hexadecimal digits", _is_armoured, None, way=_DECODE_FIRST,
     ),
     _Kind(Decode.escapes, "encoded as in an address (%C3%A9)", _is_percent, _undo_percent),
     _Kind(

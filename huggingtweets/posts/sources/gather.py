@@ -11,7 +11,7 @@ from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.chats import refuse_json_chat
 from huggingtweets.posts.sources.decoding import decode_texts
 from huggingtweets.posts.sources.flat import MAX_PATHS, roles_of
-from huggingtweets.posts.sources.names import Mark, Who
+from huggingtweets.posts.sources.names import Mark, Who, words_of
 from huggingtweets.posts.sources.posts import (
     MAX_TEXT_CHARS,
     RawPost,
@@ -279,12 +279,16 @@ def post_of(draft: Draft, text: str | None = None) -> RawPost:
 
 
 def _unfolded(fields: dict[str, Any]) -> dict[str, Any]:
-    """Read the object in a column that holds a whole post as JSON or as Python prints it."""
+    """Read the objects in columns that hold a whole post, or its author, as JSON or Python text."""
     for key, value in fields.items():
-        if isinstance(value, str) and value[:1] == "{" and roles_of(key).text is not None:
-            inner = inner_value(value)
-            if isinstance(inner, dict) and has_text(inner):
+        if isinstance(value, str) and value[:1] == "{":
+            roles = roles_of(key)
+            is_post = roles.text is not None or "json" in words_of(key)
+            inner = inner_value(value) if is_post or roles.who is not None else None
+            if is_post and isinstance(inner, dict) and has_text(inner):
                 return {**{name: one for name, one in fields.items() if name != key}, **inner}
+            if roles.who is not None and isinstance(inner, dict):
+                return {**fields, key: inner}
     return fields
 
 

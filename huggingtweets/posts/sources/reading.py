@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -217,6 +218,8 @@ def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterat
 
 _SAMPLE_BYTES = 4096
 _MAX_BAD_LINES = 2000
+_JIS = (b"\x1b$B", b"\x1b$@")
+"""ISO-2022-JP, in which Japanese mail is written, changes to kanji so."""
 _FEW_LINES = 2
 """This many lines that are not UTF-8 are damage, and skipped."""
 _LETTERS_OF_1252 = frozenset(
@@ -236,6 +239,8 @@ def find_encoding(stream: io.BufferedReader, where: str) -> str | None:
     sample = stream.peek(_SAMPLE_BYTES)[:_SAMPLE_BYTES]
     if guess_unicode(sample) != "utf-8":
         return None
+    if sample.isascii() and any(sign in sample for sign in _JIS):
+        return "iso2022_jp"
     bad: list[bytes] = []
     num_bad = num_good = num_lines = 0
     while data := stream.read(1 << 20):
@@ -261,7 +266,7 @@ def find_encoding(stream: io.BufferedReader, where: str) -> str | None:
         f"{where}: got {num_bad} lines that are not UTF-8"
         + (f" beside {num_good} that are" if num_good else "")
         + "; expected one encoding throughout; set source.encoding= to it, such as cp1252 "
-        "(Windows, Western Europe), cp1251 (Cyrillic), shift_jis, or save the file as UTF-8"
+        "(Windows, Western Europe), mac_roman, cp1251 (Cyrillic), shift_jis, or save it as UTF-8"
     )
 
 
@@ -276,7 +281,12 @@ def _is_utf8(data: bytes) -> bool:
 def _looks_western(lines: Iterable[bytes]) -> bool:
     text = "\n".join(line.decode("cp1252", "replace") for line in lines)
     signs = [(before, char) for before, char in pairwise(" " + text) if not char.isascii()]
-    usual = sum(char in _LETTERS_OF_1252 for _, char in signs)
+    # Old Macs have quotation marks where Windows has capitals (`it’s` becomes `itÕs`), and letters
+    # where it has dashes (`mañana`, `ma–ana`).
+    usual = sum(
+        char in _LETTERS_OF_1252 and not (char.isupper() and before.islower())
+        for before, char in signs
+    ) - len(re.findall("(?<=[a-z])[–—](?=[a-z])", text))
     alone = sum(before.isascii() for before, _ in signs)
     letters = sum(char.isalpha() for char in text)
     return usual >= 0.9 * len(signs) and alone >= 0.7 * len(signs) and len(signs) < 0.5 * letters

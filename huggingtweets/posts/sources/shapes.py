@@ -31,13 +31,14 @@ _NOT_POSTS = words_set(
 )
 """What else has texts in it; the words of longer names count too: `liked_tweets`."""
 _CONTAINERS = words_set(
-    "tweet tweets status statuses post posts data record records item items feed result results toot "
-    "toots timeline message messages row rows object objects entry entries document documents archive "
-    "content hits edges nodes skeets truths comments submissions notes captions sentences lines texts "
-    "text app weibo corpus examples samples train test validation dataset quotes thoughts values list "
-    "lists array json export dump backup collection history log page pages user users twitter x "
-    "bluesky mastodon threads threaded instagram my mine all the own yours our old new recent public "
-    "original originals raw full clean cleaned filtered scraped output n of response value elements"
+    "tweet tweets status statuses post posts data record records item items feed result results "
+    "toot toots timeline message messages row rows object objects entry entries document "
+    "documents archive content hits edges nodes skeets truths comments submissions notes captions "
+    "sentences lines texts text app weibo corpus examples samples train test validation dataset "
+    "quotes thoughts values list lists array json export dump backup collection history log page "
+    "pages user users twitter x bluesky mastodon threads threaded instagram my mine all the own "
+    "yours our old new recent public original originals raw full clean cleaned filtered scraped "
+    "output n of response value elements"
 )
 """Words of keys that say nothing about whose list it is: `my_tweets`. Others may be a handle."""
 _HOISTED = (

@@ -1,7 +1,6 @@
 """Plain text: one post a line, blank lines skipped."""
 
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 from huggingtweets.posts.records import Timeline
@@ -12,7 +11,7 @@ from huggingtweets.posts.sources.reading import Said, has_bad_bytes, iter_lines,
 
 SUFFIXES = (".txt", ".text")
 _MAX_LINE_CHARS = 1 << 20
-_NUM_LOOKED_AT = 500
+_LOOKED_AT_CHARS = 1 << 16
 
 
 def read_text(path: Path, asked: Asked) -> Timeline:
@@ -23,8 +22,9 @@ def read_text(path: Path, asked: Asked) -> Timeline:
     """
     said = Said(asked.config.encoding)
     with open_text(path, said, newline=None) as stream:
-        lines = (line or "" for _, line in islice(iter_lines(stream, 1 << 12), _NUM_LOOKED_AT))
-        refuse_text_chat(path.name, lines)
+        is_one_person = asked.config.user_column == ""
+        lines = stream.read(_LOOKED_AT_CHARS).split("\n")
+        refuse_text_chat(path.name, lines, is_one_person=is_one_person)
     said.damage.clear()  # it comes again
 
     def found() -> Iterator[Row | Skip]:

@@ -3,8 +3,10 @@
 A file holds `OWN` posts by ann_marsh and, where it is of two, `THEIRS` by news_desk.
 """
 
+import base64
 import csv
 import json
+import quopri
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,11 +186,60 @@ def test_columns_of_few_words_are_no_authors(tmp_path: Path, load: Load) -> None
             "lang": "en_US" if n % 2 else "en_GB",
             "mood": "glad" if n % 3 else "sad",
             "label": f"class_{n % 4}",
+            "emotion": ("joy", "anger", "fear")[n % 3],
+            "Split": ("train", "test")[n % 2],
+            "stance": ("for", "against")[n % 2],
+            "device": ("iPhone", "Android")[n % 2],
+            "seen": ("True", "False")[n % 2],
+            "quarter": f"Q{n % 4}",
+            "page_url": f"https://example.org/{n % 2}",
             "in_reply_to_screen_name": ANN if n % 2 else DESK,
         }
 
     path = write_csv(tmp_path / "posts.csv", rows(row))
     assert kept(load("csv", path, ANN)) == sorted(OWN)
+
+
+ODD_COLUMNS = (
+    "brand", "player", "team", "politician", "subject_handle", "post_source_handle", "label_user",
+    "company", "club", "mp", "rep", "artist", "char", "network", "col3", "member_of_parliament",
+    "target", "target_name", "party_account", "outlet",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ODD_COLUMNS)
+@pytest.mark.parametrize(
+    ("own", "theirs"),
+    [(ANN, DESK), ("@" + ANN, "@" + DESK), ("Ann Marsh", "The News Desk"), ("Nike", "Adidas")],
+    ids=["handles", "with @", "display names", "single words"],
+)
+def test_columns_that_may_be_authors_are_refused(
+    tmp_path: Path, load: Load, column: str, own: str, theirs: str
+) -> None:
+    records = rows(
+        lambda text, n: {column: own, "text": text}, lambda text, n: {column: theirs, "text": text}
+    )
+    path = write_csv(tmp_path / "posts.csv", records)
+    key = f"source.user_column={column}"
+    with pytest.raises(SourceError, match=rf"2 authors by the column '{column}'.*{key}"):
+        load("csv", path, "somebody")
+    assert len(load("csv", path, ANN, user_column="").posts) == len(records)
+
+
+def test_many_authors_in_an_unknown_column_are_refused_too(tmp_path: Path, load: Load) -> None:
+    """A search has nearly as many people as posts."""
+    records = rows(lambda text, n: {"found": f"@user_{n}", "text": text})
+    with pytest.raises(SourceError, match="40 authors by the column 'found'"):
+        load("csv", write_csv(tmp_path / "p.csv", records), ANN)
+
+
+def test_numbers_that_differ_are_not_settled_by_one_that_does_not(
+    tmp_path: Path, load: Load
+) -> None:
+    """A wall of VK has one owner and many who write on it."""
+    records = by(lambda text, who: {"text": text, "owner_id": 1, "from_id": len(who) + ord(who[0])})
+    with pytest.raises(SourceError, match="2 authors by the column 'from_id'"):
+        load("jsonl", write_lines(tmp_path / "p.jsonl", records), ANN)
 
 
 def test_the_only_author_is_named_where_it_is_another(tmp_path: Path, load: Load) -> None:
@@ -302,6 +353,63 @@ def test_encoded_texts_are_decoded_and_told(
     plain = load("csv", columns(tmp_path / "q.csv", SIGNS), ANN)
     assert plain.notes == ()
     assert [post.text for post in reversed(plain.posts)] == SIGNS
+
+
+def wrapped64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda text: text.encode("utf-7").decode(), r"UTF-7 .*source.encoding=utf-7"),
+        (lambda text: quopri.encodestring(text.encode()).decode(), "quoted-printable .*decode the"),
+        (wrapped64, "base64 or hexadecimal digits.*decode the file before"),
+        (lambda text: wrapped64(text).replace("+", "-").replace("/", "_").rstrip("="), "base64"),
+        (lambda text: text.encode().hex(), "base64 or hexadecimal digits"),
+    ],
+    ids=["UTF-7", "quoted-printable", "base64", "base64 for addresses", "hex"],
+)
+def test_what_programs_of_mail_write_is_refused(
+    tmp_path: Path, load: Load, spoil: Callable[[str], str], said: str
+) -> None:
+    path = columns(tmp_path / "p.csv", [spoil(text) for text in SIGNS])
+    with pytest.raises(SourceError, match=rf"got 30 of 30 posts that look like {said}"):
+        load("csv", path, ANN)
+    assert len(load("csv", path, ANN, decode="none").posts) == 30
+
+
+def test_utf7_is_read_by_its_key_and_japanese_mail_without(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "p.txt").write_bytes("\n".join(SIGNS).encode("utf-7"))
+    assert kept(load("text", tmp_path / "p.txt", ANN, encoding="utf-7")) == sorted(SIGNS)
+    texts = [f"今日も池は静かです。{n}日目" for n in range(20)]
+    (tmp_path / "p.txt").write_bytes("\n".join(texts).encode("iso2022_jp"))
+    assert kept(load("text", tmp_path / "p.txt", ANN)) == sorted(texts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "It’s day {} at the pond — don’t say “calm”… it’s not",
+        "Señor {} canción mañana el niño soñó",
+        "Für {} Äpfel müsste man schön groß sein",
+        "Voilà, c’est l’été à Besançon, numéro {}",
+    ],
+    ids=["English", "Spanish", "German", "French"],
+)
+def test_files_of_old_macs_are_not_taken_for_windows(tmp_path: Path, load: Load, text: str) -> None:
+    texts = [text.format(n) for n in range(30)]
+    (tmp_path / "p.txt").write_bytes("\n".join(texts).encode("mac_roman"))
+    with pytest.raises(SourceError, match=r"30 lines that are not UTF-8; .*mac_roman"):
+        load("text", tmp_path / "p.txt", ANN)
+    assert kept(load("text", tmp_path / "p.txt", ANN, encoding="mac_roman")) == sorted(texts)
+    (tmp_path / "p.txt").write_bytes("\n".join(texts).encode("cp1252"))
+    assert kept(load("text", tmp_path / "p.txt", ANN)) == sorted(texts)
+
+
+def test_plus_signs_and_equations_are_no_encoding(tmp_path: Path, load: Load) -> None:
+    texts = [f"C++ and Google+App, +Ben, x=42, 1+1=2, +100 to all {n}" for n in range(30)]
+    assert kept(load("csv", columns(tmp_path / "p.csv", texts), ANN)) == sorted(texts)
 
 
 def test_a_few_posts_that_look_encoded_are_left_and_many_are_asked_about(
@@ -478,8 +586,85 @@ def test_a_list_under_one_key(tmp_path: Path, load: Load, name: str, indent: int
     assert [post.id for post in timeline.posts] == [row["id"] for row in reversed(PLAIN)]
 
 
+def nodes(records: Rows) -> dict[str, Any]:
+    return {"edges": [{"node": record} for record in records], "pageInfo": {}}
+
+
+FLAT = by(lambda text, who: {"text": text, "user": who})
+BY_TEXT: dict[str, Any] = {
+    "edges": nodes(FLAT),
+    "edges deep inside": {"data": {"user": {"edge_owner_to_timeline_media": nodes(FLAT)}}},
+    "captions of Instagram": {
+        "data": nodes(
+            [
+                {
+                    "edge_media_to_caption": nodes([{"text": row["text"]}]),
+                    "owner": {"username": row["user"]},
+                }
+                for row in FLAT
+            ]
+        )
+    },
+    "lists by handle": {ANN: OWN, DESK: THEIRS},
+    "objects by handle": {"@Ann_Marsh": PLAIN, DESK: [{"text": text} for text in THEIRS]},
+    "lists inside by handle": {ANN: {"tweets": OWN, "n": 3}, DESK: {"tweets": THEIRS, "n": 2}},
+    "a post by handle": {ANN: {"text": OWN[0]}, DESK: {"text": THEIRS[0]}},
+    "whose first, then the list": [
+        {"username": ANN, "tweets": OWN},
+        {"username": DESK, "tweets": THEIRS},
+    ],
+    "a series of pandas": {str(n): text for n, text in enumerate(OWN)},
+    "Threads": {
+        "text_post_app_text_posts": [
+            {"media": [{"creation_timestamp": 1_660_000_000 + n, "title": text}]}
+            for n, text in enumerate(OWN)
+        ]
+    },
+    "Instagram's own": [
+        {"media": [{"creation_timestamp": 1_660_000_000, "title": ""}], "title": text}
+        for text in OWN
+    ],
+    "Facebook": [{"timestamp": 1_660_000_000, "data": [{"post": text}]} for text in OWN],
+    "a list of a list": [FLAT],
+    "a printed author": [{**row, "user": repr({"username": row["user"], "id": 1})} for row in FLAT],
+}
+
+
+@pytest.mark.parametrize("name", BY_TEXT)
+def test_shapes_that_people_have(tmp_path: Path, load: Load, name: str) -> None:
+    path = write_json(tmp_path / "p.json", BY_TEXT[name])
+    assert kept(load("jsonl", path, ANN)) == sorted(OWN[:1] if name == "a post by handle" else OWN)
+
+
+@pytest.mark.parametrize("posts", [THEIRS, [{"text": text} for text in THEIRS]])
+def test_a_list_by_another_handle_is_refused_with_the_name(
+    tmp_path: Path, load: Load, posts: list[Any]
+) -> None:
+    path = write_json(tmp_path / "p.json", {"bob_y": posts})
+    with pytest.raises(SourceError, match=r"no post of user ann_marsh; .*'bob_y'.*use user=bob_y"):
+        load("jsonl", path, ANN)
+    assert len(load("jsonl", path, "bob_y").posts) == len(THEIRS)
+    assert len(load("jsonl", path, ANN, user_column="").posts) == len(THEIRS)
+
+
+@pytest.mark.parametrize("orient", ["values", "pairs"])
+def test_rows_without_names_of_columns_are_refused(tmp_path: Path, load: Load, orient: str) -> None:
+    keys = ("user", "text") if orient == "pairs" else ("id", "user", "text")
+    path = write_json(tmp_path / "p.json", [[row[key] for key in keys] for row in FLAT])
+    with pytest.raises(SourceError, match="a table without names of its columns"):
+        load("jsonl", path, ANN)
+
+
+@pytest.mark.parametrize("name", ["posts.js", "posts.json"])
+def test_lists_assigned_in_javascript_are_read(tmp_path: Path, load: Load, name: str) -> None:
+    (tmp_path / name).write_text(f"var posts = {json.dumps(FLAT)};\n")
+    assert kept(load("jsonl", tmp_path / name, ANN)) == sorted(OWN)
+
+
 def test_json_in_json(tmp_path: Path, load: Load) -> None:
     records = by(SHAPES["v1.1"])
+    path = write_csv(tmp_path / "p.csv", [{"_json": json.dumps(row)} for row in records])
+    assert kept(load("csv", path, ANN)) == sorted(OWN)
     path = write_lines(tmp_path / "p.jsonl", [json.dumps(row) for row in records])
     assert kept(load("jsonl", path, ANN)) == sorted(OWN)
     for form in (json.dumps, repr):
@@ -608,3 +793,32 @@ def test_posts_with_times_in_them_are_no_chat(tmp_path: Path, load: Load) -> Non
     texts = [f"At 10:{n:02} the bus said: not in service, 12/05/2022" for n in range(40)]
     (tmp_path / "p.txt").write_text("\n".join(texts))
     assert kept(load("text", tmp_path / "p.txt", ANN)) == sorted(texts)
+
+
+@pytest.mark.parametrize("form", ["{who}: {text}", "@{who}: {text}", "{who}\t{text}"])
+def test_lines_that_begin_with_names_are_refused(tmp_path: Path, load: Load, form: str) -> None:
+    lines = [
+        form.format(who=who, text=text)
+        for who, texts in ((ANN, OWN), (DESK, THEIRS))
+        for text in texts
+    ]
+    (tmp_path / "p.txt").write_text("\n".join(lines))
+    with pytest.raises(SourceError, match=r"begin with 2 names .*source.user_column= \(empty\)"):
+        load("text", tmp_path / "p.txt", ANN)
+    assert len(load("text", tmp_path / "p.txt", ANN, user_column="").posts) == len(lines)
+
+
+def test_retweets_at_the_beginning_of_lines_are_no_names(tmp_path: Path, load: Load) -> None:
+    lines = [f"RT @{(ANN, DESK)[n % 2]}: {text}" for n, text in enumerate(OWN)]
+    (tmp_path / "p.txt").write_text("\n".join(lines))
+    assert len(load("text", tmp_path / "p.txt", ANN).posts) == len(OWN)
+
+
+def test_pages_of_the_web_and_talks_with_a_model_are_refused(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "messages.html").write_text("<!DOCTYPE html>\n<html><body>" + "x" * 9999)
+    with pytest.raises(SourceError, match="got a page of the web"):
+        load("text", tmp_path / "messages.html", ANN)
+    talk = [{"role": "user", "content": "write a post"}, {"role": "assistant", "content": OWN[0]}]
+    path = write_lines(tmp_path / "p.jsonl", [{"messages": talk}])
+    with pytest.raises(SourceError, match="got a chat, as a language model exports it"):
+        load("jsonl", path, ANN)
