@@ -6,7 +6,8 @@
 
 Servers in processes of their own are asked by the same clients for posts of people drawn at random,
 alternately within one run: `huggingtweets serve`; the same, asked for one post at a time; and
-`transformers.generate` behind Starlette, with room for as many models. Models are made on the spot:
+`transformers.generate` behind Starlette. Everybody's first post, which loads the model, is timed
+apart; of adapters 32 people are asked. Models are made on the spot:
 a tiny GPT-2 each, or rank-8 adapters of one base (`--base`, default a small Llama). CPU seconds are
 those of the server's process, so that a busy machine blurs them less than the clock.
 """
@@ -53,12 +54,22 @@ models, turn, tokenizers = OrderedDict(), threading.Lock(), []
 def write(body):
     with turn:
         path = folder / body["model"] / "model"
-        if body["model"] not in models:
-            models[body["model"]] = AutoModelForCausalLM.from_pretrained(path).eval()
-            while len(models) > keep:
-                models.popitem(last=False)
-        models.move_to_end(body["model"])
-        model = models[body["model"]]
+        if (path / "adapter_config.json").exists():  # one base, one person's adapters at a time
+            if not models:
+                models["base"] = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+                models["base"].eval().names = set()
+            model = models["base"]
+            if body["model"] not in model.names:
+                model.load_adapter(str(path), adapter_name=body["model"])
+                model.names.add(body["model"])
+            model.set_adapter(body["model"])
+        else:
+            if body["model"] not in models:
+                models[body["model"]] = AutoModelForCausalLM.from_pretrained(path).eval()
+                while len(models) > keep:
+                    models.popitem(last=False)
+            models.move_to_end(body["model"])
+            model = models[body["model"]]
         if not tokenizers:
             tokenizers.append(AutoTokenizer.from_pretrained(path))
         tokenizer = tokenizers[0]
@@ -171,8 +182,9 @@ class Row:
 
 
 def measure(
-    name: str, server: Server, models: Sequence[str], clients: int, *, is_streamed: bool
-) -> Row:
+    name: str, server: Server, models: Sequence[str], clients: int, *, is_streamed: bool,
+    max_tokens: int = MAX_TOKENS,
+) -> Row:  # fmt: skip
     """Have posts written, each by the model named, by this many clients at once."""
     firsts: list[float] = []
     local = threading.local()
@@ -180,7 +192,7 @@ def measure(
     def ask(model: str) -> None:
         if not hasattr(local, "client"):
             local.client = httpx.Client(timeout=600)
-        body = {"model": model, "prompt": "My dream is", "max_tokens": MAX_TOKENS}
+        body = {"model": model, "prompt": "My dream is", "max_tokens": max_tokens}
         begun = time.monotonic()
         if not is_streamed:
             local.client.post(f"{server.url}/v1/completions", json=body).raise_for_status()
@@ -221,6 +233,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--kind", choices=("tiny", "adapters"), default="tiny")
     parser.add_argument("--base", help="adapters: a folder, such as SmolLM2's")
+    parser.add_argument("--memory-gib", type=float, default=4, help="of ours (4)")
     parser.add_argument("--memory", action="store_true", help="only ours: is memory flat?")
     options = parser.parse_args()
     luck = random.Random(1)
@@ -231,7 +244,8 @@ def main() -> None:
         everybody = [f"person_{number:04d}" for number in range(options.people)]
         ports = [free_port() for _ in range(2)]
         ours = start(["-m", "huggingtweets.cli", "serve", name, "--port", str(ports[0]),
-                      "--rate", "0", "--memory-gib", "1"], ports[0])  # fmt: skip
+                      "--rate", "0", "--memory-gib", str(options.memory_gib)],
+                     ports[0])  # fmt: skip
         servers = [ours]
         try:
             if options.memory:
@@ -242,11 +256,16 @@ def main() -> None:
                         f"{(part + 1) * len(models):>8} posts: {row.rss_mib:8.0f} MiB", flush=True
                     )
                 return
-            plain = start([str(folder / "plain.py"), name, str(ports[1]), "90"], ports[1])
+            plain = start([str(folder / "plain.py"), name, str(ports[1]), str(options.people)],
+                          ports[1])  # fmt: skip
             servers.append(plain)
+            few = everybody[: options.people if options.kind == "tiny" else 32]
+            for title, server in (("ours", ours), ("transformers", plain)):
+                row = measure(title, server, few, 2, is_streamed=False, max_tokens=1)
+                print(f"first post of each of {len(few)} people, {title}: {row.seconds:.1f} s")
             rows: list[Row] = []
             for _ in range(options.turns):
-                models = [luck.choice(everybody) for _ in range(options.posts)]
+                models = [luck.choice(few) for _ in range(options.posts)]
                 ways = (
                     ("stacked, all people at once", ours, options.clients, False),
                     ("stacked, streamed", ours, options.clients, True),
@@ -254,8 +273,8 @@ def main() -> None:
                     ("transformers behind Starlette", plain, options.clients, False),
                 )
                 for title, server, clients, is_streamed in ways:
-                    few = models if clients > 1 and server is ours else models[: len(models) // 4]
-                    rows.append(measure(title, server, few, clients, is_streamed=is_streamed))
+                    some = models if clients > 1 and server is ours else models[: len(models) // 4]
+                    rows.append(measure(title, server, some, clients, is_streamed=is_streamed))
             show(rows)
         finally:
             for server in servers:

@@ -24,9 +24,11 @@ from transformers import (
 )
 
 from huggingtweets.cli import main as cli
+from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import finished_jobs
 from huggingtweets.export.gguf_file import Kind, export_gguf
+from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
 
 HERE = Path(__file__).parent
 NODE = Path(os.environ.get("HUGGINGTWEETS_NODE_MODULES", HERE / "node_modules"))
@@ -165,6 +167,33 @@ def real_posts(shared: Path) -> list[str]:
     return [*POSTS, *texts][:1000]
 
 
+def check_llama_cpp(
+    path: Path, model: Any, tokenizer: Any, posts: list[str], prompts: list[list[int]], bound: float
+) -> None:
+    """Compare llama.cpp on a file with transformers: ids, log-probabilities, greedy text."""
+    found = llama(path, posts, prompts, 20)
+    assert found["eos"] == tokenizer.eos_token_id
+    assert found["bos"] == (tokenizer.bos_token_id or tokenizer.eos_token_id)
+    ours = [tokenizer(post, add_special_tokens=False)["input_ids"] for post in posts]
+    wrong = [post for post, a, b in zip(posts, ours, found["ids"], strict=True) if a != b]
+    assert wrong == []
+    for prompt, next_, generated in zip(prompts, found["next"], found["generated"], strict=True):
+        with torch.no_grad():
+            row = model(torch.tensor([prompt])).logits[0, -1].double()
+        theirs = dict(next_["probabilities"])
+        assert next_["token"] == int(row.argmax())
+        # Probabilities are all that comes out; their logarithms are logits except for a constant.
+        shown = torch.tensor([theirs[at] for at in sorted(theirs)]).double().log()
+        own = row[sorted(theirs)].log_softmax(0)
+        torch.testing.assert_close(shown - shown.logsumexp(0), own, atol=bound, rtol=0)
+        more = model.generate(
+            torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0
+        )[0, len(prompt) :].tolist()
+        if tokenizer.eos_token_id in more:
+            more = more[: more.index(tokenizer.eos_token_id)]
+        assert generated[: len(more)] == more
+
+
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama3", "qwen3"])
 def test_llama_cpp_reads_and_writes_the_same(kind: str, shared: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, shared, kind)
@@ -175,26 +204,34 @@ def test_llama_cpp_reads_and_writes_the_same(kind: str, shared: Path, tmp_path: 
     prompts = [[0, *range(5, 30)], [0, 30, 17, 200]]
     if kind == "gpt2":
         prompts = [[tokenizer.eos_token_id, *tokenizer(post)["input_ids"]] for post in POSTS[:2]]
-    found = llama(path, posts, prompts, 20)
-    assert found["bos"] == found["eos"] == tokenizer.eos_token_id
-    ours = [tokenizer(post, add_special_tokens=False)["input_ids"] for post in posts]
-    wrong = [post for post, a, b in zip(posts, ours, found["ids"], strict=True) if a != b]
-    assert wrong == []
     model = AutoModelForCausalLM.from_pretrained(job / "model").eval()
-    for prompt, next_, generated in zip(prompts, found["next"], found["generated"], strict=True):
-        with torch.no_grad():
-            row = model(torch.tensor([prompt])).logits[0, -1].double()
-        theirs = dict(next_["probabilities"])
-        assert next_["token"] == int(row.argmax())
-        # Probabilities are all that comes out; their logarithms are logits but for a constant.
-        shown = torch.tensor([theirs[at] for at in sorted(theirs)]).double().log()
-        own = row[sorted(theirs)].log_softmax(0)
-        # ggml looks GELU up in a table of half precision, so GPT-2 cannot agree any closer.
-        bound = 2e-3 if kind == "gpt2" else 1e-3
-        torch.testing.assert_close(shown - shown.logsumexp(0), own, atol=bound, rtol=0)
-        more = model.generate(
-            torch.tensor([prompt]), max_new_tokens=20, do_sample=False, pad_token_id=0
-        )[0, len(prompt) :].tolist()
-        if tokenizer.eos_token_id in more:
-            more = more[: more.index(tokenizer.eos_token_id)]
-        assert generated[: len(more)] == more
+    # ggml looks GELU up in a table of half precision, so GPT-2 cannot agree any closer.
+    check_llama_cpp(path, model, tokenizer, posts, prompts, 2e-3 if kind == "gpt2" else 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.real_base
+def test_llama_cpp_speaks_with_a_real_merged_voice(
+    real_base_dir: Path, shared: Path, tmp_path: Path
+) -> None:
+    """A person's adapters on SmolLM2 are merged into the file; checked against peft's merge."""
+    job = tmp_path / "ann"
+    (job / "model").mkdir(parents=True)
+    adapted = AutoModelForCausalLM.from_pretrained(real_base_dir, dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_pretrained(real_base_dir, dtype=torch.float32)
+    recipe = RecipeConfig(lora_rank=8)
+    add_lora(adapted, recipe, seed=1)
+    generator = torch.Generator().manual_seed(2)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.01, generator=generator)
+    save_adapters(
+        job / "model", adapter_state(dict(adapted.named_parameters())), plain, recipe,
+        base_name=str(real_base_dir), revision=None,
+    )  # fmt: skip
+    tokenizer = AutoTokenizer.from_pretrained(real_base_dir)
+    tokenizer.save_pretrained(job / "model")
+    (job / "result.json").write_text(json.dumps({"slug": "ann", "handles": ["ann"]}))
+    path = export_gguf(finished_jobs(tmp_path)[0], Kind.f32)
+    prompts = [[tokenizer.bos_token_id, *tokenizer(post)["input_ids"]] for post in POSTS[:2]]
+    check_llama_cpp(path, adapted.eval(), tokenizer, real_posts(shared), prompts, 1e-3)
