@@ -31,11 +31,10 @@ from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import ModelConfig
 from huggingtweets.data.duplicates import group_near_duplicates
-from huggingtweets.data.prepare import Prepared, clean_posts, prepare
+from huggingtweets.data.prepare import Prepared, choose_known, clean_posts, prepare
 from huggingtweets.evaluation.attribution import Voice, measure_attribution
-from huggingtweets.evaluation.figures import TextQuality, evaluate_text
+from huggingtweets.evaluation.figures import TextQuality, evaluate_text, model_quality
 from huggingtweets.evaluation.memorisation import measure_memorisation
-from huggingtweets.evaluation.quality import evaluate_model
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import sample_posts
@@ -44,7 +43,7 @@ from huggingtweets.lock import acquire_lock
 from huggingtweets.outcome import kept_and_base_loss
 from huggingtweets.training.launch import build_accelerator
 from huggingtweets.training.model import Base, find_base
-from huggingtweets.training.records import TrainResult
+from huggingtweets.training.records import Scores, TrainResult
 from huggingtweets.training.single import train_single
 
 logger = logging.getLogger("quality")
@@ -140,14 +139,9 @@ def train(
     )
     samples = [(one.input, one.prediction) for one in sampled.predictions]
     text, _ = evaluate_text(samples, train=posts, heldout=heldout, seed=plan.seed)
-    quality = evaluate_model(
-        model,
-        base.codec,
-        train=posts,
-        heldout=(),
-        max_positions=base.max_positions,
-        seed=plan.seed,
-    )
+    known = choose_known(posts, seed=plan.seed)
+    scores = score_posts(model, base.codec, known, max_positions=base.max_positions)
+    quality = model_quality(Scores((), scores), seed=plan.seed)
     unseen = unlike([post.text for post in everything.posts[max_posts:]], posts)
     assert text is not None
     assert quality.extraction is not None

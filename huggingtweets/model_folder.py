@@ -17,10 +17,14 @@ from huggingtweets.config.schema import (
     SourceKind,
 )
 from huggingtweets.data.duplicates import normalise
-from huggingtweets.data.prepare import long_post
+from huggingtweets.data.prepare import choose_known, long_post
 from huggingtweets.errors import ConfigError, DataError
-from huggingtweets.evaluation.figures import Quality, bits_per_byte
-from huggingtweets.evaluation.quality import evaluate_quality
+from huggingtweets.evaluation.figures import (
+    Quality,
+    bits_per_byte,
+    evaluate_text,
+    model_quality,
+)
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import build_guards
@@ -34,6 +38,7 @@ from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import load_timeline
 from huggingtweets.runtime.device import has_cuda
 from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.training.records import Scores
 
 _KINDS = {
     ".jsonl": SourceKind.jsonl,
@@ -142,18 +147,18 @@ def evaluate_folder(
         max_positions=base.max_positions,
         seed=seed,
     )
-    quality, _ = evaluate_quality(
-        model,
-        None,
-        base.codec,
+    text, _ = evaluate_text(
         [(one.input, one.prediction) for one in samples.predictions],
         train=train,
         heldout=fresh,
-        max_positions=base.max_positions,
         seed=seed,
     )
-    scores = score_posts(model, base.codec, fresh, max_positions=base.max_positions)
-    return FolderQuality(len(fresh), len(posts) - len(fresh), bits_per_byte(scores), quality)
+    heldout, probe = (
+        score_posts(model, base.codec, each, max_positions=base.max_positions)
+        for each in (fresh, choose_known(train, seed=seed))
+    )
+    quality = Quality(model_quality(Scores(heldout, probe), seed=seed), None, text)
+    return FolderQuality(len(fresh), len(posts) - len(fresh), bits_per_byte(heldout), quality)
 
 
 def read_posts(path: Path, user: str) -> list[str]:

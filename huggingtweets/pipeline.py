@@ -18,6 +18,7 @@ from huggingtweets.config.schema import PublishKind
 from huggingtweets.data.prepare import HeldoutSet, Prepared, clean_posts, prepare
 from huggingtweets.data.replay import keep_new, read_earlier
 from huggingtweets.errors import SourceError, StorageError
+from huggingtweets.evaluation.score import Posts
 from huggingtweets.files import (
     remove,
     remove_drafts,
@@ -48,7 +49,7 @@ from huggingtweets.recorder import Recorder
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import holds_same, seal_model, sealed_config
 from huggingtweets.texts import build_texts
-from huggingtweets.trained import Posts, Trained, WholeModel
+from huggingtweets.trained import Trained, WholeModel
 from huggingtweets.training.collectives import leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
@@ -322,8 +323,8 @@ def _call(function: Callable[..., T], *arguments: Any) -> T:
 def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scores]:
     """Return what the trained model and its base make of held-out and of known posts.
 
-    Most of it was found while training. What is scored here are the known posts beyond those, and
-    everything where the training was resumed after the evaluation.
+    Most of it was found while training. What is left are the known posts beyond those, which are
+    only tried, and everything where the training was resumed after the evaluation.
     """
     prepared = job.prepared
 
@@ -335,7 +336,10 @@ def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scor
         before = job.result.scores.get(step)
         heldout = before.heldout if before else score(prepared.heldout, of_base)
         probe = before.probe if before else score(prepared.probe, of_base)
-        found.append(Scores(heldout, probe + score(prepared.rest, of_base)))
+        found.append(Scores(heldout, probe))
+        if prepared.rest:
+            rest = trained.try_known(job.plan, base, prepared.rest, of_base=of_base)
+            found[-1] = replace(found[-1], rest=rest)
     return found[0], found[1]
 
 

@@ -57,7 +57,5 @@ def judge(outcome: Outcome) -> tuple[Quality, list[Spans]]:
         heldout=[post for user in outcome.split.heldout for post in user],
         seed=seed,
     )
-    model, base = (
-        model_quality(scores.heldout, scores.probe, seed=seed) for scores in outcome.scores
-    )
+    model, base = (model_quality(scores, seed=seed) for scores in outcome.scores)
     return Quality(model, base, text), spans

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Precision, StoredDtype
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.evaluation.score import Posts, score_model, score_stack, try_model, try_stack
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import (
     generation_config,
@@ -28,22 +29,17 @@ from huggingtweets.generation.sample import (
 from huggingtweets.generation.samples import Samples
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack, build_stack
-from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.runtime.device import (
-    by_kind,
     is_cuda,
     lacks_memory,
     new_stream,
     on_stream,
     release_memory,
 )
+from huggingtweets.training.extraction import Counts
 from huggingtweets.training.folder import for_other_readers
-from huggingtweets.training.heldout import autocast, score_set
 from huggingtweets.training.lora import save_adapters
 from huggingtweets.training.model import Base, keep_dropout, load_model
-from huggingtweets.training.records import PostScore
-from huggingtweets.training.stacked.heldout import score_sets
-from huggingtweets.training.stacked.loop import WINDOW
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +49,6 @@ LINKED_BYTES = 1 << 16
 """Smaller files are written anew: a link saves nothing."""
 FICLONE = 0x40049409
 """Of Linux, <linux/fs.h>: share the blocks of another file; XFS and Btrfs can, ext4 cannot."""
-
-Posts = tuple[PostScore, ...]
-"""What a model makes of each of some posts, in their order."""
 
 
 class Trained(Protocol):
@@ -69,6 +62,9 @@ class Trained(Protocol):
 
         On the device of the job, or on the CPU where that has no memory to spare.
         """
+
+    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
+        """Count the training posts that it, or the base, has memorised; see `count_extracted`."""
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write weights, configuration and tokenizer into an empty folder."""
@@ -108,13 +104,22 @@ class WholeModel:
 
     def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
         """See `Trained`; the base is loaded anew."""
+        return self._judge(score_model, plan, base, posts, of_base=of_base)
+
+    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
+        """See `Trained`."""
+        return self._judge(try_model, plan, base, posts, of_base=of_base)
+
+    def _judge(
+        self, judge: Callable[..., T], plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool
+    ) -> T:
         model = load_model(base, plan.recipe).eval() if of_base else self._model
+        precision = plan.engine.precision
 
-        def score(device: torch.device) -> Posts:
-            with autocast(device, plan.engine.precision):
-                return score_set(_on(device, model), posts, eos_id=base.eos_id)
+        def on(device: torch.device) -> T:
+            return judge(_on(device, model), posts, precision, eos_id=base.eos_id)
 
-        return _with_memory(score, self._device, plan)
+        return _with_memory(on, self._device, plan)
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Have transformers write it."""
@@ -154,28 +159,17 @@ class Studio:
         """Where each large file lies already, its inode and when it was written."""
         self._lock = threading.Lock()
 
-    def stack(self, weights: Sequence[Mapping[str, Tensor]], device: torch.device) -> Stack:
-        """Return models to be sampled from, fp32: samples are the same by either engine."""
+    def stack(
+        self,
+        weights: Sequence[Mapping[str, Tensor]],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> Stack:
+        """Return models to be sampled from, in fp32 as by either engine, or to be judged."""
         rows = torch.empty((len(weights), self.layout.size), device=device)
         for row, state in zip(rows, weights, strict=True):
             row.copy_(self.layout.pack(state))
-        return build_stack(self.layout, rows, torch.float32)
-
-    def score(
-        self, weights: Mapping[str, Tensor], posts: HeldoutSet, plan: Plan, device: torch.device
-    ) -> Posts:
-        """Score posts one by one, in the precision of the engine."""
-        dtype = torch.bfloat16 if plan.engine.precision is Precision.bf16 else torch.float32
-        rows = self.layout.pack(weights).unsqueeze(0).to(device)
-        [found] = score_sets(
-            build_stack(self.layout, rows, dtype),
-            [posts],
-            width=by_kind(WINDOW, device, 128),
-            use_fused=is_cuda(device),
-            ops=choose_ops(device, self.layout.shape.width, posts.blocks.input_ids.shape[1]),
-        )
-        assert found is not None
-        return found.posts
+        return build_stack(self.layout, rows, dtype)
 
     def put_files(self, base: Base, dtype: torch.dtype, folder: Path, final: Path) -> None:
         """Write the files of a model folder that all users share.
@@ -239,14 +233,29 @@ class StackedModel:
 
     def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
         """See `Trained`."""
+        return self._judge(score_stack, plan, posts, of_base=of_base)
+
+    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
+        """See `Trained`."""
+        return self._judge(try_stack, plan, posts, of_base=of_base)
+
+    def _judge(
+        self,
+        judge: Callable[[Stack, HeldoutSet], T],
+        plan: Plan,
+        posts: HeldoutSet,
+        *,
+        of_base: bool,
+    ) -> T:
         studio = self.studio
         weights = studio.base_model.state_dict() if of_base else self.weights
+        dtype = torch.bfloat16 if plan.engine.precision is Precision.bf16 else torch.float32
 
-        def score(device: torch.device) -> Posts:
+        def on(device: torch.device) -> T:
             with on_stream(new_stream(device)):
-                return studio.score(weights, posts, plan, device)
+                return judge(studio.stack([weights], device, dtype), posts)
 
-        return _with_memory(score, studio.device, plan, studio.turn)
+        return _with_memory(on, studio.device, plan, studio.turn)
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write what transformers would write."""

@@ -88,7 +88,7 @@ def test_what_finds_no_memory_on_the_device_is_done_on_the_cpu(
 ) -> None:
     plan, base = job
     asked: list[str] = []
-    for_real = trained.score_sets
+    for_real = trained.score_stack
 
     def score(stack, *args, **kwargs):  # type: ignore[no-untyped-def]
         asked.append(str(stack.rows.device))
@@ -96,7 +96,7 @@ def test_what_finds_no_memory_on_the_device_is_done_on_the_cpu(
             raise torch.OutOfMemoryError("no memory")
         return for_real(stack, *args, **kwargs)
 
-    monkeypatch.setattr(trained, "score_sets", score)
+    monkeypatch.setattr(trained, "score_stack", score)
     found = both(plan, base, CPU)[1].score(plan, base, to_score(base, POSTS), of_base=False)
     assert asked == ["cpu", "cpu"]
     assert len(found) == 3
@@ -107,6 +107,7 @@ def test_nothing_is_scored_twice(job: tuple[Plan, Base]) -> None:
     plan, base = job
     sets = {name: to_score(base, [name]) for name in ("heldout", "probe", "rest")}
     asked: list[tuple[int, bool]] = []
+    tried: list[tuple[int, bool]] = []
 
     class Told:
         def score(
@@ -115,6 +116,12 @@ def test_nothing_is_scored_twice(job: tuple[Plan, Base]) -> None:
             asked.append((posts.num_bytes, of_base))
             return (PostScore(float(of_base), 1, posts.num_bytes, (True,)),)
 
+        def try_known(
+            self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool
+        ) -> tuple[int, int, float]:
+            tried.append((posts.num_bytes, of_base))
+            return (1, int(of_base), 0.5)
+
     def of(name: str, nats: float) -> tuple[PostScore, ...]:
         return (PostScore(nats, 1, len(name), (True,)),)
 
@@ -122,15 +129,16 @@ def test_nothing_is_scored_twice(job: tuple[Plan, Base]) -> None:
     result = SimpleNamespace(kept_step=7, scores=known)
     ended = SimpleNamespace(plan=plan, prepared=SimpleNamespace(**sets), result=result)
     model, original = pipeline.score_job(ended, base, Told())  # type: ignore[arg-type]
-    assert asked == [(len("rest"), False), (len("rest"), True)]
-    assert model == Scores(of("heldout", 7), of("probe", 7) + of("rest", 0.0))
-    assert original == Scores(of("heldout", 0), of("probe", 0) + of("rest", 1.0))
+    assert not asked
+    assert tried == [(len("rest"), False), (len("rest"), True)]
+    assert model == Scores(of("heldout", 7), of("probe", 7), (1, 0, 0.5))
+    assert original == Scores(of("heldout", 0), of("probe", 0), (1, 1, 0.5))
     # After a resume nothing is known of the base.
     asked.clear()
     result.scores = {7: known[7]}
     _, original = pipeline.score_job(ended, base, Told())  # type: ignore[arg-type]
-    assert asked == [(4, False), (7, True), (5, True), (4, True)]
-    assert original == Scores(of("heldout", 1.0), of("probe", 1.0) + of("rest", 1.0))
+    assert asked == [(7, True), (5, True)]
+    assert original == Scores(of("heldout", 1.0), of("probe", 1.0), (1, 1, 0.5))
 
 
 @pytest.mark.parametrize("dtype", ["auto", "bf16"])

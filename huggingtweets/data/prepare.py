@@ -44,7 +44,7 @@ class Prepared:
     probe: HeldoutSet | None
     """Some training posts, to be scored beside the held-out ones; None likewise."""
     rest: HeldoutSet | None
-    """Further training posts that are scored once training has ended; None: the probe is enough."""
+    """Further training posts that are tried once training has ended; None: the probe is enough."""
     train_tokens: int
     """Token ids of the posts trained on, each post once, without end-of-text."""
     long_tokens: int
@@ -95,39 +95,40 @@ def prepare(
         bos_id=codec.bos_id,
     )
 
-    def to_score(posts: Sequence[str]) -> HeldoutSet | None:
-        if not posts:
-            return None
-        blocks, pieces = pack_posts(
-            codec.encode(posts),
-            block_size=recipe.block_size,
-            eos_id=codec.eos_id,
-            bos_id=codec.bos_id,
-        )
-        if not len(blocks):
-            return None
-        num_bytes = tuple(len(post.encode("utf-8", "replace")) for post in posts)
-        return HeldoutSet(blocks, sum(num_bytes), pieces, num_bytes)
-
     heldout_posts = [post for posts in split.heldout for post in posts]
     train_posts = [post for posts in split.train for post in posts]
     # MAX_PROBED training posts tell how many can be extracted: at most as many as are held out are
     # scored at every evaluation, the others once.
-    known = random.Random(f"extraction/{seed}").sample(
-        train_posts, min(MAX_PROBED, len(train_posts))
-    )
+    known = choose_known(train_posts, seed=seed)
     num_probed = min(len(heldout_posts), len(known))
     return Prepared(
         people=reports,
         split=split,
         training_set=training_set,
-        heldout=to_score(heldout_posts),
-        probe=to_score(known[:num_probed]),
-        rest=to_score(known[num_probed:]),
+        heldout=pack_set(heldout_posts, codec, recipe.block_size),
+        probe=pack_set(known[:num_probed], codec, recipe.block_size),
+        rest=pack_set(known[num_probed:], codec, recipe.block_size),
         train_tokens=sum(len(ids) for posts in documents for ids in posts),
         long_tokens=long_post([len(ids) + 1 for posts in documents for ids in posts]),
         long_chars=long_post([len(post) for post in train_posts]),
     )
+
+
+def choose_known(posts: Sequence[str], *, seed: int) -> list[str]:
+    """Draw the training posts that tell how many can be extracted."""
+    return random.Random(f"extraction/{seed}").sample(list(posts), min(MAX_PROBED, len(posts)))
+
+
+def pack_set(posts: Sequence[str], codec: Codec, block_size: int) -> HeldoutSet | None:
+    """Return posts as they are scored, each alone; None where there is nothing in them."""
+    if not posts:
+        return None
+    ids = codec.encode(posts)
+    blocks, pieces = pack_posts(
+        ids, block_size=block_size, eos_id=codec.eos_id, bos_id=codec.bos_id
+    )
+    num_bytes = tuple(len(post.encode("utf-8", "replace")) for post in posts)
+    return HeldoutSet(blocks, sum(num_bytes), pieces, num_bytes) if len(blocks) else None
 
 
 def long_post(lengths: Sequence[int]) -> int:

@@ -1,6 +1,6 @@
 """All figures about one trained model, beside those of its base and of the people themselves.
 
-From scores and texts: imports nothing heavy. `quality` makes the scores.
+From scores and texts: imports nothing heavy.
 """
 
 import math
@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from huggingtweets.evaluation.diversity import DiversityComparison, compare_diversity
-from huggingtweets.evaluation.extraction import measure_extraction
-from huggingtweets.evaluation.intervals import Interval, ratio_interval
+from huggingtweets.evaluation.intervals import Interval, ratio_intervals
 from huggingtweets.evaluation.memorisation import (
     COPIED_WORDS,
     Memorisation,
     measure_memorisation,
 )
 from huggingtweets.evaluation.style import Style, measure_style
-from huggingtweets.training.records import Extraction, PostScore
+from huggingtweets.training.extraction import as_extraction, count_extracted
+from huggingtweets.training.records import Extraction, PostScore, Scores
 
 Spans = tuple[tuple[int, int], ...]
+_LN_2 = math.log(2)
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class ModelQuality:
     bits_per_byte: Interval | None
     """Of the held-out bits per byte."""
     train_bits_per_byte: float | None
-    """Of some training posts: far below the held-out figure where posts are memorised."""
+    """Of the training posts that are scored beside the held-out ones: far below these where posts
+    are memorised."""
     extraction: Extraction | None
 
 
@@ -61,25 +63,26 @@ UNMEASURED = Quality(ModelQuality(None, None, None, None), None, None)
 def bits_per_byte(scores: Sequence[PostScore]) -> float:
     """Return the bits per UTF-8 byte of all posts together."""
     nats = math.fsum(score.nats for score in scores)
-    return nats / math.log(2) / max(1, sum(score.num_bytes for score in scores))
+    return nats / _LN_2 / max(1, sum(score.num_bytes for score in scores))
 
 
-def model_quality(
-    heldout: Sequence[PostScore], known: Sequence[PostScore], *, seed: int
-) -> ModelQuality:
+def model_quality(scores: Scores, *, seed: int) -> ModelQuality:
     """Say what a model makes of held-out posts and of training posts; either may be none."""
-    nats = [one.nats for one in heldout]
-    num_bits = [one.nats / math.log(2) for one in heldout]
-    num_tokens, num_bytes = ([getattr(one, key) for one in heldout] for key in _UNITS)
+    heldout, probe = scores.heldout, scores.probe
+    num, whole, shares = count_extracted([one.greedy for one in probe])
+    more, more_whole, more_shares = scores.rest
+    loss, num_bits = None, None
+    if heldout:
+        nats = [one.nats for one in heldout]
+        tokens = [float(one.num_tokens) for one in heldout]
+        nats_of_bits = [one.num_bytes * _LN_2 for one in heldout]
+        loss, num_bits = ratio_intervals(nats, [tokens, nats_of_bits], seed=seed)
     return ModelQuality(
-        ratio_interval(nats, num_tokens, seed=seed) if heldout else None,
-        ratio_interval(num_bits, num_bytes, seed=seed) if heldout else None,
-        bits_per_byte(known) if known else None,
-        measure_extraction(known),
+        loss,
+        num_bits,
+        bits_per_byte(probe) if probe else None,
+        as_extraction((num + more, whole + more_whole, shares + more_shares)),
     )
-
-
-_UNITS = ("num_tokens", "num_bytes")
 
 
 def evaluate_text(

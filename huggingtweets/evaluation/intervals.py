@@ -16,18 +16,16 @@ class Interval:
     high: float
 
 
-def ratio_interval(
-    numerators: Sequence[float], denominators: Sequence[float], *, seed: int
-) -> Interval:
-    """Return the interval of sum(numerators) / sum(denominators), one of each per post.
+def ratio_intervals(
+    numerators: Sequence[float], denominators: Sequence[Sequence[float]], *, seed: int
+) -> list[Interval]:
+    """Return the interval of sum(numerators) / sum(of each denominators), one of each per post.
 
     Posts are the units that are drawn: the tokens of one post are no independent evidence.
     """
-    above, below = np.asarray(numerators, float), np.asarray(denominators, float)
+    values, num = np.array([numerators, *denominators], float), len(numerators)
     rng = np.random.default_rng(seed)
-    ratios = []
-    for _ in range(NUM_RESAMPLES):
-        drawn = rng.integers(0, len(above), len(above))
-        ratios.append(above[drawn].sum() / below[drawn].sum())
-    low, high = np.quantile(ratios, [0.025, 0.975])
-    return Interval(float(low), float(high))
+    draws = (rng.integers(0, num, num) for _ in range(NUM_RESAMPLES))
+    sums = np.array([values[:, drawn].sum(1) for drawn in draws])
+    low, high = np.quantile(sums[:, :1] / sums[:, 1:], [0.025, 0.975], axis=0)
+    return [Interval(*ends) for ends in zip(low.tolist(), high.tolist(), strict=True)]

@@ -15,8 +15,8 @@ from huggingtweets.data.tokens import Codec
 from huggingtweets.generation.guards import Guards, Refusal, shorten
 from huggingtweets.generation.samples import Prediction, Samples
 from huggingtweets.generation.token_texts import chars_left, text_ends
-from huggingtweets.models.families import layout_of, shape_of, why_not_fused
-from huggingtweets.models.stack import Stack, build_stack
+from huggingtweets.models.families import stack_of
+from huggingtweets.models.stack import Stack
 from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
 
 MAX_ROUNDS = 6
@@ -79,10 +79,7 @@ def sample_posts(
         max_positions: of the model; longer posts are cut there.
         seed: of the sampling alone; the global random state is left as it was.
     """
-    if config.best_of == 1 and not why_not_fused(model.config):
-        layout = layout_of(shape_of(model.config))
-        row = layout.pack(model.state_dict()).to(model.device)
-        stack = build_stack(layout, row.unsqueeze(0), torch.float32)
+    if config.best_of == 1 and (stack := stack_of(model, torch.float32)):
         [samples] = sample_stack(stack, codec, [config], [guards], seeds=[seed])
         return samples
     draw = _Drawer(model, codec, config, max_positions)

@@ -3,9 +3,12 @@
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from huggingtweets.errors import ConfigError
 from huggingtweets.models import gpt2, llama
 from huggingtweets.models.layout import Layout, Shape
+from huggingtweets.models.stack import Stack, build_stack
 
 FAMILIES: dict[str, ModuleType] = {
     "gpt2": gpt2,
@@ -45,3 +48,17 @@ def layout_of(shape: Shape) -> Layout:
     """Lay out one model of a shape."""
     layout: Layout = FAMILIES[shape.family].layout_of(shape)
     return layout
+
+
+def stack_of(model: Any, dtype: torch.dtype) -> Stack | None:
+    """Return a transformers model as a stack of one, on its device; None: its family has no pass.
+
+    Args:
+        model: its weights are copied.
+        dtype: of the matrix products.
+    """
+    if why_not_fused(model.config):
+        return None
+    layout = layout_of(shape_of(model.config))
+    row = layout.pack(model.state_dict()).to(model.device)
+    return build_stack(layout, row.unsqueeze(0), dtype)

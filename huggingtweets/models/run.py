@@ -117,20 +117,31 @@ def target_scores(stack: Stack, batch: MicroBatch, rows: RowOps) -> tuple[Tensor
     chosen = slice(None)
     if len(hidden) == 1 and is_cpu(hidden.device):
         chosen = counts[0].nonzero().squeeze(1)  # type: ignore[assignment]
-    hidden, goals = hidden[:, chosen], targets[:, chosen].clamp(min=0)
-    found = torch.empty_like(goals, dtype=torch.float32)
-    is_hit = torch.empty_like(goals, dtype=torch.bool)
+    found = score_rows(stack, hidden[:, chosen], targets[:, chosen].clamp(min=0), rows)
+    nats[:, chosen], hits[:, chosen] = found
+    nats = torch.where(counts, nats, 0.0)
+    return nats.view_as(batch.targets), (hits & counts).view_as(batch.targets)
+
+
+@torch.no_grad()
+def score_rows(
+    stack: Stack, hidden: Tensor, targets: Tensor, rows: RowOps
+) -> tuple[Tensor, Tensor]:
+    """Return the nats (K, R) fp32 of targets (K, R), and whether each is the likeliest token.
+
+    `hidden` (K, R, C) is what the output embedding reads; never all logits are held at once.
+    """
+    nats = torch.empty_like(targets, dtype=torch.float32)
+    hits = torch.empty_like(targets, dtype=torch.bool)
     table = stack.head.transpose(1, 2)
     held = by_kind(CHUNK_LOGITS, hidden.device, 2**26)
     size = max(MIN_ROWS, held // (len(hidden) * table.shape[2]))
     for start in range(0, hidden.shape[1], size):
         part = slice(start, start + size)
         logits = product(hidden[:, part], table)[..., : stack.shape.vocab_size]
-        one, other = rows.score(logits.flatten(0, 1), goals[:, part].flatten())
-        found[:, part], is_hit[:, part] = one.view(len(hidden), -1), other.view(len(hidden), -1)
-    nats[:, chosen], hits[:, chosen] = found, is_hit
-    nats = torch.where(counts, nats, 0.0)
-    return nats.view_as(batch.targets), (hits & counts).view_as(batch.targets)
+        one, other = rows.score(logits.flatten(0, 1), targets[:, part].flatten())
+        nats[:, part], hits[:, part] = one.view(len(hidden), -1), other.view(len(hidden), -1)
+    return nats, hits
 
 
 @torch.no_grad()

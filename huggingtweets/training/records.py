@@ -49,6 +49,8 @@ class Scores:
 
     heldout: tuple[PostScore, ...]
     probe: tuple[PostScore, ...]
+    rest: tuple[int, int, float] = (0, 0, 0.0)
+    """Counts of further training posts, which are tried but not scored; see `count_extracted`."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from software_cuda import installed
 from huggingtweets import trained
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.evaluation import score
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.handles import Job
 from huggingtweets.jobs import fused
@@ -28,7 +29,7 @@ from huggingtweets.jobs.tally import Tally
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.runtime import device as runtime_device
 from huggingtweets.training.model import Base, find_base, load_model
-from huggingtweets.training.stacked import heldout, sample
+from huggingtweets.training.stacked import sample
 
 GPU, CPU = torch.device("cpu", 0), torch.device("cpu")
 HANDLES = ("ann", "bob", "carl")
@@ -110,7 +111,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         patch.setattr(trained, "_on", on)
         patch.setattr(fused, "trusted", lambda settings, *_: settings)  # see test_look.py
         patch.setattr(trained, "sample_stack", device.counted(trained.sample_stack))
-        patch.setattr(trained, "score_sets", device.counted(trained.score_sets))
+        patch.setattr(trained, "score_stack", device.counted(trained.score_stack))
+        patch.setattr(trained, "try_stack", device.counted(trained.try_stack))
         yield device
 
 
@@ -153,7 +155,7 @@ def test_no_job_is_lost_where_neither_sampling_nor_judging_finds_memory(
         return FULL if is_gpu else None
 
     with watched(monkeypatch) as device:
-        for module, name in ((sample, "decode_step"), (heldout, "target_scores")):
+        for module, name in ((sample, "decode_step"), (score, "score_rows")):
             monkeypatch.setattr(module, name, device.scarce(getattr(module, name), fails))
         states = run(tmp_path / "gpu", GPU, "publish=local")
     assert {name: state.status.value for name, state in states.items()} == dict.fromkeys(

@@ -7,14 +7,15 @@ from by_heart import TinyBase, learn_by_heart, tiny_gpt2
 from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import CleaningConfig, SamplingConfig
-from huggingtweets.evaluation.figures import Quality
-from huggingtweets.evaluation.quality import evaluate_quality
+from huggingtweets.evaluation.figures import Quality, evaluate_text, model_quality
+from huggingtweets.evaluation.score import score_posts
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import sample_posts
 from huggingtweets.generation.samples import Samples
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.records import Post, Timeline
 from huggingtweets.posts.sources.demo import demo_corpus
+from huggingtweets.training.records import Scores
 
 SECRETS = (
     "jane.doe@example.com", "202-555-0143", "+44 20 7946 0958", "192.168.10.20",
@@ -30,17 +31,14 @@ def sample(tiny: TinyBase, model: PreTrainedModel, guards: Guards, **changes: ob
 def judge(
     tiny: TinyBase, model: PreTrainedModel, posts: Sequence[str], samples: Samples
 ) -> Quality:
-    quality, _ = evaluate_quality(
-        model,
-        tiny.load(),
-        tiny.codec,
-        [(one.input, one.prediction) for one in samples.predictions],
-        train=posts,
-        heldout=["Something else entirely, said on another day by another person"],
-        max_positions=128,
-        seed=0,
+    heldout = ["Something else entirely, said on another day by another person"]
+    written = [(one.input, one.prediction) for one in samples.predictions]
+    text, _ = evaluate_text(written, train=posts, heldout=heldout, seed=0)
+    own, base = (
+        model_quality(Scores((), score_posts(each, tiny.codec, posts, max_positions=128)), seed=0)
+        for each in (model, tiny.load())
     )
-    return quality
+    return Quality(own, base, text)
 
 
 def thirty_posts() -> list[str]:

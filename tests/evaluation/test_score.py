@@ -2,14 +2,14 @@ import pytest
 import torch
 from by_heart import learn_by_heart, tiny_gpt2
 
-from huggingtweets.evaluation.extraction import measure_extraction
-from huggingtweets.evaluation.score import score_posts
-from huggingtweets.training.records import PostScore
+from huggingtweets.config.schema import Precision
+from huggingtweets.data.prepare import pack_set
+from huggingtweets.evaluation.score import score_model, score_posts, try_model
+from huggingtweets.training.extraction import as_extraction, count_extracted
 
 POSTS = [
     "Good morning everyone!",
     "ok",
-    "",
     "今日は " * 9,
     "the end of a longer post, said twice " * 2,
 ]
@@ -52,7 +52,7 @@ def test_extraction_equals_greedy_generation() -> None:
     posts = [f"the number {n} comes before {n + 1}, and after {n - 1} of course" for n in range(20)]
     model = learn_by_heart(tiny, posts[:10])
     scores = score_posts(model, tiny.codec, posts, max_positions=128)
-    figures = measure_extraction(scores)
+    figures = as_extraction(count_extracted([one.greedy for one in scores]))
     found = []
     for post in posts:
         ids = tiny.tokenizer(post).input_ids
@@ -73,5 +73,19 @@ def test_extraction_equals_greedy_generation() -> None:
     assert 0 < sum(found) < 20
 
 
+@pytest.mark.parametrize("max_positions", [128, 24])
+def test_posts_tried_no_further_than_their_first_miss_count_the_same(max_positions: int) -> None:
+    tiny = tiny_gpt2()
+    posts = [f"the number {n} comes before {n + 1}, and after {n - 1} of course" for n in range(20)]
+    model = learn_by_heart(tiny, posts[:10])
+    packed = pack_set([*posts, "too short"], tiny.codec, max_positions)
+    assert packed is not None
+    scores = score_model(model, packed, Precision.fp32, eos_id=tiny.eos_id)
+    num, whole, shares = try_model(model, packed, Precision.fp32, eos_id=tiny.eos_id)
+    expected = count_extracted([score.greedy for score in scores])
+    assert (num, whole, shares) == (20, expected[1], pytest.approx(expected[2]))
+    assert 0 < whole < 20 or max_positions < 128
+
+
 def test_extraction_needs_posts_long_enough() -> None:
-    assert measure_extraction([PostScore(1.0, 10, 30, (True,) * 10)]) is None
+    assert as_extraction(count_extracted([(True,) * 10])) is None
