@@ -73,6 +73,7 @@ settle() {
     fi
     if [[ -n $code && $code != 75 ]]; then
         rm -f "$mark".*
+        look_after_others || true
         exit "$code"
     fi
     # While SLURM ends the job itself, it is not RUNNING: cancelled, or preempted and requeued.
@@ -80,6 +81,30 @@ settle() {
         requeue
     fi
     exit 75
+}
+
+# A held task waits for ever, and a job that waits for it too. Those that SLURM held by itself, as it
+# does when a node was set down and resumed ("launch failed requeued held"), are let go. Where somebody
+# holds all that is left, the last job of `submit` begins without them.
+look_after_others() {
+    [[ -n ${SLURM_ARRAY_JOB_ID:-} ]] || return 0
+    local other state reason left= held= last
+    while IFS='|' read -r other state reason; do
+        if [[ $state == PENDING && $reason =~ requeued[\ _]held|JobHoldMaxRequeue ]]; then
+            say "task $other: SLURM holds it ($reason); it is let go"
+            if scontrol release "$other"; then left=yes; else held=yes; fi
+        elif [[ $state == PENDING && $reason =~ [Hh]eld ]]; then
+            held=yes
+        elif [[ $state == PENDING || -e ${mark%-*}-$other.attempt ]]; then
+            left=yes # it looks after the others when it ends
+        fi
+    done < <(squeue -h -r -j "$SLURM_ARRAY_JOB_ID" -o '%i|%T|%r' | grep -v "^$me|")
+    if [[ -n $left || -z $held ]]; then return; fi
+    while read -r last; do
+        say "job $last begins without the tasks that are held"
+        scontrol update jobid="$last" dependency=
+    done < <(squeue -h -u "$(id -un)" -t PENDING -n huggingtweets-last -o '%i|%E' |
+        grep -E "afterany:${SLURM_ARRAY_JOB_ID}(_|[^0-9]|$)" | cut -d'|' -f1)
 }
 
 requeue() { # at most once an attempt

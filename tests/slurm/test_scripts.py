@@ -83,6 +83,43 @@ def test_a_stop_is_requeued_once_and_task_by_task(cluster: Cluster, tmp_path: Pa
     assert not list(cluster.marks.iterdir())
 
 
+def test_a_task_that_somebody_holds_keeps_no_last_job_waiting(
+    test_cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster, batch = test_cluster, Batch(tmp_path)
+    body = 'sleep 8; echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"'
+    job = start(cluster, batch, body, "--array=0-2%2")
+    cluster.call("scontrol", "uhold", f"{job}_2")
+    options = (f"--dependency=afterany:{job}", "--job-name=huggingtweets-last", "--output=/dev/null")
+    last = cluster.call("sbatch", "--parsable", *options, "--wrap=true").strip()
+    cluster.wait(last, batch.logs)
+    assert set(cluster.queue(job)) == {f"{job}_2"}
+    assert batch.logs().count(f"job {last} begins without the tasks that are held") >= 1
+    cluster.call("scontrol", "release", f"{job}_2")
+    cluster.wait(job, batch.logs)
+    assert [batch.attempts(job, task) for task in (0, 1, 2)] == [1, 1, 1]
+    assert not list(cluster.marks.iterdir())
+
+
+def test_a_task_that_slurm_holds_is_let_go(test_cluster: Cluster, tmp_path: Path) -> None:
+    """As an administrator's `state=down` and `state=resume` shortly after leave it."""
+    cluster, batch = test_cluster, Batch(tmp_path)
+    body = """
+    if [[ $HUGGINGTWEETS_MARK == *_1 && $HUGGINGTWEETS_ATTEMPT == 0 ]]; then
+        scontrol requeuehold "${HUGGINGTWEETS_MARK##*-}"; sleep 60
+    fi
+    if [[ $HUGGINGTWEETS_MARK == *_0 ]]; then
+        until squeue -h -r -j "${SLURM_ARRAY_JOB_ID}" -t PENDING -o %i | grep -q _1; do sleep 1; done
+        sleep 3
+    fi
+    echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"
+    """
+    job = start(cluster, batch, body)
+    cluster.wait(job, batch.logs)
+    assert batch.attempts(job, 1) == 2, batch.logs()
+    assert "it is let go" in batch.logs()
+
+
 def test_attempts_that_get_nowhere_come_to_an_end(cluster: Cluster, tmp_path: Path) -> None:
     batch = Batch(tmp_path)
     body = """
