@@ -175,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
                     self.wfile.write(b"X")
                     self.wfile.flush()
                 return
-            case "500" | "503" | "429":
+            case "400" | "500" | "503" | "429":
                 status, body = int(trouble), b"sorry"
                 length = len(body)
             case "cut":

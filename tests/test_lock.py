@@ -13,6 +13,7 @@ import pytest
 from huggingtweets import lock as module
 from huggingtweets.errors import JobBusyError, LaunchError
 from huggingtweets.lock import acquire_lock
+from huggingtweets.process import place
 
 HOLD = """
 import sys, time
@@ -223,3 +224,22 @@ def test_a_stopped_holder_wakes_up_fenced_off(tmp_path: Path) -> None:
             assert module._newest(tmp_path / ".lock") == 2
     finally:
         end(process)
+
+
+@pytest.mark.parametrize("num", [300, pytest.param(5000, marks=pytest.mark.slow)])
+def test_many_claims_of_the_dead_are_waited_for_once(
+    tmp_path: Path, num: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = {"host": "node7", "place": "other", "pid": 5, "started": "7", "parent": 1}
+    contents = ("", "{", json.dumps(claim), json.dumps(claim | {"place": place(), "pid": 1 << 30}))
+    for number in range(num):
+        path = tmp_path / f"job{number}" / ".lock" / "00000001"
+        path.parent.mkdir(parents=True)
+        path.write_text(contents[number % 4])
+        os.utime(path, (time.time() - 100,) * 2)
+    slept: list[float] = []
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda s: (slept.append(s), sleep(s)))
+    for number in range(num):
+        acquire_lock(tmp_path / f"job{number}", lease_s=0.3).release()
+    assert sum(slept) < 1, "of one holder elsewhere, once"

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from huggingtweets.logs import setup_logging
+from huggingtweets.cli.base import show
+from huggingtweets.errors import SourceError
+from huggingtweets.logs import exit_code_of, setup_logging, shown
 from huggingtweets.tracking.console import TrainingProgress
 
 
@@ -55,3 +57,27 @@ def test_a_log_line_does_not_stick_to_the_bar(monkeypatch: pytest.MonkeyPatch) -
     lines = terminal.getvalue().replace("\r", "\n").split("\n")
     [line] = [line for line in lines if "hello" in line]
     assert "steps" not in line
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    ["\x1b[31m", "\x1b]0;title\x07", "\x9b31m", "\u202e", "\u2066", "\x00", "\x08", "\r"],
+    ids=ascii,
+)
+def test_what_a_terminal_would_obey_is_shown_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, hostile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup_logging()
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        logging.getLogger("huggingtweets.x").warning("ann%s.jsonl of %s", hostile, [hostile])
+        exit_code_of(SourceError(f"user: got @{hostile}"))
+    assert hostile not in stderr.getvalue()
+    assert stderr.getvalue().count("\n") == 2
+    assert "ann\\" in stderr.getvalue()
+    show(f"| {hostile} |")
+    assert hostile not in capsys.readouterr().out.rstrip("\n")
+
+
+def test_what_people_write_stays() -> None:
+    for text in ("مرحبا", "نمی‌خواهم", "👩‍👩‍👧", "ゆき", "a\tb"):  # joiners among it
+        assert shown(text) == text

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from huggingtweets.logs import setup_logging
+from huggingtweets.logs import setup_logging, shown
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -46,4 +46,4 @@ def show(view: "RenderableType", *, clear: bool = False) -> None:
     console = Console(highlight=False, width=PIPE_WIDTH, file=io.StringIO())
     with console.capture() as captured:
         console.print(view)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+    print(shown("\n".join(line.rstrip() for line in captured.get().splitlines())), flush=True)

@@ -19,6 +19,7 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.ledger import LEDGER_DIR
+from huggingtweets.logs import shown
 from huggingtweets.paths import JobPaths
 from huggingtweets.posts.records import read_timelines
 
@@ -371,4 +372,4 @@ def traces_lines(traces: Traces) -> list[str]:
         f"  link    {path} leads to {path.resolve()}, which is not looked into; purge there too"
         for path in traces.links
     ]
-    return lines
+    return [shown(line) for line in lines]

@@ -85,3 +85,13 @@ def test_without_a_count_nothing_is_paid(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SourceError, match="nothing is paid for without it"):
         spend(Spending(tmp_path / "file" / "spent"), 1, limit=5)
+
+
+@pytest.mark.parametrize("junk", ["nan", "-inf", "1e400", "1e-3", "ten", "--1", "\u0661", "1 2"])
+def test_a_count_that_nobody_can_read_stops_spending(tmp_path: Path, junk: str) -> None:
+    path = tmp_path / "spent"
+    path.write_text(f"16.0000\n{junk}\n", encoding="utf-8")
+    with pytest.raises(SourceError, match="nothing is paid for until then"):
+        spend(Spending(path), 0.01, limit=100)
+    path.write_text("16.0000\n")
+    assert spend(Spending(path), 0.01, limit=100)

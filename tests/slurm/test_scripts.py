@@ -90,7 +90,11 @@ def test_a_task_that_somebody_holds_keeps_no_last_job_waiting(
     body = 'sleep 8; echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"'
     job = start(cluster, batch, body, "--array=0-2%2")
     cluster.call("scontrol", "uhold", f"{job}_2")
-    options = (f"--dependency=afterany:{job}", "--job-name=huggingtweets-last", "--output=/dev/null")
+    options = (
+        f"--dependency=afterany:{job}",
+        "--job-name=huggingtweets-last",
+        "--output=/dev/null",
+    )
     last = cluster.call("sbatch", "--parsable", *options, "--wrap=true").strip()
     cluster.wait(last, batch.logs)
     assert set(cluster.queue(job)) == {f"{job}_2"}
@@ -109,7 +113,7 @@ def test_a_task_that_slurm_holds_is_let_go(test_cluster: Cluster, tmp_path: Path
         scontrol requeuehold "${HUGGINGTWEETS_MARK##*-}"; sleep 60
     fi
     if [[ $HUGGINGTWEETS_MARK == *_0 ]]; then
-        until squeue -h -r -j "${SLURM_ARRAY_JOB_ID}" -t PENDING -o %i | grep -q _1; do sleep 1; done
+        while ! squeue -h -r -j "$SLURM_ARRAY_JOB_ID" -t PD -o %i | grep -q _1; do sleep 1; done
         sleep 3
     fi
     echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"

@@ -181,14 +181,16 @@ def _check_preference(
             f"user: what {actor} says about use by AI could not be looked up ({err}); expected an "
             "answer, as none is no consent; run the same command again later"
         ) from err
-    record = answer.value.get("value") if answer and isinstance(answer.value, dict) else None
-    preferences = record.get("preferences") if isinstance(record, dict) else None
+    if answer is None:
+        return
+    record = answer.value.get("value")
+    preferences = record.get("preferences", {}) if isinstance(record, dict) else None
     for use, words in _REFUSALS.items():
-        said = preferences.get(use) if isinstance(preferences, dict) else None
-        if isinstance(said, dict) and said.get("allow") is False:
+        said = preferences.get(use, {"allow": True}) if isinstance(preferences, dict) else None
+        if not isinstance(said, dict) or said.get("allow", True) is not True:
             raise SourceError(
-                f"user: {actor} declares {words} with their posts ({_PREFERENCE}); expected no "
-                "such wish; leave this person out"
+                f"user: {actor} declares {words} with their posts, or something that nobody can "
+                f"read ({_PREFERENCE}); expected no such wish; leave this person out"
             )
 
 

@@ -107,6 +107,28 @@ def test_an_interrupted_fetch_goes_on_where_it_stopped(server: FakeService, kind
 
 
 @pytest.mark.parametrize("kind", SERVICES)
+def test_a_fetch_whose_cursor_is_refused_begins_anew(server: FakeService, kind: str) -> None:
+    whole = fetch(kind, server)
+    left = iter([None] * 2)
+    server.trouble = lambda path: next(left, "500") if PAGES[kind] in path else None
+    with pytest.raises(UnavailableError):
+        fetch(kind, server)
+    assert partial_path(kind, HANDLES[kind]).exists()
+    marks = ("cursor=", "max_id=", "pagination_token=")
+    refused = iter(["400"])
+
+    def refuse(path: str) -> str | None:
+        return next(refused, None) if any(mark in path for mark in marks) else None
+
+    server.trouble = refuse
+    if kind == "x_api":  # a new beginning costs money, which the next start may spend
+        with pytest.raises(UnavailableError, match="is dropped; run the same command again"):
+            fetch(kind, server)
+    assert fetch(kind, server) == whole
+    assert not partial_path(kind, HANDLES[kind]).exists()
+
+
+@pytest.mark.parametrize("kind", SERVICES)
 def test_what_another_request_left_is_not_used(server: FakeService, kind: str) -> None:
     left = iter([None] * 2)
     server.trouble = lambda path: next(left, "500") if PAGES[kind] in path else None
@@ -327,6 +349,26 @@ def test_bluesky_wishes_about_ai_are_honoured(server: FakeService, use: str) -> 
     assert len(fetch("bluesky", server).posts) == 450
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        "x",
+        {"preferences": [1]},
+        {"preferences": {"training": {"allow": "false"}}},
+        {"preferences": {"training": {"allow": 0}}},
+        {"preferences": {"training": False}},
+    ],
+    ids=str,
+)
+def test_bluesky_wishes_that_nobody_can_read_are_no_consent(
+    server: FakeService, record: object
+) -> None:
+    server.answers["/xrpc/com.atproto.repo.getRecord"] = (200, {"value": record})
+    with pytest.raises(SourceError, match="leave this person out"):
+        fetch("bluesky", server)
+    assert server.count("getAuthorFeed") == 0
+
+
 def test_bluesky_wishes_that_cannot_be_had_are_no_consent(server: FakeService) -> None:
     server.trouble = lambda path: "500" if "getRecord" in path else None
     with pytest.raises(UnavailableError, match=r"could not be looked up.*no consent"):
@@ -414,6 +456,13 @@ def test_mastodon_rules_about_ai_need_to_be_accepted(
     assert "rule 1: 'Be kind.'" in caplog.text
     assert server.count("statuses") == 0
     assert len(fetch("mastodon", server).posts) == 450
+
+
+def test_mastodon_rules_that_cannot_be_read_need_to_be_accepted(server: FakeService) -> None:
+    server.answers["/api/v1/instance/rules"] = (200, "no rules")
+    with pytest.raises(ConfigError, match="could not be read"):
+        fetch("mastodon", server, terms=Terms.unread)
+    assert server.count("statuses") == 0
 
 
 def test_mastodon_terms_of_service_count_as_rules(server: FakeService) -> None:
