@@ -14,8 +14,7 @@ from huggingtweets.posts.cleaning import is_retweet
 from huggingtweets.posts.http import Patience
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.records import Post, Timeline
-from huggingtweets.posts.sources.load import load_timeline
-from huggingtweets.posts.sources.services import fetch_timeline
+from huggingtweets.posts.sources.load import fetch_timeline, load_timeline
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.http import Answer, Patience, Service, UnavailableError
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.facets import whole_links
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline, parse_date
 from huggingtweets.posts.sources.reading import show
+from huggingtweets.posts.sources.rich_text import whole_links
 
 API_URL = "https://public.api.bsky.app"
 DIRECTORY_URL = "https://plc.directory"

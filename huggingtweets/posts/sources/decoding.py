@@ -16,8 +16,8 @@ from urllib.parse import unquote, unquote_plus
 
 from huggingtweets.config.schema import Decode
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.sources.html import html_to_text
 from huggingtweets.posts.sources.reading import show
+from huggingtweets.posts.sources.rich_text import html_to_text
 
 _BYTES = re.compile(r"\s*b(?P<quote>['\"]).+", re.DOTALL)
 _QUOTED = re.compile(r"\s*u?(?P<quote>['\"]).*(?P=quote)\s*\Z", re.DOTALL)

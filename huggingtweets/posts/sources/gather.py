@@ -13,14 +13,13 @@ from huggingtweets.posts.sources.decoding import decode_texts
 from huggingtweets.posts.sources.flat import MAX_PATHS, roles_of
 from huggingtweets.posts.sources.names import Mark, Who, words_of
 from huggingtweets.posts.sources.posts import (
-    MAX_TEXT_CHARS,
     RawPost,
     Skip,
     check_amount,
     make_timeline,
 )
 from huggingtweets.posts.sources.reading import Said, nearest, show
-from huggingtweets.posts.sources.record import Draft, Reader
+from huggingtweets.posts.sources.record import Draft, Field, Reader
 from huggingtweets.posts.sources.shapes import KNOWN, has_text, inner_value, rich
 from huggingtweets.posts.sources.who import Authors
 
@@ -159,10 +158,9 @@ class _Gathering:
                 self._authors.look_at(self._reader.flat)
             if not self._authors.see(draft):
                 return None
-        # One character more than allowed shows that it was longer.
-        text = draft.text[: MAX_TEXT_CHARS + 1]
-        self._drafts.append(draft if text is draft.text else replace(draft, text=text))
-        self._num_chars += len(text)
+        post = draft.post.cut()
+        self._drafts.append(draft if post is draft.post else replace(draft, post=post))
+        self._num_chars += len(post.text)
         check_amount(self._asked.where, len(self._drafts), self._num_chars)
         return None
 
@@ -215,7 +213,7 @@ class _Gathering:
         least.update((path, 0) for path in seen if seen[path] < len(drafts))
         flags = {path for path in most if roles_of(path).mark is Mark.flag and most[path] <= 1}
         settled = [_with_flags(draft, flags) for draft in drafts]
-        has_marks = any(draft.is_retweet for draft in settled)
+        has_marks = any(draft.post.is_retweet for draft in settled)
         for path in most if not has_marks else ():
             is_open = roles_of(path).mark in (Mark.unsure, None)
             if is_open and most[path] and not least[path]:
@@ -224,7 +222,7 @@ class _Gathering:
                     f"and is not used; if it is one, set source.retweet_column={path}"
                 )
         marks = [*self._reader.taken["mark"], *sorted(flags)]
-        num = sum(bool(draft.is_retweet) for draft in settled)
+        num = sum(bool(draft.post.is_retweet) for draft in settled)
         self._how.append(
             "retweets: "
             + (f"{', '.join(marks[:4])} ({num} marked)" if marks else "texts that begin with RT @")
@@ -233,20 +231,20 @@ class _Gathering:
 
     def _settle_ids(self, drafts: list[Draft]) -> list[Draft]:
         """Do without ids that are not the posts' own: few of them for many different texts."""
-        with_id = [draft for draft in drafts if draft.id is not None]
-        ids = {draft.id for draft in with_id}
-        if 2 * len(ids) >= len(with_id) or len({draft.text for draft in with_id}) <= len(ids):
+        with_id = [draft.post for draft in drafts if draft.post.id is not None]
+        ids = {post.id for post in with_id}
+        if 2 * len(ids) >= len(with_id) or len({post.text for post in with_id}) <= len(ids):
             return drafts
         self._notes.append(
             f"{self._asked.where}: {len(with_id)} posts have {len(ids)} ids, which are not theirs, "
             "and count all"
         )
-        return [replace(draft, id=None) for draft in drafts]
+        return [_with(draft, id=None) for draft in drafts]
 
     def _finish(self, drafts: list[Draft]) -> Iterator[RawPost]:
         where, config = self._asked.where, self._asked.config
         open_ = [index for index, draft in enumerate(drafts) if not draft.is_text]
-        texts = [draft.text for draft in drafts]
+        texts = [draft.post.text for draft in drafts]
         decoded, done = decode_texts([texts[index] for index in open_], config.decode, where)
         for index, text in zip(open_, decoded, strict=True):
             texts[index] = text
@@ -259,23 +257,14 @@ class _Gathering:
             + (f", {'; '.join(done)}" if done else "")
         )
         for draft, text in zip(drafts, texts, strict=True):
-            yield post_of(draft, text)
+            yield replace(draft.post, text=text, author_name=_author_name(draft.fields))
 
 
-def post_of(draft: Draft, text: str | None = None) -> RawPost:
-    """Return the post of a record whose author is settled, at times with another text."""
-    name = min((field for field in draft.fields if field.who is Who.display), default=None)
-    named = min((field for field in draft.fields if field.who < Who.display), default=None)
-    return RawPost(
-        draft.text if text is None else text,
-        draft.id,
-        draft.created_at,
-        draft.is_retweet,
-        author_name=name.written if name else named.written.lstrip("@") if named else None,
-        author_picture=draft.picture,
-        older_ids=draft.older_ids,
-        is_outdated=draft.is_outdated,
-    )
+def _author_name(fields: Iterable[Field]) -> str | None:
+    """Return the display name where there is one, else the handle as it is written."""
+    name = min((field for field in fields if field.who is Who.display), default=None)
+    named = min((field for field in fields if field.who < Who.display), default=None)
+    return name.written if name else named.written.lstrip("@") if named else None
 
 
 def _unfolded(fields: dict[str, Any]) -> dict[str, Any]:
@@ -295,12 +284,17 @@ def _unfolded(fields: dict[str, Any]) -> dict[str, Any]:
 def _with_flags(draft: Draft, flags: set[str]) -> Draft:
     """Read numbers in columns that turned out to be flags, not counts."""
     numbers = [number for path, number in draft.marks if path in flags]
-    if not numbers or draft.is_retweet:
+    if not numbers or draft.post.is_retweet:
         return draft
-    return replace(draft, is_retweet=any(numbers), is_soft=False)
+    return replace(_with(draft, is_retweet=any(numbers)), is_soft=False)
 
 
 def _by_prefix(draft: Draft) -> Draft:
     """Let `RT @` decide where a mark is only absent, and is so in the whole file."""
-    is_open = draft.is_retweet is False and draft.is_soft and draft.text.startswith("RT @")
-    return replace(draft, is_retweet=None) if is_open else draft
+    post = draft.post
+    is_open = post.is_retweet is False and draft.is_soft and post.text.startswith("RT @")
+    return _with(draft, is_retweet=None) if is_open else draft
+
+
+def _with(draft: Draft, **changes: Any) -> Draft:
+    return replace(draft, post=replace(draft.post, **changes))

@@ -4,28 +4,35 @@ from pathlib import Path
 
 from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError, SourceError
+from huggingtweets.posts.http import Patience, check_base_url
 from huggingtweets.posts.optout import all_optouts, check_opted_out
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources import csv_file, jsonl, parquet, text
+from huggingtweets.posts.sources.bluesky import read_bluesky
 from huggingtweets.posts.sources.csv_file import read_csv
 from huggingtweets.posts.sources.demo import demo_timeline
 from huggingtweets.posts.sources.gather import Asked
-from huggingtweets.posts.sources.hub import read_hub
 from huggingtweets.posts.sources.jsonl import read_jsonl
+from huggingtweets.posts.sources.mastodon import read_mastodon
 from huggingtweets.posts.sources.own_archives import (
     find_owner,
     read_bluesky_archive,
     read_mastodon_archive,
 )
-from huggingtweets.posts.sources.parquet import read_parquet
+from huggingtweets.posts.sources.parquet import read_hub, read_parquet
 from huggingtweets.posts.sources.reading import find_user_file, name_key, nearest, show, user_of
-from huggingtweets.posts.sources.services import check_service, fetch_timeline
 from huggingtweets.posts.sources.text import read_text
+from huggingtweets.posts.sources.x_api import check_x_api, read_x_api
 from huggingtweets.posts.sources.x_archive import find_x_owner, read_x_archive
 
 _OWN = {
     SourceKind.mastodon_archive: read_mastodon_archive,
     SourceKind.bluesky_archive: read_bluesky_archive,
+}
+_SERVICES = {
+    SourceKind.x_api: read_x_api,
+    SourceKind.bluesky: read_bluesky,
+    SourceKind.mastodon: read_mastodon,
 }
 _READERS = {
     SourceKind.jsonl: read_jsonl,
@@ -84,6 +91,31 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
     return read(file, Asked(file.name, handle, source, is_named_for, optouts))
 
 
+def fetch_timeline(
+    config: SourceConfig,
+    handle: str,
+    *,
+    known: frozenset[str] = frozenset(),
+    patience: Patience | None = None,
+) -> Timeline:
+    """Fetch the posts of one person that are not among the known ones, newest first.
+
+    An interrupted fetch goes on where it stopped, within a day.
+
+    Args:
+        config: with the kind of a service.
+        handle: canonical.
+        known: ids.
+        patience: None: the usual.
+
+    Raises:
+        ConfigError: address, terms, token or money are missing.
+        SourceError: there is no such person, or the service or the person refuses.
+        UnavailableError: the service does not answer.
+    """
+    return _SERVICES[config.kind](handle, config, known=known, patience=patience)
+
+
 def archive_owner(source: SourceConfig, handle: str = "") -> str | None:
     """Return whose archive `source.path` is, canonical; None: it does not say, or is no archive.
 
@@ -133,7 +165,10 @@ def check_source(source: SourceConfig) -> None:
     if source.kind is SourceKind.demo:
         return
     if source.kind in SERVICES:
-        check_service(source)
+        if source.api_url is not None:
+            check_base_url(source.api_url)
+        if source.kind is SourceKind.x_api:
+            check_x_api(source)
         return
     path = _path(source)
     if source.kind is SourceKind.hub and not _is_local(source.path or ""):

@@ -11,10 +11,10 @@ from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.http import Answer, Patience, Service
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.html import html_to_text
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline, parse_date, parse_id
 from huggingtweets.posts.sources.reading import show
+from huggingtweets.posts.sources.rich_text import html_to_text
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,6 @@ from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SelectionError, SourceError
 from huggingtweets.handles import parse_handle
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.facets import whole_links
-from huggingtweets.posts.sources.gather import post_of
 from huggingtweets.posts.sources.json_values import parse_json
 from huggingtweets.posts.sources.members import Members, open_members
 from huggingtweets.posts.sources.posts import (
@@ -30,6 +28,7 @@ from huggingtweets.posts.sources.posts import (
 )
 from huggingtweets.posts.sources.reading import decode, guard, open_bytes, show
 from huggingtweets.posts.sources.record import Reader
+from huggingtweets.posts.sources.rich_text import whole_links
 from huggingtweets.posts.sources.shapes import records_of
 
 _WANTED = re.compile(r"(?P<base>(?:[^/]+/)*?)(?P<name>outbox|actor)\.json")
@@ -114,8 +113,7 @@ def _activity_post(record: Any, reader: Reader) -> RawPost | Skip:
     draft = reader.read(record) if isinstance(record, dict) else Skip("an entry that is no post")
     if isinstance(draft, Skip):
         return Skip("an entry without text")
-    text = draft.text[: MAX_TEXT_CHARS + 1]
-    return replace(post_of(draft), text=text, author_name=None, is_retweet=bool(draft.is_retweet))
+    return replace(draft.post.cut(), is_retweet=bool(draft.post.is_retweet))
 
 
 def _open(path: Path) -> Any:

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.files import read_jsonl, write_jsonl
 from huggingtweets.paths import cache_dir
 from huggingtweets.posts.http import UnavailableError
-from huggingtweets.posts.sources.posts import MAX_TEXT_CHARS, RawPost, Skip
+from huggingtweets.posts.sources.posts import RawPost, Skip
 
 logger = logging.getLogger(__name__)
 
@@ -195,10 +195,9 @@ def _collect(
 
 
 def _cut(page: Page) -> Page:
-    """Bound what is kept of an answer; one character more than allowed shows that it was longer."""
+    """Bound what is kept of an answer."""
     found = tuple(
-        replace(item, text=item.text[: MAX_TEXT_CHARS + 1]) if isinstance(item, RawPost) else item
-        for item in page.found[:MAX_PAGE_POSTS]
+        item.cut() if isinstance(item, RawPost) else item for item in page.found[:MAX_PAGE_POSTS]
     )
     return Page(found, page.cursor if _is_sound(page.cursor) else None)
 

@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Post, Timeline
-from huggingtweets.posts.sources.reading import name_key, nearest
 
 MAX_POSTS = 1_000_000
 """Posts of one person."""
@@ -23,7 +22,6 @@ _BROKEN_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?[eE]\+?[0-9]+")
 _MAX_NAME_CHARS = 200
 _PICTURE_URL = re.compile(r"https://[A-Za-z0-9.:-]{1,260}/[A-Za-z0-9._~!$&'()*+,;=:@%/?-]{1,1000}")
 _THUMBNAIL = re.compile(r"_(?:mini|normal|bigger)(\.[a-z]{3,4})\Z")
-_MAX_AUTHORS = 100_000
 _MAX_REASONS = 20
 
 
@@ -35,8 +33,6 @@ class RawPost:
     id: str | None = None
     created_at: str | None = None
     is_retweet: bool | None = None
-    author: str | None = None
-    """Handle as written there; None where the file does not say: then whoever was asked for."""
     author_name: str | None = None
     author_picture: str | None = None
     """Address of the author's picture."""
@@ -44,6 +40,11 @@ class RawPost:
     """Earlier versions that this post replaces."""
     is_outdated: bool = False
     """Whether a later version replaces this post."""
+
+    def cut(self) -> "RawPost":
+        """Return it without what is far too long; one character more shows that it was longer."""
+        most = MAX_TEXT_CHARS + 1
+        return self if len(self.text) <= most else replace(self, text=self.text[:most])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,6 @@ class _Tally:
     skipped: dict[str, tuple[int, int | None]] = field(default_factory=dict)
     """Per reason: how many, and the first line."""
     num_skipped: int = 0
-    authors: set[str] = field(default_factory=set)
     repeated: int = 0
     outdated: int = 0
     cut: int = 0
@@ -105,15 +105,15 @@ def make_timeline(
 
     Args:
         where: the file, for messages.
-        handle: canonical (lower case); posts of other authors are passed over.
-        found: what the file holds, in its order.
+        handle: canonical (lower case).
+        found: what the file holds of this person, in its order.
         display_name: from outside the posts; else the posts' author name, else the handle.
         notes: sentences that go before our own.
         picture_url: likewise from outside the posts, as received; else the posts' author picture.
         how: what the file was taken for, read once all of `found` is.
 
     Raises:
-        SourceError: the file has posts, but none of this person; or it is damaged and has none.
+        SourceError: there are things that are no posts, and none that is.
     """
     tally = _Tally()
     by_id: dict[str, Post] = {}
@@ -124,9 +124,6 @@ def make_timeline(
     for number, item in enumerate(found, start=1):
         if isinstance(item, Skip):
             tally.skip(item)
-        elif item.author is not None and name_key(item.author) != handle:
-            if len(tally.authors) < _MAX_AUTHORS:
-                tally.authors.add(name_key(item.author))
         elif item.is_outdated:
             tally.outdated += 1
         else:
@@ -139,15 +136,18 @@ def make_timeline(
             num_chars += len(text)
             by_id[key] = Post(key, text, item.created_at, item.is_retweet)
             older.update(item.older_ids)
-            own_name = own_name or item.author_name or item.author
+            own_name = own_name or item.author_name
             own_picture = own_picture or item.author_picture
         check_amount(where, len(by_id), num_chars, tally.num_skipped)
     for outdated in older & by_id.keys():
         tally.outdated += 1
         del by_id[outdated]
     posts = tuple(_newest_first(list(by_id.values())))
-    if not posts:
-        _explain_nothing(where, handle, tally)
+    if not posts and tally.skipped:  # an empty file is just an empty timeline
+        raise SourceError(
+            f"{where}: got no readable post ({'; '.join(tally.skips()[:3])}); "
+            "expected the posts of one person; check source= and source.path="
+        )
     name = (display_name or own_name or handle)[:_MAX_NAME_CHARS]
     picture = parse_picture_url(picture_url) or own_picture
     return Timeline(handle, name, posts, (*notes, *tally.notes(where)), picture, tuple(how))
@@ -174,20 +174,6 @@ def _newest_first(posts: list[Post]) -> list[Post]:
     if all(post.created_at for post in posts):
         return sorted(posts, key=lambda post: post.created_at or "", reverse=True)
     return posts
-
-
-def _explain_nothing(where: str, handle: str, tally: _Tally) -> None:
-    """Raise where an empty result is a mistake; an empty file is just an empty timeline."""
-    if tally.authors:
-        raise SourceError(
-            f"{where}: got no post of user {handle}; there are {len(tally.authors)} other users"
-            f"{nearest(handle, tally.authors)}; check user= or source.user_column="
-        )
-    if tally.skipped:
-        raise SourceError(
-            f"{where}: got no readable post ({'; '.join(tally.skips()[:3])}); "
-            "expected the posts of one person; check source= and source.path="
-        )
 
 
 def parse_id(value: object) -> str | None:

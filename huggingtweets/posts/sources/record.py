@@ -17,7 +17,6 @@ from huggingtweets.posts.sources.flat import (
     is_foreign,
     layout_of,
 )
-from huggingtweets.posts.sources.html import html_to_text
 from huggingtweets.posts.sources.names import (
     OTHER_KINDS,
     OWN_KINDS,
@@ -26,8 +25,15 @@ from huggingtweets.posts.sources.names import (
     Who,
     words_of,
 )
-from huggingtweets.posts.sources.posts import Skip, parse_date, parse_id, parse_picture_url
+from huggingtweets.posts.sources.posts import (
+    RawPost,
+    Skip,
+    parse_date,
+    parse_id,
+    parse_picture_url,
+)
 from huggingtweets.posts.sources.reading import name_key, show
+from huggingtweets.posts.sources.rich_text import html_to_text
 
 _MAX_DEPTH = 7
 _MAX_VERSIONS = 100
@@ -67,20 +73,13 @@ class Field(NamedTuple):
 class Draft:
     """A post as far as one record tells."""
 
-    text: str
-    id: str | None
-    created_at: str | None
+    post: RawPost
     fields: tuple[Field, ...]
     """About the author; empty: it says nothing."""
-    is_retweet: bool | None
-    """By marks that say so themselves; None: nothing is said."""
     is_soft: bool
-    """Whether `is_retweet` is False only because something is absent that other tools leave out."""
+    """Whether it is no retweet only because something is absent that other tools leave out."""
     marks: tuple[tuple[str, int], ...] = ()
     """Columns that may be marks or counts, and their numbers; yes is 1."""
-    picture: str | None = None
-    older_ids: tuple[str, ...] = ()
-    is_outdated: bool = False
     is_text: bool = True
     """Whether the text needs no more looking at: made of HTML or facets here."""
     line: int | None = None
@@ -122,20 +121,17 @@ class Reader:
             text = _whole_retweet(text, _first_text(list(flatten(original))))
         is_rich = isinstance(record.get(RICH), str)
         versions = _versions(record)
-        return Draft(
+        post = RawPost(
             escape(html_to_text(text), quote=False) if record.get(RICH) == "html" else text,
             own_id,
             self._pick("date", config.date_column, record, flat, layout.dates, parse_date),
-            tuple(_fields(flat, layout.authors, own_id)),
             is_retweet,
-            is_soft,
-            marks,
-            _picture(record),
-            tuple(one for one in versions[:-1] if one != own_id) if _is_v2(record) else (),
-            own_id in versions[:-1],
-            is_rich,
-            line,
+            author_picture=_picture(record),
+            older_ids=tuple(one for one in versions[:-1] if one != own_id) * _is_v2(record),
+            is_outdated=own_id in versions[:-1],
         )
+        fields = tuple(_fields(flat, layout.authors, own_id))
+        return Draft(post, fields, is_soft, marks, is_rich, line)
 
     def _remember(self, path: str) -> None:
         self.paths[path] = None

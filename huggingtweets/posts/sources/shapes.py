@@ -6,13 +6,13 @@ from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.sources.chats import refuse_json_chat
-from huggingtweets.posts.sources.facets import whole_links
 from huggingtweets.posts.sources.flat import flatten, roles_of
 from huggingtweets.posts.sources.json_values import parse_json
 from huggingtweets.posts.sources.names import words_of, words_set
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.reading import show
 from huggingtweets.posts.sources.record import RICH, is_text_value, named
+from huggingtweets.posts.sources.rich_text import whole_links
 
 Record = dict[str, Any]
 

@@ -14,7 +14,6 @@ from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.asking import ask_yes, is_somebody_there
 from huggingtweets.posts.http import Answer, Patience, Service
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.gather import post_of
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline
 from huggingtweets.posts.sources.record import Draft, Reader
@@ -175,7 +174,7 @@ def _posts_of(page: dict[str, Any]) -> Iterator[RawPost | Skip]:
             yield record
         elif KNOWN not in record:
             draft = reader.read(record)
-            yield post_of(draft) if isinstance(draft, Draft) else draft
+            yield draft.post if isinstance(draft, Draft) else draft
 
 
 def _user(service: Service, handle: str) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.csv_file import csv_rows
-from huggingtweets.posts.sources.gather import Row, post_of
+from huggingtweets.posts.sources.gather import Row
 from huggingtweets.posts.sources.json_values import iter_values, parse_json
 from huggingtweets.posts.sources.members import Members, open_members
 from huggingtweets.posts.sources.posts import (
@@ -214,8 +214,7 @@ def _post(entry: Any, reader: Reader) -> RawPost | Skip:
     draft = reader.read(entry)
     if isinstance(draft, Skip):
         return Skip("an entry without text")
-    # One character more than allowed shows that it was longer.
-    return replace(post_of(draft), text=draft.text[: MAX_TEXT_CHARS + 1], author_name=None)
+    return draft.post.cut()
 
 
 def _entries(files: Members, name: str) -> Iterator[Any]:

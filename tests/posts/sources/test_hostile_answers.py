@@ -14,7 +14,7 @@ from fake_services import DID, quick
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.services import fetch_timeline
+from huggingtweets.posts.sources.load import fetch_timeline
 
 NUM_ANSWERS = 200
 VALUES: tuple[Any, ...] = (

@@ -158,7 +158,7 @@ def test_configured_columns_go_first() -> None:
     reader = Reader(config_of(id_column="key"))
     draft = reader.read({"text": "x", "id": 1, "key": 2})
     assert isinstance(draft, Draft)
-    assert draft.id == "2"
+    assert draft.post.id == "2"
 
 
 @pytest.mark.parametrize("key", ["text", "user", "id", "date", "retweet"])

@@ -19,10 +19,9 @@ from huggingtweets.posts.cleaning import clean_text
 from huggingtweets.posts.http import UnavailableError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.bluesky import host_of
-from huggingtweets.posts.sources.load import check_source, load_timeline
+from huggingtweets.posts.sources.load import check_source, fetch_timeline, load_timeline
 from huggingtweets.posts.sources.mastodon import html_to_text
 from huggingtweets.posts.sources.paging import partial_path
-from huggingtweets.posts.sources.services import fetch_timeline
 from huggingtweets.posts.sources.x_api import estimate_usd, read_x_api
 from huggingtweets.posts.spending import Spending
 

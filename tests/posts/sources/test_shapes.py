@@ -10,7 +10,6 @@ import pytest
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.gather import post_of
 from huggingtweets.posts.sources.posts import RawPost, Skip
 from huggingtweets.posts.sources.record import Draft, Reader
 from huggingtweets.posts.sources.shapes import KNOWN, records_of
@@ -27,7 +26,7 @@ def posts_of(value: Any) -> list[RawPost | Skip]:
             continue
         one = reader.read(record) if isinstance(record, dict) else record
         assert not isinstance(one, str)
-        found.append(post_of(one) if isinstance(one, Draft) else one)
+        found.append(one.post if isinstance(one, Draft) else one)
     return found
 
 
