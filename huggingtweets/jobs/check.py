@@ -1,6 +1,7 @@
 """What one would train on, before anything is trained: counts, language, size, examples."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -104,7 +105,7 @@ def _advice(model: ModelConfig, languages: Sequence[str]) -> list[str]:
 
 _LINK_STYLES = {
     "t.co": re.compile(r"https?://t\.co/"),
-    "with https://": re.compile(r"(?i)https?://(?!t\.co/)"),
+    "others with https://": re.compile(r"(?i)https?://(?!t\.co/)"),
     "pic.twitter.com": re.compile(r"pic\.(?:twitter|x)\.com/"),
     "t.co without https://": re.compile(r"(?<!://)\bt\.co/\w"),
 }
@@ -218,7 +219,23 @@ def table_lines(checks: Sequence[Check], refused: Mapping[str, str]) -> list[str
     ]
     return [
         *lines,
+        *_how_lines(checks),
         "time: one after the other, give or take a factor of three; --show tells all of each",
+    ]
+
+
+_NUMBERS = re.compile(r" \(\d+ marked\)| in \d+(?:,\d{3})*|;.*")
+
+
+def _how_lines(checks: Sequence[Check]) -> list[str]:
+    """Return what the posts of all jobs were taken for, a line per question."""
+    said: dict[str, Counter[str]] = {}
+    for check in checks:
+        for name, _, what in _how(check):
+            said.setdefault(name, Counter())[_NUMBERS.sub("", what)] += 1
+    return [
+        _cut(f"{name}: {'; '.join(f'{what} ({num})' for what, num in counts.most_common(4))}", 160)
+        for name, counts in said.items()
     ]
 
 

@@ -75,6 +75,7 @@ def test_many_people_are_a_table_and_one_is_told_in_full(
         "gran_turbo",
         "nobody_we_know",
         "3",
+        "links:",
         "time:",
     ]
     assert "refused: source=demo: got user=nobody_we_know" in lines[3]
@@ -87,6 +88,26 @@ def test_many_people_are_a_table_and_one_is_told_in_full(
     assert capsys.readouterr().out.count("  original   ") == 20
 
 
+def test_a_table_says_what_the_posts_were_taken_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {"ann": "id,username,text,is_retweet\n", "bob": "id,text\n"}
+    for who, head in rows.items():
+        more = f",{who}," if who == "ann" else ","
+        lines = [f"{n}{more}a post by {who}, number {n} t.co/aB3dE0{n:04}" for n in range(9)]
+        lines = [f"{line},0" if who == "ann" else line.replace(" t.co", "") for line in lines]
+        (tmp_path / f"{who}.csv").write_text(head + "\n".join(lines).replace(", n", " n"))
+    (tmp_path / "users.txt").write_text("ann\nbob\n")
+    cli.main(
+        ["check", f"user=file:{tmp_path / 'users.txt'}", "source=csv", f"source.path={tmp_path}"]
+    )
+    said = capsys.readouterr().out
+    assert "author: column username (1); the file's name (1)\n" in said
+    assert "retweets: is_retweet (1); texts that begin with RT @ (1)\n" in said
+    assert "text: text, utf-8 (2)\n" in said
+    assert "links: t.co without https:// (1); none (1)\n" in said
+
+
 def test_what_a_file_was_taken_for_is_told(tmp_path: Path) -> None:
     path = tmp_path / "posts.csv"
     rows = [f"{n},ann,b'post number {n} pic.twitter.com/x{n}',{n % 2}" for n in range(20)]
@@ -94,7 +115,7 @@ def test_what_a_file_was_taken_for_is_told(tmp_path: Path) -> None:
     path.write_text("\n".join(["id,username,text,is_retweet", *rows]), encoding="cp1252")
     lines = describe(check("ann", "source=csv", f"source.path={path}"))
     told = {line.split()[0]: line for line in lines if line.startswith("  ") and line[2] != " "}
-    assert "column username; 5 records of 1 others left out" in told["author"]
+    assert "column username; 5 records of 1 other left out" in told["author"]
     assert "is_retweet (10 marked)" in told["retweets"]
     assert "text, utf-8, 20 posts were bytes printed as text" in told["text"]
     assert "pic.twitter.com in 20" in told["links"]

@@ -184,14 +184,9 @@ class _Gathering:
 
     def _tell_authors(self) -> None:
         others = len(self._authors.others)
-        self._how.append(
-            f"author: {self._authors.by}"
-            + (
-                f"; {self._authors.num_others} records of {others} others left out"
-                if others
-                else ""
-            )
-        )
+        whose = "1 other" if others == 1 else f"{others} others"
+        left_out = f"; {self._authors.num_others} records of {whose} left out" if others else ""
+        self._how.append(f"author: {self._authors.by}{left_out}")
         if self._authors.num_opted_out:
             self._notes.append(
                 f"{self._asked.where}: {self._authors.num_opted_out} records of people who want no "

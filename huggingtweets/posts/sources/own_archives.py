@@ -103,6 +103,7 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
         how=(
             f"author: the archive of {owner.handle if owner else 'somebody unnamed'}",
             "retweets: boosts (Announce)",
+            "text: content, HTML",
         ),
     )
 
@@ -190,7 +191,11 @@ def read_bluesky_archive(path: Path, handle: str) -> Timeline:
         handle,
         found,
         display_name=owner.name,
-        how=(f"author: the repository of {did}", "retweets: none in a repository"),
+        how=(
+            f"author: the repository of {did}",
+            "retweets: none in a repository",
+            "text: text, links by facets",
+        ),
     )
 
 

@@ -90,7 +90,8 @@ def read_x_archive(path: Path, handle: str) -> Timeline:
         notes = [*_join_notes(found, files), *_missing_parts(files)]
         how = (
             f"author: the archive of {username or 'somebody unnamed'}",
-            "retweets: RT @, or by field",
+            "retweets: texts that begin with RT @",
+            "text: full_text and note-tweet.js",
         )
         return make_timeline(
             archive.name, handle, found, display_name=display_name, notes=notes, how=how
