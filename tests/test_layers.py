@@ -16,7 +16,7 @@ PACKAGE = "huggingtweets"
 # one package, or of the ground floor. train.py stands above them all.
 FLOORS: list[set[str]] = [
     {"errors", "handles", "files", "paths", "logs", "process", "attempt", "causes", "lock"}
-    | {"places", "online", "gauges", "seals", "cache", "web"},
+    | {"places", "online", "gauges", "seals", "cache", "web", "upstream"},
     {"config"},
     {"standing"},
     {"posts", "tracking"},

@@ -24,12 +24,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from huggingtweets.config.hydra_parser import get_args_parser, mend_hydra
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_plain
 from huggingtweets.logs import SECRET_KEY, world_size
 from huggingtweets.paths import config_home, shipped
+from huggingtweets.upstream import config_node, hydra_args_parser, mend_hydra
 
 CONFIG_DIR = shipped("conf")
 
@@ -83,7 +83,7 @@ def thaw(node: DictConfig) -> None:
     """Let Hydra write into a schema made of frozen dataclasses; what comes out is frozen again."""
     OmegaConf.set_readonly(node, None)
     for key in node:
-        child = node._get_node(key)
+        child = config_node(node, key)
         if isinstance(child, DictConfig):
             thaw(child)
 
@@ -96,7 +96,7 @@ def check_arguments(argv: Sequence[str]) -> None:
     """
     with redirect_stderr(io.StringIO()) as complaint:
         try:
-            args = get_args_parser().parse_args(list(argv))
+            args = hydra_args_parser().parse_args(list(argv))
         except SystemExit as err:
             last = complaint.getvalue().strip().splitlines()[-1]
             if any(word in ("-m", "--multirun") for word in argv[1:]):

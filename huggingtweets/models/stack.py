@@ -8,6 +8,7 @@ from torch import Tensor
 
 from huggingtweets.models.layout import Layout, Parameters, Shape
 from huggingtweets.ops.linear import Gradients, Linear, LowRank
+from huggingtweets.upstream import copy_tensors
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Adapters:
             for layers in (self.compute, self.master)
         )
         if copies[0].dtype != masters[0].dtype:
-            torch._foreach_copy_(copies, masters)
+            copy_tensors(copies, masters)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Stack:
         if self.adapters is not None:
             self.adapters.refresh()
         elif self.compute is not self.master:
-            torch._foreach_copy_(self.compute.tensors(), self.master.tensors())
+            copy_tensors(self.compute.tensors(), self.master.tensors())
 
     def linear(self, index: int, name: str) -> Linear:
         """Return a linear layer of layer `index`, in the precision of the matrix products."""

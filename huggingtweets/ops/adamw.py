@@ -8,6 +8,7 @@ from torch import Tensor
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.runtime.device import is_cuda
+from huggingtweets.upstream import fused_adamw
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def adam_step(
     for slot, (beta1, beta2) in enumerate(constants.betas):
         if constants.active is not None and not constants.active[slot]:
             continue
-        torch._fused_adamw_(
+        fused_adamw(
             [rows[slot]],
             [grads[slot]],
             [adam.first[slot]],

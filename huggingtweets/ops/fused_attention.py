@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.runtime.device import kind_of
-
-aten = torch.ops.aten
+from huggingtweets.upstream import aten
 
 Kept = tuple[Any, ...]
 
@@ -54,7 +53,7 @@ def fused_attention_backward(
 
 
 def _flash_for_cpu(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) -> Kept:
-    kept: Kept = aten._scaled_dot_product_flash_attention_for_cpu(
+    kept: Kept = aten("_scaled_dot_product_flash_attention_for_cpu")(
         q, k, v, 0.0, bias is None, attn_mask=bias, scale=scale
     )
     return kept
@@ -62,7 +61,7 @@ def _flash_for_cpu(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: 
 
 def _flash_for_cpu_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, fused: Fused) -> Kept:
     out, sums = fused.kept
-    grads: Kept = aten._scaled_dot_product_flash_attention_for_cpu_backward(
+    grads: Kept = aten("_scaled_dot_product_flash_attention_for_cpu_backward")(
         grad, q, k, v, out, sums, 0.0, fused.bias is None, attn_mask=fused.bias, scale=fused.scale
     )
     return grads
@@ -72,9 +71,9 @@ def _cuda(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float) ->
     """FlashAttention where it can be, which is in half precision and without a bias."""
     kept: Kept
     if bias is None and q.dtype != torch.float32:
-        kept = aten._scaled_dot_product_flash_attention(q, k, v, 0.0, True, False, scale=scale)
+        kept = aten("_scaled_dot_product_flash_attention")(q, k, v, 0.0, True, False, scale=scale)
     else:
-        kept = aten._scaled_dot_product_efficient_attention(
+        kept = aten("_scaled_dot_product_efficient_attention")(
             q, k, v, bias, True, 0.0, bias is None, scale=scale
         )
     return kept
@@ -84,13 +83,13 @@ def _cuda_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, fused: Fused) 
     grads: Kept
     if len(fused.kept) == 4:  # by the memory-efficient kernel
         out, sums, seed, offset = fused.kept
-        grads = aten._scaled_dot_product_efficient_attention_backward(
+        grads = aten("_scaled_dot_product_efficient_attention_backward")(
             grad, q, k, v, fused.bias, out, sums, seed, offset, 0.0,
             [True, True, True, False], fused.bias is None, scale=fused.scale,
         )  # fmt: skip
         return grads[:3]
     out, sums, starts_q, starts_k, longest_q, longest_k, seed, offset, _ = fused.kept
-    grads = aten._scaled_dot_product_flash_attention_backward(
+    grads = aten("_scaled_dot_product_flash_attention_backward")(
         grad, q, k, v, out, sums, starts_q, starts_k, longest_q, longest_k, 0.0, True, seed, offset,
         scale=fused.scale,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from torch import Tensor
 from huggingtweets.ops.dropout import ScaledSite, Site
 from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.ops.saved import Saved
+from huggingtweets.upstream import compile_shapes
 
 _COMPILED = (
     "norm", "norm_backward", "rms_norm", "rms_norm_backward", "swiglu", "swiglu_backward",
@@ -28,9 +29,7 @@ class InductorOps(Ops):
 
     def __init__(self) -> None:
         """Compile nothing yet."""
-        torch._dynamo.config.recompile_limit = max(
-            torch._dynamo.config.recompile_limit, _MOST_SHAPES
-        )
+        compile_shapes(_MOST_SHAPES)
         for name in _COMPILED:
             setattr(self, name, _compiled(getattr(PYTORCH, name)))
         self._drop, self._add_dropped = _compiled(_drop), _compiled(_add_dropped)

@@ -13,6 +13,9 @@ from torch.nn import functional as F
 from huggingtweets.ops.dropout import ScaledSite, Site
 from huggingtweets.ops.linear import Gradients, put
 from huggingtweets.ops.saved import Saved
+from huggingtweets.upstream import aten
+
+_SOFTMAX_BACKWARD = aten("_softmax_backward_data")
 
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715
@@ -307,7 +310,7 @@ class Ops:
         if mask is not None:
             grad.mul_(mask)
             dropped = weights * mask
-        grad_scores = torch.ops.aten._softmax_backward_data(grad, weights, -1, weights.dtype)
+        grad_scores = _SOFTMAX_BACKWARD(grad, weights, -1, weights.dtype)
         return grad_scores, dropped
 
     def column_sums(self, grad: Tensor, out: Tensor, *, accumulate: bool) -> None:

@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from huggingtweets.upstream import cuda_driver_version
+
 T = TypeVar("T")
 
 Stream = torch.cuda.Stream
@@ -131,7 +133,7 @@ def list_gpus() -> list[Gpu]:
 
 def versions_of(device: torch.device) -> dict[str, str]:
     """Return what the arithmetic of a device depends on: itself, its driver, PyTorch."""
-    driver = getattr(torch._C, "_cuda_getDriverVersion", lambda: 0)() if is_cuda(device) else 0
+    driver = cuda_driver_version() if is_cuda(device) else 0
     name = device_name(device) if is_cuda(device) else kind_of(device)
     return {
         "device": name,

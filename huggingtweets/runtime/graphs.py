@@ -2,12 +2,12 @@
 
 import logging
 from collections.abc import Callable, Hashable
-from contextlib import suppress
 from typing import Any
 
 import torch
 
 from huggingtweets.runtime.device import lacks_memory
+from huggingtweets.upstream import forget_capture
 
 logger = logging.getLogger(__name__)
 
@@ -75,15 +75,12 @@ def _abandon(stream: torch.cuda.Stream, pool: Any) -> None:
     """Undo what a capture that failed leaves behind.
 
     In torch 2.13 `torch.cuda.graph.__exit__` does not go back to the stream of before where
-    `capture_end` raises, and CUDAGraph.cpp raises before it tells the allocator, which then keeps
-    giving memory from the graph's pool and takes none of it back: half a gigabyte a snapshot. The
-    generator also goes on believing in the capture and refuses the next seed; a copy of its state
+    `capture_end` raises, and the allocator is told nothing (see `forget_capture`). The generator
+    goes on believing in the capture and refuses the next seed; a copy of its state
     does not. Can go when `capture_end` cleans up before it raises.
     """
     torch.cuda.set_stream(stream)
     index = torch.cuda.current_device()
-    with suppress(RuntimeError):  # it is closed already: the function itself has failed
-        torch._C._cuda_endAllocateToPool(index, pool)
-        torch._C._cuda_releasePool(index, pool)
+    forget_capture(pool)
     for generator in torch.cuda.default_generators[index : index + 1]:
         generator.graphsafe_set_state(generator.clone_state())

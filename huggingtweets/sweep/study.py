@@ -41,6 +41,7 @@ from huggingtweets.errors import ConfigError, JobBusyError, StorageError
 from huggingtweets.lock import JobLock, acquire_lock, is_left
 from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
+from huggingtweets.upstream import running_trial, stored_trial, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -323,10 +324,10 @@ class Trials:
 
     def _adopt(self, frozen: FrozenTrial, lock: JobLock) -> OpenTrial | None:
         """Go on with a trial of a dead process, unless it ended while we waited for it."""
-        if self._study._storage.get_trial(frozen._trial_id).state is not TrialState.RUNNING:
+        if stored_trial(self._study, frozen).state is not TrialState.RUNNING:
             lock.release()
             return None
-        return self._open(optuna.Trial(self._study, frozen._trial_id), lock, is_again=True)
+        return self._open(running_trial(self._study, frozen), lock, is_again=True)
 
     def _open(self, trial: optuna.Trial, lock: JobLock, *, is_again: bool) -> OpenTrial:
         spec = self._spec
@@ -350,7 +351,7 @@ class Trials:
                     warnings.simplefilter("ignore")  # it is called experimental
                     sampler = PartialFixedSampler(point, sampler)
             self._study.sampler = sampler
-        params = {key: trial._suggest(key, one) for key, one in self._space.items()}
+        params = {key: suggest(trial, key, one) for key, one in self._space.items()}
         self._own.add(trial.number)
         folder = trial_folder(self._root, trial.number)
         return OpenTrial(trial, trial.number, params, folder, lock, is_again, is_default)

@@ -16,6 +16,7 @@ from huggingtweets.errors import LaunchError
 from huggingtweets.files import write_json
 from huggingtweets.sweep.spec import Measure, Objective
 from huggingtweets.sweep.study import OpenTrial
+from huggingtweets.upstream import stored_trial
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ class Eval:
 
 
 @dataclass
-class UserCourse:
+class UserProgress:
     """One user in one trial."""
 
     evals: list[Eval] = field(default_factory=list)
@@ -64,7 +65,7 @@ class TrialProgress:
 
     opened: OpenTrial
     recipe: RecipeConfig
-    users: dict[str, UserCourse]
+    users: dict[str, UserProgress]
     known: frozenset[int] = frozenset()
     """Epochs that an earlier process told the pruner of."""
     num_judged: int = 0
@@ -91,8 +92,8 @@ class TrialProgresses:
 
     def begin(self, opened: OpenTrial, recipe: RecipeConfig, slugs: Sequence[str]) -> TrialProgress:
         """Take up a trial."""
-        known = self._study._storage.get_trial(opened.trial._trial_id).intermediate_values
-        users = {slug: UserCourse() for slug in slugs}
+        known = stored_trial(self._study, opened.trial).intermediate_values
+        users = {slug: UserProgress() for slug in slugs}
         progress = TrialProgress(opened, recipe, users, frozenset(known))
         self._progresses[opened.number] = progress
         return progress
@@ -235,7 +236,7 @@ class TrialProgresses:
         self._progresses.clear()
 
 
-def _planned_steps(user: UserCourse, recipe: RecipeConfig) -> int:
+def _planned_steps(user: UserProgress, recipe: RecipeConfig) -> int:
     """Return the steps of the whole training, by those of the epochs so far."""
     whole = [one for one in user.evals if one.epoch > 0]
     if not whole:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from huggingtweets.errors import ConfigError
+from huggingtweets.upstream import has_sdpa
 
 TRIED = frozenset({
     "biogpt", "bloom", "codegen", "cohere", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2",
@@ -48,5 +49,5 @@ def check_architecture(config: Any, name: str) -> None:
 
 def attention_of(config: Any) -> str:
     """Return the attention to load a model with: PyTorch's, or eager where it has no other."""
-    has_sdpa = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]._supports_sdpa
-    return "sdpa" if has_sdpa else "eager"
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return "sdpa" if has_sdpa(model_class) else "eager"

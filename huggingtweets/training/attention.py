@@ -27,6 +27,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from huggingtweets.ops.dropout import keep_mask
 from huggingtweets.runtime.device import autocast_dtype
 from huggingtweets.training.hashed_dropout import draw_keys, threshold_and_scale
+from huggingtweets.upstream import aten
+
+_SOFTMAX_BACKWARD = aten("_softmax_backward_data")
+_FLASH_VARLEN = aten("_flash_attention_forward")
 
 NAME = "huggingtweets"
 ISOLATED_WIDTH, JOINED_WIDTH = 64, 128
@@ -228,9 +232,7 @@ class _WindowedAttention(torch.autograd.Function):
                 grad_weights.mul_(masks[index])
                 dropped = weights * masks[index]
             grad_v[:, columns] += torch.bmm(dropped.transpose(1, 2), grad[:, rows])
-            grad_scores = torch.ops.aten._softmax_backward_data(
-                grad_weights, weights, -1, weights.dtype
-            )
+            grad_scores = _SOFTMAX_BACKWARD(grad_weights, weights, -1, weights.dtype)
             grad_q[:, rows] = torch.bmm(grad_scores, k[:, columns])
             grad_k[:, columns] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
         grad_q.mul_(ctx.scale)
@@ -242,7 +244,7 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Documents, rate: float, scal
     B, heads, T, width = q.shape
     dtype = autocast_dtype(q.device) or q.dtype
     flat = [part.to(dtype).transpose(1, 2).reshape(B * T, heads, width) for part in (q, k, v)]
-    out: Tensor = torch.ops.aten._flash_attention_forward(
+    out: Tensor = _FLASH_VARLEN(
         *flat,
         spans.starts,
         spans.starts,

@@ -21,6 +21,7 @@ from huggingtweets.training.attention import (
 )
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.hashed_dropout import HashedDropout
+from huggingtweets.upstream import attention_kind, block_classes, set_attention_kind
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +57,14 @@ class SummedLoss(nn.Module):
         self.model = model
         self.isolate = isolate
         self.attention = attention if can_attend(model) else Attention.masked
-        if self.attention is Attention.masked and model.config._attn_implementation == "eager":
+        if self.attention is Attention.masked and attention_kind(model.config) == "eager":
             self.attention = Attention.additive
         if self._outgrows_window(longest_document):
             self.attention = Attention.apart
         self._limits = most_documents, longest_document
         if self.attention in (Attention.windows, Attention.varlen):
-            model.config._attn_implementation = NAME
-        self._no_split_modules = getattr(model, "_no_split_modules", None)
+            set_attention_kind(model.config, NAME)
+        self._no_split_modules = block_classes(model)
         """What FSDP2 takes for a transformer block."""
 
     def forward(
@@ -248,7 +249,7 @@ def settle_attention(module: SummedLoss, bos_id: int) -> bool:
     ways = ways[ways.index(wished) :] if wished in ways else [wished, *ways]
     reason = ""
     for way in ways:
-        if way is Attention.masked and module.model.config._attn_implementation == "eager":
+        if way is Attention.masked and attention_kind(module.model.config) == "eager":
             continue
         try:
             if way is not module.attention:
@@ -266,8 +267,8 @@ def settle_attention(module: SummedLoss, bos_id: int) -> bool:
 def _attend_by(module: SummedLoss, way: Attention) -> None:
     """Go over to a way that costs more and asks less of the architecture."""
     module.attention = way
-    if module.model.config._attn_implementation == NAME:
-        module.model.config._attn_implementation = "sdpa"
+    if attention_kind(module.model.config) == NAME:
+        set_attention_kind(module.model.config, "sdpa")
     if way is Attention.additive:
         module.model.set_attn_implementation("eager")
 

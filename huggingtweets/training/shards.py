@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from huggingtweets.errors import CheckpointError
 from huggingtweets.training.checkpoint import Checkpoint
 from huggingtweets.training.progress import Weights
+from huggingtweets.upstream import first_local_row, has_zero_fragment, zero_fragment
 
 GROUPS = ("model", "exp_avg", "exp_avg_sq")
 """A file of a checkpoint each."""
@@ -107,7 +108,7 @@ def restore(checkpoint: Checkpoint, module: nn.Module, pieces: list[Piece]) -> N
             start = rank * shard.ds_numel
             numel = max(0, min(shard.ds_numel, parameter.ds_numel - start))
             _read(checkpoint, "model", {name: (start, shard.data.view(-1)[:numel])})
-        if hasattr(parameter, "_hp_mapping") or (shard is not None and parameter.numel()):
+        if has_zero_fragment(parameter) or (shard is not None and parameter.numel()):
             working[name] = (0, parameter.data.view(-1))
     _read(checkpoint, "model", working)
 
@@ -131,7 +132,7 @@ def _whole(parameter: Any) -> Tensor:
     whole: Tensor = parameter
     if hasattr(parameter, "full_tensor"):  # FSDP2
         whole = parameter.full_tensor()
-    elif hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):  # ZeRO
+    elif hasattr(parameter, "ds_id") or has_zero_fragment(parameter):  # ZeRO
         from deepspeed.utils import safe_get_full_fp32_param
 
         whole = safe_get_full_fp32_param(parameter)
@@ -147,8 +148,8 @@ def _home(parameter: Any, outer: Any) -> _Home | None:
         if numel <= 0:
             return None
         return _Home(outer.fp32_partitioned_groups_flat[group], offset, start, numel)
-    if hasattr(parameter, "_hp_mapping"):  # ZeRO 1 and 2
-        mapping = parameter._hp_mapping
+    if has_zero_fragment(parameter):  # ZeRO 1 and 2
+        mapping = zero_fragment(parameter)
         if mapping is None:
             return None
         kept = outer.single_partition_of_fp32_groups[mapping.param_group_index]
@@ -162,13 +163,8 @@ def _fsdp_start(parameter: Any) -> int:
     """Return where the local rows of a parameter begin; 0 where all are local."""
     if not hasattr(parameter, "to_local"):
         return 0
-    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-
-    _, offsets = compute_local_shape_and_global_offset(
-        parameter.shape, parameter.device_mesh, parameter.placements
-    )
     row: int = math.prod(parameter.shape[1:])
-    return int(offsets[0]) * row
+    return first_local_row(parameter) * row
 
 
 def _local(tensor: Any) -> Tensor:
