@@ -5,8 +5,7 @@ from typing import Any
 
 import torch
 
-from huggingtweets.serve.draw import draw_tokens
-from huggingtweets.serve.rows import Request, Row, is_cancelled
+from huggingtweets.serve.rows import Request, Row, draw_tokens, is_cancelled
 from huggingtweets.serve.voices import adapter_name
 
 

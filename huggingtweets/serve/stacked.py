@@ -12,8 +12,7 @@ import torch
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.rows import CompiledRowOps
 from huggingtweets.serve.adapters import stack_on_base
-from huggingtweets.serve.draw import draw_tokens
-from huggingtweets.serve.rows import Row, is_cancelled
+from huggingtweets.serve.rows import Row, draw_tokens, is_cancelled
 from huggingtweets.serve.voices import MAX_POSITIONS, Voice
 from huggingtweets.training.stacked.decode import Cache, build_cache, decode_step
 

@@ -1,4 +1,4 @@
-"""Charts of a sweep as inline SVG: history, slices, parallel coordinates, bars.
+"""Charts of a sweep as inline SVG: history, slices, front.
 
 The page's style sheet colours them: `best` is the best trial, `done` the others, `cut` what was
 pruned.
@@ -12,14 +12,12 @@ from itertools import accumulate, pairwise
 from markupsafe import Markup
 
 from huggingtweets.publishing.charts import round_ticks
-from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
+from huggingtweets.sweep.space import Choices, Dimension, Scalar
 from huggingtweets.sweep.summary import SweepSummary, TrialRow
 
 WIDTH, HEIGHT = 440, 230
 LEFT, RIGHT, TOP, BOTTOM = 54, 14, 12, 36
 _LABELS = {"heldout": "held-out bits per byte", "memorisation": "memorised bits per byte"}
-_MAX_LINES = 400
-"""Of the parallel coordinates; more cannot be told apart."""
 
 
 @dataclass(frozen=True)
@@ -197,51 +195,11 @@ def front(summary: SweepSummary) -> Picture | None:
     return _picture(title, _frame(across, up, names[0]), *dots)
 
 
-def parallel(summary: SweepSummary, space: Mapping[str, Dimension]) -> Picture | None:
-    """Draw each trial as a line over all keys, ending at its value."""
-    done = [row for row in summary.rows if row.values]
-    done = [row for row in done if all(holds(space[key], row.params.get(key)) for key in space)]
-    done = done[:_MAX_LINES]
-    if len(done) < 2:
-        return None
-    axes = [(key, _axis(dimension)) for key, dimension in space.items()]
-    axes.append((summary.names[0], _span([row.values[0] for row in done])))
-    width, height = 200 * len(axes), 300
-    left, gap = 70, (200 * len(axes) - 150) / (len(axes) - 1)
-    parts = []
-    for position, (key, axis) in enumerate(axes):
-        x = left + position * gap
-        parts.append(_rule(x, TOP + 20, height - BOTTOM))
-        parts.append(_text(x, TOP + 6, key.rpartition(".")[2], "middle"))
-        for place, text in axis.ticks():
-            parts.append(_text(x - 6, _along(place, height) + 4, text, "end"))
-    # The best last, on top of the others.
-    for row in sorted(done, key=lambda row: row.values, reverse=True):
-        values = [*(row.params.get(key) for key in space), row.values[0]]
-        points = " ".join(
-            f"{left + position * gap:.1f},{_along(axis.place(value), height):.1f}"
-            for position, ((_, axis), value) in enumerate(zip(axes, values, strict=True))
-        )
-        parts.append(
-            Markup('<polyline class="path {}" points="{}"><title>{}</title></polyline>').format(
-                _kind(row, summary), points, _title(row, summary)
-            )
-        )
-    return Picture("All keys at once", _svg("All keys at once", parts, width, height))
-
-
-def _along(place: float, height: int) -> float:
-    return height - BOTTOM - min(max(place, 0.0), 1.0) * (height - BOTTOM - TOP - 20)
-
-
 def _picture(title: str, *parts: Markup) -> Picture:
-    return Picture(title, _svg(title, parts, WIDTH, HEIGHT))
-
-
-def _svg(title: str, parts: Sequence[Markup], width: int, height: int) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        width, height, title, Markup("").join(parts)
+    svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        WIDTH, HEIGHT, title, Markup("").join(parts)
     )
+    return Picture(title, svg)
 
 
 def _x(place: float) -> float:
@@ -271,12 +229,6 @@ def _frame(across: _Axis, up: _Axis, label: str) -> Markup:
 def _text(x: float, y: float, text: str, anchor: str) -> Markup:
     return Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
         round(x, 1), round(y, 1), anchor, text
-    )
-
-
-def _rule(x: float, top: float, bottom: float) -> Markup:
-    return Markup('<line class="grid" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(
-        round(x, 1), top, bottom
     )
 
 

@@ -7,7 +7,7 @@ from huggingtweets.files import write_text
 from huggingtweets.publishing.card import duration
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
-from huggingtweets.sweep.pictures import front, history, label, parallel, shown, slices
+from huggingtweets.sweep.pictures import front, history, label, shown, slices
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.status import best_command, won
 from huggingtweets.sweep.summary import SweepSummary, TrialRow
@@ -61,7 +61,6 @@ def render_sweep_report(sweep: Sweep, summary: SweepSummary) -> str:
         best=summary.row(summary.best[0]) if summary.best else None,
         pictures=[picture for picture in [*pictures, front(summary)] if picture],
         slices=slices(summary, space),
-        parallel=parallel(summary, space),
         importances=sorted(summary.importances.items(), key=lambda pair: -pair[1]),
         users=users[:MAX_USERS],
         num_users_hidden=max(0, len(users) - MAX_USERS),

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from huggingtweets.files import read_json
+from huggingtweets.sweep.pictures import shown
 from huggingtweets.sweep.study import load_study
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
 
@@ -127,10 +128,3 @@ def _table(rows: list[TrialRow], names: tuple[str, ...]) -> Table:
         number = f"{row.number} (default)" if row.is_default else str(row.number)
         table.add_row(number, *values, *params, f"{row.steps:,}")
     return table
-
-
-def shown(value: object) -> str:
-    """Write one parameter for people."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "null" if value is None else str(value)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.config.compose import register
-from huggingtweets.sweep.pictures import front, history, parallel, shown, slices
+from huggingtweets.sweep.pictures import front, history, shown, slices
 from huggingtweets.sweep.plan import Sweep, plan_sweep
 from huggingtweets.sweep.report import render_sweep_report, user_rows, wall_seconds
 from huggingtweets.sweep.spec import read_spec
@@ -77,7 +77,6 @@ def test_page_of_an_empty_sweep_is_a_page(sweep: Sweep) -> None:
     running = summary(row(0, state="running"))
     assert history(running, 0) is None
     assert slices(running, sweep.spec.space) == []
-    assert parallel(running, sweep.spec.space) is None
 
 
 def test_two_objectives_have_a_front(sweep: Sweep) -> None:
