@@ -48,6 +48,7 @@ from huggingtweets.training.stacked import loop as stacked_loop
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.pool import train_stacks
+from huggingtweets.training.stacked.tuning import FullTuning
 
 EOS = 0
 NUM_OPERATORS = 40
@@ -155,7 +156,7 @@ def train_fused(
         engines=engines,
     )
     losses = {}
-    for result in train_stacks(layout, base, iter(jobs), settings=settings, device=device):
+    for result in train_stacks(FullTuning(layout, base), iter(jobs), settings=settings, device=device):
         if result.error is not None or result.trained is None:
             raise SystemExit(f"{result.slug}: {result.error}")
         losses[result.slug] = result.trained.final_loss

@@ -50,6 +50,7 @@ from huggingtweets.training.stacked import loop as stacked_loop
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 from huggingtweets.training.stacked.memory import reckoned_bytes
 from huggingtweets.training.stacked.sample import sample_stacked
 
@@ -225,7 +226,7 @@ def _rows(
     settings = StackedSettings(2, micro_batch_size=1, block_size=bench.block_size)
     settings = replace(settings, **changes)
     rows = {}
-    for result in train_stacked(layout, base, iter(jobs), settings=settings, device=bench.device):
+    for result in train_stacked(FullTuning(layout, base), iter(jobs), settings=settings, device=bench.device):
         if result.weights is None:
             raise RuntimeError(f"{result.slug}: {result.error}")
         rows[result.slug] = layout.pack(result.weights)
@@ -335,7 +336,7 @@ def _fused(
 
     jobs = iter(bench.jobs(slots, steps, dropout))
     for result in train_stacked(
-        layout, base, jobs, settings=settings, device=bench.device, is_stopped=tick
+        FullTuning(layout, base), jobs, settings=settings, device=bench.device, is_stopped=tick
     ):
         if result.error is not None:
             raise RuntimeError(str(result.error))
@@ -369,7 +370,7 @@ def kernels(bench: Bench) -> Figures:
     with torch.profiler.profile(activities=kind) as profiler:
         settings = StackedSettings(slots, 1, bench.block_size, torch.bfloat16, use_graphs=False)
         jobs = iter(bench.jobs(slots, steps, 0.1))
-        list(train_stacked(layout, base, jobs, settings=settings, device=bench.device))
+        list(train_stacked(FullTuning(layout, base), jobs, settings=settings, device=bench.device))
     events = profiler.events() or []
     on_card = [one for one in events if str(one.device_type).endswith("CUDA")]
     if bench.is_rehearsal:

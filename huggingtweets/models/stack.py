@@ -87,6 +87,17 @@ class Stack:
         elif self.compute is not self.master:
             copy_tensors(self.compute.tensors(), self.master.tensors())
 
+    def load(self, slot: int, row: Tensor, scale: float = 1.0) -> None:
+        """Put a model (N,) into a slot, or adapters and their scale."""
+        self.rows[slot].copy_(row)
+        if self.adapters is not None:
+            self.adapters.scale[slot].fill_(scale)
+        self.slots(slot, slot + 1).refresh()
+
+    def state(self) -> tuple[Tensor, ...]:
+        """Return what belongs to the slots: (K, ...) each."""
+        return (self.rows,) if self.adapters is None else (self.rows, self.adapters.scale)
+
     def linear(self, index: int, name: str) -> Linear:
         """Return a linear layer of layer `index`, in the precision of the matrix products."""
         layer = self.compute.layers[index]

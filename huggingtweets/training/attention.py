@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from huggingtweets.models.grouped import Current
 from huggingtweets.ops.dropout import keep_mask
 from huggingtweets.runtime.device import autocast_dtype
 from huggingtweets.training.hashed_dropout import draw_keys, threshold_and_scale
@@ -77,7 +78,21 @@ class Documents:
     longest: int
 
 
-Spans = Windows | Documents
+@dataclass(frozen=True)
+class SlotWindows:
+    """Where the tokens of K slots may look, for a CPU; each slot's windows fit its own blocks.
+
+    Shared windows would begin with the longest document of any slot, and a slot's sums would run
+    over other zeros beside other neighbours.
+    """
+
+    slots: tuple[Windows, ...]
+    mask: Tensor | None
+    """(K * B, 1, T, T) booleans: the same, for slots with dropout; None: there are none."""
+    now: Current
+
+
+Spans = Windows | Documents | SlotWindows
 
 
 def document_mask(position_ids: Tensor) -> Tensor:
@@ -160,6 +175,8 @@ def attend(
         return out
     key, value = (_for_all_heads(part, query.shape[1]) for part in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if isinstance(spans, SlotWindows):
+        return _slot_by_slot(query, key, value, spans, dropout, scale), None
     run: Callable[..., Tensor] = _varlen if isinstance(spans, Documents) else _windowed
     return run(query, key, value, spans, dropout, scale), None
 
@@ -237,6 +254,29 @@ class _WindowedAttention(torch.autograd.Function):
             grad_k[:, columns] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
         grad_q.mul_(ctx.scale)
         return (*(part.view(shape) for part in (grad_q, grad_k, grad_v)), None, None, None)
+
+
+def _slot_by_slot(
+    q: Tensor, k: Tensor, v: Tensor, spans: SlotWindows, rate: float, scale: float
+) -> Tensor:
+    """Attend within each slot by its windows, or explicitly where it drops weights."""
+    dtype = autocast_dtype(q.device) or q.dtype
+    parts = tuple(part.to(dtype) for part in (q, k, v))
+    size = len(q) // len(spans.slots)
+
+    def quick(blocks: slice) -> Tensor:
+        own = spans.slots[blocks.start // size]
+        out: Tensor = _WindowedAttention.apply(  # type: ignore[no-untyped-call]
+            *(part[blocks] for part in parts), own.runs, 0.0, scale
+        )
+        return out
+
+    if spans.mask is None:
+        slots = range(len(spans.slots))
+        out = torch.cat([quick(slice(slot * size, (slot + 1) * size)) for slot in slots])
+    else:
+        out = spans.now.attention(parts, spans.mask, scale, rate, quick)  # type: ignore[arg-type]
+    return out.transpose(1, 2)
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Documents, rate: float, scale: float) -> Tensor:

@@ -62,6 +62,9 @@ class SummedLoss(nn.Module):
         if self._outgrows_window(longest_document):
             self.attention = Attention.apart
         self._limits = most_documents, longest_document
+        self.frozen_head: Tensor | None = None
+        """The output embedding (V, C) in the precision of the products, where it is not trained and
+        logits are hidden states times it, nothing more."""
         if self.attention in (Attention.windows, Attention.varlen):
             set_attention_kind(model.config, NAME)
         self._no_split_modules = block_classes(model)
@@ -82,7 +85,9 @@ class SummedLoss(nn.Module):
     def _summed(self, inputs: dict[str, Any], targets: Tensor, *, with_hits: bool) -> Any:
         if self._has_plain_head():
             hidden = self.model.base_model(**inputs).last_hidden_state
-            weight = self.model.get_output_embeddings().weight
+            weight = self.frozen_head
+            if weight is None:
+                weight = self.model.get_output_embeddings().weight
             if with_hits:
                 nats, hits = linear_hits(hidden.flatten(0, 1), weight, targets.flatten())
                 return nats.view_as(targets), hits.view_as(targets)
@@ -181,6 +186,8 @@ class SummedLoss(nn.Module):
 
     def _has_plain_head(self) -> bool:
         """Whether logits are just hidden states times a weight that lies whole in this process."""
+        if self.frozen_head is not None:
+            return True
         if self.model.config.model_type not in PLAIN:
             return False
         weight = self.model.get_output_embeddings().weight
@@ -193,15 +200,15 @@ def can_attend(model: PreTrainedModel) -> bool:
     return model.config.model_type in PLAIN and windowed is None
 
 
-def swap_modules(model: PreTrainedModel) -> None:
+def swap_modules(model: PreTrainedModel, *, dropouts: bool = True) -> None:
     """Exchange modules without weights for quicker ones that compute the same.
 
     GPT-2's activation of eight operations becomes the one PyTorch has for it (a third of the time
-    in fp32), dropouts become `HashedDropout` (a tenth on a CPU).
+    in fp32), dropouts, if wanted, become `HashedDropout` (a tenth on a CPU).
     """
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if type(child) is nn.Dropout:
+            if type(child) is nn.Dropout and dropouts:
                 setattr(parent, name, HashedDropout(child.p))
             elif type(child).__name__ == "NewGELUActivation":
                 setattr(parent, name, nn.GELU(approximate="tanh"))

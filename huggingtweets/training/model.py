@@ -174,6 +174,12 @@ def set_dropout(config: Any, recipe: RecipeConfig) -> None:
                 setattr(config, key, recipe.dropout)
 
 
+def largest_dropout(config: Any) -> float:
+    """Return the largest rate of any dropout of a transformers config."""
+    rates = (getattr(config, key, 0.0) for key in _DROPOUT_KEYS)
+    return max((float(rate) for rate in rates if isinstance(rate, (int, float))), default=0.0)
+
+
 def keep_dropout(config: Any, base: Any) -> None:
     """Give a configuration the dropouts of another: a saved model has those of its base."""
     for key in _DROPOUT_KEYS:

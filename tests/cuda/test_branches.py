@@ -41,6 +41,7 @@ from huggingtweets.training.loss import choose_attention
 from huggingtweets.training.meter import peak_flops, peak_memory_gib
 from huggingtweets.training.model import find_base
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
 
 PACKAGE = Path(__file__).parents[2] / "huggingtweets"
@@ -103,7 +104,7 @@ def run_all(folder: Path) -> None:
     """Pass the places: both engines, what chooses for them, what measures them."""
     jobs = [replace(job, recipe=replace(job.recipe, max_steps=2)) for job in build_jobs()[:3]]
     settings = StackedSettings(2, micro_batch_size=1, block_size=T)
-    assert len(list(train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))) == 3
+    assert len(list(train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU))) == 3
     learn(isolate=True, graphed=True)
     choose_attention(CPU, torch.float32, is_sharded=False, is_compiled=False)
     stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)

@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounter
 
 from huggingtweets.ops import inductor
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 
 def train(num_jobs: int, *, slots: int) -> None:
@@ -19,7 +20,7 @@ def train(num_jobs: int, *, slots: int) -> None:
         for job in build_jobs()[:num_jobs]
     ]
     settings = StackedSettings(slots, micro_batch_size=1, block_size=T, compile=True)
-    results = list(train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))
+    results = list(train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU))
     assert [result.error for result in results] == [None] * num_jobs
 
 

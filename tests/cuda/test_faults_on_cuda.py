@@ -15,6 +15,7 @@ from huggingtweets.runtime.device import lacks_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 PLACES = {
     "load": {"load"},
@@ -69,7 +70,7 @@ def some_jobs() -> list[StackedJob]:
 
 def train(jobs: list[StackedJob], *, slots: int = 8) -> Iterator[StackedResult]:
     settings = StackedSettings(slots, micro_batch_size=2, block_size=T)
-    return train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU)
+    return train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU)
 
 
 @pytest.mark.parametrize(

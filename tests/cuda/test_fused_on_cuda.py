@@ -11,6 +11,7 @@ from torch import Tensor
 from huggingtweets.config.schema import Adapter
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 CLOSE = 1e-4
 """Times the norm of the change by training: the most for the norm of the difference."""
@@ -19,7 +20,7 @@ CLOSE = 1e-4
 def train(jobs: list[StackedJob], **changes: object) -> dict[str, Tensor]:
     settings = replace(StackedSettings(3, micro_batch_size=2, block_size=T), **changes)  # type: ignore[arg-type]
     rows = {}
-    for result in train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU):
+    for result in train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU):
         assert result.error is None, result.error
         assert result.weights is not None
         rows[result.slug] = LAYOUT.pack(result.weights)

@@ -18,6 +18,7 @@ from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 from huggingtweets.training.stacked.sample import sample_stacked
 
 SMALL = {
@@ -75,7 +76,7 @@ def test_weights_equal_those_of_transformers_trained_alone(
     layout = layout_of(shape_of(config))
     base = layout.pack(build(config).state_dict())
     settings = StackedSettings(slots=slots, micro_batch_size=1, block_size=T)
-    results = train_stacked(layout, base, iter(jobs), settings=settings, device=CPU)
+    results = train_stacked(FullTuning(layout, base), iter(jobs), settings=settings, device=CPU)
     found = {result.slug: result for result in results}
     for job, plain in zip(jobs, expected, strict=True):
         result = found[job.slug]

@@ -37,6 +37,7 @@ from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked import loop as stacked_loop
 from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 LOG_EVERY = 3
 
@@ -67,7 +68,7 @@ def train(
         slots=slots, micro_batch_size=micro, block_size=T, log_every=LOG_EVERY, use_graphs=False
     )
     settings = replace(settings, **changes)  # type: ignore[arg-type]
-    results = list(train_stacked(LAYOUT, ROW, iter(jobs), settings=settings, device=CPU))
+    results = list(train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU))
     assert len(results) == len({result.slug for result in results})
     return {result.slug: result for result in results}
 
@@ -209,8 +210,7 @@ def test_every_line_is_reported_with_its_slug() -> None:
     seen: list[tuple[str, LoggedStep | LoggedEval]] = []
     settings = StackedSettings(slots=2, micro_batch_size=2, block_size=T, log_every=LOG_EVERY)
     results = train_stacked(
-        LAYOUT,
-        ROW,
+        FullTuning(LAYOUT, ROW),
         iter(jobs),
         settings=settings,
         device=CPU,
@@ -249,7 +249,7 @@ def test_the_base_s_own_dropout_is_the_default() -> None:
     layout = layout_of(shape_of(config))
     job = build_job("one", replace(PLAIN, dropout=None), posts=20, seed=1)
     settings = StackedSettings(slots=1, micro_batch_size=2, block_size=T)
-    (result,) = train_stacked(layout, ROW, iter([job]), settings=settings, device=CPU)
+    (result,) = train_stacked(FullTuning(layout, ROW), iter([job]), settings=settings, device=CPU)
     without = train([job], slots=1)["one"]
     assert not torch.allclose(weights_of(result), weights_of(without), atol=1e-4)
 
@@ -302,7 +302,7 @@ def test_jobs_are_drawn_when_a_slot_falls_free() -> None:
             yield build_job(drawn[-1], PLAIN, posts=10, seed=index)
 
     settings = StackedSettings(slots=2, micro_batch_size=1, block_size=T)
-    results = train_stacked(LAYOUT, ROW, stream(), settings=settings, device=CPU)
+    results = train_stacked(FullTuning(LAYOUT, ROW), stream(), settings=settings, device=CPU)
     next(results)
     assert len(drawn) <= 4
     assert len(list(results)) == 5

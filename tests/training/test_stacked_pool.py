@@ -11,6 +11,7 @@ from stacked_reference import CPU, LAYOUT, PLAIN, ROW, T, build_job
 from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.pool import train_stacks
+from huggingtweets.training.stacked.tuning import FullTuning
 
 JOBS = [build_job(f"job-{index}", PLAIN, posts=8 + 5 * index, seed=index) for index in range(7)]
 SETTINGS = StackedSettings(slots=5, micro_batch_size=1, block_size=T)
@@ -18,7 +19,7 @@ SETTINGS = StackedSettings(slots=5, micro_batch_size=1, block_size=T)
 
 def train(jobs: Iterator[StackedJob | None], engines: int) -> dict[str, StackedResult]:
     settings = replace(SETTINGS, engines=engines)
-    found = train_stacks(LAYOUT, ROW, jobs, settings=settings, device=CPU)
+    found = train_stacks(FullTuning(LAYOUT, ROW), jobs, settings=settings, device=CPU)
     return {result.slug: result for result in found}
 
 
@@ -66,7 +67,7 @@ def test_a_failure_ends_all_engines() -> None:
 
 def test_who_takes_no_more_ends_all_engines() -> None:
     settings = replace(SETTINGS, engines=3)
-    results = train_stacks(LAYOUT, ROW, iter(JOBS), settings=settings, device=CPU)
+    results = train_stacks(FullTuning(LAYOUT, ROW), iter(JOBS), settings=settings, device=CPU)
     next(results)
     results.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("engine-")]

@@ -43,10 +43,10 @@ class StackedJob:
 class Exported:
     """The weights of a job, fp32 on the CPU."""
 
-    weights: dict[str, Tensor]
-    """Named as in transformers; adapters merged."""
+    weights: dict[str, Tensor] | None
+    """Named as in transformers; None: there are only adapters."""
     adapters: dict[str, Tensor] | None = None
-    """With `recipe.adapter=lora`, the adapters alone, named as in a peft adapter folder."""
+    """With `recipe.adapter=lora`: named as in a peft adapter folder."""
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,13 @@ def line_to_come(state: SlotState, seconds: float) -> LineToCome:
     return line
 
 
-def start_slot(job: StackedJob, slot: int, shape: Shape) -> SlotState:
+def start_slot(job: StackedJob, slot: int, rates: tuple[float, float, float]) -> SlotState:
     """Give a job its slot."""
     recipe, blocks = job.recipe, job.training_set.blocks
     return SlotState(
         job,
         slot,
-        dropout_rates(recipe, shape),
+        rates,
         total_steps=count_steps(job.training_set, recipe),
         epoch_ends=epoch_end_steps(job.training_set, recipe),
         targets_per_block=(blocks.targets != IGNORED).sum(axis=1),

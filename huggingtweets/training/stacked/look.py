@@ -29,6 +29,7 @@ from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cuda, versions_of
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 logger = logging.getLogger(__name__)
 
@@ -73,10 +74,10 @@ def _look(settings: StackedSettings, head_width: int, device: torch.device) -> S
     layout, base = _small(head_width)
 
     def learn(device: torch.device, settings: StackedSettings) -> Rows:
-        small = replace(settings, slots=2, micro_batch_size=1, block_size=_T, adapter_rank=0)
+        small = replace(settings, slots=2, micro_batch_size=1, block_size=_T)
         small = replace(small, compile=False, engines=1)
         jobs = iter(_jobs())
-        results = train_stacked(layout, base, jobs, settings=small, device=device)
+        results = train_stacked(FullTuning(layout, base), jobs, settings=small, device=device)
         return {one.slug: layout.pack(one.weights) for one in results if one.weights is not None}
 
     return choose(settings, device, learn, base)

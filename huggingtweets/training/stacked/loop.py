@@ -14,17 +14,10 @@ from functools import partial
 from itertools import chain
 
 import torch
-from torch import Tensor
 
-from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
-from huggingtweets.models.layout import Layout
 from huggingtweets.ops.adamw import AdamConstants, constants_of
-from huggingtweets.ops.dropout import num_sites
-from huggingtweets.ops.inductor import InductorOps
-from huggingtweets.ops.kernels import choose_ops
-from huggingtweets.ops.reference import Ops
 from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.ending import is_to_keep
@@ -39,9 +32,7 @@ from huggingtweets.training.records import (
     LoggedStep,
     TrainResult,
 )
-from huggingtweets.training.stacked.heldout import score_sets
 from huggingtweets.training.stacked.jobs import (
-    Exported,
     LineToCome,
     SlotState,
     StackedJob,
@@ -52,7 +43,6 @@ from huggingtweets.training.stacked.jobs import (
     start_slot,
     untrainable,
 )
-from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.stacked.slots import (
     BAD_STEPS,
     GOOD_TARGETS,
@@ -63,20 +53,16 @@ from huggingtweets.training.stacked.slots import (
     Outbox,
     Slots,
     Snapshot,
-    build_slots,
     finish_step,
     micro_inputs,
-    micro_step,
     snapshot_of,
     step_inputs,
 )
+from huggingtweets.training.stacked.tuning import WINDOW, Tuning
 
 logger = logging.getLogger(__name__)
 
 Report = Callable[[str, LoggedStep | LoggedEval], None]
-
-WINDOW = {"cpu": 64, "cuda": 256}
-"""Queries a window of attention, by device type."""
 
 _PAUSE_S = 0.005
 """Between two looks for a job while there is nothing to train."""
@@ -96,8 +82,6 @@ class StackedSettings:
     """Of the matrix products: fp32 or bf16."""
     log_every: int = 10
     compile: bool = False
-    adapter_rank: int = 0
-    """The largest of the batch's LoRA jobs; 0: all jobs train all weights."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them."""
     use_graphs: bool = True
@@ -109,8 +93,7 @@ class StackedSettings:
 
 
 def train_stacked(
-    layout: Layout,
-    base: Tensor,
+    tuning: Tuning,
     jobs: Iterator[StackedJob | None],
     *,
     settings: StackedSettings,
@@ -125,8 +108,7 @@ def train_stacked(
     that were under way begin anew.
 
     Args:
-        layout: of the models.
-        base: (N,) row of the base weights on the CPU, see `Layout.pack`.
+        tuning: what is trained.
         jobs: drawn when a slot falls free. None says that no job is ready yet.
         settings: how to compute.
         device: on which.
@@ -145,7 +127,7 @@ def train_stacked(
     while True:
         engine = None
         try:
-            engine = _Engine(layout, base, num_slots, settings, device, speed, report)
+            engine = _Engine(tuning, num_slots, settings, device, speed, report)
             yield from engine.run(jobs, is_stopped)
         except RuntimeError as err:
             if not lacks_memory(err):
@@ -172,8 +154,7 @@ class _Engine:
 
     def __init__(
         self,
-        layout: Layout,
-        base: Tensor,
+        tuning: Tuning,
         num_slots: int,
         settings: StackedSettings,
         device: torch.device,
@@ -181,26 +162,26 @@ class _Engine:
         report: Report | None,
     ) -> None:
         self.states: list[SlotState] = []
-        self._layout = layout
+        self._tuning = tuning
         self._settings = settings
         self._device = device
         self._speed = speed
         self._report = report or (lambda slug, line: None)
-        self._host_base = base
-        self._base = base.to(device, torch.float32)
-        self._slots = build_slots(
-            layout, self._base, num_slots, settings.dtype, rank=settings.adapter_rank
-        )
         self._num_slots = num_slots
         self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
         self._has_graphs = is_cuda(device)
         self._has_kernels = self._has_graphs and settings.fused_kernels
         self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
+        self._held = tuning.hold(
+            num_slots,
+            device,
+            dtype=settings.dtype,
+            block_size=settings.block_size,
+            is_compiled=settings.compile,
+            has_kernels=self._has_kernels,
+        )
+        self._slots = self._held.slots
         self._outbox = Outbox(self._slots.stack.rows[0])
-        if settings.compile:
-            self._ops: Ops = InductorOps()
-        else:
-            self._ops = choose_ops(device, layout.shape.width, settings.block_size)
         self._lines: deque[tuple[Snapshot, list[LineToCome]]] = deque()
         """Logged lines whose totals are on their way."""
         self._ended: deque[tuple[SlotState, Snapshot | None, HuggingtweetsError | None]] = deque()
@@ -237,10 +218,7 @@ class _Engine:
             if snapshot is None:
                 yield StackedResult(state.job.slug, error=error)
             else:
-                rank, recipe = self._settings.adapter_rank, state.job.recipe
-                export = partial(
-                    _export, self._layout, self._host_base, rank, recipe, snapshot.row()
-                )
+                export = partial(self._tuning.export, snapshot.row(), state.job.recipe)
                 yield StackedResult(state.job.slug, self._result(state), export)
 
     def _fill(self, jobs: Iterator[StackedJob | None]) -> bool:
@@ -256,25 +234,17 @@ class _Engine:
                 break
             if job is None:
                 break
-            state = start_slot(job, free[0], self._layout.shape)
-            reason = untrainable(job, self._settings.block_size, self._settings.adapter_rank)
+            state = start_slot(job, free[0], self._tuning.rates(job.recipe))
+            reason = untrainable(job, self._settings.block_size, self._tuning.rank)
             if reason:
                 self._ended.append((state, None, TrainingError(reason)))
                 continue
             self.states.append(state)  # first of all: what is in a seat is not lost
-            self._slots.load(free.pop(0), *self._start_of(job))
+            self._slots.load(free.pop(0), *self._held.start(job))
             state.line_start = self._seconds
             new.append(state)
         self._evaluate(new)
         return has_more
-
-    def _start_of(self, job: StackedJob) -> tuple[Tensor, float]:
-        """Return the row a job begins with, and the scale of its adapters."""
-        rank, recipe = self._settings.adapter_rank, job.recipe
-        if not rank:
-            return self._base, 1.0
-        row = fresh_adapters(self._layout, rank, own_rank=recipe.lora_rank, seed=job.seed)
-        return row, recipe.lora_alpha / recipe.lora_rank
 
     def _close_gaps(self) -> None:
         """Have the jobs in the first slots, so that only those need computing.
@@ -305,8 +275,7 @@ class _Engine:
             while num // 2 >= count:
                 num //= 2
         if num not in self._widths:
-            shape, size = self._layout.shape, self._settings.micro_batch_size
-            sites = num_sites(shape.num_layers, shape.num_heads)
+            size, sites = self._settings.micro_batch_size, self._held.num_sites
             self._widths[num] = (
                 self._slots.first(num),
                 micro_inputs(num, size, self._settings.block_size, sites, self._device),
@@ -332,13 +301,11 @@ class _Engine:
                 )
                 filled.add(width)
             kind = self._kind(fill_micro(micro, left, index), accumulate=index > 0)
-            run = partial(micro_step, part, micro, inputs, kind)
+            run = partial(self._held.micro_step, part, micro, inputs, kind)
             self._replay.run((width, kind), run)
         recipes = {state.slot: state.job.recipe for state in self.states}
         constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
-        is_full = not self._settings.adapter_rank
-        num_decayed = self._layout.num_decayed if is_full else slots.stack.rows.shape[1]
-        run = partial(finish_step, slots, step, constants, num_decayed=num_decayed)
+        run = partial(finish_step, slots, step, constants, num_decayed=self._held.num_decayed)
         self._replay.forget(lambda key: _is_stale(key, num, constants))
         self._replay.run((num, constants), run)
         for state in self.states:
@@ -363,7 +330,7 @@ class _Engine:
             fused_attention=self._has_kernels and not drops,
             fused_gelu=self._has_kernels,
             recompute=self._settings.recompute,
-            ops=self._ops,
+            ops=self._held.ops,
         )
 
     def _look_after(self, states: list[SlotState]) -> None:
@@ -448,13 +415,7 @@ class _Engine:
         """Score a set of posts in each of adjacent slots; None where there is no set."""
         if not any(sets):
             return [None] * len(sets)
-        return score_sets(
-            self._slots.stack.slots(states[0].slot, states[-1].slot + 1),
-            sets,
-            width=by_kind(WINDOW, self._device, 128),
-            use_fused=self._has_kernels,
-            ops=self._ops,
-        )
+        return self._held.score(states[0].slot, sets)
 
     def _add_eval(self, state: SlotState, heldout: SetScores, probe: SetScores | None) -> None:
         progress = state.progress
@@ -514,17 +475,6 @@ def _is_stale(key: Hashable, num: int, constants: AdamConstants) -> bool:
         isinstance(key, tuple)
         and isinstance(key[1], AdamConstants)
         and (key[0] == num and key[1] != constants)
-    )
-
-
-def _export(layout: Layout, base: Tensor, rank: int, recipe: RecipeConfig, row: Tensor) -> Exported:
-    """Turn a row into weights: without the engine, whose memory may be needed meanwhile."""
-    if not rank:
-        return Exported(layout.unpack(row))
-    scale = recipe.lora_alpha / recipe.lora_rank
-    merged = merge_adapters(layout, base, row, rank=rank, scale=scale)
-    return Exported(
-        layout.unpack(merged), peft_state(layout, row, rank=rank, own_rank=recipe.lora_rank)
     )
 
 

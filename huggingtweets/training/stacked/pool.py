@@ -10,17 +10,15 @@ from dataclasses import replace
 from queue import Queue
 
 import torch
-from torch import Tensor
 
-from huggingtweets.models.layout import Layout
 from huggingtweets.training.progress import Speed
 from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.tuning import Tuning
 
 
 def train_stacks(
-    layout: Layout,
-    base: Tensor,
+    tuning: Tuning,
     jobs: Iterator[StackedJob | None],
     *,
     settings: StackedSettings,
@@ -37,8 +35,7 @@ def train_stacks(
     """
     if settings.engines == 1:
         yield from train_stacked(
-            layout,
-            base,
+            tuning,
             jobs,
             settings=settings,
             device=device,
@@ -49,8 +46,7 @@ def train_stacks(
 
     def engine(slots: int) -> Iterator[StackedResult]:
         return train_stacked(
-            layout,
-            base,
+            tuning,
             shared,
             settings=replace(settings, slots=slots, engines=1),
             device=device,

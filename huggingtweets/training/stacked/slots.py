@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.models.forward import micro_batch
+from huggingtweets.models.grouped import AdapterStack
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import loss_and_gradients
 from huggingtweets.models.stack import Stack, build_stack
@@ -44,8 +45,10 @@ LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
 class Slots:
     """All that K slots keep on the device."""
 
-    stack: Stack
-    grads: Stack
+    stack: Stack | AdapterStack
+    """What is trained."""
+    grads: Stack | AdapterStack
+    """The same, of the gradients."""
     adam: Adam
     losses: Tensor
     """(K,) fp32: summed loss of the micro-steps since the last optimizer step."""
@@ -64,10 +67,7 @@ class Slots:
 
     def load(self, slot: int, row: Tensor, scale: float = 1.0) -> None:
         """Put a model (N,) into an unused slot, or adapters and their scale."""
-        self.stack.rows[slot].copy_(row)
-        if self.stack.adapters is not None:
-            self.stack.adapters.scale[slot].fill_(scale)
-        self.stack.slots(slot, slot + 1).refresh()
+        self.stack.load(slot, row, scale)
         for tensor in (self.adam.first, self.adam.second, self.adam.steps, self.totals):
             tensor[slot].zero_()
 
@@ -88,16 +88,7 @@ class Slots:
 
     def _state(self) -> tuple[Tensor, ...]:
         """Return what belongs to a model between optimizer steps."""
-        state: tuple[Tensor, ...] = (
-            self.stack.rows,
-            self.adam.first,
-            self.adam.second,
-            self.adam.steps,
-            self.totals,
-        )
-        if self.stack.adapters is not None:
-            state += (self.stack.adapters.scale,)
-        return state
+        return (*self.stack.state(), self.adam.first, self.adam.second, self.adam.steps, self.totals)
 
 
 def build_slots(
@@ -121,10 +112,16 @@ def build_slots(
     else:
         stack = build_stack(layout, rows, dtype)
         grad_stack = build_stack(layout, grads, torch.float32)
+    return slots_of(stack, grad_stack)
+
+
+def slots_of(stack: Stack | AdapterStack, grads: Stack | AdapterStack) -> Slots:
+    """Return slots of fresh state around what they train, and its gradients."""
+    num, device = len(stack.rows), stack.rows.device
     return Slots(
         stack,
-        grad_stack,
-        build_adam(rows),
+        grads,
+        build_adam(stack.rows),
         torch.zeros(num, device=device),
         torch.zeros(num, 4, dtype=torch.float64, device=device),
     )
@@ -231,8 +228,11 @@ def micro_step(
     dropout = None
     if kind.drops:
         dropout = Dropout(micro.tensors["keys"], step.tensors["thresholds"], step.tensors["scales"])
+    stack, grads = slots.stack, slots.grads
+    assert isinstance(stack, Stack)
+    assert isinstance(grads, Stack)
     batch = micro_batch(
-        slots.stack.shape,
+        stack.shape,
         (input_ids, targets, position_ids),
         isolate=kind.isolate,
         reach=kind.reach,
@@ -244,8 +244,8 @@ def micro_step(
     )
     weight = Controls(*step.tensors["controls"].unbind(0)).weight
     losses = loss_and_gradients(
-        slots.stack,
-        slots.grads,
+        stack,
+        grads,
         batch,
         weight,
         accumulate=kind.accumulate,

@@ -1,0 +1,515 @@
+"""K adapters (LoRA) on one frozen base, in transformers' own modules, whatever the architecture.
+
+Blocks of K slots go through the base one after another in its batch: slot k's are those from k * B
+to (k + 1) * B. Every linear layer but the head computes the base's product for all of them, and
+each slot's low-rank addition for its own. What lies between (norms, attention, activations) knows
+rows or blocks alone, so that no slot touches another.
+
+On a CPU in fp32 a slot's bits do not depend on K or on its neighbours: each slot has products of its
+own, of the same shapes whatever K is, and PyTorch's other operators compute all rows alike.
+"""
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from huggingtweets.ops.dropout import keep_mask, thresholds_and_scales
+from huggingtweets.ops.linear import Gradients, Linear, LowRank, linear
+from huggingtweets.runtime.device import is_cpu
+
+RANK_MULTIPLE = 8
+"""Slots hold adapters of a multiple of this rank, so that products have the same shape, and so the
+same bits, whatever smaller ranks the neighbours have. What lies beyond a job's own is zero."""
+SITES_PER_LAYER = 32
+"""Most dropouts of a layer; those outside of layers are counted as those of one more."""
+_HIDDEN = -1e30
+"""Added to scores that must not count; finite, so that no row can become NaN."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the adapter of one linear layer lies in a row."""
+
+    name: str
+    """What transformers calls the layer."""
+    start: int
+    num_in: int
+    num_out: int
+
+
+@dataclass(frozen=True)
+class AdapterLayout:
+    """Where the adapters of a model lie in its row: `down` (in, rank), then `up` (rank, out)."""
+
+    places: tuple[Place, ...]
+    rank: int
+    size: int
+    """N."""
+
+    def views(self, rows: Tensor) -> tuple[LowRank, ...]:
+        """Return the views of a contiguous (K, N) buffer, one for each place."""
+
+        def view(start: int, height: int, width: int) -> Tensor:
+            return rows[:, start : start + height * width].view(len(rows), height, width)
+
+        return tuple(
+            LowRank(
+                view(place.start, place.num_in, self.rank),
+                view(place.start + place.num_in * self.rank, self.rank, place.num_out),
+            )
+            for place in self.places
+        )
+
+    def fresh(self, own_rank: int, *, seed: int) -> Tensor:
+        """Return the row (N,) that LoRA begins with: `down` uniform as in peft, `up` zero.
+
+        Args:
+            own_rank: of the job, at most that of the slots.
+            seed: of the job.
+        """
+        row = torch.zeros(1, self.size)
+        generator = torch.Generator().manual_seed(seed)
+        for adapter in self.views(row):
+            num_in = adapter.down.shape[1]
+            bound = 1 / math.sqrt(num_in)
+            drawn = torch.empty(own_rank, num_in).uniform_(-bound, bound, generator=generator)
+            adapter.down[0, :, :own_rank] = drawn.T
+        return row[0]
+
+    def peft_state(self, row: Tensor, own_rank: int) -> dict[str, Tensor]:
+        """Return the adapters of a row under the names of a peft adapter folder."""
+        state = {}
+        for place, adapter in zip(self.places, self.views(row.unsqueeze(0)), strict=True):
+            stem = f"base_model.model.{place.name}"
+            state[f"{stem}.lora_A.weight"] = adapter.down[0, :, :own_rank].T.contiguous()
+            state[f"{stem}.lora_B.weight"] = adapter.up[0, :own_rank].T.contiguous()
+        return state
+
+    def row_of(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Return the row (N,), fp32, of `peft_state`."""
+        row = torch.zeros(1, self.size)
+        for place, adapter in zip(self.places, self.views(row), strict=True):
+            stem = f"base_model.model.{place.name}"
+            down, up = state[f"{stem}.lora_A.weight"], state[f"{stem}.lora_B.weight"]
+            adapter.down[0, :, : len(down)] = down.T
+            adapter.up[0, : len(down)] = up.T
+        return row[0]
+
+
+def adapter_layout(model: PreTrainedModel, rank: int) -> AdapterLayout:
+    """Lay out adapters for every linear layer but the head, in the order that peft finds them."""
+    rank = -(-rank // RANK_MULTIPLE) * RANK_MULTIPLE
+    places, end = [], 0
+    for name, module in linear_layers(model):
+        num_in, num_out = _weight_of(module).shape[1:]
+        places.append(Place(name, end, num_in, num_out))
+        end += rank * (num_in + num_out)
+    return AdapterLayout(tuple(places), rank, end)
+
+
+def linear_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+    """Return the layers that get adapters, as peft's `all-linear` finds them, by name."""
+    head = model.get_output_embeddings()
+    return [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head
+    ]
+
+
+def _weight_of(module: nn.Module) -> Tensor:
+    """Return the weight (1, in, out) of a linear layer of PyTorch or of GPT-2."""
+    weight: Any = module.weight
+    return (weight if isinstance(module, Conv1D) else weight.T).unsqueeze(0)
+
+
+@dataclass(frozen=True)
+class AdapterStack:
+    """The adapters of K slots, or their gradients."""
+
+    layout: AdapterLayout
+    rows: Tensor
+    """(K, N) fp32, contiguous: what is trained."""
+    master: tuple[LowRank, ...]
+    """Views of the rows."""
+    compute: tuple[LowRank, ...]
+    """The same in the precision of the matrix products."""
+    scale: Tensor
+    """(K,) fp32."""
+
+    def slots(self, start: int, stop: int) -> "AdapterStack":
+        """Return those of some neighbouring slots; shares memory."""
+        master, compute = (
+            tuple(part.map(lambda tensor: tensor[start:stop]) for part in parts)
+            for parts in (self.master, self.compute)
+        )
+        return replace(
+            self,
+            rows=self.rows[start:stop],
+            master=master,
+            compute=compute,
+            scale=self.scale[start:stop],
+        )
+
+    def refresh(self) -> None:
+        """Bring the copy for the products up to date."""
+        copies, masters = (
+            [tensor for part in parts for tensor in part.tensors()]
+            for parts in (self.compute, self.master)
+        )
+        if copies[0].dtype != masters[0].dtype:
+            torch._foreach_copy_(copies, masters)
+
+    def load(self, slot: int, row: Tensor, scale: float = 1.0) -> None:
+        """Put a job's adapters into a slot."""
+        self.rows[slot].copy_(row)
+        self.scale[slot].fill_(scale)
+        self.slots(slot, slot + 1).refresh()
+
+    def state(self) -> tuple[Tensor, ...]:
+        """Return what belongs to the slots: (K, ...) each."""
+        return self.rows, self.scale
+
+
+def build_adapter_stack(layout: AdapterLayout, rows: Tensor, dtype: torch.dtype) -> AdapterStack:
+    """Return the adapters of a (K, N) buffer, for products in fp32 or bf16; their scales are 1."""
+    master = layout.views(rows)
+    compute = master
+    if dtype != rows.dtype:
+        compute = tuple(
+            part.map(lambda tensor: tensor.to(dtype, copy=True).contiguous()) for part in master
+        )
+    return AdapterStack(layout, rows, master, compute, torch.ones(len(rows), device=rows.device))
+
+
+@dataclass(frozen=True)
+class SlotDropout:
+    """What the dropout masks of one micro-batch are made from; tensors on the device."""
+
+    num_slots: int
+    keys: Tensor
+    """(sites, K * B, 2) int32."""
+    thresholds: Tensor
+    """(K * B,) int16: smaller hashes are dropped."""
+    scales: Tensor
+    """(K * B,) fp32: 1 / (1 - p)."""
+    is_base: Tensor
+    """(K * B,) booleans: the base's own rates count, whatever they are at each place."""
+
+    def blocks(self, slot: int) -> slice:
+        """Return which blocks are a slot's."""
+        size = self.keys.shape[1] // self.num_slots
+        return slice(slot * size, (slot + 1) * size)
+
+    def drops(self, slot: int, rate: float) -> bool:
+        """Whether a slot drops anything at a place where the base has such a rate; on a CPU."""
+        first = self.blocks(slot).start
+        return rate > 0 if bool(self.is_base[first]) else bool(self.scales[first] > 1)
+
+
+class Current:
+    """What the layers of one base compute with just now; of one thread."""
+
+    def __init__(self) -> None:
+        """Compute with the base alone."""
+        self.stack: AdapterStack | None = None
+        self.grads: AdapterStack | None = None
+        self.dropout: SlotDropout | None = None
+        self._site = 0
+        self._rates: dict[float, tuple[Tensor, Tensor]] = {}
+
+    def begin_layer(self, index: int) -> None:
+        """Count dropouts from those of a layer on: what is computed again drops the same."""
+        self._site = (index + 1) * SITES_PER_LAYER
+
+    def drop(self, x: Tensor, rate: float) -> Tensor:
+        """Return x (K * B, ...) or (K * B * T, C) with elements dropped by the keys of the slots.
+
+        `rate` is the base's own at this place.
+        """
+        return self._dropped(x, rate, self._next_site(), slice(None))
+
+    def attention(
+        self,
+        parts: tuple[Tensor, Tensor, Tensor],
+        mask: Tensor | None,
+        scale: float,
+        rate: float,
+        quick: Callable[[slice], Tensor],
+    ) -> Tensor:
+        """Return attention's output (K * B, heads, T, width), weights dropped by the slots' keys.
+
+        Args:
+            parts: queries, keys and values, (K * B, heads, T, width) each.
+            mask: where to look, booleans, or what to add to scores; None: everywhere.
+            scale: of the scores.
+            rate: the base's own at this place.
+            quick: computes some blocks without dropout. On a CPU it is what slots that drop nothing
+                get, whatever their neighbours drop.
+        """
+        site = self._next_site()
+        dropout = self.dropout
+        assert dropout is not None
+
+        def explicit(blocks: slice) -> Tensor:
+            query, key, value = (part[blocks] for part in parts)
+            scores = (query @ key.mT) * scale
+            seen = None if mask is None else mask if len(mask) == 1 else mask[blocks]
+            if seen is not None and seen.dtype == torch.bool:
+                scores = scores.masked_fill(~seen, _HIDDEN)
+            elif seen is not None:
+                scores = scores + seen
+            weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)
+            return self._dropped(weights, rate, site, blocks) @ value
+
+        if not is_cpu(parts[0].device):
+            return explicit(slice(None))
+        found = []
+        for slot in range(dropout.num_slots):
+            blocks = dropout.blocks(slot)
+            found.append((explicit if dropout.drops(slot, rate) else quick)(blocks))
+        return torch.cat(found)
+
+    def _next_site(self) -> int:
+        self._site += 1
+        return self._site - 1
+
+    def _dropped(self, x: Tensor, rate: float, site: int, blocks: slice) -> Tensor:
+        dropout = self.dropout
+        assert dropout is not None
+        if rate not in self._rates:  # made once: a CUDA graph may not copy from the host
+            made = thresholds_and_scales(np.array([rate]))
+            self._rates[rate] = tuple(one.to(x.device) for one in made)  # type: ignore[assignment]
+        threshold, scale = self._rates[rate]
+        is_base, keys = dropout.is_base[blocks], dropout.keys[site, blocks]
+        columns = x.shape[-1]
+        mask = keep_mask(
+            keys,
+            torch.where(is_base, threshold, dropout.thresholds[blocks]),
+            range(x.numel() // (len(keys) * columns)),
+            range(columns),
+        )
+        scales = torch.where(is_base, scale, dropout.scales[blocks])
+        return x * (mask * scales.view(-1, 1, 1)).to(x.dtype).view(x.shape)
+
+
+class _Drops(TorchFunctionMode):
+    """Has every dropout of a pass, whoever computes it, drop by the keys of the slots.
+
+    Modules, `F.dropout` in an architecture's own code and that within PyTorch's attention all
+    come by here; PyTorch's generator knows no slots.
+    """
+
+    def __init__(self, now: Current) -> None:
+        super().__init__()
+        self._now = now
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func is F.dropout:
+            return self._dropout(*args, **kwargs)
+        if func is F.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _dropout(self, x: Tensor, *, p: float, training: bool, inplace: bool) -> Tensor:
+        del inplace  # what frees memory elsewhere; nobody reads x again
+        return self._now.drop(x, p) if training else x
+
+    def _attention(
+        self,
+        *parts: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        """Do what PyTorch documents of its function."""
+        query, key, value = parts
+        if enable_gqa:
+            times = query.shape[1] // key.shape[1]
+            key, value = (part.repeat_interleave(times, 1) for part in (key, value))
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        mask = attn_mask
+        if is_causal:
+            num = query.shape[2], key.shape[2]
+            mask = torch.ones(1, 1, *num, dtype=torch.bool, device=query.device).tril()
+
+        def quick(blocks: slice) -> Tensor:
+            seen = attn_mask if attn_mask is None or len(attn_mask) == 1 else attn_mask[blocks]
+            one: Tensor = F.scaled_dot_product_attention(
+                query[blocks], key[blocks], value[blocks], seen, 0.0, is_causal, scale=scale
+            )
+            return one
+
+        return self._now.attention((query, key, value), mask, scale, dropout_p, quick)
+
+
+class GroupedLinear(nn.Module):
+    """A frozen linear layer with an adapter for each slot."""
+
+    def __init__(
+        self,
+        base: nn.Module,
+        index: int,
+        now: Current,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        """Take the place of a linear layer of PyTorch or of GPT-2.
+
+        Args:
+            base: that layer.
+            index: of its place in the layout.
+            now: of the model.
+            device: to hold its weights on.
+            dtype: of the products, and so of its weights: cast anew in every micro-step they take
+                longer than the products.
+        """
+        super().__init__()
+        own: Any = base
+        _, num_in, num_out = _weight_of(base).shape
+        self.in_features, self.out_features = num_in, num_out
+        self.weight: Tensor = own.weight.detach().to(device, dtype)
+        self.bias: Tensor | None = None if own.bias is None else own.bias.detach().to(device, dtype)
+        self._is_turned = not isinstance(base, Conv1D)
+        self._index, self._now = index, now
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out) for (..., in), whose first dimension is K * B blocks or their rows."""
+        now, weight = self._now, self.weight.T if self._is_turned else self.weight
+        x = x.to(weight.dtype)
+        if now.stack is None:
+            out = x @ weight
+            return out if self.bias is None else out + self.bias
+        shared = weight.unsqueeze(0)
+        if is_cpu(x.device) and x.dtype == torch.float32:
+            # A product of all rows might take other kernels for another K. Expanded it is no copy.
+            shared = shared.expand(len(now.stack.rows), -1, -1)
+        layer = Linear(
+            shared,
+            None if self.bias is None else self.bias.unsqueeze(0),
+            now.stack.compute[self._index],
+            now.stack.scale,
+        )
+        gradients = None
+        if now.grads is not None and torch.is_grad_enabled():
+            adapter = now.grads.master[self._index]
+            gradients = Gradients(adapter.down, adapter.up)
+        grouped = x.reshape(len(now.stack.rows), -1, self.in_features)
+        out = linear(grouped, layer, gradients, accumulate=True, add_bias=_no_bias)
+        return out.view(*x.shape[:-1], self.out_features)
+
+    def extra_repr(self) -> str:
+        """Say what it is, as PyTorch's own layers do."""
+        return f"in_features={self.in_features}, out_features={self.out_features}"
+
+
+def _no_bias(*_: Any, **__: Any) -> None:
+    raise AssertionError("a frozen bias has no gradient")
+
+
+class GroupedModel:
+    """A base of transformers whose linear layers have K adapters; of one thread."""
+
+    def __init__(self, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+        """Put a base onto a device.
+
+        Args:
+            model: on the CPU; it stays as it is, and weights that need not be moved are shared.
+            device: to compute on.
+            dtype: of the matrix products; other weights stay in fp32.
+        """
+        self.now = Current()
+        self.model = _sharing(model)
+        layers = linear_layers(self.model)
+        self.layers = _layers_of(self.model)
+        for index, (name, module) in enumerate(layers):
+            parent, _, child = name.rpartition(".")
+            grouped = GroupedLinear(module, index, self.now, device, dtype)
+            setattr(self.model.get_submodule(parent), child, grouped)
+        self.model.to(device).eval()
+        for index, layer in enumerate(self.layers):
+            layer.forward = partial(self._run_layer, index, layer.forward)
+        self.model.get_input_embeddings().register_forward_hook(self._begin_graph)
+
+    @property
+    def num_sites(self) -> int:
+        """How many dropout masks a pass may need."""
+        return (len(self.layers) + 1) * SITES_PER_LAYER
+
+    def _run_layer(self, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a layer, be it again for the backward pass: on CUDA that is another thread's."""
+        self.now.begin_layer(index)
+        if self.now.dropout is None or _get_current_function_mode() is not None:
+            return forward(*args, **kwargs)
+        with _Drops(self.now):
+            return forward(*args, **kwargs)
+
+    def _begin_graph(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        """Have the graph begin behind the frozen embeddings, which have no gradient."""
+        is_trained = self.now.grads is not None and torch.is_grad_enabled()
+        return output.detach().requires_grad_() if is_trained else output
+
+    @contextmanager
+    def computing(
+        self,
+        stack: AdapterStack | None,
+        grads: AdapterStack | None = None,
+        dropout: SlotDropout | None = None,
+        *,
+        recompute: bool = False,
+    ) -> Iterator[PreTrainedModel]:
+        """Give the model with these adapters, for forward and backward passes.
+
+        Args:
+            stack: of the slots whose blocks come; None: the base alone.
+            grads: receives what is differentiated, added to what is there.
+            dropout: None: nothing is dropped.
+            recompute: keep only the input of each layer for the backward pass.
+        """
+        now = self.now
+        now.stack, now.grads, now.dropout = stack, grads, dropout
+        now.begin_layer(-1)
+        if recompute and not self.model.is_gradient_checkpointing:
+            self.model.gradient_checkpointing_enable({"use_reentrant": False})
+        self.model.train(dropout is not None)
+        for layer in self.layers:
+            layer.training = recompute or dropout is not None  # what checkpoints ask
+        try:
+            with nullcontext() if dropout is None else _Drops(now):
+                yield self.model
+        finally:
+            now.stack = now.grads = now.dropout = None
+            self.model.eval()
+
+
+def _sharing(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a copy of a model that shares its weights, frozen."""
+    memo: dict[int, Any] = {
+        id(tensor): nn.Parameter(tensor.detach(), requires_grad=False)
+        for tensor in model.parameters()
+    }
+    memo |= {id(tensor): tensor.detach() for tensor in model.buffers()}
+    return copy.deepcopy(model, memo)
+
+
+def _layers_of(model: PreTrainedModel) -> list[nn.Module]:
+    """Return the layers of a model: its longest list of modules."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=len)) if lists else []

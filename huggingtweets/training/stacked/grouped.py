@@ -1,0 +1,319 @@
+"""LoRA of any causal language model, K jobs at once: adapters grouped on one frozen base.
+
+Where posts may look, which attention does it, and how posts are scored is what the single engine
+does (`SummedLoss`): a job's figures do not depend on the engine, but for rounding.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.data.blocks import IGNORED
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.models.grouped import (
+    AdapterStack,
+    GroupedModel,
+    SlotDropout,
+    adapter_layout,
+    build_adapter_stack,
+)
+from huggingtweets.ops.adamw import Controls
+from huggingtweets.ops.head import summed_loss
+from huggingtweets.ops.kernels import choose_ops
+from huggingtweets.ops.reference import Ops
+from huggingtweets.runtime.device import by_kind, is_cpu
+from huggingtweets.training.attention import Attention, SlotWindows, document_mask, windows_of
+from huggingtweets.training.cross_entropy import ROWS_MULTIPLE
+from huggingtweets.training.extraction import SetScores, read_scores
+from huggingtweets.training.loss import SummedLoss, choose_attention, settle_attention, swap_modules
+from huggingtweets.training.model import largest_dropout
+from huggingtweets.training.stacked.heldout import MAX_TOKENS
+from huggingtweets.training.stacked.jobs import Exported, StackedJob
+from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, slots_of
+
+
+class GroupedTuning:
+    """Adapters of one rank, or less, for K jobs on a base; threads share it."""
+
+    def __init__(self, model: PreTrainedModel, rank: int, *, bos_id: int) -> None:
+        """Begin with a base.
+
+        Args:
+            model: fp32 on the CPU; it stays as it is.
+            rank: the largest of the batch.
+            bos_id: begins posts.
+        """
+        self.model, self.rank, self.bos_id = model, rank, bos_id
+        self.layout = adapter_layout(model, rank)
+
+    def hold(
+        self,
+        num: int,
+        device: torch.device,
+        *,
+        dtype: torch.dtype,
+        block_size: int,
+        is_compiled: bool,
+        has_kernels: bool,
+    ) -> "HeldAdapters":
+        """See `Tuning`; an architecture's own code is not compiled, and brings its own kernels."""
+        del is_compiled, has_kernels
+        base = GroupedBase(self.model, device, dtype, self.bos_id, block_size)
+        rows, grads = (torch.zeros(num, self.layout.size, device=device) for _ in range(2))
+        slots = slots_of(
+            build_adapter_stack(self.layout, rows, dtype),
+            build_adapter_stack(self.layout, grads, torch.float32),
+        )
+        return HeldAdapters(self, base, slots)
+
+    def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
+        """Return the job's dropout, and a mark where the base's own count instead."""
+        if recipe.dropout is not None:
+            return recipe.dropout, 0.0, 0.0
+        return 0.0, 0.5 * (largest_dropout(self.model.config) > 0), 0.0
+
+    def export(self, row: Tensor, recipe: RecipeConfig) -> Exported:
+        """See `Tuning`."""
+        return Exported(None, self.layout.peft_state(row, recipe.lora_rank))
+
+
+class GroupedBase:
+    """A base on a device, and how its blocks are computed for adapters; of one thread."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        device: torch.device,
+        dtype: torch.dtype,
+        bos_id: int,
+        block_size: int,
+    ) -> None:
+        """Put it there, and find the attention that keeps its posts apart.
+
+        Args:
+            model: on the CPU; it stays as it is.
+            device: to compute on.
+            dtype: of the matrix products.
+            bos_id: begins posts.
+            block_size: T, the largest.
+        """
+        self.device, self.dtype = device, dtype
+        self.grouped = GroupedModel(model, device, dtype)
+        swap_modules(self.grouped.model, dropouts=False)
+        attention = Attention.masked
+        if is_cpu(device):
+            attention = choose_attention(device, dtype, is_sharded=False, is_compiled=False)
+        self.module = SummedLoss(
+            self.grouped.model,
+            isolate=True,
+            attention=attention,
+            longest_document=block_size,
+        ).eval()
+        settle_attention(self.module, bos_id)
+        self.module.frozen_head = self._plain_head(bos_id)
+
+    @property
+    def can_stack(self) -> bool:
+        """Whether blocks of all slots go through the base side by side, posts apart."""
+        return self.module.attention is not Attention.apart
+
+    @torch.no_grad()
+    def _plain_head(self, bos_id: int) -> Tensor | None:
+        """Return the output embedding if logits are hidden states times it, and nothing more.
+
+        Some scale or cap their logits, or add a bias: asked of the very model.
+        """
+        model: Any = self.grouped.model
+        ids = torch.tensor([[bos_id, 5, 6, 7]], device=self.device)
+        weight: Tensor = model.get_output_embeddings().weight
+        try:
+            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+            wanted = model(input_ids=ids, use_cache=False).logits
+            is_plain = torch.allclose(hidden @ weight.T, wanted, rtol=1e-3, atol=1e-3)
+        except (AttributeError, RuntimeError, TypeError):
+            return None
+        return weight.detach().to(self.dtype) if is_plain else None
+
+    @contextmanager
+    def computing(
+        self,
+        stack: AdapterStack | None,
+        grads: AdapterStack | None = None,
+        dropout: SlotDropout | None = None,
+        *,
+        recompute: bool = False,
+    ) -> Iterator[None]:
+        """Have passes compute with these adapters; see `GroupedModel.computing`."""
+        half = self.dtype != torch.float32
+        with (
+            self.grouped.computing(stack, grads, dropout, recompute=recompute),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=half),
+        ):
+            yield
+
+    def losses(
+        self,
+        blocks: tuple[Tensor, Tensor, Tensor],
+        weight: Tensor,
+        dropout: SlotDropout | None,
+        ops: Ops,
+    ) -> Tensor:
+        """Return each slot's summed loss (K,) in nats, to be differentiated by `backward(weight)`.
+
+        Args:
+            blocks: ids, targets and positions, (K, B, T) int64 each.
+            weight: (K,) what each slot's loss is multiplied by.
+            dropout: of the pass.
+            ops: what computes the cross-entropy.
+        """
+        input_ids, targets, position_ids = blocks
+        K = len(targets)
+        inputs = self._inputs(input_ids, position_ids, dropout)
+        model: Any = self.grouped.model
+        table = self.module.frozen_head
+        if table is None:
+            logits = model(**inputs).logits.view(K, -1, model.config.get_text_config().vocab_size)
+            each = [
+                F.cross_entropy(one.float(), goal, ignore_index=IGNORED, reduction="sum")
+                for one, goal in zip(logits, targets.flatten(1), strict=True)
+            ]
+            return torch.stack(each)
+        hidden = model.base_model(**inputs).last_hidden_state
+        hidden = hidden.to(self.dtype).view(K, -1, hidden.shape[-1])
+        loss: Tensor = _HeadLoss.apply(hidden, table.unsqueeze(0), targets.flatten(1), weight, ops)  # type: ignore[no-untyped-call]
+        return loss
+
+    def _inputs(
+        self, input_ids: Tensor, position_ids: Tensor, dropout: SlotDropout | None
+    ) -> dict[str, Any]:
+        """Return what the model is called with: the windows of a slot are of its own blocks."""
+        inputs = self.module.inputs(input_ids.flatten(0, 1), position_ids.flatten(0, 1))
+        if self.module.attention is Attention.windows:
+            windows = [windows_of(own, isolate=True, dtype=self.dtype) for own in position_ids]
+            mask = None if dropout is None else document_mask(position_ids.flatten(0, 1))
+            inputs["spans"] = SlotWindows(tuple(windows), mask, self.grouped.now)
+        return inputs
+
+    @torch.no_grad()
+    def score(self, posts: HeldoutSet) -> SetScores:
+        """Score posts with the adapters of a single slot, or with none."""
+        blocks = posts.blocks
+        size = max(1, by_kind(MAX_TOKENS, self.device, 4096) // blocks.input_ids.shape[1])
+        arrays = (blocks.input_ids, blocks.targets, blocks.position_ids)
+        found = []
+        for start in range(0, len(blocks), size):
+            parts = (torch.from_numpy(part[start : start + size]).long() for part in arrays)
+            found.append(self.module(*(part.to(self.device) for part in parts), with_hits=True))
+        nats, hits = (torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True))
+        return read_scores(posts, nats, hits > 0)  # sync: once an epoch and job
+
+
+class HeldAdapters:
+    """See `Held`."""
+
+    def __init__(self, tuning: GroupedTuning, base: GroupedBase, slots: Slots) -> None:
+        """Hold a base, and slots for adapters on it."""
+        self._tuning, self._base, self.slots = tuning, base, slots
+        self.ops = choose_ops(base.device, 0, 0)
+        self.num_sites = base.grouped.num_sites
+        self.num_decayed = tuning.layout.size
+
+    def start(self, job: StackedJob) -> tuple[Tensor, float]:
+        """See `Held`."""
+        recipe = job.recipe
+        row = self._tuning.layout.fresh(recipe.lora_rank, seed=job.seed)
+        return row, recipe.lora_alpha / recipe.lora_rank
+
+    def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
+        """See `Held`."""
+        stack, grads = slots.stack, slots.grads
+        assert isinstance(stack, AdapterStack)
+        assert isinstance(grads, AdapterStack)
+        if not kind.accumulate:
+            grads.rows.zero_()
+        dropout = None
+        if kind.drops:
+            scales = step.tensors["scales"]
+            dropout = SlotDropout(
+                num_slots=len(stack.rows),
+                keys=micro.tensors["keys"],
+                thresholds=step.tensors["thresholds"][0],
+                scales=scales[0],
+                is_base=scales[1] > 1,
+            )
+        weight = Controls(*step.tensors["controls"].unbind(0)).weight
+        blocks = micro.tensors["tokens"].unbind(0)
+        with (
+            torch.enable_grad(),
+            self._base.computing(stack, grads, dropout, recompute=kind.recompute),
+        ):
+            losses = self._base.losses(blocks, weight, dropout, kind.ops)  # type: ignore[arg-type]
+            losses.backward(weight)  # type: ignore[no-untyped-call]
+        slots.losses.add_(losses.detach())
+
+    def score(self, first: int, sets: Sequence[HeldoutSet | None]) -> Sequence[SetScores | None]:
+        """See `Held`."""
+        stack = self.slots.stack
+        assert isinstance(stack, AdapterStack)
+        found: list[SetScores | None] = []
+        for slot, posts in enumerate(sets, first):
+            with self._base.computing(stack.slots(slot, slot + 1)):
+                found.append(self._base.score(posts) if posts else None)
+        return found
+
+
+class _HeadLoss(torch.autograd.Function):
+    """The frozen output embedding and cross-entropy; gradients are taken while logits are there."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, table: Tensor, targets: Tensor, weight: Tensor, ops: Ops
+    ) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            if is_cpu(hidden.device):
+                loss, grad = _slot_by_slot(hidden, table, targets, weight, ops)
+            else:
+                loss, grad = summed_loss(
+                    hidden, table, targets, vocab_size=table.shape[1], weight=weight, ops=ops
+                )
+        ctx.save_for_backward(grad.to(hidden.dtype))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = ctx.saved_tensors
+        return grad, None, None, None, None
+
+
+def _slot_by_slot(
+    hidden: Tensor, table: Tensor, targets: Tensor, weight: Tensor, ops: Ops
+) -> tuple[Tensor, Tensor]:
+    """Do it for one slot after another, without rows that have no target, up to a multiple of 64.
+
+    How many logits are held at a time, and so a slot's bits, do not depend on K then.
+    """
+    losses, grad = [], torch.zeros_like(hidden)
+    for slot, goals in enumerate(targets):
+        is_ignored = goals == IGNORED
+        num_rows = -(-int((~is_ignored).sum()) // ROWS_MULTIPLE) * ROWS_MULTIPLE  # sync: on a CPU
+        rows: Any = slice(None)
+        if num_rows < len(goals):
+            rows = is_ignored.int().argsort(stable=True)[:num_rows]
+        loss, own = summed_loss(
+            hidden[slot, rows].unsqueeze(0),
+            table,
+            goals[rows].unsqueeze(0),
+            vocab_size=table.shape[1],
+            weight=weight[slot : slot + 1],
+            ops=ops,
+        )
+        losses.append(loss)
+        if num_rows:
+            grad[slot, rows] = own[0].to(grad.dtype)
+    return torch.cat(losses), grad

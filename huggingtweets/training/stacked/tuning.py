@@ -1,0 +1,167 @@
+"""What the slots of an engine hold, and what is computed with it: a way of fine-tuning K models.
+
+The loop knows slots, jobs and steps. Whether a slot holds all weights of a model (`FullTuning`) or
+adapters on a frozen base (`GroupedTuning`, in `grouped.py`) is said by a `Tuning`.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.models.layout import Layout
+from huggingtweets.models.stack import Stack
+from huggingtweets.ops.dropout import num_sites
+from huggingtweets.ops.inductor import InductorOps
+from huggingtweets.ops.kernels import choose_ops
+from huggingtweets.ops.reference import Ops
+from huggingtweets.runtime.device import by_kind, is_cuda
+from huggingtweets.training.extraction import SetScores
+from huggingtweets.training.stacked.heldout import score_sets
+from huggingtweets.training.stacked.jobs import Exported, StackedJob, adapter_rank, dropout_rates
+from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
+from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, build_slots, micro_step
+
+WINDOW = {"cpu": 64, "cuda": 256}
+"""Queries a window of attention, by device type."""
+
+
+class Held(Protocol):
+    """K slots on a device; of one engine."""
+
+    slots: Slots
+    ops: Ops
+    """What computes between the products."""
+    num_sites: int
+    """Dropout masks of a micro-batch."""
+    num_decayed: int
+    """Leading values of a row to which weight decay applies."""
+
+    def start(self, job: StackedJob) -> tuple[Tensor, float]:
+        """Return the row (N,) that a job begins with, and the scale of its adapters."""
+
+    def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
+        """Add the losses and gradients of one micro-batch, by static shapes and without a look."""
+
+    def score(self, first: int, sets: Sequence[HeldoutSet | None]) -> Sequence[SetScores | None]:
+        """Score a set of posts in each of neighbouring slots, the first of them given."""
+
+
+class Tuning(Protocol):
+    """A way of fine-tuning; threads share it."""
+
+    rank: int
+    """Of the slots' adapters; 0: all weights are trained."""
+
+    def hold(
+        self,
+        num: int,
+        device: torch.device,
+        *,
+        dtype: torch.dtype,
+        block_size: int,
+        is_compiled: bool,
+        has_kernels: bool,
+    ) -> Held:
+        """Allocate K slots.
+
+        Args:
+            num: K.
+            device: to hold them on.
+            dtype: of the matrix products, fp32 or bf16.
+            block_size: T, the largest.
+            is_compiled: have TorchInductor make what computes between the products.
+            has_kernels: take PyTorch's fused kernels for attention.
+        """
+
+    def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
+        """Return what a slot is told of a job's dropout."""
+
+    def export(self, row: Tensor, recipe: RecipeConfig) -> Exported:
+        """Turn a row of the engine into weights."""
+
+
+class FullTuning:
+    """All weights of K models of a family; adapters of a GPT-2, given a rank."""
+
+    def __init__(self, layout: Layout, base: Tensor, rank: int = 0) -> None:
+        """Begin with a base (N,) on the CPU, see `Layout.pack`."""
+        self.layout, self.base, self.rank = layout, base, rank
+
+    def hold(
+        self,
+        num: int,
+        device: torch.device,
+        *,
+        dtype: torch.dtype,
+        block_size: int,
+        is_compiled: bool,
+        has_kernels: bool,
+    ) -> "HeldModels":
+        """See `Tuning`."""
+        width = self.layout.shape.width
+        ops = InductorOps() if is_compiled else choose_ops(device, width, block_size)
+        return HeldModels(self, num, device, dtype, ops, has_kernels=has_kernels)
+
+    def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
+        """Return the dropout of embeddings, attention and residuals."""
+        return dropout_rates(recipe, self.layout.shape)
+
+    def export(self, row: Tensor, recipe: RecipeConfig) -> Exported:
+        """See `Tuning`."""
+        if not self.rank:
+            return Exported(self.layout.unpack(row))
+        scale, own = recipe.lora_alpha / recipe.lora_rank, recipe.lora_rank
+        merged = merge_adapters(self.layout, self.base, row, rank=self.rank, scale=scale)
+        adapters = peft_state(self.layout, row, rank=self.rank, own_rank=own)
+        return Exported(self.layout.unpack(merged), adapters)
+
+
+class HeldModels:
+    """See `Held`."""
+
+    def __init__(
+        self,
+        tuning: FullTuning,
+        num: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        ops: Ops,
+        *,
+        has_kernels: bool,
+    ) -> None:
+        """Allocate them."""
+        layout = tuning.layout
+        self._tuning, self._has_kernels = tuning, has_kernels
+        self._base = tuning.base.to(device, torch.float32)
+        self.ops = ops
+        self.slots = build_slots(layout, self._base, num, dtype, rank=tuning.rank)
+        self.num_sites = num_sites(layout.shape.num_layers, layout.shape.num_heads)
+        self.num_decayed = self.slots.stack.rows.shape[1] if tuning.rank else layout.num_decayed
+
+    def start(self, job: StackedJob) -> tuple[Tensor, float]:
+        """See `Held`."""
+        rank, recipe = adapter_rank(job.recipe), job.recipe
+        if not rank:
+            return self._base, 1.0
+        row = fresh_adapters(self._tuning.layout, self._tuning.rank, own_rank=rank, seed=job.seed)
+        return row, recipe.lora_alpha / rank
+
+    def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
+        """See `Held`."""
+        micro_step(slots, micro, step, kind)
+
+    def score(self, first: int, sets: Sequence[HeldoutSet | None]) -> Sequence[SetScores | None]:
+        """See `Held`."""
+        stack = self.slots.stack
+        assert isinstance(stack, Stack)
+        return score_sets(
+            stack.slots(first, first + len(sets)),
+            sets,
+            width=by_kind(WINDOW, stack.rows.device, 128),
+            use_fused=self._has_kernels and is_cuda(stack.rows.device),
+            ops=self.ops,
+        )
