@@ -156,7 +156,9 @@ def train_fused(
         engines=engines,
     )
     losses = {}
-    for result in train_stacks(FullTuning(layout, base), iter(jobs), settings=settings, device=device):
+    for result in train_stacks(
+        FullTuning(layout, base), iter(jobs), settings=settings, device=device
+    ):
         if result.error is not None or result.trained is None:
             raise SystemExit(f"{result.slug}: {result.error}")
         losses[result.slug] = result.trained.final_loss

@@ -50,9 +50,9 @@ from huggingtweets.training.stacked import loop as stacked_loop
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
-from huggingtweets.training.stacked.memory import reckoned_bytes
+from huggingtweets.training.stacked.memory import need_of
 from huggingtweets.training.stacked.sample import sample_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 540.0
@@ -226,7 +226,9 @@ def _rows(
     settings = StackedSettings(2, micro_batch_size=1, block_size=bench.block_size)
     settings = replace(settings, **changes)
     rows = {}
-    for result in train_stacked(FullTuning(layout, base), iter(jobs), settings=settings, device=bench.device):
+    for result in train_stacked(
+        FullTuning(layout, base), iter(jobs), settings=settings, device=bench.device
+    ):
         if result.weights is None:
             raise RuntimeError(f"{result.slug}: {result.error}")
         rows[result.slug] = layout.pack(result.weights)
@@ -343,14 +345,8 @@ def _fused(
     gaps = np.diff(times)[3:steps]  # the first ones run without a graph
     seconds = float(np.median(gaps)) if len(gaps) else float("nan")
     tokens = slots * bench.block_size
-    reckoned = reckoned_bytes(
-        layout,
-        slots=slots,
-        tokens=bench.block_size,
-        block_size=bench.block_size,
-        dtype=torch.bfloat16,
-        drops=dropout > 0,
-    )
+    need = need_of(layout, torch.bfloat16, block_size=bench.block_size, drops=dropout > 0)
+    reckoned = need.at(slots, bench.block_size)
     return {
         "ms": seconds * 1e3,
         "tokens_s": tokens / seconds,

@@ -62,8 +62,9 @@ def child_ours(arguments: list[str]) -> int:
     from huggingtweets import pipeline, trained
     from huggingtweets.jobs import fused, runner
     from huggingtweets.training import loop, single
-    from huggingtweets.training.stacked import loop as stacked_loop
+    from huggingtweets.training.stacked import grouped as stacked_grouped
     from huggingtweets.training.stacked import pool as stacked_pool
+    from huggingtweets.training.stacked import tuning as stacked_tuning
 
     clock = Clock()
     modules: Any
@@ -80,8 +81,8 @@ def child_ours(arguments: list[str]) -> int:
     modules.train_stacked = clock.through("train", stacked_pool.train_stacked)
     modules = loop
     modules.evaluate_heldout = clock.around("evaluate", loop.evaluate_heldout)
-    modules = stacked_loop
-    modules.score_sets = clock.around("evaluate", stacked_loop.score_sets)
+    for modules in (stacked_tuning.HeldModels, stacked_grouped.HeldAdapters):
+        modules.score = clock.around("evaluate", modules.score)
     modules = pipeline
     modules.score_job = clock.around("score", pipeline.score_job)
     modules = fused

@@ -100,9 +100,7 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     train = stacked_pool.train_stacked
     pool.train_stacked = clock.through(
         "train",
-        lambda layout, base, jobs, **options: train(
-            layout, base, clock.drawn("drawing", jobs), **options
-        ),
+        lambda tuning, jobs, **options: train(tuning, clock.drawn("drawing", jobs), **options),
     )
     patched.load_model = clock.around("load", fused.load_model)
     finished: list[str] = []

@@ -57,7 +57,7 @@ from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modul
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.stacked.decode import build_cache, decode_step, draw_tokens
 from huggingtweets.training.stacked.heldout import heldout_nats
-from huggingtweets.training.stacked.memory import MAX_PROMPT, Finishing, reckoned_bytes
+from huggingtweets.training.stacked.memory import MAX_PROMPT, Finishing, need_of
 from huggingtweets.training.stacked.slots import (
     MicroKind,
     build_slots,
@@ -388,15 +388,14 @@ def _reckoned(case: Case) -> int:
         return case.slots * finishing.bytes_per_model
     if case.engine == "judging":
         return finishing.judging_bytes
-    return reckoned_bytes(
+    need = need_of(
         layout,
-        slots=case.slots,
-        tokens=case.blocks * case.block_size,
+        DTYPES[case.precision],
         block_size=case.block_size,
-        dtype=DTYPES[case.precision],
         drops=case.dropout > 0,
         recompute=case.recompute,
     )
+    return need.at(case.slots, case.blocks * case.block_size)
 
 
 def estimate(budget: Budget, case: Case) -> dict[str, tuple[float, float]]:

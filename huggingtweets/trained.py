@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import Precision, StoredDtype
+from huggingtweets.config.schema import Precision, RecipeConfig, StoredDtype
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import Posts, score_model, score_stack, try_model, try_stack
 from huggingtweets.generation.guards import Guards
@@ -27,6 +27,9 @@ from huggingtweets.generation.sample import (
     sample_stack,
 )
 from huggingtweets.generation.samples import Samples
+from huggingtweets.models.adapters import adapter_size, pack_adapters, stack_on_base
+from huggingtweets.models.families import layout_of, shape_of, why_not_fused
+from huggingtweets.models.grouped import merge_adapters
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.runtime.device import (
@@ -40,6 +43,7 @@ from huggingtweets.training.extraction import Counts
 from huggingtweets.training.folder import for_other_readers
 from huggingtweets.training.lora import save_adapters
 from huggingtweets.training.model import Base, keep_dropout, load_model
+from huggingtweets.training.stacked.grouped import GroupedTuning
 
 logger = logging.getLogger(__name__)
 
@@ -139,12 +143,14 @@ class Studio:
     Threads may use it side by side.
     """
 
-    def __init__(self, base_model: PreTrainedModel, layout: Layout, device: torch.device) -> None:
+    def __init__(
+        self, base_model: PreTrainedModel, layout: Layout | None, device: torch.device
+    ) -> None:
         """Hold them.
 
         Args:
             base_model: on the CPU; stays as it is.
-            layout: of its weights.
+            layout: of its weights; None: of no family of ours.
             device: to sample and judge on.
         """
         self.base_model = base_model
@@ -159,6 +165,27 @@ class Studio:
         """Where each large file lies already, its inode and when it was written."""
         self._lock = threading.Lock()
 
+    @property
+    def bytes_per_model(self) -> int:
+        """What a trained model takes of memory until it is written."""
+        return 4 * sum(int(parameter.numel()) for parameter in self.base_model.parameters())
+
+    @property
+    def base_weights(self) -> Mapping[str, Tensor]:
+        """What `stack` makes the base of."""
+        return self.base_model.state_dict()
+
+    def model(
+        self,
+        weights: dict[str, Tensor] | None,
+        adapters: dict[str, Tensor] | None,
+        recipe: RecipeConfig,
+    ) -> "StackedModel":
+        """Return a trained model of what the engine leaves of a job."""
+        del recipe
+        assert weights is not None
+        return StackedModel(weights, self, adapters)
+
     def stack(
         self,
         weights: Sequence[Mapping[str, Tensor]],
@@ -166,6 +193,7 @@ class Studio:
         dtype: torch.dtype = torch.float32,
     ) -> Stack:
         """Return models to be sampled from, in fp32 as by either engine, or to be judged."""
+        assert self.layout is not None
         rows = torch.empty((len(weights), self.layout.size), device=device)
         for row, state in zip(rows, weights, strict=True):
             row.copy_(self.layout.pack(state))
@@ -209,6 +237,59 @@ class Studio:
             return self._files[dtype]
 
 
+class AdapterStudio(Studio):
+    """What all LoRA jobs of one base share, whatever its architecture."""
+
+    def __init__(
+        self, base_model: PreTrainedModel, tuning: GroupedTuning, device: torch.device
+    ) -> None:
+        """Hold the base, on the CPU, and how adapters are grouped on it."""
+        config = base_model.config
+        layout = None if why_not_fused(config) else layout_of(shape_of(config))
+        super().__init__(base_model, layout, device)
+        self.tuning = tuning
+        self._row: Tensor | None = None
+
+    @property
+    def bytes_per_model(self) -> int:
+        """See `Studio`."""
+        return 4 * self.tuning.layout.size
+
+    @property
+    def base_weights(self) -> Mapping[str, Tensor]:
+        """The base is what has no adapters."""
+        return {}
+
+    def model(
+        self,
+        weights: dict[str, Tensor] | None,
+        adapters: dict[str, Tensor] | None,
+        recipe: RecipeConfig,
+    ) -> "AdapterModel":
+        """See `Studio`."""
+        assert weights is None
+        assert adapters is not None
+        return AdapterModel(adapters, self, recipe)
+
+    def stack(
+        self,
+        weights: Sequence[Mapping[str, Tensor]],
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+    ) -> Stack:
+        """Return adapters on one base; each `weights` are those of an `AdapterModel`, or none."""
+        assert self.layout is not None
+        with self._lock:
+            if self._row is None:
+                self._row = self.layout.pack(self.base_model.state_dict())
+        rank = self.tuning.rank
+        rows = torch.zeros(len(weights), adapter_size(self.layout, rank), device=device)
+        for row, state in zip(rows, weights, strict=True):
+            if state:
+                row.copy_(pack_adapters(self.layout, state, rank))
+        return stack_on_base(self.layout, self._row.to(device), rows, rank, dtype)
+
+
 class StackedModel:
     """The weights of a GPT-2 that the fused engine leaves; made whole only to be judged."""
 
@@ -248,7 +329,7 @@ class StackedModel:
         of_base: bool,
     ) -> T:
         studio = self.studio
-        weights = studio.base_model.state_dict() if of_base else self.weights
+        weights = studio.base_weights if of_base else self.weights
         dtype = torch.bfloat16 if plan.engine.precision is Precision.bf16 else torch.float32
 
         def on(device: torch.device) -> T:
@@ -268,13 +349,65 @@ class StackedModel:
         weights = {
             name: weight.to(dtype)
             for name, weight in self.weights.items()
-            if name != "lm_head.weight" or not self.studio.layout.shape.is_tied
+            if name != "lm_head.weight" or not self.studio.base_model.config.tie_word_embeddings
         }
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     def _whole(self) -> PreTrainedModel:
         model = copy.deepcopy(self.studio.base_model)
         model.load_state_dict(self.weights)
+        return model.eval()
+
+
+class AdapterModel(StackedModel):
+    """The adapters of a LoRA job; merged into the base only where a whole model is asked for."""
+
+    def __init__(
+        self, adapters: dict[str, Tensor], studio: AdapterStudio, recipe: RecipeConfig
+    ) -> None:
+        """Hold them, named as in a peft adapter folder; on the CPU."""
+        scale = recipe.lora_alpha / recipe.lora_rank
+        scaled = {
+            name: one * scale if ".lora_B." in name else one for name, one in adapters.items()
+        }
+        super().__init__(scaled, studio, adapters)
+
+    @property
+    def _merged(self) -> WholeModel:
+        return WholeModel(self._whole(), self.studio.device, self._adapters)
+
+    def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
+        """Sample posts, by transformers where the base is of no family of ours."""
+        if self.studio.layout is None:
+            with self.studio.turn:
+                return self._merged.sample(plan, base, guards)
+        return super().sample(plan, base, guards)
+
+    def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
+        """See `Trained`."""
+        if self.studio.layout is None:
+            with self.studio.turn:
+                return self._merged.score(plan, base, posts, of_base=of_base)
+        return super().score(plan, base, posts, of_base=of_base)
+
+    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
+        """See `Trained`."""
+        if self.studio.layout is None:
+            with self.studio.turn:
+                return self._merged.try_known(plan, base, posts, of_base=of_base)
+        return super().try_known(plan, base, posts, of_base=of_base)
+
+    def save(self, plan: Plan, base: Base, folder: Path) -> None:
+        """Write the adapters, or the whole model that they and the base amount to."""
+        if plan.leaves_adapter:
+            assert self._adapters is not None
+            _save_adapter(folder, self._adapters, self.studio.base_model, plan, base)
+        else:
+            self._merged.save(plan, base, folder)
+
+    def _whole(self) -> PreTrainedModel:
+        model = copy.deepcopy(self.studio.base_model)
+        merge_adapters(model, self.weights)
         return model.eval()
 
 

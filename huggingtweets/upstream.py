@@ -101,6 +101,14 @@ def copy_tensors(targets: Sequence["Tensor"], sources: Sequence["Tensor"]) -> No
     torch._foreach_copy_(list(targets), list(sources))
 
 
+def has_function_mode() -> bool:
+    """Whether a `TorchFunctionMode` is active in this thread; torch 2.13 has no public answer."""
+    import torch
+
+    current: Callable[[], Any] = torch.overrides._get_current_function_mode
+    return current() is not None
+
+
 def fused_adamw(*states: list["Tensor"], **settings: Any) -> None:
     """Take a step of AdamW on tensors, as `torch.optim.AdamW(fused=True)` does inside.
 

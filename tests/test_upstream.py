@@ -25,6 +25,7 @@ PARTS = {
     "torch: its pool": ("torch", "_C._cuda_releasePool"),
     "torch: compiled shapes": ("torch._dynamo", "config.recompile_limit"),
     "torch: many copies": ("torch", "_foreach_copy_"),
+    "torch: function modes": ("torch.overrides", "_get_current_function_mode"),
     "torch: AdamW": ("torch", "_fused_adamw_"),
     "torch: local rows": (
         "torch.distributed.tensor._utils", "compute_local_shape_and_global_offset"

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
+from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import Precision
+from huggingtweets.config.schema import Precision, RecipeConfig
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError
@@ -25,7 +26,7 @@ from huggingtweets.jobs.deadline import Deadline
 from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.lock import JobLock, acquire_lock
-from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.families import has_own_lora, layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.pipeline import (
     EndedJob,
@@ -39,20 +40,17 @@ from huggingtweets.recorder import Recorder
 from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
-from huggingtweets.trained import StackedModel, Studio, sample_together
+from huggingtweets.trained import AdapterStudio, StackedModel, Studio, sample_together
 from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed
-from huggingtweets.training.stacked.jobs import (
-    StackedJob,
-    StackedResult,
-    adapter_rank,
-    dropout_rates,
-)
+from huggingtweets.training.stacked.grouped import GroupedTuning
+from huggingtweets.training.stacked.jobs import StackedJob, StackedResult, adapter_rank
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.memory import Finishing, choose_batch, choose_cpu_batch
 from huggingtweets.training.stacked.pool import train_stacks
+from huggingtweets.training.stacked.tuning import FullTuning, Tuning
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
 logger = logging.getLogger(__name__)
@@ -110,21 +108,23 @@ def run_fused(
     deadline = deadline or Deadline(None, {})
     room = room or Room(plans[0].paths.root.parent, 0, wait_s=plans[0].engine.wait_for_room_s)
     model = load_model(base, plans[0].recipe)
-    layout = layout_of(shape_of(model.config))
+    tuning = tuning_of(model, base, plans[0].recipe, device)
     speed = Speed(
         flops_per_token(model, plans[0].recipe.block_size / 2),
         peak_flops(device, plans[0].engine.peak_tflops),
     )
-    settings = choose_settings(layout, plans[0], device, len(plans))
+    settings = choose_settings(tuning, plans[0], device, len(plans))
     logger.info(
         "engine=fused jobs=%d slots=%d engines=%d", len(plans), settings.slots, settings.engines
     )
-    studio = Studio(model, layout, device)
+    if isinstance(tuning, FullTuning):
+        studio: Studio = Studio(model, tuning.layout, device)
+    else:
+        studio = AdapterStudio(model, tuning, device)
     try:
         with _Workshop(plans, base, studio, tally, deadline, room, settings) as workshop:
             results = train_stacks(
-                layout,
-                layout.pack(model.state_dict()),
+                tuning,
                 workshop.prepared(),
                 settings=settings,
                 device=device,
@@ -142,37 +142,54 @@ def run_fused(
         tally.cut_short(plans, err)
 
 
+def tuning_of(
+    model: PreTrainedModel, base: Base, recipe: RecipeConfig, device: torch.device
+) -> FullTuning | GroupedTuning:
+    """Return how jobs of a recipe are stacked on a base.
+
+    A GPT-2's adapters are computed by our own forward pass: on a CPU transformers' modules take
+    1.65 times as long at width 128, 1.14 times at 384 [measured, benchmarks/lora_steps.py].
+    """
+    rank = adapter_rank(recipe)
+    if rank and not has_own_lora(model.config):
+        return GroupedTuning(
+            model, rank, device, bos_id=base.codec.bos_id, block_size=recipe.block_size
+        )
+    layout = layout_of(shape_of(model.config))
+    return FullTuning(layout, layout.pack(model.state_dict()), rank)
+
+
 def choose_settings(
-    layout: Layout, plan: Plan, device: torch.device, num_jobs: int
+    tuning: Tuning, plan: Plan, device: torch.device, num_jobs: int
 ) -> StackedSettings:
     """Choose the number of slots and the micro-batch, where the plan leaves them open."""
     engine, recipe = plan.engine, plan.recipe
     dtype = torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32
-    rank = adapter_rank(recipe)
     engines = 1
+    need = tuning.need(
+        dtype,
+        block_size=recipe.block_size,
+        drops=any(tuning.rates(recipe)),
+        recompute=engine.activation_checkpointing,
+    )
     if is_cuda(device):
         slots, micro = choose_batch(
-            layout,
+            need,
             num_jobs=num_jobs,
             free_bytes=free_bytes(device),
             global_batch_size=recipe.global_batch_size,
             block_size=recipe.block_size,
-            dtype=dtype,
-            reserve=finishing_of(plan, layout).reserve(free_bytes(device)),
-            drops=any(dropout_rates(recipe, layout.shape)),
-            recompute=engine.activation_checkpointing,
-            rank=rank,
+            reserve=_reserve(plan, tuning, free_bytes(device)),
         )
     else:
         engines, slots, micro = choose_cpu_batch(
-            layout,
+            need,
+            is_wide=tuning.is_wide,
             num_jobs=num_jobs,
             num_threads=torch.get_num_threads(),
             free_bytes=available_bytes(),
             global_batch_size=recipe.global_batch_size,
             block_size=recipe.block_size,
-            dtype=dtype,
-            rank=rank,
         )
     if engine.slots != "auto":
         slots = min(num_jobs, int(engine.slots))
@@ -186,12 +203,19 @@ def choose_settings(
         dtype=dtype,
         log_every=engine.log_every,
         compile=engine.compile,
-        adapter_rank=rank,
         recompute=engine.activation_checkpointing,
         use_graphs=engine.cuda_graphs,
         engines=1 if engine.compile else engines,
     )
-    return trusted(settings, layout, device)
+    # What grouped adapters run on a GPU are transformers' kernels, which need no look of ours.
+    return trusted(settings, tuning.layout, device) if isinstance(tuning, FullTuning) else settings
+
+
+def _reserve(plan: Plan, tuning: Tuning, free: int) -> int:
+    """Return what training leaves free of a GPU for sampling and judging."""
+    if isinstance(tuning, FullTuning):
+        return finishing_of(plan, tuning.layout).reserve(free)
+    return free // 8
 
 
 def finishing_of(plan: Plan, layout: Layout) -> Finishing:
@@ -221,8 +245,9 @@ class _Ended:
 
     def model(self, studio: Studio) -> StackedModel:
         """Return the trained model."""
-        assert self.result.weights is not None
-        return StackedModel(self.result.weights, studio, self.result.adapters)
+        exported = self.result.exported
+        assert exported is not None
+        return studio.model(exported.weights, exported.adapters, self.job.plan.recipe)
 
 
 class _Workshop:
@@ -259,7 +284,7 @@ class _Workshop:
         self.left: list[Plan] = []
         """Jobs that are not begun for want of time."""
         self._num_prepared = AHEAD_PER_SLOT * slots
-        most = MAX_WAITING_BYTES // (4 * studio.layout.size)
+        most = MAX_WAITING_BYTES // studio.bytes_per_model
         num_waiting = max(NUM_FINISHERS, min(AHEAD_PER_SLOT * slots, most))
         self._waiting = threading.BoundedSemaphore(num_waiting)
         """Taken by each job from the end of its training until it is written."""
@@ -273,8 +298,10 @@ class _Workshop:
         """Jobs that wait to be sampled."""
         self._num_together = 1  # on a CPU products are apart anyway
         if is_cuda(studio.device):
-            finishing = finishing_of(plans[0], studio.layout)
-            self._num_together = finishing.num_together(free_bytes(studio.device))
+            self._num_together = 1
+            if studio.layout is not None:
+                finishing = finishing_of(plans[0], studio.layout)
+                self._num_together = finishing.num_together(free_bytes(studio.device))
         self._num_threads = 1 if settings.engines > 1 else torch.get_num_threads()
         self._open: dict[str, OpenJob] = {}
         """Jobs that are begun and not yet with a finisher."""
@@ -368,7 +395,8 @@ class _Workshop:
             use_device(self._studio.device)
             if is_cpu(self._studio.device):
                 torch.set_num_threads(self._num_threads)
-            ready = [one for one in waiting if one.can_be_sampled]
+            can_sample = self._studio.layout is not None
+            ready = [one for one in waiting if can_sample and one.can_be_sampled]
             if ready:
                 models = [one.model(self._studio) for one in ready]
                 ended = [one.job.ended(one.result) for one in ready]

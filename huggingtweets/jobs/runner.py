@@ -38,7 +38,7 @@ from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.logs import STOPPED
-from huggingtweets.models.families import why_not_fused
+from huggingtweets.models.families import has_own_lora, why_not_fused
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline import run_job
 from huggingtweets.posts.sources.x_api import SPENDING
@@ -56,6 +56,7 @@ from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
 from huggingtweets.training.records import Ending
 from huggingtweets.training.single import try_base
+from huggingtweets.training.stacked.grouped import why_not_grouped
 
 logger = logging.getLogger(__name__)
 
@@ -215,20 +216,19 @@ def choose_engine(
 ) -> EngineKind:
     """Return the engine to use; where the one asked for cannot be, say so and take the other."""
     kind = config.engine.kind
-    reason = why_not_fused(base.config)
-    if config.recipe.adapter is Adapter.lora and base.config.model_type != "gpt2":
-        reason = (
-            f"the fused engine has adapters for gpt2 only, and this is {base.config.model_type}"
-        )
+    if kind is EngineKind.single or (kind is EngineKind.auto and num_jobs == 1):
+        return EngineKind.single
+    is_lora = config.recipe.adapter is Adapter.lora
+    is_grouped = is_lora and not has_own_lora(base.config)
+    reason = why_not_grouped(base, config.recipe) if is_grouped else why_not_fused(base.config)
     if config.engine.precision is Precision.fp16:
         reason = "the fused engine computes in bf16 or fp32"
-    if kind is EngineKind.fused and reason:
+    if reason and (is_grouped or kind is EngineKind.fused):
         logger.warning("engine=single is used: %s", reason)
-    if kind is EngineKind.single or reason:
+    if reason:
         return EngineKind.single
-    pays = is_cuda(accelerator.device) or base.config.hidden_size <= CPU_MAX_WIDTH
-    is_worth_it = num_jobs > 1 and pays
-    return EngineKind.fused if kind is EngineKind.fused or is_worth_it else EngineKind.single
+    pays = is_cuda(accelerator.device) or is_grouped or base.config.hidden_size <= CPU_MAX_WIDTH
+    return EngineKind.fused if kind is EngineKind.fused or pays else EngineKind.single
 
 
 def _open_room(config: TrainConfig, base: Base, plans: Sequence[Plan]) -> Room | None:

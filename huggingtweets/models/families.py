@@ -31,6 +31,14 @@ def why_not_fused(config: Any) -> str | None:
     return reason
 
 
+def has_own_lora(config: Any) -> bool:
+    """Whether our own forward pass computes adapters as transformers names them.
+
+    Llamas have queries, keys and values side by side in one product of ours, and an adapter each.
+    """
+    return config.model_type == "gpt2" and why_not_fused(config) is None
+
+
 def shape_of(config: Any) -> Shape:
     """Return the shape of a transformers config.
 

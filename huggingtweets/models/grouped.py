@@ -5,8 +5,8 @@ to (k + 1) * B. Every linear layer but the head computes the base's product for 
 each slot's low-rank addition for its own. What lies between (norms, attention, activations) knows
 rows or blocks alone, so that no slot touches another.
 
-On a CPU in fp32 a slot's bits do not depend on K or on its neighbours: each slot has products of its
-own, of the same shapes whatever K is, and PyTorch's other operators compute all rows alike.
+On a CPU in fp32 a slot's bits do not depend on K or on its neighbours: each slot has products of
+its own, of the same shapes whatever K is, and PyTorch's other operators compute all rows alike.
 """
 
 import copy
@@ -21,13 +21,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode, _get_current_function_mode
+from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from huggingtweets.ops.dropout import keep_mask, thresholds_and_scales
-from huggingtweets.ops.linear import Gradients, Linear, LowRank, linear
+from huggingtweets.ops.linear import Gradients, Linear, LowRank, project, project_backward
 from huggingtweets.runtime.device import is_cpu
+from huggingtweets.upstream import copy_tensors, has_function_mode
 
 RANK_MULTIPLE = 8
 """Slots hold adapters of a multiple of this rank, so that products have the same shape, and so the
@@ -119,6 +121,17 @@ def adapter_layout(model: PreTrainedModel, rank: int) -> AdapterLayout:
     return AdapterLayout(tuple(places), rank, end)
 
 
+@torch.no_grad()
+def merge_adapters(model: PreTrainedModel, state: Mapping[str, Tensor], scale: float = 1.0) -> None:
+    """Add adapters, named as in a peft adapter folder, to the weights of a model, in place."""
+    for name, module in linear_layers(model):
+        stem = f"base_model.model.{name}"
+        down, up = state[f"{stem}.lora_A.weight"], state[f"{stem}.lora_B.weight"]
+        weight: Any = module.weight
+        addition = (up @ down) * scale
+        weight += addition.T if isinstance(module, Conv1D) else addition
+
+
 def linear_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
     """Return the layers that get adapters, as peft's `all-linear` finds them, by name."""
     head = model.get_output_embeddings()
@@ -132,7 +145,8 @@ def linear_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
 def _weight_of(module: nn.Module) -> Tensor:
     """Return the weight (1, in, out) of a linear layer of PyTorch or of GPT-2."""
     weight: Any = module.weight
-    return (weight if isinstance(module, Conv1D) else weight.T).unsqueeze(0)
+    whole: Tensor = (weight if isinstance(module, Conv1D) else weight.T).unsqueeze(0)
+    return whole
 
 
 @dataclass(frozen=True)
@@ -170,7 +184,7 @@ class AdapterStack:
             for parts in (self.compute, self.master)
         )
         if copies[0].dtype != masters[0].dtype:
-            torch._foreach_copy_(copies, masters)
+            copy_tensors(copies, masters)
 
     def load(self, slot: int, row: Tensor, scale: float = 1.0) -> None:
         """Put a job's adapters into a slot."""
@@ -227,6 +241,8 @@ class Current:
         self.stack: AdapterStack | None = None
         self.grads: AdapterStack | None = None
         self.dropout: SlotDropout | None = None
+        self.recompute = False
+        """Keep only the input of each layer for the backward pass."""
         self._site = 0
         self._rates: dict[float, tuple[Tensor, Tensor]] = {}
 
@@ -412,7 +428,10 @@ class GroupedLinear(nn.Module):
             adapter = now.grads.master[self._index]
             gradients = Gradients(adapter.down, adapter.up)
         grouped = x.reshape(len(now.stack.rows), -1, self.in_features)
-        out = linear(grouped, layer, gradients, accumulate=True, add_bias=_no_bias)
+        if gradients is None:
+            out = project(grouped, layer)
+        else:
+            out = _Linear.apply(grouped, layer, gradients)  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
@@ -420,8 +439,21 @@ class GroupedLinear(nn.Module):
         return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-def _no_bias(*_: Any, **__: Any) -> None:
-    raise AssertionError("a frozen bias has no gradient")
+class _Linear(torch.autograd.Function):
+    """Adds the adapters' gradients to what is there: a layer may be used more than once."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: Linear, gradients: Gradients) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.rest = layer, gradients
+        return project(x, layer)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (x,), (layer, gradients) = ctx.saved_tensors, ctx.rest
+        grad = grad.contiguous()
+        out = project_backward(grad, x, layer, gradients, accumulate=True, add_bias=None)
+        return out, None, None
 
 
 class GroupedModel:
@@ -436,7 +468,7 @@ class GroupedModel:
             dtype: of the matrix products; other weights stay in fp32.
         """
         self.now = Current()
-        self.model = _sharing(model)
+        self.model = sharing_copy(model)
         layers = linear_layers(self.model)
         self.layers = _layers_of(self.model)
         for index, (name, module) in enumerate(layers):
@@ -445,7 +477,7 @@ class GroupedModel:
             setattr(self.model.get_submodule(parent), child, grouped)
         self.model.to(device).eval()
         for index, layer in enumerate(self.layers):
-            layer.forward = partial(self._run_layer, index, layer.forward)
+            layer.forward = partial(self._run_layer, partial(self._compute, index, layer.forward))
         self.model.get_input_embeddings().register_forward_hook(self._begin_graph)
 
     @property
@@ -453,10 +485,18 @@ class GroupedModel:
         """How many dropout masks a pass may need."""
         return (len(self.layers) + 1) * SITES_PER_LAYER
 
-    def _run_layer(self, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Run a layer, be it again for the backward pass: on CUDA that is another thread's."""
+    def _run_layer(self, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run a layer; of one that is computed again only the input is kept."""
+        if self.now.recompute and torch.is_grad_enabled():
+            return checkpoint(
+                forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs
+            )
+        return forward(*args, **kwargs)
+
+    def _compute(self, index: int, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute a layer, be it again for the backward pass: on CUDA that is another thread's."""
         self.now.begin_layer(index)
-        if self.now.dropout is None or _get_current_function_mode() is not None:
+        if self.now.dropout is None or has_function_mode():
             return forward(*args, **kwargs)
         with _Drops(self.now):
             return forward(*args, **kwargs)
@@ -485,12 +525,9 @@ class GroupedModel:
         """
         now = self.now
         now.stack, now.grads, now.dropout = stack, grads, dropout
+        now.recompute = recompute
         now.begin_layer(-1)
-        if recompute and not self.model.is_gradient_checkpointing:
-            self.model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model.train(dropout is not None)
-        for layer in self.layers:
-            layer.training = recompute or dropout is not None  # what checkpoints ask
         try:
             with nullcontext() if dropout is None else _Drops(now):
                 yield self.model
@@ -499,7 +536,7 @@ class GroupedModel:
             self.model.eval()
 
 
-def _sharing(model: PreTrainedModel) -> PreTrainedModel:
+def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy of a model that shares its weights, frozen."""
     memo: dict[int, Any] = {
         id(tensor): nn.Parameter(tensor.detach(), requires_grad=False)
@@ -512,4 +549,4 @@ def _sharing(model: PreTrainedModel) -> PreTrainedModel:
 def _layers_of(model: PreTrainedModel) -> list[nn.Module]:
     """Return the layers of a model: its longest list of modules."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    return max((list(modules) for modules in lists), key=len, default=[])

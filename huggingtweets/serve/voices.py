@@ -21,9 +21,9 @@ from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import Guards, build_guards
+from huggingtweets.models.adapters import pack_adapters
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.layout import Layout
-from huggingtweets.serve.adapters import pack_adapters
 from huggingtweets.serve.copies import CopyIndex
 from huggingtweets.serve.people import Person
 from huggingtweets.training.model import find_base, load_model

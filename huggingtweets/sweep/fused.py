@@ -14,8 +14,7 @@ from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
-from huggingtweets.jobs.fused import choose_settings
-from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.jobs.fused import choose_settings, tuning_of
 from huggingtweets.pipeline import prepare_job
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
@@ -43,19 +42,20 @@ def run_fused_trials(
     """Train trials until there are no more for this process, or a stop is asked for."""
     recipe = sweep.config.recipe
     model = load_model(base, replace(recipe, dropout=None))  # each slot has its own
-    layout = layout_of(shape_of(model.config))
     plan = make_plan(sweep.config, sweep.jobs[0])
     num_jobs = _num_at_once(sweep.spec) * len(sweep.jobs)
-    smallest, largest = _batches(sweep)
-    largest_plan = replace(plan, recipe=replace(recipe, global_batch_size=largest))
-    settings = choose_settings(layout, largest_plan, device, num_jobs)
+    smallest, largest = _ends(sweep, "recipe.global_batch_size", recipe.global_batch_size)
+    _, rank = _ends(sweep, "recipe.lora_rank", recipe.lora_rank)
+    largest_recipe = replace(recipe, global_batch_size=largest, lora_rank=rank)
+    largest_plan = replace(plan, recipe=largest_recipe)
+    tuning = tuning_of(model, base, largest_plan.recipe, device)
+    settings = choose_settings(tuning, largest_plan, device, num_jobs)
     # A slot computes nothing in vain: later micro-steps are for the larger batches alone.
     settings = replace(settings, micro_batch_size=min(settings.micro_batch_size, smallest))
     logger.info("engine=fused slots=%d engines=%d", settings.slots, settings.engines)
     supply = _Supply(sweep, trials, progresses, base)
     results = train_stacks(
-        layout,
-        layout.pack(model.state_dict()),
+        tuning,
         supply.jobs(),
         settings=settings,
         device=device,
@@ -78,13 +78,13 @@ def _num_at_once(spec: SweepSpec) -> int:
     return max(2, spec.total // WAVES_OF_PRUNED)
 
 
-def _batches(sweep: Sweep) -> tuple[int, int]:
-    """Return the smallest and the largest batch of all trials, in blocks."""
-    dimension = sweep.spec.space.get("recipe.global_batch_size")
-    ends = dimension.ends() if dimension else (sweep.config.recipe.global_batch_size,)
-    sizes = [int(value) for value in ends if isinstance(value, int | float)]
-    sizes.append(sweep.default.recipe.global_batch_size)
-    return min(sizes), max(sizes)
+def _ends(sweep: Sweep, name: str, default: int) -> tuple[int, int]:
+    """Return the smallest and the largest value of a whole-numbered setting in all trials."""
+    dimension = sweep.spec.space.get(name)
+    ends = dimension.ends() if dimension else ()
+    values = [int(value) for value in ends if isinstance(value, int | float)]
+    values.append(default)
+    return min(values), max(values)
 
 
 class _Supply:

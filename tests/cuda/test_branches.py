@@ -19,13 +19,13 @@ import torch
 from accelerate import Accelerator
 from job_processes import write_posts
 from software_cuda import installed
-from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
+from stacked_reference import BASE, CPU, LAYOUT, ROW, T, build_jobs
 from test_finishing_on_cuda import plan_for
 from test_plan import plan_of
 from test_single_on_cuda import learn
 from test_trained import both, to_score
 
-from huggingtweets.config.schema import EngineKind, SamplingConfig
+from huggingtweets.config.schema import Adapter, EngineKind, SamplingConfig
 from huggingtweets.jobs.fused import choose_settings, run_fused
 from huggingtweets.jobs.runner import choose_engine
 from huggingtweets.jobs.tally import Tally
@@ -40,9 +40,10 @@ from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import choose_attention
 from huggingtweets.training.meter import peak_flops, peak_memory_gib
 from huggingtweets.training.model import find_base
+from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
 from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 PACKAGE = Path(__file__).parents[2] / "huggingtweets"
 ASKS = {"is_cuda", "is_cpu", "by_kind"}
@@ -51,6 +52,7 @@ ALLOWED = {"runtime/device.py", "runtime/graphs.py"}
 BY_TENSOR = {
     "ops/fused_attention.py": "a table of kernels, by where the tensors lie",
     "training/cross_entropy.py": "autocast is switched off on the device of the tensor",
+    "training/stacked/grouped.py": "autocast is switched on and off for the device of the model",
     "training/heldout.py": "autocast is switched on for the device of the model",
 }
 """Modules that look at a tensor's own device, which cannot be forced, and why."""
@@ -104,7 +106,15 @@ def run_all(folder: Path) -> None:
     """Pass the places: both engines, what chooses for them, what measures them."""
     jobs = [replace(job, recipe=replace(job.recipe, max_steps=2)) for job in build_jobs()[:3]]
     settings = StackedSettings(2, micro_batch_size=1, block_size=T)
-    assert len(list(train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU))) == 3
+    assert (
+        len(list(train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU)))
+        == 3
+    )
+    adapters = [
+        replace(one, recipe=replace(one.recipe, adapter=Adapter.lora, dropout=0.1)) for one in jobs
+    ]
+    tuning = GroupedTuning(BASE, 8, CPU, bos_id=0, block_size=T)
+    assert len(list(train_stacked(tuning, iter(adapters), settings=settings, device=CPU))) == 3
     learn(isolate=True, graphed=True)
     choose_attention(CPU, torch.float32, is_sharded=False, is_compiled=False)
     stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)
@@ -121,7 +131,9 @@ def run_all(folder: Path) -> None:
     DeviceBlocks(jobs[0].training_set.blocks, Batch(1, 1, 1), rank=0, device=CPU)
     peak_flops(CPU, None)
     peak_memory_gib(CPU)
-    choose_settings(LAYOUT, plan_of("engine.slots=2", "recipe.block_size=32"), CPU, 2)
+    choose_settings(
+        FullTuning(LAYOUT, ROW), plan_of("engine.slots=2", "recipe.block_size=32"), CPU, 2
+    )
     run_jobs(folder)
 
 

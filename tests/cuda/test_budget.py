@@ -16,7 +16,7 @@ import torch
 from transformers import GPT2Config
 
 from huggingtweets.models.families import layout_of, shape_of
-from huggingtweets.training.stacked.memory import Finishing, choose_batch
+from huggingtweets.training.stacked.memory import Finishing, choose_batch, need_of
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/step_budget.py"
 GPT2 = layout_of(shape_of(GPT2Config()))
@@ -117,15 +117,12 @@ def test_sampling_and_judging_take_no_more_than_is_left_for_them(
 def card(gb: int, recompute: bool, drops: bool) -> tuple[Mapping[str, Any], int]:
     free = gb * 10**9
     slots, blocks = choose_batch(
-        GPT2,
+        need_of(GPT2, torch.bfloat16, block_size=1024, drops=drops, recompute=recompute),
         num_jobs=1000,
         free_bytes=free,
         global_batch_size=1,
         block_size=1024,
-        dtype=torch.bfloat16,
         reserve=FINISHING.reserve(free),
-        drops=drops,
-        recompute=recompute,
     )
     rate = 0.1 if drops else 0.0
     case = FUSED | {"slots": slots, "blocks": blocks, "dropout": rate, "recompute": recompute}

@@ -20,7 +20,9 @@ def train(num_jobs: int, *, slots: int) -> None:
         for job in build_jobs()[:num_jobs]
     ]
     settings = StackedSettings(slots, micro_batch_size=1, block_size=T, compile=True)
-    results = list(train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU))
+    results = list(
+        train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU)
+    )
     assert [result.error for result in results] == [None] * num_jobs
 
 

@@ -1,14 +1,16 @@
 """The fused engine as a GPU runs it, by software graphs: the weights are those of the CPU's way."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from software_cuda import State, installed
-from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
+from stacked_reference import BASE, CPU, LAYOUT, ROW, T, build_jobs
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter
+from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
@@ -17,17 +19,18 @@ CLOSE = 1e-4
 """Times the norm of the change by training: the most for the norm of the difference."""
 
 
-def train(jobs: list[StackedJob], **changes: object) -> dict[str, Tensor]:
+def train(jobs: list[StackedJob], *, adapter_rank: int = 0, **changes: object) -> dict[str, Tensor]:
     settings = replace(StackedSettings(3, micro_batch_size=2, block_size=T), **changes)  # type: ignore[arg-type]
     rows = {}
-    for result in train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU):
+    tuning = FullTuning(LAYOUT, ROW, adapter_rank)
+    for result in train_stacked(tuning, iter(jobs), settings=settings, device=CPU):
         assert result.error is None, result.error
         assert result.weights is not None
         rows[result.slug] = LAYOUT.pack(result.weights)
     return rows
 
 
-def by_graphs(jobs: list[StackedJob], **changes: object) -> tuple[dict[str, Tensor], State]:
+def by_graphs(jobs: list[StackedJob], **changes: Any) -> tuple[dict[str, Tensor], State]:
     with installed(event_lag=2) as state:
         return train(jobs, **changes), state
 
@@ -75,6 +78,29 @@ def test_adapters_equal_those_of_the_cpu() -> None:
     jobs = with_recipe(adapter=Adapter.lora, lora_rank=4, dropout=0.1, max_steps=8)
     ours, _ = by_graphs(jobs, adapter_rank=4)
     assert_close(ours, train(jobs, adapter_rank=4))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_grouped_adapters_equal_those_of_the_cpu(recompute: bool) -> None:
+    """In transformers' modules: what they do between the products must not wait for the device."""
+    jobs = with_recipe(adapter=Adapter.lora, lora_rank=4, dropout=0.1, max_steps=8)
+    jobs[1] = replace(jobs[1], recipe=replace(jobs[1].recipe, dropout=None))
+
+    def adapters(**changes: Any) -> dict[str, Tensor]:
+        settings = replace(StackedSettings(3, micro_batch_size=2, block_size=T), **changes)
+        tuning = GroupedTuning(BASE, 4, CPU, bos_id=0, block_size=T)
+        found = {}
+        for result in train_stacked(tuning, iter(jobs), settings=settings, device=CPU):
+            assert result.error is None, result.error
+            found[result.slug] = tuning.layout.row_of(result.adapters or {})
+        return found
+
+    with installed(event_lag=2) as state:
+        ours = adapters(recompute=recompute)
+    theirs = adapters()
+    assert state.replays > 10
+    for slug, row in ours.items():
+        assert float((row - theirs[slug]).norm()) < CLOSE * float(theirs[slug].norm()), slug
 
 
 def test_recomputing_changes_nothing_and_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:

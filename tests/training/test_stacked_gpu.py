@@ -13,8 +13,8 @@ from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.dropout import keep_mask, site_keys, thresholds_and_scales
 from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
 from huggingtweets.training.stacked.sample import sample_stacked
+from huggingtweets.training.stacked.tuning import FullTuning
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,11 +27,21 @@ ALL_WEIGHTS = 1e-3
 
 
 def train(
-    jobs: list[StackedJob], *, slots: int, device: str = "cuda", **changes: object
+    jobs: list[StackedJob],
+    *,
+    slots: int,
+    device: str = "cuda",
+    adapter_rank: int = 0,
+    **changes: object,
 ) -> dict[str, Tensor]:
     settings = StackedSettings(slots=slots, micro_batch_size=2, block_size=T)
     settings = replace(settings, **changes)  # type: ignore[arg-type]
-    results = train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=torch.device(device))
+    results = train_stacked(
+        FullTuning(LAYOUT, ROW, adapter_rank),
+        iter(jobs),
+        settings=settings,
+        device=torch.device(device),
+    )
     rows = {}
     for result in results:
         assert result.error is None

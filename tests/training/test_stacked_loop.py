@@ -34,7 +34,7 @@ from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at
-from huggingtweets.training.stacked import loop as stacked_loop
+from huggingtweets.training.stacked import tuning as stacked_tuning
 from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
@@ -68,7 +68,9 @@ def train(
         slots=slots, micro_batch_size=micro, block_size=T, log_every=LOG_EVERY, use_graphs=False
     )
     settings = replace(settings, **changes)  # type: ignore[arg-type]
-    results = list(train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU))
+    results = list(
+        train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU)
+    )
     assert len(results) == len({result.slug for result in results})
     return {result.slug: result for result in results}
 
@@ -128,7 +130,7 @@ def test_every_job_is_as_if_alone(
     ops = compiled_ops() if is_compiled else PYTORCH
     if ops is None:
         pytest.skip("no C++ compiler")
-    monkeypatch.setattr(stacked_loop, "choose_ops", lambda *_: ops)
+    monkeypatch.setattr(stacked_tuning, "choose_ops", lambda *_: ops)
     jobs = build_jobs()
     results = train(jobs, slots=slots, micro=micro)
     assert results.keys() == plain.keys()
@@ -268,15 +270,15 @@ def test_running_out_of_memory_halves_the_slots(
     plain: dict[str, Plain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = build_jobs()
-    step, used = stacked_loop.micro_step, []
+    step, used = stacked_tuning.micro_step, []
 
-    def scarce(slots: stacked_loop.Slots, *args: object, **kwargs: object) -> None:
+    def scarce(slots: stacked_tuning.Slots, *args: object, **kwargs: object) -> None:
         used.append(len(slots.losses))
         if len(slots.losses) > 2 and len(used) > 3:
             raise torch.OutOfMemoryError("no memory")
         step(slots, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stacked_loop, "micro_step", scarce)
+    monkeypatch.setattr(stacked_tuning, "micro_step", scarce)
     results = train(jobs, slots=4)
     assert max(used[4:]) == 2
     assert results.keys() == plain.keys()
@@ -288,7 +290,7 @@ def test_running_out_of_memory_with_one_slot_is_an_error(monkeypatch: pytest.Mon
     def scarce(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(stacked_loop, "micro_step", scarce)
+    monkeypatch.setattr(stacked_tuning, "micro_step", scarce)
     with pytest.raises(OutOfMemoryError, match=r"engine\.slots: out of memory with a single slot"):
         train(build_jobs(), slots=4)
 

@@ -25,8 +25,8 @@ from huggingtweets.training.lora import adapter_state, add_lora
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
 from huggingtweets.training.stacked.lora import fresh_adapters, peft_state
+from huggingtweets.training.stacked.tuning import FullTuning
 
 peft = pytest.importorskip("peft")
 
@@ -51,10 +51,10 @@ def lora_jobs() -> list[StackedJob]:
 def train(
     jobs: list[StackedJob], *, slots: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, StackedResult]:
-    settings = StackedSettings(
-        slots=slots, micro_batch_size=1, block_size=T, adapter_rank=RANK, dtype=dtype
+    settings = StackedSettings(slots=slots, micro_batch_size=1, block_size=T, dtype=dtype)
+    results = train_stacked(
+        FullTuning(LAYOUT, ROW, RANK), iter(jobs), settings=settings, device=CPU
     )
-    results = train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU)
     return {result.slug: result for result in results}
 
 

@@ -18,6 +18,7 @@ from huggingtweets.training.stacked.memory import (
     bytes_per_token,
     choose_batch,
     choose_cpu_batch,
+    need_of,
 )
 
 GPT2 = layout_of(shape_of(GPT2Config()))
@@ -66,31 +67,28 @@ def test_a_slot_of_gpt2_takes_about_two_gigabytes() -> None:
 )
 def test_batches_of_gpt2(gib: int, blocks: int, size: int, expected: tuple[int, int]) -> None:
     chosen = choose_batch(
-        GPT2,
+        need_of(GPT2, torch.bfloat16, block_size=size, drops=True),
         num_jobs=64,
         free_bytes=gib * GIB,
         global_batch_size=blocks,
         block_size=size,
-        dtype=torch.bfloat16,
         reserve=min(7 * GIB // 2, gib * GIB // 8),
-        drops=True,
     )
     assert chosen == expected
 
 
 def test_recomputing_and_adapters_make_room() -> None:
     def slots(*, recompute: bool = False, rank: int = 0) -> int:
+        need = need_of(
+            GPT2, torch.bfloat16, block_size=1024, drops=True, recompute=recompute, rank=rank
+        )
         return choose_batch(
-            GPT2,
+            need,
             num_jobs=64,
             free_bytes=24 * GIB,
             global_batch_size=1,
             block_size=1024,
-            dtype=torch.bfloat16,
             reserve=3 * GIB,
-            drops=True,
-            recompute=recompute,
-            rank=rank,
         )[0]
 
     assert slots() < slots(recompute=True) < slots(recompute=True, rank=8)
@@ -101,13 +99,13 @@ def test_batches_of_a_cpu() -> None:
         layout: Layout, jobs: int, blocks: int, size: int, *, threads: int = 1, gib: float = 8
     ) -> tuple[int, int, int]:
         return choose_cpu_batch(
-            layout,
+            need_of(layout, torch.float32, block_size=size, drops=False),
+            is_wide=layout is GPT2,
             num_jobs=jobs,
             num_threads=threads,
             free_bytes=int(gib * GIB),
             global_batch_size=blocks,
             block_size=size,
-            dtype=torch.float32,
         )
 
     tiny = layout_of(shape_of(build_config()))
@@ -126,14 +124,12 @@ def test_batches_of_a_cpu() -> None:
 
 def test_two_jobs_get_two_slots_and_larger_micro_batches() -> None:
     chosen = choose_batch(
-        GPT2,
+        need_of(GPT2, torch.bfloat16, block_size=256, drops=True),
         num_jobs=2,
         free_bytes=24 * GIB,
         global_batch_size=8,
         block_size=256,
-        dtype=torch.bfloat16,
         reserve=3 * GIB,
-        drops=True,
     )
     assert chosen == (2, 8)
 

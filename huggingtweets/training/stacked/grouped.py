@@ -22,6 +22,7 @@ from huggingtweets.models.grouped import (
     SlotDropout,
     adapter_layout,
     build_adapter_stack,
+    sharing_copy,
 )
 from huggingtweets.ops.adamw import Controls
 from huggingtweets.ops.head import summed_loss
@@ -32,25 +33,56 @@ from huggingtweets.training.attention import Attention, SlotWindows, document_ma
 from huggingtweets.training.cross_entropy import ROWS_MULTIPLE
 from huggingtweets.training.extraction import SetScores, read_scores
 from huggingtweets.training.loss import SummedLoss, choose_attention, settle_attention, swap_modules
-from huggingtweets.training.model import largest_dropout
+from huggingtweets.training.model import Base, largest_dropout, load_model
 from huggingtweets.training.stacked.heldout import MAX_TOKENS
 from huggingtweets.training.stacked.jobs import Exported, StackedJob
+from huggingtweets.training.stacked.memory import Need, need_of_adapters
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, slots_of
 
 
 class GroupedTuning:
     """Adapters of one rank, or less, for K jobs on a base; threads share it."""
 
-    def __init__(self, model: PreTrainedModel, rank: int, *, bos_id: int) -> None:
-        """Begin with a base.
+    is_wide = False
+    """However wide a base is: slots share its weights, and engines wait for nothing."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        rank: int,
+        device: torch.device,
+        *,
+        bos_id: int,
+        block_size: int,
+    ) -> None:
+        """Begin with a base, and find the attention that keeps its posts apart.
 
         Args:
             model: fp32 on the CPU; it stays as it is.
             rank: the largest of the batch.
+            device: to train on.
             bos_id: begins posts.
+            block_size: T, the largest of the batch.
         """
-        self.model, self.rank, self.bos_id = model, rank, bos_id
+        self.model, self.rank, self.device, self.bos_id = model, rank, device, bos_id
         self.layout = adapter_layout(model, rank)
+        # On a CPU in fp32, as what is compared there is rounded in the precision of the products.
+        attention = Attention.masked
+        if is_cpu(device):
+            attention = choose_attention(device, torch.float32, is_sharded=False, is_compiled=False)
+        module = SummedLoss(
+            sharing_copy(model), isolate=True, attention=attention, longest_document=block_size
+        )
+        self.is_causal = settle_attention(module, bos_id)
+        self.attention = module.attention
+        self.has_plain_head = _has_plain_head(module.model.eval(), bos_id)
+
+    @property
+    def why_not(self) -> str | None:
+        """Why blocks of all slots cannot go through the base side by side, or None."""
+        if not self.is_causal or self.attention is Attention.apart:
+            return "its posts go through it one by one"
+        return _why_not_apart(self)
 
     def hold(
         self,
@@ -63,8 +95,8 @@ class GroupedTuning:
         has_kernels: bool,
     ) -> "HeldAdapters":
         """See `Tuning`; an architecture's own code is not compiled, and brings its own kernels."""
-        del is_compiled, has_kernels
-        base = GroupedBase(self.model, device, dtype, self.bos_id, block_size)
+        del block_size, is_compiled, has_kernels
+        base = GroupedBase(self, device, dtype)
         rows, grads = (torch.zeros(num, self.layout.size, device=device) for _ in range(2))
         slots = slots_of(
             build_adapter_stack(self.layout, rows, dtype),
@@ -78,67 +110,51 @@ class GroupedTuning:
             return recipe.dropout, 0.0, 0.0
         return 0.0, 0.5 * (largest_dropout(self.model.config) > 0), 0.0
 
+    def need(
+        self, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
+    ) -> Need:
+        """See `Tuning`."""
+        return need_of_adapters(
+            self.model, self.layout, dtype, block_size=block_size, drops=drops, recompute=recompute
+        )
+
     def export(self, row: Tensor, recipe: RecipeConfig) -> Exported:
         """See `Tuning`."""
         return Exported(None, self.layout.peft_state(row, recipe.lora_rank))
 
 
+def why_not_grouped(base: Base, recipe: RecipeConfig) -> str | None:
+    """Return in one sentence why adapters of a base cannot be stacked, or None.
+
+    Asked of the very model, as an architecture may do anything: a few words, in a second or two.
+    """
+    tuning = GroupedTuning(
+        load_model(base, recipe),
+        recipe.lora_rank,
+        torch.device("cpu"),
+        bos_id=base.codec.bos_id,
+        block_size=recipe.block_size,
+    )
+    reason = tuning.why_not
+    return (
+        reason and f"adapters of {base.name} ({base.config.model_type}) are not stacked: {reason}"
+    )
+
+
 class GroupedBase:
     """A base on a device, and how its blocks are computed for adapters; of one thread."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        device: torch.device,
-        dtype: torch.dtype,
-        bos_id: int,
-        block_size: int,
-    ) -> None:
-        """Put it there, and find the attention that keeps its posts apart.
-
-        Args:
-            model: on the CPU; it stays as it is.
-            device: to compute on.
-            dtype: of the matrix products.
-            bos_id: begins posts.
-            block_size: T, the largest.
-        """
+    def __init__(self, tuning: GroupedTuning, device: torch.device, dtype: torch.dtype) -> None:
+        """Put it there, with its linear weights in the precision of the products."""
         self.device, self.dtype = device, dtype
-        self.grouped = GroupedModel(model, device, dtype)
-        swap_modules(self.grouped.model, dropouts=False)
-        attention = Attention.masked
-        if is_cpu(device):
-            attention = choose_attention(device, dtype, is_sharded=False, is_compiled=False)
-        self.module = SummedLoss(
-            self.grouped.model,
-            isolate=True,
-            attention=attention,
-            longest_document=block_size,
-        ).eval()
-        settle_attention(self.module, bos_id)
-        self.module.frozen_head = self._plain_head(bos_id)
-
-    @property
-    def can_stack(self) -> bool:
-        """Whether blocks of all slots go through the base side by side, posts apart."""
-        return self.module.attention is not Attention.apart
-
-    @torch.no_grad()
-    def _plain_head(self, bos_id: int) -> Tensor | None:
-        """Return the output embedding if logits are hidden states times it, and nothing more.
-
-        Some scale or cap their logits, or add a bias: asked of the very model.
-        """
+        self.grouped = GroupedModel(tuning.model, device, dtype)
         model: Any = self.grouped.model
-        ids = torch.tensor([[bos_id, 5, 6, 7]], device=self.device)
-        weight: Tensor = model.get_output_embeddings().weight
-        try:
-            hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-            wanted = model(input_ids=ids, use_cache=False).logits
-            is_plain = torch.allclose(hidden @ weight.T, wanted, rtol=1e-3, atol=1e-3)
-        except (AttributeError, RuntimeError, TypeError):
-            return None
-        return weight.detach().to(self.dtype) if is_plain else None
+        swap_modules(model, dropouts=False)
+        self.module = SummedLoss(model, isolate=True, attention=tuning.attention).eval()
+        if tuning.attention is Attention.additive:
+            model.set_attn_implementation("eager")
+        if tuning.has_plain_head:
+            self.module.frozen_head = model.get_output_embeddings().weight.detach().to(dtype)
 
     @contextmanager
     def computing(
@@ -266,6 +282,48 @@ class HeldAdapters:
             with self._base.computing(stack.slots(slot, slot + 1)):
                 found.append(self._base.score(posts) if posts else None)
         return found
+
+
+@torch.no_grad()
+def _has_plain_head(model: Any, bos_id: int) -> bool:
+    """Whether logits are hidden states times the output embedding, and nothing more.
+
+    Some scale or cap their logits, or add a bias: asked of the very model.
+    """
+    ids = torch.tensor([[bos_id, 5, 6, 7]])
+    try:
+        hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        wanted = model(input_ids=ids, use_cache=False).logits
+        found = hidden @ model.get_output_embeddings().weight.T
+        return torch.allclose(found, wanted, rtol=1e-3, atol=1e-3)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+
+
+@torch.no_grad()
+def _why_not_apart(tuning: GroupedTuning) -> str | None:
+    """Compare what two slots of unlike adapters compute with each alone, on a few words."""
+    layout = tuning.layout
+    rows = torch.stack([layout.fresh(tuning.rank, seed=seed) for seed in (0, 1)])
+    for adapter in layout.views(rows):
+        adapter.up.fill_(0.01)
+    stack = build_adapter_stack(layout, rows, torch.float32)
+    base = GroupedBase(tuning, torch.device("cpu"), torch.float32)
+    ids = torch.tensor([[[tuning.bos_id, 5, 6, 7]], [[tuning.bos_id, 8, 9, 10]]])
+    positions = torch.arange(4).expand_as(ids)
+    targets, ops = ids.roll(-1, 2), choose_ops(base.device, 0, 0)
+    found = []
+    try:
+        for slots in (slice(0, 2), slice(0, 1), slice(1, 2)):
+            part = stack.slots(slots.start, slots.stop)
+            blocks = (ids[slots], targets[slots], positions[slots])
+            with base.computing(part):
+                found.append(base.losses(blocks, part.scale, None, ops))
+    except (RuntimeError, TypeError, ValueError) as err:
+        return f"it does not compute block by block ({str(err).partition(chr(10))[0][:120]})"
+    if torch.allclose(found[0], torch.cat(found[1:]), rtol=1e-4):
+        return None
+    return "what it computes of a block depends on the others"
 
 
 class _HeadLoss(torch.autograd.Function):

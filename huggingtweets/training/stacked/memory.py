@@ -1,12 +1,14 @@
 """How many slots and blocks at once: what a GPU holds, and what measured best on a CPU."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
+from huggingtweets.models.grouped import AdapterLayout
 from huggingtweets.models.layout import Layout, Shape
 from huggingtweets.ops.head import CHUNK_LOGITS
-from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.training.stacked.heldout import MAX_TOKENS as JUDGED_TOKENS
 from huggingtweets.training.stacked.lora import adapter_places
 
@@ -25,6 +27,79 @@ MAX_PROMPT = 32
 """Tokens of a prompt that are planned for."""
 _USABLE = 0.85
 """Of what is free: the rest is for fragments, graphs and what a step needs for moments."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What training takes of memory, in bytes."""
+
+    slot: int
+    """Of each slot: what is trained, its gradient, its moments, its copy for the products."""
+    token: int
+    """Of each token of a slot, until the backward pass has come by."""
+    shared: int
+    """By all slots."""
+
+    def at(self, slots: int, tokens: int) -> int:
+        """Return what so many slots of so many tokens take."""
+        return self.shared + slots * (self.slot + tokens * self.token)
+
+
+def need_of(
+    layout: Layout,
+    dtype: torch.dtype,
+    *,
+    block_size: int,
+    drops: bool,
+    recompute: bool = False,
+    rank: int = 0,
+) -> Need:
+    """Return what training all weights of a family takes on CUDA, or GPT-2's adapters of a rank.
+
+    Args:
+        layout: of the models.
+        dtype: of the matrix products.
+        block_size: T.
+        drops: whether there is dropout.
+        recompute: activations are computed again in the backward pass.
+        rank: of adapters; 0: all weights are trained.
+    """
+    token = bytes_per_token(
+        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
+    )
+    slot = bytes_per_slot(layout, dtype, rank=rank)
+    return Need(slot, token, shared_bytes(layout, dtype, rank=rank))
+
+
+def need_of_adapters(
+    model: PreTrainedModel,
+    layout: AdapterLayout,
+    dtype: torch.dtype,
+    *,
+    block_size: int,
+    drops: bool,
+    recompute: bool = False,
+) -> Need:
+    """Return what training adapters grouped on a base takes; arguments are those of `need_of`.
+
+    Kept are what each linear layer reads and gives, two norms and the stream of a layer in fp32,
+    and with dropout attention weights before and after it, with masks.
+    """
+    config: Any = model.config.get_text_config()
+    size = dtype.itemsize
+    layers, width = config.num_hidden_layers, config.hidden_size
+    token = sum(place.num_in + place.num_out for place in layout.places) * size
+    token += layers * 8 * width * 4
+    if drops:
+        token += layers * config.num_attention_heads * block_size * (3 * size + 4)
+    if recompute:
+        token = layers * 4 * width + token // layers
+    linear = sum(place.num_in * place.num_out for place in layout.places)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    head = config.vocab_size * width * size
+    shared = 4 * (whole - linear) + linear * size + head + CHUNK_LOGITS["cuda"] * (4 + size)
+    copy = 0 if dtype == torch.float32 else size
+    return Need(layout.size * (16 + copy), token, shared + 4 * layout.size)
 
 
 def bytes_per_slot(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
@@ -53,68 +128,36 @@ def bytes_per_token(
 
 
 def choose_cpu_batch(
-    layout: Layout,
+    need: Need,
     *,
+    is_wide: bool,
     num_jobs: int,
     num_threads: int,
     free_bytes: int,
     global_batch_size: int,
     block_size: int,
-    dtype: torch.dtype,
-    rank: int = 0,
 ) -> tuple[int, int, int]:
     """Return the number of engines, of slots K in all, and of blocks B at once, for a CPU.
 
     An engine per thread, as long as memory holds their slots; a single one for wide models.
 
     Args:
-        layout: of the models.
+        need: what training takes.
+        is_wide: whether a model keeps a CPU busy one by one.
         num_jobs: no more slots are of use.
         num_threads: that there are to compute with.
         free_bytes: of memory; half of it may be taken.
         global_batch_size: blocks of an optimizer step.
         block_size: T.
-        dtype: of the matrix products.
-        rank: of adapters; 0: all weights are trained.
     """
-    if layout.shape.width > CPU_MAX_WIDTH:
+    if is_wide:
         engines = slots = 1
     else:
-        room = free_bytes // 2 // bytes_per_slot(layout, dtype, rank=rank)
+        room = free_bytes // 2 // need.slot
         slots = max(1, min(num_jobs, CPU_SLOTS * num_threads, room))
         engines = min(num_threads, slots)
     tokens = -(-slots // engines) * block_size
     return engines, slots, max(1, min(global_batch_size, CPU_TOKENS // tokens))
-
-
-def reckoned_bytes(
-    layout: Layout,
-    *,
-    slots: int,
-    tokens: int,
-    block_size: int,
-    dtype: torch.dtype,
-    drops: bool,
-    recompute: bool = False,
-    rank: int = 0,
-) -> int:
-    """Return the device's memory that training on CUDA needs at its peak, without fragments.
-
-    Args:
-        layout: of the models.
-        slots: K.
-        tokens: of each slot at once.
-        block_size: T.
-        dtype: of the matrix products.
-        drops: whether there is dropout.
-        recompute: activations are computed again in the backward pass.
-        rank: of adapters; 0: all weights are trained.
-    """
-    slot = bytes_per_slot(layout, dtype, rank=rank)
-    token = bytes_per_token(
-        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
-    )
-    return shared_bytes(layout, dtype, rank=rank) + slots * (slot + tokens * token)
 
 
 def shared_bytes(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
@@ -173,42 +216,30 @@ def _part(free_bytes: int) -> int:
 
 
 def choose_batch(
-    layout: Layout,
+    need: Need,
     *,
     num_jobs: int,
     free_bytes: int,
     global_batch_size: int,
     block_size: int,
-    dtype: torch.dtype,
     reserve: int,
-    drops: bool,
-    recompute: bool = False,
-    rank: int = 0,
 ) -> tuple[int, int]:
     """Return the number of slots K, and of blocks B that each computes at once, for a GPU.
 
     Args:
-        layout: of the models.
+        need: what training takes.
         num_jobs: no more slots are of use.
         free_bytes: of the device.
         global_batch_size: blocks of an optimizer step.
         block_size: T.
-        dtype: of the matrix products.
         reserve: bytes of it that `Finishing` wants.
-        drops: whether there is dropout.
-        recompute: activations are computed again in the backward pass.
-        rank: of adapters; 0: all weights are trained.
     """
-    usable = _USABLE * free_bytes - reserve
-    usable -= shared_bytes(layout, dtype, rank=rank)
-    slot = bytes_per_slot(layout, dtype, rank=rank)
-    token = bytes_per_token(
-        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
-    )
+    usable = _USABLE * free_bytes - reserve - need.shared
     micro = global_batch_size
     while True:
         tokens = micro * block_size
-        fitting = min(int(usable // (slot + tokens * token)), max(1, MAX_TOKENS // tokens))
+        fitting = int(usable // (need.slot + tokens * need.token))
+        fitting = min(fitting, max(1, MAX_TOKENS // tokens))
         if fitting >= min(num_jobs, ENOUGH_SLOTS) or micro == 1:
             return max(1, min(num_jobs, MAX_SLOTS, fitting)), micro
         micro = (micro + 1) // 2

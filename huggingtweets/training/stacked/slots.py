@@ -88,7 +88,13 @@ class Slots:
 
     def _state(self) -> tuple[Tensor, ...]:
         """Return what belongs to a model between optimizer steps."""
-        return (*self.stack.state(), self.adam.first, self.adam.second, self.adam.steps, self.totals)
+        return (
+            *self.stack.state(),
+            self.adam.first,
+            self.adam.second,
+            self.adam.steps,
+            self.totals,
+        )
 
 
 def build_slots(

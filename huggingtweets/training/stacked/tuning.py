@@ -16,13 +16,14 @@ from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.inductor import InductorOps
-from huggingtweets.ops.kernels import choose_ops
+from huggingtweets.ops.kernels import CPU_MAX_WIDTH, choose_ops
 from huggingtweets.ops.reference import Ops
-from huggingtweets.runtime.device import by_kind, is_cuda
+from huggingtweets.runtime.device import by_kind
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.stacked.heldout import score_sets
 from huggingtweets.training.stacked.jobs import Exported, StackedJob, adapter_rank, dropout_rates
 from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
+from huggingtweets.training.stacked.memory import Need, need_of
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, build_slots, micro_step
 
 WINDOW = {"cpu": 64, "cuda": 256}
@@ -77,6 +78,15 @@ class Tuning(Protocol):
             has_kernels: take PyTorch's fused kernels for attention.
         """
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether a single slot keeps a CPU busy."""
+
+    def need(
+        self, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
+    ) -> Need:
+        """Return what training takes of memory; see `need_of`."""
+
     def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
         """Return what a slot is told of a job's dropout."""
 
@@ -105,6 +115,24 @@ class FullTuning:
         width = self.layout.shape.width
         ops = InductorOps() if is_compiled else choose_ops(device, width, block_size)
         return HeldModels(self, num, device, dtype, ops, has_kernels=has_kernels)
+
+    @property
+    def is_wide(self) -> bool:
+        """See `Tuning`."""
+        return self.layout.shape.width > CPU_MAX_WIDTH
+
+    def need(
+        self, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
+    ) -> Need:
+        """See `Tuning`."""
+        return need_of(
+            self.layout,
+            dtype,
+            block_size=block_size,
+            drops=drops,
+            recompute=recompute,
+            rank=self.rank,
+        )
 
     def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
         """Return the dropout of embeddings, attention and residuals."""
@@ -162,6 +190,6 @@ class HeldModels:
             stack.slots(first, first + len(sets)),
             sets,
             width=by_kind(WINDOW, stack.rows.device, 128),
-            use_fused=self._has_kernels and is_cuda(stack.rows.device),
+            use_fused=self._has_kernels,
             ops=self.ops,
         )

@@ -43,6 +43,8 @@ def view_adapters(layout: Layout, rows: Tensor, rank: int) -> tuple[Mapping[str,
 def pack_adapters(layout: Layout, state: Mapping[str, Tensor], rank: int) -> Tensor:
     """Return the row (n,), fp32 on the CPU, of the weights of a peft adapter folder.
 
+    What they have less than this rank is zero.
+
     Raises:
         KeyError: a linear layer has no adapter.
     """
@@ -52,19 +54,22 @@ def pack_adapters(layout: Layout, state: Mapping[str, Tensor], rank: int) -> Ten
             column = 0
             for at, (source, width) in enumerate(tensors.sources):
                 stem = f"base_model.model.{source.format(index).removesuffix('.weight')}"
-                ranks = slice(at * rank, (at + 1) * rank)
-                layer[name].down[0, :, ranks] = state[f"{stem}.lora_A.weight"].T
-                up = state[f"{stem}.lora_B.weight"].T
+                down, up = (state[f"{stem}.lora_{side}.weight"].T for side in "AB")
+                ranks = slice(at * rank, at * rank + len(up))
+                layer[name].down[0, :, ranks] = down
                 layer[name].up[0, ranks, column : column + width] = up
                 column += width
     return row[0]
 
 
-def stack_on_base(layout: Layout, base: Tensor, rows: Tensor, rank: int) -> Stack:
-    """Return K models in fp32: the base's row (N,) with adapters (K, n); their scales are ones."""
-    frozen = build_stack(layout, base.unsqueeze(0), base.dtype)
+def stack_on_base(
+    layout: Layout, base: Tensor, rows: Tensor, rank: int, dtype: torch.dtype = torch.float32
+) -> Stack:
+    """Return K models: the base's row (N,) with adapters (K, n); their scales are ones."""
+    frozen = build_stack(layout, base.unsqueeze(0), dtype)
     views = view_adapters(layout, rows, rank)
-    adapters = Adapters(views, views, torch.ones(len(rows), device=rows.device))
+    compute = view_adapters(layout, rows.to(dtype), rank)
+    adapters = Adapters(views, compute, torch.ones(len(rows), device=rows.device))
     return Stack(layout.shape, rows, frozen.master, frozen.compute, frozen.table, adapters)
 
 
