@@ -173,7 +173,8 @@ class Studio:
     @property
     def base_weights(self) -> Mapping[str, Tensor]:
         """What `stack` makes the base of."""
-        return self.base_model.state_dict()
+        state: Mapping[str, Tensor] = self.base_model.state_dict()
+        return state
 
     def model(
         self,

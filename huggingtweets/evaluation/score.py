@@ -33,7 +33,7 @@ from huggingtweets.training.extraction import (
 from huggingtweets.training.heldout import autocast, score_set
 from huggingtweets.training.records import PostScore
 from huggingtweets.training.stacked.heldout import MAX_TOKENS, score_sets
-from huggingtweets.training.stacked.loop import WINDOW
+from huggingtweets.training.stacked.tuning import WINDOW
 
 FIRST_TRIED = 4
 """Targets of a post that are tried at first, then twice as many: nearly all posts miss in these."""
