@@ -2,6 +2,7 @@
 
 import filecmp
 import gzip
+import html
 import json
 import logging
 import os
@@ -334,7 +335,7 @@ class Finder:
 
 
 def needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
-    """Return the person's longest posts, and samples of their models, as bytes and in JSON."""
+    """Return the person's longest posts, and samples of their models, as bytes, JSON and HTML."""
     texts: set[str] = set()
     for job in jobs:
         if handle in job.handles:
@@ -344,10 +345,10 @@ def needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
                 if timeline.handle == handle:
                     texts.update(post.text for post in timeline.posts)
     longest = sorted((text for text in texts if len(text) >= _MIN_NEEDLE_CHARS), key=len)
-    forms = []
+    forms: list[str] = []
     for text in longest[-_NUM_NEEDLES:]:
-        forms += [text.encode("utf-8", "replace"), json.dumps(text)[1:-1].encode()]
-    return forms
+        forms += [text, json.dumps(text)[1:-1], html.escape(text), html.escape(text, quote=False)]
+    return [form.encode("utf-8", "replace") for form in dict.fromkeys(forms)]
 
 
 def _samples(path: Path) -> Iterator[str]:
