@@ -314,8 +314,12 @@ def _read(path: Path) -> _Claim | None:
 
 def _write(path: Path, claim: _Claim) -> None:
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(asdict(claim)), encoding="ascii")
-    temporary.replace(path)
+    try:
+        temporary.write_text(json.dumps(asdict(claim)), encoding="ascii")
+        temporary.replace(path)
+    except OSError:  # no room: whoever comes next finds its maker dead
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _sign(path: Path) -> tuple[int, bytes]:
