@@ -155,7 +155,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live: dict[int, int] = {}
 
     def restart(self) -> tuple[Counter[str], Counter[str], float]:
-        """Return what was counted and begin anew; the memory stays."""
+        """Return what was counted and begin again; the memory stays."""
         counted = self.launches, self.bytes, self.flop
         self.launches, self.bytes, self.flop = Counter(), Counter(), 0.0
         return counted

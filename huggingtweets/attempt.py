@@ -3,7 +3,7 @@
 The script (slurm/attempt.sh) gives every attempt a number and a mark: the beginning of the paths of
 a few small files. Launchers hide exit codes, so the script reads from `MARK.exit-N` how attempt N
 ended and from `MARK.progress-N` whether it got anywhere. `MARK.attempt` holds the newest number: an
-attempt that lived on when its node was given up for dead finds a higher one there, and ends.
+attempt that lived on when its node was given up as dead finds a higher one there, and ends.
 """
 
 import os

@@ -1,6 +1,6 @@
 """What can be had again: made whole or not at all, looked at before use, thrown away when wrong.
 
-A cache that cannot be written costs the time to make a thing anew in each process, and no more.
+A cache that cannot be written costs the time to make a thing again in each process, and no more.
 """
 
 import atexit
@@ -62,14 +62,14 @@ def _cached(
         if fault is None:
             return path
         if path.exists() or path.is_symlink():
-            logger.warning("cache: %s; it is made anew", fault)
+            logger.warning("cache: %s; it is made again", fault)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".probe.", dir=path.parent):
                 pass
         except OSError as err:
             logger.warning(
-                "cache: %s cannot be written (%s); what belongs there is made anew by each "
+                "cache: %s cannot be written (%s); what belongs there is made again by each "
                 "process; set HUGGINGTWEETS_CACHE to a folder that can be written",
                 path.parent,
                 err.strerror or err,

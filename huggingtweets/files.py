@@ -97,7 +97,7 @@ def read_plain(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
     """Read a file of ours whole; what lies there in its place is neither waited for nor swallowed.
 
     Raises:
-        OSError: it is no plain file, larger than anything of ours, or cannot be read.
+        OSError: it is not a plain file, larger than anything of ours, or cannot be read.
     """
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
@@ -190,7 +190,7 @@ def remove(path: Path) -> None:
 
 
 def set_aside(path: Path, fault: str) -> None:
-    """Take what is damaged out of the way under a hidden name, so that it can be made anew.
+    """Take what is damaged out of the way under a hidden name, so that it can be made again.
 
     The last such file is kept for inspection; nothing of ours reads it.
     """
@@ -198,7 +198,7 @@ def set_aside(path: Path, fault: str) -> None:
     check_fences(path)
     remove(target)
     path.rename(target)
-    logger.warning("%s: %s; it is made anew (the old one is %s)", path, fault, target.name)
+    logger.warning("%s: %s; it is made again (the old one is %s)", path, fault, target.name)
 
 
 def _draft_of(path: Path) -> Path:

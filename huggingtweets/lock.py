@@ -1,9 +1,9 @@
 """One writer a job folder: a second start is refused while the first lives and takes over when not.
 
 Claims are files numbered by generation and made exclusively; numbers only grow, so that of two
-takers one wins, and a writer that was given up for dead finds a higher number and stops. No clock
+takers one wins, and a writer that was given up as dead finds a higher number and stops. No clock
 of another machine is ever compared with ours, and no file lock of the system is used: network file
-systems have neither right. A holder that SLURM has started anew is not waited for: its word is law.
+systems have neither right. A holder that SLURM has started again is not waited for.
 
 The dead of this machine are told at once, by process number, start and boot. Of another machine's
 holder one lease of silence is waited for, once, whatever number of folders it has left behind. A
@@ -98,7 +98,7 @@ class JobLock:
         """Make sure that nobody has taken over; what `files.py` writes into the folder asks first.
 
         Raises:
-            LaunchError: this process was taken for dead by another one or by SLURM, or the folder
+            LaunchError: this process was taken to be dead by another one or by SLURM, or the folder
                 is gone.
         """
         newest = _newest(self._path.parent)
@@ -106,11 +106,11 @@ class JobLock:
             raise LaunchError(
                 f"{self._path.parents[1]}: got a job folder that belongs to a later start "
                 f"(generation {newest}); expected generation {self.generation}; "
-                "this process was taken for dead and ends without writing"
+                "this process was taken to be dead and ends without writing"
             )
         if is_superseded():
             raise LaunchError(
-                f"{self._path.parents[1]}: got an attempt that SLURM has given up for dead; "
+                f"{self._path.parents[1]}: got an attempt that SLURM has given up as dead; "
                 "expected the newest one; this process ends without writing"
             )
 

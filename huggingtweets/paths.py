@@ -69,7 +69,7 @@ class JobPaths:
 
     @property
     def pictures(self) -> Path:
-        """Profile pictures, made anew, where they were asked for."""
+        """Profile pictures, made again, where they were asked for."""
         return self.root / "pictures"
 
     @property

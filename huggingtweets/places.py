@@ -36,7 +36,7 @@ def find_model_dir(path: Path) -> Path:
     siblings = sorted(_jobs_in(path.parent))
     near = difflib.get_close_matches(path.name, siblings, n=1)
     raise ConfigError(
-        f"model: got {path}, which is no folder; {wanted}; "
+        f"model: got {path}, which is not a folder; {wanted}; "
         + (f"did you mean {path.parent / near[0]}?" if near else "check the path")
     )
 

@@ -80,7 +80,7 @@ class Recorder:
         self._tracker.start_phase(Phase.train, asdict(plan.recipe) | {"seed": plan.seed})
         self._tracker.use_artifact(dataset)
         self._tracker.use_artifact(base_artifact(plan.model.path))
-        # A new file: a process that was given up for dead may still write into the old one.
+        # A new file: a process that was given up as dead may still write into the old one.
         write_bytes(paths.metrics, b"")
         self._file = paths.metrics.open("a", encoding="utf-8")
         if self._is_shown:

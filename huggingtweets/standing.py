@@ -1,6 +1,6 @@
 """How a job's folder stands: done and whole, begun, or taken by a job with other settings.
 
-Nothing that lies there can do more than have this one job begun anew, with a word: files may be
+Nothing that lies there can do more than have this one job begun again, with a word: files may be
 cut, flipped, replaced by folders, or made to harm.
 """
 
@@ -118,7 +118,7 @@ def _compare(plan: Plan, result: dict[str, Any] | None) -> tuple[bool, str | Non
             return False, "which, its damaged config.yaml does not say"
         if not isinstance(err.__cause__, FileNotFoundError):
             said = str(err).partition("; expected")[0]
-            logger.warning("job=%s %s; the job is begun anew", plan.job.slug, said)
+            logger.warning("job=%s %s; the job is begun again", plan.job.slug, said)
         return False, None
     if old.digest == plan.digest:
         return True, None

@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LINKED_BYTES = 1 << 16
-"""Smaller files are written anew: a link saves nothing."""
+"""Smaller files are written again: a link saves nothing."""
 FICLONE = 0x40049409
 """Of Linux, <linux/fs.h>: share the blocks of another file; XFS and Btrfs can, ext4 cannot."""
 
@@ -107,7 +107,7 @@ class WholeModel:
         return _with_memory(sample, self._device, plan)
 
     def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
-        """See `Trained`; the base is loaded anew."""
+        """See `Trained`; the base is loaded again."""
         return self._judge(score_model, plan, base, posts, of_base=of_base)
 
     def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
@@ -501,7 +501,7 @@ def _with_memory(
     except RuntimeError as err:
         if not lacks_memory(err):
             raise
-        logger.warning("job=%s goes on on the CPU: the device has no memory left", plan.job.slug)
+        logger.warning("job=%s continues on the CPU: the device has no memory left", plan.job.slug)
     release_memory()  # only now, when the error and the frames in it are gone
     return function(torch.device("cpu"))
 

@@ -24,8 +24,8 @@ def mend_hydra() -> None:
 def hydra_args_parser() -> argparse.ArgumentParser:
     """Build Hydra's own parser, so that Python 3.14 takes it.
 
-    Hydra 1.3.8 gives `--shell-completion` a help that is no text; argparse of Python 3.14 looks for
-    "%" in it as soon as the argument is added, and raises. There is no public hook. Can go once
+    Hydra 1.3.8 gives `--shell-completion` a help that is not text; argparse of Python 3.14 looks
+    for "%" in it as soon as the argument is added, and raises. There is no public hook. Can go once
     Hydra gives a text there.
     """
     from hydra._internal.utils import get_args_parser as build
@@ -211,6 +211,6 @@ def running_trial(study: Any, frozen: Any) -> Any:
 def suggest(trial: Any, name: str, distribution: Any) -> Any:
     """Draw a value of a distribution that is at hand.
 
-    Optuna 5.0: the public `suggest_*` each build a distribution anew, by kind.
+    Optuna 5.0: the public `suggest_*` each build a distribution again, by kind.
     """
     return trial._suggest(name, distribution)

@@ -67,7 +67,7 @@ settle() {
     local code
     code=$(cat "$mark.exit-$attempt" 2>/dev/null) || code=
     if ! is_newest; then
-        say "attempt $attempt was given up for dead and has a successor; it leaves all to it"
+        say "attempt $attempt was given up as dead and has a successor; it leaves all to it"
         rm -f "$mark.exit-$attempt" "$mark.progress-$attempt"
         exit 0
     fi

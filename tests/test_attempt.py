@@ -92,7 +92,7 @@ def test_a_later_attempt_takes_the_lock_of_a_living_one(
         acquire_lock(tmp_path / "job", lease_s=0.1)
     monkeypatch.setenv("HUGGINGTWEETS_MARK", str(mark))
     written(mark, "attempt").unlink()
-    with pytest.raises(LaunchError, match="given up for dead"):
+    with pytest.raises(LaunchError, match="given up as dead"):
         second.check()
     first.release()
     second.release()

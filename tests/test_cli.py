@@ -90,7 +90,7 @@ def test_status_of_no_folder_is_one_sentence(tmp_path: Path) -> None:
     done = run("status", str(tmp_path / "absent"))
     assert done.returncode == 2
     assert done.stderr == (
-        f"huggingtweets: status: got {tmp_path / 'absent'}, which is no folder; expected the "
+        f"huggingtweets: status: got {tmp_path / 'absent'}, which is not a folder; expected the "
         "output_dir of a run; check the path\n"
     )
 

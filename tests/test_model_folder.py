@@ -72,12 +72,12 @@ def test_evaluate_shows_tables(job: Path, posts: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "nowhere"], "model: got nowhere, which is no folder"),
+        (["generate", "nowhere"], "model: got nowhere, which is not a folder"),
         (["generate", "{job}", "--top-p", "2"], "sampling.top_p: got 2.0"),
         (["generate", "{bare}", "--block-copies", "5"], "the training posts are not beside"),
         (["evaluate", "{job}", "--posts", "posts.doc"], "--posts: got posts.doc"),
         (["evaluate", "{job}", "--posts", "nowhere.jsonl"], "nowhere.jsonl"),
-        (["attribute", "nowhere"], "attribution: got nowhere, which is no folder"),
+        (["attribute", "nowhere"], "attribution: got nowhere, which is not a folder"),
         (["attribute", "{job}"], "expected at least 2"),
     ],
 )

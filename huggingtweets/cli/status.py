@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--index",
         action="store_true",
-        help="also write index.html and results.* anew",
+        help="also write index.html and results.* again",
     )
     parser.add_argument(
         "--every", type=float, default=5.0, metavar="SECONDS", help="how often --watch looks (5)"
@@ -30,7 +30,7 @@ def _run_status(args: argparse.Namespace) -> int:
     folder: Path = args.output_dir
     if not folder.is_dir():
         raise ConfigError(
-            f"status: got {folder}, which is no folder; expected the output_dir of a run; "
+            f"status: got {folder}, which is not a folder; expected the output_dir of a run; "
             "check the path"
         )
     if args.index:

@@ -92,8 +92,8 @@ def differences(settings: Sequence[Setting]) -> dict[str, list[Any]]:
 def _read(folder: Path) -> list[Setting]:
     if not folder.is_dir():
         raise ConfigError(
-            f"compare: got {folder}, which is no folder; expected the output_dir of a run; check "
-            "the path"
+            f"compare: got {folder}, which is not a folder; expected the output_dir of a run; "
+            "check the path"
         )
     if any((folder / name).exists() for name in _STUDIES):
         return _read_sweep(folder)

@@ -98,7 +98,7 @@ def known_base(path: str | None) -> KnownBase | None:
 
 
 def unpacked_folder(path: str) -> Path | None:
-    """Return where a base that is no folder of safetensors is, or would be, unpacked to.
+    """Return where a base that is not a folder of safetensors is, or would be, unpacked to.
 
     A GGUF file goes by its place, size and time of change, a name by the wheel it comes in; None
     for all that transformers loads as it lies.

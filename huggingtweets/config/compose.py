@@ -145,7 +145,7 @@ def _folder(flag: str, value: str | None) -> Path | None:
         return None
     if not Path(value).is_dir():
         raise ConfigError(
-            f"--{flag.replace('_', '-')}: got {value!r}, which is no folder; expected one with "
+            f"--{flag.replace('_', '-')}: got {value!r}, which is not a folder; expected one with "
             "YAML files of settings; check the path"
         )
     return Path(value).resolve()
@@ -274,7 +274,7 @@ def to_config(composed: DictConfig) -> TrainConfig:
 
 
 def _check_text(value: Any, key: str = "") -> None:
-    """Refuse bytes that are no UTF-8, which neither YAML nor JSON can hold.
+    """Refuse bytes that are not UTF-8, which neither YAML nor JSON can hold.
 
     Raises:
         ConfigError: names the key.
@@ -290,7 +290,7 @@ def _check_text(value: Any, key: str = "") -> None:
             value.encode("utf-8")
         except UnicodeEncodeError:
             raise ConfigError(
-                f"{key}: got {value!a}, with bytes that are no UTF-8; expected UTF-8; rename "
+                f"{key}: got {value!a}, with bytes that are not UTF-8; expected UTF-8; rename "
                 "the file or folder, or run under a UTF-8 locale (LC_ALL=C.UTF-8)"
             ) from None
 
@@ -334,7 +334,7 @@ def load_config(path: Path) -> TrainConfig:
             LookupError, ValueError, RecursionError) as err:  # fmt: skip
         raise ConfigError(
             f"{path}: cannot be read ({explain(err)}); expected the configuration of a job; "
-            "delete the file to start the job anew"
+            "delete the file to start the job again"
         ) from err
 
 

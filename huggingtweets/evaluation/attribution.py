@@ -117,8 +117,8 @@ def read_voices(output_dir: Path) -> dict[str, Voice]:
     voices = {}
     if not output_dir.is_dir():
         raise DataError(
-            f"attribution: got {output_dir}, which is no folder; expected the output_dir of a run; "
-            "check the path"
+            f"attribution: got {output_dir}, which is not a folder; expected the output_dir of a "
+            "run; check the path"
         )
     for folder in sorted(output_dir.iterdir()):
         paths = JobPaths(folder)

@@ -21,7 +21,7 @@ def ratio_intervals(
 ) -> list[Interval]:
     """Return the interval of sum(numerators) / sum(of each denominators), one of each per post.
 
-    Posts are the units that are drawn: the tokens of one post are no independent evidence.
+    Posts are the units that are drawn: the tokens of one post are not independent evidence.
     """
     values, num = np.array([numerators, *denominators], float), len(numerators)
     rng = np.random.default_rng(seed)

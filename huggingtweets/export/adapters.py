@@ -133,7 +133,7 @@ def _check(job: Finished, config: Mapping[str, Any], modules: Mapping[str, tuple
     except (OSError, SafetensorError) as err:
         raise ConfigError(
             f"{job.slug}: {path.name} cannot be read ({str(err).splitlines()[0][:120]}); expected "
-            "adapters; train them anew"
+            "adapters; train them again"
         ) from err
     for name, shape in shapes.items():
         match = _TENSOR.fullmatch(name)
@@ -147,10 +147,10 @@ def _check(job: Finished, config: Mapping[str, Any], modules: Mapping[str, tuple
         if shape != wanted:
             raise ConfigError(
                 f"{job.slug}: got {name} of the shape {shape}; expected {wanted}; train the "
-                "adapters anew on this base"
+                "adapters again on this base"
             )
     if not shapes:
-        raise ConfigError(f"{job.slug}: got no tensor; expected adapters; train them anew")
+        raise ConfigError(f"{job.slug}: got no tensor; expected adapters; train them again")
     return rank
 
 

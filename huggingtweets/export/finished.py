@@ -34,7 +34,7 @@ def finished_jobs(output_dir: Path, users: Sequence[str] = ()) -> list[Finished]
     """
     if not output_dir.is_dir():
         raise ConfigError(
-            f"export: got {output_dir}, which is no folder; expected the output_dir of a run; "
+            f"export: got {output_dir}, which is not a folder; expected the output_dir of a run; "
             "check the path"
         )
     one = JobPaths(output_dir).result

@@ -155,7 +155,7 @@ def splitting_of(tokenizer: Any) -> str:
     """
     whole = json.loads(tokenizer.backend_tokenizer.to_str())
     if whole["model"]["type"] != "BPE" or whole["model"].get("byte_fallback"):
-        raise _unknown("it is no byte-level BPE")
+        raise _unknown("it is not a byte-level BPE")
     if whole.get("normalizer") and whole["normalizer"]["type"] not in ("NFC",):
         raise _unknown(f"it changes text first ({whole['normalizer']['type']})")
     outer = whole.get("pre_tokenizer") or {}

@@ -102,7 +102,7 @@ def run_fused(
     """Run jobs side by side in this process; what becomes of each is told to the tally.
 
     All plans share base, engine and block size. On a request to stop, jobs whose training has
-    ended are still finished; the others are begun anew by the next run: they take seconds. Nor is
+    ended are still finished; the others are begun again by the next run: they take seconds. Nor is
     a job begun that would not be finished before the deadline, or for which the disk has no room.
     """
     deadline = deadline or Deadline(None, {})
@@ -368,7 +368,7 @@ class _Workshop:
         return False
 
     def _prepare(self, plan: Plan) -> OpenJob | None:
-        """Begin a job; None: an earlier start, given up for dead, has finished it meanwhile."""
+        """Begin a job; None: an earlier start, given up as dead, has finished it meanwhile."""
         self._tally.running(plan)
         return self._room.trying(lambda: self._begin(plan))
 

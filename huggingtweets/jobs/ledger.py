@@ -231,7 +231,7 @@ def _read_file(path: Path) -> dict[str, JobState]:
 
 
 def _text_of(path: Path) -> str:
-    """Return what a file says; what is no plain file says nothing."""
+    """Return what a file says; what is not a plain file says nothing."""
     try:
         return read_plain(path).decode("utf-8", errors="replace")
     except OSError:

@@ -50,7 +50,7 @@ def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
     """
     for folder in (outputs, posts):
         if folder is not None and not folder.is_dir():
-            raise LaunchError(f"purge: {folder} is no folder; expected one; check the path")
+            raise LaunchError(f"purge: {folder} is not a folder; expected one; check the path")
     if is_job(outputs):
         raise LaunchError(
             f"purge: {outputs} is the folder of one job; expected that of all jobs; "
@@ -150,7 +150,7 @@ def _delete(path: Path) -> None:
 
 
 def _drop_lines(path: Path, finder: Finder) -> None:
-    """Write a file anew without the lines about the person."""
+    """Write a file again without the lines about the person."""
     assert is_made_of_lines(path)
     kept = [line for line in read_text_bytes(path).split(b"\n") if not finder.is_about(line, path)]
     data = b"\n".join(kept)

@@ -114,7 +114,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
                 _run_in_turn(todo, accelerator, base, tally, deadline, room, is_shown=is_shown)
             if is_batch(config.user):
                 tally.show(Path(config.output_dir))
-        # Once all ranks are through; other shards write it anew when they are.
+        # Once all ranks are through; other shards write it again when they are.
         codes = all_gather(tally.exit_code)
         code = max(map(int, codes))
         if is_batch(config.user) and accelerator.is_main_process and not is_superseded():

@@ -38,7 +38,7 @@ def select_jobs(
     """Return the jobs to do, in order and each once.
 
     Args:
-        user: A handle; a list of handles, which is one job; or `file:PATH` with one job a line.
+        user: A handle; a list of handles, which is one job; or `file:PATH` with one job per line.
             Nothing: the person whose archive the source is.
         shard: `i/n` with i from 0 to n-1: the i-th of n parts of about equal cost; may be empty.
         job_index: Only the job of this 0-based entry of the file, duplicates not counted.
@@ -125,7 +125,7 @@ def _all_jobs(user: Any) -> list[Job]:
     if user is None or user == "":
         raise SelectionError(
             "user: got nothing; expected whose posts to train on; add user=HANDLE, "
-            "user=[HANDLE,HANDLE] for one merged model, or user=file:PATH with one job a line"
+            "user=[HANDLE,HANDLE] for one merged model, or user=file:PATH with one job per line"
         )
     if isinstance(user, str):
         if user.startswith(FILE_PREFIX):
@@ -199,7 +199,7 @@ def _read_users(path: Path) -> list[Job]:
     if bad:
         raise SelectionError(f"{path} line {bad[0][0]}: {bad[0][1]}{_others(bad[1:])}")
     if not first_lines:
-        raise SelectionError(f"{path}: got no handle; expected one job a line; add some")
+        raise SelectionError(f"{path}: got no handle; expected one job per line; add some")
     if repeats:
         logger.warning(
             "%s: %d line(s) name a job again and are left out (%s)",
@@ -226,7 +226,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except OSError as err:
         raise SelectionError(
             f"user: got file:{path}, which cannot be read ({err.strerror}); "
-            "expected a text file with one job a line; give its path"
+            "expected a text file with one job per line; give its path"
         ) from err
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = data.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
@@ -241,4 +241,4 @@ def _missing(path: Path) -> str:
     names = [entry.name for entry in sorted(folder.iterdir())] if os.access(folder, os.R_OK) else []
     near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.5)
     advice = f"did you mean {folder / near[0]}?" if near else "check the path"
-    return f"expected an existing text file with one job a line, but {path} is not there; {advice}"
+    return f"expected a text file with one job per line, but {path} is not there; {advice}"

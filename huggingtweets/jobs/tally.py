@@ -99,7 +99,7 @@ class Tally:
         """Start counting.
 
         Args:
-            ledger: None for a run that is no batch, and on other processes than the main one.
+            ledger: None for a run that is not a batch, and on other processes than the main one.
             before: how the jobs stood when the run began; empty without a ledger.
             is_batch: whether people who want no model are passed over, rather than refused.
             costs: of jobs by slug, by the size of their posts.

@@ -124,7 +124,7 @@ def _jobs_below(outputs: Path) -> Iterator[FoundJob]:
 
 
 def _read_job(root: Path) -> FoundJob | None:
-    """Read what a folder says about itself, however damaged; None: it is no job."""
+    """Read what a folder says about itself, however damaged; None: it is not a job."""
     paths = JobPaths(root)
     marks = (paths.result, paths.config, paths.posts, paths.cleaning, root / ".lock")
     if _is_trial(root) or not any(mark.exists() for mark in marks):

@@ -394,7 +394,7 @@ class GroupedLinear(nn.Module):
             index: of its place in the layout.
             now: of the model.
             device: to hold its weights on.
-            dtype: of the products, and so of its weights: cast anew in every micro-step they take
+            dtype: of the products, and so of its weights: cast again in every micro-step they take
                 longer than the products.
         """
         super().__init__()
@@ -415,7 +415,7 @@ class GroupedLinear(nn.Module):
             return out if self.bias is None else out + self.bias
         shared = weight.unsqueeze(0)
         if is_cpu(x.device) and x.dtype == torch.float32:
-            # A product of all rows might take other kernels for another K. Expanded it is no copy.
+            # A product of all rows might take other kernels for another K. To expand copies nothing.
             shared = shared.expand(len(now.stack.rows), -1, -1)
         layer = Linear(
             shared,

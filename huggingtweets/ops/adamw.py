@@ -28,7 +28,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class Controls:
-    """What is set anew for every step: (K,) fp32 each, on the device."""
+    """What is set again for every step: (K,) fp32 each, on the device."""
 
     weight: Tensor
     """One over the targets of the slot's step: what its summed loss is multiplied by."""

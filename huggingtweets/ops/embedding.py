@@ -26,7 +26,7 @@ def embedding(
     """
     if not begins_graph:
         return _looked_up(places, table)
-    # Autograd begins at a tensor that requires a gradient; the tables themselves are no leaves.
+    # Autograd begins at a tensor that requires a gradient; the tables themselves are not leaves.
     anchor = torch.empty(0, requires_grad=True)
     result: Tensor = _Embedding.apply(  # type: ignore[no-untyped-call]
         anchor, places, table, out, silent

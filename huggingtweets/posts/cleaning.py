@@ -260,7 +260,7 @@ _RIGHT_TO_LEFT = re.compile(
     "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
 )
 _BLANKS = str.maketrans({"\u2800": " ", "\u3164": " ", "\uffa0": " "})
-"""Characters that show nothing and are no white space to Python."""
+"""Characters that show nothing and are not white space to Python."""
 
 
 def strip_noise(text: str) -> str:

@@ -141,7 +141,7 @@ class Service:
             query = f"?{urlencode(params)}" if params else ""
         except UnicodeEncodeError as err:  # a lone surrogate, which no address can hold
             said = show(str(params))
-            raise SourceError(f"{self.host}: got a question that is no text: {said}") from err
+            raise SourceError(f"{self.host}: got a question that is not text: {said}") from err
         url = self._base._replace(path=self._base.path.rstrip("/") + path)
         attempt = 0
         while True:
@@ -211,7 +211,7 @@ class Service:
             value = parse_json(body.decode("utf-8"))
         except ValueError:
             if 200 <= status < 300:
-                raise FailedError("got an answer that is no JSON or is cut off") from None
+                raise FailedError("got an answer that is not JSON or is cut off") from None
             value = None
         if 200 <= status < 300 and not is_whole(value):
             raise FailedError("got an answer of another form")

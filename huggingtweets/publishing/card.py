@@ -188,7 +188,7 @@ def _usage(facts: ModelFacts) -> str:
 
 
 def _url(text: str) -> _Raw:
-    """Return a link's target, or `#` for what is no plain web address."""
+    """Return a link's target, or `#` for what is not a plain web address."""
     return _Raw(text if _URL.fullmatch(text) else "#")
 
 

@@ -1,4 +1,4 @@
-"""Profile pictures: fetched when asked for, from known hosts alone, and made anew from the pixels.
+"""Profile pictures: fetched when asked for, from known hosts alone, and made again from the pixels.
 
 A picture that cannot be had costs a warning, never the job.
 """
@@ -94,10 +94,10 @@ def fetch_picture(url: str, hosts: Collection[str]) -> bytes:
 
 
 def remade(data: bytes) -> bytes:
-    """Return a square PNG made anew from the pixels alone: nothing else of the file is left.
+    """Return a square PNG made again from the pixels alone: nothing else of the file is left.
 
     Raises:
-        SourceError: it is no picture of a kind we read, or too large a one.
+        SourceError: it is not a picture of a kind we read, or too large a one.
     """
     try:
         with warnings.catch_warnings():

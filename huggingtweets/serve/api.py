@@ -101,7 +101,7 @@ class Service:
         person = await asyncio.to_thread(self.people.get, name)
         if person is None:
             raise RefusedError(
-                404, f"model: got {name[:60]!a}, which is no model here; expected a "
+                404, f"model: got {name[:60]!a}, which is not a model here; expected a "
                 "finished job; see GET /v1/models", param="model", code="model_not_found",
             )  # fmt: skip
         return person
@@ -122,7 +122,7 @@ async def read_json_body(request: Request) -> Any:
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as err:
-        raise RefusedError(400, "the body: is no JSON; expected a JSON object; check it") from err
+        raise RefusedError(400, "the body: is not JSON; expected a JSON object; check it") from err
 
 
 async def read_body(request: Request) -> bytes:

@@ -1,6 +1,6 @@
 """Runs of words that a text has in common with the training posts, found in microseconds.
 
-`data/copying.py` sorts all posts anew for every question, which is right for a thousand samples at
+`data/copying.py` sorts all posts again for every question, which is right for a thousand samples at
 once. Here the posts are sorted once, by pairs of words, and texts come one by one.
 """
 

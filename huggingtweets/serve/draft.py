@@ -35,7 +35,7 @@ class Step:
     """May be shown now, after what was shown before."""
     finish: Finish | None = None
     again: Refusal | None = None
-    """The post is refused and nothing of it was shown: it is drawn anew."""
+    """The post is refused and nothing of it was shown: it is drawn again."""
 
 
 class Draft:

@@ -73,7 +73,7 @@ def parse_completion(body: Any) -> Asked:
     for key in body:
         if key not in _KNOWN:
             raise RefusedError(
-                400, f"{_shown(key)}: is no known key; expected some of "
+                400, f"{_shown(key)}: is not a known key; expected some of "
                 f"{', '.join(sorted(_KNOWN))}; leave it out", param=str(key)[:60],
             )  # fmt: skip
     for key, harmless in _REFUSED.items():

@@ -36,7 +36,7 @@ class LoneBatch:
         for group in self._groups:
             refused += self._step(group)
         self._groups = [group for group in self._groups if group.rows]
-        if refused:  # they begin anew, and so read the prompt anew
+        if refused:  # they begin again, and so read the prompt again
             self._groups.append(_Group(refused))
         return len(rows)
 

@@ -53,8 +53,8 @@ class People:
         """
         if not output_dir.is_dir():
             raise ConfigError(
-                f"serve: got {output_dir}, which is no folder; expected the output_dir of a run; "
-                "check the path"
+                f"serve: got {output_dir}, which is not a folder; expected the output_dir of a "
+                "run; check the path"
             )
         self._root = output_dir.resolve()
         self._optout_file = optout_file
@@ -65,7 +65,7 @@ class People:
         self.all()
 
     def all(self) -> list[Person]:
-        """Return everybody who may be shown, by slug; folders are listed anew every two seconds."""
+        """Return everybody who may be shown, by slug; folders are listed every two seconds."""
         with self._lock:
             if time.monotonic() >= self._next_scan:
                 self._scan()

@@ -61,7 +61,7 @@ class Row:
     """One post of a request."""
 
     def __init__(self, request: Request, index: int, refused: Callable[[str], None]) -> None:
-        """Begin with nothing drawn; `refused` hears why a post is drawn anew."""
+        """Begin with nothing drawn; `refused` hears why a post is drawn again."""
         self.request = request
         self.index = index
         self._refused = refused
@@ -118,7 +118,7 @@ class Row:
     def take(self, token: int | None) -> bool:
         """Go on by one position, with a drawn token; return whether the post is over.
 
-        One that is refused begins anew.
+        One that is refused begins again.
         """
         self.position += 1
         if token is None:

@@ -131,7 +131,7 @@ class Voices:
                 reason = (str(err).strip() or type(err).__name__).splitlines()[0][:160]
                 raise ConfigError(
                     f"{person.slug}: the model cannot be loaded ({reason}); expected a finished "
-                    "job; train it anew"
+                    "job; train it again"
                 ) from err
             self._keep(voice)
             with self._lock:

@@ -159,7 +159,7 @@ def _default_params(
         for job in jobs:
             make_plan(config, job)
     except ConfigError as err:
-        logger.warning("the default is no trial of this sweep: %s", err)
+        logger.warning("the default is not a trial of this sweep: %s", err)
         return {}
     choices = group_choices(overrides) if any(key in group_names() for key in space) else {}
     params: dict[str, Scalar] = {}
@@ -172,7 +172,7 @@ def _default_params(
 def _with_params(
     config: TrainConfig, overrides: Sequence[str], params: Mapping[str, Scalar]
 ) -> TrainConfig:
-    """Return the configuration with other values; a group is composed anew."""
+    """Return the configuration with other values; a group is composed again."""
     if not any(key in group_names() for key in params):
         return apply_params(config, params)
     chosen = [as_override(key, value) for key, value in params.items()]

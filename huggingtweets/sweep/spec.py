@@ -159,7 +159,7 @@ class SweepSpec:
 
     @property
     def is_default_extra(self) -> bool:
-        """Whether the default is no point of the grid, and so a trial beside all of them."""
+        """Whether the default is not a point of the grid, and so a trial beside all of them."""
         return (
             self.sampler is Sampler.grid
             and bool(self.default)

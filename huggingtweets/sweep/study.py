@@ -165,7 +165,7 @@ def storage_errors(path: Path, *, is_new: bool = False) -> Iterator[None]:
         reason = str(err).partition("\n")[0]
         raise StorageError(
             f"{path}: cannot be read or written ({reason}); expected the study of a sweep; move "
-            "the file away to begin anew, or make room"
+            "the file away to begin again, or make room"
         ) from err
 
 

@@ -74,7 +74,7 @@ class TrialProgress:
     """Why it ends before its time; empty: it does not."""
     is_failed: bool = False
     is_bad: bool = False
-    """A figure of it is no number."""
+    """A figure of it is not a number."""
 
 
 class TrialProgresses:
@@ -102,7 +102,7 @@ class TrialProgresses:
         """Take the figures of a user so far; return whether the trial is to be ended.
 
         The pruner sees the mean over the users, as soon as all of them have trained an epoch. A
-        figure that is no number ends the trial: Optuna takes none, and no later one gets better.
+        figure that is not a number ends the trial: Optuna takes none, and no later one gets better.
         """
         if not progress.reason and any(not math.isfinite(one.heldout) for one in evals):
             progress.reason, progress.is_bad = "the held-out loss is not finite", True

@@ -42,7 +42,7 @@ MAX_FAILURES = 2
 """After this many failures in a row a kind of call is not made again for this job."""
 PAUSE_AFTER_OUTAGE_S = 300.0
 _NO_HOST = "-"
-"""Stands for the name of the machine, which is nobody's business."""
+"""Stands for the name of the machine, which concerns nobody else."""
 _MADE_OF_POSTS = (ArtifactKind.raw_dataset, ArtifactKind.train_dataset)
 
 

@@ -27,7 +27,7 @@ _LOOK_BOTH_WAYS = frozenset({
 
 
 def check_architecture(config: Any, name: str) -> None:
-    """Refuse what is no causal language model, by its configuration alone.
+    """Refuse what is not a causal language model, by its configuration alone.
 
     Raises:
         ConfigError: saying what it is instead.

@@ -65,7 +65,7 @@ def add_lora(model: PreTrainedModel, recipe: RecipeConfig, *, seed: int) -> None
 def hold_frozen(model: PreTrainedModel, dtype: torch.dtype) -> None:
     """Hold frozen matrices in the precision of the products; no result changes.
 
-    Left in fp32, autocast casts them anew in every micro-step: 0.8 GB written and read for the 128
+    Left in fp32, autocast casts them again in every micro-step: 0.8 GB written and read for the 128
     tokens of a block of SmolLM2-135M, which takes longer than the products. For a base that is
     stored in that precision, so that nothing is lost.
     """

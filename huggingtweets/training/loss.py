@@ -249,7 +249,7 @@ def settle_attention(module: SummedLoss, bos_id: int) -> bool:
     """Whether the module keeps documents apart, once it attends in the first way that does.
 
     The model lies where it is to be trained, and the precision of the training is set. False: even
-    a document alone looks ahead, so that this is no causal language model.
+    a document alone looks ahead, so that this is not a causal language model.
     """
     wished = module.attention
     ways = [Attention.masked, Attention.additive, Attention.apart]

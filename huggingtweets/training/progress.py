@@ -141,7 +141,7 @@ class Interval:
         self._steps += 1
 
     def close(self, progress: Progress, epoch: float, lr: float) -> LoggedStep:
-        """Turn the sums into a line and start anew; the one place where the loop waits.
+        """Turn the sums into a line and start again; the one place where the loop waits.
 
         Raises:
             TrainingError: no step since the last line had a finite gradient.

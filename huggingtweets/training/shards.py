@@ -209,5 +209,5 @@ def _read(checkpoint: Checkpoint, group: str, wanted: dict[str, tuple[int, Tenso
         name = next(name for name, numel in missing.items() if numel)
         raise CheckpointError(
             f"{checkpoint.folder}: got no or only a part of {name}; expected the whole model; "
-            "delete the folder to start anew"
+            "delete the folder to start again"
         )

@@ -84,7 +84,7 @@ def train_single(
         `recipe.adapter=lora` the adapters alone, named as in a peft adapter folder.
 
     Raises:
-        ConfigError: the base is no causal language model.
+        ConfigError: the base is not a causal language model.
         TrainingError: training diverged, or memory does not suffice.
         StoppedError: a stop was asked for; all is saved.
         CheckpointError: a checkpoint is of another training, or cannot be written.

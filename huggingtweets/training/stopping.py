@@ -124,7 +124,7 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def _on_death_of_parent(number: int, frame: FrameType | None) -> None:
-    """The thread that started us is gone; asked anew, the system says whether its process is.
+    """The thread that started us is gone; asked again, the system says whether its process is.
 
     If not, another thread of it takes its place, and the kernel sends the signal again for that.
     """

@@ -35,7 +35,7 @@ def run_batch(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def posts(tmp_path: Path) -> Path:
-    """Three users: one good, one with too few posts, one whose file is no JSON; shy wants none."""
+    """Three users: one good, one with too few posts, one whose file is not JSON; shy wants none."""
     folder = tmp_path / "posts"
     folder.mkdir()
     rows = [

@@ -1,4 +1,4 @@
-"""LoRA of bases that are no GPT-2, many people at once: from the command to what peft loads."""
+"""LoRA of bases that are not GPT-2, many people at once: from the command to what peft loads."""
 
 import json
 import subprocess

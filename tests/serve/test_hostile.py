@@ -48,7 +48,7 @@ def body_of(luck: random.Random) -> bytes:
 
 
 def raw(server: Serving, luck: random.Random) -> None:
-    """Send what is no HTTP, or only half of it, and hang up."""
+    """Send what is not HTTP, or only half of it, and hang up."""
     host, port = server.url.removeprefix("http://").split(":")
     data = luck.choice((
         b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 100_000,

@@ -136,7 +136,7 @@ def test_copied_words_are_marked_and_long_copies_never_shown(server: Serving) ->
         ({"model": "ann", "prompt": "a\nb"}, "one line"),
         ({"model": "ann", "stop": ["x"] * 9}, "stop: got"),
         ({"model": "ann", "logprobs": 5}, "logprobs: got 5"),
-        ({"model": "ann", "frobnicate": 1}, "'frobnicate': is no known key"),
+        ({"model": "ann", "frobnicate": 1}, "'frobnicate': is not a known key"),
     ],
 )
 def test_mistake_is_one_sentence_in_the_api_shape(body: Any, part: str, server: Serving) -> None:

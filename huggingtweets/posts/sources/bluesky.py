@@ -127,10 +127,10 @@ def _post(item: Any, did: str) -> RawPost | Skip | None:
     """Read one item of a feed; None: a repost, which is what somebody else wrote."""
     post = item.get("post") if isinstance(item, dict) else None
     if not isinstance(post, dict):
-        return Skip("an entry that is no post")
+        return Skip("an entry that is not a post")
     author, record = post.get("author"), post.get("record")
     if not isinstance(author, dict) or not isinstance(record, dict):
-        return Skip("an entry that is no post")
+        return Skip("an entry that is not a post")
     reason = item.get("reason")
     is_repost = isinstance(reason, dict) and "Repost" in str(reason.get("$type"))
     if author.get("did") != did or is_repost:

@@ -1,4 +1,4 @@
-"""CSV and TSV with a header line: one post a row."""
+"""CSV and TSV with a header line: one post per row."""
 
 import csv
 from collections import deque
@@ -72,7 +72,7 @@ def _header(lines: Lines, where: str) -> tuple[str, list[str], tuple[int, str] |
             header = next(csv.reader([line.lstrip("\ufeff")], delimiter=separator))
         except csv.Error as err:
             raise SourceError(
-                f"{where}: its first line is no header ({err}); check source="
+                f"{where}: its first line is not a header ({err}); check source="
             ) from err
         if len(header) > _MAX_COLUMNS:
             raise SourceError(f"{where}: got {len(header)} columns; expected posts, one per row")
@@ -95,7 +95,7 @@ def csv_rows(lines: Lines, where: str, notes: list[str]) -> Iterator[Row | Skip]
     A quote that opens and swallows other rows is noticed: the row is read without quotes.
 
     Raises:
-        SourceError: the first line is no header.
+        SourceError: the first line is not a header.
     """
     separator, header, first = _header(lines, where)
     if not header:

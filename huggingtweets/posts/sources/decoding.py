@@ -242,7 +242,7 @@ _HEX = re.compile(r"(?:[0-9a-fA-F]{2}){8,}")
 
 
 def _is_utf7(text: str) -> bool:
-    """Whether there are runs that decode to what is no ASCII, mostly signs of alphabets."""
+    """Whether there are runs that decode to what is not ASCII, mostly signs of alphabets."""
     if "+" not in text or not text.isascii():
         return False
     found = ""

@@ -1,4 +1,4 @@
-"""JSON Lines, one post a line, and other JSON: arrays, pages, wrapped and nested lists."""
+"""JSON Lines, one post per line, and other JSON: arrays, pages, wrapped and nested lists."""
 
 from collections.abc import Iterator
 from pathlib import Path

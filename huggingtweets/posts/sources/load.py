@@ -117,7 +117,7 @@ def fetch_timeline(
 
 
 def archive_owner(source: SourceConfig, handle: str = "") -> str | None:
-    """Return whose archive `source.path` is, canonical; None: it does not say, or is no archive.
+    """Return whose archive `source.path` is, canonical; None: it does not say, or is none.
 
     Args:
         source: where it is.

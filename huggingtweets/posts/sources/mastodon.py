@@ -142,7 +142,7 @@ def _next_id(answer: Answer) -> str | None:
 def _post(status: Any, account_id: str) -> RawPost | Skip | None:
     """Read one status; None: a boost, or not open to everyone (with one's own token they come)."""
     if not isinstance(status, dict) or not isinstance(status.get("content"), str):
-        return Skip("an entry that is no post")
+        return Skip("an entry that is not a post")
     account = status.get("account")
     author = account.get("id") if isinstance(account, dict) else account_id
     if status.get("reblog") is not None or str(author) != account_id:

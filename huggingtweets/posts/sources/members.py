@@ -42,8 +42,8 @@ def open_members(path: Path, wanted: re.Pattern[str]) -> Iterator[Members]:
     """Open a zip or a folder and give the members whose whole name matches `wanted`.
 
     Raises:
-        SourceError: it is no zip, or one that no honest program writes: overlapping members, names
-            that leave the folder, links, encryption, sizes that only a bomb has.
+        SourceError: it is not a zip, or one that no honest program writes: overlapping members,
+            names that leave the folder, links, encryption, sizes that only a bomb has.
     """
     if path.is_dir():
         yield _folder_members(path, wanted)
@@ -120,7 +120,7 @@ def _check_name(info: zipfile.ZipInfo, name: str, path: Path) -> None:
 
 
 def _check_member(info: zipfile.ZipInfo, end: int, path: Path) -> None:
-    """Refuse a member that we would read but that is no honest file."""
+    """Refuse a member that we would read but that is not an honest file."""
     name = show(info.filename)
     if info.flag_bits & 1:
         raise SourceError(f"{path}: {name} is encrypted; expected an archive without a password")

@@ -111,7 +111,7 @@ NO_AUTHORS = words_set(
     "unit method settings annotation intent valence arousal sarcasm irony toxicity hate offensive "
     "spam bool flag color colour geo coordinates"
 )
-"""Words in the names of columns whose few short values are no people."""
+"""Words in the names of columns whose few short values are not people."""
 _LEAVES = {
     Who.handle: "screen name|handle|acct|preferred username|sn|at name|screen names|at handle",
     Who.username: "username|unique id|login",
@@ -322,7 +322,7 @@ RETWEET_KINDS = words_set(
 OTHER_KINDS = words_set(
     "like liked favorite favourite follow unfollow delete block undo flag accept reject"
 )
-"""Words of a kind column for what is no post."""
+"""Words of a kind column for what is not a post."""
 OWN_KINDS = words_set(
     "tweet organic original post note status reply replied_to quote quoted self_thread create "
     "thread"

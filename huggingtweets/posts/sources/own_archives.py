@@ -111,7 +111,7 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
 def _activity_post(record: Any, reader: Reader) -> RawPost | Skip:
     if isinstance(record, Skip):
         return record
-    draft = reader.read(record) if isinstance(record, dict) else Skip("an entry that is no post")
+    draft = reader.read(record) if isinstance(record, dict) else Skip("an entry that is not a post")
     if isinstance(draft, Skip):
         return Skip("an entry without text")
     return replace(draft.post.cut(), is_retweet=bool(draft.post.is_retweet))
@@ -237,7 +237,7 @@ def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, An
     """Return the account's DID and its records by key, `collection/rkey`; once per file.
 
     Raises:
-        SourceError: it is no CAR file of a repository.
+        SourceError: it is not a CAR file of a repository.
     """
     try:
         import libipld

@@ -135,7 +135,7 @@ def collect_pages(
     """Fetch page after page until the last, `max_posts`, or a post that is known already.
 
     A service may refuse where an earlier fetch has stopped: its cursors expire. Then all that is
-    kept of that fetch is dropped, and the fetch begins anew, or, where posts cost money and a new
+    kept of that fetch is dropped, and the fetch begins again, or, where posts cost money and a new
     beginning has to be allowed first, the next start does.
 
     Args:
@@ -159,7 +159,7 @@ def collect_pages(
                 f"{err}; what an earlier fetch has left is dropped; run the same command again to "
                 "fetch the posts from the first one on"
             ) from err
-        logger.warning("%s; what an earlier fetch has left is dropped, and it begins anew", err)
+        logger.warning("%s; what an earlier fetch has left is dropped, and it begins again", err)
     return _collect(get_page, partial, max_posts, known)
 
 
@@ -203,7 +203,7 @@ def _cut(page: Page) -> Page:
 
 
 def _is_sound(cursor: str | None) -> bool:
-    """Whether a cursor can be sent back; what is no text of any encoding cannot."""
+    """Whether a cursor can be sent back; what is not text of any encoding cannot."""
     try:
         return cursor is None or len(cursor.encode("utf-8")) <= _MAX_CURSOR_BYTES
     except UnicodeEncodeError:

@@ -11,7 +11,7 @@ from huggingtweets.posts.records import Post, Timeline
 MAX_POSTS = 1_000_000
 """Posts of one person."""
 MAX_SKIPS = 1_000_000
-"""Things in one file that are no posts; with more, it is no file of posts."""
+"""Things in one file that are not posts; with more, it is not a file of posts."""
 MAX_TEXT_CHARS = 25_000
 """The longest post X allows; more is cut."""
 MAX_TOTAL_CHARS = 1 << 28
@@ -49,7 +49,7 @@ class RawPost:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """One thing in a file that is no post, and why."""
+    """One thing in a file that is not a post, and why."""
 
     reason: str
     line: int | None = None
@@ -113,7 +113,7 @@ def make_timeline(
         how: what the file was taken for, read once all of `found` is.
 
     Raises:
-        SourceError: there are things that are no posts, and none that is.
+        SourceError: there are things that are not posts, and none that is.
     """
     tally = _Tally()
     by_id: dict[str, Post] = {}
@@ -162,7 +162,7 @@ def check_amount(where: str, num_posts: int, num_chars: int, num_skips: int = 0)
     if num_posts > MAX_POSTS or num_chars > MAX_TOTAL_CHARS or num_skips > MAX_SKIPS:
         raise SourceError(
             f"{where}: got more than {MAX_POSTS} posts, {MAX_TOTAL_CHARS} characters or "
-            f"{MAX_SKIPS} things that are no posts; expected the posts of one person; "
+            f"{MAX_SKIPS} things that are not posts; expected the posts of one person; "
             "split the file"
         )
 
@@ -189,7 +189,7 @@ def parse_id(value: object) -> str | None:
 
 
 def parse_picture_url(value: object) -> str | None:
-    """Return the address of a profile picture; None for what is no plain address by https.
+    """Return the address of a profile picture; None for what is not a plain address by https.
 
     X names a thumbnail; the same with another ending is large enough to show.
     """

@@ -121,7 +121,7 @@ class _Limited(io.RawIOBase):
         if self._count > self._limit:
             raise SourceError(
                 f"{self._where}: got more than {self._limit >> 20} MiB unpacked; expected posts; "
-                "this is no file of posts, or split it"
+                "this is not a file of posts, or split it"
             )
         buffer[: len(data)] = data
         return len(data)

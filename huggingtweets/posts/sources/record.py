@@ -77,7 +77,7 @@ class Draft:
     fields: tuple[Field, ...]
     """About the author; empty: it says nothing."""
     is_soft: bool
-    """Whether it is no retweet only because something is absent that other tools leave out."""
+    """Whether it is not a retweet only because something is absent that other tools leave out."""
     marks: tuple[tuple[str, int], ...] = ()
     """Columns that may be marks or counts, and their numbers; yes is 1."""
     is_text: bool = True

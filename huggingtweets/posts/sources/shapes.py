@@ -85,7 +85,7 @@ def records_of(
     elif isinstance(value, dict):
         yield from _of_object(value, depth)
     else:
-        yield Skip("a value that is no post")
+        yield Skip("a value that is not a post")
 
 
 def inner_value(text: str) -> Any:
@@ -188,7 +188,7 @@ def _may_be_handle(key: str) -> bool:
 
 
 def _is_connection(value: Any) -> bool:
-    """Whether it is a list as GraphQL has it; what that is called is no handle."""
+    """Whether it is a list as GraphQL has it; what that is called is not a handle."""
     return isinstance(value, dict) and isinstance(value.get("edges"), list)
 
 
@@ -208,7 +208,7 @@ def _hoist(value: Record, key: str, inner: Record) -> Record:
 def rich(record: Record) -> Record | Skip:
     """Mark what is HTML by its shape, and make Bluesky's shortened links whole.
 
-    What a server of Mastodon says is no post of ours: closed ones, and profiles with their `note`.
+    What a server of Mastodon says is not a post of ours: closed ones, and profiles with a `note`.
     """
     if RICH in record:
         return record
@@ -251,7 +251,7 @@ def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
     says_references = any(isinstance(one, dict) and "referenced_tweets" in one for one in posts)
     for post in posts:
         if not isinstance(post, dict):
-            yield Skip("an entry that is no post")
+            yield Skip("an entry that is not a post")
             continue
         author = users.get(str(post.get("author_id", ""))[:40])
         merged: Record = {"author": author, **post} if author else post
@@ -268,7 +268,7 @@ def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
 
 
 KNOWN = "\0known"
-"""Key of a value that is no record: the handles that stand for numbers."""
+"""Key of a value that is not a record: the handles that stand for numbers."""
 
 
 def _by_id(items: Any) -> dict[str, Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""Plain text: one post a line, blank lines skipped."""
+"""Plain text: one post per line, blank lines skipped."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -48,7 +48,7 @@ class _Column:
             self.values[text] += 1
 
     def may_tell_authors(self, handle: str, num_records: int, is_named_for: bool) -> bool:
-        """Whether nobody can say that these values are no authors.
+        """Whether nobody can say that these values are not authors.
 
         Sure enough are the handle itself or values with `@`; else few values that may be names.
         """

@@ -211,7 +211,7 @@ def _post(entry: Any, reader: Reader) -> RawPost | Skip:
     if isinstance(entry, dict) and len(entry) == 1:
         entry = next(iter(entry.values()))
     if not isinstance(entry, dict):
-        return Skip("an entry that is no post")
+        return Skip("an entry that is not a post")
     draft = reader.read(entry)
     if isinstance(draft, Skip):
         return Skip("an entry without text")

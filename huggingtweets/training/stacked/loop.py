@@ -105,7 +105,7 @@ def train_stacked(
     """Train job after job, K at a time, and yield each as it ends.
 
     A job that diverges ends with an error and disturbs no other. Out of memory halves K: the jobs
-    that were under way begin anew.
+    that were under way begin again.
 
     Args:
         tuning: what is trained.
@@ -439,7 +439,7 @@ class _Engine:
                 state.progress.step,
             )
         state.ended_by = ending
-        self.states.remove(state)  # last of all: for want of memory the job begins anew
+        self.states.remove(state)  # last of all: for want of memory the job begins again
         self._ended.append((state, snapshot, None))
 
     def _give_up(self, state: SlotState, error: HuggingtweetsError) -> None:

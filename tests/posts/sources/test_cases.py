@@ -248,7 +248,7 @@ def test_the_only_author_is_named_where_it_is_another(tmp_path: Path, load: Load
         SourceError, match=f"no post of user {DESK}; there is 1 other user.*'{ANN}'.*user={ANN}"
     ):
         load("jsonl", path, DESK)
-    # Of one person under a name that is no handle nothing need be told.
+    # Of one person under a name that is not a handle nothing need be told.
     path = write_lines(
         tmp_path / "q.jsonl", rows(lambda text, n: {"text": text, "name": "Ann Marsh"})
     )

@@ -1,4 +1,4 @@
-"""Plain text, one post a line."""
+"""Plain text, one post per line."""
 
 from collections.abc import Callable
 from pathlib import Path
