@@ -415,7 +415,7 @@ class GroupedLinear(nn.Module):
             return out if self.bias is None else out + self.bias
         shared = weight.unsqueeze(0)
         if is_cpu(x.device) and x.dtype == torch.float32:
-            # A product of all rows might take other kernels for another K. To expand copies nothing.
+            # A product of all rows might take other kernels for another K; a view copies nothing.
             shared = shared.expand(len(now.stack.rows), -1, -1)
         layer = Linear(
             shared,
