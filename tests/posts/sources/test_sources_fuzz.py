@@ -37,7 +37,8 @@ KEY_NAMES = (
     "legacy rest_id user_results result actor preferredUsername verb object to cc orderedItems "
     "attributedTo uri value record facets index byteStart byteEnd features reason columns messages "
     "from_id guild channel content reblog visibility acct retweet_id tweet_type statuses feed post "
-    "retweet who source url body handle displayName tweet_results $type published"
+    "retweet who source url body handle displayName tweet_results $type published "
+    "edges node owner media title creation_timestamp role _json brand nasa esa_x 1 2"
 )
 KEYS = st.sampled_from(KEY_NAMES.split())
 TEXTS = st.one_of(
@@ -420,6 +421,7 @@ WORDS = [
     "{'text': 'x'}", "\\ud83d", "<U+D83D>", "at://did:a/b/c", "Create", "Announce", "retweet", "\0",
     "x.com/nasa/status/1", "https://x.com/esa", "RT @a: b", "1", "retweeted", "<|endoftext|>", "",
     "\ud83d", "é☕", "[[",
+    "caf=C3=A9", "caf+AOk-", "bm9ib2R5IGtub3dzIHRoZQ==", "6e6f626f6479206b6e6f7773", "nasa: hi",
     "public", "direct", "@esa", "2020-01-01T00:00:00Z", "[{\"text\": \"x\"}]",
 ]  # fmt: skip
 PIECES = [
@@ -461,6 +463,8 @@ def make_file(rng: random.Random) -> bytes:
         elif kind < 0.35:
             line = rng.randbytes(rng.randint(0, 60))
         lines.append(line)
+    if rng.random() < 0.1 and lines:
+        lines[0] = rng.choice([b"var x = ", b"window.x=", b"f(", b"// x\n"]) + lines[0]
     return change(rng, b"\n".join(lines)) if rng.random() < 0.2 else b"\n".join(lines)
 
 
