@@ -62,7 +62,7 @@ _CHAT_KEYS = (
     ),
 )
 """Keys that only the chats of a service have together."""
-_PAGE = re.compile(r"\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype html|html|head|body|rss|feed)\b", re.I)
+_PAGE = re.compile(r"\s*<(?:\?xml|!doctype html|html|head|body|rss|feed)\b", re.I)
 _SPEAKER = re.compile(r"(?!RT @)(@?\w[\w.@ -]{0,30}?)(?::\s|\t)")
 _TELLING = words_set(
     "from_id messages channel_id conversationId envelope chatItem sender_name key_remote_jid "

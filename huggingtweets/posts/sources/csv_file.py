@@ -48,11 +48,9 @@ def _for_one_column(asked: Asked, lines: Lines) -> Asked:
     if asked.config.text_column is not None:
         return asked
     _, header, _ = _header(lines, asked.where)
-    if len(header) != 1:
-        if header:
-            check_columns(header, asked.config, asked.where)
-        return asked
-    if "json" in words_of(header[0]):  # whole posts
+    if len(header) > 1:
+        check_columns(header, asked.config, asked.where)
+    if len(header) != 1 or "json" in words_of(header[0]):  # whole posts
         return asked
     return replace(asked, config=replace(asked.config, text_column=header[0] or None))
 

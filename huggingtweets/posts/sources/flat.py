@@ -12,6 +12,7 @@ from huggingtweets.posts.sources.names import (
     date_rank,
     id_rank,
     mark_role,
+    may_name_people,
     text_rank,
     who_role,
     words_of,
@@ -27,7 +28,7 @@ _ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
 
 def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield dotted paths and values; what is somebody else's by its name is not entered."""
-    if not any(isinstance(inner, dict) for inner in record.values()):
+    if not any(isinstance(inner, dict | list) for inner in record.values()):
         yield from islice(record.items(), MAX_PATHS)
         return
     stack: list[tuple[str, Mapping[str, Any], int]] = [("", record, 0)]
@@ -39,6 +40,8 @@ def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             if count > MAX_PATHS:
                 return
             path = prefix + key if isinstance(key, str) else f"{prefix}{key}"
+            if isinstance(inner, list) and len(inner) == 1 and may_name_people(path):
+                inner = inner[0]  # `"authors": [{"name": ...}]`
             if isinstance(inner, dict) and inner and depth < _MAX_DEPTH and not is_foreign(path):
                 stack.append((f"{path}.", inner, depth + 1))
             else:

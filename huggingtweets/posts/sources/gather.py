@@ -18,7 +18,7 @@ from huggingtweets.posts.sources.posts import (
     check_amount,
     make_timeline,
 )
-from huggingtweets.posts.sources.reading import Said, nearest, show
+from huggingtweets.posts.sources.reading import Said, nearest, quoted, show
 from huggingtweets.posts.sources.record import Draft, Field, Reader
 from huggingtweets.posts.sources.shapes import KNOWN, has_text, inner_value, rich
 from huggingtweets.posts.sources.who import Authors
@@ -38,6 +38,15 @@ class Others:
 
     names: Sequence[str]
     column: str
+
+
+def configured_columns(config: SourceConfig) -> dict[str, str]:
+    """Return the columns that are named in the configuration, by their use."""
+    names = {key: getattr(config, f"{key}_column") for key in _COLUMNS}
+    return {key: name for key, name in names.items() if name}
+
+
+_COLUMNS = ("text", "user", "id", "date", "retweet")
 
 
 def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> None:
@@ -169,14 +178,8 @@ class _Gathering:
         config, paths = self._asked.config, self._reader.paths
         if not 0 < len(paths) < MAX_PATHS:
             return
-        for key, name in (
-            ("text", config.text_column),
-            ("user", config.user_column),
-            ("id", config.id_column),
-            ("date", config.date_column),
-            ("retweet", config.retweet_column),
-        ):
-            if name and name not in paths:
+        for key, name in configured_columns(config).items():
+            if name not in paths:
                 raise SourceError(
                     f"{self._asked.where}: got source.{key}_column={name}; expected a column "
                     f"of the file{nearest(name, paths)}"
@@ -214,7 +217,7 @@ class _Gathering:
             if is_open and most[path] and not least[path]:
                 self._notes.append(
                     f"{self._asked.where}: the column {show(path)} looks like a mark of retweets "
-                    f"and is not used; if it is one, set source.retweet_column={path}"
+                    f"and is not used; if it is one, set source.retweet_column={quoted(path)}"
                 )
         marks = [*self._reader.taken["mark"], *sorted(flags)]
         num = sum(bool(draft.post.is_retweet) for draft in settled)

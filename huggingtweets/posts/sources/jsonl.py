@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.gather import Asked, Row, gather
 from huggingtweets.posts.sources.json_values import iter_values, parse_json
@@ -19,7 +20,7 @@ from huggingtweets.posts.sources.reading import (
     open_text,
     show,
 )
-from huggingtweets.posts.sources.shapes import records_of
+from huggingtweets.posts.sources.shapes import inner_value, records_of
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 
@@ -56,6 +57,11 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
     """
     with open_text(path, said) as stream:
         first = _first_line(stream)
+        if first is not None and "window.YTD." in first[:100]:
+            raise SourceError(
+                f"{path.name}: got a file of an archive from X, which may hold deleted posts or "
+                "other people's; expected source=x_archive for it"
+            )
         is_document = first is None and _begins_an_object(path)
     said.damage.clear()  # it comes again
     if is_document or not _is_whole_object(first):
@@ -109,5 +115,6 @@ def _line_values(number: int, line: str | None) -> list[Any]:
     try:
         value = parse_json(line.lstrip("\ufeff"))
     except ValueError:
-        return [Skip("not JSON", number)]
+        value = inner_value(line)  # printed by Python
+        return [Skip("not JSON", number) if value is None else value]
     return value if isinstance(value, list) else [value]

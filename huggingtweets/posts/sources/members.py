@@ -24,15 +24,9 @@ MAX_TOTAL_BYTES = 8 << 30
 """Of the members asked for, unpacked."""
 _LOCAL_HEADER_BYTES = 30
 _ZIP_ERRORS = (
-    zipfile.BadZipFile,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OverflowError,
-    EOFError,
-    OSError,
-    struct.error,
-)
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OverflowError, EOFError,
+    OSError, struct.error,
+)  # fmt: skip
 """What `zipfile` raises over a damaged file, unwrapped."""
 _MAX_FOLDER_DEPTH = 4
 

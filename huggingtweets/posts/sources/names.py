@@ -61,7 +61,7 @@ class Who(IntEnum):
 
 _ROOTS = words_set(
     # v1.1, v2, GNIP, Mastodon, Reddit, forums, tables made by hand
-    "user author account actor owner creator poster sender from profile person member by tweeter "
+    "user author authors account actor owner creator poster sender from profile person member by tweeter "
     "twitterer writer publisher blogger uploader submitter attributed speaker "
     # the same in other languages, as people name the columns of their own tables
     "autor autora auteur autore usuario usuário utilisateur utente nutzer benutzer verfasser konto "
@@ -74,7 +74,7 @@ _PEOPLE = words_set(
     "influencer celebrity politician candidate senator congressperson congressman congresswoman "
     "representative journalist artist singer rapper streamer youtuber leader president deputy "
     "minister persona figure respondent participant student employee who whose byline usr uname "
-    "tw acct handle username contributor page channel authors gebruikersnaam пользователя "
+    "tw acct handle username contributor page channel gebruikersnaam пользователя "
     "brand player team athlete club company companies celeb comedian philosopher writer poet mp "
     "org organization organisation airline outlet newspaper publication band bot character people "
     "whom screenname twitterer founder ceo coach driver actress wrote writes says"
@@ -83,7 +83,8 @@ _PEOPLE = words_set(
 _NOISE = words_set(
     "twitter tweet x status post toot note core results result legacy data info details the "
     "of v1 v2 api snscrape mastodon bluesky bsky record basic common posted written tweeted "
-    "submitted created str column col main"
+    "submitted created str column col main meta metadata attributes "
+    "properties fields payload"
 )
 """Words around a name that change nothing: `tweet_author`, `core.user_results.result.legacy`."""
 NEVER = words_set(
@@ -160,7 +161,9 @@ def who_role(name: str) -> Who | None:
 def may_name_people(name: str) -> bool:
     """Whether a column that no table knows is called as if it held people: `post_source_handle`."""
     words = [word for word in words_of(name) if word not in _NOISE and not word.isdecimal()]
-    return words[-1:] != [] and words[-1] in _ROOTS | _PEOPLE
+    return words[-1:] != [] and not {words[-1], words[-1].removesuffix("s")}.isdisjoint(
+        _ROOTS | _PEOPLE
+    )
 
 
 def _of_name(roots: list[str]) -> Who | None:
@@ -176,7 +179,8 @@ TEXTS = (
     "text", "tweet text", "tweet", "tweet content", "content", "body",  # v2; twint; GNIP
     "tweet full text", "post text", "post content", "post", "message", "status text", "status",
     "rendered content", "toot", "caption", "tweets", "posts", "texts", "texto", "texte",
-    "contenido", "note text", "clean text", "tweet body", "post body", "note", "comment",
+    "contenido", "content text", "content html", "note text", "clean text", "tweet body",
+    "post body", "note", "comment",
 )  # fmt: skip
 """Of several, the first counts."""
 IDS = (
@@ -191,6 +195,7 @@ DATES = (
 )  # fmt: skip
 _WRAPPERS = (
     "legacy", "record", "value", "data", "node", "result", "item", "tweet", "status", "post",
+    "attributes", "fields", "payload",
 )  # fmt: skip
 
 

@@ -41,6 +41,8 @@ _ACTOR = re.compile(
 _DID = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]{1,200})")
 _POSTS = "app.bsky.feed.post/"
 _MAX_NODES = 2_000_000
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+"""What reading a damaged repository raises."""
 
 
 @dataclass(frozen=True)
@@ -261,14 +263,7 @@ def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, An
         if not _DID.fullmatch(did):
             raise ValueError("no DID")
         return did, dict(_walk(blocks, root))
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-        OverflowError,
-    ) as err:
+    except _DAMAGE as err:
         raise SourceError(
             f"{path}: cannot be read as a repository ({show(str(err), 80)}); expected the CAR file "
             "that Bluesky hands out under Settings, Account, Export my data; fetch it again"

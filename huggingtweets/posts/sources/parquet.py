@@ -15,7 +15,14 @@ from huggingtweets.config.schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.flat import UNKNOWN, roles_of
-from huggingtweets.posts.sources.gather import Asked, Others, Row, check_columns, gather
+from huggingtweets.posts.sources.gather import (
+    Asked,
+    Others,
+    Row,
+    check_columns,
+    configured_columns,
+    gather,
+)
 from huggingtweets.posts.sources.names import Who
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.reading import name_key, open_bytes, show
@@ -63,14 +70,8 @@ def needed_columns(schema: Any, config: SourceConfig, where: str) -> list[str]:
     def is_text(field: Any) -> bool:
         return bool(types.is_string(kind(field)) or types.is_large_string(kind(field)))
 
-    configured = (
-        config.text_column,
-        config.user_column,
-        config.id_column,
-        config.date_column,
-        config.retweet_column,
-    )
-    told = {name for column in configured if column for name in (column, column.partition(".")[0])}
+    columns = configured_columns(config).values()
+    told = {*columns, *(column.partition(".")[0] for column in columns)}
     known = [
         field.name
         for field in schema
@@ -139,7 +140,17 @@ def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | 
         for index in range(own.num_rows):
             row = {name: column[index] for name, column in values.items()}
             broken = next((value for value in row.values() if isinstance(value, Skip)), None)
-            yield broken or Row(row)
+            listed = next((name for name, value in row.items() if _are_posts(name, value)), None)
+            if broken is not None or listed is None:
+                yield broken or Row(row)
+            else:
+                yield from (Row({**row, listed: text}) for text in row[listed])
+
+
+def _are_posts(name: str, value: Any) -> bool:
+    """Whether a list is all posts of somebody, as grouping a table gives it."""
+    is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return is_list and roles_of(name).text is not None
 
 
 def _sole_author(schema: Any, config: SourceConfig) -> str | None:

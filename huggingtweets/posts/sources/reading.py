@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,6 +34,11 @@ _MAX_COMPARED_NAMES = 20_000
 def show(text: str, limit: int = 60) -> str:
     """Quote text from outside for a message: short, ASCII, unable to disguise itself."""
     return ascii(text if len(text) <= limit else text[: limit - 3] + "...")
+
+
+def quoted(text: str) -> str:
+    """Return text from outside as a value to type after `KEY=`."""
+    return shlex.quote(text) if text.isprintable() else show(text)
 
 
 def name_key(name: str) -> str:
@@ -205,6 +211,13 @@ def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterat
     Raises:
         SourceError: it cannot be read, or is in more than one encoding, or in one unknown.
     """
+    with open_bytes(path, []) as stream:
+        head = stream.peek(_SAMPLE_BYTES)
+    kind = next((kind for sign, kind in _NO_TEXT.items() if head.startswith(sign)), None)
+    if kind is not None:
+        raise SourceError(
+            f"{path.name}: got {kind}; expected text; save or unpack it as CSV, JSON or plain text"
+        )
     if said.encoding is None:
         with open_bytes(path, []) as stream:
             said.encoding = find_encoding(stream, path.name)
@@ -217,6 +230,23 @@ def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterat
 
 
 _SAMPLE_BYTES = 4096
+_NO_TEXT = {
+    b"PK\x03\x04": "a zip archive or a file of Excel",
+    b"\xd0\xcf\x11\xe0": "a file of Excel or Word",
+    b"SQLite format 3": "a database of SQLite",
+    b"%PDF": "a PDF",
+    b"{\\rtf": "a file of RTF",
+    b"BZh9": "a file packed by bzip2",
+    b"\xfd7zXZ": "a file packed by xz",
+    b"\x28\xb5\x2f\xfd": "a file packed by zstd",
+    b"7z\xbc\xaf": "an archive of 7-Zip",
+    b"Rar!\x1a": "an archive of RAR",
+    b"PAR1": "a Parquet file, which is source=parquet",
+    b"ARROW1\0": "a file of Arrow",
+    b"\x80\x04\x95": "a pickle of Python",
+    b"\x89PNG": "a picture",
+}
+"""First bytes of what people give that is no text."""
 _MAX_BAD_LINES = 2000
 _JIS = (b"\x1b$B", b"\x1b$@")
 """ISO-2022-JP, in which Japanese mail is written, changes to kanji so."""

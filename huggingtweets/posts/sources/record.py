@@ -306,7 +306,7 @@ def _fields(
         if isinstance(value, str) and value.startswith("at://did:") and not is_foreign(path):
             yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
         if who is None:
-            if isinstance(value, str) and own_id and own_id in value:
+            if isinstance(value, str) and (own_id in value if own_id else not is_foreign(path)):
                 yield from _permalink(path, value, own_id)
             continue
         if isinstance(value, bool | float | list | dict) or is_empty(value):
@@ -326,10 +326,14 @@ def _fields(
         yield Field(who, depth, path, text if who is Who.display else name_key(text), text)
 
 
-def _permalink(path: str, value: str, own_id: str) -> Iterator[Field]:
+def _permalink(path: str, value: str, own_id: str | None) -> Iterator[Field]:
     """Yield the author whom the address of the post itself names: `x.com/ann/status/<own id>`."""
     match = _PERMALINK.match(value)
-    if match and match[2] == own_id and match[1] not in ("i", "anyuser", "user", "status", "web"):
+    if (
+        match
+        and own_id in (match[2], None)
+        and match[1] not in ("i", "anyuser", "user", "status", "web")
+    ):
         yield Field(Who.someone, path.count(".") + _MAX_DEPTH, path, name_key(match[1]))
 
 

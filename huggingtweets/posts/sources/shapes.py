@@ -51,6 +51,8 @@ _MAX_HANDLE_CHARS = 60
 _MIN_ID_CHARS = 10
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 _ACTIVITIES = frozenset({"create", "announce"})
+_CLOSED = ("private", "direct", "followers", "specified", "limited", "mutuals_only", "local")
+"""As Mastodon, Misskey and Pleroma call it."""
 CLOSED = Skip("a post that is not open to everyone")
 
 
@@ -212,11 +214,11 @@ def rich(record: Record) -> Record | Skip:
     """
     if RICH in record:
         return record
+    if record.get("visibility") in _CLOSED:
+        return CLOSED
     if isinstance(record.get("content"), str) and any(
         key in record for key in ("reblog", "visibility", "spoiler_text", "attributedTo")
     ):
-        if record.get("visibility", "public") not in ("public", "unlisted"):
-            return CLOSED
         return {**record, RICH: "html"}
     if "acct" in record and "note" in record and "content" not in record:
         return Skip("a profile, no post")
@@ -363,7 +365,7 @@ def _lists(value: Record) -> dict[str, Any]:
     In the place of a list there may be an object that has one in it.
     """
     found = _lists_directly(value) or {
-        key: one for key, one in value.items() if _is_wanted(key, one) and _has_list(one)
+        key: one for key, one in value.items() if _is_wanted(key, one) and _has_posts(one)
     }
     if len(found) > 1 and not all(map(_may_be_handle, found)):
         names = ", ".join(map(show, list(found)[:4]))
@@ -394,6 +396,10 @@ def _is_wanted(key: str, value: Any = None) -> bool:
     words = words_of(key)
     is_other = "".join(words) in _NOT_POSTS or not _NOT_POSTS.isdisjoint(words)
     return not is_other or _is_connection(value)
+
+
+def _has_posts(value: Any) -> bool:
+    return _has_list(value) or (isinstance(value, dict) and _table(value) is not None)
 
 
 def _has_list(value: Any, depth: int = 0) -> bool:

@@ -13,7 +13,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.posts.sources.flat import UNKNOWN, get_path, roles_of
 from huggingtweets.posts.sources.names import NEVER, NO_AUTHORS, Who, may_name_people, words_of
-from huggingtweets.posts.sources.reading import name_key, nearest, show
+from huggingtweets.posts.sources.reading import name_key, nearest, quoted, show
 from huggingtweets.posts.sources.record import Draft, Field, named
 
 _MAX_VALUES = 1000
@@ -274,22 +274,28 @@ class Authors:
             who, path = min(same)
             found = next(iter(values[who, path]))
             if who is Who.display and _is_another(found, self._handle):
-                raise SourceError(
-                    f"{self._where}: got posts by {show(found)} (column {path}), not by "
-                    f"{self._handle}; expected the posts of {self._handle}; use "
-                    f"user={name_key(found)}, or source.user_column= (empty) if they are theirs"
-                )
+                self._refuse_another(found, path)
             self.by = f"one {path} in all, {show(found)}"
         for path, column in self._columns.items():
+            only = next(iter(column.values), "")
+            if column.is_people and len(column.values) == 1 and _is_another(only, self._handle):
+                self._refuse_another(only, path)
             if column.may_tell_authors(self._handle, len(drafts), self._is_named_for):
                 self._refuse(path, column.values)
+
+    def _refuse_another(self, found: str, path: str) -> None:
+        raise SourceError(
+            f"{self._where}: got posts by {show(found)} (column {show(path)}), not by {self._handle}; "
+            f"expected the posts of {self._handle}; use user={quoted(name_key(found))}, or "
+            "source.user_column= (empty) if they are theirs"
+        )
 
     def _refuse(self, path: str, values: Collection[str]) -> None:
         shown = ", ".join(show(value, 40) for value in list(values)[:2])
         raise SourceError(
             f"{self._where}: got records of {len(values)} authors by the column {show(path)} "
             f"({shown}), and nothing says which are by {self._handle}; expected the posts of one "
-            f"person, or a column with handles; set source.user_column={path} if it tells them, "
+            f"person, or a column with handles; set source.user_column={quoted(path)} if it tells them, "
             "with user= as it stands there, or source.user_column= (empty) if all are theirs"
         )
 
@@ -323,7 +329,7 @@ class Authors:
         num = len(self.others)
         only = next(iter(self.others))
         there = "is 1 other user" if num == 1 else f"are {num} other users"
-        how = f"use user={only}, or " if num == 1 else "check user= or set "
+        how = f"use user={quoted(only)}, or " if num == 1 else "check user= or set "
         more = (
             "source.user_column= (empty) if all are theirs" if num == 1 else "source.user_column="
         )

@@ -233,6 +233,37 @@ def test_many_authors_in_an_unknown_column_are_refused_too(tmp_path: Path, load:
         load("csv", write_csv(tmp_path / "p.csv", records), ANN)
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"authors": [{"username": "{who}"}]},
+        {"author": ["{who}"]},
+        {"creators": ["{who}"]},
+        {"meta": {"author": "{who}"}},
+        {"extra": {"blogger": "{who}"}},
+        {"status_url": "https://twitter.com/{who}/status/1234567"},
+        {"permalink": "/{who}/status/1234567"},
+    ],
+    ids=lambda record: next(iter(record)),
+)
+def test_authors_in_lists_deep_objects_and_addresses(
+    tmp_path: Path, load: Load, record: dict[str, Any]
+) -> None:
+    form = json.dumps(record)
+    records = by(lambda text, who: {"text": text, **json.loads(form.replace("{who}", who))})
+    if "status/" in form:
+        records = [{key: row[key] for key in row if key != "id"} for row in records]
+    path = write_lines(tmp_path / "p.jsonl", records)
+    if record.keys() & {"creators", "extra"}:
+        with pytest.raises(SourceError, match="2 authors by the column"):
+            load("jsonl", path, ANN)
+    else:
+        assert kept(load("jsonl", path, ANN)) == sorted(OWN)
+    write_lines(path, records[len(OWN) :])
+    with pytest.raises(SourceError, match=rf"{DESK}"):
+        load("jsonl", path, ANN)
+
+
 def test_numbers_that_differ_are_not_settled_by_one_that_does_not(
     tmp_path: Path, load: Load
 ) -> None:
@@ -626,6 +657,15 @@ BY_TEXT: dict[str, Any] = {
     ],
     "Facebook": [{"timestamp": 1_660_000_000, "data": [{"post": text}]} for text in OWN],
     "a list of a list": [FLAT],
+    "tweets by id": {"tweets": {row["id"]: {**row, "id": None} for row in FLAT}},
+    "JSON:API": {"data": [{"id": row["id"], "attributes": row} for row in FLAT]},
+    "a list under each author": [{"user": ANN, "text": OWN}, {"user": DESK, "text": THEIRS}],
+    "JSON Feed": {"version": "1.1", "items": [{"id": "a", "content_text": text} for text in OWN]},
+    "Misskey": [
+        {"text": text, "user": {"username": ANN}, "visibility": visibility}
+        for texts, visibility in ((OWN, "public"), (THEIRS, "specified"))
+        for text in texts
+    ],
     "a printed author": [{**row, "user": repr({"username": row["user"], "id": 1})} for row in FLAT],
 }
 
@@ -659,6 +699,45 @@ def test_rows_without_names_of_columns_are_refused(tmp_path: Path, load: Load, o
 def test_lists_assigned_in_javascript_are_read(tmp_path: Path, load: Load, name: str) -> None:
     (tmp_path / name).write_text(f"var posts = {json.dumps(FLAT)};\n")
     assert kept(load("jsonl", tmp_path / name, ANN)) == sorted(OWN)
+
+
+def test_a_table_that_was_grouped_by_author(tmp_path: Path, load: Load) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    groups = [{"user": ANN, "text": OWN}, {"user": DESK, "text": THEIRS}]
+    pq.write_table(pa.Table.from_pylist(groups), tmp_path / "p.parquet")
+    assert kept(load("parquet", tmp_path / "p.parquet", ANN)) == sorted(OWN)
+
+
+def test_objects_printed_by_python_are_read(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "p.jsonl").write_text("\n".join(map(repr, FLAT)))
+    assert kept(load("jsonl", tmp_path / "p.jsonl", ANN)) == sorted(OWN)
+
+
+def test_other_files_of_an_archive_from_x_are_not_read_as_json(tmp_path: Path, load: Load) -> None:
+    likes = [{"tweet": {"fullText": text}} for text in THEIRS]
+    (tmp_path / "like.js").write_text(f"window.YTD.like.part0 = {json.dumps(likes)}")
+    with pytest.raises(SourceError, match="expected source=x_archive"):
+        load("jsonl", tmp_path / "like.js", ANN)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "text"])
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("p.xlsx", b"PK\x03\x04" + b"x" * 50, "a zip archive or a file of Excel"),
+        ("p.db", b"SQLite format 3\0" + b"text" * 50, "a database of SQLite"),
+        ("p.pdf", b"%PDF-1.7\n" + b"text\n" * 50, "a PDF"),
+        ("p.csv.xz", b"\xfd7zXZ\0" + b"text" * 50, "a file packed by xz"),
+    ],
+)
+def test_files_that_are_no_text_are_named(
+    tmp_path: Path, load: Load, kind: str, name: str, data: bytes, what: str
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(SourceError, match=f"got {what}; expected text"):
+        load(kind, tmp_path / name, ANN)
 
 
 def test_json_in_json(tmp_path: Path, load: Load) -> None:

@@ -145,9 +145,13 @@ def test_a_cut_gzip_keeps_its_beginning(tmp_path: Path, load: Load) -> None:
 
 
 def test_what_is_no_json_is_one_sentence(tmp_path: Path, load: Load) -> None:
-    for data in (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 50, b"plain text\nof two lines\n"):
+    for data, said in (
+        (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 50, "a picture; expected text"),
+        (bytes(range(256)) * 50, r"no readable post \(.*skipped"),
+        (b"plain text\nof two lines\n", r"no readable post \(.*skipped"),
+    ):
         (tmp_path / "a.jsonl").write_bytes(data)
-        with pytest.raises(SourceError, match=r"a.jsonl: got no readable post \(.*skipped"):
+        with pytest.raises(SourceError, match=rf"a.jsonl: got {said}"):
             load("jsonl", tmp_path, "a")
 
 
