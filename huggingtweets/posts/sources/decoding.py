@@ -292,10 +292,6 @@ def _both_quotes_or_escapes(texts: Sequence[str]) -> bool:
     return len({body[0] for body in bodies}) > 1 or any(_ESCAPES.search(body) for body in bodies)
 
 
-def _are_several(texts: Sequence[str]) -> bool:
-    return len(texts) >= 2
-
-
 _DECODE_FIRST = "decode the file before, with the program that encodes so, or set"
 _KINDS = (
     _Kind(Decode.repr, "lists printed as text", lambda t: bool(_LISTED.fullmatch(t)), _undo_list),
@@ -311,7 +307,7 @@ _KINDS = (
     _Kind(
         Decode.escapes, r"escaped texts (\u2615, \xe2)",
         lambda t: bool(_SURE_ESCAPES.search(t)), _unescape,
-        may_be=lambda t: not t.isascii() or bool(_SURE_ESCAPES.search(t)), evidence=_are_several,
+        may_be=lambda t: not t.isascii() or bool(_SURE_ESCAPES.search(t)),
     ),
     _Kind(
         Decode.escapes, "R's escapes (<U+2615>)",
@@ -321,12 +317,12 @@ _KINDS = (
     _Kind(
         Decode.mojibake, "UTF-8 read as Windows-1252 or Latin-1 (â€™)",
         _is_mojibake, _undo_mojibake,
-        may_be=lambda t: not t.isascii(), doubtful_share=0.2, evidence=_are_several,
+        may_be=lambda t: not t.isascii(), doubtful_share=0.2,
     ),
     _Kind(
         Decode.mojibake, "UTF-8 read as Windows-1251 (РїСЂ)",
         lambda t: len(_undo_cyrillic(t)) < 0.8 * len(t), _undo_cyrillic,
-        may_be=lambda t: not t.isascii(), doubtful_share=0.2, evidence=_are_several,
+        may_be=lambda t: not t.isascii(), doubtful_share=0.2,
     ),
     _Kind(
         Decode.escapes, "UTF-7 (caf+AOk-)", _is_utf7, None,

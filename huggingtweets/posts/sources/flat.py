@@ -6,14 +6,15 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from huggingtweets.posts.sources.names import (
+    DATES,
     FOREIGN,
+    IDS,
+    TEXTS,
     Mark,
     Who,
-    date_rank,
-    id_rank,
     mark_role,
     may_name_people,
-    text_rank,
+    rank_of,
     who_role,
     words_of,
 )
@@ -66,7 +67,8 @@ class _Roles(NamedTuple):
 @lru_cache(maxsize=1 << 14)
 def roles_of(path: str) -> _Roles:
     """What a path is known to hold."""
-    return _Roles(text_rank(path), id_rank(path), date_rank(path), mark_role(path), who_role(path))
+    text, id_, date = (rank_of(path, names) for names in (TEXTS, IDS, DATES))
+    return _Roles(text, id_, date, mark_role(path), who_role(path))
 
 
 class Layout(NamedTuple):

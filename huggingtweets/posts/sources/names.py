@@ -61,8 +61,8 @@ class Who(IntEnum):
 
 _ROOTS = words_set(
     # v1.1, v2, GNIP, Mastodon, Reddit, forums, tables made by hand
-    "user author authors account actor owner creator poster sender from profile person member by tweeter "
-    "twitterer writer publisher blogger uploader submitter attributed speaker "
+    "user author authors account actor owner creator poster sender from profile person member by "
+    "tweeter twitterer writer publisher blogger uploader submitter attributed speaker "
     # the same in other languages, as people name the columns of their own tables
     "autor autora auteur autore usuario usuário utilisateur utente nutzer benutzer verfasser konto "
     "cuenta conta compte gebruiker kullanıcı penulis pengguna användare bruker uživatel "
@@ -166,6 +166,18 @@ def may_name_people(name: str) -> bool:
     )
 
 
+@lru_cache(maxsize=1 << 14)
+def is_of_profile(name: str) -> bool:
+    """Whether a column says of its author what hardly changes: `author_description`, `brand_id`."""
+    words = words_of(name)
+    if words[-1:] == ("id",):
+        return may_name_people(name[:-2])
+    return not (_ROOTS.isdisjoint(words) or _PROFILE.isdisjoint(words))
+
+
+_PROFILE = words_set("description bio avatar created joined birthday")
+
+
 def _of_name(roots: list[str]) -> Who | None:
     """`user_name` may be either, `author_name` is the name, `author.user.name` as well."""
     return Who.display if roots[-2:] != ["user", "name"] else Who.someone
@@ -199,8 +211,9 @@ _WRAPPERS = (
 )  # fmt: skip
 
 
-def _rank(words: tuple[str, ...], names: tuple[str, ...]) -> int | None:
-    """Place of a name in a list, wrappers before it left out; None: it is not in it."""
+def rank_of(name: str, names: tuple[str, ...]) -> int | None:
+    """Return the place of a name in a list, wrappers before it left out; None: it is not in it."""
+    words = words_of(name)
     while words:
         phrase = " ".join(words)
         if phrase in names:
@@ -209,24 +222,6 @@ def _rank(words: tuple[str, ...], names: tuple[str, ...]) -> int | None:
             return None
         words = words[1:]
     return None
-
-
-@lru_cache(maxsize=1 << 14)
-def text_rank(name: str) -> int | None:
-    """Place among `TEXTS`."""
-    return _rank(words_of(name), TEXTS)
-
-
-@lru_cache(maxsize=1 << 14)
-def id_rank(name: str) -> int | None:
-    """Place among `IDS`."""
-    return _rank(words_of(name), IDS)
-
-
-@lru_cache(maxsize=1 << 14)
-def date_rank(name: str) -> int | None:
-    """Place among `DATES`."""
-    return _rank(words_of(name), DATES)
 
 
 # --- Is it theirs

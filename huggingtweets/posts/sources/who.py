@@ -12,7 +12,14 @@ from typing import Any
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.posts.sources.flat import UNKNOWN, get_path, roles_of
-from huggingtweets.posts.sources.names import NEVER, NO_AUTHORS, Who, may_name_people, words_of
+from huggingtweets.posts.sources.names import (
+    NEVER,
+    NO_AUTHORS,
+    Who,
+    is_of_profile,
+    may_name_people,
+    words_of,
+)
 from huggingtweets.posts.sources.reading import name_key, nearest, quoted, show
 from huggingtweets.posts.sources.record import Draft, Field, named
 
@@ -28,6 +35,7 @@ _NO_NAME = re.compile(
 )
 """No name of anybody: numbers, single letters, yes and no, locales, addresses, dates."""
 _MAX_NAME_WORDS = 5
+_ALL_THEIRS = "source.user_column= (empty) if all are theirs"
 
 
 class _Column:
@@ -38,10 +46,12 @@ class _Column:
         self.values: Counter[str] = Counter()
         self.is_closed = False
         self.is_people = may_name_people(path)
+        self.is_of_profile = is_of_profile(path)
         self.is_known = not (self.is_people or NO_AUTHORS.isdisjoint(words))
 
     def add(self, text: str) -> None:
-        if len(text) > _MAX_NAME_CHARS or text.count(" ") >= _MAX_NAME_WORDS or "\n" in text:
+        is_name = len(text) <= _MAX_NAME_CHARS and text.count(" ") < _MAX_NAME_WORDS
+        if not (self.is_of_profile or (is_name and "\n" not in text)):
             self.is_closed = True
             self.values.clear()
         elif text in self.values or len(self.values) < _MAX_VALUES:
@@ -53,8 +63,8 @@ class _Column:
         Sure enough are the handle itself or values with `@`; else few values that may be names.
         """
         keys = {name_key(value) for value in self.values}
-        if len(keys) < 2:
-            return False
+        if len(keys) < 2 or self.is_of_profile:
+            return len(keys) > 1
         plain = squeezed(handle)
         if any(squeezed(key) == plain for key in keys):
             return True
@@ -167,14 +177,16 @@ class Authors:
     def look_at(self, flat: Iterable[tuple[str, Any]]) -> None:
         """Take note of columns that no table knows: they may be authors all the same."""
         for path, value in flat:
-            if not isinstance(value, str) or roles_of(path) != UNKNOWN or path[:1] == "\0":
+            if roles_of(path) != UNKNOWN or path[:1] == "\0":
+                continue
+            if not isinstance(value, str) and not (type(value) is int and is_of_profile(path)):
                 continue
             column = self._columns.get(path)
             if column is None:
                 if len(self._columns) >= _MAX_COLUMNS or NEVER.intersection(words_of(path)):
                     continue
                 column = self._columns[path] = _Column(path)
-            text = value.strip()
+            text = str(value).strip()
             if text and not column.is_closed:
                 column.add(text)
 
@@ -285,9 +297,9 @@ class Authors:
 
     def _refuse_another(self, found: str, path: str) -> None:
         raise SourceError(
-            f"{self._where}: got posts by {show(found)} (column {show(path)}), not by {self._handle}; "
-            f"expected the posts of {self._handle}; use user={quoted(name_key(found))}, or "
-            "source.user_column= (empty) if they are theirs"
+            f"{self._where}: got posts by {show(found)} (column {show(path)}), not by "
+            f"{self._handle}; expected the posts of {self._handle}; use "
+            f"user={quoted(name_key(found))}, or {_ALL_THEIRS}"
         )
 
     def _refuse(self, path: str, values: Collection[str]) -> None:
@@ -295,8 +307,8 @@ class Authors:
         raise SourceError(
             f"{self._where}: got records of {len(values)} authors by the column {show(path)} "
             f"({shown}), and nothing says which are by {self._handle}; expected the posts of one "
-            f"person, or a column with handles; set source.user_column={quoted(path)} if it tells them, "
-            "with user= as it stands there, or source.user_column= (empty) if all are theirs"
+            f"person, or a column with handles; set source.user_column={quoted(path)} if it "
+            f"tells them, with user= as it stands there, or {_ALL_THEIRS}"
         )
 
     def _without_optouts(self, drafts: list[Draft]) -> list[Draft]:
@@ -329,14 +341,11 @@ class Authors:
         num = len(self.others)
         only = next(iter(self.others))
         there = "is 1 other user" if num == 1 else f"are {num} other users"
-        how = f"use user={quoted(only)}, or " if num == 1 else "check user= or set "
-        more = (
-            "source.user_column= (empty) if all are theirs" if num == 1 else "source.user_column="
-        )
+        one = f"use user={quoted(only)}, or {_ALL_THEIRS}"
         raise SourceError(
             f"{self._where}: got no post of user {self._handle}; there {there}"
             f"{nearest(self._handle, self.others)} (column {show(self._path_of_others)}); "
-            f"{how}{more}"
+            + (one if num == 1 else "check user= or set source.user_column=")
         )
 
 

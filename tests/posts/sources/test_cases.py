@@ -226,6 +226,15 @@ def test_columns_that_may_be_authors_are_refused(
     assert len(load("csv", path, ANN, user_column="").posts) == len(records)
 
 
+@pytest.mark.parametrize("column", ["author_description", "user_bio", "user.avatar"])
+def test_profiles_that_differ_are_of_several_people(
+    tmp_path: Path, load: Load, column: str
+) -> None:
+    records = by(lambda text, who: {column: f"I am {who}, and this is my\nlife", "text": text})
+    with pytest.raises(SourceError, match=f"2 authors by the column '{column}'"):
+        load("csv", write_csv(tmp_path / "p.csv", records), "somebody")
+
+
 def test_many_authors_in_an_unknown_column_are_refused_too(tmp_path: Path, load: Load) -> None:
     """A search has nearly as many people as posts."""
     records = rows(lambda text, n: {"found": f"@user_{n}", "text": text})
