@@ -54,8 +54,8 @@ BY_FILE(int, ftruncate, (int file, off_t size), file, size)
 BY_FILE(int, ftruncate64, (int file, off64_t size), file, size)
 BY_FILE(int, fsync, (int file), file)
 
-extern "C" int renameat(int from_dir, const char *from, int to_dir, const char *to) {
-    return fails("renameat", to) ? -1 : real(renameat, "renameat")(from_dir, from, to_dir, to);
+extern "C" int rename(const char *from, const char *to) {
+    return fails("rename", to) ? -1 : real(rename, "rename")(from, to);
 }
 
 #define OPENING(name) \

@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from job_processes import ROOT, SMALL, write_posts
 
-STEP_S = 10
-SLOW = f"""
-import ctypes, sys
+SLOW = """
+import ctypes, os, sys
 from huggingtweets.training import stopping
 
 stopping.install()
@@ -22,7 +21,7 @@ from huggingtweets.training import loop
 take = loop.try_step
 
 def slow_step(*args, **options):
-    ctypes.CDLL(None).sleep({STEP_S})  # as a step in C++: no handler of Python's runs meanwhile
+    ctypes.CDLL(None).sleep(int(os.environ["STEP_S"]))  # as in C++: no handler of Python runs
     return take(*args, **options)
 
 loop.try_step = slow_step
@@ -36,6 +35,7 @@ LAUNCHERS = {
                    "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--cpu"],
     "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=1",
                  "--master_port=0"],
+    "nohup": ["/usr/bin/env", "nohup", sys.executable],
 }  # fmt: skip
 
 
@@ -56,10 +56,8 @@ def read_until(terminal: int, is_so: object, limit_s: float) -> str:
     return said.decode(errors="replace")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-@pytest.mark.parametrize("number", range(10))
-def test_one_ctrl_c_saves_and_says_so_last(launcher: str, number: int, tmp_path: Path) -> None:
+def check(tmp_path: Path, command: list[str], *, step_s: int, wait_s: float) -> None:
+    """Start a training at a terminal, type one ^C in the middle of a step, and read to the end."""
     script = tmp_path / "slow.py"
     script.write_text(SLOW)
     posts = write_posts(tmp_path / "posts", "ann")
@@ -67,24 +65,38 @@ def test_one_ctrl_c_saves_and_says_so_last(launcher: str, number: int, tmp_path:
     words += [f"output_dir={tmp_path / 'out'}", "consent=permission"]
     pid, terminal = pty.fork()
     if pid == 0:
-        os.chdir(ROOT)
-        os.execv(sys.executable, [*LAUNCHERS[launcher], str(script), *words])
+        os.chdir(tmp_path)
+        os.environ |= {"STEP_S": str(step_s), "PYTHONPATH": str(ROOT)}
+        os.execv(command[0], [*command, str(script), *words])
     metrics = tmp_path / "out" / "ann" / "metrics.jsonl"
     try:
         before = read_until(
             terminal, lambda _: metrics.is_file() and '"loss"' in metrics.read_text(), 200
         )
         assert metrics.is_file(), before
-        time.sleep(number % 10)
+        time.sleep(wait_s)
         os.write(terminal, b"\x03")
         after = read_until(terminal, lambda _: False, 120)
     finally:
         os.close(terminal)
     os.waitpid(pid, 0)
+    if (tmp_path / "nohup.out").exists():  # where nohup has what would go to a terminal
+        after = (tmp_path / "nohup.out").read_text()
     assert list((tmp_path / "out" / "ann" / "checkpoints").glob("step-*")), after
     assert "finishing the step and saving" in after
     last = [line for line in after.splitlines() if line.strip()][-1]
     assert "run the same command again to go on" in last, after
+
+
+def test_one_ctrl_c_under_a_launcher_saves_and_says_so_last(tmp_path: Path) -> None:
+    check(tmp_path, LAUNCHERS["accelerate"], step_s=2, wait_s=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("number", range(8))
+def test_one_ctrl_c_on_slow_steps(launcher: str, number: int, tmp_path: Path) -> None:
+    check(tmp_path, LAUNCHERS[launcher], step_s=10, wait_s=number)
 
 
 def test_the_death_of_one_thread_of_the_launcher_is_not_its_death(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ ROOM, DISK, QUOTA = "28", "5", "122"
 MODEL, TABLE, LEDGER = "/bob/.model.", "/.results.", "/ledger/"
 CASES = (
     (MODEL, "write", ROOM), (MODEL, "write", DISK), (MODEL, "open", QUOTA),
-    (MODEL, "renameat", DISK),
+    ("/bob/model", "rename", DISK),
     (MODEL, "fsync", DISK), ("tokenizer.json", "write", ROOM), ("tokenizer.json", "open", DISK),
     (TABLE, "write", ROOM), (TABLE, "open", DISK), (TABLE, "fsync", ROOM), (LEDGER, "write", DISK),
     (LEDGER, "open", ROOM), ("/bob/.lock", "open", ROOM), ("/bob/.tweets", "write", DISK),
