@@ -30,7 +30,7 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.at_hand import check_base_at_hand
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
-from huggingtweets.logs import exit_code_of, setup_logging
+from huggingtweets.logs import STOPPED, exit_code_of, setup_logging
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import check_source
 from huggingtweets.tracking.console import waiting
@@ -60,7 +60,12 @@ def run(composed: DictConfig) -> int:
 
 def main() -> int:
     """Train what `sys.argv` asks for; return the exit code (0, 1, 2 or 75: docs/reference.md)."""
-    return attempt.tell_exit(_main())
+    code = attempt.tell_exit(_main())
+    if code == STOPPED:
+        stopping.say_after_launcher(
+            "stopped; everything so far is saved; run the same command again to go on"
+        )
+    return code
 
 
 def wait_asleep_if_busy() -> None:

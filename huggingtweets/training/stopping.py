@@ -110,6 +110,29 @@ def raise_if_stopped(where: str) -> None:
         )
 
 
+def say_after_launcher(words: str) -> None:
+    """Say something to the person at the terminal once an interrupted launcher is gone.
+
+    Both kinds end with a traceback, which would be the last that stands there: torchrun waits for
+    its workers first, and the launcher of one process prints slowly where the machine is busy.
+    """
+    launcher = _state.launcher_pid
+    is_typed = signal.SIGINT in _state.first_at and os.isatty(2)
+    if launcher is None or not is_typed or _lost_launcher() or _state.is_orphan:
+        return
+    if os.environ.get("RANK", "0") != "0" or os.fork():
+        return
+    until = time.monotonic() + _LAUNCHER_ECHO_S
+    while time.monotonic() < until:
+        with suppress(OSError):
+            os.kill(launcher, 0)
+            time.sleep(0.05)
+            continue
+        break
+    _say(words)
+    os._exit(0)
+
+
 def _on_signal(number: int, frame: FrameType | None) -> None:
     if _lost_launcher():
         _be_orphan()

@@ -33,8 +33,8 @@ LAUNCHERS = {
     "python": [sys.executable],
     "accelerate": [sys.executable, "-m", "accelerate.commands.launch", "--num_processes=1",
                    "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--cpu"],
-    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=1",
-                 "--master_port=0"],
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone",
+                 "--nproc_per_node=1"],
     "nohup": ["/usr/bin/env", "nohup", sys.executable],
 }  # fmt: skip
 

@@ -87,6 +87,9 @@ def check(tmp_path: Path, disk: Path, engine: str, publish: str, size: int) -> N
     log.unlink()
     second = Running(Start(arguments, log=log))
     assert second.wait(120) == 0, second.words()
+    said = second.words()
+    assert "waits up to" not in said, said
+    assert all(said.count(f"job={handle} done:") <= 1 for handle in HANDLES), "each once"
     for handle in HANDLES:
         assert (disk / "out" / handle / "result.json").is_file()
         assert weights_digest(disk / "out" / handle)

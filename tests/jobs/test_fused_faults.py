@@ -60,9 +60,8 @@ def held_locks(output: Path) -> list[str]:
     return [str(path) for path in newest if not json.loads(path.read_text())["is_released"]]
 
 
-@pytest.mark.parametrize(
-    ("num_users", "num_kills"), [(8, 3), pytest.param(40, 10, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow  # tests/faults/test_storm.py kills batches by default
+@pytest.mark.parametrize(("num_users", "num_kills"), [(40, 10)])
 def test_killed_at_random_every_user_is_done_exactly_once(
     tmp_path: Path, num_users: int, num_kills: int
 ) -> None:
