@@ -105,10 +105,17 @@ def command(folder: Path, engine: str) -> list[str]:
     ]
 
 
+@pytest.fixture(scope="module", params=["fused", pytest.param("single", marks=pytest.mark.slow)])
+def engine(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
 @pytest.fixture(scope="module")
-def calm(starts: Starts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def calm(starts: Starts, engine: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What an undisturbed batch leaves."""
     folder = tmp_path_factory.mktemp("calm")
-    code, words = starts.start(folder, command(folder, "fused"))
+    code, words = starts.start(folder, command(folder, engine))
     assert code == 0, words
     return {handle: weights_digest(folder / "out" / handle) for handle in HANDLES}
 
@@ -136,15 +143,14 @@ def check(
 
 @pytest.mark.parametrize("case", [CASES[0], CASES[7]], ids="-".join)
 def test_a_write_that_failed_in_a_library_is_made_by_the_next_start(
-    starts: Starts, calm: dict[str, str], tmp_path: Path, case: tuple[str, str, str]
+    starts: Starts, calm: dict[str, str], engine: str, tmp_path: Path, case: tuple[str, str, str]
 ) -> None:
-    check(starts, tmp_path, calm, "fused", case)
+    check(starts, tmp_path, calm, engine, case)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["fused", "single"])
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_whatever_write_failed_is_made_by_the_next_start(
-    starts: Starts, calm: dict[str, str], tmp_path: Path, engine: str, case: tuple[str, str, str]
+    starts: Starts, calm: dict[str, str], engine: str, tmp_path: Path, case: tuple[str, str, str]
 ) -> None:
     check(starts, tmp_path, calm, engine, case)
