@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.sources.names import words_set
+from huggingtweets.posts.sources.names import CHATS, words_set
 from huggingtweets.posts.sources.reading import show
 
 _TIME = r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[\s\u202f]?[AaPp]\.?[Mm]\.?)?"
@@ -34,27 +34,7 @@ _RECEIVERS = (
     "recipient", "recipient_id", "recipientId", "recipient_screen_name", "receiver", "receiver_id",
 )  # fmt: skip
 _CHAT_KEYS = (
-    ("Telegram", frozenset({"from_id", "date_unixtime"})),
-    ("Discord", frozenset({"guild", "channel", "messages"})),
-    ("Discord", frozenset({"author", "channel_id", "content"})),
-    ("Signal", frozenset({"conversationId", "sent_at"})),
-    ("Signal", frozenset({"envelope", "account"})),
-    ("Signal", frozenset({"chatItem"})),
-    ("Messenger or Instagram", frozenset({"participants", "messages"})),
-    ("Messenger or Instagram", frozenset({"sender_name", "timestamp_ms"})),
-    ("WhatsApp", frozenset({"key_remote_jid"})),
-    ("X", frozenset({"dmConversation"})),
-    ("X", frozenset({"messageCreate"})),
-    ("X", frozenset({"message_create"})),
-    ("X", frozenset({"dm_conversation_id"})),
-    ("Slack", frozenset({"client_msg_id", "ts"})),
-    ("Slack", frozenset({"ts", "blocks", "user"})),
-    ("Matrix", frozenset({"room_id", "sender"})),
-    ("iMessage", frozenset({"is_from_me"})),
-    ("a language model", frozenset({"role", "content"})),
-    ("Google Chat", frozenset({"topic_id", "message_id"})),
-    ("Skype or Teams", frozenset({"conversationid", "messagetype"})),
-    ("Discord", frozenset({"AuthorID", "Author", "Date", "Content", "Reactions"})),
+    *CHATS,
     *(
         ("a message service", frozenset({sender, receiver}))
         for sender in ("sender", "sender_id", "senderId", "sender_screen_name", "sender_username")

@@ -1,4 +1,4 @@
-"""What the columns and keys of people's files are called, and by which tool. Facts, no reading.
+"""What a column or key is by its name alone; the facts stand in names.txt.
 
 A name is looked up by its words: `screenName`, `screen_name`, `Screen Name` and the key
 `screen_name` of an object `user` are told apart only where that matters.
@@ -7,6 +7,7 @@ A name is looked up by its words: `screenName`, `screen_name`, `Screen Name` and
 import re
 from enum import IntEnum
 from functools import lru_cache
+from pathlib import Path
 
 _WORD = re.compile(r"[A-Z]+(?![^\W\d_A-Z])|[A-Z]?[^\W\d_A-Z]+|[0-9]+")
 _MAX_NAME_CHARS = 200
@@ -17,28 +18,27 @@ def words_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+def read_facts(text: str) -> dict[str, tuple[str, ...]]:
+    """Read tables, each a line `[name]` and entries that are separated by commas."""
+    plain = re.sub("(?m)^#.*", "", text)
+    tables = re.findall(r"^\[(.*)\]$([^\[]*)", plain, re.MULTILINE)
+    return {name: tuple(" ".join(one.split()) for one in rest.split(",")) for name, rest in tables}
+
+
+_FACTS = read_facts(Path(__file__).with_name("names.txt").read_text(encoding="utf-8"))
+TABLES = {name: frozenset(entries) for name, entries in _FACTS.items()}
+CHATS = [
+    (service, words_set(keys)) for service, keys in (one.split(" = ") for one in _FACTS["chats"])
+]
+_JOINED = dict(entry.split(" = ") for entry in _FACTS["joined"])
+
+
 @lru_cache(maxsize=1 << 14)
 def words_of(name: str) -> tuple[str, ...]:
     """Return the words of a name, lower case: `author.userName` is author, user, name."""
     words = (word.lower() for word in _WORD.findall(name[:_MAX_NAME_CHARS]))
     parts = " ".join(_JOINED.get(word, word) for word in words)
     return tuple(parts.replace("re tweet", "retweet").split())  # `isReTweet`
-
-
-_JOINED = {
-    "screenname": "screen name", "displayname": "display name", "fullname": "full name",
-    "userid": "user id", "authorid": "author id", "tweetid": "tweet id", "statusid": "status id",
-    "postid": "post id", "createdat": "created at", "isretweet": "is retweet", "isrt": "is rt",
-    "retweetid": "retweet id", "twitterhandle": "twitter handle", "userhandle": "user handle",
-    "authorname": "author name", "authorhandle": "author handle", "reweet": "retweet",
-    "tweettext": "tweet text", "fulltext": "full text", "rawcontent": "raw content",
-    "retweetedstatus": "retweeted status", "preferredusername": "preferred username",
-    "profileurl": "profile url", "accountname": "account name", "twitterid": "twitter id",
-    "useraccount": "user account", "authorusername": "author username",
-    "rtstatus": "rt status", "isreblog": "is reblog",
-    "isrepost": "is repost", "isboost": "is boost",
-}  # fmt: skip
-"""Words that some tools write without a joint."""
 
 
 # --- Who wrote it
@@ -59,77 +59,15 @@ class Who(IntEnum):
     """The number or the key of the account."""
 
 
-_ROOTS = words_set(
-    # v1.1, v2, GNIP, Mastodon, Reddit, forums, tables made by hand
-    "user author authors account actor owner creator poster sender from profile person member by "
-    "tweeter twitterer writer publisher blogger uploader submitter attributed speaker "
-    # the same in other languages, as people name the columns of their own tables
-    "autor autora auteur autore usuario usuário utilisateur utente nutzer benutzer verfasser konto "
-    "cuenta conta compte gebruiker kullanıcı penulis pengguna användare bruker uživatel "
-    "автор пользователь користувач 作者 用户 用户名 博主 ユーザー ユーザ 投稿者 "
-    "사용자 작성자 käyttäjä käyttäjänimi felhasználó felhasználónév użytkownik "
-    "użytkownika المستخدم משתמש"
+NEVER = TABLES["never the author"]
+FOREIGN = NEVER | TABLES["hardly the author"]
+NO_AUTHORS = TABLES["no people"]
+_ROOTS, _NOISE = TABLES["people"], TABLES["noise"]
+_PEOPLE = _ROOTS | TABLES["other people"]
+_LEAVES, _BARE = (
+    {entry: who for who in Who for entry in _FACTS.get(f"{where} {who.name}", ())}
+    for where in ("leaf", "bare")
 )
-_PEOPLE = words_set(
-    "influencer celebrity politician candidate senator congressperson congressman congresswoman "
-    "representative journalist artist singer rapper streamer youtuber leader president deputy "
-    "minister persona figure respondent participant student employee who whose byline usr uname "
-    "tw acct handle username contributor page channel gebruikersnaam пользователя "
-    "brand player team athlete club company companies celeb comedian philosopher writer poet mp "
-    "org organization organisation airline outlet newspaper publication band bot character people "
-    "whom screenname twitterer founder ceo coach driver actress wrote writes says"
-)
-"""What else a column of people may be called, or of what else posts."""
-_NOISE = words_set(
-    "twitter tweet x status post toot note core results result legacy data info details the "
-    "of v1 v2 api snscrape mastodon bluesky bsky record basic common posted written tweeted "
-    "submitted created str column col main meta metadata attributes "
-    "properties fields payload"
-)
-"""Words around a name that change nothing: `tweet_author`, `core.user_results.result.legacy`."""
-NEVER = words_set(
-    "reply replies replied replying replyto repliedto mention mentions mentioned retweet "
-    "retweets retweeted retweeter rt quoted quote quotes quoting to recipient receiver "
-    "referenced reference references includes entities parent conversation thread "
-    "liked liker favorited original via reblog reblogged reblogs boosted boost booster shared "
-    "share announce renote repost reposted reposter embed embeds viewer friend follower followers "
-    "following withheld"
-)
-"""What is called so is about somebody else: a reply's receiver, a retweet's or a quote's author."""
-FOREIGN = NEVER | words_set(
-    "target subject contributors media attachment attachments place geo poll card matching self "
-    "labels edit context object obj app application client generator badges relationship "
-    "relationships"
-)
-"""These are no author by their names, but their values may tell one: `subject_handle`."""
-NO_AUTHORS = words_set(
-    "lang language locale source client device label labels category topic type kind class "
-    "sentiment hashtag hashtags tag tags place country city location id ids query keyword keywords "
-    "search platform service via lists version format state region month day date year hour time "
-    "timezone tz weekday quarter season media score emotion mood feeling tone stance polarity "
-    "gender genre style split fold subset partition url domain visibility privacy audience reason "
-    "priority rating grade level theme subtopic verified truncated possibly sensitive currency "
-    "unit method settings annotation intent valence arousal sarcasm irony toxicity hate offensive "
-    "spam bool flag color colour geo coordinates"
-)
-"""Words in the names of columns whose few short values are not people."""
-_LEAVES = {
-    Who.handle: "screen name|handle|acct|preferred username|sn|at name|screen names|at handle",
-    Who.username: "username|unique id|login",
-    Who.someone: "user name|nick|nickname|slug|value|label|url|link|profile url|uri|href|page|"
-    "permalink|profile link|web url|nick name|user",
-    Who.display: "name|display name|full name|real name|title|nombre|nom",
-    Who.id: "id|uid|did|rest id|numeric id|key|uuid|pk|ids|number|no|nr|user id|guid",
-}
-_WHO_LEAVES = {leaf: who for who, leaves in _LEAVES.items() for leaf in leaves.split("|")}
-_BARE = {  # without a word for a person before them
-    "screen name": Who.handle, "handle": Who.handle, "acct": Who.handle, "sn": Who.handle,
-    "preferred username": Who.handle, "at name": Who.handle, "username": Who.username,
-    "nick name": Who.someone,
-    "user name": Who.someone, "nick": Who.someone, "nickname": Who.someone, "name": Who.display,
-    "display name": Who.display, "full name": Who.display, "real name": Who.display, "uid": Who.id,
-    "did": Who.id, "login": Who.username, "unique id": Who.username,
-}  # fmt: skip
 
 
 @lru_cache(maxsize=1 << 14)
@@ -152,8 +90,8 @@ def who_role(name: str) -> Who | None:
         if all(word in _ROOTS or word == "name" for word in roots) and roots[0] in _ROOTS:
             if not leaf:
                 return Who.someone if "name" not in roots else _of_name(roots)
-            if leaf in _WHO_LEAVES:
-                return _WHO_LEAVES[leaf]
+            if leaf in _LEAVES:
+                return _LEAVES[leaf]
     return None
 
 
@@ -161,9 +99,7 @@ def who_role(name: str) -> Who | None:
 def may_name_people(name: str) -> bool:
     """Whether a column that no table knows is called as if it held people: `post_source_handle`."""
     words = [word for word in words_of(name) if word not in _NOISE and not word.isdecimal()]
-    return words[-1:] != [] and not {words[-1], words[-1].removesuffix("s")}.isdisjoint(
-        _ROOTS | _PEOPLE
-    )
+    return words[-1:] != [] and not {words[-1], words[-1].removesuffix("s")}.isdisjoint(_PEOPLE)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -172,10 +108,7 @@ def is_of_profile(name: str) -> bool:
     words = words_of(name)
     if words[-1:] == ("id",):
         return may_name_people(name[:-2])
-    return not (_ROOTS.isdisjoint(words) or _PROFILE.isdisjoint(words))
-
-
-_PROFILE = words_set("description bio avatar created joined birthday")
+    return not (_ROOTS.isdisjoint(words) or TABLES["profile"].isdisjoint(words))
 
 
 def _of_name(roots: list[str]) -> Who | None:
@@ -185,30 +118,7 @@ def _of_name(roots: list[str]) -> Who | None:
 
 # --- What it says, which it is, when it was written
 
-TEXTS = (
-    "note tweet text", "note tweet note tweet results result text",  # X's long posts
-    "extended tweet full text", "full text", "raw content",  # X v1.1; snscrape, twscrape
-    "text", "tweet text", "tweet", "tweet content", "content", "body",  # v2; twint; GNIP
-    "tweet full text", "post text", "post content", "post", "message", "status text", "status",
-    "rendered content", "toot", "caption", "tweets", "posts", "texts", "texto", "texte",
-    "contenido", "content text", "content html", "note text", "clean text", "tweet body",
-    "post body", "note", "comment",
-)  # fmt: skip
-"""Of several, the first counts."""
-IDS = (
-    "id str", "id", "tweet id", "status id", "post id", "rest id", "tweet id str", "uri",
-    "id number",
-    "item id", "record id",
-)  # fmt: skip
-DATES = (
-    "created at", "date", "timestamp", "datetime", "created", "time", "published at", "published",
-    "posted time", "posted at", "tweet created at", "tweet date", "date created", "created time",
-    "created utc", "created date", "date time", "post date", "tweet time", "indexed at", "when",
-)  # fmt: skip
-_WRAPPERS = (
-    "legacy", "record", "value", "data", "node", "result", "item", "tweet", "status", "post",
-    "attributes", "fields", "payload",
-)  # fmt: skip
+TEXTS, IDS, DATES = _FACTS["texts"], _FACTS["ids"], _FACTS["dates"]
 
 
 def rank_of(name: str, names: tuple[str, ...]) -> int | None:
@@ -218,7 +128,7 @@ def rank_of(name: str, names: tuple[str, ...]) -> int | None:
         phrase = " ".join(words)
         if phrase in names:
             return names.index(phrase)
-        if words[0] not in _WRAPPERS:
+        if words[0] not in TABLES["wrappers"]:
             return None
         words = words[1:]
     return None
@@ -242,42 +152,11 @@ class Mark(IntEnum):
     """Looks like one, and means something else or is not known: told, not used."""
 
 
-_SHARING = words_set(
-    "retweet retweeted retweets retweeting rt rts repost reposted reposts reblog reblogged "
-    "reblogs boost boosted boosts renote reshare reshared announce announced share shares shared "
-    "forward forwarded fwd "
-    "retuit retuiteado repostado compartido compartilhado partage partagé geteilt "
-    "ретвит перепост репост リツイート リポスト 转发 转推 리트윗"
+RETWEET_KINDS, OTHER_KINDS, OWN_KINDS = (
+    TABLES[f"{whose} kinds"] for whose in ("retweet", "other", "own")
 )
-_KINDS = frozenset(
-    ("tweet type", "post type", "type", "verb", "kind", "status type", "item type", "activity type",
-     "action", "message type", "tweet kind", "post kind", "tweettype", "entry type", "typename",
-     "reason type", "content type")
-)  # fmt: skip
-_COUNTED = words_set(
-    "count counts num number n total metrics rate freq likes favorites favourites avg mean "
-    "per likelihood able sum replies nb nbr"
-)
-_CALLERS = words_set("current viewer me my viewed caller can allow")
-"""About who asked, not about the post: `current_user_retweet`, `viewer.repost`."""
-_OF_ORIGINAL = words_set(
-    "id ids str status tweet post user from by of url link date at created time name screen "
-    "author handle username source result results original object uri account text content "
-    "full tweets timestamp referenced note toot who to item key in original owner creator "
-    "display did"
-)
-_FLAGS = words_set("is was has es ist est flag bool boolean a an indicator yes native pure")
-_VERBS = words_set("is was has")
-_ABOUT_POSTS = words_set(
-    "tweet post status item message of the activity entry referenced type kind"
-)
-_NAMES_POSTS = words_set(
-    "original orig tweet post status id ids str author user poster owner screen name handle "
-    "username text is"
-)
-_POST_WORDS = words_set("tweet status post id ids str")
-_ORIGINALS = words_set("original orig origin own source")
-_COUNTS_ALONE = words_set("retweets reposts boosts reblogs rts shares shared")
+_SHARING, _FLAGS, _VERBS = TABLES["sharing"], TABLES["flags"], TABLES["verbs"]
+_ABOUT_POSTS, _ORIGINALS = TABLES["about posts"], TABLES["originals"]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -288,7 +167,7 @@ def mark_role(name: str) -> Mark | None:
     """
     words = words_of(name)
     phrase = " ".join(words)
-    if phrase in _KINDS or (
+    if phrase in TABLES["kinds"] or (
         words[-1:] in (("type",), ("kind",)) and (_ABOUT_POSTS | _SHARING).issuperset(words)
     ):
         return Mark.kind
@@ -297,33 +176,18 @@ def mark_role(name: str) -> Mark | None:
     rest = [word for word in words if word not in _SHARING]
     if len(rest) == len(words):
         left = [word for word in words if word not in _ORIGINALS]
-        is_of_original = len(left) < len(words) and _NAMES_POSTS.issuperset(left)
+        is_of_original = len(left) < len(words) and TABLES["names of originals"].issuperset(left)
         if "source" in words:  # of a post; others are the program that wrote it, or an account
-            is_of_original = bool(left) and _POST_WORDS.issuperset(left)
+            is_of_original = bool(left) and TABLES["post words"].issuperset(left)
         return Mark.unsure if is_of_original else None
-    if _COUNTED.intersection(rest) or _CALLERS.intersection(rest):
+    if TABLES["counted"].intersection(rest) or TABLES["callers"].intersection(rest):
         return None
     if phrase == "retweeted":  # X v1.1: whether who asked has retweeted it
         return Mark.unsure
-    if len(words) == 1 and words[0] in _COUNTS_ALONE:
+    if len(words) == 1 and words[0] in TABLES["counts alone"]:
         return None
     if all(word in _FLAGS for word in rest):
         return Mark.flag
     if _VERBS.intersection(rest) and all(word in _FLAGS | _ABOUT_POSTS for word in rest):
         return Mark.flag  # `tweet_is_retweet`
-    return Mark.presence if all(word in _OF_ORIGINAL for word in rest) else Mark.unsure
-
-
-RETWEET_KINDS = words_set(
-    "retweet retweeted rt repost reposted reblog boost boosted share shared announce renote "
-    "native_retweet nativeretweet reasonrepost"
-)
-"""Words of a kind column for what somebody else wrote."""
-OTHER_KINDS = words_set(
-    "like liked favorite favourite follow unfollow delete block undo flag accept reject"
-)
-"""Words of a kind column for what is not a post."""
-OWN_KINDS = words_set(
-    "tweet organic original post note status reply replied_to quote quoted self_thread create "
-    "thread"
-)
+    return Mark.presence if all(word in TABLES["of the original"] for word in rest) else Mark.unsure

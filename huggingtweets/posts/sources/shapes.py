@@ -8,7 +8,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.posts.sources.chats import refuse_json_chat
 from huggingtweets.posts.sources.flat import flatten, roles_of
 from huggingtweets.posts.sources.json_values import parse_json
-from huggingtweets.posts.sources.names import words_of, words_set
+from huggingtweets.posts.sources.names import TABLES, words_of
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.reading import show
 from huggingtweets.posts.sources.record import RICH, is_text_value, named
@@ -24,23 +24,8 @@ _LISTS = (
 """Keys under which tools keep their list of posts: the Community Archive and people's own
 (`tweets`), X v1.1's search and mastodon-archive (`statuses`), X v2 and twarc (`data`), ATProto
 (`records`, `feed`), ActivityPub (`orderedItems`), scrapers' caches."""
-_NOT_POSTS = words_set(
-    "like likes liked favourites bookmarks follower following mutes blocks lists users media "
-    "errors includes account accounts profile notetweet communitytweet directmessages favorites "
-    "favorited favourited"
-)
-"""What else has texts in it; the words of longer names count too: `liked_tweets`."""
-_CONTAINERS = words_set(
-    "tweet tweets status statuses post posts data record records item items feed result results "
-    "toot toots timeline message messages row rows object objects entry entries document "
-    "documents archive content hits edges nodes skeets truths comments submissions notes captions "
-    "sentences lines texts text app weibo corpus examples samples train test validation dataset "
-    "quotes thoughts values list lists array json export dump backup collection history log page "
-    "pages user users twitter x bluesky mastodon threads threaded instagram my mine all the own "
-    "yours our old new recent public original originals raw full clean cleaned filtered scraped "
-    "output n of response value elements"
-)
-"""Words of keys that say nothing about whose list it is: `my_tweets`. Others may be a handle."""
+_NOT_POSTS = TABLES["no posts"]
+_CONTAINERS = TABLES["containers"]
 _HOISTED = (
     "tweet", "status", "post", "node", "value", "record", "commit", "item", "toot", "legacy", "doc",
     "_source",

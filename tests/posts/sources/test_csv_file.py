@@ -79,7 +79,7 @@ def test_excel_writes_a_bom_or_utf_16(read: Callable[..., Timeline]) -> None:
     ("data", "message"),
     [
         ("a,b\n1,2\n", r"columns 'a', 'b'; .*source.text_column="),
-        ("x" * 200_000 + "\n", "no header"),
+        ("x" * 200_000 + "\n", "not a header"),
         ("," * 5000 + "\n", "5001 columns"),
         ("text\n", None),
         ("", None),
