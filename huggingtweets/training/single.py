@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -116,7 +116,8 @@ def train_single(
     )
     attention = module.attention
     swap_modules(model)
-    if is_cpu(accelerator.device) and accelerator.num_processes == 1:
+    # One process under torchrun has DDP around its model too.
+    if is_cpu(accelerator.device) and accelerator.distributed_type is DistributedType.NO:
         spare_embeddings(module)
     if plan.engine.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))

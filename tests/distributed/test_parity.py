@@ -105,6 +105,12 @@ def test_two_processes_equal_one(train: Train, reference: Path) -> None:
 
 
 @pytest.mark.distributed
+def test_one_process_under_torchrun_trains_as_one_alone(train: Train, reference: Path) -> None:
+    launched = train("engine.micro_batch_size=8", environment={"WORLD_SIZE": "1"})
+    assert_equal(launched, reference, FP32)
+
+
+@pytest.mark.distributed
 @pytest.mark.parametrize("launch", [None, "zero2", "fsdp2"])
 def test_more_processes_than_blocks_change_nothing(train: Train, launch: str | None) -> None:
     alone = train("recipe.global_batch_size=1")

@@ -35,7 +35,8 @@ LAUNCHERS = {
                    "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--cpu"],
     "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone",
                  "--nproc_per_node=1"],
-    "nohup": ["/usr/bin/env", "nohup", sys.executable],
+    # The shell keeps the terminal, which nohup takes its hands off.
+    "nohup": ["/bin/sh", "-c", 'nohup "$@"; true', "sh", sys.executable],
 }  # fmt: skip
 
 
