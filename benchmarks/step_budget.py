@@ -52,6 +52,8 @@ from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.adamw import constants_of
 from huggingtweets.ops.dropout import num_sites
+from huggingtweets.ops.kernels import choose_ops
+from huggingtweets.ops.reference import TRITON
 from huggingtweets.ops.rows import num_draws
 from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.optimizer import build_optimizer
@@ -76,7 +78,14 @@ _DOCUMENT = 25
 """Tokens of a post."""
 _GRAIN = 512
 """Bytes the allocator rounds up to."""
-_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addmm_", "baddbmm_"}
+_PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addmm_", "baddbmm_", "product_into"}
+_OURS = {
+    "attention": 1, "attention_backward": 2, "add_norm": 1, "add_norm_backward": 1, "sum_runs": 1,
+    "column_sums": 1, "drop": 1, "embed": 1, "activation": 1, "activation_backward": 1, "loss": 1,
+    "adamw": 1,
+    "product_into": 1,
+}  # fmt: skip
+"""Kernels that an operator of ours launches (`ops/triton_ops.py`, `ops/linear.py`)."""
 _FREE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
 _FREE |= {
     "device",
@@ -111,6 +120,8 @@ class Case:
     width: int = 768
     heads: int = 12
     vocab_size: int = 50257
+    triton: bool = True
+    """Kernels in Triton, where it is installed."""
 
     @property
     def config(self) -> GPT2Config:
@@ -174,6 +185,7 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out
         self.launches[name] += _launches(name, args)
         self.bytes[name] += _bytes(name, args, given, made)
+        self.flop += _flop_of_ours(name, args)
         if func._overloadpacket in flop_registry:
             self.flop += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
         return out
@@ -207,7 +219,21 @@ def _size(tensor: Tensor) -> int:
     return math.prod(n for n, stride in pairs if stride) * tensor.element_size()
 
 
+def _flop_of_ours(name: str, args: tuple[Any, ...]) -> float:
+    """Of attention that which lies below the diagonal, though documents may see less."""
+    if name == "product_into":
+        return 2.0 * int(args[1].numel()) * int(args[2].shape[-1])
+    if name not in ("attention", "attention_backward"):
+        return 0.0
+    qkv, products = (args[0], 2) if name == "attention" else (args[3], 7)
+    num, num_kv = args[-3:-1]
+    n, T, width = qkv.shape
+    return float(products * n * num * T * T * (width // (num + 2 * num_kv)))
+
+
 def _launches(name: str, args: tuple[Any, ...]) -> int:
+    if name in _OURS:
+        return _OURS[name]
     if name == "_foreach_copy_":
         return len(args[0])
     if name == "_fused_adamw_":  # 320 chunks of 65,536 elements a kernel
@@ -215,8 +241,36 @@ def _launches(name: str, args: tuple[Any, ...]) -> int:
     return 2 if name in ("addmm", "baddbmm") else 1  # the bias is copied first
 
 
+def _ours(name: str, args: tuple[Any, ...]) -> int:
+    """Bytes of our operators beyond their tensors, each once.
+
+    What is changed in place is written as well as read, or only written. The backward pass of
+    attention reads queries, keys, values, gradient and sums in each of its two kernels.
+    """
+    if name == "attention_backward":
+        grad, _, sums, qkv = args[:4]
+        return _size(grad) + _size(qkv) + 3 * _size(sums)
+    if name == "add_norm_backward":  # gradients of the stream, if they are not only written
+        return _size(args[0]) if args[10] else 0
+    if name in ("sum_runs", "column_sums"):
+        changed = args[1:-1]
+        return sum(_size(each) for each in changed if each is not None) if args[-1] else 0
+    if name == "loss":  # the logits, or weights and gradients of a head that learns
+        return _size(args[0]) if args[2] is not None else 0
+    if name == "adamw":  # weights and moments again, the copy only once
+        return sum(map(_size, (args[0], *args[3:5])))
+    if name == "product_into":
+        return _size(args[0]) if args[3] else 0
+    if name == "embed":  # the rows that are looked up, not the table
+        num = int(args[1].numel()) * (1 if args[2] is None else 2)
+        return num * int(args[0].shape[1]) * 4 - _size(args[0])
+    return 0
+
+
 def _bytes(name: str, args: tuple[Any, ...], given: list[Tensor], made: list[Tensor]) -> int:
     total: int = sum(map(_size, given)) + sum(map(_size, made))
+    if name in _OURS:
+        return total + _ours(name, args)
     if name == "_fused_adamw_":  # weight, gradient, two moments: all read and written
         return 32 * sum(int(each.numel()) for each in args[0])
     if name == "_foreach_copy_":
@@ -289,6 +343,8 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
     micro = micro_inputs(K, case.blocks, case.block_size, sites, device)
     step = step_inputs(K, case.blocks, device)
     drops = case.dropout > 0
+    names = TRITON if case.triton else ()
+    ops = choose_ops(device, shape.width, case.block_size, shape.head_width, names)
     kind = MicroKind(
         accumulate=False,
         isolate=case.isolate,
@@ -298,13 +354,14 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
         fused_attention=not drops,
         fused_gelu=True,
         recompute=case.recompute,
+        ops=ops,
     )
-    constants = constants_of([RecipeConfig()] * K, device)
+    constants = None if ops.steps else constants_of([RecipeConfig()] * K, device)
     kept = (base, outbox)  # alive for as long as the functions are
 
     def update() -> None:
         assert kept
-        finish_step(slots, step, constants, num_decayed=layout.num_decayed)
+        finish_step(slots, step, constants, num_decayed=layout.num_decayed, ops=ops)
 
     return [partial(micro_step, slots, micro, step, kind), update]
 

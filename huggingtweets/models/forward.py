@@ -12,7 +12,6 @@ from torch import Tensor
 
 from huggingtweets.models.layout import Shape
 from huggingtweets.models.stack import Stack, gradients_of
-from huggingtweets.ops import pointwise
 from huggingtweets.ops.attention import Heads, View, attention, view_of
 from huggingtweets.ops.dropout import Dropout, ScaledSite, residual_site
 from huggingtweets.ops.embedding import embedding
@@ -74,10 +73,13 @@ class Pass:
         return ids.flatten(1) + (models * per_model + first // table.shape[-1])
 
     def embedding(self, *rows: Tensor) -> Tensor:
-        """Return the sum of rows of the table for each token."""
+        """Return the sum of rows of the table for each token, with dropout."""
+        site = self._site(0, 0)
         if self.grads is None or self.grads.adapters is not None:
             is_trained = self.grads is not None
-            return embedding(list(rows), self.stack.table, None, begins_graph=is_trained)
+            return embedding(
+                list(rows), self.stack.table, None, site, self.batch.ops, begins_graph=is_trained
+            )
         if not self.accumulate:
             for name in ("wte", "wpe"):
                 is_written = name == "wte" and self.stack.shape.is_tied  # by the head
@@ -87,7 +89,13 @@ class Pass:
         if padding is not None:
             silent = self.batch.input_ids.flatten(1) == padding
         return embedding(
-            list(rows), self.stack.table, self.grads.table, begins_graph=True, silent=silent
+            list(rows),
+            self.stack.table,
+            self.grads.table,
+            site,
+            self.batch.ops,
+            begins_graph=True,
+            silent=silent,
         )
 
     def branch(
@@ -105,7 +113,7 @@ class Pass:
 
         `which` is 0 after attention and 1 after the feed-forward layers.
         """
-        site = self._site(2, residual_site(index, self.stack.shape.num_heads, which), x.x)
+        site = self._site(2, residual_site(index, self.stack.shape.num_heads, which))
         assert x.branch is None
         return Stream(x.x, h, Branch(self._linear(index, name), site))
 
@@ -175,14 +183,11 @@ class Pass:
         )
         return out.view(*qkv.shape[:2], -1)
 
-    def drop(self, x: Tensor) -> Tensor:
-        """Return the stream after the dropout of embeddings."""
-        return pointwise.drop(x, self._site(0, 0, x), self.batch.ops)
-
-    def _site(self, kind: int, site: int, x: Tensor) -> ScaledSite | None:
+    def _site(self, kind: int, site: int) -> ScaledSite | None:
         if self.batch.dropout is None or not self.stack.shape.can_drop[kind]:
             return None
-        return self.batch.dropout.residual(site, self.batch.input_ids.shape[-1], x.shape[-1])
+        length, width = self.batch.input_ids.shape[-1], self.stack.shape.width
+        return self.batch.dropout.residual(site, length, width)
 
 
 def begin(

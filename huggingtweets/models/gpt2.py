@@ -76,7 +76,7 @@ def layout_of(shape: Shape) -> Layout:
 
 def embed(run: Pass) -> Tensor:
     """Return the residual stream (K, R, C) that the layers begin with."""
-    return run.drop(run.embedding(run.token_rows("wte"), run.position_rows("wpe")))
+    return run.embedding(run.token_rows("wte"), run.position_rows("wpe"))
 
 
 def layer(run: Pass, index: int, x: Stream) -> Stream:

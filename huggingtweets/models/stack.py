@@ -8,6 +8,7 @@ from torch import Tensor
 
 from huggingtweets.models.layout import Layout, Parameters, Shape
 from huggingtweets.ops.linear import Gradients, Linear, LowRank
+from huggingtweets.runtime.device import is_cuda
 from huggingtweets.upstream import copy_tensors
 
 
@@ -53,11 +54,13 @@ class Stack:
     master: Parameters
     """fp32: views of the rows, or the frozen base as the only model."""
     compute: Parameters
-    """What the matrix products use: the master itself, or its copy in bf16. The copy is no row but
-    tensors of their own: bf16 products on a CPU would copy what is not contiguous."""
+    """What the matrix products use: the master itself, or its copy in bf16. On a CPU the copy is no
+    row but tensors of their own: bf16 products there would copy what is not contiguous."""
     table: Tensor
     """(n, C): the rows that hold the embeddings, cut in widths."""
     adapters: Adapters | None = None
+    copies: Tensor | None = None
+    """(K, N) on CUDA: the copy of the rows that `compute` are views of."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -78,11 +81,15 @@ class Stack:
         compute = master
         if self.compute is not self.master:
             compute = self.compute.map(lambda tensor: tensor[start:stop])
-        return Stack(self.shape, rows, master, compute, rows.view(-1, self.shape.width))
+        table = rows.view(-1, self.shape.width)
+        copies = None if self.copies is None else self.copies[start:stop]
+        return Stack(self.shape, rows, master, compute, table, copies=copies)
 
     def refresh(self) -> None:
         """Bring the copy up to date with the master."""
-        if self.adapters is not None:
+        if self.copies is not None:
+            self.copies.copy_(self.rows)
+        elif self.adapters is not None:
             self.adapters.refresh()
         elif self.compute is not self.master:
             copy_tensors(self.compute.tensors(), self.master.tensors())
@@ -122,6 +129,11 @@ def gradients_of(part: Mapping[str, Tensor], name: str) -> Gradients:
 def build_stack(layout: Layout, rows: Tensor, dtype: torch.dtype) -> Stack:
     """Return the stack of a contiguous (K, N) fp32 buffer, for products in fp32 or bf16."""
     master = layout.stack(rows)
-    is_same = dtype == rows.dtype
-    compute = master if is_same else master.map(lambda t: t.to(dtype, copy=True).contiguous())
-    return Stack(layout.shape, rows, master, compute, rows.view(-1, layout.shape.width))
+    compute, copies = master, None
+    if dtype != rows.dtype and is_cuda(rows.device):
+        copies = rows.to(dtype)
+        compute = layout.stack(copies)
+    elif dtype != rows.dtype:
+        compute = master.map(lambda t: t.to(dtype, copy=True).contiguous())
+    table = rows.view(-1, layout.shape.width)
+    return Stack(layout.shape, rows, master, compute, table, copies=copies)

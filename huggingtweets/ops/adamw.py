@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.ops.reference import Ops
 from huggingtweets.runtime.device import is_cuda
 from huggingtweets.upstream import fused_adamw
 
@@ -39,11 +40,14 @@ class Controls:
     max_grad_norm: Tensor
     """Infinite: never clip."""
     weight_decay: Tensor
+    beta1: Tensor
+    beta2: Tensor
+    eps: Tensor
 
 
 @dataclass(frozen=True)
 class AdamConstants:
-    """What the kernels take by value: one value per slot, known on the host."""
+    """What PyTorch's kernels take by value: one value per slot, known on the host."""
 
     betas: tuple[tuple[float, float], ...]
     eps: tuple[float, ...]
@@ -97,11 +101,8 @@ def adam_step(
     Returns:
         (K,) gradient norms before clipping, and (K,) ones where a step was taken.
     """
-    norms = torch.linalg.vector_norm(grads, dim=1)
-    taken = controls.is_due * norms.isfinite()
-    divisor = ((norms + 1e-6) / controls.max_grad_norm).clamp(min=1.0)
+    norms, taken, divisor = _begun(grads, adam, controls)
     skipped = 1.0 - taken
-    adam.steps.add_(taken)
     if constants.decays:
         rows[:, :num_decayed].mul_((1 - controls.lr * controls.weight_decay * taken).unsqueeze(1))
     for slot, (beta1, beta2) in enumerate(constants.betas):
@@ -125,3 +126,47 @@ def adam_step(
             found_inf=skipped[slot],
         )
     return norms, taken
+
+
+@torch.no_grad()
+def adam_step_by_rows(
+    rows: Tensor,
+    copies: Tensor | None,
+    grads: Tensor,
+    adam: Adam,
+    controls: Controls,
+    ops: Ops,
+    *,
+    num_decayed: int,
+) -> tuple[Tensor, Tensor]:
+    """Do what `adam_step` does in one kernel over all rows, `Ops.adamw`.
+
+    What a slot is set to is data, so one graph serves all compositions of slots.
+
+    Args:
+        rows: (K, N) parameters.
+        copies: (K, N) in the precision of the products; written along.
+        grads: (K, N).
+        adam: their state.
+        controls: settings of this step.
+        ops: has the kernel.
+        num_decayed: leading values of a row to which weight decay applies.
+    """
+    norms, taken, divisor = _begun(grads, adam, controls)
+    betas = torch.stack([controls.beta1, controls.beta2]).double()  # 1 - beta^t is small
+    left_1, left_2 = (1 - betas**adam.steps).unbind(0)
+    settings = torch.stack([
+        taken, divisor, controls.lr, controls.weight_decay, controls.beta1, controls.beta2,
+        left_1.float(), left_2.sqrt().float(), controls.eps,
+    ])  # fmt: skip
+    ops.adamw(rows, copies, grads, (adam.first, adam.second), settings, num_decayed)
+    return norms, taken
+
+
+def _begun(grads: Tensor, adam: Adam, controls: Controls) -> tuple[Tensor, Tensor, Tensor]:
+    """Count the step; return norms, ones where it is taken, and what gradients are divided by."""
+    norms = torch.linalg.vector_norm(grads, dim=1)
+    taken = controls.is_due * norms.isfinite()
+    divisor = ((norms + 1e-6) / controls.max_grad_norm).clamp(min=1.0)
+    adam.steps.add_(taken)
+    return norms, taken, divisor

@@ -243,7 +243,7 @@ class _Windowed(torch.autograd.Function):
         else:
             q, k, v = (part.reshape(n * heads.num, T, -1) for part in _split(qkv, heads))
         q = q.mul_(heads.scale) if heads.num == heads.num_kv else q * heads.scale
-        out = torch.empty_like(q)
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
         saved: list[Saved] = []
         for window in view.windows:
             queries, keys = slice(window.start, window.stop), slice(window.first_key, window.stop)

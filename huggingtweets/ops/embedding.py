@@ -1,58 +1,66 @@
-"""Looking up rows of tables, and adding gradients to the rows looked up only."""
+"""Looking up rows of tables, with dropout, and adding gradients to the rows looked up only."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from huggingtweets.ops.dropout import ScaledSite
+from huggingtweets.ops.reference import Ops
+from huggingtweets.ops.saved import keep, kept
 
 
 def embedding(
     places: list[Tensor],
     table: Tensor,
     out: Tensor | None,
+    site: ScaledSite | None,
+    ops: Ops,
     *,
     begins_graph: bool,
     silent: Tensor | None = None,
 ) -> Tensor:
-    """Return the sum of several rows of a table for each token, (K, R, C).
+    """Return the sum of several rows of a table for each token, (K, R, C), with dropout.
 
     Args:
         places: (K, R) int64 each: which rows of the table.
         table: (n, C), of all K models.
         out: (n, C); the gradient is added to what is there. None: the table is frozen.
+        site: of dropout.
+        ops: what computes.
         begins_graph: what follows is to be differentiated.
         silent: (K, R) booleans: tokens that give no gradient, as `padding_idx` of `nn.Embedding`.
     """
     if not begins_graph:
-        return _looked_up(places, table)
+        return ops.embed(places, table, site)[0]
     # Autograd begins at a tensor that requires a gradient; the tables themselves are not leaves.
     anchor = torch.empty(0, requires_grad=True)
     result: Tensor = _Embedding.apply(  # type: ignore[no-untyped-call]
-        anchor, places, table, out, silent
+        anchor, places, table, site, ops, out, silent
     )
     return result
 
 
-def _looked_up(places: list[Tensor], table: Tensor) -> Tensor:
-    x = F.embedding(places[0], table)
-    for more in places[1:]:
-        x += F.embedding(more, table)
-    return x
-
-
 class _Embedding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, _: Tensor, places: list[Tensor], table: Tensor, *rest: Any) -> Tensor:
-        ctx.places, ctx.rest = places, rest
-        return _looked_up(places, table)
+    def forward(
+        ctx: Any, _: Tensor, places: list[Tensor], table: Tensor, site: ScaledSite | None, ops: Ops,
+        *rest: Any,
+    ) -> Tensor:  # fmt: skip
+        x, noise = ops.embed(places, table, site)
+        keep(ctx, noise)
+        ctx.rest = places, ops, *rest
+        return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
-        out, silent = ctx.rest
-        if silent is not None:
-            grad = grad.masked_fill(silent.unsqueeze(-1), 0.0)
-        flat = grad.reshape(-1, grad.shape[-1])
-        for rows in ctx.places if out is not None else ():
-            out.index_add_(0, rows.flatten(), flat)
-        return None, None, None, None, None
+        (noise,) = kept(ctx)
+        places, ops, out, silent = ctx.rest
+        if out is not None:
+            grad = ops.drop(grad.contiguous(), noise, grad.dtype)
+            if silent is not None:
+                grad = grad.masked_fill(silent.unsqueeze(-1), 0.0)
+            flat = grad.reshape(-1, grad.shape[-1])
+            for rows in places:
+                out.index_add_(0, rows.flatten(), flat)
+        return (None,) * 7

@@ -23,7 +23,7 @@ MIN_ROWS = 256
 """Tokens of each slot at a time, at least: every chunk adds to the whole gradient of the table."""
 
 
-def _chunks(hidden: Tensor, vocab_size: int) -> list[tuple[slice, slice]]:
+def _chunks(hidden: Tensor, vocab_size: int, ops: Ops) -> list[tuple[slice, slice]]:
     """Return which slots and which of their tokens are computed together, in turn.
 
     On a GPU a few slots with all their tokens, so that the gradient of a table is written once; on
@@ -33,6 +33,7 @@ def _chunks(hidden: Tensor, vocab_size: int) -> list[tuple[slice, slice]]:
     limit = by_kind(CHUNK_LOGITS, hidden.device, 2**26)
     slots, rows = K, max(MIN_ROWS, limit // (K * vocab_size))
     if is_cuda(hidden.device):
+        limit *= 2 if ops.overwrites_logits else 1  # else there are copies in fp32
         rows = min(R, max(MIN_ROWS, limit // vocab_size))
         slots = max(1, limit // (rows * vocab_size))
     return [
@@ -73,8 +74,11 @@ def summed_loss(
     K = len(hidden)
     is_double = hidden.dtype == torch.float64
     loss = torch.zeros(K, device=hidden.device, dtype=torch.float64 if is_double else torch.float32)
-    grads: dict[int, list[Tensor]] = {}
-    for slots, rows in _chunks(hidden, table.shape[1]):
+    grads = hidden.new_empty(0)
+    if weight is not None:
+        dtype = hidden.dtype if ops.overwrites_logits else loss.dtype
+        grads = torch.empty_like(hidden, dtype=dtype)
+    for slots, rows in _chunks(hidden, table.shape[1], ops):
         chunk = hidden[slots, rows]
         own = table if len(table) == 1 else table[slots]
         found = ops.cross_entropy(
@@ -87,11 +91,12 @@ def summed_loss(
         loss[slots] += found.total
         if weight is None:
             continue
-        grad = product(found.gradient, own)
-        if found.scale is not None:
-            grad = grad.to(loss.dtype).mul_(found.scale)
+        if found.scale is None:
+            own = own.expand(len(chunk), -1, -1)
+            torch.bmm(found.gradient, own, out=grads[slots, rows])
+        else:
+            torch.mul(product(found.gradient, own), found.scale, out=grads[slots, rows])
             chunk = (chunk * found.scale).to(hidden.dtype)
-        grads.setdefault(slots.start, []).append(grad)
         if grad_table is not None:
             put_product(
                 grad_table[slots],
@@ -99,13 +104,7 @@ def summed_loss(
                 chunk,
                 accumulate=accumulate or rows.start > 0,
             )
-    if not grads:
-        return loss, hidden.new_empty(0)
-    return loss, _joined([_joined(parts, 1) for parts in grads.values()], 0)
-
-
-def _joined(parts: list[Tensor], dim: int) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+    return loss, grads
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite, Site
 from huggingtweets.ops.linear import Gradients
 from huggingtweets.ops.reference import PYTORCH, Loss, Ops
 from huggingtweets.ops.saved import Saved
-from huggingtweets.runtime.device import is_cpu
+from huggingtweets.runtime.device import is_cpu, runs_triton
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +56,29 @@ _SIGNATURES: dict[str, list[type]] = {
 """In the order of the tables in kernels.cpp."""
 
 
-def choose_ops(device: torch.device, width: int, block_size: int) -> Ops:
+def choose_ops(
+    device: torch.device,
+    width: int,
+    block_size: int,
+    head_width: int = 0,
+    triton: tuple[str, ...] = (),
+) -> Ops:
     """Return what computes fastest between the products.
 
     The same whatever else is trained and by how many threads, so that a job's weights are the same.
+
+    Args:
+        device: to compute on.
+        width: of the stream.
+        block_size: T.
+        head_width: of a head.
+        triton: which kinds of TRITON to take, where it runs.
     """
+    if triton and runs_triton(device):
+        from huggingtweets.ops.triton_ops import MAX_HEAD_WIDTH, TritonOps
+
+        is_wide = head_width > MAX_HEAD_WIDTH
+        return TritonOps(tuple(name for name in triton if name != "attention" or not is_wide))
     if not is_cpu(device) or width > CPU_MAX_WIDTH or block_size > MAX_COLUMNS:
         return PYTORCH
     return compiled_ops() or PYTORCH

@@ -17,6 +17,9 @@ from huggingtweets.upstream import aten
 
 _SOFTMAX_BACKWARD = aten("_softmax_backward_data")
 
+TRITON = ("attention", "norm", "activation", "loss", "adamw")
+"""Kinds of kernels that there are in Triton, each of which can be left out."""
+
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715
 
@@ -70,8 +73,20 @@ class Ops:
     """`add_norm` adds the bias of the branch's linear layer, and takes its gradient."""
     activates_bias = False
     """`activate` does so with the bias of the layer before it."""
+    overwrites_logits = False
+    """`cross_entropy` gives the gradient in the logits' place, scaled already."""
     steps = False
     """AdamW is a kernel over all rows."""
+
+    def embed(
+        self, places: list[Tensor], table: Tensor, site: ScaledSite | None
+    ) -> tuple[Tensor, Saved]:
+        """Return the sum of rows of a table, with dropout, and what drops their gradients."""
+        x = F.embedding(places[0], table)
+        for more in places[1:]:
+            x += F.embedding(more, table)
+        noise = self.noise(site, x)
+        return (x if noise is None else self.drop(x, noise, x.dtype)), noise
 
     def add_norm(
         self, x: Tensor, branch: Tensor | None, joining: Joining, norm: Norm, dtype: torch.dtype

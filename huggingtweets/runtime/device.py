@@ -5,6 +5,8 @@ reads the syntax trees). So every line that a GPU would run is one that a test o
 test replaces `kind_of`, and software stands in for streams, events and graphs.
 """
 
+import importlib.util
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -36,6 +38,14 @@ def is_cuda(device: torch.device) -> bool:
 def is_cpu(device: torch.device) -> bool:
     """Whether results are there when a call returns, and memory is that of the host."""
     return kind_of(device) == "cpu"
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Whether Triton is there and runs: on a GPU, or by its interpreter, for tests, on a CPU."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    is_interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    return device.type == "cuda" or (is_interpreted and is_cuda(device))
 
 
 def by_kind(table: Mapping[str, T], device: torch.device, default: T) -> T:

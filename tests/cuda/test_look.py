@@ -66,6 +66,38 @@ def test_a_device_whose_plain_operators_are_wrong_trains_nothing() -> None:
         look.choose(SETTINGS, CPU, learn, torch.zeros(3))
 
 
+@pytest.mark.parametrize("wrong", ["attention", "norm", "activation", "loss", "adamw"])
+def test_of_the_kernels_in_triton_the_wrong_one_alone_is_left_out(
+    wrong: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def learn(device: torch.device, settings: StackedSettings) -> look.Rows:
+        return {"a": torch.ones(3) * (2 if wrong in settings.triton else 1)}
+
+    with caplog.at_level(logging.WARNING):
+        found = look.choose(SETTINGS, CPU, learn, torch.zeros(3))
+    assert set(SETTINGS.triton) - set(found.triton) == {wrong}
+    assert (found.use_graphs, found.fused_kernels) == (True, True)
+    assert f"trained without Triton's {wrong}," in caplog.text
+
+
+def test_kernels_that_do_not_compile_are_left_out_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    class CompilationError(Exception):
+        """As Triton's: of no class that ours know."""
+
+    def learn(device: torch.device, settings: StackedSettings) -> look.Rows:
+        if settings.triton:
+            raise CompilationError("at 8:12: no such operation")
+        return {"a": torch.ones(3)}
+
+    def choose(settings: StackedSettings, width: int, device: torch.device) -> StackedSettings:
+        return look.choose(settings, device, learn, torch.zeros(3))
+
+    monkeypatch.setattr(look, "_look", choose)
+    for _ in range(2):  # found out, then remembered
+        assert look.trusted(SETTINGS, LAYOUT, CPU).triton == ()
+        monkeypatch.setattr(look, "choose", None)
+
+
 def test_a_kernel_that_there_is_not_is_left_out() -> None:
     def learn(device: torch.device, settings: StackedSettings) -> look.Rows:
         if settings.fused_kernels:

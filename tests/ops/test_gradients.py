@@ -18,7 +18,6 @@ from huggingtweets.ops.embedding import embedding
 from huggingtweets.ops.head import Head, normed_loss
 from huggingtweets.ops.linear import Gradients, Linear, LowRank
 from huggingtweets.ops.norm import norm
-from huggingtweets.ops.pointwise import drop
 from huggingtweets.ops.reference import PYTORCH, Norm
 from huggingtweets.ops.residual import Activation, Branch, Projection, Stream, branch_out
 from huggingtweets.ops.rotary import angles_of, rotary
@@ -163,23 +162,25 @@ def dropout_of(rate: float) -> Dropout:
     return Dropout(keys, thresholds, scales)
 
 
-def test_pointwise() -> None:
-    x = randn(K, R, 2 * C)
-    site = dropout_of(0.4).residual(0, R, 2 * C)
-    check(lambda x, *_: drop(x[0], site, PYTORCH), [x])
+def test_activations() -> None:
+    x = randn(K, R, 2 * C).detach()
     gate, up = x.chunk(2, -1)
     for gated, theirs in ((False, F.gelu(x, approximate="tanh")), (True, F.silu(gate) * up)):
-        ours, _ = PYTORCH.activate(x.detach(), None, gated=gated, use_fused=False)
+        ours, _ = PYTORCH.activate(x, None, gated=gated, use_fused=False)
         torch.testing.assert_close(ours, theirs)
 
 
-def test_embedding_adds_to_the_rows_looked_up() -> None:
-    places = [torch.tensor([[0, 1, 1]]), torch.tensor([[4, 4, 5]])]
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+def test_embedding_adds_to_the_rows_looked_up(rate: float) -> None:
+    places = [torch.tensor([[0, 1, 1], [2, 1, 3]]), torch.tensor([[4, 4, 5], [6, 4, 4]])]
     table = randn(7, C)
     out = torch.ones(7, C, dtype=torch.float64)
-    x = embedding(places, table.detach(), out, begins_graph=True)
+    site = dropout_of(rate).residual(0, 3, C) if rate else None
+    x = embedding(places, table.detach(), out, site, PYTORCH, begins_graph=True)
     grad = torch.randn_like(x)
     expected = F.embedding(places[0], table) + F.embedding(places[1], table)
+    if site is not None:
+        expected = expected * site.scaled_mask()
     torch.testing.assert_close(x, expected)
     x.backward(grad)
     expected.backward(grad)

@@ -93,9 +93,10 @@ class GroupedTuning:
         block_size: int,
         is_compiled: bool,
         has_kernels: bool,
+        triton: tuple[str, ...] = (),
     ) -> "HeldAdapters":
         """See `Tuning`; an architecture's own code is not compiled, and brings its own kernels."""
-        del block_size, is_compiled, has_kernels
+        del block_size, is_compiled, has_kernels, triton
         base = GroupedBase(self, device, dtype)
         rows, grads = (torch.zeros(num, self.layout.size, device=device) for _ in range(2))
         slots = slots_of(

@@ -202,7 +202,7 @@ def fill_step(inputs: Inputs, states: list[SlotState], num: int) -> None:
         num: K; slots without a seat are idle.
     """
     arrays = inputs.arrays()
-    controls = np.zeros((6, num), np.float32)
+    controls = np.zeros((9, num), np.float32)
     rates = np.zeros((3, num))
     for state in states:
         recipe, num_targets = state.job.recipe, state.num_targets
@@ -210,6 +210,7 @@ def fill_step(inputs: Inputs, states: list[SlotState], num: int) -> None:
         clip = recipe.max_grad_norm or np.inf
         controls[:, state.slot] = (
             1 / max(1, num_targets), 1.0, num_targets, state.last_lr, clip, recipe.weight_decay,
+            recipe.beta1, recipe.beta2, recipe.adam_eps,
         )  # fmt: skip
         rates[:, state.slot] = state.rates
     controls[4][controls[1] == 0] = np.inf

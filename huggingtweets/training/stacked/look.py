@@ -2,9 +2,9 @@
 
 Nobody has seen every card, driver and build of PyTorch. So at the start of a run two small models
 with the heads of the real ones, with dropout, learn three short jobs on that very device in its
-quick way (fused kernels, graphs, a slot that is refilled), and once more in the plain way:
-PyTorch's operators one by one. What differs is left out and said: a card may be slow with us, it
-never trains garbage. Costs about a second, once for each device, driver and version.
+quick way (kernels in Triton, fused kernels, graphs, a slot that is refilled), and once more in the
+plain way: PyTorch's operators one by one. What differs is left out and said: a card may be slow
+with us, it never trains garbage. Costs about a second, once for each device, driver and version.
 """
 
 import json
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,12 +37,14 @@ logger = logging.getLogger(__name__)
 Rows = dict[str, Tensor]
 """Trained weights by job."""
 
-VERSION = 1
+VERSION = 2
 """Raised when the quick way changes: what was seen before no longer counts."""
 TOLERANCE = {torch.float32: 0.02, torch.bfloat16: 0.3}
 """Most that weights may differ, against their change by training. Rounding gives 8e-5 in fp32,
 5e-3 in TF32 [estimated] and 0.1 in bf16; attention that is not computed gave 0.74 to 1.15."""
 _T, _WORDS = 32, 96
+_CHOSEN = ("use_graphs", "fused_kernels", "triton")
+"""The settings that a look decides."""
 
 
 def trusted(settings: StackedSettings, layout: Layout, device: torch.device) -> StackedSettings:
@@ -56,17 +59,23 @@ def trusted(settings: StackedSettings, layout: Layout, device: torch.device) -> 
     key = json.dumps(versions_of(device) | {
         "look": str(VERSION), "head": str(width), "dtype": str(settings.dtype),
         "graphs": str(settings.use_graphs), "fused": str(settings.fused_kernels),
+        "triton": " ".join(settings.triton),
     }, sort_keys=True)  # fmt: skip
     path = cache_dir() / "looks.json"
     seen = _read(path)
     if key not in seen:
         found = _look(settings, width, device)
-        seen |= {key: {"use_graphs": found.use_graphs, "fused_kernels": found.fused_kernels}}
+        seen |= {key: {name: getattr(found, name) for name in _CHOSEN}}
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, seen)
-    use_graphs, fused_kernels = seen[key]["use_graphs"], seen[key]["fused_kernels"]
-    return replace(settings, use_graphs=use_graphs, fused_kernels=fused_kernels)
+    chosen = seen[key]
+    return replace(
+        settings,
+        use_graphs=bool(chosen["use_graphs"]),
+        fused_kernels=bool(chosen["fused_kernels"]),
+        triton=tuple(name for name in settings.triton if name in chosen["triton"]),
+    )
 
 
 def _look(settings: StackedSettings, head_width: int, device: torch.device) -> StackedSettings:
@@ -100,7 +109,7 @@ def choose(
     Raises:
         TrainingError: the plain way on the device differs from that of the CPU.
     """
-    plain = replace(settings, use_graphs=False, fused_kernels=False)
+    plain = replace(settings, use_graphs=False, fused_kernels=False, triton=())
     wanted = learn(device, plain)
     exact = learn(torch.device("cpu"), replace(plain, dtype=torch.float32))
     difference = _difference(wanted, exact, base)
@@ -110,10 +119,13 @@ def choose(
             f"{difference:.2g} of their change; expected rounding alone; look at the driver and "
             "at PyTorch's build, or train on the CPU"
         )
+    without = [tuple(one for one in settings.triton if one != name) for name in settings.triton]
     tries = (
         settings,
-        replace(settings, fused_kernels=False),
+        *(replace(settings, triton=names) for names in (*without, ()) if settings.triton),
+        replace(settings, fused_kernels=False, triton=()),
         replace(settings, use_graphs=False),
+        replace(settings, use_graphs=False, triton=()),
     )
     for tried in tries:
         difference = _difference(_tried(learn, device, tried), wanted, base)
@@ -132,7 +144,7 @@ def _tried(
     """Train the small jobs; where that fails, for want of a kernel say, there is nothing."""
     try:
         return learn(device, settings)
-    except (RuntimeError, ArithmeticError) as err:
+    except Exception as err:  # of Triton some are of no common class (CompilationError, PTXASError)
         logger.warning("device: %s: %s", type(err).__name__, str(err).partition("\n")[0])
         return {}
 
@@ -149,6 +161,12 @@ def _say(wished: StackedSettings, used: StackedSettings) -> None:
     for name, what in (("use_graphs", "CUDA graphs"), ("fused_kernels", "fused kernels")):
         if getattr(wished, name) and not getattr(used, name):
             logger.warning("device: trained without %s, which compute something else here", what)
+    left_out = [name for name in wished.triton if name not in used.triton]
+    if left_out:
+        logger.warning(
+            "device: trained without Triton's %s, which compute something else here",
+            ", ".join(left_out),
+        )
 
 
 def _small(head_width: int) -> tuple[Layout, Tensor]:
@@ -181,7 +199,7 @@ def _jobs() -> list[StackedJob]:
     return jobs
 
 
-def _read(path: Path) -> dict[str, dict[str, bool]]:
+def _read(path: Path) -> dict[str, dict[str, Any]]:
     with suppress(OSError, ValueError):
         known = read_json(path)
         if isinstance(known, dict):

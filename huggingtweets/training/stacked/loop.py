@@ -18,6 +18,7 @@ import torch
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.ops.adamw import AdamConstants, constants_of
+from huggingtweets.ops.reference import TRITON
 from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.ending import is_to_keep
@@ -88,6 +89,8 @@ class StackedSettings:
     """Replay CUDA graphs."""
     fused_kernels: bool = True
     """On CUDA, take PyTorch's kernels for attention and GELU; see `look`."""
+    triton: tuple[str, ...] = TRITON
+    """On CUDA, take these kinds of ours in Triton before PyTorch's; see `look`."""
     engines: int = 1
     """That share the slots, a thread each; see `pool`."""
 
@@ -179,6 +182,7 @@ class _Engine:
             block_size=settings.block_size,
             is_compiled=settings.compile,
             has_kernels=self._has_kernels,
+            triton=settings.triton,
         )
         self._slots = self._held.slots
         self._outbox = Outbox(self._slots.stack.rows[0])
@@ -304,8 +308,17 @@ class _Engine:
             run = partial(self._held.micro_step, part, micro, inputs, kind)
             self._replay.run((width, kind), run)
         recipes = {state.slot: state.job.recipe for state in self.states}
-        constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
-        run = partial(finish_step, slots, step, constants, num_decayed=self._held.num_decayed)
+        constants = None
+        if not self._held.ops.steps:
+            constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
+        run = partial(
+            finish_step,
+            slots,
+            step,
+            constants,
+            num_decayed=self._held.num_decayed,
+            ops=self._held.ops,
+        )
         self._replay.forget(lambda key: _is_stale(key, num, constants))
         self._replay.run((num, constants), run)
         for state in self.states:
@@ -469,7 +482,7 @@ class _Engine:
         )
 
 
-def _is_stale(key: Hashable, num: int, constants: AdamConstants) -> bool:
+def _is_stale(key: Hashable, num: int, constants: AdamConstants | None) -> bool:
     """Whether a graph is of an optimizer step of other settings than this many slots have now."""
     return (
         isinstance(key, tuple)

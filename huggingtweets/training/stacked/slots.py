@@ -21,6 +21,7 @@ from huggingtweets.ops.adamw import (
     AdamConstants,
     Controls,
     adam_step,
+    adam_step_by_rows,
     build_adam,
 )
 from huggingtweets.ops.dropout import Dropout
@@ -212,10 +213,10 @@ def micro_inputs(
 
 
 def step_inputs(num: int, blocks: int, device: torch.device) -> Inputs:
-    """Return the inputs of an optimizer step: Controls (6, K), and the dropout of K * B blocks."""
+    """Return the inputs of an optimizer step: Controls (9, K), and the dropout of K * B blocks."""
     return Inputs(
         {
-            "controls": ((6, num), torch.float32),
+            "controls": ((9, num), torch.float32),
             "thresholds": ((3, num * blocks), torch.int16),
             "scales": ((3, num * blocks), torch.float32),
         },
@@ -261,18 +262,31 @@ def micro_step(
 
 
 @torch.no_grad()
-def finish_step(slots: Slots, step: Inputs, constants: AdamConstants, *, num_decayed: int) -> None:
-    """Take the optimizer step and add what it was to the totals."""
+def finish_step(
+    slots: Slots,
+    step: Inputs,
+    constants: AdamConstants | None,
+    *,
+    num_decayed: int,
+    ops: Ops = PYTORCH,
+) -> None:
+    """Take the optimizer step and add what it was to the totals.
+
+    Without constants by `ops`, which has a kernel that takes all settings as data.
+    """
     controls = Controls(*step.tensors["controls"].unbind(0))
-    norms, taken = adam_step(
-        slots.stack.rows,
-        slots.grads.rows,
-        slots.adam,
-        controls,
-        constants,
-        num_decayed=num_decayed,
-    )
-    slots.stack.refresh()
+    stack, grads = slots.stack, slots.grads.rows
+    copies = stack.copies if isinstance(stack, Stack) else None
+    if constants is None:
+        norms, taken = adam_step_by_rows(
+            stack.rows, copies, grads, slots.adam, controls, ops, num_decayed=num_decayed
+        )
+    else:
+        norms, taken = adam_step(
+            stack.rows, grads, slots.adam, controls, constants, num_decayed=num_decayed
+        )
+    if constants is not None or copies is None:
+        stack.refresh()
     is_taken = taken > 0
     loss, good_targets, bad_steps, grad_norm = slots.totals.unbind(1)
     loss += torch.where(is_taken, slots.losses, 0.0)

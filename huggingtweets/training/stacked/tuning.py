@@ -66,6 +66,7 @@ class Tuning(Protocol):
         block_size: int,
         is_compiled: bool,
         has_kernels: bool,
+        triton: tuple[str, ...] = (),
     ) -> Held:
         """Allocate K slots.
 
@@ -76,6 +77,7 @@ class Tuning(Protocol):
             block_size: T, the largest.
             is_compiled: have TorchInductor make what computes between the products.
             has_kernels: take PyTorch's fused kernels for attention.
+            triton: take these kinds of kernels of ours in Triton before.
         """
 
     @property
@@ -110,10 +112,12 @@ class FullTuning:
         block_size: int,
         is_compiled: bool,
         has_kernels: bool,
+        triton: tuple[str, ...] = (),
     ) -> "HeldModels":
         """See `Tuning`."""
-        width = self.layout.shape.width
-        ops = InductorOps() if is_compiled else choose_ops(device, width, block_size)
+        shape = self.layout.shape
+        ops: Ops | None = InductorOps() if is_compiled else None
+        ops = ops or choose_ops(device, shape.width, block_size, shape.head_width, triton)
         return HeldModels(self, num, device, dtype, ops, has_kernels=has_kernels)
 
     @property
@@ -160,6 +164,7 @@ class HeldModels:
         ops: Ops,
         *,
         has_kernels: bool,
+        triton: tuple[str, ...] = (),
     ) -> None:
         """Allocate them."""
         layout = tuning.layout

@@ -1,0 +1,446 @@
+"""What is computed between the products on CUDA: the kernels of `triton_attention`, `triton_rows`.
+
+Each launcher is an operator of PyTorch with a shape-only twin: what counts a step without a GPU
+sees one call with its tensors.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from huggingtweets.ops import triton_attention, triton_rows
+from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite
+from huggingtweets.ops.reference import TRITON, Joining, Loss, Norm, Ops
+from huggingtweets.ops.saved import Saved
+from huggingtweets.ops.triton_rows import RUN
+
+MAX_HEAD_WIDTH = 128
+
+Launcher = Callable[..., Any]
+
+
+def _operator(mutates: tuple[str, ...], shapes: Launcher) -> Callable[[Launcher], Launcher]:
+    """Make an operator of a function that launches kernels; `shapes` gives empty results."""
+
+    def make(launch: Launcher) -> Launcher:
+        name = f"huggingtweets::{launch.__name__}"
+        made = torch.library.custom_op(name, launch, mutates_args=mutates)
+        made.register_fake(shapes)
+        return made
+
+    return make
+
+
+def _power(size: int, least: int = 16) -> int:
+    return max(least, 1 << (size - 1).bit_length())
+
+
+def _warps(width: int) -> int:
+    return min(16, max(1, _power(width) // 256))
+
+
+def precision(x: Tensor) -> str:
+    """Return how Triton's products of fp32 are computed: as PyTorch's are."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3"
+
+
+def tiles(kernel: str, dtype: torch.dtype, head_width: int, T: int) -> tuple[int, int, int]:
+    """Return queries and keys of a tile and warps: the largest that compile without spills."""
+    wide = head_width > 64
+    half = dtype != torch.float32
+    queries, keys, warps = {
+        "attention": (64 if wide or not half else 128, 64 if half else 32, 8),
+        "attention_queries": (64, 64 if half else 32, 8 if wide else 4),
+        "attention_keys": (64 if half else 32, 64 if half and not wide else 32, 8),
+    }[kernel]
+    return min(queries, _power(T)), min(keys, _power(T)), warps
+
+
+def _flash(kernel: str, qkv: Tensor, num: int, num_kv: int, apart: bool, drops: bool) -> Any:
+    n, T, width = qkv.shape
+    head_width = width // (num + 2 * num_kv)
+    queries, keys, warps = tiles(kernel, qkv.dtype, head_width, T)
+    by_keys = kernel == "attention_keys"
+    size = triton.cdiv(T, keys if by_keys else queries)
+    launch = getattr(triton_attention, f"{kernel}_kernel")[(size, n * (num_kv if by_keys else num))]
+    return lambda *tensors: launch(
+        *tensors[:-1], n, T, tensors[-1], H=num, KV=num_kv, D=head_width, BD=_power(head_width),
+        BM=queries, BN=keys, APART=apart, DROPS=drops, COLUMNS=MAX_COLUMNS,
+        PRECISION=precision(qkv), num_warps=warps, num_stages=2,
+    )  # fmt: skip
+
+
+def _attention_shapes(qkv: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    num, num_kv = rest[4:6]
+    n, T, width = qkv.shape
+    out = qkv.new_empty(n, T, width // (num + 2 * num_kv) * num)
+    return out, qkv.new_empty(n, num, T, dtype=torch.float32)
+
+
+@_operator((), _attention_shapes)
+def attention(
+    qkv: Tensor, starts: Tensor | None, keys: Tensor | None, thresholds: Tensor | None,
+    scales: Tensor | None, num: int, num_kv: int, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Return attention's output (n, T, num * width) and the logarithms of its sums (n, num, T)."""
+    out, sums = _attention_shapes(qkv, starts, keys, thresholds, scales, num, num_kv)
+    launch = _flash("attention", qkv, num, num_kv, starts is not None, keys is not None)
+    launch(out, sums, qkv, starts, keys, thresholds, scales, scale)
+    return out, sums
+
+
+@_operator((), lambda grad, out, sums, qkv, *_: torch.empty_like(qkv))
+def attention_backward(
+    grad: Tensor, out: Tensor, sums: Tensor, qkv: Tensor, starts: Tensor | None,
+    ends: Tensor | None, keys: Tensor | None, thresholds: Tensor | None, scales: Tensor | None,
+    num: int, num_kv: int, scale: float,
+) -> Tensor:  # fmt: skip
+    """Return the gradient of qkv."""
+    grad_qkv, deltas = torch.empty_like(qkv), torch.empty_like(sums)
+    kind = qkv, num, num_kv, starts is not None, keys is not None
+    random = keys, thresholds, scales, scale
+    _flash("attention_queries", *kind)(grad_qkv, deltas, grad, out, sums, qkv, starts, *random)
+    _flash("attention_keys", *kind)(grad_qkv, deltas, grad, sums, qkv, starts, ends, *random)
+    return grad_qkv
+
+
+def _stride(tensor: Tensor | None) -> int:
+    """From one model's values to the next one's; all models may share them."""
+    if tensor is None:
+        return 0
+    assert tensor.stride(-1) == 1
+    return tensor.stride(0) if len(tensor) > 1 else 0
+
+
+def _add_norm_shapes(x: Tensor, branch: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
+    norm_bias, dtype = rest[6], rest[-1]
+    rows = x.new_empty(x.shape[:2], dtype=torch.float32)
+    means = torch.empty_like(rows) if norm_bias is not None else rows.new_empty(0)
+    out_x = x.new_empty(0) if branch is None else torch.empty_like(x)
+    return out_x, torch.empty_like(x, dtype=dtype), means, rows
+
+
+@_operator((), _add_norm_shapes)
+def add_norm(
+    x: Tensor, branch: Tensor | None, bias: Tensor | None, keys: Tensor | None,
+    thresholds: Tensor | None, scales: Tensor | None, block_size: int, weight: Tensor,
+    norm_bias: Tensor | None, eps: float, dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the stream after a branch (empty without one), its norm, means, inverse deviations."""
+    K, R, C = x.shape
+    out_x, out, means, inverses = _add_norm_shapes(
+        x, branch, bias, keys, thresholds, scales, block_size, weight, norm_bias, eps, dtype
+    )
+    triton_rows.norm_kernel[(K * R,)](
+        out, out_x, means, inverses, x, branch, bias, keys, thresholds, scales, weight, norm_bias,
+        R, block_size, _stride(bias), _stride(weight), _stride(norm_bias), eps, C=C, BC=_power(C),
+        JOINS=branch is not None, HAS_BIAS=bias is not None, DROPS=keys is not None, NORMS=True,
+        CENTRES=norm_bias is not None, COLUMNS=MAX_COLUMNS, num_warps=_warps(C),
+    )  # fmt: skip
+    return out_x, out, means, inverses
+
+
+def _add_norm_backward_shapes(grad: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    K, R, C = grad.shape
+    dtype = rest[-1]
+    runs = grad.new_empty(K, triton.cdiv(R, RUN), 3, C, dtype=torch.float32)
+    return grad.new_empty(0) if dtype is None else torch.empty_like(grad, dtype=dtype), runs
+
+
+@_operator(("grad",), _add_norm_backward_shapes)
+def add_norm_backward(
+    grad: Tensor, grad_out: Tensor, x: Tensor, means: Tensor, inverses: Tensor, weight: Tensor,
+    keys: Tensor | None, thresholds: Tensor | None, scales: Tensor | None, block_size: int,
+    adds: bool, dtype: torch.dtype | None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Write the stream's gradient, or add to it; return the branch's, and sums of the runs."""
+    K, R, C = grad.shape
+    grad_branch, partial = _add_norm_backward_shapes(grad, dtype)
+    triton_rows.norm_backward_kernel[(partial.shape[1], K)](
+        grad, grad_branch, partial, grad_out, x, means, inverses, keys, thresholds, scales, weight,
+        R, block_size, _stride(weight), C=C, BC=_power(C), RUN=RUN, ADDS=adds,
+        JOINS=dtype is not None, DROPS=keys is not None, CENTRES=means.numel() > 0,
+        COLUMNS=MAX_COLUMNS, num_warps=_warps(C),
+    )  # fmt: skip
+    return grad_branch, partial
+
+
+@_operator(("first", "second", "third"), lambda *_: None)
+def sum_runs(
+    partial: Tensor, first: Tensor | None, second: Tensor | None, third: Tensor | None,
+    accumulate: bool,
+) -> None:  # fmt: skip
+    """Sum (K, runs, num, C) into up to three (K, C)."""
+    K, runs, num, C = partial.shape
+    triton_rows.sum_runs_kernel[(triton.cdiv(C, 128), K, num)](
+        first, second, third, partial, runs, _stride(first), _stride(second), _stride(third), C=C,
+        BC=128, BR=32, NUM=num, HAS_1=first is not None, HAS_2=second is not None,
+        HAS_3=third is not None, ADDS=accumulate,
+    )  # fmt: skip
+
+
+@_operator(("out",), lambda *_: None)
+def column_sums(grad: Tensor, out: Tensor, accumulate: bool) -> None:
+    """Sum grad (K, R, C) over R."""
+    K, R, C = grad.shape
+    triton_rows.column_sums_kernel[(triton.cdiv(C, 64), K)](
+        out, grad, R, _stride(out), C=C, BC=64, BR=64, ADDS=accumulate
+    )
+
+
+@_operator((), lambda table, first, *_: table.new_empty(*first.shape, table.shape[1]))
+def embed(
+    table: Tensor, first: Tensor, second: Tensor | None, keys: Tensor | None,
+    thresholds: Tensor | None, scales: Tensor | None, block_size: int,
+) -> Tensor:  # fmt: skip
+    """Return rows `first` (K, R) of a table (n, C), or their sums with others, with dropout."""
+    C = table.shape[1]
+    out = table.new_empty(*first.shape, C)
+    triton_rows.embed_kernel[(first.numel(),)](
+        out, table, first, second, keys, thresholds, scales, block_size, C=C, BC=_power(C),
+        TWO=second is not None, DROPS=keys is not None, COLUMNS=MAX_COLUMNS, num_warps=_warps(C),
+    )  # fmt: skip
+    return out
+
+
+@_operator((), lambda x, *rest: torch.empty_like(x, dtype=rest[-1]))
+def drop(
+    x: Tensor, keys: Tensor, thresholds: Tensor, scales: Tensor, block_size: int, dtype: torch.dtype
+) -> Tensor:
+    """Return x (K, R, C) with elements dropped and the others scaled."""
+    out = torch.empty_like(x, dtype=dtype)
+    C = x.shape[-1]
+    triton_rows.drop_kernel[(x.numel() // C,)](
+        out, x, keys, thresholds, scales, block_size, C=C, BC=_power(C), COLUMNS=MAX_COLUMNS,
+        num_warps=_warps(C),
+    )  # fmt: skip
+    return out
+
+
+def _activation_shapes(inner: Tensor, bias: Tensor | None, gated: bool) -> Tensor:
+    return inner.new_empty(*inner.shape[:2], inner.shape[2] // (2 if gated else 1))
+
+
+def _by_tile(out: Tensor) -> tuple[int, int, int]:
+    K, R, F = out.shape
+    return triton.cdiv(F, 128), triton.cdiv(R, RUN), K
+
+
+@_operator((), _activation_shapes)
+def activation(inner: Tensor, bias: Tensor | None, gated: bool) -> Tensor:
+    """Return GELU of inner (K, R, F) and its bias, or SwiGLU of (K, R, 2 F)."""
+    out = _activation_shapes(inner, bias, gated)
+    triton_rows.activation_kernel[_by_tile(out)](
+        out, inner, bias, inner.shape[1], _stride(bias), F=out.shape[2], BR=RUN, BC=128,
+        HAS_BIAS=bias is not None, GATED=gated,
+    )  # fmt: skip
+    return out
+
+
+def _activation_backward_shapes(
+    grad: Tensor, inner: Tensor, bias: Tensor | None, gated: bool
+) -> tuple[Tensor, Tensor]:
+    K, R, F = grad.shape
+    runs = triton.cdiv(R, RUN)
+    has_bias = bias is not None
+    partial = grad.new_empty((K, runs, 1, F) if has_bias else 0, dtype=torch.float32)
+    return torch.empty_like(inner), partial
+
+
+@_operator((), _activation_backward_shapes)
+def activation_backward(
+    grad: Tensor, inner: Tensor, bias: Tensor | None, gated: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the gradient of inner, and sums of the runs (K, runs, 1, F) for the bias."""
+    grad_inner, partial = _activation_backward_shapes(grad, inner, bias, gated)
+    triton_rows.activation_backward_kernel[_by_tile(grad)](
+        grad_inner, partial, grad, inner, bias, inner.shape[1], _stride(bias), F=grad.shape[2],
+        BR=RUN, BC=128, HAS_BIAS=bias is not None, GATED=gated,
+    )  # fmt: skip
+    return grad_inner, partial
+
+
+@_operator(
+    ("logits", "hits"),
+    lambda logits, targets, *_: targets.new_empty(targets.shape, dtype=torch.float32),
+)
+def loss(
+    logits: Tensor, targets: Tensor, weight: Tensor | None, hits: Tensor | None, vocab_size: int
+) -> Tensor:
+    """Return nats (K, R); with weights the logits become their gradients."""
+    K, R, padded = logits.shape
+    nats = targets.new_empty(K, R, dtype=torch.float32)
+    assert logits.is_contiguous()
+    assert targets.stride(1) == 1
+    triton_rows.loss_kernel[(K * R,)](
+        nats, hits, logits, targets, weight, R, targets.stride(0), padded, VOCAB=vocab_size,
+        PADDED=padded, BV=min(8192, _power(vocab_size)), LEARNS=weight is not None,
+        HITS=hits is not None, num_warps=32,
+    )  # fmt: skip
+    return nats
+
+
+@_operator(("rows", "copies", "firsts", "seconds"), lambda *_: None)
+def adamw(
+    rows: Tensor, copies: Tensor | None, grads: Tensor, firsts: Tensor, seconds: Tensor,
+    controls: Tensor, num_decayed: int,
+) -> None:  # fmt: skip
+    """Take an AdamW step in each of K rows (K, N); see `triton_rows.adamw_kernel`."""
+    K, N = rows.shape
+    for tensor in (rows, grads, firsts, seconds, controls):
+        assert tensor.is_contiguous()
+    triton_rows.adamw_kernel[(triton.cdiv(N, 1024), K)](
+        rows, copies, grads, firsts, seconds, controls, N, num_decayed, K, B=1024,
+        COPIES=copies is not None,
+    )  # fmt: skip
+
+
+def _random(site: ScaledSite | None) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
+    if site is None:
+        return None, None, None, 1
+    return site.keys, site.thresholds, site.scales, len(site.rows)
+
+
+class TritonOps(Ops):
+    """`Ops` by Triton, but for what is left out."""
+
+    def __init__(self, names: tuple[str, ...] = TRITON) -> None:
+        """Compute the kinds that are named."""
+        self.names = names
+        self.attends = "attention" in names
+        self.joins_bias = "norm" in names
+        self.activates_bias = "activation" in names
+        self.overwrites_logits = "loss" in names
+        self.steps = "adamw" in names
+
+    def attention(
+        self, qkv: Tensor, starts: Tensor | None, site: Saved, num: int, num_kv: int, scale: float
+    ) -> tuple[Tensor, Tensor]:
+        """See `Ops`."""
+        found: tuple[Tensor, Tensor]
+        found = attention(qkv, starts, *(site or (None,) * 3), num, num_kv, scale)
+        return found
+
+    def attention_backward(
+        self, grad: Tensor, qkv: Tensor, out: Tensor, sums: Tensor, starts: Tensor | None,
+        ends: Tensor | None, site: Saved, num: int, num_kv: int, scale: float,
+    ) -> Tensor:  # fmt: skip
+        """See `Ops`."""
+        random = site or (None,) * 3
+        found: Tensor = attention_backward(
+            grad, out, sums, qkv, starts, ends, *random, num, num_kv, scale
+        )
+        return found
+
+    def adamw(
+        self, rows: Tensor, copies: Tensor | None, grads: Tensor, moments: tuple[Tensor, Tensor],
+        controls: Tensor, num_decayed: int,
+    ) -> None:  # fmt: skip
+        """See `Ops`."""
+        adamw(rows, copies, grads, *moments, controls, num_decayed)
+
+    def embed(
+        self, places: list[Tensor], table: Tensor, site: ScaledSite | None
+    ) -> tuple[Tensor, Saved]:
+        """See `Ops`."""
+        if "norm" not in self.names:
+            return super().embed(places, table, site)
+        first, second = (*(rows.contiguous() for rows in places), None)[:2]
+        return embed(table, first, second, *_random(site)), site
+
+    def add_norm(
+        self, x: Tensor, branch: Tensor | None, joining: Joining, norm: Norm, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor, Saved]:
+        """See `Ops`; the stream comes out as another tensor, as its norm's backward reads it."""
+        if "norm" not in self.names:
+            return super().add_norm(x, branch, joining, norm, dtype)
+        x = x.contiguous()
+        random = _random(joining.site)
+        out_x, out, *kept = add_norm(
+            x, branch, joining.bias, *random, norm.weight, norm.bias, norm.eps, dtype
+        )
+        stream = x if branch is None else out_x
+        return stream, out, (stream, *kept)
+
+    def add_norm_backward(
+        self, grad: Tensor | None, grad_out: Tensor, saved: Saved, joining: Joining, norm: Norm,
+        dtype: torch.dtype | None,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """See `Ops`."""
+        if "norm" not in self.names:
+            return super().add_norm_backward(grad, grad_out, saved, joining, norm, dtype)
+        x, means, inverses = saved
+        into = torch.empty_like(x) if grad is None else grad
+        grad_branch, partial = add_norm_backward(
+            into, grad_out, x, means, inverses, norm.weight, *_random(joining.site),
+            grad is not None, dtype,
+        )  # fmt: skip
+        first, second = (norm.out.first, norm.out.second) if norm.out else (None, None)
+        if first is not None or joining.grad_bias is not None:
+            sum_runs(partial, first, second, joining.grad_bias, norm.accumulate)
+        return into, None if dtype is None else grad_branch
+
+    def activate(
+        self, inner: Tensor, bias: Tensor | None, *, gated: bool, use_fused: bool
+    ) -> tuple[Tensor, Saved]:
+        """See `Ops`."""
+        if "activation" not in self.names:
+            return super().activate(inner, bias, gated=gated, use_fused=use_fused)
+        return activation(inner, bias, gated), (inner, bias)
+
+    def activate_backward(
+        self, grad: Tensor, saved: Saved, grad_bias: Tensor | None, *, gated: bool, accumulate: bool
+    ) -> Tensor:
+        """See `Ops`."""
+        if "activation" not in self.names:
+            return super().activate_backward(
+                grad, saved, grad_bias, gated=gated, accumulate=accumulate
+            )
+        inner, bias = saved
+        grad_inner: Tensor
+        grad_inner, partial = activation_backward(grad, inner, bias, gated)
+        if grad_bias is not None:
+            sum_runs(partial, grad_bias, None, None, accumulate)
+        return grad_inner
+
+    def noise(self, site: ScaledSite | None, x: Tensor) -> Saved:
+        """Return the site itself: its mask is hashed again wherever it is used."""
+        return site if "norm" in self.names else super().noise(site, x)
+
+    def drop(self, x: Tensor, noise: Saved, dtype: torch.dtype) -> Tensor:
+        """See `Ops`."""
+        if noise is None or "norm" not in self.names:
+            return super().drop(x, noise, dtype)
+        dropped: Tensor = drop(x.contiguous(), *_random(noise), dtype)
+        return dropped
+
+    def add_dropped(self, x: Tensor, branch: Tensor, noise: Saved) -> Tensor:
+        """See `Ops`."""
+        if "norm" not in self.names:
+            return super().add_dropped(x, branch, noise)
+        return x + self.drop(branch, noise, torch.float32)
+
+    def column_sums(self, grad: Tensor, out: Tensor, *, accumulate: bool) -> None:
+        """See `Ops`."""
+        if "norm" not in self.names:
+            super().column_sums(grad, out, accumulate=accumulate)
+        else:
+            column_sums(grad, out, accumulate)
+
+    def cross_entropy(
+        self, logits: Tensor, targets: Tensor, *, vocab_size: int, weight: Tensor | None = None,
+        hits: Tensor | None = None,
+    ) -> Loss:  # fmt: skip
+        """See `Ops`; the gradient takes the logits' place and is scaled already."""
+        if "loss" not in self.names:
+            return super().cross_entropy(
+                logits, targets, vocab_size=vocab_size, weight=weight, hits=hits
+            )
+        found = None if hits is None else torch.empty_like(targets, dtype=torch.bool)
+        nats = loss(logits, targets, weight, found, vocab_size)
+        if hits is not None and found is not None:
+            hits.copy_(found)
+        return Loss(nats.sum(1), logits, None)

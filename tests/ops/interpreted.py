@@ -1,0 +1,358 @@
+"""Triton's kernels beside the reference, in Triton's interpreter: fp32 on a CPU.
+
+`test_triton.py` runs this file in a process of its own, as Triton asks TRITON_INTERPRET once, when
+it is imported.
+"""
+
+import os
+from dataclasses import replace
+
+assert os.environ["TRITON_INTERPRET"] == "1"
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import GPT2Config, LlamaConfig
+
+from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.ops.adamw import (
+    Controls,
+    adam_step,
+    adam_step_by_rows,
+    build_adam,
+    constants_of,
+)
+from huggingtweets.ops.attention import Heads, attention, view_of
+from huggingtweets.ops.dropout import (
+    Dropout,
+    ScaledSite,
+    keep_mask,
+    num_sites,
+    site_keys,
+    thresholds_and_scales,
+)
+from huggingtweets.ops.linear import Gradients
+from huggingtweets.ops.reference import PYTORCH, Joining, Norm, Ops
+from huggingtweets.ops.triton_ops import TritonOps, drop
+from huggingtweets.training.stacked.slots import (
+    MicroKind,
+    build_slots,
+    finish_step,
+    micro_inputs,
+    micro_step,
+    step_inputs,
+)
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+TRITON = TritonOps()
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def close(ours: Tensor, theirs: Tensor) -> None:
+    """Within 1e-5 of the largest value."""
+    assert ours.shape == theirs.shape
+    if theirs.numel():
+        atol = 1e-5 * max(1.0, float(theirs.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=atol)
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(*shape)
+
+
+def dropout_of(num: int, num_heads: int, rate: float) -> Dropout:
+    place = np.arange(num)
+    thresholds, scales = thresholds_and_scales(np.full((3, num), rate))
+    return Dropout(site_keys(place, place + 3, place, num_sites(2, num_heads)), thresholds, scales)
+
+
+def parts(K: int, C: int, num: int) -> list[Tensor]:
+    """Vectors (K, C) as in a stack: parts of longer rows."""
+    row = randn(K, num * C + 5)
+    return [row[:, C * index : C * (index + 1)] for index in range(num)]
+
+
+# Blocks, tokens, heads, heads of keys, head width, documents, dropout, most tokens seen.
+ATTENTIONS = [
+    (2, 19, 4, 2, 24, True, 0.3, None),
+    pytest.param(2, 1, 1, 1, 32, False, 0.1, None, marks=SLOW),
+    pytest.param(3, 37, 2, 2, 64, False, 0.0, None, marks=SLOW),
+    pytest.param(2, 40, 6, 2, 48, True, 0.1, 7, marks=SLOW),
+    pytest.param(1, 75, 2, 1, 128, True, 0.5, None, marks=SLOW),
+    pytest.param(9, 16, 1, 1, 33, True, 0.0, None, marks=SLOW),
+    pytest.param(2, 140, 3, 1, 64, True, 0.1, 20, marks=SLOW),
+]
+
+
+@pytest.mark.parametrize(
+    ("n", "T", "num", "num_kv", "width", "isolate", "rate", "sliding"), ATTENTIONS
+)
+def test_attention(
+    n: int, T: int, num: int, num_kv: int, width: int, isolate: bool, rate: float,
+    sliding: int | None,
+) -> None:  # fmt: skip
+    positions = torch.arange(T).repeat(n, 1)
+    if isolate:  # documents of five, one, one and seven tokens, then one token after the other
+        lengths = (5, 1, 1, 7, 8, *[1] * T)
+        positions = torch.cat([torch.arange(length) for length in lengths])[:T].repeat(n, 1)
+    heads = Heads(num, num_kv, width**-0.5, 1)
+    dropout = dropout_of(n, num, rate) if rate else None
+    qkv, grad = randn(n, T, (num + 2 * num_kv) * width), randn(n, T, num * width)
+    found = []
+    for ops in (TRITON, PYTORCH):
+        view = view_of(
+            positions.view(n, 1, T), isolate=isolate, reach=T, width=8, use_fused=False,
+            use_spans=ops.attends, sliding=sliding,
+        )  # fmt: skip
+        x = qkv.clone().requires_grad_()
+        out = attention(x * 1, view, heads, dropout, ops)
+        found.append((out.detach(), *torch.autograd.grad(out, x, grad.clone())))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, theirs)
+
+
+# Models, blocks, tokens of a block, width.
+SIZES = pytest.mark.parametrize(
+    ("K", "B", "T", "C"),
+    [
+        (2, 2, 5, 24),
+        pytest.param(1, 1, 1, 3, marks=SLOW),
+        pytest.param(9, 1, 2, 16, marks=SLOW),
+        pytest.param(3, 2, 37, 130, marks=SLOW),
+    ],
+)
+
+
+@SIZES
+def test_dropout_masks_are_those_of_the_cpu_to_the_bit(K: int, B: int, T: int, C: int) -> None:
+    site = dropout_of(K * B, 1, 0.3).residual(1, T, C)
+    ones = torch.ones(K, B * T, C)
+    ours = drop(ones, site.keys, site.thresholds, site.scales, T, torch.float32)
+    mask = keep_mask(site.keys, site.thresholds, range(T), range(C))
+    assert torch.equal((ours > 0).view(mask.shape).float(), mask)
+    assert torch.equal(ours.view(mask.shape), site.scaled_mask())
+
+
+def test_attention_masks_are_those_of_the_cpu_to_the_bit() -> None:
+    """Of weights that are all equal and values that are a unit each, the output is the mask."""
+    n, T, num = 2, 16, 2
+    dropout, qkv = dropout_of(n, num, 0.4), torch.zeros(n, T, 3 * num, T)
+    qkv[:, :, 2 * num :] = torch.eye(T).unsqueeze(1)
+    out, _ = TRITON.attention(qkv.view(n, T, -1), None, dropout.all_heads(1, num), num, num, 1.0)
+    kept = out.view(n, T, num, T).transpose(1, 2).reshape(n * num, T, T) > 0
+    mask = dropout.heads(1, num, range(T), range(T)).mask(torch.float32)
+    assert torch.equal(kept.float(), mask.tril())
+
+
+@pytest.mark.parametrize("has_bias", [True, False], ids=["layer", "rms"])
+@pytest.mark.parametrize("joins", [True, False], ids=["joined", "alone"])
+@SIZES
+def test_norm(K: int, B: int, T: int, C: int, joins: bool, has_bias: bool) -> None:
+    R, rate = B * T, 0.3 if has_bias else 0.0
+    site = dropout_of(K * B, 1, rate).residual(1, T, C) if rate else None
+    weight, norm_bias, bias = parts(K, C, 3)
+    x, branch, grad_out, before = (randn(K, R, C) for _ in range(4))
+    found = []
+    for ops in (TRITON, PYTORCH):
+        written = [torch.full((K, 3 * C), 0.5)[:, C * i : C * (i + 1)] for i in range(3)]
+        out = Gradients(written[0], written[1] if has_bias else None)
+        of = Norm(weight, norm_bias if has_bias else None, 1e-5, out, accumulate=has_bias)
+        joining = Joining(site, bias if joins else None, written[2] if joins else None)
+        if not ops.joins_bias:
+            joining = Joining(site)
+        added = branch if ops.joins_bias else branch + bias.unsqueeze(1)
+        stream, normed, saved = ops.add_norm(
+            x.clone(), added if joins else None, joining, of, torch.float32
+        )
+        stream = stream.clone()
+        grad = before.clone() if joins else None
+        dtype = torch.float32 if joins else None
+        grads = ops.add_norm_backward(grad, grad_out.clone(), saved, joining, of, dtype)
+        if joins and grads[1] is not None and not ops.joins_bias:
+            ops.column_sums(grads[1], written[2], accumulate=has_bias)
+        found.append((stream, normed, *(part for part in grads if part is not None), *written))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["gelu", "swiglu"])
+@SIZES
+def test_activation(K: int, B: int, T: int, C: int, gated: bool) -> None:
+    R = B * T
+    inner, grad = 3 * randn(K, R, 2 * C if gated else C), randn(K, R, C)
+    (bias,) = parts(K, C, 1)
+    found = []
+    for ops in (TRITON, PYTORCH):
+        given, written = (None if gated else bias), torch.full((K, C), 0.5)
+        if not ops.activates_bias and given is not None:
+            out, saved = ops.activate(
+                inner + given.unsqueeze(1), None, gated=gated, use_fused=False
+            )
+        else:
+            out, saved = ops.activate(inner, given, gated=gated, use_fused=False)
+        into = None if gated else written
+        back = ops.activate_backward(grad.clone(), saved, into, gated=gated, accumulate=True)
+        if not ops.activates_bias and not gated:
+            ops.column_sums(back, written, accumulate=True)
+        found.append((out, back, written))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, theirs)
+
+
+@SIZES
+def test_column_sums(K: int, B: int, T: int, C: int) -> None:
+    grad, found = randn(K, B * T, C), []
+    for ops in (TRITON, PYTORCH):
+        row = torch.full((K, C + 3), 0.5)
+        ops.column_sums(grad, row[:, :C], accumulate=True)
+        found.append(row)
+    close(*found)
+
+
+@pytest.mark.parametrize(
+    ("K", "R", "words", "padded"),
+    [
+        (2, 5, 50, 64),
+        pytest.param(1, 1, 1, 64, marks=SLOW),
+        pytest.param(3, 7, 9000, 9024, marks=SLOW),
+    ],
+)
+def test_cross_entropy(K: int, R: int, words: int, padded: int) -> None:
+    logits, weight = 3 * randn(K, R, padded), torch.rand(K)
+    targets = torch.randint(0, words, (K, 2 * R))[:, :R]  # not contiguous
+    targets[:, 0] = -100
+    found = []
+    for ops in (TRITON, PYTORCH):
+        hits = torch.empty(K, R, dtype=torch.bool)
+        loss = ops.cross_entropy(logits.clone(), targets, vocab_size=words, weight=weight)
+        scored = ops.cross_entropy(logits.clone(), targets, vocab_size=words, hits=hits)
+        scale = 1.0 if loss.scale is None else loss.scale
+        found.append((loss.total, scored.total, loss.gradient * scale, hits.float()))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, theirs)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@SIZES
+def test_embedding(K: int, B: int, T: int, C: int, rate: float) -> None:
+    table, site = randn(11, C), None
+    places = [torch.randint(0, 11, (K, B * T)) for _ in range(2)]
+    if rate:
+        site = dropout_of(K * B, 1, rate).residual(0, T, C)
+    for chosen in (places, places[:1]):
+        close(TRITON.embed(chosen, table, site)[0], PYTORCH.embed(chosen, table, site)[0])
+
+
+GPT2 = GPT2Config(
+    vocab_size=60, n_positions=16, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+)
+LLAMA = LlamaConfig(
+    vocab_size=60, hidden_size=32, intermediate_size=20, num_hidden_layers=2,
+    num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "recompute", "num"),
+    [
+        (GPT2, False, 2),
+        pytest.param(GPT2, True, 9, marks=SLOW),
+        pytest.param(LLAMA, False, 1, marks=SLOW),
+        pytest.param(LLAMA, True, 3, marks=SLOW),
+    ],
+    ids=["gpt2", "gpt2-recomputed", "llama", "llama-recomputed"],
+)
+def test_a_step_is_that_of_the_reference(
+    config: GPT2Config | LlamaConfig, recompute: bool, num: int
+) -> None:
+    """Losses, gradients, moments, weights; micro-steps that add; a slot that takes no step."""
+    layout, B, T = layout_of(shape_of(config)), 1, 9
+    shape, base = layout.shape, 0.1 * randn(layout.size)
+    ids = torch.randint(0, shape.vocab_size, (num, B, T))
+    targets = ids.roll(-1, -1)
+    targets[:, :, -2:] = -100
+    sites = num_sites(shape.num_layers, shape.num_heads)
+    place = np.arange(num * B)
+    thresholds, scales = thresholds_and_scales(np.full((3, num * B), 0.2))
+    recipe = RecipeConfig(weight_decay=0.1, max_grad_norm=0.5)
+
+    def learn(ops: Ops) -> tuple[Tensor, ...]:
+        slots = build_slots(layout, base, num, torch.float32)
+        for slot in range(num):
+            slots.load(slot, base * (1 + 0.1 * slot))
+        micro, step = micro_inputs(num, B, T, sites, CPU), step_inputs(num, B, CPU)
+        positions = torch.cat([torch.arange(4), torch.arange(1), torch.arange(4)])
+        micro.tensors["tokens"].copy_(torch.stack([ids, targets, positions.expand_as(ids)]))
+        micro.tensors["keys"].copy_(site_keys(place, place, place, sites))
+        step.tensors["thresholds"].copy_(thresholds)
+        step.tensors["scales"].copy_(scales)
+        controls = step.tensors["controls"]
+        settings = (1 / T, 1, T, 1e-2, 0.5, 0.1, recipe.beta1, recipe.beta2, recipe.adam_eps)
+        controls.copy_(torch.tensor(settings).unsqueeze(1).expand_as(controls))
+        if num > 1:
+            controls[1, -1] = 0  # idle
+        kind = MicroKind(False, True, T, True, 8, False, False, recompute, ops)
+        micro_step(slots, micro, step, kind)
+        micro_step(slots, micro, step, replace(kind, accumulate=True))
+        grads = slots.grads.rows.clone()
+        constants = None if ops.steps else constants_of([recipe] * num, CPU)
+        for _ in range(2):
+            finish_step(slots, step, constants, num_decayed=layout.num_decayed, ops=ops)
+            slots.grads.rows.copy_(grads)  # PyTorch's clips them in place
+        return slots.totals.float(), grads, slots.adam.first, slots.stack.rows - base
+
+    *ours, our_change = learn(TRITON)
+    *theirs, their_change = learn(PYTORCH)
+    for mine, other in zip(ours, theirs, strict=True):
+        close(mine, other)
+    # Where a gradient is nothing but rounding, AdamW makes a whole step of it.
+    assert float((our_change - their_change).norm() / their_change.norm()) < 1e-3
+
+
+@pytest.mark.parametrize(("K", "N"), [(3, 1030), pytest.param(9, 2500, marks=SLOW)])
+def test_adamw(K: int, N: int) -> None:
+    """Every slot by its own settings; clipped, idle, and with a gradient that is not finite."""
+    rows, grads = randn(K, N), randn(K, N)
+    grads[1, 7] = torch.nan
+    recipes = [RecipeConfig(beta1=0.9 - 0.1 * slot, weight_decay=0.1 * slot) for slot in range(K)]
+    controls = Controls(
+        *torch.tensor([
+            (1.0, float(slot != 2), 5.0, 1e-2 * (slot + 1), 0.5 if slot % 2 else float("inf"),
+             recipe.weight_decay, recipe.beta1, recipe.beta2, recipe.adam_eps)
+            for slot, recipe in enumerate(recipes)
+        ]).T.contiguous()
+    )  # fmt: skip
+    mine, theirs = rows.clone(), rows.clone()
+    copies = mine.bfloat16()
+    ours, other = build_adam(mine), build_adam(theirs)
+    constants = constants_of(recipes, CPU)
+    for _ in range(3):
+        taken = adam_step_by_rows(
+            mine, copies, grads.clone(), ours, controls, TRITON, num_decayed=500
+        )
+        expected = adam_step(theirs, grads.clone(), other, controls, constants, num_decayed=500)
+        assert torch.equal(taken[1], expected[1])
+    assert torch.equal(mine[1:3], rows[1:3])
+    for one, reference in ((mine, theirs), (ours.first, other.first), (ours.second, other.second)):
+        close(one, reference)
+    # The interpreter cuts what a GPU rounds.
+    torch.testing.assert_close(copies.float(), mine, rtol=2**-7, atol=0)
+
+
+def test_what_is_left_out_is_the_reference() -> None:
+    none, x = TritonOps(()), randn(1, 2, 4)
+    of = Norm(torch.ones(1, 4), torch.zeros(1, 4), 1e-5)
+    site = ScaledSite(*dropout_of(1, 1, 0.5).residual(1, 2, 4).__dict__.values())
+    ours = none.add_norm(x.clone(), x, Joining(site), of, torch.float32)[1]
+    theirs = PYTORCH.add_norm(x.clone(), x, Joining(site), of, torch.float32)[1]
+    assert torch.equal(ours, theirs)
+    kinds = none.attends, none.steps, none.joins_bias, none.activates_bias, none.overwrites_logits
+    assert not any(kinds)
