@@ -455,9 +455,8 @@ def _reckoned(case: Case) -> int:
     return need.at(case.slots, case.blocks * case.block_size)
 
 
-def estimate(budget: Budget, case: Case) -> dict[str, tuple[float, float]]:
+def estimate(budget: Budget) -> dict[str, tuple[float, float]]:
     """Return milliseconds a step and the share of the peak, by card; bf16."""
-    del case
     found = {}
     for card, (bandwidth, tflops) in CARDS.items():
         per_ms = bandwidth * _USABLE
@@ -478,6 +477,9 @@ def main() -> None:
     parser.add_argument("--precision", choices=tuple(DTYPES), default="bf16")
     parser.add_argument("--isolate", action="store_true", help="documents see themselves alone")
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
+    parser.add_argument(
+        "--pytorch", dest="triton", action="store_false", help="without kernels in Triton"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.add_argument(
         "--cases", help="JSON list of cases, each a part of the options; a line each"
@@ -487,7 +489,10 @@ def main() -> None:
     case = Case(**args)
     if cases is not None:
         for changes in json.loads(cases):
-            print(json.dumps(asdict(count(replace(case, **changes)))), flush=True)
+            changed = replace(case, **changes)
+            budget = count(changed)
+            shares = {card: round(share, 3) for card, (_, share) in estimate(budget).items()}
+            print(json.dumps(asdict(budget) | shares), flush=True)
         return
     budget = count(case)
     if as_json:
@@ -495,7 +500,7 @@ def main() -> None:
         return
     for name, value in asdict(budget).items():
         print(f"{name:16s} {value:>12,}")
-    for card, (ms, mfu) in estimate(budget, case).items():
+    for card, (ms, mfu) in estimate(budget).items():
         print(f"{card:16s} {ms:>9.0f} ms   {mfu:.0%} of its peak [estimated]")
 
 

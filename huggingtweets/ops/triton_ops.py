@@ -49,12 +49,12 @@ def precision(x: Tensor) -> str:
 
 def tiles(kernel: str, dtype: torch.dtype, head_width: int, T: int) -> tuple[int, int, int]:
     """Return queries and keys of a tile and warps: the largest that compile without spills."""
-    wide = head_width > 64
-    half = dtype != torch.float32
+    wide, half = head_width > 64, dtype != torch.float32
+    side = 64 if half else 32
     queries, keys, warps = {
-        "attention": (64 if wide or not half else 128, 64 if half else 32, 8),
-        "attention_queries": (64, 64 if half else 32, 8 if wide else 4),
-        "attention_keys": (64 if half else 32, 64 if half and not wide else 32, 8),
+        "attention": (128 if half and not wide else side, side, 8 if half or wide else 4),
+        "attention_queries": (side, side, 8 if wide else 4),
+        "attention_keys": (side, 32, 8 if wide else 4),
     }[kernel]
     return min(queries, _power(T)), min(keys, _power(T)), warps
 

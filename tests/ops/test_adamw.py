@@ -35,6 +35,9 @@ def controls_of(recipes: list[RecipeConfig], is_due: list[float]) -> Controls:
         lr=torch.tensor([recipe.lr for recipe in recipes]),
         max_grad_norm=torch.tensor([recipe.max_grad_norm or torch.inf for recipe in recipes]),
         weight_decay=torch.tensor([recipe.weight_decay for recipe in recipes]),
+        beta1=torch.tensor([recipe.beta1 for recipe in recipes]),
+        beta2=torch.tensor([recipe.beta2 for recipe in recipes]),
+        eps=torch.tensor([recipe.adam_eps for recipe in recipes]),
     )
 
 
