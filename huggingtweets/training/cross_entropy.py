@@ -80,23 +80,26 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         dtype = autocast_dtype(hidden.device)
-        needs_grad = any(ctx.needs_input_grad)
+        needs_grad, is_trained = any(ctx.needs_input_grad), ctx.needs_input_grad[1]
         with torch.autocast(hidden.device.type, enabled=False):
             loss, grad_hidden, grad_weight = _loss_and_gradients(
                 hidden.to(dtype or hidden.dtype),
                 weight.to(dtype or weight.dtype),
                 targets,
                 needs_grad=needs_grad,
+                is_trained=is_trained,
             )
         if needs_grad:
-            ctx.save_for_backward(grad_hidden, grad_weight)
+            ctx.save_for_backward(grad_hidden, grad_weight if is_trained else None)
             ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         grads = zip(ctx.saved_tensors, ctx.dtypes, strict=True)
-        grad_hidden, grad_weight = (_scaled(grad, scale, dtype) for grad, dtype in grads)
+        grad_hidden, grad_weight = (
+            None if grad is None else _scaled(grad, scale, dtype) for grad, dtype in grads
+        )
         return grad_hidden, grad_weight, None
 
 
@@ -108,7 +111,7 @@ def _scaled(grad: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _loss_and_gradients(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, needs_grad: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, needs_grad: bool, is_trained: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_words = len(weight)
     weight = _padded(weight)
@@ -129,8 +132,9 @@ def _loss_and_gradients(
             gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float32))
             gradient = gradient.mul_(counts).to(hidden.dtype)
             torch.mm(gradient, weight, out=grad_hidden[rows])
-            product = gradient.T @ hidden[rows]
-            grad_weight = grad_weight.float().add_(product) if start else product
+            if is_trained:  # a third of the head's arithmetic, in vain where LoRA freezes it
+                product = gradient.T @ hidden[rows]
+                grad_weight = grad_weight.float().add_(product) if start else product
     return loss, grad_hidden, grad_weight[:num_words]
 
 

@@ -107,6 +107,8 @@ def train_single(
         add_lora(model, plan.recipe, seed=plan.seed)
         if accelerator.mixed_precision == "bf16" and base.dtype == torch.bfloat16:
             hold_frozen(model, torch.bfloat16)
+            if is_cpu(accelerator.device):
+                module.hold_head(torch.bfloat16)
     if plan.engine.activation_checkpointing:
         model.gradient_checkpointing_enable()
     mean_context = float(training_set.blocks.position_ids.mean()) + 1

@@ -116,9 +116,9 @@ def test_batches_of_a_cpu() -> None:
     assert chosen(tiny, 99, 8, 256, threads=4) == (4, 32, 1)
     assert chosen(tiny, 9, 8, 256, threads=4) == (4, 9, 2)
     assert chosen(tiny, 2, 8, 256, threads=4) == (2, 2, 8)
-    assert chosen(
-        tiny, 99, 8, 256, threads=4, gib=bytes_per_slot(tiny, torch.float32) * 7 / GIB
-    ) == (3, 3, 8)
+    need = need_of(tiny, torch.float32, block_size=256, drops=False)
+    gib = 7 * (need.slot + 256 * need.token) / GIB
+    assert chosen(tiny, 99, 8, 256, threads=4, gib=gib) == (3, 3, 8)
     assert chosen(GPT2, 9, 8, 256, threads=4) == (1, 1, 8)
 
 

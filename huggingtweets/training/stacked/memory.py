@@ -153,7 +153,7 @@ def choose_cpu_batch(
     if is_wide:
         engines = slots = 1
     else:
-        room = free_bytes // 2 // need.slot
+        room = free_bytes // 2 // (need.slot + block_size * need.token)
         slots = max(1, min(num_jobs, CPU_SLOTS * num_threads, room))
         engines = min(num_threads, slots)
     tokens = -(-slots // engines) * block_size
