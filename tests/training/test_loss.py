@@ -131,6 +131,20 @@ def test_chunked_cross_entropy_equals_the_plain_one(
         assert (own - theirs).abs().max() <= tolerance * theirs.abs().max()
 
 
+def test_a_frozen_head_has_no_gradient_and_leaves_that_of_the_rest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(cross_entropy.CHUNK_LOGITS, "cpu", 100 * 50)
+    monkeypatch.setattr(cross_entropy, "FEW_LOGITS", 0)
+    hidden, weight = torch.randn(300, 16, requires_grad=True), torch.randn(50, 16)
+    targets = torch.randint(0, 50, (300,))
+    frozen = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), hidden)
+    weight.requires_grad_()
+    trained = torch.autograd.grad(linear_cross_entropy(hidden, weight, targets), (hidden, weight))
+    assert torch.equal(frozen[0], trained[0])
+    assert trained[1].abs().max() > 0
+
+
 @pytest.mark.parametrize("few", [0, 2**30], ids=["chunked", "plain"])
 def test_rows_without_a_target_are_left_out_for_nothing(
     monkeypatch: pytest.MonkeyPatch, few: int
