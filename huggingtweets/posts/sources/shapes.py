@@ -163,10 +163,15 @@ def _owner(beside: Record, key: str, posts: Any) -> Record | None:
     name = account.get("username") if isinstance(account, dict) else None
     if isinstance(account, dict) and isinstance(name, str):
         return {"screen_name": name, "name": str(account.get("accountDisplayName") or name)}
-    handle = named({name: one for name, one in beside.items() if not isinstance(one, list)})
+    handle = named({name: one for name, one in beside.items() if not _is_long(one)})
     if handle is None and _may_be_handle(key) and not _is_connection(posts):
         handle = key
     return {"screen_name": handle} if handle else None
+
+
+def _is_long(value: Any) -> bool:
+    """Whether it is a list of several; of one author, `authors` is a list as well."""
+    return isinstance(value, list) and len(value) != 1
 
 
 def _may_be_handle(key: str) -> bool:
@@ -279,14 +284,16 @@ def _error(value: Mapping[str, Any]) -> str | None:
 def _activity(value: Record) -> Record | Skip | None:
     """Read an activity: what somebody did with an object. Only what was created counts."""
     verb = str(value.get("type") or "").lower()
-    if not isinstance(value.get("actor"), str) or verb not in _ACTIVITIES:
+    actor = value.get("actor")
+    actor = (actor.get("id") or actor.get("url")) if isinstance(actor, dict) else actor
+    if not isinstance(actor, str) or verb not in _ACTIVITIES:
         return None
     inner = value.get("object")
     if not isinstance(inner, dict) or verb == "announce":
-        return {"text": "", "account_url": value["actor"], "is_reblog": True, "id": value.get("id")}
+        return {"text": "", "account_url": actor, "is_reblog": True, "id": value.get("id")}
     if not _PUBLIC.intersection([*_listed(inner, "to"), *_listed(inner, "cc")]):
         return CLOSED
-    return {**inner, "account_url": inner.get("attributedTo") or value["actor"], RICH: "html"}
+    return {**inner, "account_url": inner.get("attributedTo") or actor, RICH: "html"}
 
 
 def _listed(value: Mapping[str, Any], key: str) -> list[str]:

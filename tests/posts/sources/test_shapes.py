@@ -239,6 +239,26 @@ def test_whose_a_list_is_stands_beside_it(
     assert [post.text for post in load("jsonl", path, "ann_x").posts] == ["mine"]
 
 
+def test_a_feed_says_once_whose_it_is(tmp_path: Path, load: Load) -> None:
+    authors = [{"name": "Bob", "url": "https://example.org/@bob_y"}]
+    items = [{"id": "1", "content_text": "theirs"}]
+    (tmp_path / "a.json").write_text(json.dumps({"items": items, "authors": authors}))
+    with pytest.raises(SourceError, match="other user, nearest: 'bob_y'"):
+        load("jsonl", tmp_path / "a.json", "ann_x")
+    assert len(load("jsonl", tmp_path / "a.json", "bob_y").posts) == 1
+
+
+def test_an_activity_may_have_its_actor_inside(tmp_path: Path, load: Load) -> None:
+    public = "https://www.w3.org/ns/activitystreams#Public"
+    actor = {"type": "Person", "url": "https://mast.example/@bob_y"}
+    note = {"type": "Note", "content": "<p>theirs</p>", "to": [public]}
+    activity = {"type": "Create", "actor": actor, "object": note}
+    (tmp_path / "a.json").write_text(json.dumps(activity))
+    assert [post.text for post in load("jsonl", tmp_path / "a.json", "bob_y").posts] == ["theirs"]
+    with pytest.raises(SourceError, match="other user, nearest: 'bob_y'"):
+        load("jsonl", tmp_path / "a.json", "ann_x")
+
+
 @pytest.mark.parametrize("value", [{"@bob_y": ["theirs"]}, {"@bob_y": [{"text": "theirs"}]}])
 def test_a_list_may_be_called_by_its_author(value: Any, tmp_path: Path, load: Load) -> None:
     (tmp_path / "a.json").write_text(json.dumps(value))
