@@ -121,8 +121,8 @@ def write_people(folder: Path, num: int, kind: str, base: str | None) -> None:
         LlamaForCausalLM(config).save_pretrained(folder / ".base")
         tokenizer.save_pretrained(folder / ".base")
         base = str(folder / ".base")
-    posts = [{"text": f"post {at} of a person about the weather", "side": "train"}
-             for at in range(100)]  # fmt: skip
+    # Long ones, so that no answer is cut or drawn again as longer than this person's posts.
+    posts = [{"text": f"post {at} about the weather " * 40, "side": "train"} for at in range(100)]
     data = gzip.compress("".join(json.dumps(post) + "\n" for post in posts).encode())
     model = GPT2LMHeadModel.from_pretrained(tiny)
     plain = LlamaForCausalLM.from_pretrained(base) if base else model
