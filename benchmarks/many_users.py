@@ -1,9 +1,9 @@
 """Models of many users, end to end: a process per user, or all in one, one by one or side by side.
 
-    python benchmarks/many_users.py --users 6 --model random-128x2 --everything
-    python benchmarks/many_users.py --users 1 --model random-256x4 --everything --ways trainer turns
-    python benchmarks/many_users.py --users 8 --slots 4 8
-    python benchmarks/many_users.py --users 64 --max-steps 0 --model gpt2 --device cuda
+    python benchmarks/many_users.py --users 6 --ways trainer fused fused-none
+    python benchmarks/many_users.py --users 1 --models random-256x4 --ways trainer single
+    python benchmarks/many_users.py --users 8 --models tiny --slots 4 8
+    python benchmarks/many_users.py --users 64 --max-steps 0 --models gpt2 --device cuda
 
 Four ways make the same models of the same posts, with the same split, blocks, recipe and samples:
 
@@ -12,13 +12,15 @@ Four ways make the same models of the same posts, with the same split, blocks, r
 - turns: one process, our single engine, one user after another;
 - fused-K: one process, K users side by side.
 
-Any of them ending in `-bf16` computes in bf16 instead of fp32. A model `random-WIDTHxLAYERS` has
-random weights and GPT-2's own vocabulary of 50,257 words, which decides what scoring and sampling
-cost; `tiny` has 1,024. `--everything` leaves what a user gets by default: judged, with card,
-picture and report; the trainer draws as many samples. The ways take turns every `--group` users,
+Ours leave everything a user gets by default, judged, with card, picture and report, unless a way
+ends in `-none`: publish=none; the trainer draws as many samples and saves. Any ending in `-bf16`
+computes in bf16 instead of fp32. A model `random-WIDTHxLAYERS` has random weights and GPT-2's own
+vocabulary of 50,257 words, which decides what scoring and sampling cost; `tiny` has 1,024.
+
+The ways take turns every `--group` users,
 and the table grows by them; users with fewer than ten posts are left out. Wall time is what a user
-waits for; CPU time tells more on a busy machine. The split says where the CPU time went; what is
-left of it is start-up: imports, above all.
+waits for; CPU time tells more on a busy machine. The split says where the CPU time went: start-up
+is that of a process that imports and does nothing, other what no part claims.
 """
 
 import argparse
@@ -37,9 +39,10 @@ from clock import Clock
 from single import find_model
 
 ROOT = Path(__file__).parents[1]
+MODELS = ("random-128x2", "tiny")
 DEMO = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
-PARTS = ("load", "data", "train", "evaluate", "sample", "score", "texts", "save")
-"""Score is what judging still scores after training; texts is what helper processes spend."""
+PARTS = ("load", "data", "train", "evaluate", "sample", "judge", "texts", "save")
+"""Judge is what is still scored after training; texts is what helper processes spend."""
 MIN_POSTS = 10
 """Of a user; with fewer, not every way has something to hold out."""
 
@@ -84,7 +87,7 @@ def child_ours(arguments: list[str]) -> int:
     for modules in (stacked_tuning.HeldModels, stacked_grouped.HeldAdapters):
         modules.score = clock.around("evaluate", modules.score)
     modules = pipeline
-    modules.score_job = clock.around("score", pipeline.score_job)
+    modules.score_job = clock.around("judge", pipeline.score_job)
     modules = fused
     modules.sample_together = clock.around("sample", fused.sample_together)
     modules = trained.WholeModel
@@ -230,24 +233,26 @@ def run_child(kind: str, arguments: list[str], device: str) -> dict[str, float]:
 
 def measure(way: str, handles: list[str], common: list[str], device: str) -> dict[str, float]:
     """Train all users one way; seconds in all."""
-    precision = "bf16" if way.endswith("-bf16") else "fp32"
-    way = way.removesuffix("-bf16")
+    kind, *changes = way.split("-")
+    precision = "bf16" if "bf16" in changes else "fp32"
+    publish = "none" if "none" in changes else "local"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        shared = [*common, f"engine.precision={precision}", f"output_dir={folder / 'out'}"]
+        shared = [*common, f"engine.precision={precision}", f"publish={publish}"]
+        shared += [f"output_dir={folder / 'out'}"]
         users = folder / "users.txt"
         users.write_text("\n".join(handles) + "\n")
         before = os.times()
         total: Counter[str] = Counter()
-        if way in ("trainer", "single"):
-            kind = "--child-trainer" if way == "trainer" else "--child-ours"
+        if kind in ("trainer", "single"):
+            child = "--child-trainer" if kind == "trainer" else "--child-ours"
             for handle in handles:
                 arguments = [f"user='{handle}'", "engine=single", *shared]
-                total.update(run_child(kind, arguments, device))
+                total.update(run_child(child, arguments, device))
         else:
             engine = ["engine=single"]
-            if way.startswith("fused-"):
-                engine = ["engine=fused", f"engine.slots={way.removeprefix('fused-')}"]
+            if kind == "fused":
+                engine = ["engine=fused", f"engine.slots={changes[0]}"]
             arguments = [f"user=file:{users}", *engine, *shared]
             total.update(run_child("--child-ours", arguments, device))
         after = os.times()
@@ -328,26 +333,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--accounts", nargs="+", default=[], help="of the shared posts")
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--everything", action="store_true", help="publish as by default")
+    parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--slots", type=int, nargs="+", default=[8])
-    parser.add_argument("--ways", nargs="+", default=["trainer", "single", "turns", "fused"])
+    parser.add_argument("--ways", nargs="+", default=["trainer", "fused", "fused-none"])
     parser.add_argument("--max-steps", type=int, default=0, help="0: one epoch")
     parser.add_argument("--group", type=int, default=16, help="users before the next way's turn")
     parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
     parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        compare(args, Path(folder))
+    found = {}
+    for name in args.models:
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"{name}:", file=sys.stderr)
+            found[name] = compare(name, args, Path(folder))
+    if args.out:
+        about = {"command": sys.argv, "machine": platform.platform()}
+        args.out.write_text(json.dumps(about | {"models": found}, indent=1) + "\n")
 
 
-def compare(args: argparse.Namespace, folder: Path) -> None:
-    """Measure all ways of the arguments, with a place for a base."""
+def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Measure all ways of the arguments with a base, for which there is a place, and print them."""
     handles, source = choose_users(args.users, args.accounts)
-    model = [f"model={args.model}"]
-    if args.model.startswith("random-"):
-        model = [f"model.path={find_model(args.model, folder / 'base', 1024)}"]
+    model = [f"model={name}"]
+    if name.startswith("random-"):
+        model = [f"model.path={find_model(name, folder / 'base', 1024)}"]
     common = [
         *source,
         *model,
@@ -357,9 +367,7 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         f"recipe.max_steps={args.max_steps}",
         "sampling.num=2",
         "sampling.max_new_tokens=60",
-        *([] if args.everything else ["sampling.max_chars=0"]),
         "tracking=none",
-        f"publish={'local' if args.everything else 'none'}",
         "cleaning.min_chars=0",
         "consent=public-figure-research",
         *args.overrides,
@@ -371,9 +379,9 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
         print(f"fewer than {MIN_POSTS} posts: {', '.join(left_out)}", file=sys.stderr)
     ways = []
     for way in (word for word in args.ways if "=" not in word):
-        kind, _, precision = way.partition("-")
+        kind, *changes = way.split("-")
         names = [f"fused-{slots}" for slots in args.slots] if kind == "fused" else [kind]
-        ways += [f"{name}-{precision}" if precision else name for name in names]
+        ways += ["-".join([each, *changes]) for each in names]
     groups = [handles[start : start + args.group] for start in range(0, len(handles), args.group)]
     found: dict[str, Counter[str]] = {way: Counter() for way in ways}
     load = []
@@ -389,12 +397,9 @@ def compare(args: argparse.Namespace, folder: Path) -> None:
             print(way, json.dumps({key: round(s, 2) for key, s in one.items()}), file=sys.stderr)
         num_done += len(group)
         text = table({way: dict(one) for way, one in found.items()}, num_done)
-        print(f"{text}\n\n{num_done} users, in turns of {args.group}; ", end="")
+        print(f"{text}\n\n{name}, {num_done} users, in turns of {args.group}; ", end="")
         print(f"load {min(load):.1f} to {max(load):.1f}, {os.cpu_count()} cores\n", flush=True)
-    if args.out:
-        about = {"command": sys.argv, "machine": platform.platform(), "load_average": load}
-        args.out.write_text(json.dumps(about | {"ways": found}, indent=1) + "\n")
-        args.out.with_suffix(".md").write_text(text + "\n")
+    return {"ways": found, "load_average": load}
 
 
 if __name__ == "__main__":

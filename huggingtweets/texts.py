@@ -6,6 +6,7 @@ A helper process makes them while the model's weights are written.
 from dataclasses import dataclass
 from typing import Any
 
+from huggingtweets.data.language import detect_languages
 from huggingtweets.evaluation.figures import (
     UNMEASURED,
     Quality,
@@ -16,8 +17,15 @@ from huggingtweets.evaluation.figures import (
 from huggingtweets.outcome import Outcome, build_facts, build_result
 from huggingtweets.publishing.card import render_card
 from huggingtweets.publishing.facts import ModelFacts
+from huggingtweets.publishing.lettering import is_drawable
 from huggingtweets.publishing.preview import preview_png
 from huggingtweets.publishing.report import render_report
+
+
+def warm_up() -> None:
+    """Load what the first texts of a process need: languages, letters, 0.5 s of CPU time."""
+    detect_languages(["a post"])
+    is_drawable("a post")
 
 
 @dataclass(frozen=True)

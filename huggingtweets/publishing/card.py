@@ -5,11 +5,12 @@ Whatever the template inserts is escaped for Markdown, table cells and HTML alik
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from huggingtweets.config.schema import Consent
 from huggingtweets.files import write_text
@@ -60,6 +61,21 @@ def escape(text: str) -> str:
 
 def render_card(facts: ModelFacts) -> str:
     """Return the text of README.md."""
+    return _template().render(
+        facts=facts,
+        front_matter=_Raw(_dump_yaml(front_matter(facts))),
+        names=joined_names(facts.people),
+        handles=joined_handles(facts.people),
+        consent=CONSENT_SENTENCES[facts.consent],
+        command=_code_block(redact(facts.command), "bash"),
+        usage=_code_block(_usage(facts), "python"),
+        duration=duration(facts.train.seconds),
+        versions=", ".join(f"{name} {version}" for name, version in facts.versions.items()),
+    )
+
+
+@cache
+def _template() -> Template:
     environment = Environment(
         loader=PackageLoader("huggingtweets.publishing"),
         finalize=lambda value: value if isinstance(value, _Raw) else escape(str(value)),
@@ -77,17 +93,7 @@ def render_card(facts: ModelFacts) -> str:
         name=display_name,
         url=_url,
     )
-    return environment.get_template("card.md.jinja").render(
-        facts=facts,
-        front_matter=_Raw(_dump_yaml(front_matter(facts))),
-        names=joined_names(facts.people),
-        handles=joined_handles(facts.people),
-        consent=CONSENT_SENTENCES[facts.consent],
-        command=_code_block(redact(facts.command), "bash"),
-        usage=_code_block(_usage(facts), "python"),
-        duration=duration(facts.train.seconds),
-        versions=", ".join(f"{name} {version}" for name, version in facts.versions.items()),
-    )
+    return environment.get_template("card.md.jinja")
 
 
 def write_card(path: Path, facts: ModelFacts) -> None:

@@ -7,8 +7,11 @@ them.
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
+
+from jinja2 import Template
 
 from huggingtweets.files import write_text
 from huggingtweets.logs import redact
@@ -57,15 +60,8 @@ class Part:
 
 def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
     """Return the page; `preview_png` is shown at its top."""
-    environment = page_environment()
-    environment.filters.update(
-        count=lambda number: f"{number:,}",
-        figure=lambda number: f"{number:.4g}",
-        name=display_name,
-        visible=visible,
-    )
     shown = facts.samples[:MAX_SAMPLES]
-    return environment.get_template("report.html.jinja").render(
+    return _template().render(
         facts=facts,
         names=joined_names(facts.people),
         handles=joined_handles(facts.people),
@@ -88,6 +84,19 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
         ending=ENDINGS[facts.train.ended_by],
         duration=duration(facts.train.seconds),
     )
+
+
+@cache
+def _template() -> Template:
+    """Return the page's template: to compile it takes longer than to fill it in."""
+    environment = page_environment()
+    environment.filters.update(
+        count=lambda number: f"{number:,}",
+        figure=lambda number: f"{number:.4g}",
+        name=display_name,
+        visible=visible,
+    )
+    return environment.get_template("report.html.jinja")
 
 
 def write_report(path: Path, facts: ModelFacts, preview_png: bytes | None = None) -> None:

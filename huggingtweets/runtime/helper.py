@@ -31,7 +31,7 @@ class Helper:
     """One process, started at once; for one caller at a time."""
 
     def __init__(self, module: str) -> None:
-        """Start it; it imports a module while nobody waits for it yet."""
+        """Start it; it imports a module, and calls its `warm_up`, while nobody waits for it yet."""
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -123,7 +123,9 @@ class Helpers:
 
 def serve(fd: int, module: str) -> None:
     """Call what is asked for until the line is closed: the whole life of a helper."""
-    import_module(module)
+    warm_up = getattr(import_module(module), "warm_up", None)
+    if warm_up is not None:
+        warm_up()
     with Connection(fd) as line:
         while True:
             try:
