@@ -28,6 +28,7 @@ from huggingtweets.publishing.facts import (
 )
 from huggingtweets.publishing.pictures import read_pictures
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
+from huggingtweets.tracking.base import ArtifactKind, dataset_artifact, tweets_artifact
 from huggingtweets.training.records import HeldoutLoss, LoggedEval, Scores, TrainResult
 
 _PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
@@ -140,11 +141,12 @@ def _languages(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _lineage(slug: str, base_name: str) -> tuple[Artifact, ...]:
+    posts, dataset = tweets_artifact(slug).name, dataset_artifact(slug).name
     return (
-        Artifact(f"tweets-{slug}", "raw-dataset"),
-        Artifact(f"dataset-{slug}", "train-dataset", (f"tweets-{slug}",)),
-        Artifact(base_name, "pretrained-model"),
-        Artifact(slug, "finetuned-model", (f"dataset-{slug}", base_name)),
+        Artifact(posts, ArtifactKind.raw_dataset),
+        Artifact(dataset, ArtifactKind.train_dataset, (posts,)),
+        Artifact(base_name, ArtifactKind.pretrained_model),
+        Artifact(slug, ArtifactKind.finetuned_model, (dataset, base_name)),
     )
 
 

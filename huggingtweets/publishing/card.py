@@ -6,14 +6,12 @@ Whatever the template inserts is escaped for Markdown, table cells and HTML alik
 import math
 import re
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from huggingtweets.config.schema import Consent
-from huggingtweets.files import write_text
 from huggingtweets.logs import redact
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.names import (
@@ -94,11 +92,6 @@ def _template() -> Template:
         url=_url,
     )
     return environment.get_template("card.md.jinja")
-
-
-def write_card(path: Path, facts: ModelFacts) -> None:
-    """Write the card of a model."""
-    write_text(path, render_card(facts))
 
 
 def front_matter(facts: ModelFacts) -> dict[str, Any]:

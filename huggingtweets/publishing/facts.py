@@ -138,14 +138,6 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A further curve of the report: points (step, value), one line a name."""
-
-    title: str
-    lines: Mapping[str, tuple[tuple[float, float], ...]]
-
-
-@dataclass(frozen=True)
 class Metric:
     """A further held-out figure for the card's `model-index`."""
 
@@ -194,7 +186,6 @@ class ModelFacts:
     finished_at: str = ""
     """UTC, `2026-11-03T12:00:00Z`."""
     tables: tuple[Table, ...] = ()
-    curves: tuple[Curve, ...] = ()
     metrics: tuple[Metric, ...] = ()
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     """Profile pictures of some people, by handle: square PNG files, made by us."""

@@ -4,11 +4,9 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
-from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw
 
-from huggingtweets.files import write_bytes
 from huggingtweets.posts.cleaning import CleaningReport
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.lettering import (
@@ -60,11 +58,6 @@ def draw_preview(facts: ModelFacts) -> Image.Image:
     _draw_bubble(image, facts, tint)
     _draw_footer(image)
     return image
-
-
-def write_preview(path: Path, facts: ModelFacts) -> None:
-    """Write the picture as PNG."""
-    write_bytes(path, preview_png(facts))
 
 
 def preview_png(facts: ModelFacts) -> bytes:

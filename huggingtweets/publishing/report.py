@@ -1,6 +1,6 @@
 """report.html: one self-contained page about one model. No script, and nothing is fetched.
 
-Sections for further figures (`tables`, `curves`, copied spans of samples) show when the facts have
+Sections for further figures (`tables`, copied spans of samples) show when the facts have
 them.
 """
 
@@ -8,12 +8,10 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from statistics import median
 
 from jinja2 import Template
 
-from huggingtweets.files import write_text
 from huggingtweets.logs import redact
 from huggingtweets.publishing.card import CONSENT_SENTENCES, duration
 from huggingtweets.publishing.charts import Chart, Point, Series, histogram, line_chart
@@ -97,11 +95,6 @@ def _template() -> Template:
         visible=visible,
     )
     return environment.get_template("report.html.jinja")
-
-
-def write_report(path: Path, facts: ModelFacts, preview_png: bytes | None = None) -> None:
-    """Write the page."""
-    write_text(path, render_report(facts, preview_png))
 
 
 def funnel(facts: ModelFacts) -> list[Stage]:
@@ -202,13 +195,9 @@ def _charts(facts: ModelFacts) -> list[Chart]:
         ],
         "Gradient norm": [(one.step, one.grad_norm) for one in steps],
     }
-    further = {
-        curve.title: [Series(name, points, True) for name, points in curve.lines.items()]
-        for curve in facts.curves
-    }
-    single = {title: [Series(title, points)] for title, points in over_steps.items()}
     charts = [
-        line_chart(title, lines, from_zero=True) for title, lines in (single | further).items()
+        line_chart(title, [Series(title, points)], from_zero=True)
+        for title, points in over_steps.items()
     ]
     return [chart for chart in (loss, bits, gap, extracted, *charts) if chart]
 

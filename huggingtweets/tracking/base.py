@@ -68,9 +68,9 @@ def base_artifact(model_path: str | None, **metadata: Any) -> ArtifactSpec:
     )
 
 
-def model_artifact(slug: str, folder: Path, **metadata: Any) -> ArtifactSpec:
+def model_artifact(slug: str, *folders: Path, **metadata: Any) -> ArtifactSpec:
     """Describe the finished model folder."""
-    return ArtifactSpec(slug, ArtifactKind.finetuned_model, (folder,), metadata=metadata)
+    return ArtifactSpec(slug, ArtifactKind.finetuned_model, folders, metadata=metadata)
 
 
 class Tracker(Protocol):

@@ -5,7 +5,13 @@ from typing import Any
 
 from huggingtweets.errors import TrackingError
 from huggingtweets.logs import redact
-from huggingtweets.tracking.base import ArtifactKind, Phase, run_name
+from huggingtweets.tracking.base import (
+    Phase,
+    dataset_artifact,
+    model_artifact,
+    run_name,
+    tweets_artifact,
+)
 
 _TIMEOUT_S = 30
 
@@ -38,15 +44,11 @@ def delete_online(jobs: Sequence[tuple[str | None, str, str]]) -> int:
 def _delete_job(api: Any, project: str, slug: str) -> int:
     names = [run_name(slug, phase) for phase in Phase]
     runs = list(api.runs(project, filters={"display_name": {"$in": names}}))
-    artifacts = (
-        (ArtifactKind.raw_dataset, f"tweets-{slug}"),
-        (ArtifactKind.train_dataset, f"dataset-{slug}"),
-        (ArtifactKind.finetuned_model, slug),
-    )
+    artifacts = (tweets_artifact(slug), dataset_artifact(slug), model_artifact(slug))
     collections = [
-        (kind.value, f"{project}/{name}")
-        for kind, name in artifacts
-        if api.artifact_collection_exists(f"{project}/{name}", kind.value)
+        (one.kind.value, f"{project}/{one.name}")
+        for one in artifacts
+        if api.artifact_collection_exists(f"{project}/{one.name}", one.kind.value)
     ]
     for kind, name in collections:
         api.artifact_collection(kind, name).delete()

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from huggingtweets.publishing.card import escape, render_card, write_card
+from huggingtweets.files import write_text
+from huggingtweets.publishing.card import escape, render_card
 from huggingtweets.publishing.facts import BaseModel, HeldoutFigures, Links, Metric
 from huggingtweets.publishing.names import display_name, plain_text
 
@@ -159,7 +160,7 @@ def test_hostile_name_shows_as_text(make_facts, hostile_name):
 
 def test_hostile_name_leaves_a_file_that_reads_back(make_facts, hostile_name, tmp_path):
     facts = make_facts(("ada_l", hostile_name))
-    write_card(tmp_path / "README.md", facts)
+    write_text(tmp_path / "README.md", render_card(facts))
     assert (tmp_path / "README.md").read_bytes().decode("utf-8") == render_card(facts)
 
 

@@ -8,7 +8,6 @@ from huggingtweets.publishing.preview import (
     choose_sample,
     draw_preview,
     preview_png,
-    write_preview,
 )
 
 
@@ -18,7 +17,7 @@ def changed(one: Image.Image, other: Image.Image) -> tuple[int, int, int, int] |
 
 def test_preview_is_a_social_card(make_facts, tmp_path):
     path = tmp_path / "preview.png"
-    write_preview(path, make_facts())
+    path.write_bytes(preview_png(make_facts()))
     with Image.open(path) as image:
         assert (image.format, image.size, image.mode) == ("PNG", (1200, 630), "RGB")
         assert {"DigitalSourceType", "Comment", "xmp"} == {*image.info} - {"XML:com.adobe.xmp"}
