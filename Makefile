@@ -9,7 +9,7 @@ FRESH := build/fresh
 test test-slurm: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-real real-base test test-slurm check bench gpu gpu-rehearse docs wheel clean
+.PHONY: demo demo-real real-base test triton test-slurm check bench gpu gpu-rehearse docs wheel clean
 
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
 	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
@@ -27,6 +27,8 @@ test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
 
 test-slurm: $(VENV)/.installed-dev  ## arrays, preemption, requeue, many nodes, on a real SLURM
 	$(BIN)/python -m pytest -m slurm tests/slurm
+
+triton: $(VENV)/.installed-triton  ## Triton, for the tests of the kernels (286 MB; PyTorch for CUDA has it)
 
 check: $(VENV)/.installed-dev  ## lint, format, types
 	$(BIN)/ruff check .
@@ -72,6 +74,10 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml requirements.lock
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[dev,bench]'
+	touch $@
+
+$(VENV)/.installed-triton: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --constraint requirements.lock --editable '.[triton]'
 	touch $@
 
 $(VENV)/.installed-docs: $(BIN)/python pyproject.toml requirements.lock
