@@ -24,7 +24,7 @@ from huggingtweets.training.loss import SummedLoss
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.saver import Saver
 from huggingtweets.training.shards import GROUPS, local_pieces
-from huggingtweets.training.step import train_step
+from huggingtweets.training.step import ParallelModel, StepSettings, train_step
 
 
 def main() -> None:
@@ -46,10 +46,8 @@ def main() -> None:
     positions = torch.arange(options.block_size, device=accelerator.device)[None]
 
     def step() -> None:
-        train_step(
-            accelerator, module, optimizer, [(ids, ids, positions)],
-            num_targets=options.block_size, lr=1e-5, max_grad_norm=1.0, seeds=[0],
-        )  # fmt: skip
+        settings = StepSettings(options.block_size, 1e-5, 1.0, [0])
+        train_step(ParallelModel(accelerator, module, optimizer), [(ids, ids, positions)], settings)
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
 

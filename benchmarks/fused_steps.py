@@ -43,9 +43,9 @@ from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.attention import document_mask
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked import loop as stacked_loop
-from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stacked.tuning import FullTuning
@@ -72,7 +72,7 @@ class Case:
         return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
-def build_jobs(case: Case, *, vocab_size: int, steps: int, users: int) -> list[StackedJob]:
+def build_jobs(case: Case, *, vocab_size: int, steps: int, users: int) -> list[TrainingJob]:
     """Users of random ids; isolated documents are of 8 to 40 tokens, as posts are."""
     rng = np.random.default_rng(0)
     recipe = RecipeConfig(
@@ -95,13 +95,13 @@ def build_jobs(case: Case, *, vocab_size: int, steps: int, users: int) -> list[S
                     row[start:] = np.arange(shape[1] - start)
         blocks = Blocks(ids[:, :-1].copy(), ids[:, 1:].copy(), positions)
         jobs.append(
-            StackedJob(f"user-{user}", TrainingSet(blocks, (len(blocks),)), None, recipe, user)
+            TrainingJob(f"user-{user}", TrainingSet(blocks, (len(blocks),)), None, recipe, user)
         )
     return jobs
 
 
 def train_in_turns(
-    base: GPT2LMHeadModel, job: StackedJob, case: Case, device: torch.device
+    base: GPT2LMHeadModel, job: TrainingJob, case: Case, device: torch.device
 ) -> float:
     """Train one user with a plain loop and return the mean loss."""
     recipe, blocks = job.recipe, job.training_set.blocks
@@ -138,7 +138,7 @@ def train_in_turns(
 def train_fused(
     layout: Layout,
     base: torch.Tensor,
-    jobs: list[StackedJob],
+    jobs: list[TrainingJob],
     case: Case,
     device: torch.device,
     *,

@@ -46,8 +46,8 @@ from huggingtweets.training.graphs import GraphedBackward
 from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.meter import flops_per_token, known_peak
 from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked import loop as stacked_loop
-from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.memory import need_of
@@ -100,7 +100,7 @@ class Bench:
         layout = layout_of(shape_of(self.config))
         return layout, layout.pack(model.state_dict()), flops_per_token(model, self.block_size / 2)
 
-    def jobs(self, num: int, steps: int, dropout: float) -> list[StackedJob]:
+    def jobs(self, num: int, steps: int, dropout: float) -> list[TrainingJob]:
         """Return jobs of one block per step of random tokens."""
         T, words = self.block_size, self.config.vocab_size
         random = np.random.default_rng(0)
@@ -110,7 +110,9 @@ class Bench:
             ids = random.integers(1, words, (steps, T + 1), dtype=np.int32)
             blocks = Blocks(ids[:, :-1].copy(), ids[:, 1:].copy(), places)
             recipe = RecipeConfig(block_size=T, epochs=1, dropout=dropout, lr=1e-4)
-            jobs.append(StackedJob(f"u{index}", TrainingSet(blocks, (steps,)), None, recipe, index))
+            jobs.append(
+                TrainingJob(f"u{index}", TrainingSet(blocks, (steps,)), None, recipe, index)
+            )
         return jobs
 
 
@@ -221,7 +223,7 @@ def graphs_while_sampling(bench: Bench) -> Figures:
 
 
 def _rows(
-    bench: Bench, layout: Layout, base: Tensor, jobs: list[StackedJob], **changes: Any
+    bench: Bench, layout: Layout, base: Tensor, jobs: list[TrainingJob], **changes: Any
 ) -> dict[str, Tensor]:
     settings = StackedSettings(2, micro_batch_size=1, block_size=bench.block_size)
     settings = replace(settings, **changes)

@@ -240,7 +240,7 @@ def run_ours(spec: dict[str, Any]) -> None:
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         outcome = plain(*args, **kwargs)
-        end_of_step(kwargs["num_targets"])
+        end_of_step(args[2].num_targets)
         return outcome
 
     patched: Any = loop

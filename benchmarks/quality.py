@@ -43,6 +43,7 @@ from huggingtweets.lock import acquire_lock
 from huggingtweets.outcome import kept_and_base_loss
 from huggingtweets.training.launch import build_accelerator
 from huggingtweets.training.model import Base, find_base
+from huggingtweets.training.progress import Training, training_job
 from huggingtweets.training.records import Scores, TrainResult
 from huggingtweets.training.single import train_single
 
@@ -116,16 +117,8 @@ def train(
     )
     start = time.process_time()
     with acquire_lock(plan.paths.root) as lock:
-        result, model, _ = train_single(
-            accelerator,
-            base,
-            prepared.training_set,
-            prepared.heldout,
-            prepared.probe,
-            plan,
-            lambda line: None,
-            lock,
-        )
+        training = Training(training_job(plan, prepared))
+        result, model, _ = train_single(accelerator, base, training, plan, lock)
     assert model is not None
     seconds = time.process_time() - start
     posts, heldout = prepared.split.train[0], prepared.split.heldout[0]

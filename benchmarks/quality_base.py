@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from huggingtweets.config.schema import CleaningConfig, RecipeConfig
-from huggingtweets.data.blocks import build_training_set
+from huggingtweets.data.blocks import IGNORED, build_training_set
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.tokens import encode_documents
 from huggingtweets.paths import cache_dir
@@ -29,7 +29,7 @@ from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import SummedLoss
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.schedule import lr_at
-from huggingtweets.training.step import dropout_seed, train_step
+from huggingtweets.training.step import ParallelModel, StepSettings, dropout_seed, train_step
 from huggingtweets.training.tiny import EOS
 
 logger = logging.getLogger("quality_base")
@@ -103,24 +103,19 @@ def _train(
     accelerator = Accelerator(mixed_precision="bf16")
     module = SummedLoss(model, isolate=False)
     optimizer = build_optimizer(module, recipe)
-    module, optimizer = accelerator.prepare(module, optimizer)
+    parallel = ParallelModel(accelerator, *accelerator.prepare(module, optimizer))
     batch = Batch(recipe.global_batch_size, 1, 1)
     blocks = DeviceBlocks(training_set.blocks, batch, rank=0, device=accelerator.device)
-    module.train()
+    parallel.module.train()
     start = time.perf_counter()
     for step in range(blocks.num_groups):
-        loss_sum, _ = train_step(
-            accelerator,
-            module,
-            optimizer,
-            blocks.group(step),
-            num_targets=blocks.targets_per_group[step],
-            lr=lr_at(step, recipe=recipe, total_steps=blocks.num_groups),
-            max_grad_norm=1.0,
-            seeds=[dropout_seed(0, step, 0, 0)],
-        )
+        lr = lr_at(step, recipe=recipe, total_steps=blocks.num_groups)
+        group = blocks.group(step)
+        num_targets = sum(int((targets != IGNORED).sum()) for _, targets, _ in group)
+        settings = StepSettings(num_targets, lr, 1.0, [dropout_seed(0, step, 0, 0)])
+        loss_sum, _ = train_step(parallel, group, settings)
         if step % 25 == 0:
-            loss = float(loss_sum) / blocks.targets_per_group[step]
+            loss = float(loss_sum) / num_targets
             elapsed = time.perf_counter() - start
             logger.info("step=%d/%d loss=%.3f s=%.0f", step, blocks.num_groups, loss, elapsed)
     accelerator.free_memory()

@@ -53,6 +53,7 @@ from huggingtweets.trained import Trained, WholeModel
 from huggingtweets.training.collectives import leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
+from huggingtweets.training.progress import Training, training_job
 from huggingtweets.training.records import Scores, TrainResult
 from huggingtweets.training.single import train_single
 
@@ -91,17 +92,8 @@ def run_job(
         helpers = stack.enter_context(Helpers(1, "huggingtweets.texts"))
         if accelerator.is_main_process and plan.publish.kind is not PublishKind.none:
             helpers.warm_up()  # beside training
-        result, model, adapters = train_single(
-            accelerator,
-            base,
-            prepared.training_set,
-            prepared.heldout,
-            prepared.probe,
-            plan,
-            recorder.record,
-            lock,
-            since=since,
-        )
+        training = Training(training_job(plan, prepared), recorder.record)
+        result, model, adapters = train_single(accelerator, base, training, plan, lock, since=since)
         return on_main(
             accelerator,
             lambda: finish_job(

@@ -22,9 +22,9 @@ from huggingtweets.tracking.base import (
 )
 from huggingtweets.tracking.build import build_tracker
 from huggingtweets.tracking.console import TrainingProgress
-from huggingtweets.training.loop import count_steps
 from huggingtweets.training.model import Base
 from huggingtweets.training.records import LoggedEval, LoggedStep
+from huggingtweets.training.schedule import count_steps
 
 logger = logging.getLogger(__name__)
 

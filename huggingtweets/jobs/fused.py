@@ -43,9 +43,9 @@ from huggingtweets.standing import is_done
 from huggingtweets.trained import AdapterStudio, StackedModel, Studio, sample_together
 from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
-from huggingtweets.training.progress import Speed
+from huggingtweets.training.progress import Speed, TrainingJob, training_job
 from huggingtweets.training.stacked.grouped import GroupedTuning
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult, adapter_rank
+from huggingtweets.training.stacked.jobs import StackedResult, adapter_rank
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.memory import Finishing, choose_batch, choose_cpu_batch
@@ -72,18 +72,6 @@ class OpenJob:
     prepared: Prepared
     lock: JobLock
     started_at: str
-
-    @property
-    def array_job(self) -> StackedJob:
-        """What the engine sees of it."""
-        return StackedJob(
-            self.plan.job.slug,
-            self.prepared.training_set,
-            self.prepared.heldout,
-            self.plan.recipe,
-            self.plan.seed,
-            self.prepared.probe,
-        )
 
     def ended(self, result: StackedResult) -> EndedJob:
         """Return it after its training."""
@@ -319,7 +307,7 @@ class _Workshop:
         for job in self._open.values():
             job.lock.release()
 
-    def prepared(self) -> Iterator[StackedJob | None]:
+    def prepared(self) -> Iterator[TrainingJob | None]:
         """Yield the jobs in order as they get ready; None while the next one is not.
 
         A job that cannot be prepared is counted as failed and passed over.
@@ -353,7 +341,7 @@ class _Workshop:
                 self._tally.done(plan, before=True)
             elif self._is_in_time(plan):
                 self._deadline.begin(plan.job.slug)
-                yield job.array_job
+                yield training_job(job.plan, job.prepared)
 
     def finish(self, result: StackedResult) -> None:
         """Have a trained model sampled and written in the background; waits while too many are."""

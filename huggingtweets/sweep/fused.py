@@ -22,9 +22,9 @@ from huggingtweets.sweep.study import OpenTrial, Trials
 from huggingtweets.sweep.trial_progress import Eval, TrialProgress, TrialProgresses
 from huggingtweets.training.meter import flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
-from huggingtweets.training.progress import Speed
+from huggingtweets.training.progress import Speed, TrainingJob, training_job
 from huggingtweets.training.records import Ending, LoggedEval
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stopping import stop_requested
 
@@ -101,12 +101,12 @@ class _Supply:
         self._lock = threading.RLock()
         self._prepare = lru_cache(MAX_PREPARED)(self._prepare_anew)
 
-    def jobs(self) -> Iterator[StackedJob]:
+    def jobs(self) -> Iterator[TrainingJob]:
         """Yield a job for each user of one trial after another, drawn as slots fall free."""
         while jobs := self._next_trial():
             yield from jobs
 
-    def _next_trial(self) -> list[StackedJob]:
+    def _next_trial(self) -> list[TrainingJob]:
         """Begin a trial; empty: there are no more."""
         with self._lock:
             while (opened := self._trials.next()) is not None:
@@ -116,7 +116,7 @@ class _Supply:
                     self._progresses.refused(opened, self._sweep.config.recipe, str(err))
             return []
 
-    def _begin(self, opened: OpenTrial) -> list[StackedJob]:
+    def _begin(self, opened: OpenTrial) -> list[TrainingJob]:
         config = self._sweep.trial_config(
             opened.params, opened.folder, is_default=opened.is_default
         )
@@ -131,18 +131,11 @@ class _Supply:
 
     def _stacked_job(
         self, progress: TrialProgress, plan: Plan, job: Job, prepared: Prepared
-    ) -> StackedJob:
+    ) -> TrainingJob:
         name = f"{progress.opened.number}/{job.slug}"
         self._open[name] = (progress, job.slug)
-        recipe = plan.recipe
-        return StackedJob(
-            name,
-            prepared.training_set,
-            prepared.heldout,
-            recipe,
-            plan.seed,
-            prepared.probe,
-            judge=lambda evals: self._judge(progress, job.slug, evals),
+        return training_job(
+            plan, prepared, slug=name, judge=lambda evals: self._judge(progress, job.slug, evals)
         )
 
     def _prepare_anew(self, job: Job, seed: int, epochs: int) -> Prepared:

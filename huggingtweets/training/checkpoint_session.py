@@ -3,14 +3,17 @@
 import logging
 import os
 import socket
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
+import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor
 
+from huggingtweets.config.plan import Plan
 from huggingtweets.errors import HuggingtweetsError, StoppedError
 from huggingtweets.lock import JobLock
 from huggingtweets.training.checkpoint import (
@@ -23,7 +26,7 @@ from huggingtweets.training.checkpoint import (
 from huggingtweets.training.collectives import all_gather, any_rank, broadcast
 from huggingtweets.training.launch import Batch, on_main
 from huggingtweets.training.memory import remember
-from huggingtweets.training.progress import Interval, Progress
+from huggingtweets.training.progress import LOSS, Training
 from huggingtweets.training.saver import Saver
 from huggingtweets.training.scaling import load_scaler, scaler_state
 from huggingtweets.training.shards import (
@@ -34,6 +37,7 @@ from huggingtweets.training.shards import (
     restore,
     set_optimizer_step,
 )
+from huggingtweets.training.step import ParallelModel
 from huggingtweets.training.stopping import stop_requested
 from huggingtweets.training.watchdog import Watchdog
 
@@ -54,41 +58,27 @@ class CheckpointSession:
     """A context manager around one training; every process has one, and calls it in step."""
 
     def __init__(
-        self,
-        accelerator: Accelerator,
-        module: nn.Module,
-        optimizer: Any,
-        *,
-        root: Path,
-        identity: dict[str, Any],
-        lock: JobLock | None,
-        save_every_s: float,
-        hang_after_s: float,
+        self, model: ParallelModel, plan: Plan, identity: dict[str, Any], lock: JobLock | None
     ) -> None:
         """Watch nothing and save nothing yet.
 
         Args:
-            accelerator: the processes that share the training.
-            module: what `accelerator.prepare` returned.
-            optimizer: likewise.
-            root: folder of the checkpoints.
+            model: in training.
+            plan: of the job: where its checkpoints lie, and how often they are made.
             identity: all that decides the result: a checkpoint of another one is refused.
             lock: that of the job; on the main process only.
-            save_every_s: seconds between checkpoints.
-            hang_after_s: seconds without a step after which the processes are ended.
         """
-        self._accelerator = accelerator
-        self._module = module
-        self._optimizer = optimizer
-        self._root = root
+        self._model = model
+        self._accelerator = model.accelerator
+        self._root = plan.paths.checkpoints
         self._identity = identity
         self._lock = lock
-        self._save_every_s = save_every_s
-        self._pieces = local_pieces(module, optimizer)
+        self._save_every_s = plan.engine.save_every_s
+        self._pieces = local_pieces(model.module, model.optimizer)
         self._saver: Saver | None = None
         here = (socket.gethostname(), os.getpid())
         peers = [pid for host, pid in all_gather(here) if host == here[0]]
-        self._watchdog = Watchdog(hang_after_s, peers=peers)
+        self._watchdog = Watchdog(plan.engine.hang_after_s, peers=peers)
 
     def __enter__(self) -> Self:
         """Start watching."""
@@ -113,8 +103,8 @@ class CheckpointSession:
         """Say that something was finished."""
         self._watchdog.beat()
 
-    def resume(self, interval: Interval) -> Progress:
-        """Load the newest checkpoint into model, optimizer and interval, if there is one.
+    def resume(self, training: Training, totals: Tensor) -> None:
+        """Load the newest checkpoint into model, optimizer, training and totals, if there is one.
 
         Raises:
             CheckpointError: it belongs to another training.
@@ -122,7 +112,8 @@ class CheckpointSession:
         accelerator, root = self._accelerator, self._root
         found = on_main(accelerator, lambda: latest_checkpoint(root, self._identity))
         folder = broadcast(found.folder if found else None)
-        progress = self._load(open_checkpoint(folder), interval) if folder else Progress()
+        if folder:
+            self._load(open_checkpoint(folder), training, totals)
         part = accelerator.process_index if is_sharded(accelerator) else 0
         generation = broadcast(self._lock.generation if self._lock else 1)
         if accelerator.is_main_process or is_sharded(accelerator):
@@ -134,9 +125,8 @@ class CheckpointSession:
                 num_parts=accelerator.num_processes if is_sharded(accelerator) else 1,
             )
             every_s = self._save_every_s
-            self._saver = Saver(root, writer, every_s=every_s, step=progress.step)
+            self._saver = Saver(root, writer, every_s=every_s, step=training.step)
         self.beat()
-        return progress
 
     def agree(self, *, ran_out: bool) -> Verdict:
         """Settle what follows a step; every process calls it after every step."""
@@ -144,7 +134,7 @@ class CheckpointSession:
         is_due = self._accelerator.is_main_process and bool(self._saver and self._saver.is_due())
         return Verdict(*any_rank(ran_out, is_due, stop_requested()))
 
-    def settle(self, verdict: Verdict, progress: Progress, interval: Interval) -> None:
+    def settle(self, verdict: Verdict, training: Training, totals: Tensor) -> None:
         """Save and stop as agreed.
 
         Raises:
@@ -154,7 +144,7 @@ class CheckpointSession:
         """
         if not (verdict.save or verdict.stop):
             return
-        state = self._state(progress, interval)
+        state = self._state(training, totals)
         failure = None
         try:
             if self._saver:
@@ -168,7 +158,7 @@ class CheckpointSession:
         self.beat()
         if verdict.stop:
             raise StoppedError(
-                f"training: stopped on request after step {progress.step}; everything is saved; "
+                f"training: stopped on request after step {training.step}; everything is saved; "
                 "run the same command again to go on"
             )
 
@@ -184,32 +174,44 @@ class CheckpointSession:
             self._watchdog.end_group()
         raise failure
 
-    def _state(self, progress: Progress, interval: Interval) -> CheckpointState:
-        sums = interval.to_values()
+    def _state(self, training: Training, totals: Tensor) -> CheckpointState:
+        # sync: a save. Each process has losses of its own; all else is alike.
+        sums = totals[0].tolist()
+        loss_sums = all_gather(sums[LOSS])
         if self._saver is None:
-            return CheckpointState(progress.step, {}, {})
+            return CheckpointState(training.step, {}, {})
         tensors = {
             group: {piece.name: piece.views[group] for piece in self._pieces} for group in GROUPS
         }
         values: dict[str, Any] = {"starts": {piece.name: piece.start for piece in self._pieces}}
         if self._accelerator.is_main_process:
-            tensors["best"] = progress.best or {}
+            tensors["best"] = training.best or {}
             values |= {
-                "progress": progress.to_values(),
-                "interval": sums,
-                "optimizer_step": optimizer_step(self._optimizer),
-                "scaler": scaler_state(self._accelerator, self._optimizer),
+                "progress": training.to_values(),
+                "interval": {
+                    "loss_sums": loss_sums,
+                    "sums": sums[LOSS + 1 :],
+                    "tokens": training.line_tokens,
+                    "steps": training.line_steps,
+                    "seconds": time.perf_counter() - training.line_start,
+                },
+                "optimizer_step": optimizer_step(self._model.optimizer),
+                "scaler": scaler_state(self._accelerator, self._model.optimizer),
             }
-        return CheckpointState(progress.step, tensors, values)
+        return CheckpointState(training.step, tensors, values)
 
-    def _load(self, checkpoint: Checkpoint, interval: Interval) -> Progress:
-        accelerator = self._accelerator
-        restore(checkpoint, self._module, self._pieces)
+    def _load(self, checkpoint: Checkpoint, training: Training, totals: Tensor) -> None:
+        accelerator, optimizer = self._accelerator, self._model.optimizer
+        restore(checkpoint, self._model.module, self._pieces)
         values = checkpoint.values()
-        set_optimizer_step(self._optimizer, values["optimizer_step"])
+        set_optimizer_step(optimizer, values["optimizer_step"])
         if values["scaler"]:
-            load_scaler(accelerator, self._optimizer, values["scaler"])
-        interval.load_values(values["interval"])
+            load_scaler(accelerator, optimizer, values["scaler"])
+        line = values["interval"]
+        own = _own_share(line["loss_sums"], accelerator)
+        totals.copy_(torch.tensor([[own, *line["sums"]]]))
+        training.line_tokens, training.line_steps = line["tokens"], line["steps"]
+        training.line_start = time.perf_counter() - line["seconds"]
         if checkpoint.world_size != accelerator.num_processes:
             logger.warning(
                 "resume on %d processes what %d began: equal within rounding, not bit by bit",
@@ -219,4 +221,12 @@ class CheckpointSession:
         if accelerator.is_main_process:
             logger.info("resume at step=%d from %s", checkpoint.step, checkpoint.folder)
         best = checkpoint.tensors("best") if accelerator.is_main_process else {}
-        return Progress.from_values(values["progress"], best)
+        training.load_values(values["progress"], best)
+
+
+def _own_share(sums: Sequence[float], accelerator: Accelerator) -> float:
+    """Return this process's part of the losses; on another number of processes one has them all."""
+    rank: int = accelerator.process_index
+    if len(sums) == accelerator.num_processes:
+        return sums[rank]
+    return sum(sums) if rank == 0 else 0.0

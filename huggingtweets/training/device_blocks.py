@@ -43,9 +43,6 @@ class DeviceBlocks:
                 (blocks.position_ids, _row(np.arange(blocks.position_ids.shape[1]), blocks)),
             )
         )
-        counts = np.zeros(self.num_groups * size, dtype=np.int64)
-        counts[: len(blocks)] = (blocks.targets != IGNORED).sum(axis=1)
-        self.targets_per_group: list[int] = counts.reshape(self.num_groups, size).sum(1).tolist()
 
     def rows(self, index: int) -> list[list[int]]:
         """Return which blocks `group` returns, N for an empty one."""

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import Precision
@@ -15,23 +14,20 @@ from huggingtweets.training.extraction import SetScores, read_scores, scores_of_
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import SummedLoss, settle_attention
 from huggingtweets.training.records import PostScore
+from huggingtweets.training.step import ParallelModel
 
 MAX_TOKENS = 4096
 """Tokens of a forward pass outside of training."""
 
 
 def evaluate_heldout(
-    accelerator: Accelerator,
-    module: nn.Module,
-    heldout: HeldoutSet,
-    *,
-    micro: int,
-    beat: Callable[[], None] = lambda: None,
+    model: ParallelModel, heldout: HeldoutSet, *, micro: int, beat: Callable[[], None]
 ) -> SetScores:
-    """Score posts with a module that isolates documents; every rank calls it, and gets the same.
+    """Score posts, documents isolated; every rank calls it, and gets the same.
 
     Calls `beat` after every micro-batch.
     """
+    accelerator, module = model.accelerator, model.module
     blocks = DeviceBlocks(
         heldout.blocks,
         Batch(micro, 1, accelerator.num_processes),

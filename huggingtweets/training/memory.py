@@ -6,9 +6,7 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import torch
-from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.files import read_json, write_json
@@ -17,7 +15,13 @@ from huggingtweets.training.collectives import any_rank
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.shards import is_sharded
-from huggingtweets.training.step import Backward, MicroBatch, train_step, update
+from huggingtweets.training.step import (
+    MicroBatch,
+    ParallelModel,
+    StepSettings,
+    train_step,
+    update,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +53,7 @@ def halved(batch: Batch) -> Batch:
     return replace(batch, micro=micro, num_micro=blocks // micro)
 
 
-def fitting(
-    accelerator: Accelerator, module: nn.Module, batch: Batch, cut: Cut
-) -> tuple[Batch, DeviceBlocks]:
+def fitting(model: ParallelModel, batch: Batch, cut: Cut) -> tuple[Batch, DeviceBlocks]:
     """Find micro-batches for which memory suffices, before processes wait for each other.
 
     Under DDP a process that fails within its last backward pass cannot take back what it has sent
@@ -59,15 +61,16 @@ def fitting(
     no rehearsal, and shares of a model cannot have one.
     """
     blocks = cut(batch)
-    if accelerator.num_processes == 1 or is_sharded(accelerator):
+    if model.accelerator.num_processes == 1 or is_sharded(model.accelerator):
         return batch, blocks
-    while any_rank(not _fits(accelerator, module, blocks.group(0)[0]))[0]:
+    while any_rank(not _fits(model, blocks.group(0)[0]))[0]:
         batch = halved(batch)
         blocks = cut(batch)
     return batch, blocks
 
 
-def _fits(accelerator: Accelerator, module: nn.Module, micro_batch: MicroBatch) -> bool:
+def _fits(model: ParallelModel, micro_batch: MicroBatch) -> bool:
+    accelerator, module = model.accelerator, model.module
     fits = True
     try:
         with accelerator.no_sync(module):
@@ -83,16 +86,7 @@ def _fits(accelerator: Accelerator, module: nn.Module, micro_batch: MicroBatch) 
 
 
 def try_step(
-    accelerator: Accelerator,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[MicroBatch],
-    *,
-    num_targets: int,
-    lr: float,
-    max_grad_norm: float,
-    seeds: Sequence[int],
-    backward: Backward | None = None,
+    model: ParallelModel, micro_batches: Sequence[MicroBatch], settings: StepSettings
 ) -> tuple[Tensor, Tensor] | None:
     """Take a `train_step`; None if memory did not suffice: then no process has changed anything.
 
@@ -100,45 +94,30 @@ def try_step(
         StepLostError: memory did not suffice, and the step cannot be taken back.
     """
     try:
-        return train_step(
-            accelerator,
-            module,
-            optimizer,
-            micro_batches,
-            num_targets=num_targets,
-            lr=lr,
-            max_grad_norm=max_grad_norm,
-            seeds=seeds,
-            backward=backward,
-        )
+        return train_step(model, micro_batches, settings)
     except RuntimeError as err:
         if not lacks_memory(err):
             raise
         # Leaving the block frees what the traceback holds.
-    if is_sharded(accelerator):
+    if is_sharded(model.accelerator):
         raise StepLostError
-    if accelerator.num_processes > 1:
-        _spoil(accelerator, module, optimizer, micro_batches[-1])
-    optimizer.zero_grad()
+    if model.accelerator.num_processes > 1:
+        _spoil(model, micro_batches[-1])
+    model.optimizer.zero_grad()
     release_memory()
     return None
 
 
-def _spoil(
-    accelerator: Accelerator,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batch: MicroBatch,
-) -> None:
+def _spoil(model: ParallelModel, micro_batch: MicroBatch) -> None:
     """Give the waiting processes a gradient that is not a number, so that all skip the step."""
-    optimizer.zero_grad()
+    model.optimizer.zero_grad()
     release_memory()
     try:
-        loss = module(*(part[:1, :8] for part in micro_batch))
-        accelerator.backward(loss * float("nan"))
+        loss = model.module(*(part[:1, :8] for part in micro_batch))
+        model.accelerator.backward(loss * float("nan"))
     except RuntimeError as err:  # it failed during the last backward pass, some gradients are sent
         raise StepLostError from err
-    update(accelerator, module, optimizer, max_grad_norm=0.0)
+    update(model, max_grad_norm=0.0)
 
 
 def remember(folder: Path, batch: Batch) -> OutOfMemoryError:

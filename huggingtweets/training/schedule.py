@@ -1,8 +1,10 @@
-"""The learning rate as a pure function of the step."""
+"""Steps, epochs and learning rates: pure functions of the blocks, the recipe and the step."""
 
 import math
+from itertools import accumulate
 
 from huggingtweets.config.schema import RecipeConfig, Schedule
+from huggingtweets.data.blocks import TrainingSet
 
 
 def lr_at(step: int, *, recipe: RecipeConfig, total_steps: int) -> float:
@@ -22,3 +24,25 @@ def lr_at(step: int, *, recipe: RecipeConfig, total_steps: int) -> float:
             return recipe.lr * (1 - progress)
         case Schedule.constant:
             return recipe.lr
+
+
+def count_steps(training_set: TrainingSet, recipe: RecipeConfig) -> int:
+    """Return the optimizer steps of a whole training: never a matter of the world size."""
+    steps = -(-len(training_set.blocks) // recipe.global_batch_size)
+    return min(steps, recipe.max_steps) if recipe.max_steps else steps
+
+
+def epoch_end_steps(training_set: TrainingSet, recipe: RecipeConfig) -> list[int]:
+    """Return, for each epoch, the number of steps after which all its blocks are trained."""
+    blocks = accumulate(training_set.blocks_per_epoch)
+    return [-(-count // recipe.global_batch_size) for count in blocks]
+
+
+def epochs_at(step: int, epoch_ends: list[int]) -> float:
+    """Return epochs trained after this many steps, a fraction within an epoch."""
+    done, start = 0, 0
+    for end in epoch_ends:
+        if step < end:
+            return done + (step - start) / (end - start)
+        done, start = done + 1, end
+    return float(done)

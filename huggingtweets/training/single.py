@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,7 @@ from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Adapter, RecipeConfig
-from huggingtweets.data.blocks import Blocks, TrainingSet
-from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.data.blocks import Blocks
 from huggingtweets.errors import ConfigError
 from huggingtweets.lock import JobLock
 from huggingtweets.paths import cache_dir
@@ -27,7 +27,7 @@ from huggingtweets.training.collectives import broadcast
 from huggingtweets.training.graphs import GraphedBackward
 from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
-from huggingtweets.training.loop import Report, count_steps, fit
+from huggingtweets.training.loop import fit
 from huggingtweets.training.lora import (
     adapter_state,
     add_lora,
@@ -48,20 +48,18 @@ from huggingtweets.training.meter import command_began, flops_per_token, peak_fl
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.profiling import profiled
-from huggingtweets.training.progress import Speed
+from huggingtweets.training.progress import Speed, Training, TrainingJob
 from huggingtweets.training.records import TrainResult
 from huggingtweets.training.shards import is_sharded
+from huggingtweets.training.step import ParallelModel
 from huggingtweets.training.tuning import fastest
 
 
 def train_single(
     accelerator: Accelerator,
     base: Base,
-    training_set: TrainingSet,
-    heldout: HeldoutSet | None,
-    probe: HeldoutSet | None,
+    training: Training,
     plan: Plan,
-    report: Report,
     lock: JobLock | None,
     *,
     since: float | None = None,
@@ -71,11 +69,8 @@ def train_single(
     Args:
         accelerator: the processes of the launch.
         base: what to begin with.
-        training_set: the blocks to train on.
-        heldout: the blocks to score.
-        probe: blocks of training posts to score beside them.
-        plan: the job.
-        report: takes the lines of the training's history, all of them when it is resumed.
+        training: of the job; reports all lines of its history, when it is resumed.
+        plan: of the job.
         lock: that of the job's folder; on the main process only.
         since: when the user began to wait, by `time.monotonic`; None: with the command.
 
@@ -99,77 +94,33 @@ def train_single(
     batch = broadcast(remembered(plan.paths.checkpoints, batch))
     if is_cpu(accelerator.device):
         keep_freed_memory(of_any_size=True)
-    model = load_model(base, plan.recipe)
-    sets = [each.blocks for each in (training_set, heldout, probe) if each is not None]
-    module = _wrap(accelerator, model, base, sets, plan)
-    identity = plan.identity | {"data": _data_digest(training_set), "base": _base_digest(model)}
-    if plan.recipe.adapter is Adapter.lora:
-        add_lora(model, plan.recipe, seed=plan.seed)
-        if accelerator.mixed_precision == "bf16" and base.dtype == torch.bfloat16:
-            hold_frozen(model, torch.bfloat16)
-            if is_cpu(accelerator.device):
-                module.hold_head(torch.bfloat16)
-    if plan.engine.activation_checkpointing:
-        model.gradient_checkpointing_enable()
-    mean_context = float(training_set.blocks.position_ids.mean()) + 1
-    speed = Speed(
-        flops_per_token(model, mean_context),
-        peak_flops(accelerator.device, plan.engine.peak_tflops),
-    )
-    attention = module.attention
-    swap_modules(model)
-    # One process under torchrun has DDP around its model too.
-    if is_cpu(accelerator.device) and accelerator.distributed_type is DistributedType.NO:
-        spare_embeddings(module)
-    if plan.engine.compile:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
-        module.compile()
+    blocks = training.job.training_set.blocks
+    loaded = load_model(base, plan.recipe)
+    identity = plan.identity | {"data": _data_digest(blocks), "base": _base_digest(loaded)}
+    module, speed = _build(accelerator, base, loaded, training.job, plan)
+    key = _speed_key(loaded, module.attention, plan)
     optimizer = build_optimizer(module, plan.recipe)
     fill_deepspeed(accelerator, batch, max_grad_norm=plan.recipe.max_grad_norm)
-    module, optimizer = accelerator.prepare(module, optimizer)
+    model = ParallelModel(accelerator, *accelerator.prepare(module, optimizer))
     if plan.engine.micro_batch_size == "auto":
-        batch = fastest(
-            accelerator,
-            module.train(),
-            training_set.blocks,
-            batch,
-            num_steps=count_steps(training_set, plan.recipe),
-            key=_speed_key(model, attention, plan),
-        )
-    backward = None
+        model.module.train()
+        batch = fastest(model, blocks, batch, num_steps=training.total_steps, key=key)
     if _can_graph(accelerator, plan):
-        backward = GraphedBackward(module, optimizer, accelerator.device)
+        backward = GraphedBackward(model.module, model.optimizer, model.device)
+        model = replace(model, backward=backward)
     is_profiled = plan.engine.profile and accelerator.is_main_process
-    profiling = profiled(module, plan.paths.profile) if is_profiled else nullcontext()
-    session = CheckpointSession(
-        accelerator,
-        module,
-        optimizer,
-        root=plan.paths.checkpoints,
-        identity=identity,
-        lock=lock,
-        save_every_s=plan.engine.save_every_s,
-        hang_after_s=plan.engine.hang_after_s,
-    )
-    with session, profiling:
+    profiling = profiled(model.module, plan.paths.profile) if is_profiled else nullcontext()
+    with CheckpointSession(model, plan, identity, lock) as session, profiling:
         result, weights = fit(
-            accelerator,
-            module,
-            optimizer,
-            training_set,
-            heldout,
-            probe,
+            training,
+            model,
             session,
-            recipe=plan.recipe,
-            batch=batch,
-            seed=plan.seed,
-            log_every=plan.engine.log_every,
+            batch,
             speed=speed,
-            report=report,
+            log_every=plan.engine.log_every,
             since=command_began() if since is None else since,
-            backward=backward,
         )
-    del module, optimizer, session, profiling, backward
+    del module, optimizer, model, loaded, session, profiling
     accelerator.free_memory()
     forget_deepspeed()
     if not accelerator.is_main_process:
@@ -182,6 +133,39 @@ def train_single(
     else:
         copy_weights(trained, weights)
     return result, trained.eval(), adapters
+
+
+def _build(
+    accelerator: Accelerator, base: Base, model: PreTrainedModel, job: TrainingJob, plan: Plan
+) -> tuple[SummedLoss, Speed]:
+    """Make of a loaded model what is trained; changes it. Returns what its speed is told by, too.
+
+    The order matters: documents are held apart on the model as transformers has it, adapters come
+    before the arithmetic is counted, and modules are exchanged once nothing looks at them any more.
+    """
+    sets = [each.blocks for each in (job.training_set, job.heldout, job.probe) if each is not None]
+    module = _wrap(accelerator, model, base, sets, plan)
+    if plan.recipe.adapter is Adapter.lora:
+        add_lora(model, plan.recipe, seed=plan.seed)
+        if accelerator.mixed_precision == "bf16" and base.dtype == torch.bfloat16:
+            hold_frozen(model, torch.bfloat16)
+            if is_cpu(accelerator.device):
+                module.hold_head(torch.bfloat16)
+    if plan.engine.activation_checkpointing:
+        model.gradient_checkpointing_enable()
+    speed = Speed(
+        flops_per_token(model, float(job.training_set.blocks.position_ids.mean()) + 1),
+        peak_flops(accelerator.device, plan.engine.peak_tflops),
+        accelerator.num_processes,
+    )
+    swap_modules(model)
+    # One process under torchrun has DDP around its model too.
+    if is_cpu(accelerator.device) and accelerator.distributed_type is DistributedType.NO:
+        spare_embeddings(module)
+    if plan.engine.compile:
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
+        module.compile()
+    return module, speed
 
 
 def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
@@ -270,9 +254,9 @@ def not_causal(base: Base) -> ConfigError:
     )
 
 
-def _data_digest(training_set: TrainingSet) -> str:
+def _data_digest(blocks: Blocks) -> str:
     digest = hashlib.sha256()
-    for array in vars(training_set.blocks).values():
+    for array in vars(blocks).values():
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()[:16]
 

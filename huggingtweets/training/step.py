@@ -4,6 +4,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,38 @@ Backward = Callable[[MicroBatch, float], Tensor]
 """Micro-batch and scale of the loss -> its loss; adds to the gradients."""
 
 
+@dataclass(frozen=True, eq=False)
+class ParallelModel:
+    """One model over the processes of a launch."""
+
+    accelerator: Accelerator
+    module: nn.Module
+    """What `accelerator.prepare` returned; maps a micro-batch to its summed loss."""
+    optimizer: Any
+    """Likewise."""
+    backward: Backward | None = None
+    """Adds the gradient of a micro-batch and returns its loss; None: as the launch has it."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        device: torch.device = self.accelerator.device
+        return device
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """What is set anew for every optimizer step."""
+
+    num_targets: int
+    """That count, over all micro-batches and processes."""
+    lr: float
+    max_grad_norm: float
+    """Clip the global norm; 0: never."""
+    seeds: Sequence[int]
+    """Of dropout, one per micro-batch."""
+
+
 def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
     """Return a seed that is a function of the position alone, so that a resumed run repeats it."""
     text = f"{seed}/{step}/{micro_step}/{rank}".encode()
@@ -25,60 +58,38 @@ def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
 
 
 def train_step(
-    accelerator: Accelerator,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    micro_batches: Sequence[MicroBatch],
-    *,
-    num_targets: int,
-    lr: float,
-    max_grad_norm: float,
-    seeds: Sequence[int],
-    backward: Backward | None = None,
+    model: ParallelModel, micro_batches: Sequence[MicroBatch], settings: StepSettings
 ) -> tuple[Tensor, Tensor]:
-    """Take one optimizer step over A micro-batches and return its loss sum and gradient norm.
+    """Take one optimizer step over A micro-batches of this process.
 
-    The gradient is that of the mean loss over all `num_targets` targets of the step, those of
-    every micro-batch of every process. A step whose gradient is not finite changes nothing.
-
-    Args:
-        accelerator: the processes that share the step.
-        module: maps a micro-batch to its summed loss; what `accelerator.prepare` returned.
-        optimizer: likewise.
-        micro_batches: those of this process.
-        num_targets: targets that count, over all micro-batches and processes.
-        lr: learning rate of this step.
-        max_grad_norm: clip the global norm; 0: never.
-        seeds: one per micro-batch, for dropout.
-        backward: adds the gradient of a micro-batch and returns its loss; None: as the launch
-            has it.
+    The gradient is that of the mean loss over all targets of the step, those of every micro-batch
+    of every process: each summed loss is divided by the number of all targets, not by its own, so
+    micro-batches of unequal weight add up exactly. A step whose gradient is not finite changes
+    nothing.
 
     Returns:
         This process's loss sum and the global gradient norm before clipping, on the device.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    scale = accelerator.num_processes / num_targets  # gradients are averaged over processes
-    loss_sum = torch.zeros((), device=accelerator.device)
+    for group in model.optimizer.param_groups:
+        group["lr"] = settings.lr  # before backward: under DeepSpeed backward also steps
+    # Gradients are averaged over processes (DDP, ZeRO, FSDP2 alike), hence times their number.
+    scale = model.accelerator.num_processes / settings.num_targets
+    loss_sum = torch.zeros((), device=model.device)
     for index, micro_batch in enumerate(micro_batches):
-        torch.manual_seed(seeds[index])
+        torch.manual_seed(settings.seeds[index])
         is_last = index == len(micro_batches) - 1
-        if backward is None:
-            loss_sum += _backward(accelerator, module, micro_batch, scale, is_last=is_last)
+        if model.backward is None:
+            loss_sum += _backward(model, micro_batch, scale, is_last=is_last)
         else:
-            loss_sum += backward(micro_batch, scale)
-    return loss_sum, update(accelerator, module, optimizer, max_grad_norm=max_grad_norm)
+            loss_sum += model.backward(micro_batch, scale)
+    return loss_sum, update(model, settings.max_grad_norm)
 
 
 def _backward(
-    accelerator: Accelerator,
-    module: nn.Module,
-    micro_batch: MicroBatch,
-    scale: float,
-    *,
-    is_last: bool,
+    model: ParallelModel, micro_batch: MicroBatch, scale: float, *, is_last: bool
 ) -> Tensor:
     """Add the gradient of one micro-batch and return its summed loss."""
+    accelerator, module = model.accelerator, model.module
     if uses_deepspeed(accelerator):
         engine: Any = module
         # Before the forward pass too: ZeRO's hooks read it.
@@ -86,20 +97,16 @@ def _backward(
         loss: Tensor = engine(*micro_batch)
         engine.backward(loss * scale, scale_wrt_gas=False)
         return loss.detach()
+    # Gradients cross the network once a step, with the last micro-batch.
     with nullcontext() if is_last else accelerator.no_sync(module):
         loss = module(*micro_batch)
         accelerator.backward(loss * scale)
     return loss.detach()
 
 
-def update(
-    accelerator: Accelerator,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    *,
-    max_grad_norm: float,
-) -> Tensor:
+def update(model: ParallelModel, max_grad_norm: float) -> Tensor:
     """Change the weights by the gathered gradient, if it is finite, and return its norm."""
+    accelerator, module, optimizer = model.accelerator, model.module, model.optimizer
     if uses_deepspeed(accelerator):
         engine: Any = module
         engine.step()  # clips, and skips a step that is not finite

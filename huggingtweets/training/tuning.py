@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.files import read_json, write_json
@@ -26,6 +25,7 @@ from huggingtweets.training.collectives import all_gather, broadcast
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.shards import is_sharded
+from huggingtweets.training.step import ParallelModel
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +36,7 @@ _REPEATS = 2
 
 
 def fastest(
-    accelerator: Accelerator,
-    module: nn.Module,
-    blocks: Blocks,
-    batch: Batch,
-    *,
-    num_steps: int,
-    key: dict[str, Any],
+    model: ParallelModel, blocks: Blocks, batch: Batch, *, num_steps: int, key: dict[str, Any]
 ) -> Batch:
     """Return the cut of the global batch that computes gradients fastest; every rank calls it.
 
@@ -51,14 +45,13 @@ def fastest(
     where training is too short to make up for it.
 
     Args:
-        accelerator: the processes that share the training.
-        module: what `accelerator.prepare` returned.
+        model: in training mode.
         blocks: of the training.
         batch: the largest micro-batch to consider.
         num_steps: of the training.
         key: all that the speed depends on beside this machine.
     """
-    candidates = _candidates(batch)
+    accelerator, candidates = model.accelerator, _candidates(batch)
     if len(candidates) == 1 or is_sharded(accelerator):
         return batch
     path = cache_dir() / "micro_batches.json"
@@ -68,7 +61,7 @@ def fastest(
     if chosen is None:
         if num_steps < MIN_STEPS:
             return batch
-        chosen = pick(candidates, lambda one: _seconds(accelerator, module, blocks, one))
+        chosen = pick(candidates, lambda one: _seconds(model, blocks, one))
         if accelerator.is_main_process:
             with suppress(OSError):
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,11 +88,11 @@ def _candidates(batch: Batch) -> list[Batch]:
     return found[:MAX_CANDIDATES]
 
 
-def _seconds(accelerator: Accelerator, module: nn.Module, blocks: Blocks, batch: Batch) -> float:
+def _seconds(model: ParallelModel, blocks: Blocks, batch: Batch) -> float:
     """Return the time of a process's share of a step's gradients; endless if they do not fit."""
-    rank, device = accelerator.process_index, accelerator.device
+    accelerator, module, device = model.accelerator, model.module, model.device
     first = Blocks(*(array[: batch.num_blocks] for array in vars(blocks).values()))
-    group = DeviceBlocks(first, batch, rank=rank, device=device).group(0)
+    group = DeviceBlocks(first, batch, rank=accelerator.process_index, device=device).group(0)
     try:
         for micro_batches in (group[:1], group):  # the first time to warm up
             start = time.perf_counter()

@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.runtime.device import lacks_memory
 from huggingtweets.runtime.graphs import Replay
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.progress import TrainingJob
+from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
 
@@ -62,13 +63,13 @@ class Scarce(TorchDispatchMode):
         return False
 
 
-def some_jobs() -> list[StackedJob]:
+def some_jobs() -> list[TrainingJob]:
     return [
         replace(job, recipe=replace(job.recipe, dropout=0.1, max_steps=5)) for job in build_jobs()
     ]
 
 
-def train(jobs: list[StackedJob], *, slots: int = 8) -> Iterator[StackedResult]:
+def train(jobs: list[TrainingJob], *, slots: int = 8) -> Iterator[StackedResult]:
     settings = StackedSettings(slots, micro_batch_size=2, block_size=T)
     return train_stacked(FullTuning(LAYOUT, ROW), iter(jobs), settings=settings, device=CPU)
 

@@ -10,8 +10,8 @@ from stacked_reference import BASE, CPU, LAYOUT, ROW, T, build_jobs
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.grouped import GroupedTuning
-from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
 
@@ -19,7 +19,9 @@ CLOSE = 1e-4
 """Times the norm of the change by training: the most for the norm of the difference."""
 
 
-def train(jobs: list[StackedJob], *, adapter_rank: int = 0, **changes: object) -> dict[str, Tensor]:
+def train(
+    jobs: list[TrainingJob], *, adapter_rank: int = 0, **changes: object
+) -> dict[str, Tensor]:
     settings = replace(StackedSettings(3, micro_batch_size=2, block_size=T), **changes)  # type: ignore[arg-type]
     rows = {}
     tuning = FullTuning(LAYOUT, ROW, adapter_rank)
@@ -30,12 +32,12 @@ def train(jobs: list[StackedJob], *, adapter_rank: int = 0, **changes: object) -
     return rows
 
 
-def by_graphs(jobs: list[StackedJob], **changes: Any) -> tuple[dict[str, Tensor], State]:
+def by_graphs(jobs: list[TrainingJob], **changes: Any) -> tuple[dict[str, Tensor], State]:
     with installed(event_lag=2) as state:
         return train(jobs, **changes), state
 
 
-def with_recipe(**changes: object) -> list[StackedJob]:
+def with_recipe(**changes: object) -> list[TrainingJob]:
     return [
         replace(job, recipe=replace(job.recipe, **changes))  # type: ignore[arg-type]
         for job in build_jobs()

@@ -18,8 +18,8 @@ from huggingtweets.data.blocks import IGNORED, build_training_set, pack_heldout
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.training.attention import document_mask
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
-from huggingtweets.training.stacked.jobs import StackedJob
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
 
@@ -60,7 +60,7 @@ RECIPES = {
 }
 
 
-def build_job(slug: str, recipe: RecipeConfig, *, posts: int, seed: int) -> StackedJob:
+def build_job(slug: str, recipe: RecipeConfig, *, posts: int, seed: int) -> TrainingJob:
     rng = np.random.default_rng(seed)
     documents = [rng.integers(1, VOCAB, rng.integers(2, 25)).tolist() for _ in range(posts)]
     orders = [[(0, int(index)) for index in rng.permutation(posts)] for _ in range(recipe.epochs)]
@@ -73,10 +73,10 @@ def build_job(slug: str, recipe: RecipeConfig, *, posts: int, seed: int) -> Stac
     )
     others = [rng.integers(1, VOCAB, rng.integers(2, 20)).tolist() for _ in range(3 + seed % 4)]
     heldout = HeldoutSet(pack_heldout(others, block_size=recipe.block_size, eos_id=EOS), 1000)
-    return StackedJob(slug, training_set, heldout, recipe, seed)
+    return TrainingJob(slug, training_set, heldout, recipe, seed)
 
 
-def build_jobs() -> list[StackedJob]:
+def build_jobs() -> list[TrainingJob]:
     jobs = [
         build_job(slug, recipe, posts=9 + 4 * index, seed=index)
         for index, (slug, recipe) in enumerate(RECIPES.items())
@@ -110,7 +110,7 @@ def summed_loss(model: torch.nn.Module, arrays: Sequence[Tensor], *, isolate: bo
     )
 
 
-def train_plainly(job: StackedJob, build: Callable[[], torch.nn.Module] = build_base) -> Plain:
+def train_plainly(job: TrainingJob, build: Callable[[], torch.nn.Module] = build_base) -> Plain:
     model = build()
     recipe, blocks = job.recipe, job.training_set.blocks
     size = recipe.global_batch_size

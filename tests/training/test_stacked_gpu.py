@@ -11,7 +11,7 @@ from torch import Tensor
 from huggingtweets.config.schema import Adapter, SamplingConfig
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.dropout import keep_mask, site_keys, thresholds_and_scales
-from huggingtweets.training.stacked.jobs import StackedJob
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.sample import sample_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
@@ -27,7 +27,7 @@ ALL_WEIGHTS = 1e-3
 
 
 def train(
-    jobs: list[StackedJob],
+    jobs: list[TrainingJob],
     *,
     slots: int,
     device: str = "cuda",
@@ -57,7 +57,7 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         assert float((row - theirs[slug]).norm()) < ALL_WEIGHTS * float(change), slug
 
 
-def with_recipe(**changes: object) -> list[StackedJob]:
+def with_recipe(**changes: object) -> list[TrainingJob]:
     return [
         replace(job, recipe=replace(job.recipe, **changes))  # type: ignore[arg-type]
         for job in build_jobs()

@@ -22,9 +22,10 @@ from huggingtweets.models.grouped import (
 from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.training.lora import adapter_state, add_lora
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 
 peft = pytest.importorskip("peft")
@@ -184,7 +185,7 @@ def test_recomputing_gives_the_same_bits(kind: str) -> None:
     assert found[1][2] < found[0][2] / 2
 
 
-def lora_jobs() -> list[StackedJob]:
+def lora_jobs() -> list[TrainingJob]:
     recipes = [
         LORA,
         replace(LORA, lora_rank=6, lora_alpha=6, weight_decay=0.1, global_batch_size=2),
@@ -200,7 +201,7 @@ def lora_jobs() -> list[StackedJob]:
 
 
 def train(
-    kind: str, jobs: Sequence[StackedJob], *, slots: int, dtype: torch.dtype = torch.float32
+    kind: str, jobs: Sequence[TrainingJob], *, slots: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, StackedResult]:
     settings = StackedSettings(slots=slots, micro_batch_size=1, block_size=T, dtype=dtype)
     results = train_stacked(tuning_of(kind), iter(jobs), settings=settings, device=CPU)
@@ -228,7 +229,7 @@ def test_a_job_has_the_bits_of_a_lone_run_through_refills(kind: str) -> None:
         assert [line.heldout for line in trained.evals] == [line.heldout for line in lone.evals]
 
 
-def train_with_peft(kind: str, job: StackedJob) -> dict[str, Tensor]:
+def train_with_peft(kind: str, job: TrainingJob) -> dict[str, Tensor]:
     """Train a peft model that begins with our adapters, in a plain loop."""
     model, recipe = AutoModelForCausalLM.from_config(model_of(kind).config), job.recipe
     model.load_state_dict(model_of(kind).state_dict())

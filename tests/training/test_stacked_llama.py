@@ -16,7 +16,7 @@ from transformers import (
 from huggingtweets.config.schema import Keep, SamplingConfig
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
-from huggingtweets.training.stacked.jobs import StackedJob
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.sample import sample_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
@@ -54,7 +54,7 @@ def build(config: PreTrainedConfig) -> torch.nn.Module:
     return model.eval()
 
 
-Alone = tuple[PreTrainedConfig, list[StackedJob], list[Plain]]
+Alone = tuple[PreTrainedConfig, list[TrainingJob], list[Plain]]
 
 
 @pytest.fixture(scope="module", params=CONFIGS)

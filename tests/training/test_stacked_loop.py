@@ -32,10 +32,11 @@ from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked import tuning as stacked_tuning
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
 
@@ -62,7 +63,7 @@ def plain() -> dict[str, Plain]:
 
 
 def train(
-    jobs: Sequence[StackedJob | None], *, slots: int, micro: int = 2, **changes: object
+    jobs: Sequence[TrainingJob | None], *, slots: int, micro: int = 2, **changes: object
 ) -> dict[str, StackedResult]:
     settings = StackedSettings(
         slots=slots, micro_batch_size=micro, block_size=T, log_every=LOG_EVERY, use_graphs=False
@@ -81,7 +82,7 @@ def assert_close(ours: Tensor, theirs: Tensor, lr: float) -> None:
     assert float(difference.norm()) <= ALL_WEIGHTS * float((theirs - ROW).norm())
 
 
-def assert_equal(job: StackedJob, result: StackedResult, expected: Plain) -> None:
+def assert_equal(job: TrainingJob, result: StackedResult, expected: Plain) -> None:
     assert result.error is None
     assert result.trained is not None
     assert result.weights is not None
@@ -298,7 +299,7 @@ def test_running_out_of_memory_with_one_slot_is_an_error(monkeypatch: pytest.Mon
 def test_jobs_are_drawn_when_a_slot_falls_free() -> None:
     drawn: list[str] = []
 
-    def stream() -> Iterator[StackedJob]:
+    def stream() -> Iterator[TrainingJob]:
         for index in range(6):
             drawn.append(f"job-{index}")
             yield build_job(drawn[-1], PLAIN, posts=10, seed=index)
@@ -329,14 +330,14 @@ def test_compiled_steps_are_the_same(plain: dict[str, Plain]) -> None:
         assert_equal(job, results[job.slug], plain[job.slug])
 
 
-def overfitting(slug: str, seed: int, **changes: object) -> StackedJob:
+def overfitting(slug: str, seed: int, **changes: object) -> TrainingJob:
     """A job whose held-out loss rises long before its end: random tokens have no pattern."""
     recipe = replace(PLAIN, epochs=8, lr=6e-3, isolate_documents=True)
     job = build_job(slug, replace(recipe, **changes), posts=24, seed=seed)  # type: ignore[arg-type]
     return replace(job, probe=probe_of(job))
 
 
-def probe_of(job: StackedJob) -> HeldoutSet:
+def probe_of(job: TrainingJob) -> HeldoutSet:
     """The first epoch's blocks, which its posts are isolated in."""
     blocks = job.training_set.blocks
     chosen = slice(0, job.training_set.blocks_per_epoch[0])
@@ -368,7 +369,7 @@ def test_a_slot_is_free_after_an_early_stop_and_the_rest_as_if_alone(slots: int)
             assert ours.loss == pytest.approx(theirs.loss, rel=LOSS_RTOL)
 
 
-def without_stop(job: StackedJob) -> StackedJob:
+def without_stop(job: TrainingJob) -> TrainingJob:
     return replace(job, recipe=replace(job.recipe, stop=Stop.never))
 
 

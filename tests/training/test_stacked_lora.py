@@ -22,8 +22,9 @@ from stacked_reference import (
 from huggingtweets.config.schema import Adapter
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.training.lora import adapter_state, add_lora
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.lora import fresh_adapters, peft_state
 from huggingtweets.training.stacked.tuning import FullTuning
@@ -35,7 +36,7 @@ RANK = 6
 """Of the slots: some jobs need less."""
 
 
-def lora_jobs() -> list[StackedJob]:
+def lora_jobs() -> list[TrainingJob]:
     recipes = [
         LORA,
         replace(LORA, lora_rank=6, lora_alpha=6, weight_decay=0.1, global_batch_size=2),
@@ -49,7 +50,7 @@ def lora_jobs() -> list[StackedJob]:
 
 
 def train(
-    jobs: list[StackedJob], *, slots: int, dtype: torch.dtype = torch.float32
+    jobs: list[TrainingJob], *, slots: int, dtype: torch.dtype = torch.float32
 ) -> dict[str, StackedResult]:
     settings = StackedSettings(slots=slots, micro_batch_size=1, block_size=T, dtype=dtype)
     results = train_stacked(
@@ -58,7 +59,7 @@ def train(
     return {result.slug: result for result in results}
 
 
-def train_with_peft(job: StackedJob) -> torch.nn.Module:
+def train_with_peft(job: TrainingJob) -> torch.nn.Module:
     """Train a peft model that begins with our adapters, in a plain loop."""
     model, recipe = build_base(), job.recipe
     add_lora(model, recipe, seed=job.seed)

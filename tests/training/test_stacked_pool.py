@@ -8,7 +8,8 @@ import pytest
 import torch
 from stacked_reference import CPU, LAYOUT, PLAIN, ROW, T, build_job
 
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.progress import TrainingJob
+from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stacked.tuning import FullTuning
@@ -17,7 +18,7 @@ JOBS = [build_job(f"job-{index}", PLAIN, posts=8 + 5 * index, seed=index) for in
 SETTINGS = StackedSettings(slots=5, micro_batch_size=1, block_size=T)
 
 
-def train(jobs: Iterator[StackedJob | None], engines: int) -> dict[str, StackedResult]:
+def train(jobs: Iterator[TrainingJob | None], engines: int) -> dict[str, StackedResult]:
     settings = replace(SETTINGS, engines=engines)
     found = train_stacks(FullTuning(LAYOUT, ROW), jobs, settings=settings, device=CPU)
     return {result.slug: result for result in found}
@@ -41,7 +42,7 @@ def test_models_do_not_depend_on_the_number_of_engines() -> None:
 def test_all_engines_work() -> None:
     names = set()
 
-    def watched() -> Iterator[StackedJob | None]:
+    def watched() -> Iterator[TrainingJob | None]:
         for job in JOBS:
             names.add(threading.current_thread().name)
             yield job
@@ -56,7 +57,7 @@ def test_engines_wait_for_jobs_that_are_not_ready() -> None:
 
 
 def test_a_failure_ends_all_engines() -> None:
-    def broken() -> Iterator[StackedJob | None]:
+    def broken() -> Iterator[TrainingJob | None]:
         yield from JOBS[:3]
         raise OSError("the disk is gone")
 

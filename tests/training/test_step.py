@@ -7,7 +7,7 @@ from torch import nn
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.training.optimizer import build_optimizer
-from huggingtweets.training.step import update
+from huggingtweets.training.step import ParallelModel, update
 
 
 def small() -> nn.Module:
@@ -25,7 +25,7 @@ def test_update_clips_as_pytorch_does(max_grad_norm: float) -> None:
     for _ in range(4):
         for module in (ours, plain):
             module(x).square().sum().backward()
-        norm = update(accelerator, ours, optimizer, max_grad_norm=max_grad_norm)
+        norm = update(ParallelModel(accelerator, ours, optimizer), max_grad_norm)
         limit = max_grad_norm or float("inf")
         expected = nn.utils.clip_grad_norm_(plain.parameters(), limit)
         reference.step()
@@ -41,5 +41,5 @@ def test_update_leaves_a_gradient_that_is_not_finite_alone() -> None:
     optimizer = build_optimizer(module, RecipeConfig())
     before = [each.detach().clone() for each in module.parameters()]
     (module(torch.randn(5, 8)).sum() * float("nan")).backward()
-    assert not update(accelerator, module, optimizer, max_grad_norm=1.0).isfinite()
+    assert not update(ParallelModel(accelerator, module, optimizer), 1.0).isfinite()
     assert all(map(torch.equal, module.parameters(), before))

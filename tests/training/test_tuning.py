@@ -13,6 +13,7 @@ from huggingtweets.data.blocks import Blocks, pack_heldout
 from huggingtweets.training import tuning
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import SummedLoss
+from huggingtweets.training.step import ParallelModel
 from huggingtweets.training.tuning import fastest, pick
 
 LARGEST = Batch(4, 1, 1)
@@ -36,9 +37,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def choose(num_steps: int, **key: object) -> Batch:
-    return fastest(
-        Accelerator(cpu=True), module(), blocks(), LARGEST, num_steps=num_steps, key=dict(key)
-    )
+    model = ParallelModel(Accelerator(cpu=True), module(), None)
+    return fastest(model, blocks(), LARGEST, num_steps=num_steps, key=dict(key))
 
 
 def test_pick_takes_the_least_time_of_several_looks() -> None:
@@ -70,9 +70,8 @@ def test_what_was_measured_is_remembered(cache: Path) -> None:
 def test_measuring_leaves_the_model_alone(cache: Path) -> None:
     model = module()
     before = [each.detach().clone() for each in model.parameters()]
-    fastest(
-        Accelerator(cpu=True), model, blocks(), LARGEST, num_steps=tuning.MIN_STEPS, key={"a": 1}
-    )
+    parallel = ParallelModel(Accelerator(cpu=True), model, None)
+    fastest(parallel, blocks(), LARGEST, num_steps=tuning.MIN_STEPS, key={"a": 1})
     assert cache.exists()
     assert all(map(torch.equal, model.parameters(), before))
     assert all(each.grad is None for each in model.parameters())

@@ -34,8 +34,9 @@ from huggingtweets.training.cross_entropy import ROWS_MULTIPLE
 from huggingtweets.training.extraction import SetScores, read_scores
 from huggingtweets.training.loss import SummedLoss, choose_attention, settle_attention, swap_modules
 from huggingtweets.training.model import Base, largest_dropout, load_model
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.heldout import MAX_TOKENS
-from huggingtweets.training.stacked.jobs import Exported, StackedJob
+from huggingtweets.training.stacked.jobs import Exported
 from huggingtweets.training.stacked.memory import Need, need_of_adapters
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, slots_of
 
@@ -241,7 +242,7 @@ class HeldAdapters:
         self.num_sites = base.grouped.num_sites
         self.num_decayed = tuning.layout.size
 
-    def start(self, job: StackedJob) -> tuple[Tensor, float]:
+    def start(self, job: TrainingJob) -> tuple[Tensor, float]:
         """See `Held`."""
         recipe = job.recipe
         row = self._tuning.layout.fresh(recipe.lora_rank, seed=job.seed)

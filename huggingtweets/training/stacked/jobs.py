@@ -1,7 +1,7 @@
 """Jobs of the fused engine, and what one is while it sits in a slot."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -9,34 +9,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter, RecipeConfig
-from huggingtweets.data.blocks import IGNORED, TrainingSet
-from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.data.blocks import IGNORED
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.models.layout import Shape
 from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
-from huggingtweets.training.ending import Judge, ending_after
-from huggingtweets.training.loop import count_steps, epoch_end_steps
-from huggingtweets.training.progress import Progress
-from huggingtweets.training.records import Ending, TrainResult
-from huggingtweets.training.schedule import lr_at
-from huggingtweets.training.stacked.slots import Inputs, Snapshot
-
-
-@dataclass(frozen=True)
-class StackedJob:
-    """One job for the fused engine."""
-
-    slug: str
-    training_set: TrainingSet
-    heldout: HeldoutSet | None
-    recipe: RecipeConfig
-    seed: int
-    """Of dropout."""
-    probe: HeldoutSet | None = None
-    """Training posts scored beside the held-out ones."""
-    judge: Judge | None = None
-    """Asked beside the recipe's own `stop`; ends the training where it gives a reason. A sweep
-    prunes its trials so: the slot is free for the next job after the very evaluation."""
+from huggingtweets.training.progress import Training, TrainingJob
+from huggingtweets.training.records import TrainResult
+from huggingtweets.training.stacked.slots import Inputs
 
 
 @dataclass(frozen=True)
@@ -79,26 +58,17 @@ class StackedResult:
 class SlotState:
     """A job in its slot."""
 
-    job: StackedJob
+    training: Training
     slot: int
     rates: tuple[float, float, float]
     """Dropout of embeddings, attention and residuals."""
-    total_steps: int
-    epoch_ends: list[int]
-    targets_per_block: npt.NDArray[np.int64]
     reach_per_block: npt.NDArray[np.int64]
     """The longest document of each block."""
-    progress: Progress = field(default_factory=Progress)
-    ended_by: Ending = Ending.full
-    best: Snapshot | None = None
-    """Weights of the lowest held-out loss so far."""
-    last_lr: float = 0.0
-    """Learning rate of the last step taken."""
-    line_tokens: int = 0
-    line_steps: int = 0
-    """Since the last logged line."""
-    line_start: float = 0.0
-    """The engine's training seconds at the last logged line."""
+
+    @property
+    def job(self) -> TrainingJob:
+        """What is trained."""
+        return self.training.job
 
     @property
     def heldout_size(self) -> int:
@@ -106,78 +76,12 @@ class SlotState:
         heldout = self.job.heldout
         return heldout.blocks.input_ids.shape[1] if heldout else 0
 
-    @property
-    def blocks(self) -> range:
-        """Blocks of the next optimizer step."""
-        size = self.job.recipe.global_batch_size
-        start = self.progress.step * size
-        return range(start, min(start + size, len(self.job.training_set.blocks)))
 
-    @property
-    def num_targets(self) -> int:
-        """Targets of the next optimizer step."""
-        blocks = self.blocks
-        return int(self.targets_per_block[blocks.start : blocks.stop].sum())
-
-    @property
-    def ending(self) -> Ending | None:
-        """Why the job ends after its last evaluation; None: it does not."""
-        evals, job = self.progress.evals, self.job
-        if self.progress.step == self.total_steps:
-            return Ending.full
-        if len(evals) < 2 or evals[-1].step != self.progress.step:
-            return None
-        return ending_after(job.recipe, evals) or (job.judge(evals) if job.judge else None)
-
-    @property
-    def ends_epoch(self) -> bool:
-        """Whether the last step taken ended an epoch, or the training."""
-        step = self.progress.step
-        return step in self.epoch_ends or step == self.total_steps
-
-
-@dataclass(frozen=True)
-class LineToCome:
-    """A line of a job's history whose loss is still on its way from the device."""
-
-    state: SlotState
-    slot: int
-    """Where the job sat."""
-    step: int
-    lr: float
-    tokens: int
-    num_steps: int
-    seconds: float
-    """Since the line before."""
-
-
-def line_to_come(state: SlotState, seconds: float) -> LineToCome:
-    """Return the line up to the last step, and begin the next; `seconds` is the engine's clock."""
-    line = LineToCome(
-        state,
-        state.slot,
-        state.progress.step,
-        state.last_lr,
-        state.line_tokens,
-        state.line_steps,
-        seconds - state.line_start,
-    )
-    state.line_tokens, state.line_steps, state.line_start = 0, 0, seconds
-    return line
-
-
-def start_slot(job: StackedJob, slot: int, rates: tuple[float, float, float]) -> SlotState:
+def start_slot(training: Training, slot: int, rates: tuple[float, float, float]) -> SlotState:
     """Give a job its slot."""
-    recipe, blocks = job.recipe, job.training_set.blocks
-    return SlotState(
-        job,
-        slot,
-        rates,
-        total_steps=count_steps(job.training_set, recipe),
-        epoch_ends=epoch_end_steps(job.training_set, recipe),
-        targets_per_block=(blocks.targets != IGNORED).sum(axis=1),
-        reach_per_block=blocks.position_ids.max(axis=1, initial=0).astype(np.int64) + 1,
-    )
+    blocks = training.job.training_set.blocks
+    reach = blocks.position_ids.max(axis=1, initial=0).astype(np.int64) + 1
+    return SlotState(training, slot, rates, reach)
 
 
 def dropout_rates(recipe: RecipeConfig, shape: Shape) -> tuple[float, float, float]:
@@ -205,11 +109,10 @@ def fill_step(inputs: Inputs, states: list[SlotState], num: int) -> None:
     controls = np.zeros((9, num), np.float32)
     rates = np.zeros((3, num))
     for state in states:
-        recipe, num_targets = state.job.recipe, state.num_targets
-        state.last_lr = lr_at(state.progress.step, recipe=recipe, total_steps=state.total_steps)
+        recipe, num_targets = state.job.recipe, state.training.num_targets
         clip = recipe.max_grad_norm or np.inf
         controls[:, state.slot] = (
-            1 / max(1, num_targets), 1.0, num_targets, state.last_lr, clip, recipe.weight_decay,
+            1 / max(1, num_targets), 1.0, num_targets, state.training.lr, clip, recipe.weight_decay,
             recipe.beta1, recipe.beta2, recipe.adam_eps,
         )  # fmt: skip
         rates[:, state.slot] = state.rates
@@ -242,7 +145,7 @@ def fill_micro(inputs: Inputs, states: list[SlotState], index: int) -> int:
     seeds, steps = np.zeros((2, num), np.int64)
     reach = 1
     for state in states:
-        blocks = state.blocks[index * size : (index + 1) * size]
+        blocks = state.training.blocks[index * size : (index + 1) * size]
         chosen, used = slice(blocks.start, blocks.stop), slice(0, len(blocks))
         source = state.job.training_set.blocks
         length = source.input_ids.shape[1]
@@ -253,7 +156,7 @@ def fill_micro(inputs: Inputs, states: list[SlotState], index: int) -> int:
         reach = max(reach, int(state.reach_per_block[chosen].max(initial=1)))
         seeds[state.slot], steps[state.slot] = (
             state.job.seed,
-            state.progress.step,
+            state.training.step,
         )
     if any(any(state.rates) for state in states):
         places = np.tile(np.arange(index * size, (index + 1) * size), num)
@@ -263,7 +166,7 @@ def fill_micro(inputs: Inputs, states: list[SlotState], index: int) -> int:
     return reach
 
 
-def untrainable(job: StackedJob, block_size: int, rank: int) -> str | None:
+def untrainable(job: TrainingJob, block_size: int, rank: int) -> str | None:
     """Return in one sentence why a job cannot run in slots of this kind, or None."""
     recipe = job.recipe
     length = job.training_set.blocks.input_ids.shape[1]

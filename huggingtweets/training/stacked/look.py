@@ -28,7 +28,7 @@ from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cuda, versions_of
-from huggingtweets.training.stacked.jobs import StackedJob
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning
 
@@ -181,7 +181,7 @@ def _small(head_width: int) -> tuple[Layout, Tensor]:
     return layout, layout.pack(model.state_dict())
 
 
-def _jobs() -> list[StackedJob]:
+def _jobs() -> list[TrainingJob]:
     """Return jobs of 5, 7 and 4 steps: the third takes a slot that falls free."""
     jobs = []
     for index, (num_steps, rate, isolate) in enumerate(
@@ -195,7 +195,7 @@ def _jobs() -> list[StackedJob]:
         )  # fmt: skip
         order = [[(0, number) for number in range(len(posts))]]
         training_set = build_training_set([posts], order, block_size=_T, eos_id=0, isolate=isolate)
-        jobs.append(StackedJob(f"look-{index}", training_set, None, recipe, index))
+        jobs.append(TrainingJob(f"look-{index}", training_set, None, recipe, index))
     return jobs
 
 

@@ -5,10 +5,10 @@ and the next job begins in its slot: what the others compute does not change by 
 """
 
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -21,34 +21,20 @@ from huggingtweets.ops.adamw import AdamConstants, constants_of
 from huggingtweets.ops.reference import TRITON
 from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
 from huggingtweets.runtime.graphs import Replay
-from huggingtweets.training.ending import is_to_keep
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.host_memory import keep_freed_memory
-from huggingtweets.training.loop import epochs_at
 from huggingtweets.training.meter import peak_memory_gib
-from huggingtweets.training.progress import Speed, diverged
-from huggingtweets.training.records import (
-    Ending,
-    LoggedEval,
-    LoggedStep,
-    TrainResult,
-)
+from huggingtweets.training.progress import PendingLine, Speed, Training, TrainingJob
+from huggingtweets.training.records import Ending, LoggedEval, LoggedStep
 from huggingtweets.training.stacked.jobs import (
-    LineToCome,
     SlotState,
-    StackedJob,
     StackedResult,
     fill_micro,
     fill_step,
-    line_to_come,
     start_slot,
     untrainable,
 )
 from huggingtweets.training.stacked.slots import (
-    BAD_STEPS,
-    GOOD_TARGETS,
-    GRAD_NORM,
-    LOSS,
     Inputs,
     MicroKind,
     Outbox,
@@ -97,7 +83,7 @@ class StackedSettings:
 
 def train_stacked(
     tuning: Tuning,
-    jobs: Iterator[StackedJob | None],
+    jobs: Iterator[TrainingJob | None],
     *,
     settings: StackedSettings,
     device: torch.device,
@@ -186,7 +172,7 @@ class _Engine:
         )
         self._slots = self._held.slots
         self._outbox = Outbox(self._slots.stack.rows[0])
-        self._lines: deque[tuple[Snapshot, list[LineToCome]]] = deque()
+        self._lines: deque[tuple[Snapshot, list[tuple[SlotState, int, PendingLine]]]] = deque()
         """Logged lines whose totals are on their way."""
         self._ended: deque[tuple[SlotState, Snapshot | None, HuggingtweetsError | None]] = deque()
         self._seconds = 0.0
@@ -194,7 +180,7 @@ class _Engine:
         self._tokens = 0
 
     def run(
-        self, jobs: Iterator[StackedJob | None], is_stopped: Callable[[], bool]
+        self, jobs: Iterator[TrainingJob | None], is_stopped: Callable[[], bool]
     ) -> Iterator[StackedResult]:
         """Train until the jobs are used up and all have ended, or a stop is asked for."""
         has_more = True
@@ -223,9 +209,10 @@ class _Engine:
                 yield StackedResult(state.job.slug, error=error)
             else:
                 export = partial(self._tuning.export, snapshot.row(), state.job.recipe)
-                yield StackedResult(state.job.slug, self._result(state), export)
+                result = state.training.result(self._mfu(), peak_memory_gib(self._device))
+                yield StackedResult(state.job.slug, result, export)
 
-    def _fill(self, jobs: Iterator[StackedJob | None]) -> bool:
+    def _fill(self, jobs: Iterator[TrainingJob | None]) -> bool:
         """Put jobs into free slots; return whether there may be more."""
         new = []
         has_more = True
@@ -238,14 +225,14 @@ class _Engine:
                 break
             if job is None:
                 break
-            state = start_slot(job, free[0], self._tuning.rates(job.recipe))
+            training = Training(job, partial(self._report, job.slug), line_start=self._seconds)
+            state = start_slot(training, free[0], self._tuning.rates(job.recipe))
             reason = untrainable(job, self._settings.block_size, self._tuning.rank)
             if reason:
                 self._ended.append((state, None, TrainingError(reason)))
                 continue
             self.states.append(state)  # first of all: what is in a seat is not lost
             self._slots.load(free.pop(0), *self._held.start(job))
-            state.line_start = self._seconds
             new.append(state)
         self._evaluate(new)
         return has_more
@@ -293,8 +280,8 @@ class _Engine:
         slots, _, step = self._width(len(self.states))
         num, size = len(slots.losses), self._settings.micro_batch_size
         filled: set[int] = set()
-        for index in range(max(-(-len(state.blocks) // size) for state in self.states)):
-            left = [state for state in self.states if len(state.blocks) > index * size]
+        for index in range(max(-(-len(state.training.blocks) // size) for state in self.states)):
+            left = [state for state in self.states if len(state.training.blocks) > index * size]
             part, micro, inputs = self._width(max(state.slot for state in left) + 1)
             width = len(part.losses)
             if width not in filled:
@@ -322,12 +309,8 @@ class _Engine:
         self._replay.forget(lambda key: _is_stale(key, num, constants))
         self._replay.run((num, constants), run)
         for state in self.states:
-            num_targets = state.num_targets
-            state.progress.step += 1
-            state.progress.tokens += num_targets
-            state.line_tokens += num_targets
-            state.line_steps += 1
-            self._tokens += num_targets
+            self._tokens += state.training.num_targets
+            state.training.count_step()
         self._seconds += time.perf_counter() - start
 
     def _kind(self, reach: int, *, accumulate: bool) -> MicroKind:
@@ -348,16 +331,15 @@ class _Engine:
 
     def _look_after(self, states: list[SlotState]) -> None:
         """Log, evaluate and end the jobs for which it is time after a step."""
-        log_every = self._settings.log_every
-        due = [s for s in states if s.progress.step % log_every == 0 or s.ends_epoch]
-        ends = [state for state in due if state.ends_epoch]
+        due = [s for s in states if s.training.is_due(self._settings.log_every)]
+        ends = [state for state in due if state.training.ends_epoch]
         if due:
             self._note(due)
         if ends:
             self._settle(wait=True)
         self._evaluate([state for state in ends if state in self.states])
         for state in ends:
-            if state in self.states and (ending := state.ending):
+            if state in self.states and (ending := state.training.ending):
                 self._end(state, ending)
 
     def _note(self, states: list[SlotState]) -> None:
@@ -366,7 +348,7 @@ class _Engine:
         lines = []
         for state in states:
             self._slots.totals[state.slot].zero_()
-            lines.append(line_to_come(state, self._seconds))
+            lines.append((state, state.slot, state.training.end_line(self._seconds)))
         self._lines.append((totals, lines))
 
     def _settle(self, *, wait: bool) -> None:
@@ -376,41 +358,25 @@ class _Engine:
             start = time.perf_counter()
             found = totals.row().tolist()
             self._seconds += time.perf_counter() - start
-            for line in lines:
-                if line.state in self.states:
-                    self._write(line, found[line.slot])
+            for state, slot, line in lines:
+                if state in self.states:
+                    with self._guarded(state):
+                        state.training.log(line, found[slot], self._mfu())
 
-    def _write(self, due: LineToCome, total: list[float]) -> None:
-        state, progress = due.state, due.state.progress
-        num_bad = int(total[BAD_STEPS])
-        progress.seconds += due.seconds
-        progress.num_bad_steps += num_bad
-        if num_bad:
-            logger.warning(
-                "job=%s skipped=%d steps with a gradient that is not finite",
-                state.job.slug,
-                num_bad,
-            )
-        if num_bad == due.num_steps:
-            self._give_up(state, diverged(progress))
-            return
-        line = LoggedStep(
-            step=due.step,
-            epoch=round(epochs_at(due.step, state.epoch_ends), 4),
-            loss=total[LOSS] / total[GOOD_TARGETS],
-            lr=due.lr,
-            grad_norm=total[GRAD_NORM],
-            tokens_per_s=due.tokens / due.seconds,
-            mfu=self._mfu(),
-        )
-        progress.history.append(line)
-        self._report(state.job.slug, line)
+    @contextmanager
+    def _guarded(self, state: SlotState) -> Iterator[None]:
+        """Have a job that diverges give its slot back; no other is disturbed."""
+        try:
+            yield
+        except TrainingError as err:
+            self.states.remove(state)
+            self._ended.append((state, None, err))
 
     def _mfu(self) -> float | None:
         """Return the utilisation of the device so far, by all slots together."""
         if self._speed is None or not self._seconds:
             return None
-        return self._speed.mfu(self._tokens / self._seconds, 1)
+        return self._speed.mfu(self._tokens / self._seconds)
 
     def _evaluate(self, states: list[SlotState]) -> None:
         """Score the held-out posts of some jobs, neighbours together; keep what is best."""
@@ -420,7 +386,9 @@ class _Engine:
             probed = self._score(group, [state.job.probe for state in group])
             for state, figures, known in zip(group, heldout, probed, strict=True):
                 assert figures is not None
-                self._add_eval(state, figures, known)
+                with self._guarded(state):
+                    if state.training.add_eval(figures, known):
+                        state.training.best = self._snapshot(state)
 
     def _score(
         self, states: list[SlotState], sets: list[HeldoutSet | None]
@@ -430,56 +398,17 @@ class _Engine:
             return [None] * len(sets)
         return self._held.score(states[0].slot, sets)
 
-    def _add_eval(self, state: SlotState, heldout: SetScores, probe: SetScores | None) -> None:
-        progress = state.progress
-        if not math.isfinite(heldout.loss.nats):
-            self._give_up(state, diverged(progress))
-            return
-        epoch = epochs_at(progress.step, state.epoch_ends)
-        known = (probe.loss, probe.extraction) if probe else (None, None)
-        progress.evals.append(LoggedEval(progress.step, epoch, heldout.loss, *known))
-        self._report(state.job.slug, progress.evals[-1])
-        if is_to_keep(state.job.recipe, progress.evals):
-            state.best, progress.kept_step = self._snapshot(state), progress.step
-        progress.keep_scores(heldout.posts, probe.posts if probe else ())
-
     def _end(self, state: SlotState, ending: Ending) -> None:
         """Free a slot and send its weights, or those kept, on their way."""
-        snapshot = state.best
-        if snapshot is None:
-            snapshot, state.progress.kept_step = (
-                self._snapshot(state),
-                state.progress.step,
-            )
-        state.ended_by = ending
+        training = state.training
+        if training.best is None:
+            training.best, training.kept_step = self._snapshot(state), training.step
+        training.ended_by = ending
         self.states.remove(state)  # last of all: for want of memory the job begins again
-        self._ended.append((state, snapshot, None))
-
-    def _give_up(self, state: SlotState, error: HuggingtweetsError) -> None:
-        """Free the slot of a job that failed."""
-        self.states.remove(state)
-        self._ended.append((state, None, error))
+        self._ended.append((state, training.best, None))
 
     def _snapshot(self, state: SlotState) -> Snapshot:
         return self._outbox.send(self._slots.stack.rows[state.slot])
-
-    def _result(self, state: SlotState) -> TrainResult:
-        progress = state.progress
-        return TrainResult(
-            steps=progress.step,
-            epochs=epochs_at(progress.step, state.epoch_ends),
-            tokens=progress.tokens,
-            seconds=progress.seconds,
-            tokens_per_s=progress.tokens / progress.seconds if progress.seconds else 0.0,
-            mfu=self._mfu(),
-            final_loss=progress.history[-1].loss,
-            peak_memory_gib=peak_memory_gib(self._device),
-            history=tuple(progress.history),
-            evals=tuple(progress.evals),
-            kept_step=progress.kept_step,
-            scores=progress.scores,
-            ended_by=state.ended_by,
-        )
 
 
 def _is_stale(key: Hashable, num: int, constants: AdamConstants | None) -> bool:

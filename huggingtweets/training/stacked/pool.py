@@ -11,15 +11,15 @@ from queue import Queue
 
 import torch
 
-from huggingtweets.training.progress import Speed
-from huggingtweets.training.stacked.jobs import StackedJob, StackedResult
+from huggingtweets.training.progress import Speed, TrainingJob
+from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import Tuning
 
 
 def train_stacks(
     tuning: Tuning,
-    jobs: Iterator[StackedJob | None],
+    jobs: Iterator[TrainingJob | None],
     *,
     settings: StackedSettings,
     device: torch.device,
@@ -70,14 +70,14 @@ def train_stacks(
 class _Shared:
     """An iterator for several threads."""
 
-    def __init__(self, jobs: Iterator[StackedJob | None]) -> None:
+    def __init__(self, jobs: Iterator[TrainingJob | None]) -> None:
         self._jobs = jobs
         self._lock = threading.Lock()
 
-    def __iter__(self) -> Iterator[StackedJob | None]:
+    def __iter__(self) -> Iterator[TrainingJob | None]:
         return self
 
-    def __next__(self) -> StackedJob | None:
+    def __next__(self) -> TrainingJob | None:
         with self._lock:
             return next(self._jobs)
 

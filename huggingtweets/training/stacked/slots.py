@@ -36,10 +36,8 @@ from huggingtweets.runtime.device import (
     on_stream,
     pinned_zeros,
 )
+from huggingtweets.training.progress import add_step, new_totals
 from huggingtweets.training.stacked.lora import adapter_places, build_adapter_stack
-
-LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
-"""Columns of `Slots.totals`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Slots:
     losses: Tensor
     """(K,) fp32: summed loss of the micro-steps since the last optimizer step."""
     totals: Tensor
-    """(K, 4) fp64: sums since the last logged line, see LOSS and what follows."""
+    """(K, 4) fp64: sums since the last logged line, see `add_step`."""
 
     def first(self, num: int) -> "Slots":
         """Return the first slots; shares memory."""
@@ -130,7 +128,7 @@ def slots_of(stack: Stack | AdapterStack, grads: Stack | AdapterStack) -> Slots:
         grads,
         build_adam(stack.rows),
         torch.zeros(num, device=device),
-        torch.zeros(num, 4, dtype=torch.float64, device=device),
+        new_totals(num, device),
     )
 
 
@@ -287,12 +285,14 @@ def finish_step(
         )
     if constants is not None or copies is None:
         stack.refresh()
-    is_taken = taken > 0
-    loss, good_targets, bad_steps, grad_norm = slots.totals.unbind(1)
-    loss += torch.where(is_taken, slots.losses, 0.0)
-    good_targets += taken * controls.num_targets
-    bad_steps += controls.is_due - taken
-    grad_norm.copy_(torch.where(is_taken, norms, grad_norm))
+    add_step(
+        slots.totals,
+        slots.losses,
+        norms,
+        taken=taken,
+        num_targets=controls.num_targets,
+        is_due=controls.is_due,
+    )
     slots.losses.zero_()
 
 

@@ -20,8 +20,9 @@ from huggingtweets.ops.kernels import CPU_MAX_WIDTH, choose_ops
 from huggingtweets.ops.reference import Ops
 from huggingtweets.runtime.device import by_kind
 from huggingtweets.training.extraction import SetScores
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.heldout import score_sets
-from huggingtweets.training.stacked.jobs import Exported, StackedJob, adapter_rank, dropout_rates
+from huggingtweets.training.stacked.jobs import Exported, adapter_rank, dropout_rates
 from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.stacked.memory import Need, need_of
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, build_slots, micro_step
@@ -41,7 +42,7 @@ class Held(Protocol):
     num_decayed: int
     """Leading values of a row to which weight decay applies."""
 
-    def start(self, job: StackedJob) -> tuple[Tensor, float]:
+    def start(self, job: TrainingJob) -> tuple[Tensor, float]:
         """Return the row (N,) that a job begins with, and the scale of its adapters."""
 
     def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
@@ -175,7 +176,7 @@ class HeldModels:
         self.num_sites = num_sites(layout.shape.num_layers, layout.shape.num_heads)
         self.num_decayed = self.slots.stack.rows.shape[1] if tuning.rank else layout.num_decayed
 
-    def start(self, job: StackedJob) -> tuple[Tensor, float]:
+    def start(self, job: TrainingJob) -> tuple[Tensor, float]:
         """See `Held`."""
         rank, recipe = adapter_rank(job.recipe), job.recipe
         if not rank:
