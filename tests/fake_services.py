@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from huggingtweets.posts.http import Patience
+from huggingtweets.posts.sources.http import Patience
 
 DID = "did:plc:" + "a" * 24
 TROUBLES = ("drop", "cut", "short", "long", "huge", "html", "empty", "500", "429", "503", "stall")

@@ -126,6 +126,30 @@ def test_modules_do_not_import_in_circles() -> None:
         pytest.fail(f"circle: {err.args[1]}")
 
 
+def folder_of(name: str) -> str:
+    return MODULES[name].parent.relative_to(ROOT / PACKAGE).as_posix()
+
+
+def mutual(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Folders of which each imports the other; the package's own folder holds many floors."""
+    return {(a, b) for a, b in edges if a < b and (b, a) in edges and "." not in (a, b)}
+
+
+def test_no_two_folders_import_each_other() -> None:
+    edges = {
+        (folder_of(name), folder_of(other))
+        for name, path in MODULES.items()
+        for other in imports(path)
+    }
+    assert ("training/stacked", "training") in edges, "folders within folders count too"
+    assert not mutual(edges)
+
+
+def test_two_folders_that_import_each_other_are_seen() -> None:
+    edges = {("training", "training/stacked"), ("training/stacked", "training"), ("data", "posts")}
+    assert mutual(edges) == {("training", "training/stacked")}
+
+
 def test_packages_hold_a_docstring_and_nothing_else() -> None:
     for path in (ROOT / PACKAGE).rglob("__init__.py"):
         body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -11,9 +11,9 @@ from huggingtweets.config.schema import SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.files import write_jsonl
 from huggingtweets.posts.cleaning import is_retweet
-from huggingtweets.posts.http import Patience
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.records import Post, Timeline
+from huggingtweets.posts.sources.http import Patience
 from huggingtweets.posts.sources.load import fetch_timeline, load_timeline
 
 

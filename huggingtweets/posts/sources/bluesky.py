@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.http import Answer, Patience, Service, UnavailableError
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.http import Answer, Patience, Service, UnavailableError
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline, parse_date
 from huggingtweets.posts.sources.reading import show

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError, SourceError
-from huggingtweets.posts.http import Patience, check_base_url
 from huggingtweets.posts.optout import all_optouts, check_opted_out
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources import csv_file, jsonl, parquet, text
@@ -12,6 +11,7 @@ from huggingtweets.posts.sources.bluesky import read_bluesky
 from huggingtweets.posts.sources.csv_file import read_csv
 from huggingtweets.posts.sources.demo import demo_timeline
 from huggingtweets.posts.sources.gather import Asked
+from huggingtweets.posts.sources.http import Patience, check_base_url
 from huggingtweets.posts.sources.jsonl import read_jsonl
 from huggingtweets.posts.sources.mastodon import read_mastodon
 from huggingtweets.posts.sources.own_archives import (

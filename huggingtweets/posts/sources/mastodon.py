@@ -9,8 +9,8 @@ from urllib.parse import parse_qs, urlsplit
 
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
-from huggingtweets.posts.http import Answer, Patience, Service
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.http import Answer, Patience, Service
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline, parse_date, parse_id
 from huggingtweets.posts.sources.reading import show

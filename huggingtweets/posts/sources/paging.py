@@ -14,7 +14,7 @@ from typing import Any
 from huggingtweets.errors import SourceError
 from huggingtweets.files import read_jsonl, write_jsonl
 from huggingtweets.paths import cache_dir
-from huggingtweets.posts.http import UnavailableError
+from huggingtweets.posts.sources.http import UnavailableError
 from huggingtweets.posts.sources.posts import RawPost, Skip
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from typing import Any
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.asking import ask_yes, is_somebody_there
-from huggingtweets.posts.http import Answer, Patience, Service
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.http import Answer, Patience, Service
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline
 from huggingtweets.posts.sources.record import Draft, Reader

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, HuggingtweetsError, SourceError
 from huggingtweets.posts.cleaning import clean_text
-from huggingtweets.posts.http import UnavailableError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.bluesky import host_of
+from huggingtweets.posts.sources.http import UnavailableError
 from huggingtweets.posts.sources.load import check_source, fetch_timeline, load_timeline
 from huggingtweets.posts.sources.mastodon import html_to_text
 from huggingtweets.posts.sources.paging import partial_path

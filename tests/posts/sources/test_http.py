@@ -10,7 +10,7 @@ import pytest
 from fake_services import TROUBLES, FakeService, quick, serving
 
 from huggingtweets.errors import ConfigError, SourceError
-from huggingtweets.posts.http import Service, UnavailableError, asked_wait_s, check_base_url
+from huggingtweets.posts.sources.http import Service, UnavailableError, asked_wait_s, check_base_url
 
 PATH = "/api/v1/instance/rules"
 RULES = [{"id": "1", "text": "Be kind."}]
