@@ -16,8 +16,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import build_training_set
 from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.grouped import GroupedTuning
-from huggingtweets.training.stacked.jobs import StackedJob
 from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning, Tuning
 
@@ -27,13 +27,13 @@ SIZES = ((128, 4, 2048, 12), (256, 4, 8192, 4), (384, 6, 50257, 3))
 """Width, layers, words, steps."""
 
 
-def job(index: int, words: int, recipe: RecipeConfig) -> StackedJob:
+def job(index: int, words: int, recipe: RecipeConfig) -> TrainingJob:
     """Return a job of random posts."""
     random = np.random.default_rng(index)
     posts = [random.integers(1, words, 20).tolist() for _ in range(100)]
     order = [[(0, number) for number in range(len(posts))]]
     blocks = build_training_set([posts], order, block_size=T, eos_id=0, isolate=True)
-    return StackedJob(str(index), blocks, None, recipe, index)
+    return TrainingJob(str(index), blocks, None, recipe, index)
 
 
 def seconds(tuning: Tuning, words: int, recipe: RecipeConfig) -> float:

@@ -48,7 +48,7 @@ from huggingtweets.training.stacked.tuning import FullTuning
 PACKAGE = Path(__file__).parents[2] / "huggingtweets"
 ASKS = {"is_cuda", "is_cpu", "by_kind"}
 """Functions of runtime/device.py whose answer is a branch."""
-ALLOWED = {"runtime/device.py", "runtime/graphs.py"}
+ALLOWED = {"runtime/device.py", "runtime/graphs.py", "upstream.py"}
 BY_TENSOR = {
     "ops/fused_attention.py": "a table of kernels, by where the tensors lie",
     "training/cross_entropy.py": "autocast is switched off on the device of the tensor",
