@@ -20,7 +20,7 @@ FILES = (
 
 
 def flip(path: Path) -> None:
-    data = bytearray(path.read_bytes())
+    data = bytearray(path.read_bytes() or b"x")
     data[len(data) // 2] ^= 0x80
     path.write_bytes(data)
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from at_a_terminal import check_ctrl_c
 from cluster import Cluster
-from test_ctrl_c import check
 
 pytestmark = pytest.mark.slurm
 
@@ -16,4 +16,4 @@ def test_one_ctrl_c_under_srun(
     for key, value in cluster.environment.items():
         monkeypatch.setenv(key, value)
     step = ["srun", "--pty", "--ntasks=1", "--cpus-per-task=1", "--gpus-per-node=0"]
-    check(tmp_path, ["/usr/bin/env", *step, sys.executable], step_s=4, wait_s=1)
+    check_ctrl_c(tmp_path, ["/usr/bin/env", *step, sys.executable], step_s=4, wait_s=1)
