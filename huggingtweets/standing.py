@@ -42,8 +42,8 @@ def find_model_fault(paths: JobPaths, result: dict[str, Any]) -> str | None:
     model = result.get("model")
     if isinstance(model, dict) and "files" in model:
         return find_fault(paths.model, model["files"])
-    if "digest" not in result:  # not even a word of what was trained
-        return None
+    if not _is_named(result):
+        return f"{paths.result} does not say what was trained"
     # Of a version that kept no sizes.
     with suppress(OSError):
         if any(_WEIGHTS.fullmatch(path.name) for path in paths.model.iterdir()):

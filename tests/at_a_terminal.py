@@ -83,5 +83,7 @@ def check_ctrl_c(tmp_path: Path, command: list[str], *, step_s: int, wait_s: flo
         after = (tmp_path / "nohup.out").read_text()
     assert list((tmp_path / "out" / "ann" / "checkpoints").glob("step-*")), after
     assert "finishing the step and saving" in after
-    last = [line for line in after.splitlines() if line.strip()][-1]
+    # srun adds a line of its own, with the exit code.
+    lines = [line for line in after.splitlines() if line.strip() and not line.startswith("srun:")]
+    last = lines[-1]
     assert "run the same command again to go on" in last, after

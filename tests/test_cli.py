@@ -18,8 +18,9 @@ def batch(tmp_path: Path) -> Path:
         ledger.record("alice", JobStatus.done)
         ledger.record("bob", JobStatus.failed, reason="bob: got 12 characters; expected 6000")
         ledger.record("carol", JobStatus.skipped, reason="opted out")
-    (tmp_path / "alice").mkdir()
-    (tmp_path / "alice" / "result.json").write_text("{}")
+    (tmp_path / "alice" / "model").mkdir(parents=True)
+    (tmp_path / "alice" / "model" / "model.safetensors").touch()
+    (tmp_path / "alice" / "result.json").write_text(json.dumps({"digest": "0" * 64}))
     return tmp_path
 
 
@@ -45,9 +46,12 @@ def test_status_sums_up_quality_and_names_the_command_for_what_is_curable(
     batch: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for slug, bits in (("alice", 1.5), ("dora", 1.2), ("emil", 2.5)):
-        (batch / slug).mkdir(exist_ok=True)
+        (batch / slug / "model").mkdir(parents=True, exist_ok=True)
+        (batch / slug / "model" / "model.safetensors").touch()
         held_out = {"bits_per_byte": bits, "base_bits_per_byte": 3.0}
-        (batch / slug / "result.json").write_text(json.dumps({"eval": held_out}))
+        (batch / slug / "result.json").write_text(
+            json.dumps({"digest": "0" * 64, "eval": held_out})
+        )
     with open_ledger(batch) as ledger:
         for slug in ("ina", "jo", "kim", "lea", "mia"):
             reason = f"{slug}: disk full after {len(slug)} files"

@@ -261,7 +261,7 @@ def test_damaged_jobs_are_found_by_what_is_left(tmp_path: Path) -> None:
 
 
 def test_wrong_folders_are_one_sentence(outputs: Path) -> None:
-    with pytest.raises(LaunchError, match="is no folder"):
+    with pytest.raises(LaunchError, match="is not a folder"):
         plan_purge(ANN, outputs / "nowhere")
     with pytest.raises(LaunchError, match="is the folder of one job"):
         plan_purge(ANN, outputs / ANN)
