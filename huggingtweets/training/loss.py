@@ -184,13 +184,15 @@ class SummedLoss(nn.Module):
         window = getattr(self.model.config.get_text_config(), "sliding_window", None)
         return isinstance(window, int) and 0 < window < longest_document
 
-    def hold_head(self, dtype: torch.dtype) -> None:
+    def hold_head(self, device: torch.device, dtype: torch.dtype) -> None:
         """Hold a frozen output embedding in the precision of the products, if that is all it does.
 
         Tied to the embedding it stays in fp32 otherwise, and is cast anew for every micro-batch.
+        On the device of the training at once: it moves with the module to none.
         """
         if self._has_plain_head():
-            self.frozen_head = self.model.get_output_embeddings().weight.detach().to(dtype)
+            weight = self.model.get_output_embeddings().weight.detach()
+            self.frozen_head = weight.to(device, dtype)
 
     def _has_plain_head(self) -> bool:
         """Whether logits are just hidden states times a weight that lies whole in this process."""

@@ -149,8 +149,8 @@ def _build(
         add_lora(model, plan.recipe, seed=plan.seed)
         if accelerator.mixed_precision == "bf16" and base.dtype == torch.bfloat16:
             hold_frozen(model, torch.bfloat16)
-            if is_cpu(accelerator.device):
-                module.hold_head(torch.bfloat16)
+            if not is_sharded(accelerator):
+                module.hold_head(accelerator.device, torch.bfloat16)
     if plan.engine.activation_checkpointing:
         model.gradient_checkpointing_enable()
     speed = Speed(

@@ -26,6 +26,9 @@ from test_single_on_cuda import learn
 from test_trained import both, to_score
 
 from huggingtweets.config.schema import Adapter, EngineKind, SamplingConfig
+from huggingtweets.data.blocks import pack_posts
+from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.evaluation.score import try_stack
 from huggingtweets.jobs.fused import choose_settings, run_fused
 from huggingtweets.jobs.runner import choose_engine
 from huggingtweets.jobs.tally import Tally
@@ -117,7 +120,10 @@ def run_all(folder: Path) -> None:
     assert len(list(train_stacked(tuning, iter(adapters), settings=settings, device=CPU))) == 3
     learn(isolate=True, graphed=True)
     choose_attention(CPU, torch.float32, is_sharded=False, is_compiled=False)
+    build_stack(LAYOUT, ROW.unsqueeze(0), torch.bfloat16)
     stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)
+    blocks, pieces = pack_posts([list(range(1, 40))] * 2, block_size=64, eos_id=0)
+    try_stack(stack, HeldoutSet(blocks, 80, pieces, (40, 40)))
     sampling = SamplingConfig(min_new_tokens=12, max_new_tokens=12)
     vocab_size = LAYOUT.shape.vocab_size
     one, none = torch.ones(vocab_size, dtype=torch.int64), torch.zeros(vocab_size).bool()
