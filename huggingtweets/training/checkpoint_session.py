@@ -209,7 +209,7 @@ class CheckpointSession:
             load_scaler(accelerator, optimizer, values["scaler"])
         line = values["interval"]
         own = _own_share(line["loss_sums"], accelerator)
-        totals.copy_(torch.tensor([[own, *line["sums"]]]))
+        totals.copy_(torch.tensor([[own, *line["sums"]]], dtype=totals.dtype))
         training.line_tokens, training.line_steps = line["tokens"], line["steps"]
         training.line_start = time.perf_counter() - line["seconds"]
         if checkpoint.world_size != accelerator.num_processes:
