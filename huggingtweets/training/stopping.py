@@ -91,12 +91,6 @@ def request_stop(reason: str) -> None:
     _state.signal_name = _state.signal_name or reason
 
 
-def clear_stop() -> None:
-    """Forget a request; for a process that outlives what it stopped."""
-    _state.signal_name = None
-    _state.first_at.clear()
-
-
 def raise_if_stopped(where: str) -> None:
     """Leave between two stages.
 
