@@ -84,7 +84,7 @@ def test_a_later_attempt_takes_the_lock_of_a_living_one(
         acquire_lock(tmp_path / "job", lease_s=0.1)
     monkeypatch.setenv("HUGGINGTWEETS_ATTEMPT", "2")
     second = acquire_lock(tmp_path / "job")
-    with pytest.raises(Exception, match="taken for dead"):
+    with pytest.raises(Exception, match="taken to be dead"):
         first.check()
     second.check()
     monkeypatch.setenv("HUGGINGTWEETS_MARK", str(mark.with_name("cluster-12_4")))

@@ -31,7 +31,7 @@ def test_a_batch_lists_its_models(batch: Path) -> None:
 
 
 def test_a_misspelt_job_is_answered_by_the_nearest(batch: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no folder.*did you mean .*/user03\?"):
+    with pytest.raises(ConfigError, match=r"not a folder.*did you mean .*/user03\?"):
         find_model_dir(batch / "usr03")
 
 

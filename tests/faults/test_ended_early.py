@@ -45,7 +45,7 @@ def arguments(posts: Path, output: Path, *overrides: str) -> list[str]:
 
 def die_at_the_end() -> None:
     """Save after every step, and die when training has ended."""
-    from huggingtweets.training import loop
+    from huggingtweets.training.progress import Training
     from huggingtweets.training.saver import Saver
 
     save = Saver.save
@@ -56,7 +56,7 @@ def die_at_the_end() -> None:
 
     Saver.is_due = lambda saver: True  # type: ignore[method-assign]
     Saver.save = save_at_once  # type: ignore[method-assign]
-    loop._result = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+    Training.result = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
 
 
 @pytest.mark.distributed

@@ -91,7 +91,7 @@ def test_the_end_of_a_sweep_names_the_best(finished: tuple[Path, str]) -> None:
     assert config.recipe.lr == best.params["recipe.lr"]
     assert f"{best.values[0]:.4f}" in words
     page = (folder / "out" / "report.html").read_text()
-    for part in ("History", "Slices", "All keys at once", "User by user", "Cost", "ann", "bob"):
+    for part in ("History", "Slices", "User by user", "Cost", "ann", "bob"):
         assert part in page
     assert page.count("<circle") >= 6 * 4
     assert not re.search(r'(?:src|href)="(?!data:)|<script|url\(|@import', page)

