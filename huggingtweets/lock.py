@@ -128,6 +128,8 @@ class JobLock:
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
             with suppress(OSError):
+                if _newest(self._path.parent) > self.generation or is_superseded():
+                    return  # this process was frozen and given up: the folder is another's
                 os.utime(self._path)
 
 

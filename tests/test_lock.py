@@ -159,6 +159,19 @@ def test_a_holder_given_up_for_dead_is_fenced_off(tmp_path: Path) -> None:
         assert first.generation < second.generation
 
 
+def test_a_holder_given_up_for_dead_beats_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingtweets.lock.BEAT_S", 0.1)
+    with acquire_lock(tmp_path) as held:
+        own = tmp_path / ".lock" / f"{held.generation:08d}"
+        (tmp_path / ".lock" / f"{held.generation + 1:08d}").touch()
+        time.sleep(0.3)
+        before = own.stat().st_mtime_ns
+        time.sleep(0.5)
+        assert own.stat().st_mtime_ns == before
+
+
 def test_a_vanished_folder_fences_off_too(tmp_path: Path) -> None:
     with acquire_lock(tmp_path / "job") as lock:
         for path in (tmp_path / "job" / ".lock").iterdir():
