@@ -46,9 +46,8 @@ from huggingtweets.training.attention import document_mask
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked import loop as stacked_loop
-from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.pool import train_stacks
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 EOS = 0
 NUM_OPERATORS = 40

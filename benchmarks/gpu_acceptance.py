@@ -49,10 +49,10 @@ from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked import loop as stacked_loop
 from huggingtweets.training.stacked.look import trusted
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.memory import need_of
 from huggingtweets.training.stacked.sample import sample_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 LIMIT_S = 540.0

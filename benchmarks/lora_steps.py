@@ -18,8 +18,8 @@ from huggingtweets.data.blocks import build_training_set
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.grouped import GroupedTuning
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning, Tuning
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings, Tuning
 
 CPU = torch.device("cpu")
 SLOTS, T, RANK = 8, 128, 8

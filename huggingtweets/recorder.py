@@ -135,7 +135,7 @@ class Recorder:
     def _close(self) -> None:
         GAUGES.ended(self._plan.job.slug)
         if self._progress:
-            self._progress.__exit__(None, None, None)
+            self._progress.__exit__()
         if self._file:
             self._file.close()
         self._progress = self._file = None

@@ -47,10 +47,9 @@ from huggingtweets.training.progress import Speed, TrainingJob, training_job
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.jobs import StackedResult, adapter_rank
 from huggingtweets.training.stacked.look import trusted
-from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.memory import Finishing, choose_batch, choose_cpu_batch
 from huggingtweets.training.stacked.pool import train_stacks
-from huggingtweets.training.stacked.tuning import FullTuning, Tuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings, Tuning
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
 logger = logging.getLogger(__name__)
@@ -136,7 +135,7 @@ def tuning_of(
     """Return how jobs of a recipe are stacked on a base.
 
     A GPT-2's adapters are computed by our own forward pass: on a CPU transformers' modules take
-    1.65 times as long at width 128, 1.14 times at 384 [measured, benchmarks/lora_steps.py].
+    1.15 to 1.58 times as long at widths of 128 to 384 [measured, benchmarks/lora_steps.py].
     """
     rank = adapter_rank(recipe)
     if rank and not has_own_lora(model.config):

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from huggingtweets.attempt import is_superseded
 from huggingtweets.files import write_text
@@ -55,12 +54,7 @@ class MetricsFile:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Write the last state."""
         self._has_ended.set()
         self._thread.join()

@@ -9,8 +9,6 @@ dK = s dS^T Q.
 import triton
 import triton.language as tl
 
-_LOG2_E = 1.4426950408889634
-
 
 @triton.jit
 def kept(rows, first, key_1, key_2, threshold, NUM: tl.constexpr, COLUMNS: tl.constexpr):

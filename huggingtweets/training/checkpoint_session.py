@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import torch
@@ -85,14 +84,9 @@ class CheckpointSession:
         self._watchdog.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop watching, and wait for a save that is under way."""
-        self._watchdog.__exit__(kind, err, traceback)
+        self._watchdog.__exit__()
         try:
             if self._saver:
                 self._saver.join()

@@ -44,9 +44,9 @@ from huggingtweets.training.loss import choose_attention
 from huggingtweets.training.meter import peak_flops, peak_memory_gib
 from huggingtweets.training.model import find_base
 from huggingtweets.training.stacked.grouped import GroupedTuning
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 PACKAGE = Path(__file__).parents[2] / "huggingtweets"
 ASKS = {"is_cuda", "is_cpu", "by_kind"}

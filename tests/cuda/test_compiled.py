@@ -10,8 +10,8 @@ from stacked_reference import CPU, LAYOUT, ROW, T, build_jobs
 from torch._dynamo.testing import CompileCounter
 
 from huggingtweets.ops import inductor
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 
 def train(num_jobs: int, *, slots: int) -> None:

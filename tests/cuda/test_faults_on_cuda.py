@@ -15,8 +15,8 @@ from huggingtweets.runtime.device import lacks_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.jobs import StackedResult
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 PLACES = {
     "load": {"load"},

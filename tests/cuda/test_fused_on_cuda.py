@@ -12,8 +12,8 @@ from torch import Tensor
 from huggingtweets.config.schema import Adapter
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.grouped import GroupedTuning
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 CLOSE = 1e-4
 """Times the norm of the change by training: the most for the norm of the difference."""

@@ -11,7 +11,7 @@ from stacked_reference import CPU, LAYOUT
 from huggingtweets.errors import TrainingError
 from huggingtweets.ops.reference import Ops
 from huggingtweets.training.stacked import look
-from huggingtweets.training.stacked.loop import StackedSettings
+from huggingtweets.training.stacked.tuning import StackedSettings
 
 SETTINGS = StackedSettings(8, micro_batch_size=1, block_size=64)
 

@@ -12,9 +12,9 @@ from huggingtweets.config.schema import Adapter, SamplingConfig
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.dropout import keep_mask, site_keys, thresholds_and_scales
 from huggingtweets.training.progress import TrainingJob
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.sample import sample_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 pytestmark = [
     pytest.mark.gpu,

@@ -26,7 +26,8 @@ from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
 from huggingtweets.training.stacked.jobs import StackedResult
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import StackedSettings
 
 peft = pytest.importorskip("peft")
 

@@ -17,9 +17,9 @@ from huggingtweets.config.schema import Keep, SamplingConfig
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
 from huggingtweets.training.progress import TrainingJob
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.sample import sample_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 SMALL = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,

@@ -37,8 +37,8 @@ from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, Train
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked import tuning as stacked_tuning
 from huggingtweets.training.stacked.jobs import StackedResult
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 LOG_EVERY = 3
 

@@ -25,9 +25,9 @@ from huggingtweets.training.lora import adapter_state, add_lora
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.jobs import StackedResult
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
+from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.lora import fresh_adapters, peft_state
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 peft = pytest.importorskip("peft")
 

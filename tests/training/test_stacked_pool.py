@@ -10,9 +10,8 @@ from stacked_reference import CPU, LAYOUT, PLAIN, ROW, T, build_job
 
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.jobs import StackedResult
-from huggingtweets.training.stacked.loop import StackedSettings
 from huggingtweets.training.stacked.pool import train_stacks
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 JOBS = [build_job(f"job-{index}", PLAIN, posts=8 + 5 * index, seed=index) for index in range(7)]
 SETTINGS = StackedSettings(slots=5, micro_batch_size=1, block_size=T)

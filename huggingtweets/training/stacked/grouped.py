@@ -39,6 +39,7 @@ from huggingtweets.training.stacked.heldout import MAX_TOKENS
 from huggingtweets.training.stacked.jobs import Exported
 from huggingtweets.training.stacked.memory import Need, need_of_adapters
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, slots_of
+from huggingtweets.training.stacked.tuning import StackedSettings
 
 
 class GroupedTuning:
@@ -85,23 +86,12 @@ class GroupedTuning:
             return "its posts go through it one by one"
         return _why_not_apart(self)
 
-    def hold(
-        self,
-        num: int,
-        device: torch.device,
-        *,
-        dtype: torch.dtype,
-        block_size: int,
-        is_compiled: bool,
-        has_kernels: bool,
-        triton: tuple[str, ...] = (),
-    ) -> "HeldAdapters":
+    def hold(self, num: int, device: torch.device, settings: StackedSettings) -> "HeldAdapters":
         """See `Tuning`; an architecture's own code is not compiled, and brings its own kernels."""
-        del block_size, is_compiled, has_kernels, triton
-        base = GroupedBase(self, device, dtype)
+        base = GroupedBase(self, device, settings.dtype)
         rows, grads = (torch.zeros(num, self.layout.size, device=device) for _ in range(2))
         slots = slots_of(
-            build_adapter_stack(self.layout, rows, dtype),
+            build_adapter_stack(self.layout, rows, settings.dtype),
             build_adapter_stack(self.layout, grads, torch.float32),
         )
         return HeldAdapters(self, base, slots)

@@ -29,8 +29,8 @@ from huggingtweets.models.layout import Layout
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cuda, versions_of
 from huggingtweets.training.progress import TrainingJob
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import FullTuning
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 logger = logging.getLogger(__name__)
 

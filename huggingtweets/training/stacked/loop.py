@@ -9,7 +9,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 
@@ -18,7 +17,6 @@ import torch
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.ops.adamw import AdamConstants, constants_of
-from huggingtweets.ops.reference import TRITON
 from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.extraction import SetScores
@@ -45,7 +43,7 @@ from huggingtweets.training.stacked.slots import (
     snapshot_of,
     step_inputs,
 )
-from huggingtweets.training.stacked.tuning import WINDOW, Tuning
+from huggingtweets.training.stacked.tuning import WINDOW, StackedSettings, Tuning
 
 logger = logging.getLogger(__name__)
 
@@ -53,32 +51,6 @@ Report = Callable[[str, LoggedStep | LoggedEval], None]
 
 _PAUSE_S = 0.005
 """Between two looks for a job while there is nothing to train."""
-
-
-@dataclass(frozen=True)
-class StackedSettings:
-    """How it is computed; changes no result beyond rounding."""
-
-    slots: int
-    """K."""
-    micro_batch_size: int
-    """B, blocks of each slot computed at once."""
-    block_size: int
-    """T, the largest of the batch."""
-    dtype: torch.dtype = torch.float32
-    """Of the matrix products: fp32 or bf16."""
-    log_every: int = 10
-    compile: bool = False
-    recompute: bool = False
-    """Compute activations again in the backward pass instead of keeping them."""
-    use_graphs: bool = True
-    """Replay CUDA graphs."""
-    fused_kernels: bool = True
-    """On CUDA, take PyTorch's kernels for attention and GELU; see `look`."""
-    triton: tuple[str, ...] = TRITON
-    """On CUDA, take these kinds of ours in Triton before PyTorch's; see `look`."""
-    engines: int = 1
-    """That share the slots, a thread each; see `pool`."""
 
 
 def train_stacked(
@@ -159,17 +131,9 @@ class _Engine:
         self._num_slots = num_slots
         self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
         self._has_graphs = is_cuda(device)
-        self._has_kernels = self._has_graphs and settings.fused_kernels
+        self._has_kernels = settings.has_kernels(device)
         self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
-        self._held = tuning.hold(
-            num_slots,
-            device,
-            dtype=settings.dtype,
-            block_size=settings.block_size,
-            is_compiled=settings.compile,
-            has_kernels=self._has_kernels,
-            triton=settings.triton,
-        )
+        self._held = tuning.hold(num_slots, device, settings)
         self._slots = self._held.slots
         self._outbox = Outbox(self._slots.stack.rows[0])
         self._lines: deque[tuple[Snapshot, list[tuple[SlotState, int, PendingLine]]]] = deque()

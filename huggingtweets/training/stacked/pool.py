@@ -13,8 +13,8 @@ import torch
 
 from huggingtweets.training.progress import Speed, TrainingJob
 from huggingtweets.training.stacked.jobs import StackedResult
-from huggingtweets.training.stacked.loop import StackedSettings, train_stacked
-from huggingtweets.training.stacked.tuning import Tuning
+from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.tuning import StackedSettings, Tuning
 
 
 def train_stacks(

@@ -5,6 +5,7 @@ adapters on a frozen base (`GroupedTuning`, in `grouped.py`) is said by a `Tunin
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -17,8 +18,8 @@ from huggingtweets.models.stack import Stack
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.inductor import InductorOps
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH, choose_ops
-from huggingtweets.ops.reference import Ops
-from huggingtweets.runtime.device import by_kind
+from huggingtweets.ops.reference import TRITON, Ops
+from huggingtweets.runtime.device import by_kind, is_cuda
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.heldout import score_sets
@@ -52,33 +53,49 @@ class Held(Protocol):
         """Score a set of posts in each of neighbouring slots, the first of them given."""
 
 
+@dataclass(frozen=True)
+class StackedSettings:
+    """How it is computed; changes no result beyond rounding."""
+
+    slots: int
+    """K."""
+    micro_batch_size: int
+    """B, blocks of each slot computed at once."""
+    block_size: int
+    """T, the largest of the batch."""
+    dtype: torch.dtype = torch.float32
+    """Of the matrix products: fp32 or bf16."""
+    log_every: int = 10
+    compile: bool = False
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them."""
+    use_graphs: bool = True
+    """Replay CUDA graphs."""
+    fused_kernels: bool = True
+    """On CUDA, take PyTorch's kernels for attention and GELU; see `look`."""
+    triton: tuple[str, ...] = TRITON
+    """On CUDA, take these kinds of ours in Triton before PyTorch's; see `look`."""
+    engines: int = 1
+    """That share the slots, a thread each; see `pool`."""
+
+    def has_kernels(self, device: torch.device) -> bool:
+        """Whether PyTorch's fused kernels compute on a device."""
+        return is_cuda(device) and self.fused_kernels
+
+
 class Tuning(Protocol):
     """A way of fine-tuning; threads share it."""
 
     rank: int
     """Of the slots' adapters; 0: all weights are trained."""
 
-    def hold(
-        self,
-        num: int,
-        device: torch.device,
-        *,
-        dtype: torch.dtype,
-        block_size: int,
-        is_compiled: bool,
-        has_kernels: bool,
-        triton: tuple[str, ...] = (),
-    ) -> Held:
+    def hold(self, num: int, device: torch.device, settings: StackedSettings) -> Held:
         """Allocate K slots.
 
         Args:
             num: K.
             device: to hold them on.
-            dtype: of the matrix products, fp32 or bf16.
-            block_size: T, the largest.
-            is_compiled: have TorchInductor make what computes between the products.
-            has_kernels: take PyTorch's fused kernels for attention.
-            triton: take these kinds of kernels of ours in Triton before.
+            settings: how to compute.
         """
 
     @property
@@ -104,22 +121,19 @@ class FullTuning:
         """Begin with a base (N,) on the CPU, see `Layout.pack`."""
         self.layout, self.base, self.rank = layout, base, rank
 
-    def hold(
-        self,
-        num: int,
-        device: torch.device,
-        *,
-        dtype: torch.dtype,
-        block_size: int,
-        is_compiled: bool,
-        has_kernels: bool,
-        triton: tuple[str, ...] = (),
-    ) -> "HeldModels":
+    def hold(self, num: int, device: torch.device, settings: StackedSettings) -> "HeldModels":
         """See `Tuning`."""
         shape = self.layout.shape
-        ops: Ops | None = InductorOps() if is_compiled else None
-        ops = ops or choose_ops(device, shape.width, block_size, shape.head_width, triton)
-        return HeldModels(self, num, device, dtype, ops, has_kernels=has_kernels)
+        ops: Ops
+        if settings.compile:
+            ops = InductorOps()
+        else:
+            ops = choose_ops(
+                device, shape.width, settings.block_size, shape.head_width, settings.triton
+            )
+        return HeldModels(
+            self, num, device, settings.dtype, ops, has_kernels=settings.has_kernels(device)
+        )
 
     @property
     def is_wide(self) -> bool:

@@ -56,25 +56,24 @@ VALUES = st.recursive(
     max_leaves=20,
 )
 JSON_BYTES = VALUES.map(lambda value: json.dumps(value).encode())
+PIECES = [
+    b"",
+    b"[",
+    b"]",
+    b"{",
+    b'{"text": "',
+    b"\xff\xfe",
+    b"\xef\xbb\xbf",
+    b"NaN",
+    b"\r",
+    b'"',
+    b",",
+]
 LINES = st.one_of(
     JSON_BYTES,
     st.binary(max_size=60),
     st.builds(lambda data, cut: data[:cut], JSON_BYTES, st.integers(0, 40)),
-    st.sampled_from(
-        [
-            b"",
-            b"[",
-            b"]",
-            b"{",
-            b'{"text": "',
-            b"\xff\xfe",
-            b"\xef\xbb\xbf",
-            b"NaN",
-            b"\r",
-            b'"',
-            b",",
-        ]
-    ),
+    st.sampled_from(PIECES),
 )
 FILES = st.builds(b"\n".join, st.lists(LINES, max_size=8))
 PREFIXES = st.sampled_from(
@@ -424,19 +423,6 @@ WORDS = [
     "caf=C3=A9", "caf+AOk-", "bm9ib2R5IGtub3dzIHRoZQ==", "6e6f626f6479206b6e6f7773", "nasa: hi",
     "public", "direct", "@esa", "2020-01-01T00:00:00Z", "[{\"text\": \"x\"}]",
 ]  # fmt: skip
-PIECES = [
-    b"",
-    b"[",
-    b"]",
-    b"{",
-    b'{"text": "',
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
-    b"NaN",
-    b"\r",
-    b'"',
-    b",",
-]
 
 
 def make_value(rng: random.Random, depth: int = 4) -> Any:
