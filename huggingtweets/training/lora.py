@@ -53,7 +53,8 @@ def add_lora(model: PreTrainedModel, recipe: RecipeConfig, *, seed: int) -> None
     """
     import peft
 
-    peft.get_peft_model(model, lora_config(model, recipe))
+    # Not `get_peft_model`: what it wraps around the model asks transformers for what is deprecated.
+    peft.inject_adapter_in_model(lora_config(model, recipe), model)
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_A.default.weight"):

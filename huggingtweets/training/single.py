@@ -152,7 +152,9 @@ def _build(
             if not is_sharded(accelerator):
                 module.hold_head(accelerator.device, torch.bfloat16)
     if plan.engine.activation_checkpointing:
-        model.gradient_checkpointing_enable()
+        # transformers 5.2x has it under a new name, and warns of the old one.
+        old = model.gradient_checkpointing_enable
+        getattr(model, "activation_checkpointing_enable", old)()
     speed = Speed(
         flops_per_token(model, float(job.training_set.blocks.position_ids.mean()) + 1),
         peak_flops(accelerator.device, plan.engine.peak_tflops),
