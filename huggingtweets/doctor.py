@@ -127,7 +127,7 @@ def _devices() -> Iterator[Finding]:
         yield Finding(
             f"gpu {index}",
             f"{gpu.name}, {gpu.num_bytes / 2**30:.0f} GiB",
-            "" if gpu.has_bf16 else "has no bf16; train with engine.precision=fp16",
+            "" if gpu.has_bf16 else "has no bf16; engine.precision=auto takes fp16",
         )
     if not gpus and torch.backends.mps.is_available():
         yield Finding("gpu", "Apple MPS, which is not used: training runs on the CPU")

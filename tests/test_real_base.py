@@ -1,10 +1,13 @@
 """The one real pretrained model at hand: SmolLM2-135M, as `make real-base` leaves it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from small import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from huggingtweets.config.bases import BASES, unpacked_folder
@@ -85,3 +88,35 @@ def test_the_folder_is_plain_and_others_read_it(base: Base) -> None:
     text = "naïve 😀 สวัสดี  two\nlines"
     assert tokenizer.decode(tokenizer(text).input_ids) == text
     assert AutoModelForCausalLM.from_pretrained(base.path).dtype == torch.bfloat16
+
+
+def test_people_are_trained_side_by_side_by_the_command_that_users_type(
+    base: Base, tmp_path: Path
+) -> None:
+    """Two people's adapters on the real base, stacked, sampled and finished."""
+    (tmp_path / "users.txt").write_text("ann\nbob\n")
+    for number, handle in enumerate(("ann", "bob")):
+        posts = [f"{post} Day {day}, {handle}." for day in range(8) for post in POSTS[number:]]
+        text = "".join(json.dumps({"text": post}) + "\n" for post in posts)
+        (tmp_path / f"{handle}.jsonl").write_text(text)
+    command = [
+        sys.executable, str(ROOT / "train.py"), "user=file:users.txt", "source=jsonl",
+        "source.path=.", "consent=public-figure-research", "model=smollm2-135m",
+        "recipe.adapter=lora", "recipe.max_steps=3", "recipe.block_size=64", "recipe.lr=2e-3",
+        "recipe.dropout=0", "sampling.num=1", "sampling.max_new_tokens=8", "tracking=none",
+        "publish.lora=adapter", "output_dir=out",
+    ]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
+    for handle in ("ann", "bob"):
+        folder = tmp_path / "out" / handle
+        result = json.loads((folder / "result.json").read_text())
+        assert result["engine"] == "fused"
+        assert result["eval"]["bits_per_byte"] < result["eval"]["base_bits_per_byte"]
+        settings = json.loads((folder / "model" / "adapter_config.json").read_text())
+        assert settings["base_model_name_or_path"] == base.hub_id
+        assert (folder / "report.html").is_file()
+        assert (folder / "predictions.jsonl").read_text().count("\n") == 1

@@ -317,6 +317,7 @@ class EngineKind(StrEnum):
 class Precision(StrEnum):
     """Arithmetic of the forward and backward pass; master weights are always fp32."""
 
+    auto = "auto"
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
@@ -327,7 +328,8 @@ class EngineConfig:
     """How it is computed. Changes no result beyond rounding."""
 
     kind: EngineKind = EngineKind.auto
-    precision: Precision = Precision.bf16
+    precision: Precision = Precision.auto
+    """Auto: bf16 where the device computes in it; else fp16 on a GPU, fp32 on a CPU."""
     tf32: bool = True
     """On a GPU: compute products of fp32 numbers in TF32, which keeps 10 of 23 bits of each factor
     and is several times as fast; false: all of them. Matters with `precision=fp32` alone."""

@@ -51,7 +51,7 @@ from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.tracking.console import waiting
 from huggingtweets.training.collectives import all_gather, broadcast
-from huggingtweets.training.launch import build_accelerator, on_main
+from huggingtweets.training.launch import build_accelerator, on_main, settle_precision
 from huggingtweets.training.lora import check_lora
 from huggingtweets.training.model import Base, check_block_size, find_base
 from huggingtweets.training.records import Ending
@@ -75,6 +75,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    config = settle_precision(config)
     if not is_batch(config.user):
         config = replace(config, tracking=replace(config.tracking, per_user=True))
     is_alone = not is_batch(config.user)

@@ -33,7 +33,7 @@ from huggingtweets.sweep.spec import Way
 from huggingtweets.sweep.study import Trials, open_study, storage_errors, study_path
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
 from huggingtweets.sweep.trial_progress import TrialProgresses
-from huggingtweets.training.launch import build_accelerator
+from huggingtweets.training.launch import build_accelerator, settle_precision
 from huggingtweets.training.model import Base
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
@@ -54,7 +54,8 @@ def run_sweep(sweep: Sweep) -> int:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    sweep = replace(sweep, config=settle_consent(sweep.config, sweep.jobs))
+    config = settle_precision(settle_consent(sweep.config, sweep.jobs))
+    sweep = replace(sweep, config=config)
     engine = sweep.config.engine
     accelerator = build_accelerator(engine.precision, tf32=engine.tf32)
     try:

@@ -14,12 +14,12 @@ from accelerate.utils import DeepSpeedPlugin, DistributedType, InitProcessGroupK
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from huggingtweets.causes import as_known
-from huggingtweets.config.schema import Precision
+from huggingtweets.config.schema import Precision, TrainConfig
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
 from huggingtweets.paths import template
-from huggingtweets.runtime.device import has_cuda, num_gpus
+from huggingtweets.runtime.device import has_bf16, has_cuda, num_gpus
 from huggingtweets.training.collectives import broadcast
 
 logger = logging.getLogger(__name__)
@@ -28,6 +28,15 @@ T = TypeVar("T")
 _MPI = ("PMI_", "MPI_LOCAL", "OMPI_COMM_WORLD_", "MV2_COMM_WORLD_")
 
 _MIXED_PRECISION = {Precision.fp32: "no", Precision.bf16: "bf16", Precision.fp16: "fp16"}
+
+
+def settle_precision(config: TrainConfig) -> TrainConfig:
+    """Return a configuration with the precision that `auto` means on this device."""
+    if config.engine.precision is not Precision.auto:
+        return config
+    otherwise = Precision.fp16 if has_cuda() else Precision.fp32
+    precision = Precision.bf16 if has_bf16() else otherwise
+    return replace(config, engine=replace(config.engine, precision=precision))
 
 
 def build_accelerator(precision: Precision, *, tf32: bool = True) -> Accelerator:
@@ -43,8 +52,8 @@ def build_accelerator(precision: Precision, *, tf32: bool = True) -> Accelerator
     on_gpu = has_cuda()
     if precision is Precision.fp16 and not on_gpu:
         raise LaunchError(
-            "engine.precision: got fp16 on a CPU; expected bf16 or fp32 there; "
-            "set engine.precision=bf16"
+            "engine.precision: got fp16 on a CPU; expected auto, bf16 or fp32 there; "
+            "set engine.precision=auto"
         )
     if "WORLD_SIZE" not in os.environ:
         # Inside mpirun or `srun --mpi=pmi2` these tell of that launcher's processes, which are not

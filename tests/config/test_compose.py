@@ -87,7 +87,7 @@ TYPOS = {
     "model=gpt3": "expected one of distilgpt2, gemma3-270m, gpt2",
     "source=csvv": "did you mean source=csv",
     "source=csv": "add source.path=",
-    "engine.precision=fp64": "expected one of fp32, bf16, fp16",
+    "engine.precision=fp64": "expected one of auto, fp32, bf16, fp16",
     "engine.compile=maybe": "expected true or false",
     "engine.micro_batch_size=x": "expected auto or a number",
     "engine.slots=0": "expected auto or a number",

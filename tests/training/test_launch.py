@@ -10,7 +10,35 @@ from typing import Any
 import pytest
 import torch
 
-from huggingtweets.training.launch import _tell_of_idle_cores
+from huggingtweets.config.compose import compose_config, to_config
+from huggingtweets.config.schema import Precision
+from huggingtweets.training.launch import _tell_of_idle_cores, settle_precision
+
+
+@pytest.mark.parametrize(
+    ("has_gpu", "told", "expected"),
+    [
+        (False, {"avx2": True}, Precision.fp32),
+        (False, {"avx2": True, "avx512_f": True, "avx512_bf16": False}, Precision.fp32),
+        (False, {"avx512_bf16": True}, Precision.bf16),
+        (False, {"amx_bf16": True}, Precision.bf16),
+        (False, {"neon": True, "bf16": True}, Precision.bf16),
+        (True, True, Precision.bf16),
+        (True, False, Precision.fp16),
+    ],
+)
+def test_auto_is_what_the_device_computes_in(
+    has_gpu: bool, told: Any, expected: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *, including_emulation: told)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: told)
+    config = to_config(compose_config(["user=ann"]))
+    assert config.engine.precision is Precision.auto
+    assert settle_precision(config).engine.precision is expected
+    for asked in (Precision.fp32, Precision.bf16, Precision.fp16):
+        config = to_config(compose_config(["user=ann", f"engine.precision={asked}"]))
+        assert settle_precision(config) == config
 
 
 @pytest.mark.parametrize(
