@@ -1,13 +1,18 @@
 """Logging that knows the rank: the main process at INFO, the others at WARNING."""
 
+import io
 import logging
 import os
 import re
 import sys
 import unicodedata
-from typing import TextIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TextIO
 
 from huggingtweets.errors import ConfigError, HuggingtweetsError, StoppedError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 JOB_FAILED = 1
 USAGE_ERROR = 2
@@ -46,6 +51,8 @@ def shown(text: str) -> str:
 
     What is left out stands there by its number, so that nothing disguises itself.
     """
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
     return "".join(char if _is_shown(char) else ascii(char)[1:-1] for char in text)
 
 
@@ -55,6 +62,43 @@ def _is_shown(char: str) -> bool:
     return (char.isascii() and char.isprintable()) or (
         not char.isascii() and unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
     )
+
+
+def say(*lines: str) -> None:
+    """Print lines for people; names, paths and texts from outside as `shown` has them."""
+    _write_any_text()
+    print(shown("\n".join(lines)), flush=True)  # noqa: T201 - the one place
+
+
+def _write_any_text() -> None:
+    """Have standard output write characters that its encoding lacks, such as Latin-1, by number."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def make_console(**options: Any) -> "Console":
+    """Return rich's console, which prints as `shown` does: it passes escapes on by itself."""
+    from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook
+    from rich.segment import Segment
+
+    class Hook(RenderHook):
+        def process_renderables(
+            self, renderables: list[ConsoleRenderable]
+        ) -> list[ConsoleRenderable]:
+            return [Shown(view) for view in renderables]
+
+    class Shown:
+        def __init__(self, view: ConsoleRenderable) -> None:
+            self.view = view
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+            for segment in console.render(self.view, options):
+                yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+    _write_any_text()
+    console = Console(**options)
+    console.push_render_hook(Hook())
+    return console
 
 
 def redact(text: str) -> str:

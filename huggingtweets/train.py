@@ -30,7 +30,7 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.at_hand import check_base_at_hand
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
-from huggingtweets.logs import STOPPED, exit_code_of, setup_logging
+from huggingtweets.logs import STOPPED, exit_code_of, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import check_source
 from huggingtweets.tracking.console import waiting
@@ -95,7 +95,7 @@ def _main() -> int:
     try:
         if {"--help", "-h"} & {*sys.argv[1:]}:
             words = [word for word in sys.argv[1:] if not word.startswith("-")]
-            sys.stdout.write(usage(words))
+            say(usage(words).rstrip("\n"))
             return 0
         check_arguments(sys.argv[1:])
     except HuggingtweetsError as err:

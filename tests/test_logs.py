@@ -1,6 +1,8 @@
 import contextlib
 import io
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -8,7 +10,8 @@ from rich.console import Console
 
 from huggingtweets.cli.base import show
 from huggingtweets.errors import SourceError
-from huggingtweets.logs import exit_code_of, setup_logging, shown
+from huggingtweets.logs import exit_code_of, make_console, say, setup_logging, shown
+from huggingtweets.posts.asking import ask
 from huggingtweets.tracking.console import TrainingProgress
 
 
@@ -75,7 +78,26 @@ def test_what_a_terminal_would_obey_is_shown_by_its_number(
     assert stderr.getvalue().count("\n") == 2
     assert "ann\\" in stderr.getvalue()
     show(f"| {hostile} |")
-    assert hostile not in capsys.readouterr().out.rstrip("\n")
+    say(f"{hostile}/ann.gguf: 1 MiB")
+    make_console(force_terminal=True).print(f"Files in {hostile}", style="bold")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    ask(f"{hostile}?")
+    words = "".join(capsys.readouterr()).replace("\x1b[1m", "").replace("\x1b[0m", "")
+    assert hostile not in words.replace("\n", "")
+
+
+def test_a_terminal_of_another_encoding_ends_nothing() -> None:
+    script = (
+        "from huggingtweets.logs import make_console, say\n"
+        "say('… ゆき')\nmake_console(force_terminal=True).print('… ゆき')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONIOENCODING": "latin-1", "TERM": "dumb"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "\\u2026 \\u3086\\u304d\n" * 2, done.stderr
 
 
 def test_what_people_write_stays() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from huggingtweets.logs import setup_logging, shown
+from huggingtweets.logs import make_console, say, setup_logging
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -35,15 +35,13 @@ def composed(overrides: Sequence[str]) -> "TrainConfig":
 
 def show(view: "RenderableType", *, clear: bool = False) -> None:
     """Print for people: coloured and as wide as the terminal; plain and unpadded elsewhere."""
-    from rich.console import Console
-
     if sys.stdout.isatty():
-        console = Console(highlight=False)
+        console = make_console(highlight=False)
         if clear:
             console.clear()
         console.print(view)
         return
-    console = Console(highlight=False, width=PIPE_WIDTH, file=io.StringIO())
+    console = make_console(highlight=False, width=PIPE_WIDTH, file=io.StringIO())
     with console.capture() as captured:
         console.print(view)
-    print(shown("\n".join(line.rstrip() for line in captured.get().splitlines())), flush=True)
+    say("\n".join(line.rstrip() for line in captured.get().splitlines()))

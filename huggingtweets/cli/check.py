@@ -4,7 +4,7 @@ import argparse
 
 from huggingtweets.cli.base import Commands, composed
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import exit_code_of, redact
+from huggingtweets.logs import exit_code_of, redact, say
 
 
 def add(commands: Commands) -> None:
@@ -41,7 +41,7 @@ def _run_check(args: argparse.Namespace) -> int:
         checks.append(check)
         codes.append(1 if check.problem else 0)
         if not is_table:
-            print("\n".join(describe(check)), flush=True)
+            say(*describe(check))
     if is_table:
-        print("\n".join(table_lines(checks, refused)))
+        say(*table_lines(checks, refused))
     return max(codes)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from huggingtweets.cli.base import Commands, show
+from huggingtweets.logs import say
 
 
 def add(commands: Commands) -> None:
@@ -38,7 +39,7 @@ def _run(args: argparse.Namespace) -> int:
         title = " and ".join(folder.resolve().name for folder in args.folders)
         write_page(args.page, found, [setting.folder for setting in settings], title)
     if args.json:
-        print(json.dumps(found.as_json()))
+        say(json.dumps(found.as_json()))
     else:
         show(build_comparison(found))
     return 0

@@ -5,6 +5,7 @@ import json
 from dataclasses import asdict
 
 from huggingtweets.cli.base import Commands, show
+from huggingtweets.logs import say
 
 
 def add(commands: Commands) -> None:
@@ -19,7 +20,7 @@ def _run_doctor(args: argparse.Namespace) -> int:
 
     findings = examine()
     if args.json:
-        print(json.dumps([asdict(finding) for finding in findings]))
+        say(json.dumps([asdict(finding) for finding in findings]))
     else:
         show(build_findings(findings))
     return 1 if any(finding.is_fatal for finding in findings) else 0

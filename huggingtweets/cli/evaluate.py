@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.cli.sampling import add_sampling, sampling_of
+from huggingtweets.logs import say
 from huggingtweets.places import find_model_dir
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     user = args.user or args.posts.name.partition(".")[0]
     found = evaluate_folder(args.model_dir, args.posts, user=user, config=config, seed=args.seed)
     if args.json:
-        print(json.dumps(asdict(found)))
+        say(json.dumps(asdict(found)))
         return 0
     interval = found.quality.model.bits_per_byte
     assert interval is not None
-    print(
+    say(
         f"{found.num_posts} posts, {found.num_trained} more were trained on; bits per byte "
         f"{found.bits_per_byte:.3f} ({interval.low:.3f} to {interval.high:.3f})"
     )
@@ -70,11 +71,11 @@ def _run_attribute(args: argparse.Namespace) -> int:
 
     found = measure_attribution(read_voices(args.output_dir), seed=0)
     if args.json:
-        print(json.dumps(asdict(found)))
+        say(json.dumps(asdict(found)))
         return 0
     for slug, (samples, heldout) in found.per_voice.items():
-        print(f"{slug}: {samples:.1%} of its samples, {heldout:.1%} of the held-out posts")
-    print(
+        say(f"{slug}: {samples:.1%} of its samples, {heldout:.1%} of the held-out posts")
+    say(
         f"all: {found.samples_frac:.1%} of the samples, {found.heldout_frac:.1%} of the held-out "
         f"posts are attributed to their own voice; by chance {found.chance:.1%}"
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import JOB_FAILED, exit_code_of, setup_logging
+from huggingtweets.logs import JOB_FAILED, exit_code_of, say, setup_logging
 
 if TYPE_CHECKING:
     from huggingtweets.export.finished import Finished
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
             path = args.to or args.output_dir / f"export.{kind}"
             rows = sample_rows(jobs) if args.samples else result_rows(jobs)
             write_table(rows, path, kind)
-            print(f"{len(rows)} rows: {path}")
+            say(f"{len(rows)} rows: {path}")
             return 0
 
 
@@ -84,8 +84,8 @@ def _gguf(args: argparse.Namespace, jobs: "list[Finished]") -> int:
             exit_code_of(err)
             code = JOB_FAILED
             continue
-        print(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
-        print(f"  ollama create {job.slug} -f {path.with_name(f'Modelfile-{args.type}')}")
+        say(f"{path}: {path.stat().st_size / 2**20:.1f} MiB")
+        say(f"  ollama create {job.slug} -f {path.with_name(f'Modelfile-{args.type}')}")
     return code
 
 
@@ -93,11 +93,11 @@ def _adapters(args: argparse.Namespace, jobs: "list[Finished]") -> int:
     from huggingtweets.export.adapters import export_adapters  # heavy
 
     found = export_adapters(jobs, args.to, base=args.base)
-    print(f"{len(found.slugs)} adapters, rank {found.max_rank} at most: {found.folder}")
+    say(f"{len(found.slugs)} adapters, rank {found.max_rank} at most: {found.folder}")
     if found.is_for_vllm:
-        print(found.command)
+        say(found.command)
     else:
-        print("vLLM serves no adapters of this family; `huggingtweets serve` does")
+        say("vLLM serves no adapters of this family; `huggingtweets serve` does")
     return 0
 
 
@@ -117,8 +117,8 @@ def _hub(args: argparse.Namespace, jobs: "list[Finished]") -> int:
         consent=Consent(args.consent),
     )
     for slug, url in found.new:
-        print(f"{slug}: {url}")
+        say(f"{slug}: {url}")
     for slug, reason in found.failed:
-        print(f"{slug}: not published: {reason}")
-    print(f"{len(found.new)} published, {found.num_before} before, {len(found.failed)} failed")
+        say(f"{slug}: not published: {reason}")
+    say(f"{len(found.new)} published, {found.num_before} before, {len(found.failed)} failed")
     return JOB_FAILED if found.failed else 0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.cli.sampling import add_sampling, sampling_of
-from huggingtweets.logs import shown
+from huggingtweets.logs import say
 from huggingtweets.places import find_model_dir
 
 
@@ -32,7 +32,7 @@ def _run_generate(args: argparse.Namespace) -> int:
         args.model_dir, config, seed=args.seed, is_guarded=args.block_copies is None
     )
     for one in samples.predictions:
-        print(json.dumps(marked(asdict(one))) if args.json else shown(one.prediction))
+        say(json.dumps(marked(asdict(one))) if args.json else one.prediction)
     if samples.refused:
-        print(f"drawn again: {samples.refusals}", file=sys.stderr)
+        sys.stderr.write(f"drawn again: {samples.refusals}\n")
     return 0

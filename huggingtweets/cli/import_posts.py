@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands, composed
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.logs import exit_code_of
+from huggingtweets.logs import exit_code_of, say
 
 
 def add(commands: Commands) -> None:
@@ -38,6 +38,6 @@ def _run_import(args: argparse.Namespace) -> int:
             codes.append(exit_code_of(err))
             continue
         for note in done.notes:
-            print(f"  {note}")
-        print(f"@{handle}: {done.num_new} new posts, {done.num_before} before: {done.path}")
+            say(f"  {note}")
+        say(f"@{handle}: {done.num_new} new posts, {done.num_before} before: {done.path}")
     return max(codes)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError
+from huggingtweets.logs import say
 from huggingtweets.paths import shipped
 
 FOLDERS = ("conf", "launch", "slurm")
@@ -28,8 +29,8 @@ def _run_init(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"init: {folder} cannot be written ({err.strerror}); expected a folder; choose another"
         ) from err
-    print(f"{folder}: {written} files written, {kept} kept as they were")
-    print(f"cd {folder}: what is called there uses these files")
+    say(f"{folder}: {written} files written, {kept} kept as they were")
+    say(f"cd {folder}: what is called there uses these files")
     return 0
 
 

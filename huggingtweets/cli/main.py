@@ -5,6 +5,7 @@ import difflib
 import platform
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from huggingtweets.cli import (
     check,
@@ -26,7 +27,7 @@ from huggingtweets.cli import (
 )
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import exit_code_of
+from huggingtweets.logs import exit_code_of, say, shown
 
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
     init.add,
@@ -68,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Read a command line; `run` of what is returned does what it asks for."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         "huggingtweets",
         description="One language model per person: train, look after, use.",
     )
@@ -92,6 +93,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     return args
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses words that a shell found in a hostile folder without letting them act."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message))
+
+
 class _Version(argparse.Action):
     """Looks the version up only when it is asked for."""
 
@@ -101,5 +109,5 @@ class _Version(argparse.Action):
     def __call__(self, *_: object) -> None:
         from importlib.metadata import version
 
-        print(f"huggingtweets {version('huggingtweets')}, Python {platform.python_version()}")
+        say(f"huggingtweets {version('huggingtweets')}, Python {platform.python_version()}")
         sys.exit(0)

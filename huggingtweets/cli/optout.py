@@ -3,6 +3,7 @@
 import argparse
 
 from huggingtweets.cli.base import Commands
+from huggingtweets.logs import say
 
 
 def add(commands: Commands) -> None:
@@ -18,5 +19,5 @@ def _run_optout(args: argparse.Namespace) -> int:
     from huggingtweets.posts.optout import add_optout
 
     for handle in map(parse_handle, args.handles):
-        print(f"@{handle} is on the list: {add_optout(handle, args.file)}")
+        say(f"@{handle} is on the list: {add_optout(handle, args.file)}")
     return 0

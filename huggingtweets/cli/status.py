@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError
+from huggingtweets.logs import say
 
 
 def add(commands: Commands) -> None:
@@ -64,10 +65,11 @@ def follow(
         word = ask_slurm(folder, num_left)
         if as_object:
             said = {"slurm": word.as_json()} if word else {}
-            print(json.dumps(as_json(states) | said), flush=True)
+            say(json.dumps(as_json(states) | said))
         else:
             show(build_status(folder, states), clear=watch)
-            print("".join(f"{line}\n" for line in word.lines()) if word else "", end="", flush=True)
+            if word and (lines := word.lines()):
+                say(*lines)
         if not watch or not (num_left or (word and word.tasks)):
             return 0
         time.sleep(max(0.1, every_s))

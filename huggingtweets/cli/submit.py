@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.cli.status import follow
-from huggingtweets.logs import setup_logging
+from huggingtweets.logs import say, setup_logging
 
 
 def add(commands: Commands) -> None:
@@ -46,16 +46,16 @@ def _run_submit(args: argparse.Namespace) -> int:
         retry=not args.no_retry,
     )
     submission = plan_submission([*args.overrides, *args.more], wishes)
-    print(f"jobs    {submission.size}")
+    say(f"jobs    {submission.size}")
     for hint in submission.hints:
-        print(f"note    {hint}")
+        say(f"note    {hint}")
     if args.dry_run:
-        print("\n".join(submission.shown()))
+        say(*submission.shown())
         return 0
     numbers = submit(submission)
-    print(f"queued  {', then '.join(numbers)}")
-    print(f"logs    {submission.logs}")
-    print(f"follow  huggingtweets status {submission.output_dir} --watch; squeue -j {numbers[0]}")
+    say(f"queued  {', then '.join(numbers)}")
+    say(f"logs    {submission.logs}")
+    say(f"follow  huggingtweets status {submission.output_dir} --watch; squeue -j {numbers[0]}")
     if args.watch:
         return follow(submission.output_dir, watch=True)
     return 0

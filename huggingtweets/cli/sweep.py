@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingtweets import attempt
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import exit_code_of, setup_logging
+from huggingtweets.logs import exit_code_of, say, setup_logging
 from huggingtweets.paths import template
 
 
@@ -92,6 +92,6 @@ def _print_sweep(folder: Path, *, as_json: bool = False) -> None:
 
     description, summary = read_sweep(folder)
     if as_json:
-        print(json.dumps(sweep_as_json(folder, description, summary)))
+        say(json.dumps(sweep_as_json(folder, description, summary)))
     else:
         show(build_sweep_status(folder, description, summary))

@@ -5,13 +5,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from huggingtweets.compare.comparison import compare
 from huggingtweets.compare.scores import score_person
 from huggingtweets.compare.settings import read_settings
 from huggingtweets.compare.table import build_comparison, write_page
 from huggingtweets.errors import ConfigError
+from huggingtweets.logs import make_console
 
 logger = logging.getLogger(__name__)
 
@@ -34,5 +33,5 @@ def end_grid(folders: Sequence[Path]) -> None:
         write_page(root / PAGE, found, [setting.folder for setting in settings], root.name)
     except OSError as err:
         logger.warning("%s: no page of the grid (%s)", root / PAGE, err.strerror)
-    Console(highlight=False).print(build_comparison(found))
+    make_console(highlight=False).print(build_comparison(found))
     logger.info("grid=%s", root / PAGE)

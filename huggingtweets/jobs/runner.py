@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from rich.console import Console
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
@@ -37,7 +36,7 @@ from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
-from huggingtweets.logs import STOPPED
+from huggingtweets.logs import STOPPED, make_console
 from huggingtweets.models.families import has_own_lora, why_not_fused
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline import run_job
@@ -335,7 +334,7 @@ def _run_in_turn(
         tally.done(plan, ended_by=facts.train.ended_by if facts else Ending.full)
         deadline.end(plan.job.slug)
         if facts and is_shown:
-            show_summary(facts, plan.paths, Console())
+            show_summary(facts, plan.paths, make_console())
     if left:
         tally.cut_short(left, out_of_time(left))
 

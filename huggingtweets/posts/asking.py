@@ -2,7 +2,7 @@
 
 import sys
 
-from huggingtweets.logs import world_size
+from huggingtweets.logs import shown, world_size
 
 
 def is_somebody_there() -> bool:
@@ -12,7 +12,7 @@ def is_somebody_there() -> bool:
 
 def ask(question: str) -> str:
     """Show a question and return the answer, stripped; empty at the end of input."""
-    sys.stderr.write(f"{question} ")
+    sys.stderr.write(f"{shown(question)} ")
     sys.stderr.flush()
     return sys.stdin.readline().strip()
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from huggingtweets.logs import rank
+from huggingtweets.logs import rank, shown
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ def waiting(text: str) -> Iterator[None]:
     if not sys.stderr.isatty() or rank():
         yield
         return
-    with Console(stderr=True).status(text):
+    with Console(stderr=True).status(escape(shown(text))):
         yield
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from cluster import ROOT, Batch, Cluster, wait_for
 
+from huggingtweets.jobs.slurm_word import LOGS
+
 pytestmark = pytest.mark.slurm
 
 
@@ -100,6 +102,12 @@ def test_a_task_that_somebody_holds_keeps_no_last_job_waiting(
     cluster.wait(last, batch.logs)
     assert set(cluster.queue(job)) == {f"{job}_2"}
     assert batch.logs().count(f"job {last} begins without the tasks that are held") >= 1
+    (batch.output / LOGS).mkdir(parents=True)  # where `submit` has them written
+    (batch.output / LOGS / f"huggingtweets-{job}_0.out").touch()
+    said = cluster.call("huggingtweets", "status", str(batch.output))
+    assert f"task {job}_2 is held (JobHeldUser)" in said
+    assert f"scontrol release {job}_2" in said
+    assert f"scontrol release {job}_0" not in said
     cluster.call("scontrol", "release", f"{job}_2")
     cluster.wait(job, batch.logs)
     assert [batch.attempts(job, task) for task in (0, 1, 2)] == [1, 1, 1]
