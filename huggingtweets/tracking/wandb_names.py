@@ -53,6 +53,5 @@ class RunNames:
         return redact(asked or self.folder.resolve().parent.name)[:_MAX_CHARS] or None
 
     def _is_meant(self, phase: Phase) -> bool:
-        """Whether the environment's one run is this one; of a sweep's agent it always is."""
-        is_one = self.is_alone or bool(os.environ.get("WANDB_SWEEP_ID"))
-        return is_one and phase in (Phase.train, Phase.trial)
+        """Whether the environment's one run is this one."""
+        return self.is_alone and phase in (Phase.train, Phase.trial)

@@ -67,6 +67,12 @@ class WandbSession:
         self._tell = tell
         self._names = names
         self._slug = names.slug
+        # Under a sweep's agent W&B gives every run the id of the agent's: of many jobs one is left.
+        if not names.is_alone and os.environ.pop("WANDB_SWEEP_ID", ""):
+            logger.warning(
+                "W&B: this batch has a run per job, and a sweep's agent expects one run; they are "
+                "recorded apart, and the sweep sees none; train one job per trial, as user=NAME"
+            )
         asked = os.environ.get("WANDB_DIR", "").strip()
         self._folder = Path(asked).expanduser() if asked else folder
         self._failures: Counter[str] = Counter()

@@ -250,6 +250,20 @@ def test_wandb_is_set_up_as_its_users_do_and_goes_on_after_a_requeue(
     assert len(list(tmp_path.glob("records/wandb/offline-run-*"))) == 2, job.log
 
 
+def test_wandb_of_a_batch_under_a_sweeps_agent_has_a_run_per_job(
+    refused: str, start_job: Start, tmp_path: Path
+) -> None:
+    """W&B ignores the ids of runs under an agent: all jobs would be written into the agent's."""
+    agent = {"WANDB_MODE": "offline", "WANDB_RUN_ID": "abc123", "WANDB_SWEEP_ID": "sweep1"}
+    job = start_job(refused, folder=tmp_path, BUILD='{"identity": "digest"}', **agent)
+    job.wait()
+    runs = runs_of(job)
+    assert {*runs} == {"preprocess", "train"}
+    assert all(run.run_id.startswith("abc123-") for run in runs.values())
+    assert not any(run.sweep_id for run in runs.values())
+    assert job.log.count("train one job per trial") == 1
+
+
 @pytest.mark.slow
 def test_wandb_slow_but_alive_gets_everything(fake_wandb: Any, start_job: Start) -> None:
     fake_wandb.upload_s = 8.0
