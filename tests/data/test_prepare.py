@@ -2,10 +2,10 @@
 
 import random
 
-from huggingtweets.config.schema import CleaningConfig, RecipeConfig
+from huggingtweets.config.schema import CleaningConfig, RecipeConfig, SamplingConfig
 from huggingtweets.data import prepare as module
 from huggingtweets.data.blocks import Blocks
-from huggingtweets.data.prepare import Prepared, clean_posts, prepare
+from huggingtweets.data.prepare import Prepared, clean_posts, long_post, prepare
 from huggingtweets.data.tokens import Codec
 from huggingtweets.posts.records import Post, Timeline
 
@@ -65,3 +65,18 @@ def test_the_probe_is_drawn_by_the_seed_and_bounded(monkeypatch) -> None:
 def test_nothing_is_probed_where_nothing_is_held_out() -> None:
     job = prepared(num=20, heldout_frac=0)
     assert (job.heldout, job.probe) == (None, None)
+
+
+def test_samples_may_be_as_long_as_the_persons_own_long_posts() -> None:
+    assert long_post([7]) == 7
+    assert long_post([*range(1, 101)]) == 99
+    assert long_post([*range(1, 1001)][::-1]) == 990
+    assert long_post([5] * 99 + [900]) == 5  # one essay among a hundred posts is no habit
+    one = prepared(num=200)
+    (posts,) = one.split.train
+    assert one.long_chars == sorted(map(len, posts))[-1 - len(posts) // 100]
+    assert one.long_tokens == one.long_chars + 1  # a token per character here, and the end
+    told = SamplingConfig().settled(tokens=one.long_tokens, chars=one.long_chars)
+    assert (told.max_new_tokens, told.max_chars) == (one.long_tokens, one.long_chars)
+    asked = SamplingConfig(max_new_tokens=90, max_chars=0).settled(tokens=50, chars=200)
+    assert (asked.max_new_tokens, asked.max_chars) == (90, 0)

@@ -4,10 +4,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2LMHeadModel
 
+from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.errors import ConfigError
+from huggingtweets.jobs.runner import check_base
 from huggingtweets.training.model import check_block_size, find_base, load_model
 from huggingtweets.training.tiny import tiny_base
+
+register()
 
 SMALL = ModelConfig(
     path=None, num_layers=2, width=32, num_heads=2, vocab_size=400, max_positions=64
@@ -68,3 +72,43 @@ def test_weights_that_are_cut_say_so(tmp_path: Path) -> None:
     base = find_base(ModelConfig(path=str(tmp_path)))
     with pytest.raises(ConfigError, match="cannot be loaded"):
         load_model(base, RecipeConfig())
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("---\nlicense: apache-2.0\n---\n# A base\n", "apache-2.0"),
+        ("---\nlicense: unknown\n---\n", None),
+        ("---\nlanguage: en\n---\n", None),
+        ("---\nlicense: [mit\n---\n", None),
+        ("no front matter", None),
+        (None, None),
+    ],
+)
+def test_the_licence_of_a_folder_is_that_of_its_card(
+    tmp_path: Path, card: str | None, expected: str | None
+) -> None:
+    for path in tiny_base(SMALL).iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    if card is not None:
+        (tmp_path / "README.md").unlink(missing_ok=True)
+        (tmp_path / "README.md").write_text(card)
+    assert find_base(ModelConfig(path=str(tmp_path))).license == expected
+
+
+def test_a_known_name_on_the_hub_tells_the_licence_of_a_folder() -> None:
+    folder = str(tiny_base(SMALL))
+    known = find_base(ModelConfig(path=folder, hub_id="distilgpt2"))
+    assert (known.license, known.public_name) == ("apache-2.0", "distilgpt2")
+    assert find_base(ModelConfig(path=folder)).public_name == folder
+
+
+def test_adapters_that_nobody_could_use_are_refused_before_they_are_trained() -> None:
+    words = [
+        "user=demo", "recipe.adapter=lora", "publish=hub", "publish.lora=adapter",
+        "recipe.block_size=32", f"model.path={tiny_base(SMALL)}",
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match=r"set model\.hub_id=NAME"):
+        check_base(to_config(compose_config(words)))
+    named = to_config(compose_config([*words, "model.hub_id=lab/base"]))
+    assert check_base(named).public_name == "lab/base"
