@@ -134,10 +134,11 @@ def _date(number: int) -> str:
 
 
 def _bluesky_item(number: int, text: str, did: str = DID) -> dict[str, Any]:
+    handle = "ann.bsky.social" if did == DID else "bob.bsky.social"
     return {
         "post": {
             "uri": f"at://{did}/app.bsky.feed.post/{number}",
-            "author": {"did": did, "handle": "ann.bsky.social"},
+            "author": {"did": did, "handle": handle},
             "record": {"text": text, "createdAt": _date(number)},
         }
     }

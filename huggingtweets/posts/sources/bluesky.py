@@ -1,6 +1,5 @@
 """Posts of a person on Bluesky, from the public author feed. People who refuse are left out."""
 
-import html
 import re
 from typing import Any
 from urllib.parse import quote
@@ -8,11 +7,11 @@ from urllib.parse import quote
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.gather import is_repost, posts_of_account
 from huggingtweets.posts.sources.http import Answer, Patience, Service, UnavailableError
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
-from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline, parse_date
+from huggingtweets.posts.sources.posts import make_timeline
 from huggingtweets.posts.sources.reading import show
-from huggingtweets.posts.sources.rich_text import whole_links
 
 API_URL = "https://public.api.bsky.app"
 DIRECTORY_URL = "https://plc.directory"
@@ -73,8 +72,11 @@ def read_bluesky(
                 f"{service.host}: got {answer.complaint} for {actor}; expected its posts"
             )
         next_cursor = answer.value.get("cursor")
+        # Reposts are by others; what says no author is told as no post.
+        authors = ((item, _author_of(item)) for item in answer.value["feed"])
+        own = (item if by == did else None for item, by in authors if by in (did, None))
         return Page(
-            tuple(post for item in answer.value["feed"] if (post := _post(item, did))),
+            tuple(post for post in posts_of_account(own) if not is_repost(post)),
             next_cursor if isinstance(next_cursor, str) and next_cursor else None,
         )
 
@@ -123,27 +125,11 @@ def _is_feed(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("feed"), list)
 
 
-def _post(item: Any, did: str) -> RawPost | Skip | None:
-    """Read one item of a feed; None: a repost, which is what somebody else wrote."""
+def _author_of(item: Any) -> object:
+    """Return the account that wrote an entry of a feed; None: it does not say."""
     post = item.get("post") if isinstance(item, dict) else None
-    if not isinstance(post, dict):
-        return Skip("an entry that is not a post")
-    author, record = post.get("author"), post.get("record")
-    if not isinstance(author, dict) or not isinstance(record, dict):
-        return Skip("an entry that is not a post")
-    reason = item.get("reason")
-    is_repost = isinstance(reason, dict) and "Repost" in str(reason.get("$type"))
-    if author.get("did") != did or is_repost:
-        return None
-    uri, text = post.get("uri"), whole_links(record).get("text")
-    if not isinstance(uri, str) or not isinstance(text, str):
-        return Skip("an entry without text")
-    return RawPost(
-        html.escape(text, quote=False),  # cleaning unescapes, as posts of X come escaped
-        uri.removeprefix(f"at://{did}/app.bsky.feed.post/")[:200],
-        parse_date(record.get("createdAt")) or parse_date(post.get("indexedAt")),
-        is_retweet=False,
-    )
+    author = post.get("author") if isinstance(post, dict) else None
+    return author.get("did", "") if isinstance(author, dict) else None
 
 
 # --- What a person says about such use

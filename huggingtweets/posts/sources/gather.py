@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 from huggingtweets.config.schema import Decode, SourceConfig
@@ -20,7 +21,14 @@ from huggingtweets.posts.sources.posts import (
 )
 from huggingtweets.posts.sources.reading import Said, nearest, quoted, show
 from huggingtweets.posts.sources.record import Draft, Field, Reader
-from huggingtweets.posts.sources.shapes import KNOWN, has_text, inner_value, rich
+from huggingtweets.posts.sources.shapes import (
+    CLOSED,
+    KNOWN,
+    has_text,
+    inner_value,
+    records_of,
+    rich,
+)
 from huggingtweets.posts.sources.who import Authors
 
 
@@ -92,6 +100,27 @@ def gather(
         SourceError: nothing of this person can be read, or nobody can tell what is.
     """
     return _Gathering(asked, said or Said()).timeline(found)
+
+
+def posts_of_account(values: Iterable[Any]) -> Iterator[RawPost | Skip]:
+    """Read what a service or an archive has of one account; whose it is has been seen to.
+
+    Texts come as its readers see them, escaped, as cleaning unescapes.
+    """
+    reader = Reader(SourceConfig())
+    for record in (one for value in values for one in records_of(value)):
+        draft = reader.read(record) if isinstance(record, dict) else record
+        if not isinstance(draft, Draft):
+            yield draft if draft == CLOSED else Skip("an entry without text")
+        else:
+            post = draft.post.cut()
+            text = post.text if draft.is_text else escape(post.text, quote=False)
+            yield replace(post, text=text, is_retweet=bool(post.is_retweet))
+
+
+def is_repost(post: RawPost | Skip) -> bool:
+    """Whether it is one, which would stand for the post itself where somebody reposts his own."""
+    return isinstance(post, RawPost) and bool(post.is_retweet)
 
 
 class _Gathering:

@@ -3,16 +3,16 @@
 import logging
 import os
 import re
-from html import escape
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.gather import is_repost, posts_of_account
 from huggingtweets.posts.sources.http import Answer, Patience, Service
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
-from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline, parse_date, parse_id
+from huggingtweets.posts.sources.posts import make_timeline, parse_id
 from huggingtweets.posts.sources.reading import show
 from huggingtweets.posts.sources.rich_text import html_to_text
 
@@ -73,8 +73,9 @@ def read_mastodon(
                 f"{service.host}: got {answer.complaint} for {account_name}; expected posts open "
                 f"to everyone; if the server wants a login, set {TOKEN_KEY} to your own token"
             )
-        statuses = (_post(status, str(account["id"])) for status in answer.value)
-        return Page(tuple(post for post in statuses if post), _next_id(answer))
+        own = (status for status in answer.value if _is_open(status, str(account["id"])))
+        found = (post for post in posts_of_account(own) if not is_repost(post))
+        return Page(tuple(found), _next_id(answer))
 
     request = f"{service.host} {account['id']} {config.max_posts} {since}"
     partial = Partial(SourceKind.mastodon, handle, request)
@@ -139,22 +140,13 @@ def _next_id(answer: Answer) -> str | None:
     return ids[0] if ids and _ID.fullmatch(ids[0]) else None
 
 
-def _post(status: Any, account_id: str) -> RawPost | Skip | None:
-    """Read one status; None: a boost, or not open to everyone (with one's own token they come)."""
-    if not isinstance(status, dict) or not isinstance(status.get("content"), str):
-        return Skip("an entry that is not a post")
+def _is_open(status: Any, account_id: str) -> bool:
+    """Whether a status is the person's and open to everyone: with one's own token others come."""
+    if not isinstance(status, dict):
+        return True  # told as what it is
     account = status.get("account")
     author = account.get("id") if isinstance(account, dict) else account_id
-    if status.get("reblog") is not None or str(author) != account_id:
-        return None
-    if status.get("visibility", "public") not in _OPEN:
-        return None
-    return RawPost(
-        escape(html_to_text(status["content"]), quote=False),  # cleaning unescapes
-        parse_id(status.get("id")),
-        parse_date(status.get("created_at")),
-        is_retweet=False,
-    )
+    return str(author) == account_id and status.get("visibility", "public") in _OPEN
 
 
 # --- Rules

@@ -61,7 +61,7 @@ class Who(IntEnum):
 
 NEVER = TABLES["never the author"]
 FOREIGN = NEVER | TABLES["hardly the author"]
-NO_AUTHORS = TABLES["no people"]
+NO_AUTHORS, NO_NAMES = TABLES["no people"], TABLES["no names"]
 _ROOTS, _NOISE = TABLES["people"], TABLES["noise"]
 _PEOPLE = _ROOTS | TABLES["other people"]
 _LEAVES, _BARE = (
@@ -104,10 +104,12 @@ def may_name_people(name: str) -> bool:
 
 @lru_cache(maxsize=1 << 14)
 def is_of_profile(name: str) -> bool:
-    """Whether a column says of its author what hardly changes: `author_description`, `brand_id`."""
+    """Whether a column says of its author what hardly changes: `author_description`, `avatar`."""
     words = words_of(name)
     if words[-1:] == ("id",):
         return may_name_people(name[:-2])
+    if not TABLES["profile alone"].isdisjoint(words):
+        return True
     return not (_ROOTS.isdisjoint(words) or TABLES["profile"].isdisjoint(words))
 
 

@@ -6,9 +6,8 @@ Mastodon: a zip, its folder, or the `outbox.json` in it. Bluesky: the repository
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,11 @@ from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SelectionError, SourceError
 from huggingtweets.handles import parse_handle
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.gather import posts_of_account
 from huggingtweets.posts.sources.json_values import parse_json
 from huggingtweets.posts.sources.members import Members, open_members
-from huggingtweets.posts.sources.posts import (
-    MAX_POSTS,
-    MAX_TEXT_CHARS,
-    RawPost,
-    Skip,
-    make_timeline,
-    parse_date,
-)
+from huggingtweets.posts.sources.posts import MAX_ID_CHARS, MAX_POSTS, make_timeline
 from huggingtweets.posts.sources.reading import decode, guard, open_bytes, show
-from huggingtweets.posts.sources.record import Reader
-from huggingtweets.posts.sources.rich_text import whole_links
-from huggingtweets.posts.sources.shapes import records_of
 
 _WANTED = re.compile(r"(?P<base>(?:[^/]+/)*?)(?P<name>outbox|actor)\.json")
 _MAX_CHARS = 1 << 29
@@ -95,8 +85,7 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
             f"{path}: got no orderedItems in outbox.json; expected the archive that Mastodon hands "
             "out under Preferences, Import and export; check source.path="
         )
-    reader = Reader(SourceConfig(kind=SourceKind.mastodon_archive, path="."))
-    found = [_activity_post(record, reader) for record in records_of(items[: MAX_POSTS + 1])]
+    found = posts_of_account(items[: MAX_POSTS + 1])
     return make_timeline(
         path.name,
         handle,
@@ -108,15 +97,6 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
             "text: content, HTML",
         ),
     )
-
-
-def _activity_post(record: Any, reader: Reader) -> RawPost | Skip:
-    if isinstance(record, Skip):
-        return record
-    draft = reader.read(record) if isinstance(record, dict) else Skip("an entry that is not a post")
-    if isinstance(draft, Skip):
-        return Skip("an entry without text")
-    return replace(draft.post.cut(), is_retweet=bool(draft.post.is_retweet))
 
 
 def _open(path: Path) -> Any:
@@ -183,11 +163,13 @@ def read_bluesky_archive(path: Path, handle: str) -> Timeline:
     if handle.startswith("did.") and handle != did.replace(":", ".").lower():
         raise SourceError(f"{path}: is the repository of {did}, not of {handle}; check user=")
     owner = _bluesky_owner(path, did, records)
-    found = [
-        _car_post(key.removeprefix(_POSTS), record)
+    found = posts_of_account(
+        {"facets": None, **record, "id": key.removeprefix(_POSTS)[:MAX_ID_CHARS]}
+        if isinstance(record, dict)
+        else record
         for key, record in records.items()
         if key.startswith(_POSTS)
-    ]
+    )
     return make_timeline(
         path.name,
         handle,
@@ -198,19 +180,6 @@ def read_bluesky_archive(path: Path, handle: str) -> Timeline:
             "retweets: none in a repository",
             "text: text, links by facets",
         ),
-    )
-
-
-def _car_post(key: str, record: Any) -> RawPost | Skip:
-    text = whole_links(record).get("text") if isinstance(record, dict) else None
-    if not isinstance(text, str):
-        return Skip("a record without text")
-    # Cleaning unescapes, as posts of X come escaped.
-    return RawPost(
-        escape(text[: MAX_TEXT_CHARS + 1], quote=False),
-        key[:200],
-        parse_date(record.get("createdAt")),
-        is_retweet=False,
     )
 
 

@@ -31,6 +31,8 @@ _HOISTED = (
     "_source",
 )  # fmt: skip
 """Keys of objects that wrap one post."""
+_PEOPLE = ("users", "accounts")
+"""Keys of profiles mostly; where each has a list of posts, of people and their posts."""
 _MAX_DEPTH = 8
 _MAX_HANDLE_CHARS = 60
 _MIN_ID_CHARS = 10
@@ -122,6 +124,8 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
             yield from _owned(posts, _owner(beside, key, posts), depth)
     elif not is_post and not has_text(value) and (error := _error(value)) is not None:
         yield Skip(f"the API answered {error}")
+    elif not has_text(value) and not {*_PEOPLE}.isdisjoint(value):
+        yield Skip("people without posts; expected a file that has what they wrote")
     else:
         yield rich(value)
 
@@ -190,7 +194,7 @@ def _hoist(value: Record, key: str, inner: Record) -> Record:
     uri = str(inner.get("uri") or value.get("uri") or "")
     if uri.startswith("at://"):  # ATProto: account and key of the record
         beside.setdefault("author", {"did": uri.split("/")[2]})
-        beside["id"] = uri.rpartition("/")[2]
+        beside |= {"id": uri.rpartition("/")[2], "facets": None}
     reason = value.get("reason")
     if isinstance(reason, dict) and "repost" in str(reason.get("$type", "")).lower():
         beside["is_repost"] = True
@@ -387,10 +391,12 @@ def _lists_directly(value: Record) -> dict[str, Any]:
 def _is_wanted(key: str, value: Any = None) -> bool:
     words = words_of(key)
     is_other = "".join(words) in _NOT_POSTS or not _NOT_POSTS.isdisjoint(words)
-    return not is_other or _is_connection(value)
+    return not is_other or _is_connection(value) or (key in _PEOPLE and _has_posts(value))
 
 
 def _has_posts(value: Any) -> bool:
+    if isinstance(value, list):  # of people, each with a list
+        return any(map(_has_list, value[:20]))
     return _has_list(value) or (isinstance(value, dict) and _table(value) is not None)
 
 

@@ -15,6 +15,7 @@ from huggingtweets.posts.sources.flat import UNKNOWN, get_path, roles_of
 from huggingtweets.posts.sources.names import (
     NEVER,
     NO_AUTHORS,
+    NO_NAMES,
     Who,
     is_of_profile,
     may_name_people,
@@ -30,10 +31,10 @@ _MAX_NAME_CHARS = 50
 _PLAINLY_HANDLE = re.compile(r"@\w{1,30}|[A-Za-z0-9]*[A-Za-z][A-Za-z0-9]*_\w{0,28}", re.ASCII)
 _NO_NAME = re.compile(
     r"\W*|[\W\d_]*[^\W\d_]?[\W\d_]*|true|false|yes|no|n/?an?|none|null|[a-z]{2,3}[_-][A-Za-z]{2,4}|"
-    r"[a-z+.-]{2,10}:.*|[\d\W]+[a-z]{1,3}|\S+\.[a-z]{2,4}/.*|\d{1,4}[-/.].*",
+    r"[a-z+.-]{2,10}:.*|<.*|[\d\W]+[a-z]{1,3}|\S+\.[a-z]{2,4}/.*|\d{1,4}[-/.].*",
     re.IGNORECASE | re.DOTALL,
 )
-"""No name of anybody: numbers, single letters, yes and no, locales, addresses, dates."""
+"""No name of anybody: numbers, single letters, yes and no, locales, addresses, HTML, dates."""
 _MAX_NAME_WORDS = 5
 _ALL_THEIRS = "source.user_column= (empty) if all are theirs"
 
@@ -47,6 +48,7 @@ class _Column:
         self.is_closed = False
         self.is_people = may_name_people(path)
         self.is_of_profile = is_of_profile(path)
+        self.is_source = words[-1:] == ("source",)
         self.is_known = not (self.is_people or NO_AUTHORS.isdisjoint(words))
 
     def add(self, text: str) -> None:
@@ -71,9 +73,11 @@ class _Column:
         half = len(self.values) / 2
         if sum(value.startswith("@") for value in self.values) >= half:
             return True
-        if self.is_known or sum(map(is_no_name, self.values)) >= half:
-            return False
         num = self.values.total()
+        no_names = {value: count for value, count in self.values.items() if is_no_name(value)}
+        is_of_programs = self.is_source and bool(no_names)  # one that is known is enough
+        if self.is_known or is_of_programs or 2 * sum(no_names.values()) >= num:
+            return False
         is_few = len(keys) <= num / 2 and num >= num_records / 2
         return self.is_people or (is_few and not is_named_for)
 
@@ -85,7 +89,7 @@ def squeezed(name: str) -> str:
 
 def is_no_name(value: str) -> bool:
     """Whether a value can be no name of anybody."""
-    return bool(_NO_NAME.fullmatch(value))
+    return bool(_NO_NAME.fullmatch(value)) or not NO_NAMES.isdisjoint(words_of(value.lower()))
 
 
 class Authors:
@@ -292,6 +296,8 @@ class Authors:
             only = next(iter(column.values), "")
             if column.is_people and len(column.values) == 1 and _is_another(only, self._handle):
                 self._refuse_another(only, path)
+            if column.is_of_profile and has_number:
+                continue
             if column.may_tell_authors(self._handle, len(drafts), self._is_named_for):
                 self._refuse(path, column.values)
 

@@ -138,11 +138,44 @@ def test_a_column_called_as_if_it_held_people_is_never_passed_over(
         assert {post.text for post in timeline.posts} == {"0"}
 
 
-@pytest.mark.parametrize("column", ["source", "lang", "mood", "city", "user_location", "topic"])
+@pytest.mark.parametrize("column", ["lang", "mood", "city", "user_location", "topic"])
 def test_columns_of_no_people_do_not_stop_a_file(column: str) -> None:
     values = ("Twitter Web App", "New York", "Very Happy")
     rows = [Row({"text": f"post {n}", column: values[n % 3]}) for n in range(12)]
     assert len(gather(Asked("f.csv", "ann", config_of()), rows).posts) == 12
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "is_asked"),
+    [
+        ("source", ("Twitter for iPhone", "Twitter for iPhone", "Erased88"), False),
+        ("source", ("TweetDeck", '<a href="http://sk.ed">Sked</a>', "Paper.li"), False),
+        ("source", ("True Anthem", "True Anthem", "True Anthem", "Twitter Media Studio"), False),
+        ("media", ("photo", "video", "animated_gif"), False),
+        ("source", ("Evening Post", "Daily Herald", "Morning Star"), True),
+        ("source_name", ("Evening Post", "Daily Herald", "Daily Herald"), True),
+        ("media", ("Evening Post", "Daily Herald", "Daily Herald"), True),
+        ("avatar", ("https://a.example/1.png", "https://a.example/2.png"), True),
+        ("profile_image_url", ("https://a.example/1.png", "https://a.example/2.png"), True),
+        ("bio", ("Pond keeper.", "I sail."), True),
+    ],
+)
+def test_who_a_record_is_by_is_asked_where_values_may_tell(
+    column: str, values: tuple[str, ...], is_asked: bool
+) -> None:
+    """Programs that post and kinds of media tell nobody apart, newspapers and pictures do."""
+    rows = [Row({"text": f"post {n}", column: values[n % len(values)]}) for n in range(12)]
+    asked = Asked("f.csv", "ann", config_of())
+    if is_asked:
+        with pytest.raises(SourceError, match=f"set source.user_column={column}"):
+            gather(asked, rows)
+    else:
+        assert len(gather(asked, rows).posts) == 12
+
+
+def test_a_picture_may_change_where_one_number_is_in_all_records() -> None:
+    rows = [Row({"text": f"{n}", "author_id": "12", "avatar": f"{n}.png"}) for n in range(4)]
+    assert len(gather(Asked("f.csv", "ann", config_of()), rows).posts) == 4
 
 
 def test_a_count_of_retweets_is_no_mark() -> None:

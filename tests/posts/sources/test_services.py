@@ -624,3 +624,36 @@ def test_the_fake_services_do_what_they_are_for(server: FakeService) -> None:
         fetch(kind, server)
         for route in ROUTES[kind]:
             assert server.count(route) >= 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        ("bluesky", "/xrpc/app.bsky.feed.getAuthorFeed"),
+        ("mastodon", "/api/v1/accounts/7/statuses"),
+    ],
+)
+def test_an_answer_kept_in_a_file_gives_the_same_posts(
+    tmp_path: Path, kind: str, path: str
+) -> None:
+    with serving(texts(30)) as server:
+        live = fetch(kind, server).posts
+        _, page, _ = server.answer(path, {"limit": "40"})
+    (tmp_path / "ann.json").write_text(json.dumps(page))
+    config = SourceConfig(kind=SourceKind.jsonl, path=str(tmp_path / "ann.json"))
+    kept = [post for post in load_timeline(config, HANDLES[kind]).posts if not post.is_retweet]
+    assert len(live) == 30
+    assert [(post.id, post.created_at) for post in live] == [
+        (post.id, post.created_at) for post in kept
+    ]
+    if kind == "mastodon":
+        assert [post.text for post in live] == [post.text for post in kept]
+
+
+def test_reposting_ones_own_post_does_not_hide_it(server: FakeService) -> None:
+    _, page, _ = server.answer("/xrpc/app.bsky.feed.getAuthorFeed", {"limit": "2"})
+    again = {**page["feed"][0], "reason": {"$type": "app.bsky.feed.defs#reasonRepost"}}
+    answer = {"feed": [again, *page["feed"]]}
+    server.answers["/xrpc/app.bsky.feed.getAuthorFeed"] = (200, answer)
+    timeline = fetch("bluesky", server)
+    assert (len(timeline.posts), timeline.notes[1:]) == (2, ())

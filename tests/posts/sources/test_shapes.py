@@ -120,7 +120,7 @@ def test_error_answers_are_told(formats: Path, load: Load, name: str, message: s
 
 
 def test_the_list_of_users_beside_saved_posts_has_no_posts(formats: Path, load: Load) -> None:
-    with pytest.raises(SourceError, match="a line without a text"):
+    with pytest.raises(SourceError, match="people without posts"):
         load("jsonl", formats / "v2/saved_users_Reuters.json", "reuters")
 
 
@@ -278,3 +278,29 @@ def test_json_in_json_and_databases(value: Any, tmp_path: Path, load: Load) -> N
     """A list as a JSON string, as `dumps` twice writes it; a view of CouchDB."""
     (tmp_path / "a.json").write_text(json.dumps(value))
     assert [post.text for post in load("jsonl", tmp_path / "a.json", "ann").posts] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        {"ann": {"tweets": [{"text": "mine"}]}, "bob": {"tweets": [{"text": "his"}]}},
+        {"ann": {"bio": "x", "posts": ["mine"]}, "bob": {"posts": ["his"]}},
+        {"ann": [{"text": "mine"}], "bob": [{"text": "his"}]},
+        {"ann": ["mine"], "bob": ["his"]},
+        {"ann": {"text": "mine"}, "bob": {"text": "his"}},
+        [{"username": "ann", "tweets": ["mine"]}, {"username": "bob", "tweets": ["his"]}],
+    ],
+)
+@pytest.mark.parametrize("key", ["users", "accounts", "people"])
+def test_people_by_handle_have_their_own_posts(
+    tmp_path: Path, load: Load, key: str, inner: object
+) -> None:
+    (tmp_path / "f.json").write_text(json.dumps({key: inner}))
+    assert [post.text for post in load("jsonl", tmp_path / "f.json", "ann").posts] == ["mine"]
+
+
+@pytest.mark.parametrize("inner", [{}, {"ann": {"name": "Ann", "followers_count": 3}}, []])
+def test_people_without_posts_are_told(tmp_path: Path, load: Load, inner: object) -> None:
+    (tmp_path / "f.json").write_text(json.dumps({"users": inner}))
+    with pytest.raises(SourceError, match="people without posts; expected a file that has what"):
+        load("jsonl", tmp_path / "f.json", "ann")
