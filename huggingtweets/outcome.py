@@ -20,16 +20,14 @@ from huggingtweets.publishing.facts import (
     Artifact,
     BaseModel,
     DataCounts,
-    Evaluation,
     HeldoutFigures,
     Links,
     ModelFacts,
-    TrainFigures,
 )
 from huggingtweets.publishing.pictures import read_pictures
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.tracking.base import ArtifactKind, dataset_artifact, tweets_artifact
-from huggingtweets.training.records import HeldoutLoss, LoggedEval, Scores, TrainResult
+from huggingtweets.training.records import HeldoutLoss, Scores, TrainResult
 
 _PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
 
@@ -79,17 +77,7 @@ def build_facts(
         base=outcome.base,
         recipe=asdict(plan.recipe),
         data=outcome.data,
-        train=TrainFigures(
-            result.steps,
-            result.epochs,
-            result.tokens,
-            result.seconds,
-            result.tokens_per_s,
-            result.mfu,
-            result.ended_by,
-            result.kept_step,
-            result.first_step_s,
-        ),
+        train=replace(result, scores={}),
         engine=outcome.engine,
         versions=versions(),
         command=command_of(plan),
@@ -99,8 +87,6 @@ def build_facts(
             build_sample(each.input, each.prediction, spans)
             for each, spans in zip(samples.predictions, copied, strict=True)
         ),
-        history=result.history,
-        evaluations=tuple(_evaluation(each, result.evals[0]) for each in result.evals),
         human_lengths=tuple(len(post) for posts in outcome.split.train for post in posts),
         machine_lengths=tuple(len(each.prediction) for each in samples.predictions),
         lineage=_lineage(plan.job.slug, outcome.base.name),
@@ -119,18 +105,6 @@ def _as_written(people: Sequence[CleaningReport], plan: Plan) -> tuple[CleaningR
     """Return the people with their handles as they were typed."""
     written = dict(zip(plan.job.handles, plan.job.written, strict=False))
     return tuple(replace(person, written=written.get(person.handle, "")) for person in people)
-
-
-def _evaluation(line: LoggedEval, base: LoggedEval) -> Evaluation:
-    return Evaluation(
-        line.step,
-        line.epoch,
-        line.heldout.loss,
-        line.heldout.bits_per_byte,
-        line.trained.bits_per_byte if line.trained else None,
-        line.gap_since(base),
-        line.extracted,
-    )
 
 
 def _languages(outcome: Outcome) -> tuple[str, ...]:
@@ -162,7 +136,8 @@ def kept_and_base_loss(result: TrainResult) -> tuple[HeldoutLoss | None, Heldout
 
 def build_result(outcome: Outcome, facts: ModelFacts, quality: Quality) -> dict[str, Any]:
     """Return the content of result.json."""
-    plan, result = outcome.plan, outcome.train
+    plan = outcome.plan
+    long = ("history", "evals", "scores")
     counts = ("downloaded", "retweets", "short", "repeats", "kept")
     per_user = {
         person.handle: {key: getattr(person, key) for key in counts} for person in facts.people
@@ -177,13 +152,7 @@ def build_result(outcome: Outcome, facts: ModelFacts, quality: Quality) -> dict[
         "tweets": {key: sum(user[key] for user in per_user.values()) for key in counts}
         | {"users": per_user},
         "data": asdict(facts.data),
-        "train": asdict(facts.train)
-        | {
-            "final_loss": result.final_loss,
-            "peak_memory_gib": result.peak_memory_gib,
-            "startup_frac": result.startup_frac,
-            "data_wait_s": result.data_wait_s,
-        },
+        "train": {key: value for key, value in vars(facts.train).items() if key not in long},
         "eval": asdict(facts.heldout) if facts.heldout else None,
         "quality": asdict(quality) | {"refused_samples": dict(outcome.samples.refused)},
         "engine": facts.engine,

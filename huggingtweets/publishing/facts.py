@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from huggingtweets.config.schema import Consent
 from huggingtweets.posts.cleaning import CleaningReport
-from huggingtweets.training.records import Ending, Extraction, LoggedStep
+from huggingtweets.training.records import Ending, TrainResult
 
 ENDINGS = {
     Ending.full: "all its steps are taken",
@@ -63,41 +63,6 @@ class HeldoutFigures:
     bits_per_byte_interval: tuple[float, float] | None = None
     base_bits_per_byte_interval: tuple[float, float] | None = None
     """Low and high end, where they were estimated."""
-
-
-@dataclass(frozen=True)
-class TrainFigures:
-    """What the training took."""
-
-    steps: int
-    epochs: float
-    tokens: int
-    seconds: float
-    tokens_per_s: float
-    mfu: float | None = None
-    """Share of the device's peak, 0 to 1; None where the peak is not known."""
-    ended_by: Ending = Ending.full
-    kept_step: int | None = None
-    """The step whose weights became the model; None: the last."""
-    first_step_s: float | None = None
-    """From the command to the end of the first step."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The figures after this many steps; step 0 is the base."""
-
-    step: int
-    epoch: float
-    loss: float
-    """Of the held-out posts, nats per token."""
-    bits_per_byte: float | None = None
-    train_bits_per_byte: float | None = None
-    """Of some training posts."""
-    gap: float | None = None
-    """Bits per byte by which the training posts got better beyond what the held-out posts did."""
-    extracted: Extraction | None = None
-    """How far these training posts can be extracted by their beginnings."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +130,8 @@ class ModelFacts:
     base: BaseModel
     recipe: Mapping[str, object]
     data: DataCounts
-    train: TrainFigures
+    train: TrainResult
+    """Without the scores of single posts."""
     engine: str
     versions: Mapping[str, str]
     command: str
@@ -174,8 +140,6 @@ class ModelFacts:
     heldout: HeldoutFigures | None = None
     """None when nothing was held out."""
     samples: tuple[Sample, ...] = ()
-    history: tuple[LoggedStep, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
     human_lengths: tuple[int, ...] = ()
     machine_lengths: tuple[int, ...] = ()
     """Characters a post, of kept posts and of samples."""

@@ -19,7 +19,6 @@ from huggingtweets.publishing.facts import (
     ENDINGS,
     NOISE_BITS_PER_BYTE,
     Artifact,
-    Evaluation,
     ModelFacts,
     Sample,
 )
@@ -152,32 +151,33 @@ def lineage_columns(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
 
 
 def _charts(facts: ModelFacts) -> list[Chart]:
-    steps = facts.history
-    heldout: list[Point] = [(one.step, one.loss) for one in facts.evaluations]
+    steps, evals = facts.train.history, facts.train.evals
     loss = line_chart(
         "Loss (nats per token)",
         [
             Series("training", [(one.step, one.loss) for one in steps]),
-            Series("held-out posts", heldout, has_dots=True),
+            Series(
+                "held-out posts", [(one.step, one.heldout.loss) for one in evals], has_dots=True
+            ),
         ],
     )
-    epochs = facts.evaluations
-    known = [one for one in epochs if one.train_bits_per_byte is not None]
+    known = [(one.epoch, one.trained, one.heldout) for one in evals if one.trained]
     bits = line_chart(
         "Bits per byte over the epochs",
         [
-            Series("training posts", _over_epochs(known, "train_bits_per_byte"), has_dots=True),
-            Series("held-out posts", _over_epochs(known, "bits_per_byte"), has_dots=True),
+            Series("training posts", [(x, one.bits_per_byte) for x, one, _ in known], True),
+            Series("held-out posts", [(x, one.bits_per_byte) for x, _, one in known], True),
         ],
         x_label="epoch",
     )
+    gaps = [(one.epoch, one.gap_since(evals[0])) for one in evals]
     gap = line_chart(
         "Memorised: bits per byte won on training posts beyond held-out ones",
-        [Series("gap", _over_epochs(epochs, "gap"), has_dots=True)],
+        [Series("gap", [(x, one) for x, one in gaps if one is not None], has_dots=True)],
         x_label="epoch",
         from_zero=True,
     )
-    drawn = [(one.epoch, one.extracted) for one in epochs if one.extracted]
+    drawn = [(one.epoch, one.extracted) for one in evals if one.extracted]
     extracted = line_chart(
         "Training posts extracted by their first 8 tokens (per cent)",
         [
@@ -200,12 +200,6 @@ def _charts(facts: ModelFacts) -> list[Chart]:
         for title, points in over_steps.items()
     ]
     return [chart for chart in (loss, bits, gap, extracted, *charts) if chart]
-
-
-def _over_epochs(evaluations: Sequence[Evaluation], key: str) -> list[Point]:
-    """Return the points of one figure, where it is known."""
-    found = [(one.epoch, getattr(one, key)) for one in evaluations]
-    return [(epoch, value) for epoch, value in found if value is not None]
 
 
 def _lengths(facts: ModelFacts) -> Chart | None:

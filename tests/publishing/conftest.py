@@ -11,12 +11,27 @@ from huggingtweets.publishing.facts import (
     Artifact,
     BaseModel,
     DataCounts,
-    Evaluation,
     HeldoutFigures,
-    LoggedStep,
     ModelFacts,
     Sample,
-    TrainFigures,
+)
+from huggingtweets.training.records import HeldoutLoss, LoggedEval, LoggedStep, TrainResult
+
+TRAIN = TrainResult(
+    steps=600,
+    epochs=4.0,
+    tokens=244936,
+    seconds=74.4,
+    tokens_per_s=3292.2,
+    mfu=0.31,
+    final_loss=3.0,
+    peak_memory_gib=1.5,
+    history=tuple(
+        LoggedStep(step, step / 150, 3 + math.exp(-step / 80), 1e-4, 1.2, 3300.0, 0.31)
+        for step in range(10, 601, 10)
+    ),
+    evals=tuple(LoggedEval(150 * i, i, HeldoutLoss(3.2 + math.exp(-i), 1, 4)) for i in range(5)),
+    kept_step=600,
 )
 
 
@@ -41,7 +56,7 @@ def _make_facts(*people: tuple[str, str], **changes: Any) -> ModelFacts:
         "base": BaseModel("gpt2", hub_id="gpt2", license="mit"),
         "recipe": {"epochs": 4, "lr": 1.372e-4, "schedule": "cosine", "block_size": 1024},
         "data": DataCounts(1618, 180, 61234, 6810, 60),
-        "train": TrainFigures(600, 4.0, 244936, 74.4, 3292.2, mfu=0.31),
+        "train": TRAIN,
         "engine": "single",
         "versions": {"huggingtweets": "0.1.0", "torch": "2.13.0"},
         "command": "accelerate launch train.py user=ada_l source=x_archive source.path=posts.zip",
@@ -51,11 +66,6 @@ def _make_facts(*people: tuple[str, str], **changes: Any) -> ModelFacts:
             Sample("My dream is", "My dream is to weave algebra as the loom weaves flowers."),
             Sample("I like", "I like engines that never sleep & never complain"),
         ),
-        "history": tuple(
-            LoggedStep(step, step / 150, 3 + math.exp(-step / 80), 1e-4, 1.2, 3300.0, 0.31)
-            for step in range(10, 601, 10)
-        ),
-        "evaluations": tuple(Evaluation(150 * i, i, 3.2 + math.exp(-i)) for i in range(5)),
         "human_lengths": tuple(20 + 13 * i % 240 for i in range(400)),
         "machine_lengths": tuple(15 + 29 * i % 200 for i in range(50)),
         "lineage": (

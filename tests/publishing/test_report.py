@@ -16,11 +16,9 @@ import pytest
 from huggingtweets.files import write_text
 from huggingtweets.publishing.facts import (
     Artifact,
-    Evaluation,
     Links,
     Sample,
     Table,
-    TrainFigures,
 )
 from huggingtweets.publishing.names import display_name, visible
 from huggingtweets.publishing.preview import preview_png
@@ -31,7 +29,7 @@ from huggingtweets.publishing.report import (
     parts,
     render_report,
 )
-from huggingtweets.training.records import Ending, Extraction
+from huggingtweets.training.records import Ending, Extraction, HeldoutLoss, LoggedEval
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -74,12 +72,18 @@ def test_page_needs_nothing_but_itself(make_facts):
 
 
 def test_page_tells_what_was_learnt_by_heart_and_why_training_ended(make_facts):
-    evaluations = tuple(
-        Evaluation(10 * i, i, 3, 2 - i / 9, 2 - i / 5, i / 9, Extraction(9, i / 10, i / 5))
+    evals = tuple(
+        LoggedEval(
+            10 * i,
+            i,
+            HeldoutLoss(20 - i, 7, 10),
+            HeldoutLoss(20 - 2 * i, 7, 10),
+            Extraction(9, i / 10, i / 5),
+        )
         for i in range(4)
     )
-    train = TrainFigures(30, 3.0, 4000, 9.0, 400.0, None, Ending.heldout, 20)
-    page = _Page(render_report(make_facts(evaluations=evaluations, train=train), PNG))
+    train = replace(make_facts().train, evals=evals, ended_by=Ending.heldout, kept_step=20)
+    page = _Page(render_report(make_facts(train=train), PNG))
     text = " ".join(page.text.split())
     assert "Bits per byte over the epochs" in text
     assert "Memorised" in text
@@ -116,8 +120,7 @@ def test_sections_without_facts_do_not_show(make_facts):
     facts = make_facts(
         heldout=None,
         samples=(),
-        history=(),
-        evaluations=(),
+        train=replace(make_facts().train, history=(), evals=()),
         human_lengths=(),
         machine_lengths=(),
         lineage=(),
