@@ -1,14 +1,15 @@
-"""Charts as inline SVG: lines over steps, and a histogram. The page's style sheet colours them."""
+"""Charts as inline SVG: lines over steps, histograms, and axes. A style sheet colours them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from statistics import fmean
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 440, 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 12, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 36
 _MAX_POINTS = 240
 
 Point = tuple[float, float]
@@ -33,21 +34,83 @@ class Chart:
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """Where values lie in the picture."""
+class Axis:
+    """Which values a side of the picture spans, and which are written beside it."""
 
-    low_x: float
-    high_x: float
-    low_y: float
-    high_y: float
+    low: float
+    high: float
+    ticks: Sequence[tuple[float, str]]
+    is_log: bool = False
+
+    def place(self, value: float) -> float:
+        """Return where a value lies: 0 to 1 within the picture."""
+        if not self.is_log:
+            return (value - self.low) / (self.high - self.low)
+        return math.log(value / self.low) / math.log(self.high / self.low) if value > 0 else -1.0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The two axes of a chart; what lies beyond them is drawn on its edge."""
+
+    across: Axis
+    up: Axis
 
     def x(self, value: float) -> float:
-        share = (value - self.low_x) / (self.high_x - self.low_x)
+        """Return pixels from the left."""
+        share = min(max(self.across.place(value), 0.0), 1.0)
         return round(_LEFT + share * (WIDTH - _LEFT - _RIGHT), 1)
 
     def y(self, value: float) -> float:
-        share = (value - self.low_y) / (self.high_y - self.low_y)
+        """Return pixels from the top."""
+        share = min(max(self.up.place(value), 0.0), 1.0)
         return round(HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM), 1)
+
+    def points(self, points: Iterable[Point]) -> str:
+        """Return what an SVG line wants."""
+        return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in points)
+
+    def chart(
+        self, title: str, x_label: str, parts: Iterable[Markup], names: tuple[str, ...] = ()
+    ) -> Chart:
+        """Return parts with the axes behind them."""
+        axes = []
+        for value, text in self.up.ticks:
+            y = self.y(value)
+            axes.append(
+                Markup('<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>').format(
+                    _LEFT, WIDTH - _RIGHT, y
+                )
+            )
+            axes.append(_text(_LEFT - 7, round(y + 4, 1), text, "end"))
+        for value, text in self.across.ticks:
+            anchor = {0.0: "start", 1.0: "end"}.get(self.across.place(value), "middle")
+            axes.append(_text(self.x(value), HEIGHT - _BOTTOM + 15, text, anchor))
+        axes.append(_text(WIDTH - _RIGHT, HEIGHT - 4, x_label, "end"))
+        svg = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+            WIDTH, HEIGHT, title, Markup("").join([*axes, *parts])
+        )
+        return Chart(title, names, svg)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> Markup:
+    return Markup('<text class="tick" x="{}" y="{}" text-anchor="{}">{}</text>').format(
+        x, y, anchor, text
+    )
+
+
+def number_axis(low: float, high: float, about: int, *, is_whole: bool = False) -> Axis:
+    """Return an axis with about so many round numbers beside it, told apart by their digits."""
+    step = _round_up((high - low) / about)
+    if is_whole:
+        step = max(1.0, step)
+    first = math.ceil(low / step - 1e-9)
+    values = [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
+    gap = min((b - a for a, b in pairwise(values)), default=1.0)
+    digits = max(0, -math.floor(math.log10(gap) + 1e-9))
+    is_plain = 1e-3 <= max(map(abs, values), default=0.0) < 1e4
+    texts = [f"{value:.{digits}f}" if is_plain else _short(value) for value in values]
+    return Axis(low, high, list(zip(values, texts, strict=True)))
 
 
 def line_chart(
@@ -63,12 +126,12 @@ def line_chart(
         return None
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points] + ([0.0] if from_zero else [])
-    frame = _Frame(*_span(min(xs), max(xs)), *_span(min(ys), max(ys)))
-    parts = [_axes(frame, x_label)]
+    frame = _frame(_span(min(xs), max(xs)), _span(min(ys), max(ys)))
+    parts = []
     for index, one in enumerate(drawn):
         parts.append(_path(one, index, frame))
         parts += [_dot(one.name, point, index, frame) for point in one.points if one.has_dots]
-    return Chart(title, tuple(one.name for one in drawn), _svg(title, parts))
+    return frame.chart(title, x_label, parts, tuple(one.name for one in drawn))
 
 
 def histogram(
@@ -85,36 +148,31 @@ def histogram(
         for value in values:
             counts[min(value // width, bins - 1)] += 1
         shares.append([100 * count / len(values) for count in counts])
-    frame = _Frame(0, bins * width, *_span(0, max(map(max, shares))))
-    parts = [_axes(frame, f"{x_label} (the last bar: all longer ones)")]
+    frame = _frame((0, bins * width), _span(0, max(map(max, shares))))
+    parts = []
     for index, heights in enumerate(shares):
         corners = [(0.0, 0.0)]
         for bin_index, height in enumerate(heights):
             corners += [(bin_index * width, height), ((bin_index + 1) * width, height)]
-        outline = _points([*corners, (bins * width, 0.0)], frame)
+        outline = frame.points([*corners, (bins * width, 0.0)])
         parts.append(Markup('<polygon class="fill c{}" points="{}"/>').format(index, outline))
-    return Chart(title, tuple(name for name, _ in drawn), _svg(title, parts))
+    label = f"{x_label} (the last bar: all longer ones)"
+    return frame.chart(title, label, parts, tuple(name for name, _ in drawn))
 
 
-def _svg(title: str, parts: Sequence[Markup]) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        WIDTH, HEIGHT, title, Markup("").join(parts)
-    )
+def _frame(across: Point, up: Point) -> Frame:
+    return Frame(number_axis(*across, 5), number_axis(*up, 4))
 
 
-def _path(series: Series, index: int, frame: _Frame) -> Markup:
-    points = _points(series.points if series.has_dots else _thin(series.points), frame)
+def _path(series: Series, index: int, frame: Frame) -> Markup:
+    points = frame.points(series.points if series.has_dots else _thin(series.points))
     return Markup('<polyline class="line c{}" points="{}"/>').format(index, points)
 
 
-def _dot(name: str, point: Point, index: int, frame: _Frame) -> Markup:
+def _dot(name: str, point: Point, index: int, frame: Frame) -> Markup:
     return Markup(
         '<circle class="dot c{}" cx="{}" cy="{}" r="3.5"><title>{}: {:.4g} ({:g})</title></circle>'
     ).format(index, frame.x(point[0]), frame.y(point[1]), name, point[1], point[0])
-
-
-def _points(points: Sequence[Point], frame: _Frame) -> str:
-    return " ".join(f"{frame.x(x)},{frame.y(y)}" for x, y in points)
 
 
 def _thin(points: Sequence[Point]) -> list[Point]:
@@ -124,40 +182,10 @@ def _thin(points: Sequence[Point]) -> list[Point]:
     return [(fmean(x for x, _ in few), fmean(y for _, y in few)) for few in groups]
 
 
-def _axes(frame: _Frame, x_label: str) -> Markup:
-    parts = []
-    for value in round_ticks(frame.low_y, frame.high_y, 4):
-        parts.append(
-            Markup(
-                '<line class="grid" x1="{0}" x2="{1}" y1="{2}" y2="{2}"/>'
-                '<text class="tick" x="{3}" y="{4}" text-anchor="end">{5}</text>'
-            ).format(
-                _LEFT, WIDTH - _RIGHT, frame.y(value), _LEFT - 7, frame.y(value) + 4, _short(value)
-            )
-        )
-    base = HEIGHT - _BOTTOM
-    for value in round_ticks(frame.low_x, frame.high_x, 5):
-        parts.append(
-            Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>').format(
-                frame.x(value), base + 15, _short(value)
-            )
-        )
-    label = '<text class="tick" x="{}" y="{}" text-anchor="end">{}</text>'
-    parts.append(Markup(label).format(WIDTH - _RIGHT, HEIGHT - 4, x_label))
-    return Markup("").join(parts)
-
-
 def _span(low: float, high: float) -> tuple[float, float]:
     """Return two different bounds with a little air around; none below zero."""
     air = (high - low) * 0.04 or abs(low) * 0.5 or 1.0
     return (low - air if low else low), high + air
-
-
-def round_ticks(low: float, high: float, about: int) -> list[float]:
-    """Return round values within the bounds."""
-    step = _round_up((high - low) / about)
-    first = math.ceil(low / step - 1e-9)
-    return [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
 def _round_up(value: float) -> float:
@@ -173,13 +201,16 @@ def _bin_width(values: Sequence[int], bins: int) -> int:
 
 
 def _short(value: float) -> str:
-    """Return `12k`, `0.25`, `1e-4`."""
+    """Return `12k` or `1e-4`."""
     size = abs(value)
     if size >= 1_000_000:
         return f"{value / 1e6:g}M"
     if size >= 10_000:
         return f"{value / 1e3:g}k"
-    if 0 < size < 0.001:
-        mantissa, exponent = f"{value:.1e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{value:.4g}"
+    return scientific(value) if 0 < size < 0.001 else f"{value:.4g}"
+
+
+def scientific(value: float) -> str:
+    """Return `1.5e-4`."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}"
