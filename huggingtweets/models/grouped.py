@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from huggingtweets.ops.attention import HIDDEN
 from huggingtweets.ops.dropout import keep_mask, thresholds_and_scales
 from huggingtweets.ops.linear import Gradients, Linear, LowRank, project, project_backward
 from huggingtweets.runtime.device import is_cpu
@@ -36,8 +37,6 @@ RANK_MULTIPLE = 8
 same bits, whatever smaller ranks the neighbours have. What lies beyond a job's own is zero."""
 SITES_PER_LAYER = 32
 """Most dropouts of a layer; those outside of layers are counted as those of one more."""
-_HIDDEN = -1e30
-"""Added to scores that must not count; finite, so that no row can become NaN."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +283,7 @@ class Current:
             scores = (query @ key.mT) * scale
             seen = None if mask is None else mask if len(mask) == 1 else mask[blocks]
             if seen is not None and seen.dtype == torch.bool:
-                scores = scores.masked_fill(~seen, _HIDDEN)
+                scores = scores.masked_fill(~seen, HIDDEN)
             elif seen is not None:
                 scores = scores + seen
             weights = torch.softmax(scores, -1, dtype=torch.float32).to(value.dtype)

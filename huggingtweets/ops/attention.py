@@ -10,14 +10,14 @@ dV = P'^T dO, dP' = dO V^T, dP = dP' dropped and scaled, dS = P (dP - rowsum(dP 
 dQ = s dS K, dK = s dS^T Q. Where several query heads share a key head, its gradients are sums.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from huggingtweets.ops.dropout import Dropout
+from huggingtweets.ops.dropout import Dropout, Site
 from huggingtweets.ops.fused_attention import (
     Fused,
     fused_attention,
@@ -26,7 +26,7 @@ from huggingtweets.ops.fused_attention import (
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.saved import Saved, keep, kept
 
-_HIDDEN = -1e30
+HIDDEN = -1e30
 """Added to scores that must not count; finite, so that no row can become NaN."""
 
 
@@ -119,7 +119,7 @@ def view_of(
             first = max(0, start + 1 - reach) // 2 * 2  # even, as dropout masks come in pairs
             keys = place[first:stop]
             hidden = (keys > place[start:stop, None]) | (keys < starts[:, :, start:stop])
-        bias = (hidden.float() * _HIDDEN).view(-1, 1, stop - start, len(keys))
+        bias = (hidden.float() * HIDDEN).view(-1, 1, stop - start, len(keys))
         windows.append(Window(start, stop, first, bias))
     return View(tuple(windows), None, False)
 
@@ -231,6 +231,50 @@ def _additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return padded[..., :columns].masked_fill_(mask.logical_not(), -torch.inf)
 
 
+def attend_windows(
+    q: Tensor, k: Tensor, v: Tensor, windows: Sequence[Window], num_heads: int,
+    site_of: Callable[[range, range], Site | None], ops: Ops,
+) -> tuple[Tensor, list[Saved]]:  # fmt: skip
+    """Return attention's output, not made up for what is dropped, and what its backward pass needs.
+
+    Args:
+        q: scaled queries (n * heads, T, width).
+        k: keys, likewise.
+        v: values, likewise.
+        windows: of the queries, one after another.
+        num_heads: heads.
+        site_of: gives the dropout of some rows and columns.
+        ops: what computes between the products.
+    """
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    saved: list[Saved] = []
+    for window in windows:
+        queries, keys = slice(window.start, window.stop), slice(window.first_key, window.stop)
+        site = site_of(range(window.start, window.stop), range(window.first_key, window.stop))
+        scores = torch.bmm(q[:, queries], k[:, keys].transpose(1, 2))
+        weights, of_window = ops.softmax(scores, window.bias, site, num_heads=num_heads)
+        saved.append(of_window)
+        out[:, queries] = torch.bmm(weights, v[:, keys])
+    return out, saved
+
+
+def attend_windows_backward(
+    grad: Tensor, q: Tensor, k: Tensor, v: Tensor, windows: Sequence[Window],
+    saved: Sequence[Saved], ops: Ops,
+) -> Tensor:  # fmt: skip
+    """Return the gradients (3, n * heads, T, width) of scaled queries, keys and values."""
+    grads = grad.new_zeros(3, *grad.shape)
+    grad_q, grad_k, grad_v = grads.unbind(0)
+    for window, of_window in zip(windows, saved, strict=True):
+        queries, keys = slice(window.start, window.stop), slice(window.first_key, window.stop)
+        grad_weights = torch.bmm(grad[:, queries], v[:, keys].transpose(1, 2))
+        grad_scores, dropped = ops.softmax_backward(grad_weights, of_window)
+        grad_v[:, keys] += torch.bmm(dropped.transpose(1, 2), grad[:, queries])
+        grad_q[:, queries] = torch.bmm(grad_scores, k[:, keys])
+        grad_k[:, keys] += torch.bmm(grad_scores.transpose(1, 2), q[:, queries])
+    return grads
+
+
 class _Windowed(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -243,18 +287,11 @@ class _Windowed(torch.autograd.Function):
         else:
             q, k, v = (part.reshape(n * heads.num, T, -1) for part in _split(qkv, heads))
         q = q.mul_(heads.scale) if heads.num == heads.num_kv else q * heads.scale
-        out = torch.empty_like(q, memory_format=torch.contiguous_format)
-        saved: list[Saved] = []
-        for window in view.windows:
-            queries, keys = slice(window.start, window.stop), slice(window.first_key, window.stop)
-            site = None
-            if dropout is not None:
-                places = range(window.start, window.stop), range(window.first_key, window.stop)
-                site = dropout.heads(heads.layer, heads.num, *places)
-            scores = torch.bmm(q[:, queries], k[:, keys].transpose(1, 2))
-            weights, of_window = ops.softmax(scores, window.bias, site, num_heads=heads.num)
-            saved.append(of_window)
-            out[:, queries] = torch.bmm(weights, v[:, keys])
+
+        def site_of(rows: range, columns: range) -> Site | None:
+            return dropout.heads(heads.layer, heads.num, rows, columns) if dropout else None
+
+        out, saved = attend_windows(q, k, v, view.windows, heads.num, site_of, ops)
         if dropout is not None:
             out.view(n, -1).mul_(dropout.scales[1].unsqueeze(1))
         keep(ctx, q, k, v, saved)
@@ -270,14 +307,6 @@ class _Windowed(torch.autograd.Function):
         if dropout is not None:
             grad.view(n, -1).mul_(dropout.scales[1].unsqueeze(1))
         grad = grad.view(n * heads.num, T, -1)
-        grads = grad.new_zeros(3, *grad.shape)
-        grad_q, grad_k, grad_v = grads.unbind(0)
-        for window, weights in zip(view.windows, saved, strict=True):
-            queries, keys = slice(window.start, window.stop), slice(window.first_key, window.stop)
-            grad_weights = torch.bmm(grad[:, queries], v[:, keys].transpose(1, 2))
-            grad_scores, dropped = ops.softmax_backward(grad_weights, weights)
-            grad_v[:, keys] += torch.bmm(dropped.transpose(1, 2), grad[:, queries])
-            grad_q[:, queries] = torch.bmm(grad_scores, k[:, keys])
-            grad_k[:, keys] += torch.bmm(grad_scores.transpose(1, 2), q[:, queries])
-        grad_q.mul_(heads.scale)
+        grads = attend_windows_backward(grad, q, k, v, view.windows, saved, ops)
+        grads[0].mul_(heads.scale)
         return _joined(grads.view(3, n, heads.num, T, -1), heads), None, None, None, None

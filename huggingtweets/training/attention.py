@@ -25,20 +25,25 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from huggingtweets.models.grouped import Current
-from huggingtweets.ops.dropout import keep_mask
+from huggingtweets.ops.attention import (
+    HIDDEN,
+    Window,
+    attend_windows,
+    attend_windows_backward,
+)
+from huggingtweets.ops.dropout import Site
+from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.ops.saved import keep, kept
 from huggingtweets.runtime.device import autocast_dtype
 from huggingtweets.training.hashed_dropout import draw_keys, threshold_and_scale
 from huggingtweets.upstream import aten
 
-_SOFTMAX_BACKWARD = aten("_softmax_backward_data")
 _FLASH_VARLEN = aten("_flash_attention_forward")
 
 NAME = "huggingtweets"
 ISOLATED_WIDTH, JOINED_WIDTH = 64, 128
 """Queries of a window. Narrower windows compute less of what is hidden, wider ones make fewer,
 larger products: measured at 128 to 1024 positions, 32 to 128 are equal within noise."""
-_HIDDEN = -1e30
-"""Added to scores that must not count; finite, so that no row can become NaN."""
 
 
 class Attention(StrEnum):
@@ -49,17 +54,6 @@ class Attention(StrEnum):
     masked = "masked"
     additive = "additive"
     apart = "apart"
-
-
-@dataclass(frozen=True)
-class Window:
-    """Queries `start` to `stop` of each block see keys from `first_key` to `stop`, at most."""
-
-    start: int
-    stop: int
-    first_key: int
-    bias: Tensor
-    """(B or 1, 1, queries, keys): added to the scores."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +106,7 @@ def document_mask(position_ids: Tensor) -> Tensor:
 def additive_mask(position_ids: Tensor, dtype: torch.dtype) -> Tensor:
     """Return `document_mask` as what is added to the scores: 0 where attention may look."""
     hidden = ~document_mask(position_ids)
-    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
-        hidden, _HIDDEN
-    )
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, HIDDEN)
 
 
 def windows_of(position_ids: Tensor, *, isolate: bool, dtype: torch.dtype) -> Windows:
@@ -135,7 +127,7 @@ def windows_of(position_ids: Tensor, *, isolate: bool, dtype: torch.dtype) -> Wi
         stop, first = min(start + width, T), first // 2 * 2  # even: dropout masks come in pairs
         keys = place[first:stop]
         hidden = (keys > place[start:stop, None]) | (keys < starts[:, start:stop, None])
-        bias = hidden.unsqueeze(1).to(dtype).mul_(_HIDDEN)
+        bias = hidden.unsqueeze(1).to(dtype).mul_(HIDDEN)
         runs.append(Window(start, stop, first, bias))
     return Windows(tuple(runs))
 
@@ -210,50 +202,30 @@ class _WindowedAttention(torch.autograd.Function):
     ) -> Tensor:
         B, heads, T, _ = q.shape
         q, k, v = (part.reshape(B * heads, T, -1) for part in (q * scale, k, v))
-        out = torch.empty_like(q)
-        all_weights, masks = [], []
         threshold, rescale = threshold_and_scale(rate)
         thresholds = threshold.expand(B * heads)
         keys = draw_keys(B * heads) if rate else None
-        for run in runs:
-            rows, columns = slice(run.start, run.stop), slice(run.first_key, run.stop)
-            scores = torch.bmm(q[:, rows], k[:, columns].transpose(1, 2))
-            scores.view(B, heads, *scores.shape[1:]).add_(run.bias)
-            weights = torch.softmax(scores, -1, dtype=scores.dtype)
-            all_weights.append(weights)
-            if keys is not None:
-                places = range(run.start, run.stop), range(run.first_key, run.stop)
-                masks.append(keep_mask(keys, thresholds, *places, dtype=weights.dtype))
-                weights = weights * masks[-1]
-            out[:, rows] = torch.bmm(weights, v[:, columns])
+
+        def site_of(rows: range, columns: range) -> Site | None:
+            return None if keys is None else Site(keys, thresholds, rows, columns)
+
+        out, saved = attend_windows(q, k, v, runs, heads, site_of, PYTORCH)
         if rate:
             out.mul_(rescale)
-        ctx.save_for_backward(q, k, v, *all_weights, *masks)
+        keep(ctx, q, k, v, saved)
         ctx.runs, ctx.scale, ctx.rescale = runs, scale, rescale if rate else None
         return out.view(B, heads, T, -1)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, *rest = ctx.saved_tensors
-        all_weights, masks = rest[: len(ctx.runs)], rest[len(ctx.runs) :]
+        q, k, v, saved = kept(ctx)
         shape = grad.shape
         grad = grad.reshape(q.shape)
         if ctx.rescale is not None:
             grad = grad * ctx.rescale
-        grad_q, grad_k, grad_v = q.new_zeros(3, *q.shape).unbind(0)
-        for index, run in enumerate(ctx.runs):
-            rows, columns = slice(run.start, run.stop), slice(run.first_key, run.stop)
-            weights = dropped = all_weights[index]
-            grad_weights = torch.bmm(grad[:, rows], v[:, columns].transpose(1, 2))
-            if masks:
-                grad_weights.mul_(masks[index])
-                dropped = weights * masks[index]
-            grad_v[:, columns] += torch.bmm(dropped.transpose(1, 2), grad[:, rows])
-            grad_scores = _SOFTMAX_BACKWARD(grad_weights, weights, -1, weights.dtype)
-            grad_q[:, rows] = torch.bmm(grad_scores, k[:, columns])
-            grad_k[:, columns] += torch.bmm(grad_scores.transpose(1, 2), q[:, rows])
-        grad_q.mul_(ctx.scale)
-        return (*(part.view(shape) for part in (grad_q, grad_k, grad_v)), None, None, None)
+        grads = attend_windows_backward(grad, q, k, v, ctx.runs, saved, PYTORCH)
+        grads[0].mul_(ctx.scale)
+        return (*(part.view(shape) for part in grads), None, None, None)
 
 
 def _slot_by_slot(
