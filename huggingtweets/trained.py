@@ -30,7 +30,6 @@ from huggingtweets.generation.samples import Samples
 from huggingtweets.models.adapters import adapter_size, pack_adapters, stack_on_base
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.grouped import merge_adapters
-from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.runtime.device import (
     is_cuda,
@@ -144,17 +143,23 @@ class Studio:
     """
 
     def __init__(
-        self, base_model: PreTrainedModel, layout: Layout | None, device: torch.device
+        self,
+        base_model: PreTrainedModel,
+        device: torch.device,
+        tuning: GroupedTuning | None = None,
     ) -> None:
         """Hold them.
 
         Args:
             base_model: on the CPU; stays as it is.
-            layout: of its weights; None: of no family of ours.
             device: to sample and judge on.
+            tuning: how the adapters of LoRA jobs are grouped on it; None: all weights are trained.
         """
         self.base_model = base_model
-        self.layout = layout
+        self.tuning = tuning
+        config = base_model.config
+        self.layout = None if why_not_fused(config) else layout_of(shape_of(config))
+        """Of the base's weights; None: it is of no family of ours."""
         self.device = device
         self.turn: AbstractContextManager[object] = (
             threading.Lock() if is_cuda(device) else nullcontext()
@@ -163,17 +168,21 @@ class Studio:
         self._files: dict[torch.dtype, dict[str, bytes]] = {}
         self._placed: dict[str, tuple[Path, int, int]] = {}
         """Where each large file lies already, its inode and when it was written."""
+        self._row: Tensor | None = None
+        """Of the base's weights, packed."""
         self._lock = threading.Lock()
 
     @property
     def bytes_per_model(self) -> int:
         """What a trained model takes of memory until it is written."""
+        if self.tuning is not None:
+            return 4 * self.tuning.layout.size
         return 4 * sum(int(parameter.numel()) for parameter in self.base_model.parameters())
 
     @property
     def base_weights(self) -> Mapping[str, Tensor]:
-        """What `stack` makes the base of."""
-        state: Mapping[str, Tensor] = self.base_model.state_dict()
+        """What `stack` makes the base of: its weights, or no adapters."""
+        state: Mapping[str, Tensor] = {} if self.tuning else self.base_model.state_dict()
         return state
 
     def model(
@@ -183,8 +192,12 @@ class Studio:
         recipe: RecipeConfig,
     ) -> "StackedModel":
         """Return a trained model of what the engine leaves of a job."""
-        del recipe
-        assert weights is not None
+        if weights is None:
+            assert adapters is not None
+            scale = recipe.lora_alpha / recipe.lora_rank
+            weights = {
+                name: one * scale if ".lora_B." in name else one for name, one in adapters.items()
+            }
         return StackedModel(weights, self, adapters)
 
     def stack(
@@ -193,12 +206,25 @@ class Studio:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> Stack:
-        """Return models to be sampled from, in fp32 as by either engine, or to be judged."""
+        """Return models to be sampled from, in fp32 as by either engine, or to be judged.
+
+        `weights` are those of a `StackedModel` each; of adapters, none at all is the base alone.
+        """
         assert self.layout is not None
-        rows = torch.empty((len(weights), self.layout.size), device=device)
+        if self.tuning is None:
+            rows = torch.empty((len(weights), self.layout.size), device=device)
+            for row, state in zip(rows, weights, strict=True):
+                row.copy_(self.layout.pack(state))
+            return build_stack(self.layout, rows, dtype)
+        with self._lock:
+            if self._row is None:
+                self._row = self.layout.pack(self.base_model.state_dict())
+        rank = self.tuning.rank
+        rows = torch.zeros(len(weights), adapter_size(self.layout, rank), device=device)
         for row, state in zip(rows, weights, strict=True):
-            row.copy_(self.layout.pack(state))
-        return build_stack(self.layout, rows, dtype)
+            if state:
+                row.copy_(pack_adapters(self.layout, state, rank))
+        return stack_on_base(self.layout, self._row.to(device), rows, rank, dtype)
 
     def put_files(self, base: Base, dtype: torch.dtype, folder: Path, final: Path) -> None:
         """Write the files of a model folder that all users share.
@@ -238,61 +264,8 @@ class Studio:
             return self._files[dtype]
 
 
-class AdapterStudio(Studio):
-    """What all LoRA jobs of one base share, whatever its architecture."""
-
-    def __init__(
-        self, base_model: PreTrainedModel, tuning: GroupedTuning, device: torch.device
-    ) -> None:
-        """Hold the base, on the CPU, and how adapters are grouped on it."""
-        config = base_model.config
-        layout = None if why_not_fused(config) else layout_of(shape_of(config))
-        super().__init__(base_model, layout, device)
-        self.tuning = tuning
-        self._row: Tensor | None = None
-
-    @property
-    def bytes_per_model(self) -> int:
-        """See `Studio`."""
-        return 4 * self.tuning.layout.size
-
-    @property
-    def base_weights(self) -> Mapping[str, Tensor]:
-        """The base is what has no adapters."""
-        return {}
-
-    def model(
-        self,
-        weights: dict[str, Tensor] | None,
-        adapters: dict[str, Tensor] | None,
-        recipe: RecipeConfig,
-    ) -> "AdapterModel":
-        """See `Studio`."""
-        assert weights is None
-        assert adapters is not None
-        return AdapterModel(adapters, self, recipe)
-
-    def stack(
-        self,
-        weights: Sequence[Mapping[str, Tensor]],
-        device: torch.device,
-        dtype: torch.dtype = torch.float32,
-    ) -> Stack:
-        """Return adapters on one base; each `weights` are those of an `AdapterModel`, or none."""
-        assert self.layout is not None
-        with self._lock:
-            if self._row is None:
-                self._row = self.layout.pack(self.base_model.state_dict())
-        rank = self.tuning.rank
-        rows = torch.zeros(len(weights), adapter_size(self.layout, rank), device=device)
-        for row, state in zip(rows, weights, strict=True):
-            if state:
-                row.copy_(pack_adapters(self.layout, state, rank))
-        return stack_on_base(self.layout, self._row.to(device), rows, rank, dtype)
-
-
 class StackedModel:
-    """The weights of a GPT-2 that the fused engine leaves; made whole only to be judged."""
+    """What the fused engine leaves of a job; a whole model only where one is asked for."""
 
     def __init__(
         self,
@@ -300,42 +273,47 @@ class StackedModel:
         studio: Studio,
         adapters: dict[str, Tensor] | None = None,
     ) -> None:
-        """Hold them, named as in transformers, and the adapters merged into them; on the CPU."""
+        """Hold what `Studio.stack` takes; on the CPU.
+
+        Args:
+            weights: named as in transformers, or scaled adapters, named as in a peft folder.
+            studio: of the base.
+            adapters: of a LoRA job, as they are stored.
+        """
         self.weights = weights
         self.studio = studio
         self._adapters = adapters
 
     def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
-        """Sample posts without a model of transformers, unless the best of several is asked for."""
-        if plan.sampling.best_of > 1:
+        """Sample posts; by transformers for the best of several, or of no family of ours."""
+        if plan.sampling.best_of > 1 or self.studio.layout is None:
             with self.studio.turn:
-                return WholeModel(self._whole(), self.studio.device).sample(plan, base, guards)
+                return self._whole().sample(plan, base, guards)
         [samples] = sample_together([self], [plan], base, [guards])
         return samples
 
     def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
         """See `Trained`."""
-        return self._judge(score_stack, plan, posts, of_base=of_base)
+        return self._judge(WholeModel.score, score_stack, plan, base, posts, of_base=of_base)
 
     def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
         """See `Trained`."""
-        return self._judge(try_stack, plan, posts, of_base=of_base)
+        return self._judge(WholeModel.try_known, try_stack, plan, base, posts, of_base=of_base)
 
     def _judge(
-        self,
-        judge: Callable[[Stack, HeldoutSet], T],
-        plan: Plan,
-        posts: HeldoutSet,
-        *,
-        of_base: bool,
-    ) -> T:
+        self, by_whole: Callable[..., T], by_stack: Callable[[Stack, HeldoutSet], T], plan: Plan,
+        base: Base, posts: HeldoutSet, *, of_base: bool,
+    ) -> T:  # fmt: skip
         studio = self.studio
+        if studio.layout is None:
+            with studio.turn:
+                return by_whole(self._whole(), plan, base, posts, of_base=of_base)
         weights = studio.base_weights if of_base else self.weights
         dtype = torch.bfloat16 if plan.engine.precision is Precision.bf16 else torch.float32
 
         def on(device: torch.device) -> T:
             with on_stream(new_stream(device)):
-                return judge(studio.stack([weights], device, dtype), posts)
+                return by_stack(studio.stack([weights], device, dtype), posts)
 
         return _with_memory(on, studio.device, plan, studio.turn)
 
@@ -343,6 +321,9 @@ class StackedModel:
         """Write what transformers would write."""
         if self._adapters and plan.leaves_adapter:
             _save_adapter(folder, self._adapters, self.studio.base_model, plan, base)
+            return
+        if self.studio.tuning is not None:
+            self._whole().save(plan, base, folder)
             return
         dtype = stored_dtype(plan, base)
         self.studio.put_files(base, dtype, folder, plan.paths.model)
@@ -354,62 +335,13 @@ class StackedModel:
         }
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
-    def _whole(self) -> PreTrainedModel:
+    def _whole(self) -> WholeModel:
         model = copy.deepcopy(self.studio.base_model)
-        model.load_state_dict(self.weights)
-        return model.eval()
-
-
-class AdapterModel(StackedModel):
-    """The adapters of a LoRA job; merged into the base only where a whole model is asked for."""
-
-    def __init__(
-        self, adapters: dict[str, Tensor], studio: AdapterStudio, recipe: RecipeConfig
-    ) -> None:
-        """Hold them, named as in a peft adapter folder; on the CPU."""
-        scale = recipe.lora_alpha / recipe.lora_rank
-        scaled = {
-            name: one * scale if ".lora_B." in name else one for name, one in adapters.items()
-        }
-        super().__init__(scaled, studio, adapters)
-
-    @property
-    def _merged(self) -> WholeModel:
-        return WholeModel(self._whole(), self.studio.device, self._adapters)
-
-    def sample(self, plan: Plan, base: Base, guards: Guards) -> Samples:
-        """Sample posts, by transformers where the base is of no family of ours."""
-        if self.studio.layout is None:
-            with self.studio.turn:
-                return self._merged.sample(plan, base, guards)
-        return super().sample(plan, base, guards)
-
-    def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
-        """See `Trained`."""
-        if self.studio.layout is None:
-            with self.studio.turn:
-                return self._merged.score(plan, base, posts, of_base=of_base)
-        return super().score(plan, base, posts, of_base=of_base)
-
-    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
-        """See `Trained`."""
-        if self.studio.layout is None:
-            with self.studio.turn:
-                return self._merged.try_known(plan, base, posts, of_base=of_base)
-        return super().try_known(plan, base, posts, of_base=of_base)
-
-    def save(self, plan: Plan, base: Base, folder: Path) -> None:
-        """Write the adapters, or the whole model that they and the base amount to."""
-        if plan.leaves_adapter:
-            assert self._adapters is not None
-            _save_adapter(folder, self._adapters, self.studio.base_model, plan, base)
+        if self.studio.tuning is None:
+            model.load_state_dict(self.weights)
         else:
-            self._merged.save(plan, base, folder)
-
-    def _whole(self) -> PreTrainedModel:
-        model = copy.deepcopy(self.studio.base_model)
-        merge_adapters(model, self.weights)
-        return model.eval()
+            merge_adapters(model, self.weights)
+        return WholeModel(model.eval(), self.studio.device, self._adapters)
 
 
 def stored_dtype(plan: Plan, base: Base) -> torch.dtype:

@@ -17,7 +17,6 @@ from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.handles import Job
-from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.trained import StackedModel, Studio, Trained, WholeModel
 from huggingtweets.training.model import Base, find_base, load_model
 from huggingtweets.training.records import PostScore, Scores
@@ -52,7 +51,7 @@ def both(plan: Plan, base: Base, device: torch.device) -> list[Trained]:
             parameter.mul_(2)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     original = load_model(base, plan.recipe).eval()
-    studio = Studio(original, layout_of(shape_of(original.config)), device)
+    studio = Studio(original, device)
     return [WholeModel(model.eval(), device), StackedModel(weights, studio)]
 
 

@@ -40,7 +40,7 @@ from huggingtweets.recorder import Recorder
 from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
-from huggingtweets.trained import AdapterStudio, StackedModel, Studio, sample_together
+from huggingtweets.trained import StackedModel, Studio, sample_together
 from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
 from huggingtweets.training.model import Base, load_model
 from huggingtweets.training.progress import Speed, TrainingJob, training_job
@@ -104,10 +104,7 @@ def run_fused(
     logger.info(
         "engine=fused jobs=%d slots=%d engines=%d", len(plans), settings.slots, settings.engines
     )
-    if isinstance(tuning, FullTuning):
-        studio: Studio = Studio(model, tuning.layout, device)
-    else:
-        studio = AdapterStudio(model, tuning, device)
+    studio = Studio(model, device, tuning if isinstance(tuning, GroupedTuning) else None)
     try:
         with _Workshop(plans, base, studio, tally, deadline, room, settings) as workshop:
             results = train_stacks(
