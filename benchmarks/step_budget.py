@@ -255,8 +255,8 @@ def _ours(name: str, args: tuple[Any, ...]) -> int:
     if name in ("sum_runs", "column_sums"):
         changed = args[1:-1]
         return sum(_size(each) for each in changed if each is not None) if args[-1] else 0
-    if name == "loss":  # the logits, or weights and gradients of a head that learns
-        return _size(args[0]) if args[2] is not None else 0
+    if name == "loss":  # the logits become their gradients
+        return _size(args[0])
     if name == "adamw":  # weights and moments again, the copy only once
         return sum(map(_size, (args[0], *args[3:5])))
     if name == "product_into":

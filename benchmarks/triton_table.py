@@ -87,7 +87,7 @@ def launches(model: str, dtype: torch.dtype) -> list[Launch]:
         inner, inner_bias = empty(K, R, 2 * F if gated else F), None if gated else empty(K, F)
         activated = run(ops.activation, inner, inner_bias, gated)
         run(ops.activation_backward, activated, inner, inner_bias, gated)
-        run(ops.loss, empty(5, R, padded), ids[:5], empty(5, dtype=fp32), None, words)
+        run(ops.loss, empty(5, R, padded), ids[:5], empty(5, dtype=fp32), words)
         row = empty(K, 16 * C, dtype=fp32)
         copies = None if dtype == fp32 else empty(K, 16 * C)
         run(ops.adamw, row, copies, row, row, row, empty(9, K, dtype=fp32), 5 * C)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 from huggingtweets.models.families import FAMILIES
 from huggingtweets.models.forward import MicroBatch, Pass, begin
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.head import CHUNK_LOGITS, MIN_ROWS, Head, normed_loss, summed_loss
+from huggingtweets.ops.head import CHUNK_LOGITS, MIN_ROWS, Head, normed_loss
 from huggingtweets.ops.linear import product
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.residual import Stream
@@ -84,23 +84,6 @@ def loss_and_gradients(
         )
         loss.backward(weight)  # type: ignore[no-untyped-call]
     return loss.detach()
-
-
-@torch.no_grad()
-def summed_losses(stack: Stack, batch: MicroBatch, hits: Tensor | None = None) -> Tensor:
-    """Return each slot's summed loss in nats, (K,) fp32, without gradients.
-
-    `hits` (K, B, T) receives whether each target is the likeliest token.
-    """
-    loss, _ = summed_loss(
-        hidden_states(begin(stack, batch)),
-        stack.head,
-        batch.targets.flatten(1),
-        vocab_size=stack.shape.vocab_size,
-        hits=hits.flatten(1) if hits is not None else None,
-        ops=batch.ops,
-    )
-    return loss
 
 
 @torch.no_grad()

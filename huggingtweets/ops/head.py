@@ -49,13 +49,12 @@ def summed_loss(
     targets: Tensor,
     *,
     vocab_size: int,
-    weight: Tensor | None = None,
+    weight: Tensor,
     grad_table: Tensor | None = None,
     accumulate: bool = False,
-    hits: Tensor | None = None,
     ops: Ops = PYTORCH,
 ) -> tuple[Tensor, Tensor]:
-    """Return each slot's summed loss in nats and, given weights, the gradient of its hidden states.
+    """Return each slot's summed loss in nats, and the gradient of its hidden states.
 
     Args:
         hidden: (K, R, C) in the precision of the matrix products.
@@ -65,19 +64,15 @@ def summed_loss(
         weight: (K,) what each slot's loss is multiplied by, for the gradients only.
         grad_table: (K, V, C) fp32; receives the gradient of the table, unless that is frozen.
         accumulate: add to what is in `grad_table` instead of replacing it.
-        hits: (K, R) booleans; receives whether each target is the likeliest token.
         ops: what computes between the products.
 
     Returns:
-        (K,) fp32 and (K, R, C), fp32 or what the products are in; empty without weights.
+        (K,) fp32 and (K, R, C), fp32 or what the products are in.
     """
     K = len(hidden)
     is_double = hidden.dtype == torch.float64
     loss = torch.zeros(K, device=hidden.device, dtype=torch.float64 if is_double else torch.float32)
-    grads = hidden.new_empty(0)
-    if weight is not None:
-        dtype = hidden.dtype if ops.overwrites_logits else loss.dtype
-        grads = torch.empty_like(hidden, dtype=dtype)
+    grads = torch.empty_like(hidden, dtype=hidden.dtype if ops.overwrites_logits else loss.dtype)
     for slots, rows in _chunks(hidden, table.shape[1], ops):
         chunk = hidden[slots, rows]
         own = table if len(table) == 1 else table[slots]
@@ -85,12 +80,9 @@ def summed_loss(
             product(chunk, own.transpose(1, 2)),
             targets[slots, rows],
             vocab_size=vocab_size,
-            weight=None if weight is None else weight[slots],
-            hits=None if hits is None else hits[slots, rows],
+            weight=weight[slots],
         )
         loss[slots] += found.total
-        if weight is None:
-            continue
         if found.scale is None:
             own = own.expand(len(chunk), -1, -1)
             torch.bmm(found.gradient, own, out=grads[slots, rows])

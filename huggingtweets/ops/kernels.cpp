@@ -298,8 +298,7 @@ void softmax_backward(T *grad_scores, const T *grad_dropped, const T *weights, c
 // `logits` (K, R, V) become exp(logit - largest), less the row's total at the target.
 template <class T>
 void cross_entropy(T *logits, const int64_t *targets, const float *weight, float *losses,
-                   float *scales, uint8_t *hits, int64_t K, int64_t R, int64_t V,
-                   int64_t vocab_size) {
+                   float *scales, int64_t K, int64_t R, int64_t V, int64_t vocab_size) {
     float chunk[CHUNK];
     for (int64_t k = 0; k < K; k++) {
         double loss = 0;
@@ -308,8 +307,7 @@ void cross_entropy(T *logits, const int64_t *targets, const float *weight, float
             const bool counts = target >= 0;
             if (target >= vocab_size) {  // no such word: the model is given up, and nothing written
                 loss = NAN;
-                if (hits) *hits++ = false;
-                if (weight) *scales++ = NAN;
+                *scales++ = NAN;
                 continue;
             }
             const float of_target = load(logits[counts ? target : 0]);
@@ -328,8 +326,7 @@ void cross_entropy(T *logits, const int64_t *targets, const float *weight, float
                 for (int64_t v = 0; v < size; v++) store(logits[start + v], chunk[v]);
             }
             for (int64_t v = vocab_size; v < V; v++) store(logits[v], 0.0f);
-            if (hits) *hits++ = counts && of_target == largest;
-            if (weight) *scales++ = counts ? weight[k] / total : 0.0f;
+            *scales++ = counts ? weight[k] / total : 0.0f;
             if (!counts) continue;
             loss += double(logf(total) - (of_target - largest));
             store(logits[target], expf(of_target - largest) - total);

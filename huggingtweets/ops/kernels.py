@@ -48,7 +48,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "add_dropped": [_P] * 5 + [_I] * 3,
     "softmax": [_P] * 6 + [_I] * 8,
     "softmax_backward": [_P] * 5 + [_I] * 5,
-    "cross_entropy": [_P] * 6 + [_I] * 4,
+    "cross_entropy": [_P] * 5 + [_I] * 4,
     "attend_rows": [_P] * 6 + [_I] * 4 + [_F],
     "draw_rows": [_P] * 8 + [_I] * 4,
     "score_rows": [_P] * 4 + [_I] * 3,
@@ -277,27 +277,18 @@ class CompiledOps(Ops):
         self.call(grad.dtype, "column_sums", at_out, _at(grad), *grad.shape, stride, accumulate)
 
     def cross_entropy(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        *,
-        vocab_size: int,
-        weight: Tensor | None = None,
-        hits: Tensor | None = None,
+        self, logits: Tensor, targets: Tensor, *, vocab_size: int, weight: Tensor
     ) -> Loss:
         """See `Ops`."""
         loss = torch.empty(len(logits))
         scale = logits.new_empty(*targets.shape, 1, dtype=torch.float32)
         targets = targets.contiguous()  # kept here: the C++ sees an address only
-        weight = None if weight is None else weight.contiguous()
-        found = None if hits is None else torch.empty(targets.shape, dtype=torch.bool)
+        weight = weight.contiguous()
         self.call(
             logits.dtype, "cross_entropy", _at(logits), _at(targets), _at(weight), _at(loss),
-            _at(scale), _at(found), *logits.shape, vocab_size,
+            _at(scale), *logits.shape, vocab_size,
         )  # fmt: skip
-        if hits is not None and found is not None:
-            hits.copy_(found)
-        return Loss(loss, logits, None if weight is None else scale)
+        return Loss(loss, logits, scale)
 
 
 def _functions(library: ctypes.CDLL, table: str) -> dict[str, Callable[..., None]]:

@@ -34,7 +34,7 @@ class Loss:
     """(K, R, V) of the logits, in their precision, yet to be multiplied by `scale`: that is left to
     the narrow sides of the two products that follow."""
     scale: Tensor | None
-    """(K, R, 1) fp32; None: the gradient is whole, or there are no weights."""
+    """(K, R, 1) fp32; None: the gradient is whole."""
 
 
 @dataclass(frozen=True)
@@ -333,22 +333,15 @@ class Ops:
         put(out, grad.sum(1, dtype=_wide_dtype(grad)), accumulate=accumulate)
 
     def cross_entropy(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        *,
-        vocab_size: int,
-        weight: Tensor | None = None,
-        hits: Tensor | None = None,
+        self, logits: Tensor, targets: Tensor, *, vocab_size: int, weight: Tensor
     ) -> Loss:
-        """Return losses and, given weights, gradients; may change the logits.
+        """Return losses and gradients; may change the logits.
 
         Args:
             logits: (K, R, V).
             targets: (K, R) int64; negative ones count for nothing.
             vocab_size: logits from here on are padding.
             weight: (K,) what each slot's loss is multiplied by, for the gradients only.
-            hits: (K, R) booleans; receives whether each target is the likeliest token.
         """
         dtype = logits.dtype
         target = targets.unsqueeze(2)
@@ -358,12 +351,8 @@ class Ops:
         logits[..., vocab_size:] = -torch.inf
         logits.sub_(logits.amax(2, keepdim=True))
         target_logits = logits.gather(2, target)
-        if hits is not None:
-            hits.copy_(((target_logits == 0) & counts).squeeze(2))
         total = logits.exp_().sum(2, keepdim=True)
         loss = ((total.log() - target_logits) * counts).sum((1, 2))
-        if weight is None:
-            return Loss(loss, logits, None)
         # The gradient is (p - 1[target]) * weight with p = exp / total.
         gradient = logits.scatter_add_(2, target, -total).to(dtype)
         return Loss(loss, gradient, counts * weight.view(-1, 1, 1) / total)

@@ -35,6 +35,16 @@ def _key(keys, thresholds, scales, block, head, num_blocks, DROPS: tl.constexpr)
 
 
 @triton.jit
+def _begin(starts, block, rows, T, BM: tl.constexpr, BN: tl.constexpr, APART: tl.constexpr):
+    """The first key that each row sees, and the tile of keys where the first of all lies."""
+    if APART:
+        begin = tl.load(starts + block * T + rows, mask=rows < T, other=T)
+        return begin, tl.min(begin) // BN * BN
+    else:
+        return tl.zeros([BM], tl.int32), 0
+
+
+@triton.jit
 def _tile(base, rows, columns, stride, T, D: tl.constexpr):
     """Load (rows, columns) of a matrix (T, D)."""
     inside = (rows < T)[:, None] & (columns < D)[None, :]
@@ -62,10 +72,7 @@ def attention_kernel(
     base = qkv + block.to(tl.int64) * T * stride
     q = _tile(base + head * D, rows, wide, stride, T, D)
     k_base = base + (H + head // (H // KV)) * D
-    begin, low = tl.zeros([BM], tl.int32), 0
-    if APART:
-        begin = tl.load(starts + block * T + rows, mask=rows < T, other=T)
-        low = tl.min(begin) // BN * BN
+    begin, low = _begin(starts, block, rows, T, BM, BN, APART)
     key_1, key_2, threshold, scaled = _key(keys, thresholds, scales, block, head, num_blocks, DROPS)
     most = tl.full([BM], -1e30, tl.float32)
     total = tl.zeros([BM], tl.float32)
@@ -123,10 +130,7 @@ def attention_queries_kernel(
     at_row = (block * H + head) * T + rows
     tl.store(deltas + at_row, delta, mask=rows < T)
     of_row = tl.load(sums + at_row, mask=rows < T, other=0.0)
-    begin, low = tl.zeros([BM], tl.int32), 0
-    if APART:
-        begin = tl.load(starts + block * T + rows, mask=rows < T, other=T)
-        low = tl.min(begin) // BN * BN
+    begin, low = _begin(starts, block, rows, T, BM, BN, APART)
     key_1, key_2, threshold, scaled = _key(keys, thresholds, scales, block, head, num_blocks, DROPS)
     k_base = qkv + base + (H + head // (H // KV)) * D
     acc = tl.zeros([BM, BD], tl.float32)
@@ -169,9 +173,7 @@ def attention_keys_kernel(
         at_out = (block.to(tl.int64) * T * H + head) * D
         for at in range(first // BM * BM, high, BM):
             rows = at + tl.arange(0, BM)
-            begin = tl.zeros([BM], tl.int32)
-            if APART:
-                begin = tl.load(starts + block * T + rows, mask=rows < T, other=T)
+            begin, _ = _begin(starts, block, rows, T, BM, BN, APART)
             q = _tile(qkv + base + head * D, rows, wide, stride, T, D)
             grad = _tile(grad_out + at_out, rows, wide, H * D, T, D)
             at_row = (block * H + head) * T + rows

@@ -264,21 +264,18 @@ def activation_backward(
 
 
 @_operator(
-    ("logits", "hits"),
+    ("logits",),
     lambda logits, targets, *_: targets.new_empty(targets.shape, dtype=torch.float32),
 )
-def loss(
-    logits: Tensor, targets: Tensor, weight: Tensor | None, hits: Tensor | None, vocab_size: int
-) -> Tensor:
-    """Return nats (K, R); with weights the logits become their gradients."""
+def loss(logits: Tensor, targets: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
+    """Return nats (K, R); the logits become their gradients."""
     K, R, padded = logits.shape
     nats = targets.new_empty(K, R, dtype=torch.float32)
     assert logits.is_contiguous()
     assert targets.stride(1) == 1
     triton_rows.loss_kernel[(K * R,)](
-        nats, hits, logits, targets, weight, R, targets.stride(0), padded, VOCAB=vocab_size,
-        PADDED=padded, BV=min(8192, _power(vocab_size)), LEARNS=weight is not None,
-        HITS=hits is not None, num_warps=32,
+        nats, logits, targets, weight, R, targets.stride(0), padded, VOCAB=vocab_size,
+        PADDED=padded, BV=min(8192, _power(vocab_size)), num_warps=32,
     )  # fmt: skip
     return nats
 
@@ -431,16 +428,9 @@ class TritonOps(Ops):
             column_sums(grad, out, accumulate)
 
     def cross_entropy(
-        self, logits: Tensor, targets: Tensor, *, vocab_size: int, weight: Tensor | None = None,
-        hits: Tensor | None = None,
-    ) -> Loss:  # fmt: skip
+        self, logits: Tensor, targets: Tensor, *, vocab_size: int, weight: Tensor
+    ) -> Loss:
         """See `Ops`; the gradient takes the logits' place and is scaled already."""
         if "loss" not in self.names:
-            return super().cross_entropy(
-                logits, targets, vocab_size=vocab_size, weight=weight, hits=hits
-            )
-        found = None if hits is None else torch.empty_like(targets, dtype=torch.bool)
-        nats = loss(logits, targets, weight, found, vocab_size)
-        if hits is not None and found is not None:
-            hits.copy_(found)
-        return Loss(nats.sum(1), logits, None)
+            return super().cross_entropy(logits, targets, vocab_size=vocab_size, weight=weight)
+        return Loss(loss(logits, targets, weight, vocab_size).sum(1), logits, None)

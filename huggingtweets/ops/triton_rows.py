@@ -252,10 +252,10 @@ def drop_kernel(
 
 @triton.jit
 def loss_kernel(
-    nats, hits, logits, targets, weight, R, target_stride, row_stride, VOCAB: tl.constexpr,
-    PADDED: tl.constexpr, BV: tl.constexpr, LEARNS: tl.constexpr, HITS: tl.constexpr,
+    nats, logits, targets, weight, R, target_stride, row_stride, VOCAB: tl.constexpr,
+    PADDED: tl.constexpr, BV: tl.constexpr,
 ):  # fmt: skip
-    """A row's cross-entropy; with LEARNS its logits become their gradient, in place.
+    """A row's cross-entropy; its logits become their gradient, in place.
 
     The second reading comes out of the L2 cache: 32 warps leave room for two rows a multiprocessor,
     which is 26 MB of GPT-2's logits on an H100.
@@ -277,18 +277,15 @@ def loss_kernel(
     counts = target >= 0
     of_target = tl.load(base + tl.maximum(target, 0)).to(tl.float32)
     tl.store(nats + row, tl.where(counts, sums - of_target, 0.0))
-    if HITS:
-        tl.store(hits + row, (of_target == peak) & counts)
-    if LEARNS:
-        factor = tl.where(counts, tl.load(weight + model), 0.0)
-        tl.debug_barrier()  # the target's logit is read before it is written over
-        for at in range(0, PADDED, BV):
-            columns = at + tl.arange(0, BV)
-            inside = columns < VOCAB
-            values = tl.load(base + columns, mask=inside, other=-1e30).to(tl.float32)
-            share = tl.where(inside, tl.exp(values - sums), 0.0)
-            found = tl.where(columns == target, share - 1, share) * factor
-            tl.store(base + columns, found.to(base.dtype.element_ty), mask=columns < PADDED)
+    factor = tl.where(counts, tl.load(weight + model), 0.0)
+    tl.debug_barrier()  # the target's logit is read before it is written over
+    for at in range(0, PADDED, BV):
+        columns = at + tl.arange(0, BV)
+        inside = columns < VOCAB
+        values = tl.load(base + columns, mask=inside, other=-1e30).to(tl.float32)
+        share = tl.where(inside, tl.exp(values - sums), 0.0)
+        found = tl.where(columns == target, share - 1, share) * factor
+        tl.store(base + columns, found.to(base.dtype.element_ty), mask=columns < PADDED)
 
 
 @triton.jit

@@ -231,11 +231,9 @@ def test_cross_entropy(K: int, R: int, words: int, padded: int) -> None:
     targets[:, 0] = -100
     found = []
     for ops in (TRITON, PYTORCH):
-        hits = torch.empty(K, R, dtype=torch.bool)
         loss = ops.cross_entropy(logits.clone(), targets, vocab_size=words, weight=weight)
-        scored = ops.cross_entropy(logits.clone(), targets, vocab_size=words, hits=hits)
         scale = 1.0 if loss.scale is None else loss.scale
-        found.append((loss.total, scored.total, loss.gradient * scale, hits.float()))
+        found.append((loss.total, loss.gradient * scale))
     for ours, theirs in zip(*found, strict=True):
         close(ours, theirs)
 

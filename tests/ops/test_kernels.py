@@ -173,24 +173,15 @@ def test_cross_entropy(ours: Ops, dtype: torch.dtype, words: int) -> None:
     logits = (3 * torch.randn(3, 9, words + 5)).to(dtype)
     targets = torch.randint(0, words, (3, 12))[:, 2:11]
     targets[:, 4] = IGNORED
-    targets[1, 0] = logits[1, 0, :words].float().argmax()
     weight = torch.tensor([0.1, 0.2, 0.0])
     results = []
     for ops in (ours, PYTORCH):
-        hits = torch.zeros(3, 20, dtype=torch.bool)[:, 5:14]
-        found = ops.cross_entropy(
-            logits.clone(), targets, vocab_size=words, weight=weight, hits=hits
-        )
-        alone = ops.cross_entropy(logits.clone(), targets, vocab_size=words)
+        found = ops.cross_entropy(logits.clone(), targets, vocab_size=words, weight=weight)
         assert found.scale is not None
-        assert alone.scale is None
-        assert torch.equal(alone.total, found.total)
-        results.append((found.total, found.gradient.float() * found.scale, hits.float()))
+        results.append((found.total, found.gradient.float() * found.scale))
     close(results[0][0], results[1][0])
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2
     torch.testing.assert_close(results[0][1], results[1][1], rtol=0, atol=tolerance)
-    assert torch.equal(results[0][2], results[1][2])
-    assert results[0][2][1, 0] == 1
 
 
 def test_a_target_beyond_the_vocabulary_ends_its_model_alone(ours: Ops) -> None:
@@ -208,7 +199,9 @@ NAN: dict[str, Callable[[Ops, Tensor], Tensor]] = {
     "norm": lambda ops, x: ops.norm(x, x[:, 0], x[:, 0], eps=1e-5, dtype=torch.bfloat16)[0],
     "softmax": lambda ops, x: ops.softmax(x, torch.zeros(1, 1, 5, 5), None, num_heads=1)[0],
     "cross-entropy": lambda ops, x: (
-        ops.cross_entropy(x, torch.zeros(x.shape[:2], dtype=torch.int64), vocab_size=5).total
+        ops.cross_entropy(
+            x, torch.zeros(x.shape[:2], dtype=torch.int64), vocab_size=5, weight=torch.ones(len(x))
+        ).total
     ),
 }
 

@@ -13,7 +13,7 @@ from huggingtweets.data.blocks import IGNORED
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.forward import MicroBatch
 from huggingtweets.models.layout import Layout
-from huggingtweets.models.run import logits, loss_and_gradients, summed_losses
+from huggingtweets.models.run import logits, loss_and_gradients, target_scores
 from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.ops import head as stacked_head
 from huggingtweets.ops.attention import view_of
@@ -25,6 +25,7 @@ from huggingtweets.ops.dropout import (
 )
 from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.ops.rows import RowOps
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
 
@@ -45,6 +46,10 @@ def both_ops(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if ops is None:
         pytest.skip("no C++ compiler")
     monkeypatch.setattr("test_stacked.in_use", [ops])
+
+
+def summed_losses(stack: Stack, batch: MicroBatch) -> Tensor:
+    return target_scores(stack, batch, RowOps())[0].sum((1, 2))
 
 
 def build_config(**changes: object) -> GPT2Config:
