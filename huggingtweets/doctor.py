@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import psutil
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from huggingtweets.data.estimate import usable_cores
+from huggingtweets.online import is_offline_wanted
 from huggingtweets.ops.compiler import find_compiler
 from huggingtweets.publishing.fonts import font_for, is_colour_emoji
 from huggingtweets.tracking.wandb_access import base_url, choose_mode, has_credentials
@@ -83,11 +85,8 @@ def build_findings(findings: Sequence[Finding]) -> RenderableType:
 def _system() -> Iterator[Finding]:
     yield Finding("system", f"{platform.platform()}, Python {platform.python_version()}")
     cores = usable_cores()
-    memory = ""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        memory = f", {gib:.0f} GiB memory"
-    yield Finding("cpu", f"{cores} cores usable{memory}")
+    gib = psutil.virtual_memory().total / 2**30
+    yield Finding("cpu", f"{cores} cores usable, {gib:.0f} GiB memory")
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     is_short = free < MIN_FREE_GIB
     yield Finding(
@@ -200,7 +199,7 @@ def _hub() -> Iterator[Finding]:
     bases = sorted(path.name.removeprefix("models--") for path in cache.glob("models--*"))
     listed = ", ".join(base.replace("--", "/") for base in bases[:8]) or "no model yet"
     more = f" and {len(bases) - 8} more" if len(bases) > 8 else ""
-    is_offline = os.environ.get("HF_HUB_OFFLINE", "0").upper() in {"1", "ON", "YES", "TRUE"}
+    is_offline = is_offline_wanted()
     advice = "HF_HUB_OFFLINE is set; fetch the base model first" if is_offline and not bases else ""
     yield Finding("hub cache", f"{cache}: {listed}{more}", advice)
     has_token = bool(os.environ.get("HF_TOKEN")) or (_hf_home() / "token").is_file()

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.files import read_json
+from huggingtweets.files import flatten, read_json
 from huggingtweets.paths import JobPaths
 
 _PLACES = ("user", "output_dir", "shard", "job_index", "consent", "defaults", "hydra", "tracking")
@@ -131,15 +131,8 @@ def read_flat_config(path: Path) -> dict[str, Any]:
         raw = yaml.safe_load(path.read_bytes())
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    flat: dict[str, Any] = {}
-    for key, value in (raw if isinstance(raw, dict) else {}).items():
-        if key in _PLACES:
-            continue
-        if isinstance(value, dict):
-            flat |= {f"{key}.{name}": each for name, each in value.items()}
-        else:
-            flat[key] = value
-    return flat
+    config = raw if isinstance(raw, dict) else {}
+    return flatten({key: value for key, value in config.items() if key not in _PLACES})
 
 
 def _figures(result: Mapping[str, Any]) -> Figures | None:

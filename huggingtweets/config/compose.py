@@ -382,11 +382,11 @@ def _check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> Non
         if override.is_sweep_override() and key != "user" and (key in keys or key in group_names()):
             for value in override.sweep_iterator():
                 if key in group_names():
-                    _check_option(key, value, more)
+                    check_option(key, value, more)
                 elif not isinstance(value, str):  # a text may stand for a number or for null
                     check_value(key, value, keys[key])
         elif key in group_names() or key == "experiment":
-            _check_option(key, override.value(), more)
+            check_option(key, override.value(), more)
         elif key not in keys:
             raise ConfigError(
                 f"{key}: there is no such key; expected one of the keys that `huggingtweets "
@@ -398,7 +398,12 @@ def _check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> Non
             check_value(key, override.value(), keys[key])
 
 
-def _check_option(group: str, option: object, more: Sequence[Path]) -> None:
+def check_option(group: str, option: object, more: Sequence[Path] = ()) -> None:
+    """Refuse a text that is no option of a group.
+
+    Raises:
+        ConfigError: with those there are.
+    """
     options = option_names(group, more)
     if isinstance(option, str) and option not in options and "," not in option:
         raise ConfigError(

@@ -6,16 +6,13 @@ from typing import Any
 
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import Finished
-from huggingtweets.files import read_jsonl, write_bytes
-from huggingtweets.publishing.index import build_table, flatten
-
-KINDS = ("csv", "parquet")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+from huggingtweets.files import read_jsonl
+from huggingtweets.publishing.index import flat_result, write_csv, write_parquet
 
 
 def result_rows(jobs: Sequence[Finished]) -> list[dict[str, Any]]:
     """Return one row per job: all of result.json under dotted names."""
-    return [flatten(job.result) for job in jobs]
+    return [flat_result(job.result) for job in jobs]
 
 
 def sample_rows(jobs: Sequence[Finished]) -> list[dict[str, Any]]:
@@ -42,19 +39,4 @@ def write_table(rows: Sequence[dict[str, Any]], path: Path, kind: str) -> None:
         raise ConfigError(
             f"export {kind}: got no row; expected some; a run with sampling.num=0 has no samples"
         )
-    import pyarrow as pa  # heavy
-    import pyarrow.csv
-    import pyarrow.parquet
-
-    sink = pa.BufferOutputStream()
-    if kind == "parquet":
-        pa.parquet.write_table(build_table(rows), sink)
-    else:
-        # Text that a spreadsheet would take for a formula: hostile posts must not compute.
-        safe = [{key: _plain(value) for key, value in row.items()} for row in rows]
-        pa.csv.write_csv(build_table(safe), sink)
-    write_bytes(path, sink.getvalue().to_pybytes())
-
-
-def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    (write_parquet if kind == "parquet" else write_csv)(path, rows)

@@ -17,7 +17,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from huggingtweets.files import read_json, read_plain, write_bytes, write_text
+from huggingtweets.files import flatten, read_json, read_plain, write_bytes, write_text
 from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
@@ -81,7 +81,7 @@ def write_index(output_dir: Path, not_done: Sequence[NotDone] = ()) -> list[Row]
     rows, flat = [], []
     for name, result in _read_results(output_dir):
         try:
-            row, values = _row(JobPaths(output_dir / name), result), flatten(result)
+            row, values = _row(JobPaths(output_dir / name), result), flat_result(result)
             as_script([list(asdict(row).values()), list(values.values())])
         except Exception as err:  # of a damaged or foreign file anything may come
             logger.warning("%s/result.json is left out (%s)", name, type(err).__name__)
@@ -92,8 +92,8 @@ def write_index(output_dir: Path, not_done: Sequence[NotDone] = ()) -> list[Row]
         page = render_index(rows, title=output_dir.resolve().name, not_done=not_done)
         write_text(output_dir / "index.html", page)
     if rows:
-        _write_parquet(output_dir / "results.parquet", flat)
-        _write_csv(output_dir / "results.csv", flat)
+        write_parquet(output_dir / "results.parquet", flat)
+        write_csv(output_dir / "results.csv", flat)
     return rows
 
 
@@ -121,18 +121,13 @@ def as_script(value: Any) -> Markup:
     return Markup(text)
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested values under dotted names; the figures of each user by name are left out."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if name in ("tweets.users", "model"):
-            continue
-        if isinstance(item, Mapping):
-            flat |= flatten(item, f"{name}.")
-        else:
-            flat[name] = ",".join(map(str, item)) if isinstance(item, list) else item
-    return flat
+def flat_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result.json under dotted names; the figures of each user by name are left out."""
+    return {
+        name: ",".join(map(str, item)) if isinstance(item, list) else item
+        for name, item in flatten(result).items()
+        if not name.startswith(("tweets.users.", "model."))
+    }
 
 
 def _read_results(output_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -181,7 +176,7 @@ def _sample(path: Path) -> str:
         return ""
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows that may differ in their columns, a missing value as an empty field."""
     names = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
@@ -198,7 +193,7 @@ def _spreadsheet_safe(value: Any) -> Any:
     return f"'{value}" if is_formula else value
 
 
-def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows that may differ in their columns."""
     import pyarrow as pa  # heavy
     import pyarrow.parquet as pq

@@ -3,10 +3,10 @@
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
-def page_environment() -> Environment:
-    """Return a fresh environment, to which a page adds its own filters."""
+def page_environment(package: str = "huggingtweets.publishing") -> Environment:
+    """Return a fresh environment over a package's templates; a page adds its own filters."""
     return Environment(
-        loader=PackageLoader("huggingtweets.publishing"),
+        loader=PackageLoader(package),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

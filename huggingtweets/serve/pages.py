@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from importlib import resources
 from urllib.parse import parse_qs
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
@@ -19,6 +18,7 @@ from starlette.routing import Route
 from huggingtweets.config.schema import DEFAULT_PROMPTS
 from huggingtweets.files import read_jsonl
 from huggingtweets.publishing.names import visible
+from huggingtweets.publishing.pages import page_environment
 from huggingtweets.serve.api import NOTICE, SYNTHETIC, read_body
 from huggingtweets.serve.limits import RefusedError
 from huggingtweets.serve.people import People, Person
@@ -52,13 +52,7 @@ class Pages:
     def __init__(self, people: People) -> None:
         """Read templates and files once."""
         self._people = people
-        self._environment = Environment(
-            loader=PackageLoader("huggingtweets.serve"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
+        self._environment = page_environment("huggingtweets.serve")
         self._environment.filters["visible"] = visible
         folder = resources.files("huggingtweets.serve") / "static"
         self._files = {name: (folder / name).read_bytes() for name in FILES}

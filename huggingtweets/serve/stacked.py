@@ -4,7 +4,6 @@ K places, each with the weights of one person, and in each place a few rows. A p
 copying a row of weights into the arena, and free as soon as its last post is over.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -125,14 +124,6 @@ class Arena:
                 if row.take(of_row.get(id(row))):
                     self._rows[place][at] = None
         return count
-
-    def drop(self, rows: Sequence[Row]) -> None:
-        """Let posts go that nobody is to see."""
-        gone = {id(row) for row in rows}
-        for place in self._rows:
-            for at, row in enumerate(place):
-                if row is not None and id(row) in gone:
-                    place[at] = None
 
 
 def _first(cache: Cache, num: int) -> Cache:

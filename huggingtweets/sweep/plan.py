@@ -17,6 +17,7 @@ from huggingtweets.config.compose import compose_config, group_choices, to_confi
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import PublishConfig, PublishKind, TrainConfig, group_names
 from huggingtweets.errors import ConfigError
+from huggingtweets.files import flatten
 from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
@@ -79,7 +80,7 @@ class Sweep:
         """Return what decides the trials, flat and as plain values."""
         plan = make_plan(self.config, self.jobs[0])
         unused = ("handles", "sampling")
-        flat = _flat({key: value for key, value in plan.identity.items() if key not in unused})
+        flat = flatten({key: value for key, value in plan.identity.items() if key not in unused})
         searched = tuple(self.spec.space)
         shared = {
             key: value
@@ -198,13 +199,3 @@ def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _last(overrides: Sequence[str]) -> list[str]:
     return list({text.partition("=")[0]: text for text in overrides}.values())
-
-
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = item
-    return flat

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedS
 from hydra.errors import HydraException
 
 from huggingtweets.config.change import change_value, key_kind, strip_optional
-from huggingtweets.config.compose import compose_config, did_you_mean, option_names, to_config
+from huggingtweets.config.compose import check_option, compose_config, did_you_mean, to_config
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 
@@ -251,20 +251,11 @@ def check_space(space: Mapping[str, Dimension], overrides: Sequence[str], where:
         for value in dimension.ends():
             try:
                 if key in group_names():
-                    _check_option(key, value)
+                    check_option(key, value)
                 else:
                     change_value(config, key, value)
             except ConfigError as err:
                 raise ConfigError(f"{where} space: {err}") from err
-
-
-def _check_option(group: str, value: Any) -> None:
-    options = option_names(group)
-    if value not in options:
-        raise ConfigError(
-            f"{group}: got {value!r}; expected one of {', '.join(options)}"
-            f"{did_you_mean(str(value), options, f'{group}=')}"
-        )
 
 
 def is_fusable(space: Mapping[str, Dimension]) -> bool:

@@ -196,20 +196,14 @@ def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
     space = read_space(raw["space"], where)
     file = _to_file(raw, where)
     objective = _objective(file.objective, f"{where} objective")
-    spec = SweepSpec(
-        name=path.stem,
-        space=space,
-        config=_merged((*file.config, *overrides)),
-        sampler=file.sampler,
-        pruner=file.pruner,
-        objective=objective,
-        trials=_trials(raw, file, space, where),
-        parallel=file.parallel,
-        storage=file.storage,
-        way=file.way,
-        launch=file.launch,
-        seed=file.seed,
-    )
+    read = {
+        "name": path.stem,
+        "space": space,
+        "config": _merged((*file.config, *overrides)),
+        "objective": objective,
+        "trials": _trials(raw, file, space, where),
+    }
+    spec = SweepSpec(**vars(file) | read)
     _check_together(spec, where)
     return spec
 

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,18 +49,9 @@ def sweep_as_json(
 
 
 def _plain(row: TrialRow) -> dict[str, Any]:
-    return {
-        "number": row.number,
-        "state": row.state,
-        "is_default": row.is_default,
-        "params": dict(row.params),
-        "values": list(row.values),
-        "steps": row.steps,
-        "planned_steps": row.planned_steps,
-        "seconds": row.seconds,
-        "reason": row.reason,
-        "users": {slug: asdict(user) for slug, user in row.users.items()},
-    }
+    plain = asdict(replace(row, started=None, ended=None))
+    sums = {"steps": row.steps, "planned_steps": row.planned_steps, "seconds": row.seconds}
+    return {key: value for key, value in plain.items() if key not in ("started", "ended")} | sums
 
 
 def build_sweep_status(

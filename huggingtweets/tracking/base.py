@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from huggingtweets.logs import SECRET_KEY, redact
 
@@ -73,8 +73,8 @@ def model_artifact(slug: str, *folders: Path, **metadata: Any) -> ArtifactSpec:
     return ArtifactSpec(slug, ArtifactKind.finetuned_model, folders, metadata=metadata)
 
 
-class Tracker(Protocol):
-    """Records one job. Made on the main process only; no call waits for a network or raises."""
+class Tracker:
+    """Records one job; this one nothing. No call waits for a network or raises."""
 
     def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Begin a phase, ending the one before; `config` holds its hyperparameters."""
@@ -93,35 +93,10 @@ class Tracker(Protocol):
 
     def urls(self) -> dict[Phase, str]:
         """Return the pages known so far where people can look at the phases."""
-
-    def finish(self, *, succeeded: bool = True) -> list[str]:
-        """End the job, send what can be sent in bounded time, and return the pages."""
-
-
-class NullTracker:
-    """Records nothing."""
-
-    def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def use_artifact(self, artifact: ArtifactSpec) -> None:
-        """Do nothing."""
-
-    def log_artifact(self, artifact: ArtifactSpec) -> None:
-        """Do nothing."""
-
-    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int) -> None:
-        """Do nothing."""
-
-    def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Do nothing."""
-
-    def urls(self) -> dict[Phase, str]:
-        """Return nothing."""
         return {}
 
     def finish(self, *, succeeded: bool = True) -> list[str]:
-        """Return nothing."""
+        """End the job, send what can be sent in bounded time, and return the pages."""
         return []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
 from huggingtweets.errors import ConfigError
 from huggingtweets.paths import JobPaths
-from huggingtweets.tracking.base import NullTracker, Tracker
+from huggingtweets.tracking.base import Tracker
 from huggingtweets.tracking.lineage import LineageTracker
 from huggingtweets.tracking.tensorboard import TensorBoardTracker
 from huggingtweets.tracking.wandb_access import choose_mode
@@ -60,7 +60,7 @@ def build_tracker(
         ConfigError: the tracker's package is not installed.
     """
     if not is_main:
-        return NullTracker()
+        return Tracker()
     check_tracking(config)
     inner: Tracker
     match config.kind:
@@ -69,7 +69,7 @@ def build_tracker(
         case TrackingKind.tensorboard:
             inner = TensorBoardTracker(paths.root / "tensorboard")
         case _:
-            inner = NullTracker()
+            inner = Tracker()
     return LineageTracker(inner, paths.lineage, slug)
 
 
@@ -77,7 +77,7 @@ def build_batch_tracker(config: TrackingConfig, output_dir: Path) -> Tracker:
     """Make the tracker of a batch that has one run for all its users; main process only."""
     if config.kind is TrackingKind.wandb and not config.per_user and _is_wandb_on(config):
         return WandbTracker(config, output_dir.resolve().name, output_dir / ".batch")
-    return NullTracker()
+    return Tracker()
 
 
 def _is_wandb_on(config: TrackingConfig) -> bool:

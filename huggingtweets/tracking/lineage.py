@@ -23,7 +23,7 @@ MAX_HASHED_BYTES = 16 * 2**20
 """Larger files are recorded by size alone: hashing weights would cost seconds per job."""
 
 
-class LineageTracker:
+class LineageTracker(Tracker):
     """Passes everything on to another tracker and keeps the edges in a file of the job.
 
     What an earlier attempt at the same job recorded stays, each edge once.

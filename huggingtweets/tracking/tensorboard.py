@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from huggingtweets.tracking.base import ArtifactSpec, Phase, without_secrets
+from huggingtweets.tracking.base import Phase, Tracker, without_secrets
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class TensorBoardTracker:
+class TensorBoardTracker(Tracker):
     """Writes `<folder>/<phase>/events...`; look at it with `tensorboard --logdir <output_dir>`."""
 
     def __init__(self, folder: Path) -> None:
@@ -28,12 +28,6 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(self._folder / phase))
         self._writer.add_text("config", _code(yaml.safe_dump(without_secrets(config))))
 
-    def use_artifact(self, artifact: ArtifactSpec) -> None:
-        """Do nothing; lineage.json has it."""
-
-    def log_artifact(self, artifact: ArtifactSpec) -> None:
-        """Do nothing; lineage.json has it."""
-
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int) -> None:
         """Write one point a figure."""
         if self._writer is not None:
@@ -46,10 +40,6 @@ class TensorBoardTracker:
         if self._writer is not None:
             lines = ["\t".join(row) for row in [columns, *rows]]
             self._writer.add_text(name, _code("\n".join(lines)))
-
-    def urls(self) -> dict[Phase, str]:
-        """Return nothing: there is no page."""
-        return {}
 
     def finish(self, *, succeeded: bool = True) -> list[str]:
         """Write out and close."""

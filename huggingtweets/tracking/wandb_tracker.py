@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.config.schema import TrackingConfig
-from huggingtweets.tracking.base import ArtifactSpec, Phase
+from huggingtweets.tracking.base import ArtifactSpec, Phase, Tracker
 from huggingtweets.tracking.wandb_names import RunNames
 from huggingtweets.tracking.wandb_process import WandbProcess
 
@@ -46,7 +46,7 @@ class _Pause:
     """On the monotonic clock."""
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Runs `@<slug>-preprocess` and `@<slug>-train`, their files in the job's folder."""
 
     def __init__(

@@ -1,12 +1,11 @@
 """Speed and its limit: tokens per second, model FLOPs utilisation, peak memory, start-up."""
 
 import logging
-import os
 import re
 import resource
 import time
-from pathlib import Path
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -89,19 +88,15 @@ def command_began() -> float:
     Where the system does not say, the moment of asking.
     """
     try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        uptime_s = float(Path("/proc/uptime").read_text().split()[0])
-    except OSError:
+        age_s = time.time() - psutil.Process().create_time()
+    except (psutil.Error, OSError):
         return time.monotonic()
-    age_s = uptime_s - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.monotonic() - max(0.0, age_s)
 
 
 def available_bytes() -> int:
     """Memory that can be had without swapping; without end where the system does not say."""
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
+        return int(psutil.virtual_memory().available)
+    except (psutil.Error, OSError):
         return 1 << 62
-    sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-    return sizes.get("MemAvailable", 1 << 52) * 1024

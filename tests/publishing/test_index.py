@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from huggingtweets.publishing.index import NotDone, Row, flatten, render_index, write_index
+from huggingtweets.publishing.index import NotDone, Row, flat_result, render_index, write_index
 
 EVIL = (
     "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> & \u2028 \u202e"
@@ -111,8 +111,8 @@ def test_texts_cannot_leave_the_data(tmp_path: Path) -> None:
     assert page.count("</script>") == 2
 
 
-def test_flatten_names_nested_values_by_dots() -> None:
-    assert flatten({"a": {"b": 1, "c": {"d": None}}, "e": ["x", "y"]}) == {
+def test_nested_results_are_named_by_dots() -> None:
+    assert flat_result({"a": {"b": 1, "c": {"d": None}}, "e": ["x", "y"]}) == {
         "a.b": 1,
         "a.c.d": None,
         "e": "x,y",

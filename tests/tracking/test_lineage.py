@@ -6,8 +6,8 @@ import pytest
 from huggingtweets.files import read_json
 from huggingtweets.tracking import lineage
 from huggingtweets.tracking.base import (
-    NullTracker,
     Phase,
+    Tracker,
     base_artifact,
     dataset_artifact,
     model_artifact,
@@ -24,7 +24,7 @@ def posts(tmp_path: Path) -> Path:
 
 
 def run_phases(path: Path, posts: Path) -> None:
-    tracker = LineageTracker(NullTracker(), path, "alice")
+    tracker = LineageTracker(Tracker(), path, "alice")
     tracker.start_phase(Phase.preprocess, {})
     tracker.log_artifact(tweets_artifact("alice", posts, kept=3, token="hf_SECRETSECRET"))
     tracker.log_artifact(dataset_artifact("alice"))
@@ -65,7 +65,7 @@ def test_lineage_of_a_second_attempt_is_the_same(tmp_path: Path, posts: Path) ->
 
 def test_lineage_survives_a_stop_between_phases(tmp_path: Path, posts: Path) -> None:
     path = tmp_path / "lineage.json"
-    tracker = LineageTracker(NullTracker(), path, "alice")
+    tracker = LineageTracker(Tracker(), path, "alice")
     tracker.start_phase(Phase.preprocess, {})
     tracker.log_artifact(tweets_artifact("alice", posts))
     tracker.start_phase(Phase.train, {})
