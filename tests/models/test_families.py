@@ -19,10 +19,11 @@ from huggingtweets.data.blocks import IGNORED
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.forward import MicroBatch, micro_batch
 from huggingtweets.models.layout import Layout
-from huggingtweets.models.run import logits, loss_and_gradients, summed_losses
+from huggingtweets.models.run import logits, loss_and_gradients, target_scores
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH
+from huggingtweets.ops.rows import RowOps
 
 torch.set_num_threads(1)
 
@@ -115,7 +116,8 @@ def test_losses_and_gradients_equal_transformers(
     batch = build_batch(layout, num, isolate=isolate, is_compiled=is_compiled)
     weight = torch.tensor([0.01, 0.02, 0.005])[:num]
     losses = loss_and_gradients(stack, grads, batch, weight, accumulate=False)
-    torch.testing.assert_close(losses, summed_losses(stack, batch))
+    scored, _ = target_scores(stack, batch, RowOps())
+    torch.testing.assert_close(losses, scored.sum((1, 2)))
     said = logits(stack, batch)
     for slot, model in enumerate(models):
         expected = reference(model, batch, slot)
