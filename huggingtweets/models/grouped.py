@@ -98,6 +98,16 @@ class AdapterLayout:
             state[f"{stem}.lora_B.weight"] = adapter.up[0, :own_rank].T.contiguous()
         return state
 
+    def row_of(self, state: Mapping[str, Tensor]) -> Tensor:
+        """Return the row (N,), fp32, of `peft_state`."""
+        row = torch.zeros(1, self.size)
+        for place, adapter in zip(self.places, self.views(row), strict=True):
+            stem = f"base_model.model.{place.name}"
+            down, up = state[f"{stem}.lora_A.weight"], state[f"{stem}.lora_B.weight"]
+            adapter.down[0, :, : len(down)] = down.T
+            adapter.up[0, : len(down)] = up.T
+        return row[0]
+
 
 def adapter_layout(model: PreTrainedModel, rank: int) -> AdapterLayout:
     """Lay out adapters for every linear layer but the head, in the order that peft finds them."""

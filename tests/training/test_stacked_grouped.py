@@ -346,6 +346,12 @@ def test_need_is_near_what_is_kept() -> None:
     assert total == pytest.approx(need.token * K * B * T, rel=0.25)
 
 
+def test_an_adapter_goes_into_a_row_and_back() -> None:
+    layout = tuning_of("opt").layout
+    row = random_rows(tuning_of("opt"), (3,))[0]
+    assert torch.equal(layout.row_of(layout.peft_state(row, 3)), row)
+
+
 def recipe_rates(kind: str, recipe: RecipeConfig) -> tuple[float, float, float]:
     return tuning_of(kind).rates(recipe)
 
