@@ -9,7 +9,7 @@ FRESH := build/fresh
 test test-slurm: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-real real-base test triton test-slurm check bench gpu gpu-rehearse docs wheel clean
+.PHONY: demo demo-real real-base test triton test-slurm check bench gpu gpu-rehearse docs picture wheel clean
 
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
 	$(BIN)/huggingtweets train user=demo experiment=demo
@@ -45,6 +45,9 @@ bench: $(VENV)/.installed-bench  ## side-by-side speed on this machine, under 15
 
 docs: $(VENV)/.installed-docs  ## the documentation as a site in site/; a dead link is an error
 	$(BIN)/zensical build --strict --clean
+
+picture: $(VENV)/.installed-dev  ## docs/house.svg: which folder imports which
+	$(BIN)/python benchmarks/house.py
 
 wheel: $(VENV)/.installed-dev  ## dist/*.whl, installed into an environment from nothing and used there
 	rm -rf dist $(FRESH)

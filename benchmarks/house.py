@@ -19,13 +19,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 import test_layers as layers  # type: ignore[import-not-found]  # noqa: E402
 
 WIDTH, FLOOR, HEIGHT, GAP = 980, 58, 30, 10
-LEAST = 64
-"""Pixels of the narrowest box."""
+LEAST = 64  # pixels of the narrowest box
 _NO_CODE = (
     tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
     tokenize.ENCODING, tokenize.ENDMARKER,
 )  # fmt: skip
 
+Edge = tuple[str, str]
 Box = tuple[float, float, float]
 """Left end, top and width."""
 
@@ -62,7 +62,16 @@ def place(sizes: Counter[str]) -> dict[str, Box]:
     return boxes
 
 
-def draw(sizes: Counter[str], edges: Counter[tuple[str, str]]) -> str:
+def port(boxes: dict[str, Box], edge: Edge, edges: list[Edge], *, side: int) -> tuple[float, float]:
+    """Return where a line leaves its upper box (side 0) or comes to its lower one (side 1)."""
+    x, top, width = boxes[edge[side]]
+    beside = [one for one in edges if one[side] == edge[side]]
+    beside.sort(key=lambda one: boxes[one[1 - side]][0] + boxes[one[1 - side]][2] / 2)
+    share = (beside.index(edge) + 1) / (len(beside) + 1)
+    return x + width * share, top if side else top + HEIGHT
+
+
+def draw(sizes: Counter[str], edges: Counter[Edge]) -> str:
     """Return the picture as SVG."""
     boxes = place(sizes)
     height = max(top for _, top, _ in boxes.values()) + HEIGHT + GAP
@@ -73,17 +82,15 @@ def draw(sizes: Counter[str], edges: Counter[tuple[str, str]]) -> str:
         "path{fill:none;stroke:#486581}.n{font-size:10px;fill:#52606d}</style>",
         f'<rect width="{WIDTH}" height="{height}" style="fill:#fff;stroke:none"/>',
     ]
-    for (upper, lower), count in sorted(edges.items()):
-        if lower == "ground":
-            continue
-        (x1, y1, w1), (x2, y2, w2) = boxes[upper], boxes[lower]
-        start, end = (x1 + w1 / 2, y1 + HEIGHT), (x2 + w2 / 2, y2)
+    drawn = sorted(edge for edge in edges if edge[1] != "ground")
+    for edge in drawn:
+        start, end = port(boxes, edge, drawn, side=0), port(boxes, edge, drawn, side=1)
         middle = (start[1] + end[1]) / 2
         parts.append(
             f'<path d="M{start[0]:.0f},{start[1]:.0f} C{start[0]:.0f},{middle:.0f} '
             f'{end[0]:.0f},{middle:.0f} {end[0]:.0f},{end[1]:.0f}" '
-            f'style="stroke-width:{min(4.0, 0.5 + count / 6):.1f};opacity:.35">'
-            f"<title>{escape(upper)} imports {escape(lower)}: {count} times</title></path>"
+            f'style="stroke-width:{min(4.0, 0.5 + edges[edge] / 6):.1f};opacity:.4">'
+            f"<title>{' imports '.join(edge)}: {edges[edge]} times</title></path>"
         )
     for name, (x, y, width) in boxes.items():
         middle = x + width / 2
@@ -99,7 +106,7 @@ def draw(sizes: Counter[str], edges: Counter[tuple[str, str]]) -> str:
 def main() -> None:
     """Write the picture."""
     sizes: Counter[str] = Counter()
-    edges: Counter[tuple[str, str]] = Counter()
+    edges: Counter[Edge] = Counter()
     for name, path in layers.MODULES.items():
         room = room_of(name)
         sizes[room] += lines_of(path)

@@ -1,5 +1,6 @@
 """Every command on the pages works, or says why it is not tested; every link leads somewhere."""
 
+import ast
 import re
 import shlex
 import tomllib
@@ -9,9 +10,9 @@ import pytest
 from small import ROOT
 
 from huggingtweets.cli.main import parse
-from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.compose import compose_config, register, schema_keys, to_config
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import Consent, SourceKind
+from huggingtweets.config.schema import Consent, SourceKind, TrainConfig
 from huggingtweets.handles import Job
 from huggingtweets.paths import template
 
@@ -114,3 +115,74 @@ def test_every_source_and_ground_is_told_of() -> None:
 def test_the_navigation_holds_every_page() -> None:
     listed = set(re.findall(r'"([\w-]+\.md)"', (ROOT / "zensical.toml").read_text()))
     assert listed == {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+NAMED = sorted(set(re.findall(r"`([A-Za-z][\w./]*[\w/])`", ARCHITECTURE)))
+SOURCES = [*(ROOT / "huggingtweets").rglob("*.py"), ROOT / "tests/models/test_families.py"]
+
+
+def defined() -> dict[str, set[str]]:
+    """What stands in each module, by its last name, and in each class; under "" all of it."""
+    found: dict[str, set[str]] = {"": set()}
+    for path in SOURCES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            names = names_of(node)
+            found.setdefault(path.stem, set()).update(names)
+            found[""] |= names
+            if isinstance(node, ast.ClassDef):
+                inner = {name for one in node.body for name in names_of(one)}
+                for one in ast.walk(node):
+                    if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Store):
+                        inner.add(one.attr)
+                found.setdefault(node.name, set()).update(inner)
+                found[""] |= inner
+    return found
+
+
+def names_of(node: ast.stmt) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+        return {node.name}
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return {one.id for one in targets if isinstance(one, ast.Name)}
+    return set()
+
+
+DEFINED = defined()
+KEYS = {key for key, _ in schema_keys(TrainConfig)}
+OTHERS = {"torch.cuda", "OmegaConf.to_object", "metrics.jsonl", "result.json", "results.csv"}
+OTHERS |= {"results.parquet", "index.html", "config.yaml", "names.txt", "status"}
+"""What is no name of ours, and files that are made."""
+
+
+def is_there(name: str) -> bool:
+    """Whether a file or folder, `module.name`, `Class.name`, a bare name or a key is as it says."""
+    roots = [ROOT / "huggingtweets", ROOT]
+    if any((root / name).exists() for root in roots) or name in KEYS:
+        return True
+    if name.endswith(".py"):
+        return any(path.name == name for path in SOURCES)
+    owner, _, inner = name.rpartition(".")
+    if "/" in owner and not any((root / f"{owner}.py").is_file() for root in roots):
+        return False
+    return inner in DEFINED.get(Path(owner).name, ())
+
+
+@pytest.mark.parametrize("name", [one for one in NAMED if one not in OTHERS and "NAME" not in one])
+def test_what_the_page_on_architecture_names_is_there(name: str) -> None:
+    assert is_there(name)
+
+
+def test_a_name_that_is_nowhere_is_seen() -> None:
+    assert is_there("pipeline.run_job")
+    assert not is_there("pipeline.run_jobs")
+    assert not is_there("training/course.py")
+    assert not is_there("recipe.learning_rate")
+
+
+def test_the_picture_of_the_house_has_every_folder() -> None:
+    picture = (ROOT / "docs" / "house.svg").read_text(encoding="utf-8")
+    rooms = {path.parent.relative_to(ROOT / "huggingtweets").parts[0] for path in SOURCES[:-1]
+             if path.parent != ROOT / "huggingtweets"}  # fmt: skip
+    assert all(f">{room}<" in picture for room in rooms), "make picture"
