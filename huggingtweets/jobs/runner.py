@@ -102,7 +102,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             todo = [
                 plan for plan in plans if _is_wanted(plan, plan.job.slug in done, tally, config)
             ]
-            todo.sort(key=tally.crashes)
+            # Side by side the longest go first, so that none is left to run alone at the end.
+            todo.sort(key=lambda plan: (tally.crashes(plan), -costs[plan.job.slug] * is_fused))
             for plan in todo:
                 tally.queued(plan)
             room = _open_room(config, base, todo)
