@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -169,12 +170,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     fsync_dir(path.parent)
 
 
-def remove_drafts(folder: Path) -> None:
-    """Remove what killed writers left in a folder; for its only writer, before it writes."""
+def remove_drafts(folder: Path, *, idle_s: float = 0.0) -> None:
+    """Remove what killed writers left in a folder.
+
+    Args:
+        folder: where they wrote.
+        idle_s: drafts touched within so many seconds may be another's and stay; 0: for the only
+            writer of a folder, before it writes.
+    """
     for draft in folder.glob(".*.tmp"):
         check_fences(draft)
         with suppress(OSError):
-            remove(draft)
+            if not idle_s or time.time() - draft.lstat().st_mtime > idle_s:
+                remove(draft)
 
 
 def remove(path: Path) -> None:

@@ -22,6 +22,7 @@ def test_parameters_are_those_of_the_published_models(name: str, published: int)
     assert PROGRAM["num_parameters"](name)[0] == published
 
 
+@pytest.mark.slow
 def test_the_documentation_shows_the_table() -> None:
     assert PROGRAM["table"]() in (ROOT / "docs" / "distributed.md").read_text()
 

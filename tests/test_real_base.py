@@ -69,8 +69,7 @@ def test_lora_learns_in_a_few_steps(base: Base) -> None:
     batch = [torch.tensor(array).long() for array in vars(blocks).values()]
     losses = []
     for _ in range(4):
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = module(*batch)
+        loss = module(*batch)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -103,7 +102,7 @@ def test_people_are_trained_side_by_side_by_the_command_that_users_type(
         sys.executable, str(ROOT / "train.py"), "user=file:users.txt", "source=jsonl",
         "source.path=.", "consent=public-figure-research", "model=smollm2-135m",
         "recipe.adapter=lora", "recipe.max_steps=3", "recipe.block_size=64", "recipe.lr=2e-3",
-        "recipe.dropout=0", "sampling.num=1", "sampling.max_new_tokens=8", "tracking=none",
+        "recipe.dropout=0", "sampling.num=1", "sampling.max_new_tokens=12", "tracking=none",
         "publish.lora=adapter", "output_dir=out",
     ]  # fmt: skip
     done = subprocess.run(

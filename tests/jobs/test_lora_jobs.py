@@ -91,6 +91,7 @@ def test_adapter_folder_loads_as_its_readers_do(batches: Path, engine: str) -> N
         torch.testing.assert_close(logits(model), expected, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_adapter_can_be_trained_further(batches: Path) -> None:
     folder = batches / "fused" / "demo"
     train(batches, f"model.path={folder / 'model'}", "recipe.replay=1", "output_dir=further")

@@ -134,6 +134,7 @@ def test_status_is_one_json_object(
     assert "holds no study" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_values(tmp_path: Path) -> None:
     text = SPACE.replace("high: 3}", "high: 2}") + "trials: 1\nstorage: journal\n"
     run(sweep(tmp_path, text, "recipe.dropout=0", out="fused"))
