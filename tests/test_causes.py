@@ -3,8 +3,8 @@
 import ast
 import errno
 import importlib
-import inspect
 import pickle
+import re
 import subprocess
 import sys
 import zlib
@@ -126,29 +126,78 @@ def sentences(node: ast.AST) -> str:
     )
 
 
-def errors_that_say_again() -> Iterator[tuple[str, str]]:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-            if not is_call or "command again" not in sentences(node):
-                continue
-            assert isinstance(node, ast.Call)
-            assert isinstance(node.func, ast.Name)
-            if node.func.id.endswith("Error"):
-                yield name, node.func.id
+AGAIN = re.compile(r"command again|again later")
+
+
+def errors_that_say_again(tree: ast.AST) -> Iterator[tuple[ast.Call, list[ast.AST]]]:
+    """Yield each error that asks for another start, with what it stands in, the nearest last."""
+    stack: list[tuple[ast.AST, list[ast.AST]]] = [(tree, [])]
+    while stack:
+        node, around = stack.pop()
+        stack += [(child, [*around, node]) for child in ast.iter_child_nodes(node)]
+        is_error = isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Error")
+        if isinstance(node, ast.Call) and is_error and AGAIN.search(sentences(node)):
+            yield node, around
+
+
+def is_told_its_cause(around: list[ast.AST]) -> bool:
+    """Whether an error is given its cause or is raised from one that has it."""
+    parent = around[-1]
+    if isinstance(parent, ast.Raise):
+        caught = [ast.unparse(one.type) for one in around
+                  if isinstance(one, ast.ExceptHandler) and one.type]  # fmt: skip
+        return parent.cause is not None and bool(caught) and caught[-1] == "OSError"
+    names = {ast.unparse(one) for one in getattr(parent, "targets", [])}
+    function = next(one for one in reversed(around) if isinstance(one, ast.FunctionDef))
+    given = {
+        one.value.id
+        for one in ast.walk(function)
+        if isinstance(one, ast.Attribute)
+        and isinstance(one.ctx, ast.Store)
+        and one.attr in ("cause", "retryable")
+        and isinstance(one.value, ast.Name)
+    }
+    return bool(names & given)
 
 
 def test_no_message_asks_for_what_the_next_start_refuses() -> None:
-    found = set(errors_that_say_again())
-    assert len(found) > 5
-    for module, name in found:
-        place = importlib.import_module(module)
-        kind = getattr(place, name)
-        assert inspect.isclass(kind)
-        assert issubclass(kind, HuggingtweetsError)
-        # An error about the disk may be of another class: its cause is set where it is made.
-        has_cause = (
-            "cause" in Path(inspect.getsourcefile(importlib.import_module(module))).read_text()
-        )
-        assert kind.retryable or has_cause, (module, name)
+    """Each is of a class that is tried again, or has a cause by which it is: one by one."""
+    num = 0
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = path.relative_to(PACKAGE.parent).with_suffix("").as_posix().replace("/", ".")
+        for call, around in errors_that_say_again(ast.parse(path.read_text(encoding="utf-8"))):
+            kind = getattr(importlib.import_module(name), ast.unparse(call.func))
+            place = f"{path.name}:{call.lineno} {kind.__name__}"
+            assert issubclass(kind, HuggingtweetsError), place
+            assert kind.retryable or is_told_its_cause(around), place
+            num += 1
+    assert num > 12
+
+
+KEPT = """
+def f():
+    err = SourceError('run the command again')
+    {}.cause = 1
+    return err
+"""
+RAISED = """
+try:
+    pass
+except {} as err:
+    raise SourceError('run it again later') from err
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "is_told"),
+    [
+        ("def f():\n    raise SourceError('run the same command again')", False),
+        (KEPT.format("err"), True),
+        (KEPT.format("other"), False),
+        (RAISED.format("OSError"), True),
+        (RAISED.format("ValueError"), False),
+    ],
+)
+def test_the_rule_sees_a_promise_that_is_not_kept(code: str, is_told: bool) -> None:
+    [(_, around)] = errors_that_say_again(ast.parse(code))
+    assert is_told_its_cause(around) is is_told
