@@ -169,6 +169,8 @@ def mark_role(name: str) -> Mark | None:
     """
     words = words_of(name)
     phrase = " ".join(words)
+    if phrase in TABLES["no marks"]:
+        return None
     if phrase in TABLES["kinds"] or (
         words[-1:] in (("type",), ("kind",)) and (_ABOUT_POSTS | _SHARING).issuperset(words)
     ):

@@ -54,6 +54,8 @@ _PERMALINK = re.compile(
     r"(?:https?://[\w.-]{1,100})?/@?([\w.-]{1,90})/status(?:es)?/(\d{1,20})\b", re.ASCII
 )
 _HANDLE = re.compile(r"@?(?:\w{1,30}|[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6})", re.ASCII)
+_PRINTED_USER = re.compile(r"\b(?:screen_name|username)='(\w{1,30})'", re.ASCII)
+"""In an object of tweepy or snscrape as Python prints it."""
 _NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)
 
 
@@ -311,7 +313,10 @@ def _fields(
             continue
         if isinstance(value, bool | float | list | dict) or is_empty(value):
             continue
-        text = str(value).strip()[:_MAX_VALUE_CHARS]
+        text = str(value).strip()
+        if text.startswith("User(") and (match := _PRINTED_USER.search(text)):
+            text, who = match[1], Who.handle
+        text = text[:_MAX_VALUE_CHARS]
         depth = path.count(".")
         if who is Who.id:
             yield Field(who, depth, path, text.rpartition(":")[2] if "twitter" in text else text)

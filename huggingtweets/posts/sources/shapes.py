@@ -33,6 +33,8 @@ _HOISTED = (
 """Keys of objects that wrap one post."""
 _PEOPLE = ("users", "accounts")
 """Keys of profiles mostly; where each has a list of posts, of people and their posts."""
+_ENVELOPE = frozenset({"status", "message"})
+"""What an API says of its answer, beside the list: `{"status": "ok", "data": [...]}`."""
 _MAX_DEPTH = 8
 _MAX_HANDLE_CHARS = 60
 _MIN_ID_CHARS = 10
@@ -92,6 +94,10 @@ def inner_value(text: str) -> Any:
     return value if isinstance(value, dict | list) and value else None
 
 
+def _names_text(key: str) -> bool:
+    return roles_of(key).text is not None
+
+
 def has_text(value: object) -> bool:
     """Whether an object has a text of its own, however it is called."""
     return isinstance(value, dict) and any(
@@ -106,9 +112,8 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     if activity is not None:
         yield activity
         return
-    is_post = any(
-        isinstance(one, str) and roles_of(key).text is not None for key, one in value.items()
-    )
+    texts = {key for key, one in value.items() if isinstance(one, str) and _names_text(key)}
+    is_post = bool(texts) and not (texts <= _ENVELOPE and _lists_directly(value))
     for key in () if is_post else _HOISTED:
         inner = value.get(key)
         if isinstance(inner, dict) and (has_text(inner) or len(value) == 1):
@@ -122,6 +127,11 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
         beside = {key: one for key, one in value.items() if key not in lists}
         for key, posts in lists.items():
             yield from _owned(posts, _owner(beside, key, posts), depth)
+        users = _by_id(beside.get("users"))
+        yield from () if not users else (_known(users),)
+    elif not is_post and not has_text(value) and (found := list(_web_results(value))):
+        for one in found:
+            yield from records_of(one, depth + 1)
     elif not is_post and not has_text(value) and (error := _error(value)) is not None:
         yield Skip(f"the API answered {error}")
     elif not has_text(value) and not {*_PEOPLE}.isdisjoint(value):
@@ -243,7 +253,7 @@ def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
     included = included if isinstance(included, dict) else {}
     users, originals = _by_id(included.get("users")), _by_id(included.get("tweets"))
     if users:
-        yield {KNOWN: {number: str(one.get("username", "")) for number, one in users.items()}}
+        yield _known(users)
     says_references = any(isinstance(one, dict) and "referenced_tweets" in one for one in posts)
     for post in posts:
         if not isinstance(post, dict):
@@ -268,8 +278,14 @@ KNOWN = "\0known"
 
 
 def _by_id(items: Any) -> dict[str, Mapping[str, Any]]:
-    every = items if isinstance(items, list) else []
-    return {str(one.get("id")): one for one in every if isinstance(one, dict)}
+    """Return people or posts by number; X's old pages keep them so already."""
+    every = items.values() if isinstance(items, dict) else items if isinstance(items, list) else []
+    return {str(one.get("id_str") or one.get("id")): one for one in every if isinstance(one, dict)}
+
+
+def _known(users: Mapping[str, Mapping[str, Any]]) -> Record:
+    names = {number: one.get("username", one.get("screen_name")) for number, one in users.items()}
+    return {KNOWN: {number: name for number, name in names.items() if isinstance(name, str)}}
 
 
 def _error(value: Mapping[str, Any]) -> str | None:
@@ -321,8 +337,11 @@ def _meta_post(value: Record) -> Record | None:
 
 
 def _table(value: Record) -> Iterator[Record | str | Skip] | None:
-    """Read what `DataFrame.to_json` writes: split, by column, by row."""
+    """Read what pandas and Polars write: split, by column (as objects or lists), by row."""
     columns, data = value.get("columns"), value.get("data")
+    lists = _columns(value)
+    if lists is not None:
+        return (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
     if isinstance(columns, list) and isinstance(data, list):
         names = [str(one) for one in columns]
         return (
@@ -346,6 +365,22 @@ def _table(value: Record) -> Iterator[Record | str | Skip] | None:
         name = "author" if is_by_handle else "id"
         return ({name: key, **one} for key, one in value.items())
     return None
+
+
+def _columns(value: Record) -> dict[str, list[Any]] | None:
+    """Return a table's columns that are lists of one length, one of them of texts."""
+    columns = value.get("columns")
+    if isinstance(columns, list) and all(isinstance(one, dict) for one in columns):
+        value = {str(one.get("name")): one.get("values") for one in columns}  # Polars
+    sizes = {len(one) if isinstance(one, list) else -1 for one in value.values()}
+    is_table = len(value) > 1 and len(sizes) == 1 and min(sizes) > 0
+    if not is_table or any(isinstance(one[0], list | dict) for one in value.values()):
+        return None
+    has_texts = any(
+        roles_of(key).text is not None and any(isinstance(one, str) for one in column)
+        for key, column in value.items()
+    )
+    return value if has_texts else None
 
 
 def _are_ids(keys: Iterable[str]) -> bool:
@@ -397,15 +432,20 @@ def _is_wanted(key: str, value: Any = None) -> bool:
 def _has_posts(value: Any) -> bool:
     if isinstance(value, list):  # of people, each with a list
         return any(map(_has_list, value[:20]))
-    return _has_list(value) or (isinstance(value, dict) and _table(value) is not None)
+    return _has_list(value) or _is_table(value)
 
 
 def _has_list(value: Any, depth: int = 0) -> bool:
     if not isinstance(value, dict) or depth > _MAX_DEPTH or has_text(value):
         return False
     return bool(_lists_directly(value)) or any(
-        _is_wanted(key, one) and _has_list(one, depth + 1) for key, one in value.items()
+        _is_wanted(key, one) and (_has_list(one, depth + 1) or _is_table(one))
+        for key, one in value.items()
     )
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) and _table(value) is not None
 
 
 def _holds_text(one: Any) -> bool:

@@ -1,5 +1,6 @@
 """Plain text: one post per line, blank lines skipped."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from huggingtweets.posts.sources.reading import Said, has_bad_bytes, iter_lines,
 
 SUFFIXES = (".txt", ".text")
 _MAX_LINE_CHARS = 1 << 20
+_DIVIDED = re.compile(r"<\|(?:start|end)oftext\|>")
+"""As files for training GPT-2 have it between posts."""
 _LOOKED_AT_CHARS = 1 << 16
 
 
@@ -24,7 +27,7 @@ def read_text(path: Path, asked: Asked) -> Timeline:
     with open_text(path, said, newline=None) as stream:
         is_one_person = asked.config.user_column == ""
         lines = stream.read(_LOOKED_AT_CHARS).split("\n")
-        refuse_text_chat(path.name, lines, is_one_person=is_one_person)
+        refuse_text_chat(path.name, lines, asked.handle, is_one_person=is_one_person)
     said.damage.clear()  # it comes again
 
     def found() -> Iterator[Row | Skip]:
@@ -34,7 +37,8 @@ def read_text(path: Path, asked: Asked) -> Timeline:
                     yield Skip(f"a line of more than {_MAX_LINE_CHARS} characters", number)
                 elif has_bad_bytes(line):
                     yield Skip("not UTF-8", number)
-                elif line.strip():
-                    yield Row({"text": line.strip("\ufeff\n")}, number)
+                else:
+                    parts = (part.strip("\ufeff\n") for part in _DIVIDED.split(line))
+                    yield from (Row({"text": part}, number) for part in parts if part.strip())
 
     return gather(asked, found(), said)

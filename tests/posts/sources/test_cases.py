@@ -891,7 +891,7 @@ def test_lines_that_begin_with_names_are_refused(tmp_path: Path, load: Load, for
         for text in texts
     ]
     (tmp_path / "p.txt").write_text("\n".join(lines))
-    with pytest.raises(SourceError, match=r"begin with 2 names .*source.user_column= \(empty\)"):
+    with pytest.raises(SourceError, match=r"lines with names .*source.user_column= \(empty\)"):
         load("text", tmp_path / "p.txt", ANN)
     assert len(load("text", tmp_path / "p.txt", ANN, user_column="").posts) == len(lines)
 

@@ -62,3 +62,55 @@ def test_texts_that_begin_like_lines_of_chats(tmp_path: Path, load: Load) -> Non
     lines = ["[news] [update] all is well", "12:00 noon", "a", "b", "c", "d", "e", "f", "g", "h"]
     (tmp_path / "ann.txt").write_text("\n".join(lines))
     assert len(load("text", tmp_path / "ann.txt", "ann").posts) == 10
+
+
+BOTH = [("ann_marsh", f"the pond is grey, day {n}") for n in range(5)]
+BOTH += [("tom_reed", f"the harbour is red, day {n}") for n in range(5)]
+TEXTS_OF_TWO = {
+    "name - text": "{0} - {1}",
+    "name | text": "{0} | {1}",
+    "twint": "1520000000000000000 2022-04-28 00:45:59 +0000 <{0}> {1}",
+    "[day] @name: text": "[2022-04-28] @{0}: {1}",
+    "signed": "{1} — {0}",
+    "above": "@{0}\n   {1}\n",
+}
+
+
+@pytest.mark.parametrize("form", TEXTS_OF_TWO.values(), ids=TEXTS_OF_TWO)
+def test_lines_of_two_people_are_refused(form: str, tmp_path: Path, load: Load) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(form.format(*one) for one in BOTH))
+    with pytest.raises(SourceError, match=r"got lines with names.*ann_marsh.*tom_reed"):
+        load("text", tmp_path / "a.txt", "ann_marsh")
+
+
+def test_ones_own_name_before_each_line_is_no_post(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(f"ann_marsh: {text}" for _, text in BOTH))
+    with pytest.raises(SourceError, match="without the name"):
+        load("text", tmp_path / "a.txt", "ann_marsh")
+    news = "\n".join(f"BREAKING: {text}" for _, text in BOTH)
+    (tmp_path / "a.txt").write_text(news)
+    assert len(load("text", tmp_path / "a.txt", "ann_marsh").posts) == 10
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        (["id,user,text", *(f"{n},{name},{text}" for n, (name, text) in enumerate(BOTH))], "table"),
+        ([f"15200000000000{n};{text}" for n, (_, text) in enumerate(BOTH)], "table"),
+        ([f"Status(_api=<tweepy>, _json={{'text': '{text}'}})" for _, text in BOTH], "Python"),
+        ([repr([text for _, text in BOTH])], "Python"),
+    ],
+)
+def test_what_was_not_written_as_text_is_refused(
+    lines: list[str], what: str, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    with pytest.raises(SourceError, match=f"{what}.*expected posts, one a line"):
+        load("text", tmp_path / "a.txt", "ann_marsh")
+
+
+def test_texts_for_gpt_2_are_divided(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "a.txt").write_text("<|startoftext|>one<|endoftext|>\ntwo<|endoftext|>three\n")
+    assert [post.text for post in load("text", tmp_path / "a.txt", "a").posts] == [
+        "one", "two", "three",
+    ]  # fmt: skip

@@ -173,6 +173,12 @@ def test_who_a_record_is_by_is_asked_where_values_may_tell(
         assert len(gather(asked, rows).posts) == 12
 
 
+def test_what_is_shared_on_linkedin_is_ones_own() -> None:
+    row = {"ShareLink": "https://x", "ShareCommentary": "mine", "SharedUrl": "https://y"}
+    [post] = gather(Asked("f.csv", "ann", config_of()), [Row(row)]).posts
+    assert (post.text, post.is_retweet) == ("mine", None)
+
+
 def test_a_picture_may_change_where_one_number_is_in_all_records() -> None:
     rows = [Row({"text": f"{n}", "author_id": "12", "avatar": f"{n}.png"}) for n in range(4)]
     assert len(gather(Asked("f.csv", "ann", config_of()), rows).posts) == 4

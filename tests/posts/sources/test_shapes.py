@@ -304,3 +304,49 @@ def test_people_without_posts_are_told(tmp_path: Path, load: Load, inner: object
     (tmp_path / "f.json").write_text(json.dumps({"users": inner}))
     with pytest.raises(SourceError, match="people without posts; expected a file that has what"):
         load("jsonl", tmp_path / "f.json", "ann")
+
+
+COLUMNS = {"username": ["ann", "bob", "ann"], "tweet": ["mine", "his", "mine too"]}
+OLD_PAGE = {
+    "tweets": {str(n): {"full_text": text, "user_id_str": str(n % 2), "id_str": str(n)}
+               for n, text in ((11, "his"), (12, "mine"), (14, "mine too"))},
+    "users": {str(n): {"id_str": str(n), "screen_name": name}
+              for n, name in enumerate(("ann", "bob"))},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        COLUMNS,
+        {"columns": [{"name": key, "values": column} for key, column in COLUMNS.items()]},
+        {"globalObjects": OLD_PAGE, "timeline": {"instructions": []}},
+        {"tweets": [*OLD_PAGE["tweets"].values()], "users": [*OLD_PAGE["users"].values()]},
+        {
+            "status": "ok",
+            "message": "All posts were found",
+            "items": [{"author": a, "text": t} for a, t in zip(*COLUMNS.values(), strict=True)],
+        },
+        [
+            {"_json": {"user": {"screen_name": a}}, "full_text": t, "user": "User(_api=1)"}
+            for a, t in zip(*COLUMNS.values(), strict=True)
+        ],
+        [
+            {"user": f"User(id=1, screen_name='{a}')", "text": t}
+            for a, t in zip(*COLUMNS.values(), strict=True)
+        ],
+    ],
+    ids=["to_dict", "polars", "adaptive", "users beside", "envelope", "tweepy", "printed"],
+)
+def test_only_ones_own_come_out_of(tmp_path: Path, load: Load, value: object) -> None:
+    (tmp_path / "f.json").write_text(json.dumps(value))
+    texts = {post.text for post in load("jsonl", tmp_path / "f.json", "ann").posts}
+    assert texts == {"mine", "mine too"}
+
+
+def test_posts_of_a_page_of_xs_come_also_alone(tmp_path: Path, load: Load) -> None:
+    core = {"user_results": {"result": {"core": {"screen_name": "ann"}}}}
+    result = {"rest_id": "1", "core": core, "legacy": {"full_text": "mine"}}
+    entry = {"content": {"itemContent": {"tweet_results": {"result": result}}}}
+    (tmp_path / "f.jsonl").write_text(json.dumps(entry) + "\n")
+    assert [post.text for post in load("jsonl", tmp_path / "f.jsonl", "ann").posts] == ["mine"]
