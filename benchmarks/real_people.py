@@ -31,7 +31,7 @@ from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
 
 ROOT = Path(__file__).parents[1]
 ACCOUNTS = (
-    "NASA", "TheOnion", "realDonaldTrump", "Oreo", "QueenNoor", "ChuckGrassley", "PaulKagame",
+    "NASA", "TheOnion", "realDonaldTrump", "Oreo", "SenWhitehouse", "ChuckGrassley", "PaulKagame",
     "David_Cameron",
 )  # fmt: skip
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
