@@ -1,4 +1,4 @@
-"""One writer a job folder: a second start is refused while the first lives and takes over when not.
+"""One writer per job folder: a second start is refused while the first lives, else it takes over.
 
 Claims are files numbered by generation and made exclusively; numbers only grow, so that of two
 takers one wins, and a writer that was given up as dead finds a higher number and stops. No clock

@@ -258,7 +258,7 @@ class RecipeConfig:
     block_size: int = 1024
     """T, tokens per block."""
     global_batch_size: int = 1
-    """Blocks an optimizer step, over all processes and micro-batches."""
+    """Blocks per optimizer step, over all processes and micro-batches."""
     isolate_documents: bool = False
     """Each post its own document: no attention over `<|endoftext|>`, positions restart."""
     adapter: Adapter = Adapter.none
@@ -355,7 +355,7 @@ class EngineConfig:
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     profile: bool = False
-    """Write a torch profiler trace and a table of the dearest operators."""
+    """Write a torch profiler trace and a table of the most expensive operators."""
     peak_tflops: float | None = None
     """Peak of one device for the MFU; null: by the device's name."""
 
@@ -397,7 +397,7 @@ class SamplingConfig:
     """How posts are sampled from a trained model."""
 
     num: int = 10
-    """Samples a prompt; 0: none."""
+    """Samples per prompt; 0: none."""
     prompts: list[str] = field(default_factory=_prompts)
     top_p: float = 0.95
     temperature: float = 1.0
@@ -482,8 +482,8 @@ class TrackingConfig:
     project: str = "huggingtweets"
     entity: str | None = None
     per_user: bool = True
-    """Of a batch in W&B: a pair of runs a user, grouped by the output folder; false: one run with a
-    table of all results, written at the end."""
+    """Of a batch in W&B: a pair of runs per user, grouped by the output folder; false: one run with
+    a table of all results, written at the end."""
     upload_posts: bool = True
     """Put the posts into the W&B artifacts made of them; false: names and counts alone."""
 

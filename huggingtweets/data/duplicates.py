@@ -205,7 +205,7 @@ def _are_similar(
 
 
 def _bitmaps(sets: _Sets) -> npt.NDArray[np.uint64]:
-    """Return a row of bits a text, (texts, words): each feature flips the bit it hashes to."""
+    """Return a row of bits per text, (texts, words): each feature flips the bit it hashes to."""
     owners = np.repeat(np.arange(len(sets.sizes)), sets.sizes)
     num_bits = 64 * _BITMAP_WORDS
     bit = sets.features % num_bits

@@ -27,7 +27,7 @@ class ModelQuality:
     """What a model's likelihoods say; None where there was no post to ask about."""
 
     loss: Interval | None
-    """Of the held-out loss, nats a token."""
+    """Of the held-out loss, nats per token."""
     bits_per_byte: Interval | None
     """Of the held-out bits per byte."""
     train_bits_per_byte: float | None

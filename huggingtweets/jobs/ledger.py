@@ -1,4 +1,4 @@
-"""What became of each job of a batch: one line a change, one file a writer, nothing rewritten.
+"""What became of each job of a batch: one line per change, one file per writer, nothing rewritten.
 
 The ledger is for people and for planning the next run. Whether a job is done is told by its
 result.json alone, so lines are not flushed to the platter one by one.

@@ -20,7 +20,7 @@ class Rotary:
     """Rotary positions of a shape."""
 
     frequencies: tuple[float, ...]
-    """(head width / 2,), radians a position."""
+    """(head width / 2,), radians per position."""
     factor: float
     """What cosines and sines are multiplied by."""
     layers: tuple[bool, ...]

@@ -88,7 +88,7 @@ def adam_step(
     """Clip each slot's gradient by its norm and take one AdamW step where it is due.
 
     As `clip_grad_norm_` and `torch.optim.AdamW`. A slot whose gradient is not finite takes no
-    step and keeps its moments. One fused kernel a slot: a row is long enough to fill any device.
+    step and keeps its moments. One fused kernel per slot: a row is long enough to fill any device.
 
     Args:
         rows: (K, N) parameters.

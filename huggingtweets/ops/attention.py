@@ -92,7 +92,7 @@ def view_of(
         position_ids: (K, B, T) integers.
         isolate: a 0 among the positions begins a document, which sees nothing before it.
         reach: with `isolate`, the longest document; longer ones must have no targets.
-        width: queries a window.
+        width: queries per window.
         use_fused: take PyTorch's kernels.
         use_spans: take Triton's.
         sliding: tokens see this many, themselves included, at most; None: no such limit.

@@ -56,7 +56,7 @@ class Dropout:
     """(3, K * B) fp32: 1 / (1 - p)."""
 
     def residual(self, site: int, length: int, width: int) -> ScaledSite:
-        """Return a residual site or, for 0, that of the embeddings: a mask a block (T, C)."""
+        """Return a residual site or, for 0, that of the embeddings: a mask per block (T, C)."""
         kind = 2 if site else 0
         keys, thresholds, scales = self.keys[site], self.thresholds[kind], self.scales[kind]
         return ScaledSite(keys, thresholds, range(length), range(width), scales)
@@ -66,7 +66,7 @@ class Dropout:
         return self.keys[head_sites(layer, num_heads)], self.thresholds[1], self.scales[1]
 
     def heads(self, layer: int, num_heads: int, rows: range, columns: range) -> Site:
-        """Return the site of a layer's attention: a mask a block and head."""
+        """Return the site of a layer's attention: a mask per block and head."""
         return Site(
             self.keys[head_sites(layer, num_heads)].transpose(0, 1).reshape(-1, 2),
             self.thresholds[1].repeat_interleave(num_heads),

@@ -25,7 +25,7 @@ def angles_of(
 
     Args:
         position_ids: (n, T) integers.
-        frequencies: (width / 2,) fp32, radians a position.
+        frequencies: (width / 2,) fp32, radians per position.
         factor: what cosines and sines are multiplied by.
         dtype: of the queries and keys.
     """

@@ -35,7 +35,7 @@ def num_draws(top_p: float) -> int:
 
 
 class RowOps:
-    """Of K models with S rows each, one token a row; by PyTorch's operators."""
+    """Of K models with S rows each, one token per row; by PyTorch's operators."""
 
     def norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, out: Tensor) -> Tensor:
         """Return the layer norm of x (K, S, C) fp32, in the precision of `out`; may use it."""

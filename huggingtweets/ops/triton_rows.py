@@ -257,8 +257,8 @@ def loss_kernel(
 ):  # fmt: skip
     """A row's cross-entropy; its logits become their gradient, in place.
 
-    The second reading comes out of the L2 cache: 32 warps leave room for two rows a multiprocessor,
-    which is 26 MB of GPT-2's logits on an H100.
+    The second reading comes out of the L2 cache: 32 warps leave room for two rows per
+    multiprocessor, which is 26 MB of GPT-2's logits on an H100.
     """
     row = tl.program_id(0)
     model = row // R

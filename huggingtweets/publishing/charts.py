@@ -137,7 +137,7 @@ def line_chart(
 def histogram(
     title: str, samples: Sequence[tuple[str, Sequence[int]]], *, x_label: str
 ) -> Chart | None:
-    """Draw the shares of values by size, in per cent, one filled outline a name."""
+    """Draw the shares of values by size, in per cent, one filled outline per name."""
     drawn = [(name, values) for name, values in samples if values]
     if not drawn:
         return None

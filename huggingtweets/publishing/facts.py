@@ -142,7 +142,7 @@ class ModelFacts:
     samples: tuple[Sample, ...] = ()
     human_lengths: tuple[int, ...] = ()
     machine_lengths: tuple[int, ...] = ()
-    """Characters a post, of kept posts and of samples."""
+    """Characters per post, of kept posts and of samples."""
     lineage: tuple[Artifact, ...] = ()
     links: Links = field(default_factory=Links)
     languages: tuple[str, ...] = ("en",)

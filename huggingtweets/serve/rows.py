@@ -175,7 +175,7 @@ def tell_all(rows: Sequence[Row], error: str) -> None:
 
 
 def draw_tokens(logits: Tensor, rows: Sequence[Row]) -> list[int]:
-    """Draw one token a row.
+    """Draw one token per row.
 
     Draws from all tokens, and again where the token turns out to lie outside the nucleus, the
     likeliest tokens that make up `top_p`: no sorting of a large vocabulary.

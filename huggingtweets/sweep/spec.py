@@ -43,9 +43,9 @@ class Measure(StrEnum):
     """What is minimised."""
 
     heldout = "heldout"
-    """Bits a byte of the held-out posts."""
+    """Bits per byte of the held-out posts."""
     memorisation = "memorisation"
-    """Bits a byte by which training posts got better beyond what held-out posts did."""
+    """Bits per byte by which training posts got better beyond what held-out posts did."""
 
 
 class Way(StrEnum):

@@ -25,7 +25,7 @@ class UserFigures:
     """One user in one trial."""
 
     heldout: float | None
-    """Bits a byte; None: the trial ended before its first epoch did."""
+    """Bits per byte; None: the trial ended before its first epoch did."""
     memorisation: float | None
     steps: int
     planned_steps: int

@@ -31,7 +31,7 @@ class Eval:
     step: int
     epoch: float
     heldout: float
-    """Bits a byte."""
+    """Bits per byte."""
     memorisation: float
     """See `Measure.memorisation`."""
 

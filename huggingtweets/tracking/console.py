@@ -28,7 +28,7 @@ class TrainingProgress:
     """Shows one job's training; a context manager. Only the main process makes one."""
 
     def __init__(self, slug: str, total_steps: int) -> None:
-        """Show a bar where standard error is a terminal, else log a line an update."""
+        """Show a bar where standard error is a terminal, else log one line per update."""
         self._slug = slug
         self._total_steps = total_steps
         self._bar: Progress | None = None

@@ -1,1 +1,1 @@
-"""Where posts come from: one module a source."""
+"""Where posts come from: one module per source."""

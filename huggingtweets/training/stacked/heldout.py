@@ -36,7 +36,7 @@ def heldout_nats(
         stack: K slots.
         sets: one per slot, all of one block size; a shorter one is filled up with nothing. None
             scores 0, not all may be.
-        width: queries a window of attention.
+        width: queries per window of attention.
         use_fused: take PyTorch's kernels for attention.
         hits: one list for each slot; receives (n, T) booleans, parts of the slot's (N, T) one after
             another: whether each target is the likeliest token.

@@ -187,7 +187,7 @@ class MicroKind:
     reach: int
     drops: bool
     width: int
-    """Queries a window of attention."""
+    """Queries per window of attention."""
     fused_attention: bool
     """PyTorch's kernels for attention; they have no dropout of ours."""
     fused_gelu: bool

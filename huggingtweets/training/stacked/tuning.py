@@ -29,7 +29,7 @@ from huggingtweets.training.stacked.memory import Need, need_of
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, build_slots, micro_step
 
 WINDOW = {"cpu": 64, "cuda": 256}
-"""Queries a window of attention, by device type."""
+"""Queries per window of attention, by device type."""
 
 
 class Held(Protocol):
