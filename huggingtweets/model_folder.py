@@ -14,7 +14,6 @@ from huggingtweets.config.schema import (
     RecipeConfig,
     SamplingConfig,
     SourceConfig,
-    SourceKind,
 )
 from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.prepare import choose_known, long_post
@@ -35,20 +34,10 @@ from huggingtweets.paths import JobPaths
 from huggingtweets.places import find_model_dir
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.optout import check_opted_out
-from huggingtweets.posts.sources.load import load_timeline
+from huggingtweets.posts.sources.load import SUFFIXES, load_timeline
 from huggingtweets.runtime.device import has_cuda
 from huggingtweets.training.model import Base, find_base, load_model
 from huggingtweets.training.records import Scores
-
-_KINDS = {
-    ".jsonl": SourceKind.jsonl,
-    ".json": SourceKind.jsonl,
-    ".csv": SourceKind.csv,
-    ".parquet": SourceKind.parquet,
-    ".txt": SourceKind.text,
-    ".zip": SourceKind.x_archive,
-    ".js": SourceKind.x_archive,
-}
 
 
 @dataclass(frozen=True)
@@ -107,15 +96,15 @@ def generate_posts(
             f"generate: got a limit on copies, but the training posts are not beside {folder}; "
             "expected dataset.jsonl.gz of its job; name a job's folder or leave the limit out"
         )
-    config = _settled(config, base, find_model_dir(folder), train)
-    return sample_posts(
-        model,
-        base.codec,
-        config,
-        build_guards(config, mask_pii=True, train=train),
-        max_positions=base.max_positions,
-        seed=seed,
-    )
+    return _sample(model, base, _settled(config, base, find_model_dir(folder), train), train, seed)
+
+
+def _sample(
+    model: PreTrainedModel, base: Base, config: SamplingConfig, train: Sequence[str], seed: int
+) -> Samples:
+    guards = build_guards(config, mask_pii=True, train=train)
+    positions = base.max_positions
+    return sample_posts(model, base.codec, config, guards, max_positions=positions, seed=seed)
 
 
 def evaluate_folder(
@@ -139,14 +128,7 @@ def evaluate_folder(
             "name posts that the model has not seen"
         )
     config = _settled(config, base, find_model_dir(folder), train)
-    samples = sample_posts(
-        model,
-        base.codec,
-        config,
-        build_guards(config, mask_pii=True, train=train),
-        max_positions=base.max_positions,
-        seed=seed,
-    )
+    samples = _sample(model, base, config, train, seed)
     text, _ = evaluate_text(
         [(one.input, one.prediction) for one in samples.predictions],
         train=train,
@@ -173,12 +155,13 @@ def read_posts(path: Path, user: str) -> list[str]:
         SourceError: the posts cannot be read.
     """
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix not in _KINDS:
+    kinds = {end: kind for kind, ends in SUFFIXES.items() for end in ends}
+    if suffix not in kinds:
         raise ConfigError(
-            f"--posts: got {path}; expected a file named {', '.join(_KINDS)} or such with .gz; "
+            f"--posts: got {path}; expected a file named {', '.join(kinds)} or such with .gz; "
             "rename it"
         )
-    source = SourceConfig(kind=_KINDS[suffix], path=str(path))
+    source = SourceConfig(kind=kinds[suffix], path=str(path))
     handle = parse_handle(user)
     check_opted_out([handle])
     cleaned, _ = clean_timeline(load_timeline(source, handle), CleaningConfig())

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from huggingtweets.ops.rows import choose_row_ops
 from huggingtweets.serve.rows import Request, Row, draw_tokens, is_cancelled
 from huggingtweets.serve.voices import adapter_name
 
@@ -19,6 +20,7 @@ class LoneBatch:
         self._request = request
         self._model: Any = model.to(device)
         self._groups = [_Group(list(rows))]
+        self._ops = choose_row_ops(device, num_positions=0, head_width=0)
 
     @property
     def rows(self) -> list[Row]:
@@ -49,7 +51,7 @@ class LoneBatch:
                 row.position = len(row.begun) - 1
         output = self._forward(torch.tensor(inputs, device=self._model.device), group.cache)
         group.cache = output.past_key_values
-        tokens = draw_tokens(output.logits[:, -1].float(), group.rows)
+        tokens = draw_tokens(output.logits[:, -1].float(), group.rows, self._ops)
         is_over = [row.take(token) for row, token in zip(group.rows, tokens, strict=True)]
         refused = [row for row in group.rows if row.position == 0]
         going = [at for at, row in enumerate(group.rows) if not is_over[at] and row.position > 0]

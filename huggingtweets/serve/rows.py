@@ -5,14 +5,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from huggingtweets.ops.rows import RowOps, num_draws
 from huggingtweets.serve.draft import Draft, Finish, Step
 from huggingtweets.serve.voices import Voice
-
-_MAX_DRAWS = 200
-"""After this many refused draws in a row, which no usual top_p ever needs, the likeliest token."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,9 @@ class Row:
         """Whether the post is long enough to end."""
         return len(self.new) >= self.request.wanted.min_tokens
 
-    def uniform(self) -> float:
-        """Return the next random number of this post."""
-        return float(self._luck.random())
+    def uniforms(self, num: int) -> npt.NDArray[np.float64]:
+        """Return the next random numbers of this post."""
+        return self._luck.random(num)
 
     def take(self, token: int | None) -> bool:
         """Go on by one position, with a drawn token; return whether the post is over.
@@ -174,40 +173,28 @@ def tell_all(rows: Sequence[Row], error: str) -> None:
             request.tell(Event(0, error=error))
 
 
-def draw_tokens(logits: Tensor, rows: Sequence[Row]) -> list[int]:
-    """Draw one token per row.
-
-    Draws from all tokens, and again where the token turns out to lie outside the nucleus, the
-    likeliest tokens that make up `top_p`: no sorting of a large vocabulary.
+def draw_tokens(logits: Tensor, rows: Sequence[Row], ops: RowOps) -> list[int]:
+    """Draw one token per row from its nucleus, or at temperature 0 take the likeliest.
 
     Args:
         logits: (R, V) fp32; changed.
         rows: R of them.
+        ops: of this thread.
     """
     wanted = [row.request.wanted for row in rows]
+    draws = [num_draws(one.top_p) for one in wanted]
+    # As many for a row as it wants itself, so that its luck is its own.
+    uniforms = np.zeros((len(rows), max(draws)))
     for at, row in enumerate(rows):
-        if not row.may_end:
-            logits[at, row.request.voice.codec.eos_id] = -torch.inf
-    likeliest = logits.argmax(-1)
-    heat = torch.tensor([max(one.temperature, 1e-4) for one in wanted], device=logits.device)
-    probabilities = torch.softmax(logits / heat.unsqueeze(1), -1)
-    steps = probabilities.cumsum(-1)
-    top_p = torch.tensor([one.top_p for one in wanted], device=logits.device)
-    is_greedy = torch.tensor([one.temperature == 0 for one in wanted], device=logits.device)
-    token = likeliest.clone()
-    is_open = ~is_greedy
-    for _ in range(_MAX_DRAWS):
-        if not is_open.any():  # sync: mostly after the first draws
-            break
-        uniforms = [row.uniform() if waits else 0.0
-                    for row, waits in zip(rows, is_open.tolist(), strict=True)]  # fmt: skip
-        luck = torch.tensor(uniforms, device=logits.device)
-        mark = luck.unsqueeze(1) * steps[:, -1:]
-        drawn = torch.searchsorted(steps, mark).clamp_(max=logits.shape[1] - 1)
-        likelier = probabilities > probabilities.gather(1, drawn)
-        above = (probabilities * likelier).sum(1)
-        fits = is_open & (above < top_p)
-        token = torch.where(fits, drawn.squeeze(1), token)
-        is_open = is_open & ~fits
-    found: list[int] = token.tolist()
+        uniforms[at, : draws[at]] = row.uniforms(draws[at])
+    eos = [-1 if row.may_end else row.request.voice.codec.eos_id for row in rows]
+    device = logits.device
+    found: list[int] = ops.draw(
+        logits,
+        torch.tensor([max(one.temperature, 1e-4) for one in wanted], device=device),
+        # In a nucleus of nothing lies no token: what is left is the likeliest.
+        torch.tensor([one.top_p if one.temperature else 0.0 for one in wanted], device=device),
+        torch.tensor(eos, device=device),
+        torch.from_numpy(uniforms).to(device),
+    ).tolist()
     return found

@@ -113,7 +113,7 @@ class Arena:
         drawn: list[int] = []
         if drawing:
             chosen = logits[[p for p, _, _ in drawing], [at for _, at, _ in drawing]]
-            drawn = draw_tokens(chosen, [row for _, _, row in drawing])
+            drawn = draw_tokens(chosen, [row for _, _, row in drawing], self._cache.ops)
         of_row = {id(row): token for (_, _, row), token in zip(drawing, drawn, strict=True)}
         count = 0
         for place in used:

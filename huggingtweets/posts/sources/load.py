@@ -40,7 +40,7 @@ _READERS = {
     SourceKind.parquet: read_parquet,
     SourceKind.text: read_text,
 }
-_SUFFIXES = {
+SUFFIXES = {
     SourceKind.jsonl: jsonl.SUFFIXES,
     SourceKind.csv: csv_file.SUFFIXES,
     SourceKind.parquet: parquet.SUFFIXES,
@@ -86,8 +86,8 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
     if source.kind is SourceKind.hub:
         return read_hub(Asked(str(source.path), handle, source, optouts=optouts))
     read = _READERS[source.kind]
-    file = find_user_file(path, handle, _SUFFIXES[source.kind]) if path.is_dir() else path
-    is_named_for = name_key(user_of(file, _SUFFIXES[source.kind]) or "") == handle
+    file = find_user_file(path, handle, SUFFIXES[source.kind]) if path.is_dir() else path
+    is_named_for = name_key(user_of(file, SUFFIXES[source.kind]) or "") == handle
     return read(file, Asked(file.name, handle, source, is_named_for, optouts))
 
 
@@ -212,7 +212,7 @@ def _nearest_path(path: Path) -> str:
 
 def _check_suffix(kind: SourceKind, path: Path) -> None:
     """Refuse a file whose name says that it belongs to another source."""
-    for other, suffixes in _SUFFIXES.items():
+    for other, suffixes in SUFFIXES.items():
         if kind in _ALSO.get(path.suffix.lower(), ()):
             return
         if other not in (kind, SourceKind.text) and user_of(path, suffixes) is not None:
