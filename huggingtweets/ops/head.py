@@ -43,27 +43,30 @@ def _chunks(hidden: Tensor, vocab_size: int, ops: Ops) -> list[tuple[slice, slic
     ]
 
 
+@dataclass(frozen=True)
+class Head:
+    """The output embedding, and where its gradient goes."""
+
+    table: Tensor
+    """(K, V, C), or (1, V, C) shared by all, in the precision of the matrix products."""
+    vocab_size: int
+    """Rows of the table from here on are padding."""
+    grad_table: Tensor | None = None
+    """(K, V, C) fp32; None: the table is frozen."""
+    accumulate: bool = False
+    """Add to what is in `grad_table`."""
+
+
 def summed_loss(
-    hidden: Tensor,
-    table: Tensor,
-    targets: Tensor,
-    *,
-    vocab_size: int,
-    weight: Tensor,
-    grad_table: Tensor | None = None,
-    accumulate: bool = False,
-    ops: Ops = PYTORCH,
+    hidden: Tensor, head: Head, targets: Tensor, weight: Tensor, ops: Ops = PYTORCH
 ) -> tuple[Tensor, Tensor]:
     """Return each slot's summed loss in nats, and the gradient of its hidden states.
 
     Args:
         hidden: (K, R, C) in the precision of the matrix products.
-        table: (K, V, C), or (1, V, C) shared by all, likewise.
+        head: receives the gradient of its table.
         targets: (K, R) int64; negative ones count for nothing.
-        vocab_size: rows of the table from here on are padding.
         weight: (K,) what each slot's loss is multiplied by, for the gradients only.
-        grad_table: (K, V, C) fp32; receives the gradient of the table, unless that is frozen.
-        accumulate: add to what is in `grad_table` instead of replacing it.
         ops: what computes between the products.
 
     Returns:
@@ -73,13 +76,13 @@ def summed_loss(
     is_double = hidden.dtype == torch.float64
     loss = torch.zeros(K, device=hidden.device, dtype=torch.float64 if is_double else torch.float32)
     grads = torch.empty_like(hidden, dtype=hidden.dtype if ops.overwrites_logits else loss.dtype)
-    for slots, rows in _chunks(hidden, table.shape[1], ops):
+    for slots, rows in _chunks(hidden, head.table.shape[1], ops):
         chunk = hidden[slots, rows]
-        own = table if len(table) == 1 else table[slots]
+        own = head.table if len(head.table) == 1 else head.table[slots]
         found = ops.cross_entropy(
             product(chunk, own.transpose(1, 2)),
             targets[slots, rows],
-            vocab_size=vocab_size,
+            vocab_size=head.vocab_size,
             weight=weight[slots],
         )
         loss[slots] += found.total
@@ -89,28 +92,14 @@ def summed_loss(
         else:
             torch.mul(product(found.gradient, own), found.scale, out=grads[slots, rows])
             chunk = (chunk * found.scale).to(hidden.dtype)
-        if grad_table is not None:
+        if head.grad_table is not None:
             put_product(
-                grad_table[slots],
+                head.grad_table[slots],
                 found.gradient.transpose(1, 2),
                 chunk,
-                accumulate=accumulate or rows.start > 0,
+                accumulate=head.accumulate or rows.start > 0,
             )
     return loss, grads
-
-
-@dataclass(frozen=True)
-class Head:
-    """What ends a training pass."""
-
-    table: Tensor
-    """(K, V, C), or (1, V, C) shared by all, in the precision of the matrix products."""
-    vocab_size: int
-    """Rows of the table from here on are padding."""
-    grad_table: Tensor | None
-    """(K, V, C) fp32; None: the table is frozen."""
-    accumulate: bool
-    """Add to what is in `grad_table`."""
 
 
 def normed_loss(
@@ -142,16 +131,7 @@ class _NormedLoss(torch.autograd.Function):
         targets: Tensor, weight: Tensor, ops: Ops,
     ) -> Tensor:  # fmt: skip
         _, hidden, saved = Stream(x, h, branch).normed(norm, head.table.dtype, ops)
-        loss, grad = summed_loss(
-            hidden,
-            head.table,
-            targets,
-            vocab_size=head.vocab_size,
-            weight=weight,
-            grad_table=head.grad_table,
-            accumulate=head.accumulate,
-            ops=ops,
-        )
+        loss, grad = summed_loss(hidden, head, targets, weight, ops)
         keep(ctx, grad, h, saved)
         ctx.rest = branch, norm, ops
         return loss

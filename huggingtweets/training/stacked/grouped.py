@@ -25,7 +25,7 @@ from huggingtweets.models.grouped import (
     sharing_copy,
 )
 from huggingtweets.ops.adamw import Controls
-from huggingtweets.ops.head import summed_loss
+from huggingtweets.ops.head import Head, summed_loss
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import Ops
 from huggingtweets.runtime.device import by_kind, is_cpu
@@ -329,9 +329,8 @@ class _HeadLoss(torch.autograd.Function):
             if is_cpu(hidden.device):
                 loss, grad = _slot_by_slot(hidden, table, targets, weight, ops)
             else:
-                loss, grad = summed_loss(
-                    hidden, table, targets, vocab_size=table.shape[1], weight=weight, ops=ops
-                )
+                head = Head(table, table.shape[1])
+                loss, grad = summed_loss(hidden, head, targets, weight, ops)
         ctx.save_for_backward(grad.to(hidden.dtype))
         return loss
 
@@ -357,11 +356,10 @@ def _slot_by_slot(
             rows = is_ignored.int().argsort(stable=True)[:num_rows]
         loss, own = summed_loss(
             hidden[slot, rows].unsqueeze(0),
-            table,
+            Head(table, table.shape[1]),
             goals[rows].unsqueeze(0),
-            vocab_size=table.shape[1],
-            weight=weight[slot : slot + 1],
-            ops=ops,
+            weight[slot : slot + 1],
+            ops,
         )
         losses.append(loss)
         if num_rows:
