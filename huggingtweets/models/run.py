@@ -10,12 +10,12 @@ from torch.utils.checkpoint import checkpoint
 from huggingtweets.models.families import FAMILIES
 from huggingtweets.models.forward import MicroBatch, Pass, begin
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.head import CHUNK_LOGITS, MIN_ROWS, Head, normed_loss
+from huggingtweets.ops.head import Head, normed_loss
 from huggingtweets.ops.linear import product
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.residual import Stream
-from huggingtweets.ops.rows import RowOps
-from huggingtweets.runtime.device import by_kind, is_cpu
+from huggingtweets.ops.rows import RowOps, num_scored
+from huggingtweets.runtime.device import is_cpu
 
 
 def hidden_states(run: Pass) -> Tensor:
@@ -117,8 +117,7 @@ def score_rows(
     nats = torch.empty_like(targets, dtype=torch.float32)
     hits = torch.empty_like(targets, dtype=torch.bool)
     table = stack.head.transpose(1, 2)
-    held = by_kind(CHUNK_LOGITS, hidden.device, 2**26)
-    size = max(MIN_ROWS, held // (len(hidden) * table.shape[2]))
+    size = num_scored(hidden.device, len(hidden) * table.shape[2])
     for start in range(0, hidden.shape[1], size):
         part = slice(start, start + size)
         logits = product(hidden[:, part], table)[..., : stack.shape.vocab_size]

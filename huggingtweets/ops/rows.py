@@ -12,10 +12,16 @@ from torch.nn import functional as F
 
 from huggingtweets.ops.dropout import MAX_COLUMNS
 from huggingtweets.ops.kernels import CompiledOps, compiled_ops
-from huggingtweets.runtime.device import is_cpu
+from huggingtweets.runtime.device import by_kind, is_cpu
 
 MAX_HEAD_WIDTH = 512
 """Of the C++: CHUNK of kernels.cpp."""
+
+SCORED_LOGITS = {"cpu": 2**22, "cuda": 2**28}
+"""Logits held at a time where nothing is learnt, by device type."""
+MIN_SCORED = 128
+"""Rows of them, at least. Of 50,257 words in fp32 these are 25 MiB: still in the reach of a CPU's
+cache, and what the C library keeps (32 MiB). With 64 or 256 rows each costs a fifth more."""
 
 _MISSED = 1e-9
 """How often at most the draws of a token may all lie outside the nucleus."""
@@ -32,6 +38,11 @@ def num_draws(top_p: float) -> int:
     while outside**num / math.factorial(num) > _MISSED:
         num += 1
     return num
+
+
+def num_scored(device: torch.device, num_words: int) -> int:
+    """Return for how many rows logits of this many words are held at a time."""
+    return max(MIN_SCORED, by_kind(SCORED_LOGITS, device, 2**26) // num_words)
 
 
 class RowOps:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.ops.rows import choose_row_ops
+from huggingtweets.ops.rows import choose_row_ops, num_scored
 from huggingtweets.runtime.device import autocast_dtype, by_kind, is_cpu
 
 CHUNK_LOGITS = {"cpu": 2**26, "cuda": 2**28}
@@ -69,10 +69,17 @@ def linear_hits(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor
     hits = torch.zeros_like(targets, dtype=torch.bool)
     counts = targets != IGNORED
     score = choose_row_ops(hidden.device, num_positions=0, head_width=0).score
-    chunk = max(64, by_kind(CHUNK_LOGITS, hidden.device, 2**26) // len(weight))
-    for start in range(0, len(hidden), chunk):
-        rows = slice(start, start + chunk)
-        nats[rows], hits[rows] = score(hidden[rows] @ weight.T, targets[rows].clamp(min=0))
+    chunk = num_scored(hidden.device, len(weight))
+    dtype = autocast_dtype(hidden.device)
+    hidden, table = hidden.to(dtype or hidden.dtype), weight.to(dtype or weight.dtype).T
+    # Rows of an odd number of words, written one after another, take half as long again.
+    held = hidden.new_empty(chunk, len(weight) + (-len(weight) % WORDS_MULTIPLE))
+    with torch.autocast(hidden.device.type, enabled=False):
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, min(start + chunk, len(hidden)))
+            logits = held[: rows.stop - start, : len(weight)]
+            torch.mm(hidden[rows], table, out=logits)
+            nats[rows], hits[rows] = score(logits, targets[rows].clamp(min=0))
     return torch.where(counts, nats, 0.0), hits & counts
 
 

@@ -17,11 +17,11 @@ from huggingtweets.training.records import PostScore
 from huggingtweets.training.step import ParallelModel
 
 MAX_TOKENS = 4096
-"""Tokens of a forward pass outside of training."""
+"""Tokens of a forward pass without a backward one, which keeps less than any training step."""
 
 
 def evaluate_heldout(
-    model: ParallelModel, heldout: HeldoutSet, *, micro: int, beat: Callable[[], None]
+    model: ParallelModel, heldout: HeldoutSet, *, beat: Callable[[], None]
 ) -> SetScores:
     """Score posts, documents isolated; every rank calls it, and gets the same.
 
@@ -30,7 +30,7 @@ def evaluate_heldout(
     accelerator, module = model.accelerator, model.module
     blocks = DeviceBlocks(
         heldout.blocks,
-        Batch(micro, 1, accelerator.num_processes),
+        Batch(_num_blocks(heldout), 1, accelerator.num_processes),
         rank=accelerator.process_index,
         device=accelerator.device,
     )
@@ -58,7 +58,7 @@ def score_set(model: PreTrainedModel, posts: HeldoutSet, *, eos_id: int) -> tupl
     module = SummedLoss(model, isolate=True).eval()
     settle_attention(module, eos_id)
     blocks = posts.blocks
-    num = max(1, MAX_TOKENS // blocks.input_ids.shape[1])
+    num = _num_blocks(posts)
     found: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(blocks), num):
         parts = (blocks.input_ids, blocks.targets, blocks.position_ids)
@@ -66,6 +66,11 @@ def score_set(model: PreTrainedModel, posts: HeldoutSet, *, eos_id: int) -> tupl
         found.append(module(*(part.to(model.device) for part in batch), with_hits=True))
     nats, hits = (torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True))
     return scores_of_posts(posts, nats, hits > 0)  # sync: once per job
+
+
+def _num_blocks(posts: HeldoutSet) -> int:
+    """Return how many blocks a process scores at once."""
+    return max(1, MAX_TOKENS // int(posts.blocks.input_ids.shape[1]))
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

@@ -54,7 +54,7 @@ def fit(
         return DeviceBlocks(job.training_set.blocks, batch, rank=rank, device=model.device)
 
     def score(posts: HeldoutSet) -> SetScores:
-        return evaluate_heldout(model, posts, micro=batch.micro, beat=session.beat)
+        return evaluate_heldout(model, posts, beat=session.beat)
 
     def evaluate() -> None:
         if job.heldout:

@@ -10,6 +10,7 @@ from stacked_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
 from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout, pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.stack import build_stack
+from huggingtweets.ops import rows
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
@@ -81,15 +82,13 @@ def test_both_engines_see_the_same_hits() -> None:
 
 
 def test_hits_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingtweets.training import cross_entropy
-
     generator = torch.Generator().manual_seed(0)
     hidden, weight = (torch.randn(n, 8, generator=generator) for n in (300, 50))
     targets = (hidden @ weight.T).argmax(1)
     targets[::3] = 7
     targets[::5] = IGNORED
     whole = linear_hits(hidden, weight, targets)
-    monkeypatch.setattr(cross_entropy, "CHUNK_LOGITS", {"cpu": 1})
+    monkeypatch.setattr(rows, "SCORED_LOGITS", {"cpu": 1})
     parts = linear_hits(hidden, weight, targets)
     assert torch.equal(whole[1], parts[1])
     assert float(whole[0].sum()) == pytest.approx(float(parts[0].sum()), rel=1e-5)

@@ -6,6 +6,7 @@ The reference is a plain loop around transformers' GPT2LMHeadModel and torch.opt
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from huggingtweets.data.blocks import IGNORED, Blocks, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.stack import Stack
 from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.progress import TrainingJob
@@ -406,3 +408,28 @@ def test_whoever_asked_for_a_job_may_end_it() -> None:
     assert trained.ended_by is Ending.pruned
     assert seen == [line.step for line in trained.evals[1:]]
     assert len(seen) == 2
+
+
+def test_base_is_scored_once_for_jobs_with_the_same_posts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As trials of a sweep have; others of the batch are scored by themselves."""
+    asked: list[HeldoutSet | None] = []
+    score = stacked_tuning.score_sets
+
+    def counted(stack: Stack, sets: Sequence[HeldoutSet | None], **ways: Any) -> Any:
+        asked.extend(sets)
+        return score(stack, sets, **ways)
+
+    monkeypatch.setattr(stacked_tuning, "score_sets", counted)
+    job = build_job("first", PLAIN, posts=9, seed=1)
+    trials = [
+        replace(job, slug=f"trial-{lr}", recipe=replace(PLAIN, lr=lr)) for lr in (1e-3, 2e-3, 3e-3)
+    ]
+    other = build_job("other", PLAIN, posts=9, seed=2)
+    results = train([*trials[:2], other, trials[2]], slots=2)  # the last one comes later
+    evals = {slug: result.trained.evals for slug, result in results.items() if result.trained}
+    num_later = sum(len(lines) - 1 for lines in evals.values())
+    assert len(asked) == 2 + num_later
+    [alone] = train([replace(trials[2], heldout=replace(job.heldout))], slots=1).values()
+    assert alone.trained is not None
+    assert alone.trained.evals == evals[trials[2].slug]
+    assert evals["other"][0] != evals[trials[0].slug][0]

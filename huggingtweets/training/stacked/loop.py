@@ -49,6 +49,12 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[str, LoggedStep | LoggedEval], None]
 
+JobScores = tuple[SetScores, SetScores | None]
+"""Of the held-out posts and of the probe."""
+
+NUM_SCORES_KEPT = 16
+"""Jobs whose scores of the base are kept for others with the same posts."""
+
 _PAUSE_S = 0.005
 """Between two looks for a job while there is nothing to train."""
 
@@ -139,6 +145,7 @@ class _Engine:
         self._lines: deque[tuple[Snapshot, list[tuple[SlotState, int, PendingLine]]]] = deque()
         """Logged lines whose totals are on their way."""
         self._ended: deque[tuple[SlotState, Snapshot | None, HuggingtweetsError | None]] = deque()
+        self._of_base: deque[tuple[TrainingJob, JobScores]] = deque(maxlen=NUM_SCORES_KEPT)
         self._seconds = 0.0
         """In training steps, all slots together."""
         self._tokens = 0
@@ -198,7 +205,7 @@ class _Engine:
             self.states.append(state)  # first of all: what is in a seat is not lost
             self._slots.load(free.pop(0), *self._held.start(job))
             new.append(state)
-        self._evaluate(new)
+        self._evaluate_base(new)
         return has_more
 
     def _close_gaps(self) -> None:
@@ -342,17 +349,40 @@ class _Engine:
             return None
         return self._speed.mfu(self._tokens / self._seconds)
 
+    def _evaluate_base(self, states: list[SlotState]) -> None:
+        """Score the base for jobs that begin; once where several have the same posts, as trials."""
+        states = [state for state in states if state.job.heldout]
+        new: list[SlotState] = []
+        for state in states:
+            seen = [one.job for one in new] + [job for job, _ in self._of_base]
+            if not any(_has_same_posts(state.job, job) for job in seen):
+                new.append(state)
+        found = [(state.job, scores) for state, scores in self._scored(new)]
+        for state in states:
+            known = [
+                scores
+                for job, scores in (*found, *self._of_base)
+                if _has_same_posts(state.job, job)
+            ]
+            with self._guarded(state):
+                state.training.add_eval(*known[0])
+        self._of_base.extend(found)
+
     def _evaluate(self, states: list[SlotState]) -> None:
-        """Score the held-out posts of some jobs, neighbours together; keep what is best."""
-        with_heldout = sorted((s for s in states if s.job.heldout), key=lambda state: state.slot)
-        for group in _neighbours(with_heldout):
+        """Score the held-out posts of some jobs; keep what is best."""
+        for state, scores in self._scored([state for state in states if state.job.heldout]):
+            with self._guarded(state):
+                if state.training.add_eval(*scores):
+                    state.training.best = self._snapshot(state)
+
+    def _scored(self, states: list[SlotState]) -> Iterator[tuple[SlotState, JobScores]]:
+        """Score held-out posts and probes, neighbours together."""
+        for group in _neighbours(sorted(states, key=lambda state: state.slot)):
             heldout = self._score(group, [state.job.heldout for state in group])
             probed = self._score(group, [state.job.probe for state in group])
             for state, figures, known in zip(group, heldout, probed, strict=True):
                 assert figures is not None
-                with self._guarded(state):
-                    if state.training.add_eval(figures, known):
-                        state.training.best = self._snapshot(state)
+                yield state, (figures, known)
 
     def _score(
         self, states: list[SlotState], sets: list[HeldoutSet | None]
@@ -382,6 +412,10 @@ def _is_stale(key: Hashable, num: int, constants: AdamConstants | None) -> bool:
         and isinstance(key[1], AdamConstants)
         and (key[0] == num and key[1] != constants)
     )
+
+
+def _has_same_posts(job: TrainingJob, other: TrainingJob) -> bool:
+    return job.heldout is other.heldout and job.probe is other.probe
 
 
 def _neighbours(states: list[SlotState]) -> list[list[SlotState]]:
