@@ -74,8 +74,10 @@ def child_ours(arguments: list[str]) -> int:
     for modules in (pipeline, fused):
         modules.begin_job = clock.around("data", modules.begin_job)
         modules.prepare_job = clock.around("data", modules.prepare_job)
-    for modules in (single, fused):
-        modules.load_model = clock.around("load", modules.load_model)
+    modules = single
+    modules.load_model = clock.around("load", single.load_model)
+    modules = fused
+    modules.open_base = clock.around("load", fused.open_base)
     modules = runner
     modules.find_base = clock.around("load", runner.find_base)
     modules = single

@@ -102,7 +102,7 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
         "train",
         lambda tuning, jobs, **options: train(tuning, clock.drawn("drawing", jobs), **options),
     )
-    patched.load_model = clock.around("load", fused.load_model)
+    patched.open_base = clock.around("load", fused.open_base)
     finished: list[str] = []
     tally: Any = fused.Tally
     done = tally.done

@@ -1,5 +1,7 @@
 """A trained model as the end of its job needs it: to sample from, to judge, to save."""
 
+from __future__ import annotations
+
 import copy
 import logging
 import os
@@ -12,9 +14,9 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Precision, RecipeConfig, StoredDtype
@@ -38,10 +40,11 @@ from huggingtweets.runtime.device import (
     on_stream,
     release_memory,
 )
+from huggingtweets.training.architectures import class_name
 from huggingtweets.training.extraction import Counts
 from huggingtweets.training.folder import for_other_readers
 from huggingtweets.training.lora import save_adapters
-from huggingtweets.training.model import Base, keep_dropout, load_model
+from huggingtweets.training.model import Base, OpenBase, keep_dropout, load_model
 from huggingtweets.training.stacked.grouped import GroupedTuning
 
 logger = logging.getLogger(__name__)
@@ -78,7 +81,7 @@ class WholeModel:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         device: torch.device,
         adapters: Mapping[str, Tensor] | None = None,
     ) -> None:
@@ -144,20 +147,20 @@ class Studio:
 
     def __init__(
         self,
-        base_model: PreTrainedModel,
+        base: OpenBase,
         device: torch.device,
         tuning: GroupedTuning | None = None,
     ) -> None:
         """Hold them.
 
         Args:
-            base_model: on the CPU; stays as it is.
+            base: on the CPU; stays as it is.
             device: to sample and judge on.
             tuning: how the adapters of LoRA jobs are grouped on it; None: all weights are trained.
         """
-        self.base_model = base_model
+        self.base = base
         self.tuning = tuning
-        config = base_model.config
+        config = base.config
         self.layout = None if why_not_fused(config) else layout_of(shape_of(config))
         """Of the base's weights; None: it is of no family of ours."""
         self.device = device
@@ -177,20 +180,20 @@ class Studio:
         """What a trained model takes of memory until it is written."""
         if self.tuning is not None:
             return 4 * self.tuning.layout.size
-        return 4 * sum(int(parameter.numel()) for parameter in self.base_model.parameters())
+        assert self.layout is not None
+        return 4 * self.layout.size
 
     @property
     def base_weights(self) -> Mapping[str, Tensor]:
         """What `stack` makes the base of: its weights, or no adapters."""
-        state: Mapping[str, Tensor] = {} if self.tuning else self.base_model.state_dict()
-        return state
+        return {} if self.tuning else self.base.weights
 
     def model(
         self,
         weights: dict[str, Tensor] | None,
         adapters: dict[str, Tensor] | None,
         recipe: RecipeConfig,
-    ) -> "StackedModel":
+    ) -> StackedModel:
         """Return a trained model of what the engine leaves of a job."""
         if weights is None:
             assert adapters is not None
@@ -218,7 +221,7 @@ class Studio:
             return build_stack(self.layout, rows, dtype)
         with self._lock:
             if self._row is None:
-                self._row = self.layout.pack(self.base_model.state_dict())
+                self._row = self.layout.pack(self.base.weights)
         rank = self.tuning.rank
         rows = torch.zeros(len(weights), adapter_size(self.layout, rank), device=device)
         for row, state in zip(rows, weights, strict=True):
@@ -253,10 +256,10 @@ class Studio:
             if dtype not in self._files:
                 with tempfile.TemporaryDirectory() as name:
                     folder = Path(name)
-                    config = copy.deepcopy(self.base_model.config)
+                    config = copy.deepcopy(self.base.config)
                     keep_dropout(config, base.config)
                     config.dtype = dtype
-                    config.architectures = [type(self.base_model).__name__]
+                    config.architectures = [class_name(config)]
                     config.save_pretrained(folder)
                     base.tokenizer.save_pretrained(folder)
                     for_other_readers(folder)
@@ -320,7 +323,7 @@ class StackedModel:
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write what transformers would write."""
         if self._adapters and plan.leaves_adapter:
-            _save_adapter(folder, self._adapters, self.studio.base_model, plan, base)
+            _save_adapter(folder, self._adapters, self.studio.base.model, plan, base)
             return
         if self.studio.tuning is not None:
             self._whole().save(plan, base, folder)
@@ -331,12 +334,12 @@ class StackedModel:
         weights = {
             name: weight.to(dtype)
             for name, weight in self.weights.items()
-            if name != "lm_head.weight" or not self.studio.base_model.config.tie_word_embeddings
+            if name != "lm_head.weight" or not self.studio.base.config.tie_word_embeddings
         }
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     def _whole(self) -> WholeModel:
-        model = copy.deepcopy(self.studio.base_model)
+        model = copy.deepcopy(self.studio.base.model)
         if self.studio.tuning is None:
             model.load_state_dict(self.weights)
         else:
@@ -439,7 +442,11 @@ def _with_memory(
 
 
 def _save_adapter(
-    folder: Path, adapters: Mapping[str, Tensor], model: PreTrainedModel, plan: Plan, base: Base
+    folder: Path,
+    adapters: Mapping[str, Tensor],
+    model: transformers.PreTrainedModel,
+    plan: Plan,
+    base: Base,
 ) -> None:
     """Write an adapter folder; no tokenizer where readers find the base's by its public name.
 
@@ -459,6 +466,6 @@ def _save_adapter(
     )
 
 
-def _on(device: torch.device, model: PreTrainedModel) -> PreTrainedModel:
+def _on(device: torch.device, model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """Take a model to a device, itself and no copy."""
     return model.to(device)

@@ -18,7 +18,7 @@ from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.handles import Job
 from huggingtweets.trained import StackedModel, Studio, Trained, WholeModel
-from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.training.model import Base, find_base, load_model, open_base
 from huggingtweets.training.records import PostScore, Scores
 
 register()
@@ -50,7 +50,7 @@ def both(plan: Plan, base: Base, device: torch.device) -> list[Trained]:
         for parameter in model.parameters():
             parameter.mul_(2)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    original = load_model(base, plan.recipe).eval()
+    original = open_base(base, plan.recipe)
     studio = Studio(original, device)
     return [WholeModel(model.eval(), device), StackedModel(weights, studio)]
 

@@ -4,13 +4,15 @@ Posts are packed into blocks and never all logits are held: by the pass of `mode
 family has one, else by transformers.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import HeldoutSet, pack_set
@@ -50,7 +52,7 @@ class _Ways(TypedDict):
 
 
 def score_posts(
-    model: PreTrainedModel, codec: Codec, posts: Sequence[str], *, max_positions: int
+    model: transformers.PreTrainedModel, codec: Codec, posts: Sequence[str], *, max_positions: int
 ) -> Posts:
     """Score posts in evaluation mode, fp32; one that the tokenizer leaves nothing of is left out.
 
@@ -66,7 +68,7 @@ def score_posts(
 
 
 def score_model(
-    model: PreTrainedModel, posts: HeldoutSet, precision: Precision, *, eos_id: int
+    model: transformers.PreTrainedModel, posts: HeldoutSet, precision: Precision, *, eos_id: int
 ) -> Posts:
     """Score packed posts with a model of transformers, on its device."""
     if stack := stack_of(model, _dtype(precision)):
@@ -76,7 +78,7 @@ def score_model(
 
 
 def try_model(
-    model: PreTrainedModel, posts: HeldoutSet, precision: Precision, *, eos_id: int
+    model: transformers.PreTrainedModel, posts: HeldoutSet, precision: Precision, *, eos_id: int
 ) -> Counts:
     """Do what `try_stack` does with a model of transformers, on its device."""
     if stack := stack_of(model, _dtype(precision)):

@@ -1,5 +1,7 @@
 """Posts sampled from a trained model."""
 
+from __future__ import annotations
+
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -7,8 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from huggingtweets.config.schema import SamplingConfig
 from huggingtweets.data.tokens import Codec
@@ -58,7 +61,7 @@ def generation_config(config: SamplingConfig, codec: Codec) -> GenerationConfig:
 
 
 def sample_posts(
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     codec: Codec,
     config: SamplingConfig,
     guards: Guards,
@@ -212,7 +215,7 @@ class _Drawer:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         codec: Codec,
         config: SamplingConfig,
         max_positions: int,

@@ -3,6 +3,8 @@
 Each process of a launch takes its own users; none waits for another before the end.
 """
 
+from __future__ import annotations
+
 import copy
 import logging
 import threading
@@ -14,7 +16,6 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
-from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Precision, RecipeConfig
@@ -41,8 +42,13 @@ from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
 from huggingtweets.trained import StackedModel, Studio, sample_together
-from huggingtweets.training.meter import available_bytes, flops_per_token, peak_flops
-from huggingtweets.training.model import Base, load_model
+from huggingtweets.training.meter import (
+    available_bytes,
+    flops_of_layout,
+    flops_per_token,
+    peak_flops,
+)
+from huggingtweets.training.model import Base, OpenBase, open_base
 from huggingtweets.training.progress import Speed, TrainingJob, training_job
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.jobs import StackedResult, adapter_rank
@@ -94,17 +100,15 @@ def run_fused(
     """
     deadline = deadline or Deadline(None, {})
     room = room or Room(plans[0].paths.root.parent, 0, wait_s=plans[0].engine.wait_for_room_s)
-    model = load_model(base, plans[0].recipe)
-    tuning = tuning_of(model, base, plans[0].recipe, device)
-    speed = Speed(
-        flops_per_token(model, plans[0].recipe.block_size / 2),
-        peak_flops(device, plans[0].engine.peak_tflops),
-    )
+    recipe = plans[0].recipe
+    opened = open_base(base, recipe)
+    tuning = tuning_of(opened, base, recipe, device)
+    speed = speed_of(opened, tuning, recipe, peak_flops(device, plans[0].engine.peak_tflops))
     settings = choose_settings(tuning, plans[0], device, len(plans))
     logger.info(
         "engine=fused jobs=%d slots=%d engines=%d", len(plans), settings.slots, settings.engines
     )
-    studio = Studio(model, device, tuning if isinstance(tuning, GroupedTuning) else None)
+    studio = Studio(opened, device, tuning if isinstance(tuning, GroupedTuning) else None)
     try:
         with _Workshop(plans, base, studio, tally, deadline, room, settings) as workshop:
             results = train_stacks(
@@ -127,7 +131,7 @@ def run_fused(
 
 
 def tuning_of(
-    model: PreTrainedModel, base: Base, recipe: RecipeConfig, device: torch.device
+    opened: OpenBase, base: Base, recipe: RecipeConfig, device: torch.device
 ) -> FullTuning | GroupedTuning:
     """Return how jobs of a recipe are stacked on a base.
 
@@ -135,12 +139,20 @@ def tuning_of(
     1.15 to 1.58 times as long at widths of 128 to 384 [measured, benchmarks/lora_steps.py].
     """
     rank = adapter_rank(recipe)
-    if rank and not has_own_lora(model.config):
+    if rank and not has_own_lora(opened.config):
         return GroupedTuning(
-            model, rank, device, bos_id=base.codec.bos_id, block_size=recipe.block_size
+            opened.model, rank, device, bos_id=base.codec.bos_id, block_size=recipe.block_size
         )
-    layout = layout_of(shape_of(model.config))
-    return FullTuning(layout, layout.pack(model.state_dict()), rank)
+    layout = layout_of(shape_of(opened.config))
+    return FullTuning(layout, layout.pack(opened.weights), rank)
+
+
+def speed_of(opened: OpenBase, tuning: Tuning, recipe: RecipeConfig, peak: float | None) -> Speed:
+    """Return what an engine's utilisation is told by, given the peak of its device."""
+    context = recipe.block_size / 2
+    if isinstance(tuning, FullTuning):
+        return Speed(flops_of_layout(tuning.layout, context), peak)
+    return Speed(flops_per_token(opened.model, context), peak)
 
 
 def choose_settings(
@@ -290,7 +302,7 @@ class _Workshop:
         self._open: dict[str, OpenJob] = {}
         """Jobs that are begun and not yet with a finisher."""
 
-    def __enter__(self) -> "_Workshop":
+    def __enter__(self) -> _Workshop:
         """Return self."""
         return self
 
@@ -398,7 +410,7 @@ class _Workshop:
             for one in waiting:
                 self._finishers.submit(self._finish, one)
 
-    def _take_waiting(self) -> list["_Ended"]:
+    def _take_waiting(self) -> list[_Ended]:
         """Return jobs to be sampled together; none where another thread has taken them."""
         taken: list[_Ended] = []
         with suppress(IndexError):
@@ -406,7 +418,7 @@ class _Workshop:
                 taken.append(self._ended.popleft())
         return taken
 
-    def _finish(self, ended: "_Ended") -> None:
+    def _finish(self, ended: _Ended) -> None:
         plan = ended.job.plan
         try:
             if ended.error is not None:
@@ -422,7 +434,7 @@ class _Workshop:
             ended.job.lock.release()
             self._waiting.release()
 
-    def _write(self, ended: "_Ended") -> None:
+    def _write(self, ended: _Ended) -> None:
         """Do what the single engine does after training."""
         job, trained = ended.job, ended.result.trained
         assert trained is not None

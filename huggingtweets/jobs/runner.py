@@ -1,5 +1,7 @@
 """Run the selected jobs, record what became of each, and turn that into an exit code."""
 
+from __future__ import annotations
+
 import gc
 import logging
 import time
@@ -10,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import transformers
 from accelerate import Accelerator
-from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.attempt import is_superseded
@@ -37,7 +39,7 @@ from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.logs import STOPPED, make_console
-from huggingtweets.models.families import has_own_lora, why_not_fused
+from huggingtweets.models.families import has_own_lora, layout_of, shape_of, why_not_fused
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline import run_job
 from huggingtweets.posts.sources.x_api import SPENDING
@@ -207,8 +209,10 @@ def job_bytes(base: Base, plan: Plan) -> int:
     """Return what a job leaves on the disk, about: its weights in fp32, and half as much beside."""
     if plan.leaves_adapter:
         return 32 << 20
+    if not why_not_fused(base.config):
+        return 6 * layout_of(shape_of(base.config)).size
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(base.config)
+        model = transformers.AutoModelForCausalLM.from_config(base.config)
     return 6 * sum(int(parameter.numel()) for parameter in model.parameters())
 
 

@@ -9,6 +9,8 @@ On a CPU in fp32 a slot's bits do not depend on K or on its neighbours: each slo
 its own, of the same shapes whatever K is, and PyTorch's other operators compute all rows alike.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from huggingtweets.ops.attention import HIDDEN
@@ -109,7 +111,7 @@ class AdapterLayout:
         return row[0]
 
 
-def adapter_layout(model: PreTrainedModel, rank: int) -> AdapterLayout:
+def adapter_layout(model: transformers.PreTrainedModel, rank: int) -> AdapterLayout:
     """Lay out adapters for every linear layer but the head, in the order that peft finds them."""
     rank = -(-rank // RANK_MULTIPLE) * RANK_MULTIPLE
     places, end = [], 0
@@ -121,7 +123,9 @@ def adapter_layout(model: PreTrainedModel, rank: int) -> AdapterLayout:
 
 
 @torch.no_grad()
-def merge_adapters(model: PreTrainedModel, state: Mapping[str, Tensor], scale: float = 1.0) -> None:
+def merge_adapters(
+    model: transformers.PreTrainedModel, state: Mapping[str, Tensor], scale: float = 1.0
+) -> None:
     """Add adapters, named as in a peft adapter folder, to the weights of a model, in place."""
     for name, module in linear_layers(model):
         stem = f"base_model.model.{name}"
@@ -131,7 +135,7 @@ def merge_adapters(model: PreTrainedModel, state: Mapping[str, Tensor], scale: f
         weight += addition.T if isinstance(module, Conv1D) else addition
 
 
-def linear_layers(model: PreTrainedModel) -> list[tuple[str, nn.Module]]:
+def linear_layers(model: transformers.PreTrainedModel) -> list[tuple[str, nn.Module]]:
     """Return the layers that get adapters, as peft's `all-linear` finds them, by name."""
     head = model.get_output_embeddings()
     return [
@@ -162,7 +166,7 @@ class AdapterStack:
     scale: Tensor
     """(K,) fp32."""
 
-    def slots(self, start: int, stop: int) -> "AdapterStack":
+    def slots(self, start: int, stop: int) -> AdapterStack:
         """Return those of some neighbouring slots; shares memory."""
         master, compute = (
             tuple(part.map(lambda tensor: tensor[start:stop]) for part in parts)
@@ -458,7 +462,9 @@ class _Linear(torch.autograd.Function):
 class GroupedModel:
     """A base of transformers whose linear layers have K adapters; of one thread."""
 
-    def __init__(self, model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: transformers.PreTrainedModel, device: torch.device, dtype: torch.dtype
+    ) -> None:
         """Put a base onto a device.
 
         Args:
@@ -513,7 +519,7 @@ class GroupedModel:
         dropout: SlotDropout | None = None,
         *,
         recompute: bool = False,
-    ) -> Iterator[PreTrainedModel]:
+    ) -> Iterator[transformers.PreTrainedModel]:
         """Give the model with these adapters, for forward and backward passes.
 
         Args:
@@ -535,7 +541,7 @@ class GroupedModel:
             self.model.eval()
 
 
-def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
+def sharing_copy(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """Return a copy of a model that shares its weights, frozen."""
     memo: dict[int, Any] = {
         id(tensor): nn.Parameter(tensor.detach(), requires_grad=False)
@@ -545,7 +551,7 @@ def sharing_copy(model: PreTrainedModel) -> PreTrainedModel:
     return copy.deepcopy(model, memo)
 
 
-def _layers_of(model: PreTrainedModel) -> list[nn.Module]:
+def _layers_of(model: transformers.PreTrainedModel) -> list[nn.Module]:
     """Return the layers of a model: its longest list of modules."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     return max((list(modules) for modules in lists), key=len, default=[])

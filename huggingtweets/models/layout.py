@@ -143,6 +143,18 @@ class Layout:
             view.copy_(state[name].detach())
         return row
 
+    def holds(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether a state dict has all that `pack` asks for, in these shapes."""
+        views = self._columns(torch.empty(self.size))
+        return all(name in state and state[name].shape == v.shape for name, v in views.items())
+
+    @property
+    def num_multiplied(self) -> int:
+        """Weights of matrix products and what little belongs to them; what is looked up is not."""
+        looked_up = ("wpe",) if self.shape.is_tied else ("wpe", "wte")
+        sizes = [math.prod(self.own[name].shape) for name in looked_up if name in self.own]
+        return self.num_values - sum(sizes)
+
     def unpack(self, row: Tensor) -> dict[str, Tensor]:
         """Return the state dict of a row (N,), copied; a tied output embedding is one tensor."""
         state = {}

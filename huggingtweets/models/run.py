@@ -82,7 +82,8 @@ def loss_and_gradients(
             weight,
             batch.ops,
         )
-        loss.backward(weight)  # type: ignore[no-untyped-call]
+        # A scalar: given a gradient of more, PyTorch 2.13 imports sympy, half a second.
+        loss.sum().backward()  # type: ignore[no-untyped-call]
     return loss.detach()
 
 

@@ -105,7 +105,7 @@ def summed_loss(
 def normed_loss(
     stream: Stream, norm: Norm, head: Head, targets: Tensor, weight: Tensor, ops: Ops
 ) -> Tensor:
-    """Return each slot's summed loss (K,), to be differentiated by `loss.backward(weight)` alone.
+    """Return each slot's summed loss (K,), to be differentiated by `loss.sum().backward()` alone.
 
     The gradient of the weighted losses' sum is taken in the forward pass, while the logits are
     there: that of the table is written, that of the hidden states kept in fp32 for the norm.

@@ -14,15 +14,15 @@ from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.files import write_text
 from huggingtweets.handles import Job
-from huggingtweets.jobs.fused import choose_settings, tuning_of
+from huggingtweets.jobs.fused import choose_settings, speed_of, tuning_of
 from huggingtweets.pipeline import prepare_job
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
 from huggingtweets.sweep.study import OpenTrial, Trials
 from huggingtweets.sweep.trial_progress import Eval, TrialProgress, TrialProgresses
-from huggingtweets.training.meter import flops_per_token, peak_flops
-from huggingtweets.training.model import Base, load_model
-from huggingtweets.training.progress import Speed, TrainingJob, training_job
+from huggingtweets.training.meter import peak_flops
+from huggingtweets.training.model import Base, open_base
+from huggingtweets.training.progress import TrainingJob, training_job
 from huggingtweets.training.records import Ending, LoggedEval
 from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.pool import train_stacks
@@ -41,14 +41,14 @@ def run_fused_trials(
 ) -> None:
     """Train trials until there are no more for this process, or a stop is asked for."""
     recipe = sweep.config.recipe
-    model = load_model(base, replace(recipe, dropout=None))  # each slot has its own
+    opened = open_base(base, replace(recipe, dropout=None))  # each slot has its own
     plan = make_plan(sweep.config, sweep.jobs[0])
     num_jobs = _num_at_once(sweep.spec) * len(sweep.jobs)
     smallest, largest = _ends(sweep, "recipe.global_batch_size", recipe.global_batch_size)
     _, rank = _ends(sweep, "recipe.lora_rank", recipe.lora_rank)
     largest_recipe = replace(recipe, global_batch_size=largest, lora_rank=rank)
     largest_plan = replace(plan, recipe=largest_recipe)
-    tuning = tuning_of(model, base, largest_plan.recipe, device)
+    tuning = tuning_of(opened, base, largest_plan.recipe, device)
     settings = choose_settings(tuning, largest_plan, device, num_jobs)
     # A slot computes nothing in vain: later micro-steps are for the larger batches alone.
     settings = replace(settings, micro_batch_size=min(settings.micro_batch_size, smallest))
@@ -59,10 +59,7 @@ def run_fused_trials(
         supply.jobs(),
         settings=settings,
         device=device,
-        speed=Speed(
-            flops_per_token(model, recipe.block_size / 2),
-            peak_flops(device, plan.engine.peak_tflops),
-        ),
+        speed=speed_of(opened, tuning, recipe, peak_flops(device, plan.engine.peak_tflops)),
         is_stopped=stop_requested,
     )
     for result in results:

@@ -6,7 +6,10 @@ shows it. What is not in it is tried on the model itself before any post is fetc
 
 from typing import Any
 
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+)
 
 from huggingtweets.errors import ConfigError
 from huggingtweets.upstream import has_sdpa
@@ -51,3 +54,8 @@ def attention_of(config: Any) -> str:
     """Return the attention to load a model with: PyTorch's, or eager where it has no other."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     return "sdpa" if has_sdpa(model_class) else "eager"
+
+
+def class_name(config: Any) -> str:
+    """Return what transformers calls its models of a configuration, without importing them."""
+    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[config.model_type])

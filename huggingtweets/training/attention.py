@@ -20,9 +20,8 @@ from enum import StrEnum
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from huggingtweets.models.grouped import Current
 from huggingtweets.ops.attention import (
@@ -161,6 +160,9 @@ def attend(
 ) -> tuple[Tensor, None]:
     """Return (B, T, heads, head width) for (B, heads, T, head width), as transformers wants it."""
     if spans is None:
+        # Heavy: it imports what compiles models.
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
         out: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
@@ -173,7 +175,9 @@ def attend(
     return run(query, key, value, spans, dropout, scale), None
 
 
-AttentionInterface.register(NAME, attend)
+def register() -> None:
+    """Have transformers know our attention by its name."""
+    transformers.AttentionInterface.register(NAME, attend)
 
 
 def _for_all_heads(part: Tensor, num_heads: int) -> Tensor:

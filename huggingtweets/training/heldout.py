@@ -1,10 +1,12 @@
 """Loss on posts that are not being trained on, each scored alone."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch
+import transformers
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import HeldoutSet
@@ -53,7 +55,9 @@ def evaluate_heldout(
 
 
 @torch.no_grad()
-def score_set(model: PreTrainedModel, posts: HeldoutSet, *, eos_id: int) -> tuple[PostScore, ...]:
+def score_set(
+    model: transformers.PreTrainedModel, posts: HeldoutSet, *, eos_id: int
+) -> tuple[PostScore, ...]:
     """Score posts with a model that is not in training, on its device; autocast is the caller's."""
     module = SummedLoss(model, isolate=True).eval()
     settle_attention(module, eos_id)

@@ -1,5 +1,7 @@
 """`recipe.adapter=lora`: train low-rank additions to the linear layers instead of all weights."""
 
+from __future__ import annotations
+
 import importlib.util
 import math
 from collections.abc import Mapping
@@ -7,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from huggingtweets.config.schema import RecipeConfig
@@ -29,7 +31,7 @@ def check_lora() -> None:
         )
 
 
-def lora_config(model: PreTrainedModel, recipe: RecipeConfig) -> Any:
+def lora_config(model: transformers.PreTrainedModel, recipe: RecipeConfig) -> Any:
     """Return the recipe's adapters in the terms of peft."""
     import peft
 
@@ -46,7 +48,7 @@ def lora_config(model: PreTrainedModel, recipe: RecipeConfig) -> Any:
     )
 
 
-def add_lora(model: PreTrainedModel, recipe: RecipeConfig, *, seed: int) -> None:
+def add_lora(model: transformers.PreTrainedModel, recipe: RecipeConfig, *, seed: int) -> None:
     """Put adapters into every linear layer but the head, in place; only they remain trainable.
 
     They begin as peft's do, `lora_A` uniform and `lora_B` zero, but as a function of the seed.
@@ -63,7 +65,7 @@ def add_lora(model: PreTrainedModel, recipe: RecipeConfig, *, seed: int) -> None
             parameter.data.copy_(drawn)
 
 
-def hold_frozen(model: PreTrainedModel, dtype: torch.dtype) -> None:
+def hold_frozen(model: transformers.PreTrainedModel, dtype: torch.dtype) -> None:
     """Hold frozen matrices in the precision of the products; no result changes.
 
     Left in fp32, autocast casts them again in every micro-step: 0.8 GB written and read for the 128
@@ -90,7 +92,7 @@ def adapter_state(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save_adapters(
     folder: Path,
     adapters: Mapping[str, Tensor],
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     recipe: RecipeConfig,
     *,
     base_name: str,
@@ -113,7 +115,7 @@ def save_adapters(
     save_file(dict(adapters), folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def copy_weights(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+def copy_weights(model: transformers.PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
     """Set every parameter of a model from weights by its name; others may be there too."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -121,8 +123,8 @@ def copy_weights(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
 
 
 def merge_lora(
-    model: PreTrainedModel, recipe: RecipeConfig, weights: Mapping[str, Tensor]
-) -> PreTrainedModel:
+    model: transformers.PreTrainedModel, recipe: RecipeConfig, weights: Mapping[str, Tensor]
+) -> transformers.PreTrainedModel:
     """Return the plain model that a base and trained adapters amount to.
 
     Args:
@@ -135,7 +137,7 @@ def merge_lora(
     return without_adapters(model)
 
 
-def without_adapters(model: PreTrainedModel) -> PreTrainedModel:
+def without_adapters(model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
     """Merge the adapters within a model into its weights, in place."""
     import peft
 

@@ -1,13 +1,15 @@
 """A causal language model as a function from blocks to its summed loss."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from huggingtweets.data.blocks import IGNORED, Blocks
 from huggingtweets.runtime.device import autocast_dtype, is_cpu, is_cuda
@@ -17,6 +19,7 @@ from huggingtweets.training.attention import (
     additive_mask,
     document_mask,
     documents_of,
+    register,
     windows_of,
 )
 from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
@@ -35,7 +38,7 @@ class SummedLoss(nn.Module):
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         *,
         isolate: bool,
         attention: Attention = Attention.masked,
@@ -66,6 +69,7 @@ class SummedLoss(nn.Module):
         """The output embedding (V, C) in the precision of the products, where it is not trained and
         logits are hidden states times it, nothing more."""
         if self.attention in (Attention.windows, Attention.varlen):
+            register()
             set_attention_kind(model.config, NAME)
         self._no_split_modules = block_classes(model)
         """What FSDP2 takes for a transformer block."""
@@ -204,13 +208,13 @@ class SummedLoss(nn.Module):
         return type(weight.data) is Tensor and weight.ndim == 2  # neither ZeRO-3 nor FSDP
 
 
-def can_attend(model: PreTrainedModel) -> bool:
+def can_attend(model: transformers.PreTrainedModel) -> bool:
     """Whether this architecture's attention can be replaced by ours."""
     windowed = getattr(model.config, "sliding_window", None)
     return model.config.model_type in PLAIN and windowed is None
 
 
-def swap_modules(model: PreTrainedModel, *, dropouts: bool = True) -> None:
+def swap_modules(model: transformers.PreTrainedModel, *, dropouts: bool = True) -> None:
     """Exchange modules without weights for quicker ones that compute the same.
 
     GPT-2's activation of eight operations becomes the one PyTorch has for it (a third of the time

@@ -1,5 +1,7 @@
 """Speed and its limit: tokens per second, model FLOPs utilisation, peak memory, start-up."""
 
+from __future__ import annotations
+
 import logging
 import re
 import resource
@@ -7,8 +9,9 @@ import time
 
 import psutil
 import torch
-from transformers import PreTrainedModel
+import transformers
 
+from huggingtweets.models.layout import Layout
 from huggingtweets.runtime.device import device_name, is_cuda, peak_bytes
 
 logger = logging.getLogger(__name__)
@@ -26,7 +29,7 @@ PEAK_TFLOPS = {
 data sheets, by words of its name; of several that fit, the longest counts."""
 
 
-def flops_per_token(model: PreTrainedModel, mean_context: float) -> float:
+def flops_per_token(model: transformers.PreTrainedModel, mean_context: float) -> float:
     """Return the arithmetic of one trained token, forward and backward, in FLOP.
 
     6 for each weight of a matrix product (the head's included, embeddings looked up are not), and
@@ -44,7 +47,17 @@ def flops_per_token(model: PreTrainedModel, mean_context: float) -> float:
     num_matmul -= table.numel() + (positions.weight.numel() if positions is not None else 0)
     layers = getattr(config, "num_hidden_layers", 0)
     width = getattr(config, "hidden_size", 0)
-    return float(6.0 * num_matmul + 12.0 * layers * width * mean_context)
+    return _flops(num_matmul, layers * width, mean_context)
+
+
+def flops_of_layout(layout: Layout, mean_context: float) -> float:
+    """Return what `flops_per_token` says of the models of a layout."""
+    shape = layout.shape
+    return _flops(layout.num_multiplied, shape.num_layers * shape.width, mean_context)
+
+
+def _flops(num_matmul: int, depth: int, mean_context: float) -> float:
+    return 6.0 * num_matmul + 12.0 * depth * mean_context
 
 
 def peak_flops(device: torch.device, override_tflops: float | None) -> float | None:

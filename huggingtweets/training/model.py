@@ -1,13 +1,20 @@
 """The base model and its tokenizer: from the Hub, a folder, a GGUF file, or made on the spot."""
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.bases import known_base, lies_at
@@ -15,6 +22,7 @@ from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json
+from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.training.architectures import attention_of, check_architecture
 from huggingtweets.training.lora import without_adapters
 from huggingtweets.training.tiny import tiny_base
@@ -131,7 +139,7 @@ def check_block_size(base: Base, block_size: int) -> None:
         )
 
 
-def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
+def load_model(base: Base, recipe: RecipeConfig) -> transformers.PreTrainedModel:
     """Load the weights as fp32, memory-mapped where they lie, with the recipe's dropout.
 
     The configuration says of BOS, EOS and padding what the tokenizer says.
@@ -142,7 +150,7 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
     try:
         config = AutoConfig.from_pretrained(base.path, revision=base.revision)
         set_dropout(config, recipe)
-        model = AutoModelForCausalLM.from_pretrained(
+        model = transformers.AutoModelForCausalLM.from_pretrained(
             base.path,
             revision=base.revision,
             config=config,
@@ -150,7 +158,7 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
             attn_implementation=attention_of(config),
             use_safetensors=True,
         )
-        assert isinstance(model, PreTrainedModel)
+        assert isinstance(model, transformers.PreTrainedModel)
         if base.adapter is not None:
             model.load_adapter(base.adapter)
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as err:
@@ -164,6 +172,52 @@ def load_model(base: Base, recipe: RecipeConfig) -> PreTrainedModel:
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
     return model
+
+
+class OpenBase:
+    """A base in memory; a model of transformers only where somebody asks for one."""
+
+    def __init__(
+        self,
+        config: Any,
+        weights: Mapping[str, Tensor],
+        make: Callable[[], transformers.PreTrainedModel],
+    ) -> None:
+        """Hold the configuration, with the recipe's dropout, and the weights by their names."""
+        self.config, self.weights = config, weights
+        self._make = make
+
+    @classmethod
+    def of(cls, model: transformers.PreTrainedModel) -> OpenBase:
+        """Return that of a model, which it stays."""
+        return cls(model.config, model.state_dict(), lambda: model)
+
+    @cached_property
+    def model(self) -> transformers.PreTrainedModel:
+        """The model, fp32 on the CPU."""
+        return self._make()
+
+
+def open_base(base: Base, recipe: RecipeConfig) -> OpenBase:
+    """Load the weights, those of our own families without what transformers has for models.
+
+    Importing that takes two seconds of CPU time, as long as a small user trains.
+
+    Raises:
+        ConfigError: the weights cannot be had.
+    """
+    config = copy.deepcopy(base.config)
+    set_dropout(config, recipe)
+    align_config(config, base.codec)
+    path = Path(base.path) / "model.safetensors"
+    if base.adapter is None and path.is_file() and not why_not_fused(config):
+        try:
+            weights = load_file(path)
+        except (OSError, SafetensorError) as err:
+            raise ConfigError(_unavailable(base.path, err)) from err
+        if layout_of(shape_of(config)).holds(weights):
+            return OpenBase(config, weights, lambda: load_model(base, recipe))
+    return OpenBase.of(load_model(base, recipe))
 
 
 def set_dropout(config: Any, recipe: RecipeConfig) -> None:
@@ -210,7 +264,7 @@ def _make_room(config: Any, num_words: int, name: str) -> None:
     text.vocab_size = max(text.vocab_size, num_words)
 
 
-def _add_rows(model: PreTrainedModel, vocab_size: int) -> None:
+def _add_rows(model: transformers.PreTrainedModel, vocab_size: int) -> None:
     """Give words that were added to the tokenizer alone a row each: the mean of all others.
 
     transformers would draw them at random; a base must be the same on every machine.

@@ -1,5 +1,7 @@
 """The single engine: one model over all processes of the launch."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Sequence
@@ -9,9 +11,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from accelerate import Accelerator, DistributedType
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Adapter, RecipeConfig
@@ -63,7 +65,7 @@ def train_single(
     lock: JobLock | None,
     *,
     since: float | None = None,
-) -> tuple[TrainResult, PreTrainedModel | None, dict[str, Tensor]]:
+) -> tuple[TrainResult, transformers.PreTrainedModel | None, dict[str, Tensor]]:
     """Fine-tune the base on one job, or go on with it; every rank calls it.
 
     Args:
@@ -136,7 +138,11 @@ def train_single(
 
 
 def _build(
-    accelerator: Accelerator, base: Base, model: PreTrainedModel, job: TrainingJob, plan: Plan
+    accelerator: Accelerator,
+    base: Base,
+    model: transformers.PreTrainedModel,
+    job: TrainingJob,
+    plan: Plan,
 ) -> tuple[SummedLoss, Speed]:
     """Make of a loaded model what is trained; changes it. Returns what its speed is told by, too.
 
@@ -183,7 +189,9 @@ def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
     )
 
 
-def _speed_key(model: PreTrainedModel, attention: Attention, plan: Plan) -> dict[str, Any]:
+def _speed_key(
+    model: transformers.PreTrainedModel, attention: Attention, plan: Plan
+) -> dict[str, Any]:
     """Return what the speed of a micro-batch depends on beside the machine."""
     shape = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     recipe, engine = plan.recipe, plan.engine
@@ -202,7 +210,7 @@ def _speed_key(model: PreTrainedModel, attention: Attention, plan: Plan) -> dict
 
 def _wrap(
     accelerator: Accelerator,
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     base: Base,
     sets: Sequence[Blocks],
     plan: Plan,
@@ -263,7 +271,7 @@ def _data_digest(blocks: Blocks) -> str:
     return digest.hexdigest()[:16]
 
 
-def _base_digest(model: PreTrainedModel) -> str:
+def _base_digest(model: transformers.PreTrainedModel) -> str:
     """Tell one base from another by some of the elements of each parameter."""
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():

@@ -3,14 +3,17 @@
 From then on it is a local folder like any other base. Its weights are random but fixed.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, PreTrainedTokenizerFast
 
 from huggingtweets.cache import cached_folder
 from huggingtweets.config.schema import ModelConfig
@@ -58,10 +61,12 @@ def _train_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
     )
 
 
-def _random_model(config: ModelConfig, vocab_size: int, eos_id: int) -> GPT2LMHeadModel:
+def _random_model(
+    config: ModelConfig, vocab_size: int, eos_id: int
+) -> transformers.GPT2LMHeadModel:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return GPT2LMHeadModel(
+        return transformers.GPT2LMHeadModel(
             GPT2Config(
                 vocab_size=vocab_size,
                 n_positions=config.max_positions,

@@ -3,6 +3,8 @@
 From then on they are local folders like any other base; `ORIGIN` beside the weights says from what.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 import logging
@@ -16,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+import transformers
+from transformers import AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.cache import cached_folder
@@ -85,7 +88,9 @@ def _unpack(file: Path, draft: Path, hub_id: str | None) -> None:
     # Left to itself transformers 5.23 may keep the weights packed.
     place["quantization_config"] = GgufConfig(dequantize=True)
     with redirect_stderr(io.StringIO()):  # a bar of progress that no setting turns off
-        read = AutoModelForCausalLM.from_pretrained(str(file.parent), dtype=torch.bfloat16, **place)
+        read = transformers.AutoModelForCausalLM.from_pretrained(
+            str(file.parent), dtype=torch.bfloat16, **place
+        )
     config = read.config
     # transformers 5.23 refuses to save what it read from a GGUF file while its configuration still
     # says so, so the weights move into a model that was never quantised.

@@ -27,7 +27,7 @@ from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.runtime import device as runtime_device
-from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.training.model import Base, OpenBase, find_base, load_model
 from huggingtweets.training.stacked import sample
 
 GPU, CPU = torch.device("cpu", 0), torch.device("cpu")
@@ -196,7 +196,7 @@ def models(tmp_path: Path) -> tuple[list[trained.StackedModel], list[Plan], Base
     plans = [plan_for(tmp_path, handle) for handle in HANDLES]
     base = find_base(plans[0].model)
     model = load_model(base, plans[0].recipe).eval()
-    studio = trained.Studio(model, GPU)
+    studio = trained.Studio(OpenBase.of(model), GPU)
     state = model.state_dict()
     built = [{name: w * (1 + k) for name, w in state.items()} for k in range(3)]
     return [trained.StackedModel(weights, studio) for weights in built], plans, base
@@ -218,14 +218,14 @@ def test_samples_are_the_same_wherever_there_is_memory(
 ) -> None:
     users, plans, base = models
     guards = [build_guards(plan.sampling, mask_pii=False, train=[]) for plan in plans]
-    cpu = trained.Studio(users[0].studio.base_model, CPU)
+    cpu = trained.Studio(users[0].studio.base, CPU)
     expected = [
         trained.StackedModel(user.weights, cpu).sample(plan, base, guard)
         for user, plan, guard in zip(users, plans, guards, strict=True)
     ]
     with watched(monkeypatch) as device:
         device.threads = ("MainThread",)
-        users[0].studio.turn = trained.Studio(cpu.base_model, GPU).turn
+        users[0].studio.turn = trained.Studio(cpu.base, GPU).turn
         monkeypatch.setattr(sample, "decode_step", device.scarce(sample.decode_step, fails))
         found = trained.sample_together(users, plans, base, guards)
     assert device.raised

@@ -1,6 +1,7 @@
 """The many-user runner: the same models as one by one, whatever stands beside them."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,12 +24,14 @@ QUICK = (
     "sampling.num=1",
     "sampling.max_new_tokens=12",
 )
+HEAVY = ("transformers.modeling_utils", "torch._dynamo", "torch.distributed.tensor", "sympy")
 
 
 def run_batch(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     (cwd / "users.txt").write_text("".join(f"{handle}\n" for handle in (*HANDLES, "nobody")))
     return subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "user=file:users.txt", *QUICK, *arguments],
+        env=os.environ | {"PYTHONPROFILEIMPORTTIME": "1"},  # what is imported stands in its errors
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -45,6 +48,9 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         result = run_batch(cwd, f"engine={engine}", f"engine.slots={slots}", f"output_dir={engine}")
         assert result.returncode == 1, result.stderr
         assert "Traceback" not in result.stderr
+        # Seconds of imports: neither training nor sampling a family of ours asks for any of it.
+        heavy = [one for one in HEAVY if f" {one}\n" in result.stderr]
+        assert heavy == ([] if engine == "fused" else [*HEAVY])
     return {engine: cwd / engine for engine in ("single", "fused")}
 
 

@@ -1,14 +1,17 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.jobs.runner import check_base
-from huggingtweets.training.model import check_block_size, find_base, load_model
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.training.meter import flops_of_layout, flops_per_token
+from huggingtweets.training.model import check_block_size, find_base, load_model, open_base
 from huggingtweets.training.tiny import tiny_base
 
 register()
@@ -70,8 +73,9 @@ def test_weights_that_are_cut_say_so(tmp_path: Path) -> None:
         data = path.read_bytes()
         (tmp_path / path.name).write_bytes(data[:1000] if path.suffix == ".safetensors" else data)
     base = find_base(ModelConfig(path=str(tmp_path)))
-    with pytest.raises(ConfigError, match="cannot be loaded"):
-        load_model(base, RecipeConfig())
+    for load in (load_model, open_base):
+        with pytest.raises(ConfigError, match="cannot be loaded"):
+            load(base, RecipeConfig())
 
 
 @pytest.mark.parametrize(
@@ -112,3 +116,34 @@ def test_adapters_that_nobody_could_use_are_refused_before_they_are_trained() ->
         check_base(to_config(compose_config(words)))
     named = to_config(compose_config([*words, "model.hub_id=lab/base"]))
     assert check_base(named).public_name == "lab/base"
+
+
+@pytest.mark.parametrize("kind", [GPT2Config, LlamaConfig], ids=["tied", "untied"])
+def test_weights_read_without_a_model_are_those_of_the_model(tmp_path: Path, kind: Any) -> None:
+    sizes: dict[str, Any] = {"vocab_size": 401, "hidden_size": 32, "intermediate_size": 64}
+    sizes |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    made = AutoModelForCausalLM.from_config(kind(**sizes))
+    made.to(torch.bfloat16).save_pretrained(tmp_path)
+    find_base(SMALL).tokenizer.save_pretrained(tmp_path)
+    base = find_base(ModelConfig(path=str(tmp_path)))
+    recipe = RecipeConfig(dropout=0.25)
+    opened, model = open_base(base, recipe), load_model(base, recipe)
+    assert type(opened.config) is kind
+    assert opened.config.to_dict() | {"dtype": None} == model.config.to_dict() | {"dtype": None}
+    layout = layout_of(shape_of(opened.config))
+    assert torch.equal(layout.pack(opened.weights), layout.pack(model.state_dict()))
+    assert "model" not in vars(opened), "no model of transformers was made"
+    # Without a few rows that pad the vocabulary.
+    assert flops_of_layout(layout, 16) == pytest.approx(flops_per_token(model, 16), rel=0.05)
+    assert type(opened.model) is type(model)
+
+
+def test_weights_under_other_names_are_read_by_transformers(tmp_path: Path) -> None:
+    """As those of GPT-2 on the Hub, whose names have no `transformer.` before them."""
+    base = find_base(ModelConfig(path=str(tiny_base(SMALL))))
+    load_model(base, RecipeConfig()).transformer.save_pretrained(tmp_path)
+    base.tokenizer.save_pretrained(tmp_path)
+    opened = open_base(find_base(ModelConfig(path=str(tmp_path))), RecipeConfig())
+    expected = load_model(base, RecipeConfig()).state_dict()
+    assert opened.weights.keys() == expected.keys()
+    assert all(torch.equal(opened.weights[name], one) for name, one in expected.items())

@@ -4,14 +4,16 @@ Where posts may look, which attention does it, and how posts are scored is what 
 does (`SummedLoss`): a job's figures do not depend on the engine, but for rounding.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import IGNORED
@@ -50,7 +52,7 @@ class GroupedTuning:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: transformers.PreTrainedModel,
         rank: int,
         device: torch.device,
         *,
@@ -86,7 +88,7 @@ class GroupedTuning:
             return "its posts go through it one by one"
         return _why_not_apart(self)
 
-    def hold(self, num: int, device: torch.device, settings: StackedSettings) -> "HeldAdapters":
+    def hold(self, num: int, device: torch.device, settings: StackedSettings) -> HeldAdapters:
         """See `Tuning`; an architecture's own code is not compiled, and brings its own kernels."""
         base = GroupedBase(self, device, settings.dtype)
         rows, grads = (torch.zeros(num, self.layout.size, device=device) for _ in range(2))

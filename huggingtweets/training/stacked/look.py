@@ -7,6 +7,8 @@ plain way: PyTorch's operators one by one. What differs is left out and said: a 
 with us, it never trains garbage. Costs about a second, once for each device, driver and version.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Callable
@@ -17,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import build_training_set
@@ -176,7 +179,7 @@ def _small(head_width: int) -> tuple[Layout, Tensor]:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = GPT2LMHeadModel(config)
+        model = transformers.GPT2LMHeadModel(config)
     layout = layout_of(shape_of(config))
     return layout, layout.pack(model.state_dict())
 

@@ -1,10 +1,12 @@
 """How many slots and blocks at once: what a GPU holds, and what measured best on a CPU."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+import transformers
 
 from huggingtweets.models.grouped import AdapterLayout
 from huggingtweets.models.layout import Layout, Shape
@@ -72,7 +74,7 @@ def need_of(
 
 
 def need_of_adapters(
-    model: PreTrainedModel,
+    model: transformers.PreTrainedModel,
     layout: AdapterLayout,
     dtype: torch.dtype,
     *,
