@@ -1,5 +1,6 @@
 """From the records of a file to the posts of one person: the one way of all files."""
 
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -183,6 +184,8 @@ class _Gathering:
         draft = self._reader.read(fields, row.line)
         if isinstance(draft, Skip):
             return draft
+        if _NOT_UTF8.search(draft.post.text):  # amid a document, which was read all the same
+            return Skip("not UTF-8", row.line)
         if self._asked.config.user_column:
             author = self._authors.told(fields)
             if author is None:
@@ -285,6 +288,10 @@ class _Gathering:
         )
         for draft, text in zip(drafts, texts, strict=True):
             yield replace(draft.post, text=text, author_name=_author_name(draft.fields))
+
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+"""What `reading.decode` leaves of such bytes."""
 
 
 def _author_name(fields: Iterable[Field]) -> str | None:

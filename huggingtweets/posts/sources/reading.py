@@ -252,6 +252,8 @@ _JIS = (b"\x1b$B", b"\x1b$@")
 """ISO-2022-JP, in which Japanese mail is written, changes to kanji so."""
 _FEW_LINES = 2
 """This many lines that are not UTF-8 are damage, and skipped."""
+_LINE_END, _VALUE_END = re.compile(rb"\n"), re.compile(rb'\n|"[,}\]]')
+"""A list in JSON may stand on one line."""
 _LETTERS_OF_1252 = frozenset(
     "éèêëàâäáãåæçíìîïñóòôöõøœúùûüßÿÉÈÊÀÂÄÁÃÅÆÇÍÎÑÓÔÖÕØÚÜ’‘“”„–—…€°«»¿¡´·•§ªº£©®™"
 )
@@ -273,12 +275,14 @@ def find_encoding(stream: io.BufferedReader, where: str) -> str | None:
         return "iso2022_jp"
     bad: list[bytes] = []
     num_bad = num_good = num_lines = 0
+    divider = _LINE_END if sample.count(b"\n") > _FEW_LINES else _VALUE_END
     while data := stream.read(1 << 20):
         data += stream.readline(1 << 20)
-        num_lines += data.count(b"\n")
+        every = divider.split(data)
+        num_lines += len(every)
         if data.isascii():
             continue
-        lines = [line for line in data.split(b"\n") if not line.isascii()]
+        lines = [line for line in every if not line.isascii()]
         if _is_utf8(data):
             num_good += len(lines)
             continue

@@ -309,11 +309,18 @@ def _activity(value: Record) -> Record | Skip | None:
     if not isinstance(actor, str) or verb not in _ACTIVITIES:
         return None
     inner = value.get("object")
-    if not isinstance(inner, dict) or verb == "announce":
+    if not isinstance(inner, dict) or verb == "announce" or _is_by_another(inner, actor):
         return {"text": "", "account_url": actor, "is_reblog": True, "id": value.get("id")}
     if not _PUBLIC.intersection([*_listed(inner, "to"), *_listed(inner, "cc")]):
         return CLOSED
     return {**inner, "account_url": inner.get("attributedTo") or actor, RICH: "html"}
+
+
+def _is_by_another(inner: Record, actor: str) -> bool:
+    """Whether an object names somebody else; addresses of one account end alike."""
+    by = inner.get("attributedTo")
+    ends = [one.rpartition("/")[2].lstrip("@").lower() for one in (str(by), actor)]
+    return isinstance(by, str) and ends[0] != ends[1]
 
 
 def _listed(value: Mapping[str, Any], key: str) -> list[str]:

@@ -910,3 +910,31 @@ def test_pages_of_the_web_and_talks_with_a_model_are_refused(tmp_path: Path, loa
     path = write_lines(tmp_path / "p.jsonl", [{"messages": talk}])
     with pytest.raises(SourceError, match="got a chat, as a language model exports it"):
         load("jsonl", path, ANN)
+
+
+@pytest.mark.parametrize("form", ["list", "wrapped", "indented", "strings"])
+def test_a_list_of_another_encoding_on_one_line_loses_no_letters(
+    form: str, tmp_path: Path, load: Load
+) -> None:
+    def write(texts: list[str], encoding: str) -> Path:
+        rows: Any = (
+            texts if form == "strings" else [{"id": n, "text": t} for n, t in enumerate(texts)]
+        )
+        value = {"tweets": rows} if form == "wrapped" else rows
+        text = json.dumps(value, ensure_ascii=False, indent=1 if form == "indented" else None)
+        (tmp_path / "p.json").write_bytes(text.encode(encoding))
+        return tmp_path / "p.json"
+
+    western = [f"Zoë wrote “déjà vu” at the café, day {n}" for n in range(9)]
+    assert kept(load("jsonl", write(western, "cp1252"), ANN)) == sorted(western)
+    with pytest.raises(SourceError, match=r"9 lines that are not UTF-8; .*source.encoding="):
+        load("jsonl", write([f"Сегодня пруд серый и широкий {n}" for n in range(9)], "cp1251"), ANN)
+
+
+def test_damage_amid_a_document_is_left_out_and_told(tmp_path: Path, load: Load) -> None:
+    rows = json.dumps([{"text": f"déjà vu, day {n}"} for n in range(300)], ensure_ascii=False)
+    data = rows.encode().replace('déjà vu, day 7"'.encode(), "déj".encode() + b'\xe9 7"')
+    (tmp_path / "p.json").write_bytes(data)
+    timeline = load("jsonl", tmp_path / "p.json", ANN)
+    assert len(timeline.posts) == 299
+    assert any("1 skipped: not UTF-8" in note for note in timeline.notes)

@@ -329,3 +329,16 @@ def test_damaged_repositories_are_one_sentence(tmp_path: Path, load: Load) -> No
         path.write_bytes(other)
         with pytest.raises(SourceError, match="expected the CAR file that Bluesky hands out"):
             load("bluesky_archive", path, "ann")
+
+
+def test_a_note_by_another_account_is_none_of_the_owners(tmp_path: Path) -> None:
+    theirs = note(10**17 + 9, "<p>not mine</p>", [PUBLIC], [])
+    theirs["object"]["attributedTo"] = "https://other.example/users/bob"
+    short = note(10**17 + 8, "<p>mine as well</p>", [PUBLIC], [])
+    short["object"]["attributedTo"] = f"https://{ACTOR.split('/')[2]}/@{ACTOR.rpartition('/')[2]}"
+    (tmp_path / "outbox.json").write_text(json.dumps({"orderedItems": [*BOX, theirs, short]}))
+    config = SourceConfig(kind=SourceKind.mastodon_archive, path=str(tmp_path / "outbox.json"))
+    timeline = load_timeline(config, "ann_marsh")
+    texts = [post.text for post in timeline.posts if not post.is_retweet]
+    assert "mine as well" in texts
+    assert "not mine" not in " ".join(post.text for post in timeline.posts)
