@@ -188,6 +188,14 @@ class Guarded:
         return None
 
 
+class _Error(JSONResponse):
+    """What a stranger sent stands in it, so it is no page even where a client takes it for one."""
+
+    def render(self, content: object) -> bytes:
+        """Write `<`, which in JSON stands in strings alone, by its number."""
+        return super().render(content).replace(b"<", rb"\u003c")
+
+
 def _answer(request: Request, err: RefusedError, pages: Pages) -> Response:
     """Return an error: as JSON to clients of the API, as a page to people."""
     headers = {"retry-after": "5"} if err.status == 429 else {}
@@ -200,4 +208,4 @@ def _answer(request: Request, err: RefusedError, pages: Pages) -> Response:
         page = pages.render("error.html.jinja", err.status, message=err.message)
         page.headers.update(headers)
         return page
-    return JSONResponse(error_body(err), err.status, headers=headers)
+    return _Error(error_body(err), err.status, headers=headers)

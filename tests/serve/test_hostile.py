@@ -99,6 +99,10 @@ def test_hostile_requests_get_a_sentence(server: Serving) -> None:
     (server.folder / "mallory").symlink_to(server.folder.parent)
     seen = storm(server, 1000, 1)
     assert {400, 404, 405, 415} <= set(seen)
+    body = {"model": "ann", "prompt": "a", "echo": "<script>alert(1)</script>"}
+    answer = httpx.post(f"{server.url}/v1/completions", json=body)
+    assert "<script>" not in answer.text  # nor in JSON, should a client take it for a page
+    assert "<script>" in answer.json()["error"]["message"]
     assert httpx.get(f"{server.url}/healthz").json() == {"status": "ok"}
 
 
