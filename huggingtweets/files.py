@@ -58,6 +58,14 @@ def fsync_dir(path: Path) -> None:
         os.close(fd)
 
 
+def lock_file(fd: int) -> None:
+    """Wait for the others who lock the same file or folder; the lock goes when it is closed."""
+    with suppress(OSError, ImportError):  # a file system, or a system, without locks
+        import fcntl
+
+        fcntl.flock(fd, fcntl.LOCK_EX)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file atomically; a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

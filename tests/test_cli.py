@@ -164,3 +164,12 @@ def test_doctor_tells_what_it_finds_and_no_secret(tmp_path: Path) -> None:
     assert {"deepspeed", "compilers", "fonts", "slurm", "disk here"} <= findings.keys()
     assert "SECRET" not in done.stdout + done.stderr
     assert "0123456789" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_one_sentence(batch: Path) -> None:
+    command = f"{sys.executable} -m huggingtweets.cli status {batch} > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0].startswith("huggingtweets: status: got No space left")
+    assert "Traceback" not in done.stderr

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+from huggingtweets.causes import as_known
 from huggingtweets.cli import (
     check,
     compare,
@@ -60,11 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(args)
     except HuggingtweetsError as err:
         return exit_code_of(err)
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         return 0
+    except OSError as err:  # a full or broken disk, an argument that nobody can open
+        known = as_known(argv[0] if argv else "", err)
+        if known is None:
+            raise
+        return exit_code_of(known)
+    except KeyboardInterrupt:
+        return 130
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

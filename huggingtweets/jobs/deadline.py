@@ -31,21 +31,21 @@ class Deadline:
 
     def begin(self, slug: str) -> None:
         """Start the clock of a job."""
-        self._begun[slug] = time.time()
+        self._begun[slug] = time.monotonic()  # a clock that nobody sets
 
     def end(self, slug: str) -> None:
         """Stop the clock of a job that is finished."""
-        self._rates.append((time.time() - self._begun.pop(slug)) / self._costs.get(slug, 1.0))
+        self._rates.append((time.monotonic() - self._begun.pop(slug)) / self._costs.get(slug, 1.0))
 
     def allows(self, slug: str) -> bool:
         """Whether a job can be finished if it is begun now."""
-        now = time.time()
+        now = time.monotonic()
         # Those under way take at least what they have taken so far.
         running = list(self._begun.items())
         rates = [*self._rates, *((now - at) / self._costs.get(slug, 1.0) for slug, at in running)]
         if self._ends_at is None or not rates:
             return True
-        return now + max(rates) * self._costs.get(slug, 1.0) <= self._ends_at
+        return time.time() + max(rates) * self._costs.get(slug, 1.0) <= self._ends_at
 
 
 def own_deadline() -> float | None:

@@ -128,8 +128,9 @@ def purge(traces: Traces, *, num_online: int = 0) -> Path:
                 shutil.rmtree(target)
         except OSError as err:
             raise StorageError(
-                f"purge: {err.filename} cannot be deleted ({err.strerror}); expected write "
-                "permission; give it and run the command again"
+                f"purge: {err.filename or 'a file'} cannot be deleted or rewritten "
+                f"({err.strerror}); expected room and write permission; see to them and run the "
+                "command again"
             ) from err
     _write_indexes_anew(traces)
     return _record(traces, num_online)

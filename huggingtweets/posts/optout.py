@@ -7,13 +7,14 @@ of the user's settings and the one we ship hold in any case; a further one can b
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from huggingtweets.errors import ConfigError, OptedOutError
-from huggingtweets.files import write_text
+from huggingtweets.files import lock_file, write_text
 from huggingtweets.paths import config_home, shipped
 
 ENV_KEY = "HUGGINGTWEETS_OPTOUT"
@@ -111,18 +112,28 @@ def add_optout(handle: str, configured: str | None = None) -> Path:
         ConfigError: it cannot be read or written.
     """
     path = optout_path(configured)
-    hashes = read_optouts(path) if path.exists() else frozenset()
-    if handle_hash(handle) in hashes:
-        return path
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        day = datetime.now(UTC).strftime("%Y-%m-%d")
-        head = text if not text or text.endswith("\n") else text + "\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, f"{head}{handle_hash(handle)}  # {day}\n")
+        with _in_turn(path.parent):  # of two who add at the same time none is lost
+            if path.exists() and handle_hash(handle) in read_optouts(path):
+                return path
+            text = path.read_text(encoding="utf-8") if path.exists() else ""
+            day = datetime.now(UTC).strftime("%Y-%m-%d")
+            head = text if not text or text.endswith("\n") else text + "\n"
+            write_text(path, f"{head}{handle_hash(handle)}  # {day}\n")
     except OSError as err:
         raise _unreadable(path, err.strerror or "") from err
     return path
+
+
+@contextmanager
+def _in_turn(folder: Path) -> Iterator[None]:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        lock_file(fd)
+        yield
+    finally:
+        os.close(fd)
 
 
 def _unreadable(path: Path, reason: str) -> ConfigError:

@@ -4,11 +4,10 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
-from typing import TextIO
 
 from huggingtweets.errors import SourceError
+from huggingtweets.files import lock_file
 
 _AMOUNT = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{0,6})?")
 
@@ -53,7 +52,7 @@ class Spending:
             try:
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a+", encoding="ascii", errors="replace") as file:
-                    _lock_file(file)
+                    lock_file(file.fileno())
                     file.seek(0)
                     allow(sum(_number(line, self._path) for line in file))
                     if usd:
@@ -70,14 +69,6 @@ class Spending:
         """Take off what was allowed and not spent."""
         if usd:
             self.spend(-usd, lambda before: None)
-
-
-def _lock_file(file: TextIO) -> None:
-    """Wait for the others; the lock goes when the file is closed."""
-    with suppress(OSError, ImportError):  # a file system, or a system, without locks
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _number(line: str, path: Path) -> float:

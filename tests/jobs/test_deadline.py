@@ -33,6 +33,19 @@ def test_a_job_is_held_against_the_time_left_by_its_cost() -> None:
     assert not measured(ends_in_s=0).allows("also-small")
 
 
+@pytest.mark.parametrize("jump_s", [-3600, 3600])
+def test_a_clock_that_is_set_meanwhile_changes_no_measure(
+    monkeypatch: pytest.MonkeyPatch, jump_s: int
+) -> None:
+    real = time.time
+    deadline = Deadline(real() + jump_s + 60, COSTS)
+    deadline.begin("small")
+    monkeypatch.setattr(time, "time", lambda: real() + jump_s)
+    assert deadline.allows("also-small")
+    deadline.end("small")
+    assert deadline.allows("also-small")
+
+
 def test_without_an_end_everything_is_begun() -> None:
     deadline = Deadline(None, {})
     deadline.begin("anybody")

@@ -1,4 +1,5 @@
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def test_adding_twice_changes_nothing_and_keeps_comments(tmp_path: Path) -> None
     add_optout("alice", str(path))
     assert path.read_text() == once
     assert re.fullmatch(r"# ours\n[0-9a-f]{64}  # \d{4}-\d\d-\d\d\n", once)
+
+
+def test_of_many_who_add_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
+    path, handles = tmp_path / "optout.txt", [f"person_{n}" for n in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda handle: add_optout(handle, str(path)), handles))
+    assert read_optouts(path) == {handle_hash(handle) for handle in handles}
 
 
 def test_the_environment_names_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
