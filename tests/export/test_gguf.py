@@ -25,6 +25,7 @@ from transformers import (
 
 from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.data.tokens import codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import finished_jobs
 from huggingtweets.export.gguf_file import Kind, export_gguf
@@ -173,7 +174,7 @@ def check_llama_cpp(
     """Compare llama.cpp on a file with transformers: ids, log-probabilities, greedy text."""
     found = llama(path, posts, prompts, 20)
     assert found["eos"] == tokenizer.eos_token_id
-    assert found["bos"] == (tokenizer.bos_token_id or tokenizer.eos_token_id)
+    assert found["bos"] == codec_of(tokenizer).bos_id  # what began each post in training
     ours = [tokenizer(post, add_special_tokens=False)["input_ids"] for post in posts]
     wrong = [post for post, a, b in zip(posts, ours, found["ids"], strict=True) if a != b]
     assert wrong == []
