@@ -117,6 +117,11 @@ def purge(traces: Traces, *, num_online: int = 0) -> Path:
         for job in traces.jobs:
             stack.enter_context(acquire_lock(job.root))
         try:
+            # Weights first: on a full disk they make the room that rewriting lines needs. The posts
+            # go last, as after a kill they tell what else is the person's.
+            for job in traces.jobs:
+                for weights in job.root.resolve().rglob("*.safetensors"):
+                    weights.unlink()
             for path in traces.files:
                 _delete(path)
             for path, _ in traces.lines:

@@ -1,5 +1,6 @@
 """What is left of a person after a purge: nothing, and of all others everything."""
 
+import errno
 import gzip
 import json
 import threading
@@ -13,7 +14,7 @@ import pytest
 from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.schema import ModelConfig, TrainConfig
-from huggingtweets.errors import JobBusyError, LaunchError
+from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 from huggingtweets.files import write_json, write_jsonl
 from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
@@ -123,6 +124,24 @@ def assert_nothing_left(handle: str, *folders: Path) -> None:
 
 def test_nothing_of_a_person_is_left(outputs: Path) -> None:
     assert ANN.encode() in everything_in(outputs)
+    purge(plan_purge(ANN, outputs))
+    assert_nothing_left(ANN, outputs)
+
+
+def test_a_full_disk_is_given_room_first_and_the_next_purge_goes_on(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = outputs / ANN / "model" / "model.safetensors"
+    weights.write_bytes(bytes(1000))
+
+    def write(path: Path, data: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as full:
+        full.setattr("huggingtweets.jobs.purge.write_bytes", write)
+        with pytest.raises(StorageError, match="expected room"):
+            purge(plan_purge(ANN, outputs))
+    assert not weights.exists()
     purge(plan_purge(ANN, outputs))
     assert_nothing_left(ANN, outputs)
 
