@@ -13,7 +13,9 @@ import random
 import runpy
 import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -60,6 +62,9 @@ class Start:
     prepare: Callable[[], None] | None = None
     """Called in every rank before train.py, to slow it down or to make it fail."""
     log: Path = Path(os.devnull)
+    errors: Path | None = None
+    """Where the errors go; None: into the log."""
+    cwd: Path | None = None
     command: str | None = None
     """A command of `huggingtweets` to run in place of train.py."""
 
@@ -122,12 +127,25 @@ def run(arguments: list[str], num_processes: int = 1, **options: Any) -> Running
     return running
 
 
+def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run train.py in a folder as `subprocess.run` would, to whatever end."""
+    with tempfile.TemporaryDirectory() as folder:
+        out, errors = Path(folder) / "out", Path(folder) / "errors"
+        start = Start([*arguments], environment={**os.environ}, log=out, errors=errors, cwd=cwd)
+        code = Running(start).wait()
+        return subprocess.CompletedProcess(arguments, code, out.read_text(), errors.read_text())
+
+
 def _launch(start: Start, send: Any) -> None:
     """In a process of its own: be the only rank, or the launcher of several."""
     os.environ.update(start.environment)
     out = os.open(start.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
+    if start.errors is not None:
+        out = os.open(start.errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 2)
+    if start.cwd is not None:
+        os.chdir(start.cwd)
     if start.num_processes == 1 and "WORLD_SIZE" not in start.environment:
         send.send([os.getpid()])
         send.close()

@@ -101,7 +101,8 @@ def test_people_are_trained_side_by_side_by_the_command_that_users_type(
     command = [
         sys.executable, str(ROOT / "train.py"), "user=file:users.txt", "source=jsonl",
         "source.path=.", "consent=public-figure-research", "model=smollm2-135m",
-        "recipe.adapter=lora", "recipe.max_steps=3", "recipe.block_size=64", "recipe.lr=2e-3",
+        "cleaning.min_chars=0", "recipe.adapter=lora", "recipe.max_steps=3",
+        "recipe.block_size=64", "recipe.lr=2e-3",
         "recipe.dropout=0", "sampling.num=1", "sampling.max_new_tokens=12", "tracking=none",
         "publish.lora=adapter", "output_dir=out",
     ]  # fmt: skip

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from job_processes import train as run
 from small import ROOT, SMALL_MODEL
 from transformers import pipeline
 
@@ -25,6 +26,7 @@ QUICK = (
 
 
 def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As from a shell; `run` spares the imports."""
     return subprocess.run(
         [sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=cwd,
@@ -120,10 +122,10 @@ def test_terminal_shows_samples_counts_figures_and_files(demo: tuple[Path, str])
 def test_same_job_again_does_nothing_and_another_is_refused(demo: tuple[Path, str]) -> None:
     folder = demo[0].parent.parent
     before = (demo[0] / "result.json").stat().st_mtime_ns
-    again = train("user=@Demo", *QUICK, "output_dir=out", cwd=folder)
+    again = run("user=@Demo", *QUICK, "output_dir=out", cwd=folder)
     assert again.returncode == 0
     assert (demo[0] / "result.json").stat().st_mtime_ns == before
-    other = train("user=demo", *QUICK, "output_dir=out", "recipe.lr=5e-3", cwd=folder)
+    other = run("user=demo", *QUICK, "output_dir=out", "recipe.lr=5e-3", cwd=folder)
     assert other.returncode == 2
     assert "recipe.lr: 0.001 -> 0.005" in other.stderr
     assert "Traceback" not in other.stderr
@@ -131,7 +133,7 @@ def test_same_job_again_does_nothing_and_another_is_refused(demo: tuple[Path, st
 
 def test_config_yaml_runs_again(demo: tuple[Path, str], tmp_path: Path) -> None:
     folder = demo[0]
-    again = train(
+    again = run(
         f"--config-path={folder}",
         "--config-name=config",
         f"output_dir={tmp_path / 'again'}",
@@ -179,7 +181,7 @@ def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
 
 def test_samples_that_the_guards_refuse_to_the_end_are_told(tmp_path: Path) -> None:
     options = ("sampling.prompts=[I think so,I like]", "sampling.banned_words=[I think]")
-    done = train("user=demo", *QUICK, *options, "publish=none", "output_dir=out", cwd=tmp_path)
+    done = run("user=demo", *QUICK, *options, "publish=none", "output_dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "samples=1 of 2: for the others all that was drawn was refused (6 banned" in done.stderr
     lines = (tmp_path / "out/demo/predictions.jsonl").read_text().splitlines()

@@ -112,6 +112,7 @@ def test_posts_are_imported_and_checked(run: Run, folder: Path) -> None:
     assert "did you mean recipe.lr?" in run("huggingtweets", "train", "recipe.lrr=1", code=2)
 
 
+@pytest.mark.slow  # `make wheel` runs it
 def test_a_model_is_trained_and_used(run: Run, folder: Path) -> None:
     run("huggingtweets", "train", *QUICK)
     assert (folder / "output" / "ann" / "model" / "model.safetensors").is_file()

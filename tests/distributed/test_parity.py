@@ -126,7 +126,9 @@ def test_a_batch_that_cannot_be_divided_evenly_changes_nothing(train: Train) -> 
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("stage", ["zero1", "zero2", "zero3", "fsdp2"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("zero1", marks=pytest.mark.slow), "zero2", "zero3", "fsdp2"]
+)
 def test_a_model_in_shares_equals_a_whole_one(train: Train, reference: Path, stage: str) -> None:
     assert_equal(train("engine.micro_batch_size=2", world=2, launch=stage), reference, FP32)
 

@@ -59,6 +59,7 @@ def die_at_the_end() -> None:
     Training.result = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_a_job_that_ended_early_ends_there_again_after_a_kill(posts: Path, tmp_path: Path) -> None:
     run(arguments(posts, tmp_path / "calm"), log=tmp_path / "log")

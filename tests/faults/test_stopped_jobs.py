@@ -267,6 +267,7 @@ def room_for_two_blocks() -> None:
     SummedLoss.forward = scarce
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_sharded_processes_without_memory_end_and_begin_anew_with_smaller_micro_batches(
     posts: Path, tmp_path: Path
@@ -341,7 +342,16 @@ def poisoned_fsdp() -> None:
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("launch", ["one", "ddp", "zero1", "zero2", "zero3", "fsdp2"])
+@pytest.mark.parametrize(
+    "launch",
+    [
+        "one",
+        "ddp",
+        *(pytest.param(f"zero{n}", marks=pytest.mark.slow) for n in (1, 2)),
+        "zero3",
+        "fsdp2",
+    ],
+)
 def test_a_loss_that_is_not_finite_is_never_published(
     posts: Path, tmp_path: Path, launch: str
 ) -> None:

@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from small import ROOT, SMALL_MODEL
+from job_processes import train
+from small import SMALL_MODEL
 
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
@@ -23,14 +23,7 @@ QUICK = (
 
 
 def run_batch(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), "user=file:users.txt", *QUICK, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return train("user=file:users.txt", *QUICK, *arguments, cwd=cwd)
 
 
 @pytest.fixture

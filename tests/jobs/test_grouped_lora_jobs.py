@@ -1,15 +1,13 @@
 """LoRA of bases that are not GPT-2, many people at once: from the command to what peft loads."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import job_processes
 import pytest
 import torch
 from architecture_kinds import KINDS
 from safetensors.torch import load_file
-from small import ROOT
 from tokenizer_kinds import KINDS as TOKENIZERS
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -40,13 +38,8 @@ def make_base(name: str, folder: Path) -> None:
 
 
 def train(cwd: Path, base: str, output: str, *arguments: str) -> str:
-    command = [
-        sys.executable, str(ROOT / "train.py"), "user=file:users.txt", f"model.path={base}",
-        f"output_dir={output}", *QUICK, *arguments,
-    ]  # fmt: skip
-    result = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
-    )
+    words = ["user=file:users.txt", f"model.path={base}", f"output_dir={output}", *QUICK]
+    result = job_processes.train(*words, *arguments, cwd=cwd)
     assert result.returncode == 0, result.stderr
     return result.stderr
 

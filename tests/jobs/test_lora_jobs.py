@@ -1,14 +1,13 @@
 """LoRA from the command line, by either engine: the same adapters, in folders that peft loads."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import job_processes
 import pytest
 import torch
 from safetensors.torch import load_file
-from small import ROOT, SMALL_MODEL
+from small import SMALL_MODEL
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -32,10 +31,7 @@ QUICK = (
 
 
 def train(cwd: Path, *arguments: str) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "user=file:users.txt", *QUICK, *arguments]
-    result = subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
-    )
+    result = job_processes.train("user=file:users.txt", *QUICK, *arguments, cwd=cwd)
     assert result.returncode == 0, result.stderr
     assert "engine=single is used" not in result.stderr
     assert "Warning: " not in result.stderr  # of a library, which the user can do nothing about

@@ -134,6 +134,7 @@ def start(folder: Path, log: Path) -> tuple[subprocess.Popen[bytes], int]:
     raise AssertionError(log.read_text())
 
 
+@pytest.mark.slow
 def test_killed_amid_streams_it_serves_again(output_dir: Path, tmp_path: Path) -> None:
     process, port = start(output_dir, tmp_path / "log")
     try:
