@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from job_processes import write_posts
 from small import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -94,13 +95,10 @@ def test_people_are_trained_side_by_side_by_the_command_that_users_type(
 ) -> None:
     """Two people's adapters on the real base, stacked, sampled and finished."""
     (tmp_path / "users.txt").write_text("ann\nbob\n")
-    for number, handle in enumerate(("ann", "bob")):
-        posts = [f"{post} Day {day}, {handle}." for day in range(8) for post in POSTS[number:]]
-        text = "".join(json.dumps({"text": post}) + "\n" for post in posts)
-        (tmp_path / f"{handle}.jsonl").write_text(text)
+    posts = write_posts(tmp_path / "posts", "ann", "bob", num=40)
     command = [
         sys.executable, str(ROOT / "train.py"), "user=file:users.txt", "source=jsonl",
-        "source.path=.", "consent=public-figure-research", "model=smollm2-135m",
+        f"source.path={posts}", "consent=public-figure-research", "model=smollm2-135m",
         "cleaning.min_chars=0", "recipe.adapter=lora", "recipe.max_steps=3",
         "recipe.block_size=64", "recipe.lr=2e-3",
         "recipe.dropout=0", "sampling.num=1", "sampling.max_new_tokens=12", "tracking=none",
@@ -119,4 +117,4 @@ def test_people_are_trained_side_by_side_by_the_command_that_users_type(
         settings = json.loads((folder / "model" / "adapter_config.json").read_text())
         assert settings["base_model_name_or_path"] == base.hub_id
         assert (folder / "report.html").is_file()
-        assert (folder / "predictions.jsonl").read_text().count("\n") == 1
+        assert (folder / "predictions.jsonl").read_text().count("\n") == 5  # a prompt each
