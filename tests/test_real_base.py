@@ -90,6 +90,7 @@ def test_the_folder_is_plain_and_others_read_it(base: Base) -> None:
     assert AutoModelForCausalLM.from_pretrained(base.path).dtype == torch.bfloat16
 
 
+@pytest.mark.slow  # .ci/run runs it
 def test_people_are_trained_side_by_side_by_the_command_that_users_type(
     base: Base, tmp_path: Path
 ) -> None:

@@ -170,6 +170,7 @@ def test_offload_equals_one_process(train: Train, reference: Path) -> None:
     assert_equal(train(world=2, launch="zero3_offload"), reference, FP32)
 
 
+@pytest.mark.slow
 @pytest.mark.distributed
 def test_bf16_is_near_fp32(train: Train, reference: Path) -> None:
     bf16 = "engine.precision=bf16"

@@ -103,7 +103,9 @@ def logits(folder: Path, ids: list[int], **options: Any) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama3", "qwen3"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("gpt2", marks=pytest.mark.slow), "llama", "llama3", "qwen3"]
+)
 def test_file_read_back_is_the_model(kind: str, shared: Path, tmp_path: Path) -> None:
     job = write_job(tmp_path, shared, kind)
     path = export_gguf(finished_jobs(tmp_path)[0], Kind.f32)

@@ -150,7 +150,9 @@ def test_a_stopped_job_goes_on_as_if_nothing_had_happened(
 
 
 @pytest.mark.distributed
-@pytest.mark.parametrize("worlds", [(1, 2), (2, 1)], ids=["1-to-2", "2-to-1"])
+@pytest.mark.parametrize(
+    "worlds", [(1, 2), pytest.param((2, 1), marks=pytest.mark.slow)], ids=["1-to-2", "2-to-1"]
+)
 def test_a_job_goes_on_with_another_number_of_processes(
     posts: Path, tmp_path: Path, worlds: tuple[int, int]
 ) -> None:
