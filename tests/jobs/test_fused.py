@@ -96,27 +96,3 @@ def test_a_user_who_is_not_there_fails_alone(batches: dict[str, Path]) -> None:
         assert states.pop("nobody").status is JobStatus.failed
         assert {state.status for state in states.values()} == {JobStatus.done}
         assert set(states) == set(HANDLES)
-
-
-def test_the_longest_go_first_so_that_none_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "users.txt").write_text("brief\nlong\n")
-    for handle, num in (("brief", 160), ("long", 400)):
-        posts = [json.dumps({"text": f"Day {day}: {handle} went out again."}) for day in range(num)]
-        (tmp_path / f"{handle}.jsonl").write_text("\n".join(posts))
-    arguments = [
-        "user=file:users.txt", "source=jsonl", "source.path=.", "engine=fused", "engine.slots=1",
-        "consent=public-figure-research", "sampling.num=0", "tracking=none",
-    ]  # fmt: skip
-    result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *QUICK, *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    done = [
-        line.split("job=")[1].split()[0] for line in result.stderr.splitlines() if " done: " in line
-    ]
-    assert done == ["long", "brief"], result.stderr

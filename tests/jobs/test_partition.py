@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import SourceConfig, SourceKind, TrainConfig
 from huggingtweets.handles import Job
 from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs, partition
+from huggingtweets.jobs.runner import longest_first
 
 COSTS = st.lists(st.floats(0, 1e9), max_size=60)
 
@@ -92,3 +94,16 @@ def test_estimate_costs_are_equal_where_nothing_is_known(posts: Path) -> None:
 def test_partition_is_the_same_for_every_process(num_shards: int) -> None:
     costs = [3.0, 1.0, 1.0, 2.0, 3.0, 0.5] * 5
     assert partition(costs, num_shards) == partition(tuple(costs), num_shards)
+
+
+def test_the_longest_go_first_and_what_crashed_last() -> None:
+    plans = [make_plan(TrainConfig(user=name), Job.of([name])) for name in ("ann", "bob", "carl")]
+    costs = {"ann": 2.0, "bob": 9.0, "carl": 5.0}
+
+    def order(costs: dict[str, float], crashed: str = "") -> list[str]:
+        found = longest_first(plans, costs, lambda plan: int(plan.job.slug == crashed))
+        return [plan.job.slug for plan in found]
+
+    assert order(costs) == ["bob", "carl", "ann"]
+    assert order(costs, crashed="bob") == ["carl", "ann", "bob"]
+    assert order({}) == ["ann", "bob", "carl"]
