@@ -22,6 +22,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from fused_steps import add_shape, numbers
+
 ROOT = Path(__file__).parents[1]
 LOSS_RTOL = {"fp32": 1e-4, "bf16": 1e-2}
 """Most that mean losses may differ, against their size."""
@@ -115,11 +117,6 @@ def measure(old: Trainer, new: Trainer, case: dict[str, Any], repeats: int) -> s
     return f"| {case['width']} | {case['precision']} | {' | '.join(columns)} |"
 
 
-def numbers(text: str) -> list[int]:
-    """Read `1,2,3`."""
-    return [int(part) for part in text.split(",")]
-
-
 def main() -> None:
     """Print the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -131,15 +128,7 @@ def main() -> None:
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--slots", type=int, default=8)
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--head-width", type=int, default=32)
-    parser.add_argument("--vocab-size", type=int, default=1024)
-    parser.add_argument("--block-size", type=int, default=128)
-    parser.add_argument("--blocks-per-step", type=int, default=1)
-    parser.add_argument("--isolated", action="store_true", help="documents of 8 to 40 tokens")
-    parser.add_argument("--micro", type=int, default=0, help="blocks per slot at once; 0: choose")
-    parser.add_argument("--steps", type=int, default=10, help="of each user")
-    parser.add_argument("--users-per-slot", type=int, default=1)
+    add_shape(parser)
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
     with checked_out(args.revision) as folder:

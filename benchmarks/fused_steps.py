@@ -305,6 +305,19 @@ def numbers(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
+def add_shape(parser: argparse.ArgumentParser) -> None:
+    """Add what users, blocks and steps are like."""
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--head-width", type=int, default=32)
+    parser.add_argument("--vocab-size", type=int, default=1024)
+    parser.add_argument("--block-size", type=int, default=128)
+    parser.add_argument("--blocks-per-step", type=int, default=1)
+    parser.add_argument("--isolated", action="store_true", help="documents of 8 to 40 tokens")
+    parser.add_argument("--micro", type=int, default=0, help="blocks per slot at once; 0: choose")
+    parser.add_argument("--steps", type=int, default=10, help="of each user")
+    parser.add_argument("--users-per-slot", type=int, default=1)
+
+
 def main() -> None:
     """Measure every combination and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -315,15 +328,7 @@ def main() -> None:
     parser.add_argument("--slots", type=numbers, default=[4, 8])
     parser.add_argument("--precisions", default="fp32,bf16")
     parser.add_argument("--dropouts", default="0,0.1")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--head-width", type=int, default=32)
-    parser.add_argument("--vocab-size", type=int, default=1024)
-    parser.add_argument("--block-size", type=int, default=128)
-    parser.add_argument("--blocks-per-step", type=int, default=1)
-    parser.add_argument("--isolated", action="store_true", help="documents of 8 to 40 tokens")
-    parser.add_argument("--micro", type=int, default=0, help="blocks per slot at once; 0: choose")
-    parser.add_argument("--steps", type=int, default=10, help="of each user")
-    parser.add_argument("--users-per-slot", type=int, default=1)
+    add_shape(parser)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--operators", action="store_true", help="of a fused step, instead")
     parser.add_argument("--out", type=Path, help="folder for fused_steps.json and .md")

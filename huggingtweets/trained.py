@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import Precision, RecipeConfig, StoredDtype
+from huggingtweets.config.schema import RecipeConfig, StoredDtype
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import Posts, score_model, score_stack, try_model, try_stack
 from huggingtweets.generation.guards import Guards
@@ -43,6 +43,7 @@ from huggingtweets.runtime.device import (
 from huggingtweets.training.architectures import class_name
 from huggingtweets.training.extraction import Counts
 from huggingtweets.training.folder import for_other_readers
+from huggingtweets.training.heldout import products_dtype
 from huggingtweets.training.lora import save_adapters
 from huggingtweets.training.model import Base, OpenBase, keep_dropout, load_model
 from huggingtweets.training.stacked.grouped import GroupedTuning
@@ -312,7 +313,7 @@ class StackedModel:
             with studio.turn:
                 return by_whole(self._whole(), plan, base, posts, of_base=of_base)
         weights = studio.base_weights if of_base else self.weights
-        dtype = torch.bfloat16 if plan.engine.precision is Precision.bf16 else torch.float32
+        dtype = products_dtype(plan.engine.precision)
 
         def on(device: torch.device) -> T:
             with on_stream(new_stream(device)):

@@ -32,7 +32,7 @@ from huggingtweets.training.extraction import (
     Counts,
     count_extracted,
 )
-from huggingtweets.training.heldout import autocast, score_set
+from huggingtweets.training.heldout import autocast, products_dtype, score_set
 from huggingtweets.training.records import PostScore
 from huggingtweets.training.stacked.heldout import MAX_TOKENS, score_sets
 from huggingtweets.training.stacked.tuning import WINDOW
@@ -71,7 +71,7 @@ def score_model(
     model: transformers.PreTrainedModel, posts: HeldoutSet, precision: Precision, *, eos_id: int
 ) -> Posts:
     """Score packed posts with a model of transformers, on its device."""
-    if stack := stack_of(model, _dtype(precision)):
+    if stack := stack_of(model, products_dtype(precision)):
         return score_stack(stack, posts)
     with autocast(model.device, precision):
         return score_set(model, posts, eos_id=eos_id)
@@ -81,7 +81,7 @@ def try_model(
     model: transformers.PreTrainedModel, posts: HeldoutSet, precision: Precision, *, eos_id: int
 ) -> Counts:
     """Do what `try_stack` does with a model of transformers, on its device."""
-    if stack := stack_of(model, _dtype(precision)):
+    if stack := stack_of(model, products_dtype(precision)):
         return try_stack(stack, posts)
     with autocast(model.device, precision):
         return count_extracted([one.greedy for one in score_set(model, posts, eos_id=eos_id)])
@@ -166,7 +166,3 @@ def _ways(stack: Stack, posts: HeldoutSet) -> _Ways:
         "use_fused": is_cuda(device),
         "ops": choose_ops(device, stack.shape.width, posts.blocks.input_ids.shape[1]),
     }
-
-
-def _dtype(precision: Precision) -> torch.dtype:
-    return torch.bfloat16 if precision is Precision.bf16 else torch.float32

@@ -18,7 +18,7 @@ from itertools import islice
 import torch
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import Precision, RecipeConfig
+from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError
@@ -42,6 +42,7 @@ from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
 from huggingtweets.trained import StackedModel, Studio, sample_together
+from huggingtweets.training.heldout import products_dtype
 from huggingtweets.training.meter import (
     available_bytes,
     flops_of_layout,
@@ -160,7 +161,7 @@ def choose_settings(
 ) -> StackedSettings:
     """Choose the number of slots and the micro-batch, where the plan leaves them open."""
     engine, recipe = plan.engine, plan.recipe
-    dtype = torch.bfloat16 if engine.precision is Precision.bf16 else torch.float32
+    dtype = products_dtype(engine.precision)
     engines = 1
     need = tuning.need(
         dtype,

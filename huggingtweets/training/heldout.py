@@ -77,6 +77,11 @@ def _num_blocks(posts: HeldoutSet) -> int:
     return max(1, MAX_TOKENS // int(posts.blocks.input_ids.shape[1]))
 
 
+def products_dtype(precision: Precision) -> torch.dtype:
+    """Return what stacked models multiply in; they know no fp16."""
+    return torch.bfloat16 if precision is Precision.bf16 else torch.float32
+
+
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """Return the context in which products are as the engine's."""
     dtype = torch.float16 if precision is Precision.fp16 else torch.bfloat16
