@@ -109,14 +109,17 @@ class JobLock:
             )
 
     def release(self) -> None:
-        """Give the folder up; harmless when it was taken over or is gone."""
+        """Give the folder up; harmless when it was taken over or is gone, or its disk fails.
+
+        A claim that cannot be given up lapses with this process.
+        """
         if self._ended.is_set():
             return
         self._ended.set()
         self._thread.join()
         remove_fence(self._path.parents[1])
-        if _newest(self._path.parent) == self.generation:
-            with suppress(OSError):
+        with suppress(OSError):
+            if _newest(self._path.parent) == self.generation:
                 _write(self._path, _Claim(**{**asdict(self._claim), "is_released": True}))
 
     def _beat(self) -> None:

@@ -17,6 +17,7 @@ import hydra
 from omegaconf import DictConfig
 
 from huggingtweets import attempt
+from huggingtweets.causes import as_known
 from huggingtweets.config.compose import (
     CONFIG_DIR,
     check_arguments,
@@ -56,6 +57,11 @@ def run(composed: DictConfig) -> int:
         return run_jobs(config, jobs, command=sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)
+    except OSError as err:  # of what belongs to no job: those are counted where they fail
+        known = as_known(composed.get("output_dir", "output_dir"), err)
+        if known is None:
+            raise
+        return exit_code_of(known)
 
 
 def main() -> int:

@@ -1,3 +1,4 @@
+import errno
 import json
 import multiprocessing
 import os
@@ -184,6 +185,20 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LaunchError, match=r"file/job: got Not a directory.*output_dir"):
         acquire_lock(tmp_path / "file" / "job")
+
+
+def test_a_disk_that_fails_at_the_release_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with acquire_lock(tmp_path):
+
+        def fails(folder: Path) -> list[str]:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT), str(folder))
+
+        monkeypatch.setattr(os, "listdir", fails)
+    monkeypatch.undo()
+    with pytest.raises(JobBusyError):  # never given up, so it lapses with this process
+        acquire_lock(tmp_path)
 
 
 def compete(root: Path, num_jobs: int, barrier: object) -> None:

@@ -1,0 +1,101 @@
+"""Each call that reaches the disk fails once: one sentence, and the next start ends with all done.
+
+The storm strikes at random; here none is left out.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from job_processes import SMALL, Running, Start, weights_digest, write_posts
+
+from huggingtweets.jobs.status import read_states
+
+HANDLES = ("ann", "bob")
+CALLS = (
+    "open", "fsync", "replace", "rename", "mkdir", "listdir", "scandir", "unlink", "stat", "utime",
+    "link", "rmdir",
+)  # fmt: skip
+
+
+def command(folder: Path, engine: str, output: str) -> list[str]:
+    (folder / "users.txt").write_text("\n".join(HANDLES) + "\n")
+    small = [word for word in SMALL if not word.startswith(("engine=", "sampling.", "publish="))]
+    return [
+        *small,
+        f"user=file:{folder / 'users.txt'}",
+        f"source.path={write_posts(folder / 'posts', *HANDLES)}",
+        f"output_dir={folder / output}",
+        f"engine={engine}",
+        "source=jsonl",
+        "consent=permission",
+        "publish=local",
+        "recipe.max_steps=4",
+        "sampling.num=1",
+        "sampling.prompts=[The]",
+        "sampling.max_new_tokens=10",
+        "engine.save_every_s=0.05",
+        "engine.wait_for_room_s=0.3",
+    ]
+
+
+def failing(output: str, ordinal: int, number: int, hits: Path) -> None:
+    """Have one call on the output fail; for `Start.prepare`. Ordinal 0: only count them."""
+    count = 0
+
+    def shaky(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def replaced(subject: Any = ".", *args: Any, **options: Any) -> Any:
+            nonlocal count
+            path = f"/proc/self/fd/{subject}" if isinstance(subject, int) else os.fspath(subject)
+            if output in (path if name == "stat" else os.path.realpath(path)):
+                count += 1
+                if count == ordinal or not ordinal:
+                    with open(hits, "a") as file:  # noqa: PTH123 - Path.open is struck as well
+                        file.write(f"{name} {path}\n")
+                if count == ordinal:
+                    raise OSError(number, os.strerror(number), str(path))
+            return call(subject, *args, **options)
+
+        return replaced
+
+    for name in CALLS:
+        setattr(os, name, shaky(name, getattr(os, name)))
+
+
+def start(arguments: list[str], log: Path, prepare: Callable[[], None]) -> tuple[int, str]:
+    running = Running(Start(arguments, prepare=prepare, log=log))
+    return running.wait(90), running.words()
+
+
+@pytest.mark.parametrize("engine", ["fused", "single"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
+@pytest.mark.slow
+def test_each_failing_call_is_one_sentence(tmp_path: Path, engine: str, number: int) -> None:
+    hits, log = tmp_path / "hits", tmp_path / "log"
+    arguments, output = command(tmp_path, engine, "out"), tmp_path / "out"
+    code, words = start(arguments, log, partial(failing, str(output), 0, number, hits))
+    assert code == 0, words
+    calm = {handle: weights_digest(output / handle) for handle in HANDLES}
+    wrong = []
+    for ordinal in range(1, len(hits.read_text().splitlines()) + 1):
+        shutil.rmtree(output)
+        hits.unlink()
+        code, words = start(arguments, log, partial(failing, str(output), ordinal, number, hits))
+        struck = hits.read_text().strip() if hits.exists() else ""
+        told = (ordinal, struck, code, words)
+        if "Traceback" in words or "bug of ours" in words or code not in (0, 1, 75):
+            wrong.append(told)
+            continue
+        states = read_states(output).values()
+        final = [one for one in states if one.status == "failed" and not one.retryable]
+        code, words = start(arguments, log, lambda: None)
+        found = {handle: weights_digest(output / handle) for handle in HANDLES if not code}
+        if final or code or found != calm:
+            wrong.append((*told, code, words))
+        hits.touch()
+    assert not wrong, "\n\n".join(map(str, wrong))
