@@ -327,7 +327,7 @@ def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scor
     for step, of_base in ((job.result.kept_step, False), (0, True)):
         before = job.result.scores.get(step)
         heldout = before.heldout if before else score(prepared.heldout, of_base)
-        probe = before.probe if before else score(prepared.probe, of_base)
+        probe = (before and before.probe) or score(prepared.probe, of_base)
         found.append(Scores(heldout, probe))
         if prepared.rest:
             rest = trained.try_known(job.plan, base, prepared.rest, of_base=of_base)

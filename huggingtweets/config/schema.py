@@ -522,6 +522,9 @@ class PublishConfig:
     kind: PublishKind = PublishKind.local
     """none: only what trains and samples the model again; no card, preview or report, and no figure
     beyond the held-out loss."""
+    known: bool = True
+    """Score some training posts at every evaluation too, which tells what is memorised; false with
+    publish=none. recipe.stop=memorisation scores them in any case."""
     lora: AdapterExport = AdapterExport.merged
     """What `recipe.adapter=lora` leaves in the model folder."""
     dtype: StoredDtype = StoredDtype.auto

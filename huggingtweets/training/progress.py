@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.config.schema import RecipeConfig, Stop
 from huggingtweets.data.blocks import IGNORED, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet, Prepared
 from huggingtweets.errors import TrainingError
@@ -118,13 +118,14 @@ def training_job(
     plan: Plan, prepared: Prepared, *, slug: str | None = None, judge: Judge | None = None
 ) -> TrainingJob:
     """Return what is trained of a job that is prepared; by its own slug where none is given."""
+    scores_known = plan.publish.known or plan.recipe.stop is Stop.memorisation
     return TrainingJob(
         slug or plan.job.slug,
         prepared.training_set,
         prepared.heldout,
         plan.recipe,
         plan.seed,
-        prepared.probe,
+        prepared.probe if scores_known else None,
         judge,
     )
 

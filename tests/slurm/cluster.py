@@ -48,6 +48,24 @@ class Cluster:
     options: tuple[str, ...] = ()
     """Of sbatch, as the owner of a cluster wants them."""
     environment: dict[str, str] = field(default_factory=dict)
+    prolog: Path | None = None
+    """Of the test cluster: run by a node before a job of its own, which it does not get if it
+    fails."""
+
+    def fail_next_launch(self) -> None:
+        """Have SLURM fail to launch the next job that it gives to a node."""
+        assert self.prolog is not None
+        self.prolog.with_name("prolog.fails").touch()
+
+    def reasons(self, job: str) -> dict[str, str]:
+        """Why each task of a job waits, in the words of SLURM."""
+        said = self.call("squeue", "-h", "-r", "-j", job, "-t", "PD", "-o", "%F_%K|%r")
+        return dict(line.split("|") for line in said.splitlines())
+
+    def resume_drained(self) -> None:
+        """Do as an administrator does with a node that SLURM has drained."""
+        for node in self.call("sinfo", "-h", "-N", "-t", "drain", "-o", "%N").split():
+            self.call("scontrol", "update", f"nodename={node}", "state=resume")
 
     def sbatch(
         self, script: str, *arguments: str, options: tuple[str, ...] = (), **env: str

@@ -47,14 +47,16 @@ def cluster(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         pytest.skip(f"no test cluster at {script} (see docs/slurm.md for one's own)")
     if os.geteuid() != 0:
         pytest.skip("a test cluster can be started by root only (see docs/slurm.md for one's own)")
-    started = subprocess.run(
-        [script, "start"], env={**os.environ, **SETTINGS}, capture_output=True, text=True
-    )
+    prolog = tmp_path_factory.mktemp("prolog") / "prolog"
+    prolog.write_text(f"#!/bin/sh\n! rm {prolog}.fails 2>/dev/null\n")
+    prolog.chmod(0o755)
+    settings = {**os.environ, **SETTINGS, "SLURM_TEST_EXTRA_CONF": f"Prolog={prolog}"}
+    started = subprocess.run([script, "start"], env=settings, capture_output=True, text=True)
     if started.returncode != 0:
         pytest.skip(f"SLURM cannot be had here: {started.stderr.strip().splitlines()[-1]}")
     # Jobs share few cores: none is refused for want of those a script asks for.
-    yield Cluster(script, marks, ("--cpus-per-task=1",), environment)
-    subprocess.run([script, "stop"], env={**os.environ, **SETTINGS}, check=True)
+    yield Cluster(script, marks, ("--cpus-per-task=1",), environment, prolog)
+    subprocess.run([script, "stop"], env=settings, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -114,6 +114,49 @@ def test_a_task_that_somebody_holds_keeps_no_last_job_waiting(
     assert not list(cluster.marks.iterdir())
 
 
+HELD = "launch failed requeued held"
+"""What SLURM says of a job whose launch a node has failed."""
+
+
+def test_a_task_whose_launch_failed_is_let_go_by_the_others(
+    test_cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster, batch = test_cluster, Batch(tmp_path)
+    body = """
+    case $HUGGINGTWEETS_MARK in *_0) sleep 60 ;; esac # ends last, and looks after the other
+    echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"
+    """
+    job = start(cluster, batch, body, "--array=0-1%1")
+    wait_for(lambda: batch.attempts(job, 0), batch.logs)
+    cluster.fail_next_launch()
+    cluster.call("scontrol", "update", f"jobid={job}", "arraytaskthrottle=2")
+    wait_for(lambda: HELD in cluster.reasons(job).values(), batch.logs)
+    cluster.resume_drained()
+    cluster.wait(job, batch.logs)
+    assert "it is let go" in batch.logs()
+    assert batch.attempts(job, 1) == 1, "the launch that failed is no attempt"
+    assert not list(cluster.marks.iterdir())
+
+
+def test_status_tells_of_a_task_whose_launch_failed(test_cluster: Cluster, tmp_path: Path) -> None:
+    cluster, batch = test_cluster, Batch(tmp_path)
+    cluster.fail_next_launch()
+    body = 'echo 0 >"$HUGGINGTWEETS_MARK.exit-$HUGGINGTWEETS_ATTEMPT"'
+    job = start(cluster, batch, body, "--array=0-0")
+    wait_for(lambda: HELD in cluster.reasons(job).values(), batch.logs)
+    cluster.resume_drained()
+    (batch.output / LOGS).mkdir(parents=True)  # where `submit` has them written
+    (batch.output / LOGS / f"huggingtweets-{job}_0.out").touch()
+    said = cluster.call("huggingtweets", "status", str(batch.output))
+    assert f"task {job}_0 is held ({HELD})" in said
+    release = f"scontrol release {job}_0"
+    assert release in said
+    cluster.call(*release.split())
+    cluster.wait(job, batch.logs)
+    assert batch.attempts(job, 0) == 1
+    assert not list(cluster.marks.iterdir())
+
+
 def test_tasks_of_a_node_that_was_down_for_seconds_end_without_help(
     test_cluster: Cluster, tmp_path: Path
 ) -> None:
