@@ -64,7 +64,7 @@ class Cluster:
 
     def resume_drained(self) -> None:
         """Do as an administrator does with a node that SLURM has drained."""
-        for node in self.call("sinfo", "-h", "-N", "-t", "drain", "-o", "%N").split():
+        for node in {*self.call("sinfo", "-h", "-N", "-t", "drain", "-o", "%N").split()}:
             self.call("scontrol", "update", f"nodename={node}", "state=resume")
 
     def sbatch(
@@ -150,8 +150,8 @@ class Batch:
         return f"--output={self.folder}/%x-%A_%a.out"
 
     def log(self, job: str, task: int) -> str:
-        found = list(self.folder.rglob(f"*-{job}_{task}.out"))
-        return found[0].read_text() if found else ""
+        # A launch that fails is told in a file of its own.
+        return "\n".join(path.read_text() for path in self.folder.rglob(f"*-{job}_{task}.out"))
 
     def logs(self) -> str:
         return "\n".join(path.read_text() for path in sorted(self.folder.rglob("*.out")))
