@@ -44,8 +44,8 @@ def run_fused_trials(
     opened = open_base(base, replace(recipe, dropout=None))  # each slot has its own
     plan = make_plan(sweep.config, sweep.jobs[0])
     num_jobs = _num_at_once(sweep.spec) * len(sweep.jobs)
-    smallest, largest = _ends(sweep, "recipe.global_batch_size", recipe.global_batch_size)
-    _, rank = _ends(sweep, "recipe.lora_rank", recipe.lora_rank)
+    smallest, largest = _ends(sweep, "global_batch_size")
+    _, rank = _ends(sweep, "lora_rank")
     largest_recipe = replace(recipe, global_batch_size=largest, lora_rank=rank)
     largest_plan = replace(plan, recipe=largest_recipe)
     tuning = tuning_of(opened, base, largest_plan.recipe, device)
@@ -75,12 +75,15 @@ def _num_at_once(spec: SweepSpec) -> int:
     return max(2, spec.total // WAVES_OF_PRUNED)
 
 
-def _ends(sweep: Sweep, name: str, default: int) -> tuple[int, int]:
-    """Return the smallest and the largest value of a whole-numbered setting in all trials."""
-    dimension = sweep.spec.space.get(name)
+def _ends(sweep: Sweep, field: str) -> tuple[int, int]:
+    """Return the smallest and the largest value of a whole-numbered field of all trials' recipes.
+
+    The default is a trial too, and need not lie within what is searched.
+    """
+    dimension = sweep.spec.space.get(f"recipe.{field}")
     ends = dimension.ends() if dimension else ()
     values = [int(value) for value in ends if isinstance(value, int | float)]
-    values.append(default)
+    values += [getattr(config.recipe, field) for config in (sweep.config, sweep.default)]
     return min(values), max(values)
 
 

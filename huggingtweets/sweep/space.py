@@ -30,6 +30,8 @@ PER_SLOT = frozenset(
         "recipe.adam_eps",
         "recipe.max_grad_norm",
         "recipe.dropout",
+        "recipe.lora_rank",
+        "recipe.lora_alpha",
         "recipe.global_batch_size",
         "recipe.keep",
     }

@@ -10,8 +10,12 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
+from architecture_kinds import KINDS
 from job_processes import SMALL, Running, Start, is_alive
 from job_processes import run as train
+from tokenizer_kinds import KINDS as TOKENIZERS
+from transformers import AutoModelForCausalLM
 
 from huggingtweets.config.compose import load_config
 from huggingtweets.sweep.status import read_sweep
@@ -145,6 +149,24 @@ def test_processes_give_the_same_values(tmp_path: Path) -> None:
     for a, b in zip(one, other, strict=True):
         assert a.values == pytest.approx(b.values, abs=1e-4)
         assert (a.steps, a.planned_steps) == (b.steps, b.planned_steps)
+
+
+@pytest.mark.slow
+def test_adapters_of_another_family_are_searched_side_by_side(tmp_path: Path) -> None:
+    kind, configure = KINDS["llama3"]
+    tokenizer = TOKENIZERS[kind]()
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(configure(len(tokenizer))).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    text = "space:\n  recipe.lora_rank: [2, 4]\n  recipe.lr: [1e-3, 3e-3]\nsampler: grid\n"
+    words = ("recipe.adapter=lora", "recipe.dropout=0", f"model.path={tmp_path / 'base'}")
+    assert "engine=fused" in run(sweep(tmp_path, text, *words, out="fused"))
+    run(sweep(tmp_path, text + "way: processes", *words, out="processes"))
+    one, other = rows(tmp_path / "fused"), rows(tmp_path / "processes")
+    assert {str(row.params) for row in one} == {str(row.params) for row in other}
+    values = {str(row.params): row.values for row in other}
+    for row in one:
+        assert row.values == pytest.approx(values[str(row.params)], abs=1e-4), row.params
 
 
 def test_a_diverging_trial_is_a_bad_one_and_no_failure(tmp_path: Path) -> None:
