@@ -71,6 +71,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml requirements.lock
+	@echo "installing into $(VENV): 1.4 GB, a few minutes"
 	DS_BUILD_OPS=0 $(BIN)/python -m pip install --quiet --constraint requirements.lock --editable .
 	touch $@
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from huggingtweets.config.compose import load_config
 from huggingtweets.config.schema import (
     CleaningConfig,
     ModelConfig,
@@ -17,7 +18,7 @@ from huggingtweets.config.schema import (
 )
 from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.prepare import choose_known, long_post
-from huggingtweets.errors import ConfigError, DataError
+from huggingtweets.errors import ConfigError, DataError, HuggingtweetsError
 from huggingtweets.evaluation.figures import (
     Quality,
     bits_per_byte,
@@ -82,15 +83,15 @@ def generate_posts(
         folder: of a model, or the job's around it.
         config: how to sample.
         seed: of the sampling.
-        is_guarded: block copies, as training does by default, where that can be done.
+        is_guarded: block copies as the job does, where its training posts are there.
 
     Raises:
         ConfigError: there is no model, or `block_copies` is asked for without training posts.
     """
     base, model, job = open_folder(folder)
     train = _train_posts(job)
-    if is_guarded and train:
-        config = replace(config, block_copies=SamplingConfig().block_copies)
+    if is_guarded and job and train:
+        config = replace(config, block_copies=job_sampling(job)[0].block_copies)
     if config.block_copies and not train:
         raise ConfigError(
             f"generate: got a limit on copies, but the training posts are not beside {folder}; "
@@ -182,6 +183,15 @@ def _settled(
         tokens = long_post([len(ids) + 1 for ids in base.codec.encode(train)])
         chars = long_post([len(post) for post in train])
     return config.settled(tokens=tokens, chars=chars)
+
+
+def job_sampling(job: JobPaths) -> tuple[SamplingConfig, bool]:
+    """Return how a job samples and whether it masks; the defaults where its config is gone."""
+    try:
+        config = load_config(job.config)
+    except HuggingtweetsError:
+        return SamplingConfig(), True
+    return config.sampling, config.cleaning.mask_pii
 
 
 def _train_posts(job: JobPaths | None) -> Sequence[str]:

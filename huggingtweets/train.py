@@ -33,8 +33,7 @@ from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import STOPPED, exit_code_of, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out
-from huggingtweets.posts.sources.load import check_source
-from huggingtweets.tracking.console import waiting
+from huggingtweets.posts.sources.load import check_demo, check_source
 
 BUSY_LOAD = 0.6
 """Average load per core from which on the machine is taken to be shared."""
@@ -47,9 +46,13 @@ def run(composed: DictConfig) -> int:
         check_source(config.source)
         jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
         if not is_batch(config.user):  # of a batch, such people are passed over one by one
-            check_opted_out([name for job in jobs for name in job.handles], config.optout_file)
+            handles = [name for job in jobs for name in job.handles]
+            check_opted_out(handles, config.optout_file)
+            check_demo(config.source, handles)
         check_base_at_hand(config)
         config = settle_consent(config, jobs)
+        from huggingtweets.tracking.console import waiting  # Rich: a tenth of a second
+
         with waiting("starting PyTorch (some seconds)"):
             # heavy: only for a configuration that is accepted
             from huggingtweets.jobs.runner import run_jobs
@@ -103,7 +106,9 @@ def _main() -> int:
             words = [word for word in sys.argv[1:] if not word.startswith("-")]
             say(usage(words).rstrip("\n"))
             return 0
-        check_arguments(sys.argv[1:])
+        composed = check_arguments(sys.argv[1:])
+        if composed is not None:
+            return run(composed)
     except HuggingtweetsError as err:
         return exit_code_of(err)
     with TemporaryDirectory() as scratch:

@@ -173,3 +173,18 @@ def test_a_full_disk_is_one_sentence(batch: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[0].startswith("huggingtweets: status: got No space left")
     assert "Traceback" not in done.stderr
+
+
+def test_without_a_word_the_commands_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.main([])
+    assert done.value.code == 0
+    assert "train a model per person" in capsys.readouterr().out
+
+
+def test_people_are_asked_for_before_the_base(tmp_path: Path) -> None:
+    """The base gpt2 is not here and no Hub is asked for it: the handle is wrong already."""
+    done = run("train", "user=you", HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    assert done.returncode != 0
+    assert "source=demo: got user=you; expected one of demo, " in done.stderr
+    assert "gpt2" not in done.stderr

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.cli import main as cli
-from huggingtweets.config.schema import ModelConfig
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.schema import ModelConfig, SamplingConfig, TrainConfig
 from huggingtweets.files import write_jsonl
 from huggingtweets.paths import JobPaths
 from huggingtweets.posts.optout import handle_hash
@@ -42,6 +43,35 @@ def test_generate_prints_a_line_a_post(job: Path, capsys: pytest.CaptureFixture[
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] != printed[2]
     assert printed[0].count("My dream is") == 4
+
+
+def test_generate_lets_copies_pass_where_the_job_does(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    (folder / "model").symlink_to(job / "model")
+    command = ["generate", str(folder), "My dream is", "-n", "3", "--seed", "1"]
+    write_jsonl(JobPaths(folder).dataset, [])
+    assert cli.main(command) == 0
+    written = capsys.readouterr().out
+    rows = [{"user": "a", "side": "train", "text": post} for post in written.splitlines()]
+    write_jsonl(JobPaths(folder).dataset, rows)
+    assert cli.main([*command, "--block-copies", "1"]) == 0
+    assert capsys.readouterr().out != written
+    config = TrainConfig(sampling=SamplingConfig(block_copies=0))
+    JobPaths(folder).config.write_text(dump_config(config))
+    assert cli.main(command) == 0
+    assert capsys.readouterr().out == written
+
+
+def test_generate_says_why_posts_are_missing(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["generate", str(job), "My dream is", "-n", "2", "--ban", "dream"]
+    assert cli.main(command) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "0 of 2 posts: all that was drawn for the others was refused (" in printed.err
+    assert "12 banned); --block-copies 0 lets" in printed.err
 
 
 def test_generate_prints_json(job: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -117,6 +117,7 @@ def test_terminal_shows_samples_counts_figures_and_files(demo: tuple[Path, str])
     shown = demo[1]
     for part in ("My dream is", "downloaded", "bits per byte", "fine-tuned", "report.html"):
         assert part in shown
+    assert "huggingtweets generate out/demo" in shown
 
 
 def test_same_job_again_does_nothing_and_another_is_refused(demo: tuple[Path, str]) -> None:

@@ -33,6 +33,12 @@ def _run_generate(args: argparse.Namespace) -> int:
     )
     for one in samples.predictions:
         say(json.dumps(marked(asdict(one))) if args.json else one.prediction)
-    if samples.refused:
+    asked = len(config.prompts) * config.num
+    if len(samples.predictions) < asked:
+        sys.stderr.write(
+            f"{len(samples.predictions)} of {asked} posts: all that was drawn for the others was "
+            f"refused ({samples.refusals}); --block-copies 0 lets copies of training posts pass\n"
+        )
+    elif samples.refused:
         sys.stderr.write(f"drawn again: {samples.refusals}\n")
     return 0

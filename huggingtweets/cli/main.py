@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = parse(argv)
+        args = parse(argv or ["--help"])
         run: Callable[[argparse.Namespace], int] = args.run
         return run(args)
     except HuggingtweetsError as err:

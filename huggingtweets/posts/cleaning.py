@@ -346,10 +346,10 @@ def check_enough(reports: Sequence[CleaningReport], config: CleaningConfig) -> l
     if lacking:
         raise TooFewPostsError(
             f"{'; '.join(_describe(report) for report in lacking)}; expected at least "
-            f"{config.min_chars} characters; add posts or lower cleaning.min_chars"
+            f"{config.min_chars:,} characters; add posts or lower cleaning.min_chars"
         )
     return [
-        f"{_describe(report)}; fewer than {config.warn_chars} characters make a weak model"
+        f"fewer than {config.warn_chars:,} characters make a weak model; {_describe(report)}"
         for report in reports
         if report.joined_chars < config.warn_chars
     ]
@@ -357,7 +357,7 @@ def check_enough(reports: Sequence[CleaningReport], config: CleaningConfig) -> l
 
 def _describe(report: CleaningReport) -> str:
     return (
-        f"@{report.handle}: got {report.joined_chars} characters in {report.kept} kept posts "
-        f"({report.downloaded} downloaded, {report.retweets} retweets, {report.short} short, "
-        f"{report.repeats} repeats)"
+        f"@{report.written or report.handle}: got {report.joined_chars:,} characters in "
+        f"{report.kept:,} kept posts, joints included ({report.downloaded:,} received, "
+        f"{report.retweets:,} retweets, {report.short:,} short, {report.repeats:,} repeats)"
     )

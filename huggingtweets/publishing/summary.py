@@ -1,5 +1,6 @@
 """What a person at the terminal sees when a job is done."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,11 @@ def show_summary(facts: ModelFacts, paths: JobPaths, console: Console) -> None:
     console.print(_counts(facts))
     console.print(_figures(facts))
     console.print(_files(paths))
+    console.print(
+        f"More posts: huggingtweets generate {escape(shlex.quote(str(paths.root)))}",
+        soft_wrap=True,
+        highlight=False,
+    )
 
 
 def _some(samples: Sequence[Sample]) -> list[Sample]:

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
-from huggingtweets.config.compose import load_config
 from huggingtweets.config.schema import ModelConfig, RecipeConfig, SamplingConfig
 from huggingtweets.data.prepare import long_post
 from huggingtweets.data.tokens import Codec, codec_of
-from huggingtweets.errors import ConfigError, HuggingtweetsError
+from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import Guards, build_guards
+from huggingtweets.model_folder import job_sampling
 from huggingtweets.models.adapters import pack_adapters
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.layout import Layout
@@ -168,7 +168,7 @@ class Voices:
         if adapter.is_file() and not (folder / "config.json").is_file():
             base = self._base(folder)
         codec = self._codec(folder, base)
-        sampling, mask = sampling_of(person)
+        sampling, mask = job_sampling(person.paths)
         train = tuple(
             row["text"] for row in read_jsonl(person.paths.dataset) if row["side"] == "train"
         ) if person.paths.dataset.is_file() else ()  # fmt: skip
@@ -265,12 +265,3 @@ def max_positions(config: Any) -> int:
 def adapter_name(slug: str) -> str:
     """Return what peft calls a person's adapters: its names become modules, which have no dots."""
     return "p" + hashlib.sha256(slug.encode()).hexdigest()[:16]
-
-
-def sampling_of(person: Person) -> tuple[SamplingConfig, bool]:
-    """Return how the job samples and whether it masks; the defaults where its config is gone."""
-    try:
-        config = load_config(person.paths.config)
-    except HuggingtweetsError:
-        return SamplingConfig(), True
-    return config.sampling, config.cleaning.mask_pii

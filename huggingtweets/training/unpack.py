@@ -13,7 +13,6 @@ import tempfile
 import zipfile
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from transformers import AutoTokenizer, GgufConfig
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.cache import cached_folder
-from huggingtweets.config.bases import BASES_DIR, is_gguf, known_base, unpacked_folder
+from huggingtweets.config.bases import BASES_DIR, check_gguf, is_gguf, known_base, unpacked_folder
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json, write_json
 from huggingtweets.training.folder import for_other_readers
@@ -59,11 +58,7 @@ def unpack_gguf(file: Path, folder: Path, *, hub_id: str | None = None) -> Path:
     Raises:
         ConfigError: the package gguf is not there, or the file cannot be read as a causal LM.
     """
-    if find_spec("gguf") is None:
-        raise ConfigError(
-            f"model.path: got {file}, and the package gguf is not installed; expected it; run "
-            "pip install 'huggingtweets[gguf]'"
-        )
+    check_gguf(str(file))
     if not folder.is_dir():
         logger.info("base=%s is dequantised into %s, once", file.name, folder)
     transformers_logging.disable_progress_bar()

@@ -69,6 +69,7 @@ TYPOS = {
     "recip.lr=1": "did you mean recipe.lr",
     "recipe.lrr=1": "did you mean recipe.lr",
     "lr=3": "did you mean recipe.lr",
+    "sorce=csv": "did you mean source?",
     "model.pth=x": "did you mean model.path",
     "outputdir=x": "did you mean output_dir",
     "engine.precison=fp32": "did you mean engine.precision",
@@ -142,6 +143,14 @@ def test_each_setting_of_a_grid_gets_a_folder_of_its_own() -> None:
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])
 def test_flags_of_hydra_are_left_to_hydra(flag: list[str]) -> None:
     check_arguments(flag)
+
+
+def test_what_is_checked_is_what_runs_but_for_what_hydra_has_to_do() -> None:
+    composed = check_arguments(["user=a", "recipe.epochs=2"])
+    assert composed is not None
+    assert to_config(composed) == config_of("user=a", "recipe.epochs=2")
+    for words in (["-m", "user=a", "seed=1,2"], ["user=a", "hydra.verbose=true"], ["--info"]):
+        assert check_arguments(words) is None
 
 
 def test_dumped_config_loads_as_it_was(tmp_path: Path) -> None:

@@ -295,8 +295,9 @@ def test_too_little_text_names_user_and_counts() -> None:
     with pytest.raises(TooFewPostsError) as caught:
         check_enough([report_of("ann", limit), report_of("bob", limit - 1)], DEFAULT)
     assert str(caught.value) == (
-        "@bob: got 5999 characters in 20 kept posts (30 downloaded, 4 retweets, 5 short, "
-        "1 repeats); expected at least 6000 characters; add posts or lower cleaning.min_chars"
+        "@bob: got 5,999 characters in 20 kept posts, joints included (30 received, 4 retweets, "
+        "5 short, 1 repeats); expected at least 6,000 characters; add posts or lower "
+        "cleaning.min_chars"
     )
 
 
@@ -309,8 +310,8 @@ def test_little_text_is_a_warning() -> None:
     limit = 40000 - 19 * 13
     warnings = check_enough([report_of("ann", limit), report_of("bob", limit - 1)], DEFAULT)
     assert warnings == [
-        "@bob: got 39999 characters in 20 kept posts (30 downloaded, 4 retweets, 5 short, "
-        "1 repeats); fewer than 40000 characters make a weak model"
+        "fewer than 40,000 characters make a weak model; @bob: got 39,999 characters in 20 kept "
+        "posts, joints included (30 received, 4 retweets, 5 short, 1 repeats)"
     ]
 
 

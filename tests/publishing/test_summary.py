@@ -27,4 +27,5 @@ def test_summary_shows_counts_figures_and_files(make_facts: Any, tmp_path: Path)
     text = shown(make_facts(), tmp_path)
     for part in ("downloaded", "kept", "bits per byte", "base", "fine-tuned", "result.json"):
         assert part in text
+    assert f"huggingtweets generate {tmp_path}" in text
     assert "nothing was held out" in shown(make_facts(heldout=None), tmp_path)

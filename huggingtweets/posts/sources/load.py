@@ -1,5 +1,6 @@
 """The one door to all sources: a configured source and a handle in, a timeline out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
@@ -185,6 +186,17 @@ def check_source(source: SourceConfig) -> None:
         raise ConfigError(f"source.path: {path} is neither a file nor a folder")
     if path.is_file():
         _check_suffix(source.kind, path)
+
+
+def check_demo(source: SourceConfig, handles: Sequence[str]) -> None:
+    """Refuse real people where no source was named: the default invents its own.
+
+    Raises:
+        SourceError: somebody is not one of the invented people.
+    """
+    if source.kind is SourceKind.demo:
+        for handle in handles:
+            demo_timeline(handle)
 
 
 def _path(source: SourceConfig) -> Path:
