@@ -1,7 +1,9 @@
 """Which process a number means: distinguishes it from a later one with the same number."""
 
+import json
 import os
 import socket
+import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,20 @@ class Process:
     started: str
     """Its start in clock ticks since the machine's; empty where the system does not tell."""
     parent: int
+
+
+_CALL = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from {} import {} as main; main(*sys.argv[2:])"
+)
+
+
+def command_of(module: str, function: str, *arguments: str) -> list[str]:
+    """Return the command of another Python that calls a function of ours.
+
+    It looks for modules where this one does, installed or not, and whatever its folder is.
+    """
+    return [sys.executable, "-c", _CALL.format(module, function), json.dumps(sys.path), *arguments]
 
 
 def find_process(pid: int) -> Process | None:

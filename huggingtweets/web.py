@@ -1,13 +1,16 @@
 """One request to one server, bounded in time and size: posts, pictures and W&B are asked by it."""
 
+import email.utils
 import json
+import re
 import socket
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 if TYPE_CHECKING:
     import httpx
@@ -15,6 +18,14 @@ if TYPE_CHECKING:
 MAX_ANSWER_BYTES = 16 << 20
 """A page of 100 posts has less than one MiB."""
 _CHUNK = 1 << 16
+MAX_REDIRECTS = 3
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_RESET_HEADERS = ("x-rate-limit-reset", "x-ratelimit-reset", "ratelimit-reset")
+_SECONDS = re.compile(r"[0-9]{1,12}")
+_SOON = 10**9
+"""Less is a number of seconds from now, more is a time since 1970."""
+_RATE_LIMIT = re.compile(r"\br=0\b.*?\bt=(\d{1,12})|\bt=(\d{1,12})\b.*?\br=0\b")
+"""Nothing remains, and the seconds until something does: as the Hub writes it."""
 
 
 class FailedError(Exception):
@@ -81,6 +92,78 @@ def exchange(
         names = [type(one).__name__ for one in _causes(err) if isinstance(one, OSError)]
         what = "no answer in time" if is_late else [type(err).__name__, *names][-1]
         raise FailedError(f"{what} ({ascii(str(err))[1:-1][:100]})") from err
+
+
+def follow(
+    url: str,
+    headers: Mapping[str, str],
+    *,
+    allow: Callable[[SplitResult], None],
+    timeout_s: float,
+    deadline_s: float,
+    max_bytes: int = MAX_ANSWER_BYTES,
+) -> tuple[int, dict[str, str], bytes]:
+    """Ask by GET as `exchange` does, and go where redirects lead.
+
+    Args:
+        url: nothing is checked about it.
+        headers: sent to every address.
+        allow: raises for an address that is not to be asked; an empty one is none.
+        timeout_s: as for `exchange`.
+        deadline_s: for each answer on the way.
+        max_bytes: of each.
+
+    Raises:
+        FailedError: no whole answer came, or too many redirects did.
+        UntrustedError: a certificate is not valid.
+    """
+    for _ in range(MAX_REDIRECTS + 1):
+        status, received, body = exchange(
+            url, headers, timeout_s=timeout_s, deadline_s=deadline_s, max_bytes=max_bytes
+        )
+        if status not in _REDIRECTS:
+            return status, received, body
+        try:
+            target = urlsplit(urljoin(url, received.get("location", "")))
+        except ValueError:
+            target = urlsplit("")
+        allow(target)
+        url = target.geturl()
+    raise FailedError(f"it redirects more than {MAX_REDIRECTS} times")
+
+
+def asked_wait_s(headers: Mapping[str, str], now: float) -> float:
+    """Return how many seconds a service asks us to wait; 0 where it asks for nothing.
+
+    Points in time are held against the server's own clock (`Date`), `now` being the fall-back.
+
+    Args:
+        headers: names in lower case.
+        now: seconds since 1970.
+    """
+    server_now = _http_date(headers.get("date", ""))
+    server_now = now if server_now is None else server_now
+    after = headers.get("retry-after", "").strip()
+    if _SECONDS.fullmatch(after):
+        return float(after)
+    moment = _http_date(after)
+    for name in _RESET_HEADERS:
+        value = headers.get(name, "").strip()
+        if moment is None and _SECONDS.fullmatch(value):
+            moment = float(value) if float(value) > _SOON else server_now + float(value)
+        elif moment is None and value:
+            with suppress(ValueError, OverflowError):
+                moment = datetime.fromisoformat(value).timestamp()
+    if moment is None and (limit := _RATE_LIMIT.search(headers.get("ratelimit", "")[:1000])):
+        return float(limit[1] or limit[2])
+    return 0.0 if moment is None else max(0.0, moment - server_now)
+
+
+def _http_date(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text[:64]).timestamp()
+    except (ValueError, OverflowError, IndexError, TypeError):
+        return None
 
 
 class _Guard:

@@ -26,7 +26,7 @@ def _run_purge(args: argparse.Namespace) -> int:
     from huggingtweets.jobs.purge import plan_purge, purge
     from huggingtweets.jobs.traces import traces_lines
     from huggingtweets.posts.asking import ask_yes, is_somebody_there
-    from huggingtweets.publishing.unpublish import delete_repositories
+    from huggingtweets.publishing.hub import delete_repositories
     from huggingtweets.tracking.wandb_purge import delete_online
 
     handle = parse_handle(args.handle)

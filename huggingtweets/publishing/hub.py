@@ -1,4 +1,4 @@
-"""Publish a model folder as a repository on the Hub: which files, whose name, how long to try.
+"""Publish a model folder as a repository on the Hub, and delete it there again.
 
 The upload itself runs in a process of its own (`upload.py`): whatever hangs there ends at the
 deadline, and the client's settings for it reach nobody else's downloads.
@@ -10,18 +10,19 @@ import os
 import re
 import stat
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from huggingtweets.errors import PublishError
 from huggingtweets.files import read_json
 from huggingtweets.logs import redact
+from huggingtweets.process import command_of
 
 logger = logging.getLogger(__name__)
 
 DEADLINE_S = 1800.0
+_DELETE_TIMEOUT_S = 60.0
 _TOKEN_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _REPO_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _WEIGHTS = re.compile(r"(?:adapter_)?model(?:-\d{5}-of-\d{5})?\.safetensors")
@@ -83,7 +84,7 @@ def publish_model(
             that name exists while `private` is asked for.
         PublishError: the Hub could not be reached, or not within `deadline_s` seconds.
     """
-    token = next((environ[key] for key in _TOKEN_KEYS if environ.get(key)), None)
+    token = _token_of(environ)
     if token is None:
         raise PublishRefusedError(
             "publish=hub: got no token; expected one in the environment; "
@@ -110,6 +111,48 @@ def publish_model(
         return str(answer["url"])
     kinds = {"refused": PublishRefusedError, "forbidden": CannotPublishError}
     raise kinds.get(answer["kind"], PublishError)(f"{repo_name}: {redact(answer['error'])}")
+
+
+def delete_repositories(slugs: Sequence[tuple[str | None, str]]) -> list[str]:
+    """Delete the repositories there are of these names; return their ids.
+
+    Args:
+        slugs: organisation (None: the token's owner) and name of each.
+
+    Raises:
+        PublishError: there is no token, or the Hub refuses or does not answer; some may be deleted.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    from huggingtweets.publishing.upload import bound_requests, transport_error
+
+    token = _token_of(os.environ)
+    if token is None:
+        raise PublishError(
+            "purge --hub: got no token; expected one that may delete repositories; set HF_TOKEN"
+        )
+    bound_requests(_DELETE_TIMEOUT_S)
+    deleted = []
+    try:
+        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
+        owner = api.whoami()["name"] if any(org is None for org, _ in slugs) else ""
+        for org, slug in slugs:
+            repo_id = f"{org or owner}/{slug}"
+            if api.repo_exists(repo_id):
+                api.delete_repo(repo_id)
+                deleted.append(repo_id)
+    except (HfHubHTTPError, transport_error()) as err:
+        said = " ".join(redact(str(err)).split())[:200]
+        raise PublishError(
+            f"purge --hub: the Hub did not delete the repositories ({said}); expected it to; "
+            "delete them on its page, or run the command again"
+        ) from err
+    return deleted
+
+
+def _token_of(environ: Mapping[str, str]) -> str | None:
+    return next((environ[key] for key in _TOKEN_KEYS if environ.get(key)), None)
 
 
 def files_to_publish(model_dir: Path) -> list[str]:
@@ -151,13 +194,10 @@ def _ask_process(
     request: Mapping[str, Any], environ: Mapping[str, str], deadline_s: float
 ) -> dict[str, Any]:
     """Run the upload and return its answer."""
-    # By its path, so that it runs from a checkout that is not installed; -P: its folder is no place
-    # to import from.
-    command = [sys.executable, "-P", str(Path(__file__).with_name("upload.py"))]
     where = f"{request['repo_name']}: the upload"
     try:
         process = subprocess.run(
-            command,
+            command_of("huggingtweets.publishing.upload", "main"),
             input=json.dumps(request),
             capture_output=True,
             text=True,

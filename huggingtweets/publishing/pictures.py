@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from PIL import Image, ImageOps
 
@@ -16,7 +16,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.files import write_bytes
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.reading import show
-from huggingtweets.web import FailedError, UntrustedError, exchange
+from huggingtweets.web import FailedError, UntrustedError, follow
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +26,7 @@ MAX_PIXELS = 16_000_000
 SIDE = 400
 """Pixels of what is kept, a square."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
-_MAX_REDIRECTS = 3
 _TIMEOUT_S, _DEADLINE_S = 10.0, 30.0
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HEADERS = {
     "Accept": "image/png,image/jpeg,image/webp,image/gif",
     "Accept-Encoding": "identity",
@@ -64,33 +62,32 @@ def fetch_picture(url: str, hosts: Collection[str]) -> bytes:
         SourceError: it is elsewhere, leads elsewhere, is too large, or does not come.
     """
     target = _checked(url, hosts)
-    for _ in range(_MAX_REDIRECTS + 1):
-        try:
-            status, headers, body = exchange(
-                target.geturl(),
-                _HEADERS,
-                timeout_s=_TIMEOUT_S,
-                deadline_s=_DEADLINE_S,
-                max_bytes=MAX_BYTES,
-            )
-        except UntrustedError as err:
-            raise SourceError(
-                f"{target.netloc}: its certificate is not valid ({show(str(err), 120)}); expected "
-                "one this machine trusts"
-            ) from err
-        except FailedError as err:
-            raise SourceError(f"{target.netloc}: {err}; expected a picture") from err
-        if status not in _REDIRECTS:
-            if status != 200:
-                raise SourceError(f"{target.netloc}: got HTTP {status}; expected a picture")
-            return body
-        there = _checked(headers.get("location", ""), hosts, base=target.geturl())
-        if there.netloc != target.netloc:
+
+    def allow(there: SplitResult) -> None:
+        if _checked(there.geturl(), hosts).netloc != target.netloc:
             raise SourceError(
                 f"{target.netloc}: got a redirect to {show(there.netloc)}; expected the picture"
             )
-        target = there
-    raise SourceError(f"{target.netloc}: it redirects more than {_MAX_REDIRECTS} times")
+
+    try:
+        status, _, body = follow(
+            target.geturl(),
+            _HEADERS,
+            allow=allow,
+            timeout_s=_TIMEOUT_S,
+            deadline_s=_DEADLINE_S,
+            max_bytes=MAX_BYTES,
+        )
+    except UntrustedError as err:
+        raise SourceError(
+            f"{target.netloc}: its certificate is not valid ({show(str(err), 120)}); expected "
+            "one this machine trusts"
+        ) from err
+    except FailedError as err:
+        raise SourceError(f"{target.netloc}: {err}; expected a picture") from err
+    if status != 200:
+        raise SourceError(f"{target.netloc}: got HTTP {status}; expected a picture")
+    return body
 
 
 def remade(data: bytes) -> bytes:
@@ -124,14 +121,14 @@ def remade(data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def _checked(url: str, hosts: Collection[str], *, base: str = "") -> SplitResult:
+def _checked(url: str, hosts: Collection[str]) -> SplitResult:
     try:
-        target = urlsplit(urljoin(base, url))
+        target = urlsplit(url)
     except ValueError:
         target = urlsplit("")
     if target.scheme != "https" or target.netloc.lower() not in hosts:
         raise SourceError(
-            f"publish.picture_hosts: got a picture at {show(url, 120)}; expected https from "
-            f"{', '.join(sorted(hosts)) or 'no host'}; add its host if you trust it"
+            f"publish.picture_hosts: got a picture at {show(url, 120)}; expected https "
+            f"from {', '.join(sorted(hosts)) or 'no host'}; add its host if you trust it"
         )
     return target

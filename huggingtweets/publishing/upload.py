@@ -3,11 +3,9 @@
 Started by `hub.py`, which has checked the files and ends this process at the deadline.
 """
 
-import email.utils
 import importlib
 import json
 import random
-import re
 import sys
 import time
 from collections.abc import Mapping
@@ -17,11 +15,12 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi, get_session, set_client_factory
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+from huggingtweets.web import asked_wait_s
+
 REQUEST_TIMEOUT_S = 60.0
 """For each connection, read and write; the client's own default is to wait for ever."""
 _MAX_WAIT_S = 60.0
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_RATE_LIMIT = re.compile(r"\br=0\b.*?\bt=(\d+)|\bt=(\d+)\b.*?\br=0\b")
 
 
 def main() -> None:
@@ -51,7 +50,8 @@ def upload_with_retries(request: Mapping[str, Any]) -> dict[str, str]:
             if status not in _TRY_AGAIN:
                 return _failure("forbidden", f"the Hub refuses the upload ({_reason(err)})")
             problem = _reason(err)
-            wait_s = _asked_wait_s(err.response.headers) or _backoff_s(attempt)
+            asked_s = asked_wait_s(dict(err.response.headers), time.time())
+            wait_s = asked_s + random.random() if asked_s else _backoff_s(attempt)
         except transport_failure as err:
             problem = f"{type(err).__name__}: {err}"
             wait_s = _backoff_s(attempt)
@@ -126,26 +126,6 @@ def _reason(err: HfHubHTTPError) -> str:
     return f"HTTP {err.response.status_code}: {' '.join(said.split())[:200]}"
 
 
-def _asked_wait_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long the server asks us to wait, by `Retry-After` or an exhausted `RateLimit`."""
-    after = headers.get("Retry-After", "").strip()
-    if after.isdecimal():
-        return float(after) + random.random()
-    if after:
-        try:
-            date = email.utils.parsedate_to_datetime(after)
-        except ValueError:
-            return None
-        return max(0.0, date.timestamp() - time.time()) + random.random()
-    if limit := _RATE_LIMIT.search(headers.get("RateLimit", "")):
-        return float(limit[1] or limit[2]) + random.random()
-    return None
-
-
 def _backoff_s(attempt: int) -> float:
     """Return 1, 2, 4 ... 60 seconds, spread by half: many jobs must not come back at once."""
     return min(_MAX_WAIT_S, 2.0 ** (attempt - 1)) * random.uniform(0.5, 1.5)
-
-
-if __name__ == "__main__":
-    main()

@@ -5,26 +5,21 @@ for and nothing else. It ends when its end of the line is closed, so when this p
 that comes about; signals for this process do not reach it.
 """
 
-import json
 import logging
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from huggingtweets.process import command_of
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from huggingtweets.runtime.helper import serve; serve(int(sys.argv[2]), sys.argv[3])"
-)
 
 
 class Helper:
@@ -35,7 +30,7 @@ class Helper:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(theirs.fileno()), module],
+                command_of(__name__, "serve", str(theirs.fileno()), module),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -121,12 +116,12 @@ class Helpers:
             return None
 
 
-def serve(fd: int, module: str) -> None:
+def serve(fd: str, module: str) -> None:
     """Call what is asked for until the line is closed: the whole life of a helper."""
     warm_up = getattr(import_module(module), "warm_up", None)
     if warm_up is not None:
         warm_up()
-    with Connection(fd) as line:
+    with Connection(int(fd)) as line:
         while True:
             try:
                 function, arguments = line.recv()

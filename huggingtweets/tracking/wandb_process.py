@@ -6,13 +6,11 @@ however that comes about. Signals for this process do not reach it, nor does wha
 anybody.
 """
 
-import json
 import logging
 import os
 import queue
 import socket
 import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -21,14 +19,11 @@ from typing import Any
 
 import psutil
 
+from huggingtweets.process import command_of
 from huggingtweets.tracking.wandb_session import Told, WandbSession
 
 _Calls = queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None]
 
-_CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from huggingtweets.tracking.wandb_process import serve; serve(int(sys.argv[2]))"
-)
 _LAST_CALL_S = 5.0
 """For the call under way when this process ends."""
 
@@ -48,7 +43,7 @@ class WandbProcess:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _CODE, json.dumps(sys.path), str(theirs.fileno())],
+                command_of(__name__, "serve", str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -81,9 +76,9 @@ class WandbProcess:
         self._process.wait()
 
 
-def serve(fd: int) -> None:
+def serve(fd: str) -> None:
     """Make the calls that are asked for until the line is closed: the whole life of the process."""
-    line, lock = Connection(fd), threading.Lock()
+    line, lock = Connection(int(fd)), threading.Lock()
 
     def send(message: tuple[str, Any] | None) -> None:
         with lock, suppress(OSError):

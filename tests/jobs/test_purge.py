@@ -321,7 +321,7 @@ class _Hub(BaseHTTPRequestHandler):
 def test_repositories_are_deleted_by_the_real_client(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from huggingtweets.publishing.unpublish import delete_repositories
+    from huggingtweets.publishing.hub import delete_repositories
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()

@@ -21,7 +21,6 @@ from huggingtweets.publishing.hub import (
     files_to_publish,
     publish_model,
 )
-from huggingtweets.publishing.upload import _asked_wait_s
 
 TOKEN = "hf_" + "a1B2" * 8
 
@@ -366,27 +365,3 @@ def test_incomplete_models_are_refused(model_dir, missing):
         files_to_publish(model_dir)
     with pytest.raises(CannotPublishError, match="no complete model"):
         files_to_publish(model_dir / "nowhere")
-
-
-@pytest.mark.parametrize(
-    ("headers", "low", "high"),
-    [
-        ({"Retry-After": "7"}, 7, 8),
-        ({"RateLimit": '"api";r=0;t=55'}, 55, 56),
-        ({"RateLimit": '"api";t=55;r=0'}, 55, 56),
-    ],
-)
-def test_asked_wait_is_read_from_the_headers(headers, low, high):
-    assert low <= (_asked_wait_s(headers) or 0) <= high
-
-
-@pytest.mark.parametrize(
-    "headers", [{}, {"RateLimit": '"api";r=12;t=55'}, {"Retry-After": "soon"}, {"RateLimit": "x"}]
-)
-def test_nothing_is_asked_by_other_headers(headers):
-    assert _asked_wait_s(headers) is None
-
-
-def test_retry_after_may_be_a_date():
-    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
-    assert 27 <= (_asked_wait_s({"Retry-After": date}) or 0) <= 32

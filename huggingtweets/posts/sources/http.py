@@ -3,34 +3,25 @@
 Knows nothing of posts; what a page means, the sources say.
 """
 
-import email.utils
 import ipaddress
 import logging
 import random
 import re
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
-from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.sources.json_values import parse_json
 from huggingtweets.posts.sources.reading import show
-from huggingtweets.web import FailedError, UntrustedError, exchange
+from huggingtweets.web import FailedError, UntrustedError, asked_wait_s, follow
 
 logger = logging.getLogger(__name__)
 
-MAX_REDIRECTS = 3
 _TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_RESET_HEADERS = ("x-rate-limit-reset", "x-ratelimit-reset", "ratelimit-reset")
-_SECONDS = re.compile(r"[0-9]{1,12}")
 _PLAIN_URL = re.compile(r"https?://[A-Za-z0-9._:\[\]-]{1,260}(?:/[A-Za-z0-9._~%/-]{0,500})?")
-_SOON = 10**9
-"""Less is a number of seconds from now, more is a time since 1970."""
 
 
 class UnavailableError(SourceError):
@@ -147,7 +138,7 @@ class Service:
         while True:
             attempt += 1
             try:
-                return self._attempt(urlsplit(url.geturl() + query), is_whole)
+                return self._attempt(url.geturl() + query, is_whole)
             except FailedError as err:
                 self._wait(err, attempt)
 
@@ -165,37 +156,29 @@ class Service:
         logger.warning("%s: %s; attempt=%d wait_s=%.1f", self.host, err, attempt + 1, wait_s)
         patience.sleep(wait_s)
 
-    def _attempt(self, url: SplitResult, is_whole: Callable[[Any], bool]) -> Answer:
+    def _attempt(self, url: str, is_whole: Callable[[Any], bool]) -> Answer:
         """Ask once, following the redirects of this host."""
-        for _ in range(MAX_REDIRECTS + 1):
-            try:
-                status, headers, body = exchange(
-                    url.geturl(),
-                    self._headers,
-                    timeout_s=self._patience.timeout_s,
-                    deadline_s=self._patience.deadline_s,
-                )
-            except UntrustedError as err:
-                raise SourceError(
-                    f"{self.host}: its certificate is not valid ({show(str(err), 120)}); expected "
-                    "one this machine trusts; check source.api_url and the clock"
-                ) from err
-            if status not in _REDIRECTS:
-                return self._judge(status, headers, body, is_whole)
-            url = self._redirected(url, headers.get("location", ""))
-        raise FailedError(f"it redirects more than {MAX_REDIRECTS} times")
-
-    def _redirected(self, url: SplitResult, location: str) -> SplitResult:
         try:
-            target = urlsplit(urljoin(url.geturl(), location))
-        except ValueError:
-            target = urlsplit("")
+            status, headers, body = follow(
+                url,
+                self._headers,
+                allow=self._allow,
+                timeout_s=self._patience.timeout_s,
+                deadline_s=self._patience.deadline_s,
+            )
+        except UntrustedError as err:
+            raise SourceError(
+                f"{self.host}: its certificate is not valid ({show(str(err), 120)}); expected "
+                "one this machine trusts; check source.api_url and the clock"
+            ) from err
+        return self._judge(status, headers, body, is_whole)
+
+    def _allow(self, target: SplitResult) -> None:
         if (target.scheme, target.netloc) != (self._base.scheme, self._base.netloc):
             raise SourceError(
-                f"{self.host}: got a redirect to {show(location)}; expected answers from this host "
-                "alone; set source.api_url to the service's own address"
+                f"{self.host}: got a redirect to {show(target.geturl())}; expected answers from "
+                "this host alone; set source.api_url to the service's own address"
             )
-        return target
 
     def _judge(
         self,
@@ -236,34 +219,6 @@ def check_base_url(text: str) -> SplitResult:
             "without name, password and query; leave it out for the service's own address"
         )
     return url
-
-
-def asked_wait_s(headers: Mapping[str, str], now: float) -> float:
-    """Return how many seconds a service asks us to wait; 0 where it asks for nothing.
-
-    Points in time are held against the server's own clock (`Date`), `now` being the fall-back.
-    """
-    server_now = _http_date(headers.get("date", ""))
-    server_now = now if server_now is None else server_now
-    after = headers.get("retry-after", "").strip()
-    if _SECONDS.fullmatch(after):
-        return float(after)
-    moment = _http_date(after)
-    for name in _RESET_HEADERS:
-        value = headers.get(name, "").strip()
-        if moment is None and _SECONDS.fullmatch(value):
-            moment = float(value) if float(value) > _SOON else server_now + float(value)
-        elif moment is None and value:
-            with suppress(ValueError, OverflowError):
-                moment = datetime.fromisoformat(value).timestamp()
-    return 0.0 if moment is None else max(0.0, moment - server_now)
-
-
-def _http_date(text: str) -> float | None:
-    try:
-        return email.utils.parsedate_to_datetime(text[:64]).timestamp()
-    except (ValueError, OverflowError, IndexError, TypeError):
-        return None
 
 
 def _is_loopback(host: str) -> bool:

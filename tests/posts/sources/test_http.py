@@ -10,7 +10,8 @@ import pytest
 from fake_services import TROUBLES, FakeService, quick, serving
 
 from huggingtweets.errors import ConfigError, SourceError
-from huggingtweets.posts.sources.http import Service, UnavailableError, asked_wait_s, check_base_url
+from huggingtweets.posts.sources.http import Service, UnavailableError, check_base_url
+from huggingtweets.web import asked_wait_s
 
 PATH = "/api/v1/instance/rules"
 RULES = [{"id": "1", "text": "Be kind."}]
@@ -78,6 +79,10 @@ def test_nobody_at_the_address_is_one_sentence() -> None:
         ({"x-rate-limit-reset": str(int(NOW) - 300)}, 0),
         ({"retry-after": "soon", "x-rate-limit-reset": "9" * 5000}, 0),
         ({"retry-after": "-5"}, 0),
+        ({"ratelimit": '"api";r=0;t=55'}, 55),
+        ({"ratelimit": '"api";t=55;r=0'}, 55),
+        ({"ratelimit": '"api";r=12;t=55'}, 0),
+        ({"ratelimit": "x"}, 0),
     ],
 )
 def test_waits_are_read_by_the_clock_of_the_server(headers: dict, wait_s: float) -> None:
