@@ -16,39 +16,14 @@ from huggingtweets.config import schema
 from huggingtweets.config.compose import compose_config, option_names, register, to_config
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
-
-_HEAD = """\
-# Reference
-
-Every key of `train.py`, as `key=value` on the command line. Defaults are those of the default
-options; another option of a group (`recipe=huggingtweets`, `model=tiny`) brings its own, and
-`huggingtweets train --help` prints what is in effect.
-
-| exit code | meaning |
-| --- | --- |
-| 0 | every job is done, now or before |
-| 1 | some job failed, the rest are done; the ledger says which and why |
-| 2 | usage or configuration: one message, nothing was started |
-| 75 | stopped on request, everything is saved; the same command goes on |
-
-A launcher of several processes (`accelerate launch`, `torchrun`) turns every code but 0 into 1.
-
-| environment variable | meaning |
-| --- | --- |
-| `HF_HOME`, `HF_HUB_OFFLINE`, `HF_TOKEN` | cache, offline mode and token of the Hugging Face Hub |
-| `WANDB_API_KEY`, `WANDB_BASE_URL` | as W&B documents them; without a key it stays offline |
-| `HUGGINGTWEETS_CACHE` | tiny models, unfinished fetches (default: `~/.cache/huggingtweets`) |
-| `HUGGINGTWEETS_OPTOUT` | a further list of people who want no model |
-| `HUGGINGTWEETS_CONFIG` | `optout.txt`, own `conf/` (default: `~/.config/huggingtweets`) |
-| `X_BEARER_TOKEN`, `MASTODON_TOKEN` | your own tokens for `source=x_api` and `source=mastodon` |
-| `HUGGINGTWEETS_SHARED` | test data; tests that need it say when they skip |
-| `OMP_NUM_THREADS`, `OMP_WAIT_POLICY` | `PASSIVE` where several processes share cores |
-"""
+_FIRST = "## Groups\n"
+"""The first heading of what is made of the schema."""
 
 
 def render() -> str:
-    """Return the page as Markdown."""
-    parts = [_HEAD, "## Groups\n", "| group | options |", "| --- | --- |"]
+    """Return the page as Markdown; what stands above the tables is written by hand and stays."""
+    head, _, _ = PAGE.read_text(encoding="utf-8").partition(_FIRST)
+    parts = [head + _FIRST, "| group | options |", "| --- | --- |"]
     for group in schema.group_names():
         options = option_names(group)
         parts.append(f"| `{group}=` | {', '.join(f'`{option}`' for option in options)} |")

@@ -9,14 +9,39 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+AUTO = "auto"
+
 
 def _check(is_valid: bool, key: str, value: object, expected: str) -> None:
     if not is_valid:
         raise ValueError(f"{key}: got {value!r}; expected {expected}")
 
 
-def _check_frac(key: str, value: float, *, below: float = 1.0) -> None:
-    _check(0 <= value < below, key, value, f"a number from 0 to below {below:g}")
+def _check_least(group: str, config: object, **least: float) -> None:
+    """Refuse values of these keys that are smaller; None may stand for a number."""
+    for key, number in least.items():
+        value = getattr(config, key)
+        _check(value is None or value >= number, f"{group}.{key}", value, f"{number} or more")
+
+
+def _check_positive(group: str, config: object, *keys: str) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        _check(value > 0, f"{group}.{key}", value, "a number above 0")
+
+
+def _check_fracs(group: str, config: object, **below: float) -> None:
+    for key, number in below.items():
+        value = getattr(config, key)
+        is_valid = value is None or 0 <= value < number
+        _check(is_valid, f"{group}.{key}", value, f"a number from 0 to below {number:g}")
+
+
+def _check_autos(group: str, config: object, **least: int) -> None:
+    for key, number in least.items():
+        value = getattr(config, key)
+        is_valid = value == AUTO or (isinstance(value, int) and value >= number)
+        _check(is_valid, f"{group}.{key}", value, f"auto or a number of {number} or more")
 
 
 def _is_encoding(name: str) -> bool:
@@ -110,13 +135,7 @@ class SourceConfig:
             self.encoding,
             "a text encoding that Python knows, such as utf-8, utf-16, cp1252, latin-1, shift_jis",
         )
-        _check(self.max_posts >= 1, "source.max_posts", self.max_posts, "1 or more")
-        _check(
-            self.max_cost_usd is None or self.max_cost_usd >= 0,
-            "source.max_cost_usd",
-            self.max_cost_usd,
-            "0 or more",
-        )
+        _check_least("source", self, max_posts=1, max_cost_usd=0)
         _check(
             self.kind is SourceKind.demo or self.kind in SERVICES or bool(self.path),
             "source.path",
@@ -158,8 +177,7 @@ class CleaningConfig:
     """Fewer are a warning."""
 
     def __post_init__(self) -> None:
-        _check(self.min_words >= 0, "cleaning.min_words", self.min_words, "0 or more")
-        _check(self.min_chars >= 0, "cleaning.min_chars", self.min_chars, "0 or more")
+        _check_least("cleaning", self, min_words=0, min_chars=0)
 
 
 @dataclass(frozen=True)
@@ -182,9 +200,8 @@ class ModelConfig:
     max_positions: int = 256
 
     def __post_init__(self) -> None:
-        for key in ("num_layers", "width", "num_heads", "max_positions"):
-            _check(getattr(self, key) > 0, f"model.{key}", getattr(self, key), "1 or more")
-        _check(self.vocab_size >= 300, "model.vocab_size", self.vocab_size, "300 or more")
+        _check_least("model", self, num_layers=1, width=1, num_heads=1, max_positions=1)
+        _check_least("model", self, vocab_size=300)
         _check(
             self.width % self.num_heads == 0,
             "model.width",
@@ -279,29 +296,11 @@ class RecipeConfig:
 
     def __post_init__(self) -> None:
         _check(0 <= self.replay <= 1, "recipe.replay", self.replay, "0 to 1")
-        _check(self.epochs >= 1, "recipe.epochs", self.epochs, "1 or more")
-        _check(self.max_steps >= 0, "recipe.max_steps", self.max_steps, "0 (no limit) or more")
         _check(0 < self.lr < 10, "recipe.lr", self.lr, "a number above 0 and below 10")
-        _check_frac("recipe.warmup_frac", self.warmup_frac)
-        _check(self.weight_decay >= 0, "recipe.weight_decay", self.weight_decay, "0 or more")
-        _check_frac("recipe.beta1", self.beta1)
-        _check_frac("recipe.beta2", self.beta2)
-        _check(self.adam_eps > 0, "recipe.adam_eps", self.adam_eps, "above 0")
-        _check(self.max_grad_norm >= 0, "recipe.max_grad_norm", self.max_grad_norm, "0 or more")
-        if self.dropout is not None:
-            _check_frac("recipe.dropout", self.dropout)
-        _check(self.block_size >= 8, "recipe.block_size", self.block_size, "8 or more")
-        _check(
-            self.global_batch_size >= 1,
-            "recipe.global_batch_size",
-            self.global_batch_size,
-            "1 or more",
-        )
-        _check(self.lora_rank >= 1, "recipe.lora_rank", self.lora_rank, "1 or more")
-        _check(self.lora_alpha > 0, "recipe.lora_alpha", self.lora_alpha, "above 0")
-        _check_frac("recipe.heldout_frac", self.heldout_frac, below=0.9)
-        _check(self.patience >= 1, "recipe.patience", self.patience, "1 or more")
-        _check(self.max_gap > 0, "recipe.max_gap", self.max_gap, "above 0")
+        _check_least("recipe", self, epochs=1, global_batch_size=1, lora_rank=1, patience=1)
+        _check_least("recipe", self, max_steps=0, weight_decay=0, max_grad_norm=0, block_size=8)
+        _check_positive("recipe", self, "adam_eps", "lora_alpha", "max_gap")
+        _check_fracs("recipe", self, warmup_frac=1, beta1=1, beta2=1, dropout=1, heldout_frac=0.9)
 
 
 class EngineKind(StrEnum):
@@ -360,36 +359,13 @@ class EngineConfig:
     """Peak of one device for the MFU; null: by the device's name."""
 
     def __post_init__(self) -> None:
-        for key in ("micro_batch_size", "slots"):
-            value = getattr(self, key)
-            _check(
-                value == "auto" or (isinstance(value, int) and value >= 1),
-                f"engine.{key}",
-                value,
-                "auto or a number of 1 or more",
-            )
-        _check(self.save_every_s > 0, "engine.save_every_s", self.save_every_s, "above 0")
-        _check(
-            self.wait_for_room_s >= 0, "engine.wait_for_room_s", self.wait_for_room_s, "0 or more"
-        )
-        _check(self.hang_after_s > 0, "engine.hang_after_s", self.hang_after_s, "above 0")
-        _check(self.log_every >= 1, "engine.log_every", self.log_every, "1 or more")
+        _check_autos("engine", self, micro_batch_size=1, slots=1)
+        _check_least("engine", self, wait_for_room_s=0, log_every=1)
+        _check_positive("engine", self, "save_every_s", "hang_after_s")
 
-
-AUTO = "auto"
 
 DEFAULT_PROMPTS = ("My dream is", "I think that", "I like", "I don't like", "I want")
-
-
 PICTURE_HOSTS = ("pbs.twimg.com", "cdn.bsky.app", "files.mastodon.social")
-
-
-def _picture_hosts() -> list[str]:
-    return list(PICTURE_HOSTS)
-
-
-def _prompts() -> list[str]:
-    return list(DEFAULT_PROMPTS)
 
 
 @dataclass(frozen=True)
@@ -398,7 +374,7 @@ class SamplingConfig:
 
     num: int = 10
     """Samples per prompt; 0: none."""
-    prompts: list[str] = field(default_factory=_prompts)
+    prompts: list[str] = field(default_factory=lambda: list(DEFAULT_PROMPTS))
     top_p: float = 0.95
     temperature: float = 1.0
     min_new_tokens: int = 10
@@ -415,20 +391,16 @@ class SamplingConfig:
     """Keep the likeliest of this many samples."""
 
     def __post_init__(self) -> None:
-        _check(self.num >= 0, "sampling.num", self.num, "0 or more")
+        _check_least("sampling", self, num=0, block_copies=0)
         _check(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0, at most 1")
-        _check(self.temperature > 0, "sampling.temperature", self.temperature, "above 0")
-        for key, least in (("max_new_tokens", 1), ("max_chars", 0)):
-            value = getattr(self, key)
-            is_valid = value == AUTO or (isinstance(value, int) and value >= least)
-            _check(is_valid, f"sampling.{key}", value, f"auto, or a number of {least} or more")
+        _check_positive("sampling", self, "temperature")
+        _check_autos("sampling", self, max_new_tokens=1, max_chars=0)
         _check(
             0 <= self.min_new_tokens <= self.token_limit,
             "sampling.min_new_tokens",
             self.min_new_tokens,
             f"0 to sampling.max_new_tokens={self.token_limit}",
         )
-        _check(self.block_copies >= 0, "sampling.block_copies", self.block_copies, "0 or more")
         _check(1 <= self.best_of <= 100, "sampling.best_of", self.best_of, "1 to 100")
 
     @property
@@ -531,7 +503,7 @@ class PublishConfig:
     """What the weights in the model folder are stored in."""
     pictures: bool = False
     """Fetch profile pictures and show them in preview and report, instead of initials."""
-    picture_hosts: list[str] = field(default_factory=_picture_hosts)
+    picture_hosts: list[str] = field(default_factory=lambda: list(PICTURE_HOSTS))
     """They are fetched from these hosts alone, by https."""
 
     def __post_init__(self) -> None:
