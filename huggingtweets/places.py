@@ -1,6 +1,7 @@
-"""Find the model that somebody means by a path, and say at once what is there instead."""
+"""Find what somebody means by a path, and say at once what is there instead, or what is missing."""
 
 import difflib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +40,32 @@ def find_model_dir(path: Path) -> Path:
         f"model: got {path}, which is not a folder; {wanted}; "
         + (f"did you mean {path.parent / near[0]}?" if near else "check the path")
     )
+
+
+def check_output_dir(command: str, folder: Path) -> None:
+    """Refuse what can hold no jobs.
+
+    Raises:
+        ConfigError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{command}: got {folder}, which is not a folder; expected the output_dir of a run; "
+            "check the path"
+        )
+
+
+def check_package(where: str, package: str, extra: str) -> None:
+    """Refuse what needs a package that is not there, without importing it.
+
+    Raises:
+        ConfigError: with the extra of ours that brings it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{where}: the package {package} is not installed; expected it; run "
+            f"pip install 'huggingtweets[{extra}]'"
+        )
 
 
 def _jobs_in(folder: Path) -> Iterator[str]:

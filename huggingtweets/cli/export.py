@@ -1,13 +1,13 @@
 """`huggingtweets export`: finished models as files for other programs."""
 
 import argparse
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import JOB_FAILED, exit_code_of, say, setup_logging
+from huggingtweets.places import check_package
 
 if TYPE_CHECKING:
     from huggingtweets.export.finished import Finished
@@ -69,11 +69,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _gguf(args: argparse.Namespace, jobs: "list[Finished]") -> int:
-    if importlib.util.find_spec("gguf") is None:
-        raise ConfigError(
-            "export gguf: the package gguf is not installed; expected it; run "
-            "pip install 'huggingtweets[gguf]'"
-        )
+    check_package("export gguf", "gguf", "gguf")
     from huggingtweets.export.gguf_file import Kind, export_gguf  # heavy
 
     code = 0

@@ -1,13 +1,12 @@
 """`huggingtweets serve`: a page and an API over finished models."""
 
 import argparse
-import importlib.util
 import os
 from pathlib import Path
 
 from huggingtweets.cli.base import Commands
-from huggingtweets.errors import ConfigError
 from huggingtweets.logs import setup_logging
+from huggingtweets.places import check_package
 
 TOKEN = "HUGGINGTWEETS_TOKEN"  # the name of a variable
 
@@ -38,11 +37,7 @@ def add(commands: Commands) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     for name in ("starlette", "uvicorn"):
-        if importlib.util.find_spec(name) is None:
-            raise ConfigError(
-                f"serve: the package {name} is not installed; expected it; run "
-                "pip install 'huggingtweets[serve]'"
-            )
+        check_package("serve", name, "serve")
     setup_logging()
     from huggingtweets.serve.run import ServePlan, serve  # heavy
 

@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 from huggingtweets.cli.base import Commands, show
-from huggingtweets.errors import ConfigError
 from huggingtweets.logs import say
+from huggingtweets.places import check_output_dir
 
 
 def add(commands: Commands) -> None:
@@ -29,11 +29,7 @@ def add(commands: Commands) -> None:
 
 def _run_status(args: argparse.Namespace) -> int:
     folder: Path = args.output_dir
-    if not folder.is_dir():
-        raise ConfigError(
-            f"status: got {folder}, which is not a folder; expected the output_dir of a run; "
-            "check the path"
-        )
+    check_output_dir("status", folder)
     if args.index:
         from huggingtweets.jobs.status import not_done, read_states
         from huggingtweets.publishing.index import write_index

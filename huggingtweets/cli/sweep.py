@@ -9,6 +9,7 @@ from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, say, setup_logging
 from huggingtweets.paths import template
+from huggingtweets.places import check_package
 
 
 def add(commands: Commands) -> None:
@@ -41,10 +42,10 @@ def _search(args: argparse.Namespace) -> int:
     stopping.install()
     attempt.watch(stopping.request_stop)
     from huggingtweets.config.compose import register
-    from huggingtweets.sweep.plan import check_alone, check_installed, plan_sweep
+    from huggingtweets.sweep.plan import check_alone, plan_sweep
     from huggingtweets.sweep.spec import read_spec
 
-    check_installed()
+    check_package("sweep", "optuna", "sweep")
     setup_logging()
     register()
     path = template(args.file)
@@ -75,9 +76,7 @@ def _compare_with_default(root: Path) -> None:
 
 
 def _run_sweep_status(args: argparse.Namespace) -> int:
-    from huggingtweets.sweep.plan import check_installed
-
-    check_installed()
+    check_package("sweep", "optuna", "sweep")
     if len(args.arguments) != 1:
         raise ConfigError(
             f"sweep status: got {len(args.arguments)} folders; expected one; write "

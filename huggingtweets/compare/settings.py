@@ -11,6 +11,7 @@ import yaml
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import flatten, read_json
 from huggingtweets.paths import JobPaths
+from huggingtweets.places import check_output_dir, check_package
 
 _PLACES = ("user", "output_dir", "shard", "job_index", "consent", "defaults", "hydra", "tracking")
 """Keys that decide nothing about a model."""
@@ -90,11 +91,7 @@ def differences(settings: Sequence[Setting]) -> dict[str, list[Any]]:
 
 
 def _read(folder: Path) -> list[Setting]:
-    if not folder.is_dir():
-        raise ConfigError(
-            f"compare: got {folder}, which is not a folder; expected the output_dir of a run; "
-            "check the path"
-        )
+    check_output_dir("compare", folder)
     if any((folder / name).exists() for name in _STUDIES):
         return _read_sweep(folder)
     own = _read_output(folder, folder.resolve().name)
@@ -155,9 +152,7 @@ def _figures(result: Mapping[str, Any]) -> Figures | None:
 
 
 def _read_sweep(folder: Path) -> list[Setting]:
-    from huggingtweets.sweep.plan import check_installed
-
-    check_installed()
+    check_package("sweep", "optuna", "sweep")
     from huggingtweets.sweep.status import read_sweep
     from huggingtweets.sweep.study import trial_folder
 

@@ -10,6 +10,7 @@ from typing import Any
 from huggingtweets.errors import ConfigError, OptedOutError
 from huggingtweets.files import read_json
 from huggingtweets.paths import JobPaths
+from huggingtweets.places import check_output_dir
 from huggingtweets.posts.optout import check_opted_out
 
 
@@ -32,11 +33,7 @@ def finished_jobs(output_dir: Path, users: Sequence[str] = ()) -> list[Finished]
     Raises:
         ConfigError: there is none, or not the one asked for.
     """
-    if not output_dir.is_dir():
-        raise ConfigError(
-            f"export: got {output_dir}, which is not a folder; expected the output_dir of a run; "
-            "check the path"
-        )
+    check_output_dir("export", output_dir)
     one = JobPaths(output_dir).result
     paths = [one] if one.is_file() else sorted(output_dir.glob("*/result.json"))
     found: dict[str, Finished] = {}

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.errors import ConfigError, SelectionError
+from huggingtweets.errors import SelectionError
 from huggingtweets.files import read_json
 from huggingtweets.handles import parse_handle
 from huggingtweets.paths import JobPaths
+from huggingtweets.places import check_output_dir
 from huggingtweets.posts.optout import handle_hash, optout_path, read_optouts
 
 RESCAN_S = 2.0
@@ -51,11 +52,7 @@ class People:
         Raises:
             ConfigError: there is no such folder, or the opt-out list cannot be read.
         """
-        if not output_dir.is_dir():
-            raise ConfigError(
-                f"serve: got {output_dir}, which is not a folder; expected the output_dir of a "
-                "run; check the path"
-            )
+        check_output_dir("serve", output_dir)
         self._root = output_dir.resolve()
         self._optout_file = optout_file
         self._lock = threading.Lock()

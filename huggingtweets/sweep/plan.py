@@ -1,6 +1,5 @@
 """What the trials of a sweep share, and the configuration of each."""
 
-import importlib.util
 import json
 import logging
 import shlex
@@ -91,19 +90,6 @@ class Sweep:
         shared |= {"objective": list(self.spec.objective.names)}
         plain: dict[str, Any] = json.loads(json.dumps(shared))
         return plain
-
-
-def check_installed() -> None:
-    """Make sure that Optuna is there.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if importlib.util.find_spec("optuna") is None:
-        raise ConfigError(
-            "sweep: the package optuna is not installed; expected it; run "
-            "pip install 'huggingtweets[sweep]'"
-        )
 
 
 def check_alone(file: str, arguments: Sequence[str]) -> None:

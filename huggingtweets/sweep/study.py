@@ -39,6 +39,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from huggingtweets.errors import ConfigError, JobBusyError, StorageError
 from huggingtweets.lock import JobLock, acquire_lock, is_left
+from huggingtweets.places import check_package
 from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
 from huggingtweets.upstream import running_trial, stored_trial, suggest
@@ -198,7 +199,7 @@ def build_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
         case Sampler.tpe:
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
         case Sampler.cmaes:
-            check_cmaes()
+            check_package("sampler: cmaes", "cmaes", "sweep")
             return CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 
@@ -212,21 +213,6 @@ def grid_point(spec: SweepSpec, index: int) -> dict[str, Scalar]:
     default = tuple(spec.default.values())
     points.sort(key=lambda point: point != default)  # stable
     return dict(zip(spec.space, points[index % len(points)], strict=True))
-
-
-def check_cmaes() -> None:
-    """Make sure that the package behind CMA-ES is there.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    try:
-        import cmaes  # noqa: F401
-    except ImportError as err:
-        raise ConfigError(
-            "sampler: got cmaes, whose package is not installed; expected it; run "
-            "pip install 'huggingtweets[sweep]'"
-        ) from err
 
 
 def distribution(dimension: Dimension) -> BaseDistribution:

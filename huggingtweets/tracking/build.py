@@ -12,11 +12,6 @@ from huggingtweets.tracking.tensorboard import TensorBoardTracker
 from huggingtweets.tracking.wandb_access import choose_mode
 from huggingtweets.tracking.wandb_tracker import WandbTracker
 
-_INSTALL = {
-    TrackingKind.tensorboard: "pip install 'huggingtweets[tensorboard]'",
-    TrackingKind.wandb: "pip install 'huggingtweets[wandb]'",
-}
-
 
 def check_tracking(config: TrackingConfig) -> None:
     """Check that the package of a tracker is installed, without importing it.
@@ -24,11 +19,11 @@ def check_tracking(config: TrackingConfig) -> None:
     Raises:
         ConfigError: it is not; the sentence says how to get it.
     """
-    command = _INSTALL.get(config.kind)
-    if command is not None and importlib.util.find_spec(config.kind.value) is None:
+    has_package = config.kind in (TrackingKind.wandb, TrackingKind.tensorboard)
+    if has_package and importlib.util.find_spec(config.kind.value) is None:
         raise ConfigError(
             f"tracking: got {config.kind}, whose package is not installed; expected it; "
-            f"run {command}, or use tracking=local"
+            f"run pip install 'huggingtweets[{config.kind}]', or use tracking=local"
         )
 
 
