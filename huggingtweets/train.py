@@ -28,8 +28,8 @@ from huggingtweets.config.compose import (
 )
 from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.jobs.at_hand import check_base_at_hand
 from huggingtweets.jobs.consent import settle_consent
+from huggingtweets.jobs.prefetch import check_base_at_hand
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import STOPPED, exit_code_of, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.cli import main as cli
-from huggingtweets.jobs.command import keep_command
-from huggingtweets.jobs.ledger import JobStatus, open_ledger
+from huggingtweets.jobs.ledger import JobStatus, keep_command, open_ledger
 
 
 @pytest.fixture

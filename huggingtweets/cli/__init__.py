@@ -1,1 +1,1 @@
-"""The `huggingtweets` command: one module per subcommand, which `main.py` lists."""
+"""The `huggingtweets` command: subcommands by what they are for; `main.py` lists them."""

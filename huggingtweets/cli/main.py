@@ -1,4 +1,4 @@
-"""Find the subcommand and run it. Each is a module beside this one whose `add` names what runs."""
+"""Find the subcommand and run it: the modules beside this one describe them and name what runs."""
 
 import argparse
 import difflib
@@ -11,43 +11,52 @@ from huggingtweets.causes import as_known
 from huggingtweets.cli import (
     check,
     compare,
-    doctor,
-    evaluate,
     export,
-    generate,
-    import_posts,
-    init,
-    optout,
-    prefetch,
-    purge,
+    models,
+    people,
     serve,
+    setup,
     status,
     submit,
     sweep,
-    train,
-)
+)  # fmt: skip
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, say, shown
 
+
+def _add_train(commands: Commands) -> None:
+    """Describe the command line of `train`. Its arguments are Hydra's: see `parse`."""
+    parser = commands.add_parser("train", help="train a model per person; `train --help` explains")
+    parser.set_defaults(run=_run_train)
+
+
+def _run_train(args: argparse.Namespace) -> int:
+    """Train in this process, as `python train.py` does."""
+    from huggingtweets import train  # takes over the signals
+
+    sys.argv = ["huggingtweets train", *args.words]
+    return train.main()
+
+
 COMMANDS: tuple[Callable[[Commands], None], ...] = (
-    init.add,
-    import_posts.add,
+    setup.add_init,
+    people.add_import,
     check.add,
-    train.add,
-    optout.add,
-    purge.add,
+    _add_train,
+    people.add_optout,
+    people.add_purge,
     status.add,
     sweep.add,
     compare.add,
     serve.add,
     export.add,
     submit.add,
-    prefetch.add,
-    doctor.add,
-    generate.add,
-    evaluate.add_evaluate,
-    evaluate.add_attribute,
+    setup.add_prefetch,
+    setup.add_doctor,
+    models.add_generate,
+    models.add_evaluate,
+    models.add_attribute,
 )
 """In the order in which `--help` lists them."""
 
@@ -85,7 +94,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     for add in COMMANDS:
         add(commands)
     if argv and argv[0] == "train":
-        return argparse.Namespace(run=train.run_train, words=argv[1:])
+        return argparse.Namespace(run=_run_train, words=argv[1:])
     if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
         near = difflib.get_close_matches(argv[0], commands.choices, n=1)
         raise ConfigError(

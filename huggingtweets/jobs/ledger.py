@@ -8,8 +8,9 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,13 +19,17 @@ from pathlib import Path
 from typing import Any, Self
 
 from huggingtweets.errors import LaunchError
-from huggingtweets.files import read_plain, set_aside
+from huggingtweets.files import read_plain, remove_drafts, set_aside, write_text
 from huggingtweets.logs import redact, shown
 from huggingtweets.process import lives, own_process
 
 logger = logging.getLogger(__name__)
 
 LEDGER_DIR = "ledger"
+DRAFT_IDLE_S = 60.0
+"""A small file is written within a fraction of a second."""
+_COMMAND = "command.txt"
+_NOT_KEPT = ("shard=", "job_index=", "only_curable=", "retry_failed=")
 _CHUNK = 1000
 
 
@@ -181,6 +186,28 @@ def read_ledger(output_dir: Path) -> dict[str, JobState]:
             if slug not in states or state.changed_at >= states[slug].changed_at:
                 states[slug] = state
     return states
+
+
+def keep_command(output_dir: Path, arguments: Sequence[str]) -> None:
+    """Keep a command in the ledger's folder; what differs from task to task is left out.
+
+    What killed writers left half-written of a batch's own files goes.
+    """
+    words = [word for word in arguments if not word.startswith(_NOT_KEPT)]
+    with suppress(OSError):  # no job depends on it
+        path = output_dir / LEDGER_DIR / _COMMAND
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (output_dir, path.parent):  # other shards write there too
+            remove_drafts(folder, idle_s=DRAFT_IDLE_S)
+        write_text(path, shlex.join(["huggingtweets", "train", *words]) + "\n")
+
+
+def read_command(output_dir: Path) -> str:
+    """Return the command, or nothing."""
+    try:
+        return (output_dir / LEDGER_DIR / _COMMAND).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def own_writer() -> Writer:

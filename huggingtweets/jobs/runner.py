@@ -28,10 +28,15 @@ from huggingtweets.config.schema import (
 )
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.handles import Job
-from huggingtweets.jobs.command import keep_command
 from huggingtweets.jobs.deadline import Deadline, own_deadline
 from huggingtweets.jobs.fused import run_fused
-from huggingtweets.jobs.ledger import LEDGER_DIR, open_ledger, read_ledger, writer_name
+from huggingtweets.jobs.ledger import (
+    LEDGER_DIR,
+    keep_command,
+    open_ledger,
+    read_ledger,
+    writer_name,
+)
 from huggingtweets.jobs.metrics import MetricsFile
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.room import Room

@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from huggingtweets.files import read_json
-from huggingtweets.jobs.command import read_command
-from huggingtweets.jobs.ledger import JobState, JobStatus
+from huggingtweets.jobs.ledger import JobState, JobStatus, read_command
 from huggingtweets.jobs.status import BatchSummary, kind_of, summarise
 from huggingtweets.paths import JobPaths
 
