@@ -33,7 +33,7 @@ class Guards:
     @cached_property
     def _index(self) -> CopyIndex:
         """What the training posts say; made once, as rounds of drawing ask again and again."""
-        return CopyIndex(self.train, self.block_copies + 1)
+        return CopyIndex(self.train)
 
     def finish(self, text: str) -> str:
         """Return a drawn text as it is shown: its first line, masked."""
@@ -44,7 +44,8 @@ class Guards:
         """Say of each finished text why it is refused, or None."""
         copied = [False] * len(texts)
         if self.block_copies and self.train:
-            copied = self._index.has_copied(texts)
+            most = self.block_copies + 1
+            copied = [self._index.find(text).has_copied(most) for text in texts]
         banned = _banned_pattern(self.banned_words)
         reasons: list[Refusal | None] = []
         for text, is_copied in zip(texts, copied, strict=True):

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from huggingtweets.data.copying import CopyIndex
 from huggingtweets.generation.guards import Guards, Refusal, shorten
 from huggingtweets.posts.masking import mask_pii
-from huggingtweets.serve.copies import CopyIndex, first_copied
 
 HOLD_CHARS = 48
 """Longer than whatever `mask_pii` replaces that has a space in it: an IBAN in groups has 42."""
@@ -121,7 +121,7 @@ class Draft:
         # Only whole words are looked for: the last one may still grow into another.
         head = whole if is_over else whole[: max(offset, whole.rfind(" "))]
         if self._copies is not None:
-            place = first_copied(self._copies.find(head), self._guards.block_copies + 1)
+            place = self._copies.find(head).first_copied(self._guards.block_copies + 1)
             if place is not None:
                 found.append((max(0, place - offset), Refusal.copied))
         most = self._guards.max_chars

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from huggingtweets.config.schema import ModelConfig, RecipeConfig, SamplingConfig
+from huggingtweets.data.copying import CopyIndex
 from huggingtweets.data.prepare import long_post
 from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError
@@ -24,7 +25,6 @@ from huggingtweets.model_folder import job_sampling
 from huggingtweets.models.adapters import pack_adapters
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.layout import Layout
-from huggingtweets.serve.copies import CopyIndex
 from huggingtweets.serve.people import Person
 from huggingtweets.training.model import find_base, load_model
 

@@ -94,9 +94,79 @@ def test_find_runs_survives_one_post_said_a_thousand_times() -> None:
     assert runs[0].longest == 40
 
 
+def every_run(sources: Sequence[str]) -> set[tuple[str, ...]]:
+    documents = [split_words(source).words for source in sources]
+    return {
+        words[start:end]
+        for words in documents
+        for start in range(len(words))
+        for end in range(start + 1, len(words) + 1)
+    }
+
+
+def lengths_by(runs: set[tuple[str, ...]], text: str) -> tuple[int, ...]:
+    """What an index has to find, by the list of all runs of its sources."""
+    words = split_words(text).words
+    lengths = []
+    for start in range(len(words)):
+        length = 0
+        while start + length < len(words) and words[start : start + length + 1] in runs:
+            length += 1
+        lengths.append(length)
+    return tuple(lengths)
+
+
+POSTS = (
+    "the quick brown fox jumps over the lazy dog today",
+    "I'd like to say: the quick brown cat sleeps",
+    "東京は今日もとても暑いですね",
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the quick brown fox jumps",
+        "The QUICK brown cat sleeps over the lazy dog",
+        "nothing of it",
+        "",
+        "id like to say the quick",
+        "今日もとても暑い日",
+        "today I'd",
+    ],
+)
+def test_index_finds_the_longest_runs(text: str) -> None:
+    assert CopyIndex(POSTS).find(text).lengths == lengths_by(every_run(POSTS), text)
+
+
+def test_index_finds_the_longest_runs_of_real_posts(read_account: object) -> None:
+    timeline = read_account("NASA")  # type: ignore[operator]
+    posts = [post.text for post in timeline.posts]
+    index, runs = CopyIndex(posts[:1500]), every_run(posts[:1500])
+    for text in posts[1500:1700]:
+        assert index.find(text).lengths == lengths_by(runs, text)
+
+
+def test_index_of_nothing_finds_nothing() -> None:
+    assert CopyIndex(()).find("a b c").lengths == (0, 0, 0)
+
+
+def test_copied_run_is_told_where_it_becomes_too_long() -> None:
+    runs = CopyIndex(POSTS).find("so the quick brown fox jumps over")
+    assert runs.first_copied(5) == len("so the quick brown fox ")
+    assert runs.first_copied(7) is None
+
+
+def test_one_word_said_thousands_of_times_costs_no_minute() -> None:
+    start = time.process_time()
+    runs = CopyIndex(["ha " * 8000, "ha " * 5000 + "hm"]).find("ha " * 8000)
+    assert time.process_time() - start < 30
+    assert runs.lengths == tuple(range(8000, 0, -1))
+
+
 @pytest.mark.parametrize("words", ["a b c d", "今 日 良 い x"])
 @pytest.mark.parametrize("num_words", [2, 3])
-def test_an_index_says_what_runs_say(words: str, num_words: int) -> None:
+def test_a_text_has_copied_where_a_run_weighs_enough(words: str, num_words: int) -> None:
     rng = random.Random(words)
 
     def draw(count: int) -> list[str]:
@@ -105,9 +175,13 @@ def test_an_index_says_what_runs_say(words: str, num_words: int) -> None:
     found = set()
     for _ in range(120):
         sources, texts = draw(rng.randint(0, 4)), draw(rng.randint(0, 6))
-        expected = [run.has_copied(num_words) for run in find_runs(sources, texts)]
-        index = CopyIndex(sources, num_words)
-        assert index.has_copied(texts) == expected
-        assert index.has_copied(texts[::-1]) == expected[::-1], "asked again"
-        found |= set(expected)
+        runs, index = every_run(sources), CopyIndex(sources)
+        for text in [*texts, *texts[::-1]]:  # asked again
+            split = split_words(text)
+            expected = any(
+                length >= num_words and split.weight(start, length) > num_words - 1e-6
+                for start, length in enumerate(lengths_by(runs, text))
+            )
+            assert index.find(text).has_copied(num_words) == expected
+            found.add(expected)
     assert found == {True, False}

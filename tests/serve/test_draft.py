@@ -2,9 +2,8 @@
 
 import pytest
 
-from huggingtweets.data.copying import find_runs
+from huggingtweets.data.copying import CopyIndex
 from huggingtweets.generation.guards import Guards, Refusal
-from huggingtweets.serve.copies import CopyIndex, first_copied
 from huggingtweets.serve.draft import MAX_ROUNDS, Draft, Finish
 
 POSTS = (
@@ -12,41 +11,6 @@ POSTS = (
     "I'd like to say: the quick brown cat sleeps",
     "東京は今日もとても暑いですね",
 )
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "the quick brown fox jumps",
-        "The QUICK brown cat sleeps over the lazy dog",
-        "nothing of it",
-        "",
-        "id like to say the quick",
-        "今日もとても暑い日",
-        "today I'd",
-    ],
-)
-def test_index_finds_what_the_suffix_array_finds(text: str) -> None:
-    assert CopyIndex(POSTS).find(text) == find_runs(POSTS, [text])[0]
-
-
-def test_index_agrees_on_real_posts(read_account: object) -> None:
-    timeline = read_account("NASA")  # type: ignore[operator]
-    posts = [post.text for post in timeline.posts]
-    index = CopyIndex(posts[:1500])
-    assert [index.find(text) for text in posts[1500:1700]] == find_runs(
-        posts[:1500], posts[1500:1700]
-    )
-
-
-def test_index_of_nothing_finds_nothing() -> None:
-    assert CopyIndex(()).find("a b c").lengths == (0, 0, 0)
-
-
-def test_copied_run_is_told_where_it_becomes_too_long() -> None:
-    runs = CopyIndex(POSTS).find("so the quick brown fox jumps over")
-    assert first_copied(runs, 5) == len("so the quick brown fox ")
-    assert first_copied(runs, 7) is None
 
 
 def stream(draft: Draft, text: str, finish: Finish = Finish.stop) -> tuple[str, Finish | None]:
