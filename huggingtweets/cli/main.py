@@ -19,7 +19,7 @@ from huggingtweets.cli import (
     status,
     submit,
     sweep,
-)  # fmt: skip
+)
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, say, shown
