@@ -70,7 +70,11 @@ def _run(args: argparse.Namespace) -> int:
 
 def _gguf(args: argparse.Namespace, jobs: "list[Finished]") -> int:
     check_package("export gguf", "gguf", "gguf")
-    from huggingtweets.export.gguf_file import Kind, export_gguf  # heavy
+    from transformers.utils import logging as transformers_logging  # heavy
+
+    from huggingtweets.export.gguf_file import Kind, export_gguf
+
+    transformers_logging.disable_progress_bar()
 
     code = 0
     for job in jobs:

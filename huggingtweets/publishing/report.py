@@ -72,6 +72,7 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
             sample.input: [parts(one) for one in shown if one.input == sample.input]
             for sample in shown
         },
+        has_copied=any(one.copied for one in shown),
         num_hidden=len(facts.samples) - len(shown),
         lineage=lineage_columns(facts.lineage),
         is_noise=facts.is_noise,

@@ -19,7 +19,7 @@ from huggingtweets.config.schema import DEFAULT_PROMPTS
 from huggingtweets.files import read_jsonl
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
-from huggingtweets.serve.api import NOTICE, SYNTHETIC, read_body
+from huggingtweets.serve.api import SYNTHETIC, read_body
 from huggingtweets.serve.limits import RefusedError
 from huggingtweets.serve.people import People, Person
 
@@ -175,7 +175,7 @@ class Pages:
 
     def render(self, name: str, status: int = 200, **values: object) -> Response:
         """Return a page."""
-        text = self._environment.get_template(name).render(notice=NOTICE, **values)
+        text = self._environment.get_template(name).render(**values)
         return HTMLResponse(text, status, headers=SYNTHETIC)
 
 

@@ -202,6 +202,13 @@ def test_parts_mark_what_was_copied(copied, expected):
     assert [(piece.text, piece.is_copied) for piece in pieces] == expected
 
 
+def test_what_the_marks_mean_is_said_where_there_are_some(make_facts):
+    samples = (Sample("So", "So one two three four five", ((3, 26),)),)
+    legend = "Marked: five words or more in a row stand so in a training post."
+    assert legend in _Page(render_report(make_facts(samples=samples))).text
+    assert legend not in _Page(render_report(make_facts())).text
+
+
 def test_lineage_goes_from_left_to_right():
     columns = lineage_columns(
         (

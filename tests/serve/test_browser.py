@@ -51,6 +51,7 @@ def test_person_is_found_and_writes(page: Page) -> None:
     page.get_by_role("button", name="Find").click()
     page.get_by_role("link", name="@dee.example.com").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("@dee.example.com")
+    expect(page.locator("main .soft").first).to_contain_text("Report Model card")
     assert is_within(page)
     page.get_by_label("A post begins with").fill("I like")
     page.get_by_role("button", name="Write").click()
