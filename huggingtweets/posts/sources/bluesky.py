@@ -9,6 +9,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.gather import is_repost, posts_of_account
 from huggingtweets.posts.sources.http import Answer, Patience, Service, UnavailableError
+from huggingtweets.posts.sources.json_values import dig, dig_list, dig_text
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import make_timeline
 from huggingtweets.posts.sources.reading import show
@@ -71,13 +72,12 @@ def read_bluesky(
             raise SourceError(
                 f"{service.host}: got {answer.complaint} for {actor}; expected its posts"
             )
-        next_cursor = answer.value.get("cursor")
         # Reposts are by others; what says no author is told as no post.
         authors = ((item, _author_of(item)) for item in answer.value["feed"])
         own = (item if by == did else None for item, by in authors if by in (did, None))
         return Page(
             tuple(post for post in posts_of_account(own) if not is_repost(post)),
-            next_cursor if isinstance(next_cursor, str) and next_cursor else None,
+            dig_text(answer.value, "cursor") or None,
         )
 
     request = f"{service.host} {did} {config.max_posts} {max(known, default='')} {len(known)}"
@@ -93,7 +93,7 @@ def read_bluesky(
         service.host,
         handle,
         fetched.found,
-        display_name=profile["displayName"] or None,
+        display_name=dig_text(profile, "displayName") or None,
         notes=(*notes, *fetched.notes),
         picture_url=profile.get("avatar"),
     )
@@ -113,8 +113,7 @@ def _profile(service: Service, actor: str) -> dict[str, Any]:
             "as alice.bsky.social; check the spelling"
         )
     profile: dict[str, Any] = answer.value
-    name = profile.get("displayName")
-    return profile | {"displayName": name if isinstance(name, str) else ""}
+    return profile
 
 
 def _is_did(value: object) -> bool:
@@ -122,13 +121,12 @@ def _is_did(value: object) -> bool:
 
 
 def _is_feed(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("feed"), list)
+    return isinstance(dig(value, "feed"), list)
 
 
 def _author_of(item: Any) -> object:
     """Return the account that wrote an entry of a feed; None: it does not say."""
-    post = item.get("post") if isinstance(item, dict) else None
-    author = post.get("author") if isinstance(post, dict) else None
+    author = dig(item, "post", "author")
     return author.get("did", "") if isinstance(author, dict) else None
 
 
@@ -211,10 +209,8 @@ def host_of(document: Any) -> str | None:
 
     None: it is missing, or no address by https of a host with a name, which may be asked.
     """
-    services = document.get("service") if isinstance(document, dict) else None
-    for one in services if isinstance(services, list) else []:
-        if isinstance(one, dict) and str(one.get("id")).endswith("#atproto_pds"):
-            url = one.get("serviceEndpoint")
-            if isinstance(url, str) and _HOST_URL.fullmatch(url):
-                return url
+    for one in dig_list(document, "service"):
+        url = dig_text(one, "serviceEndpoint") or ""
+        if str(dig(one, "id")).endswith("#atproto_pds") and _HOST_URL.fullmatch(url):
+            return url
     return None

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from huggingtweets.errors import ConfigError, SourceError
-from huggingtweets.posts.sources.json_values import parse_json
+from huggingtweets.posts.sources.json_values import dig_text, parse_json
 from huggingtweets.posts.sources.reading import show
 from huggingtweets.web import FailedError, UntrustedError, asked_wait_s, follow
 
@@ -68,10 +68,9 @@ class Answer:
     @property
     def complaint(self) -> str:
         """The service's own words about a refusal, quoted; at least the status."""
-        said = self.value if isinstance(self.value, dict) else {}
         for key in ("detail", "error_description", "message", "error", "title"):
-            if isinstance(said.get(key), str):
-                return f"HTTP {self.status}: {show(said[key], 160)}"
+            if (said := dig_text(self.value, key)) is not None:
+                return f"HTTP {self.status}: {show(said, 160)}"
         return f"HTTP {self.status}"
 
 

@@ -39,6 +39,25 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deep") from err
 
 
+def dig(value: Any, *keys: str) -> Any:
+    """Return what stands under keys, one within the other; None: something else is on the way."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def dig_text(value: Any, *keys: str) -> str | None:
+    """Return a text that stands there; None: there is none."""
+    found = dig(value, *keys)
+    return found if isinstance(found, str) else None
+
+
+def dig_list(value: Any, *keys: str) -> list[Any]:
+    """Return a list that stands there; empty: there is none."""
+    found = dig(value, *keys)
+    return found if isinstance(found, list) else []
+
+
 def iter_values(stream: TextIO, *, max_chars: int) -> Iterator[Any]:
     """Yield the elements of the JSON arrays in a stream, and values outside of arrays, one by one.
 

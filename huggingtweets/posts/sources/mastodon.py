@@ -11,6 +11,7 @@ from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.gather import is_repost, posts_of_account
 from huggingtweets.posts.sources.http import Answer, Patience, Service
+from huggingtweets.posts.sources.json_values import dig, dig_text
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import make_timeline, parse_id
 from huggingtweets.posts.sources.reading import show
@@ -86,12 +87,11 @@ def read_mastodon(
             f"{service.host} counts {total} posts of {account_name}, boosts and closed ones "
             f"among them; {fetched.num_posts} came"
         )
-    name = account.get("display_name")
     timeline = make_timeline(
         service.host,
         handle,
         fetched.found,
-        display_name=name if isinstance(name, str) and name else None,
+        display_name=dig_text(account, "display_name") or None,
         notes=(*notes, *fetched.notes),
         picture_url=account.get("avatar_static") or account.get("avatar"),
     )
@@ -117,9 +117,7 @@ def _account(service: Service, name: str) -> dict[str, Any]:
     answer = service.get(
         "/api/v1/accounts/lookup",
         {"acct": name},
-        is_whole=lambda value: (
-            isinstance(value, dict) and bool(_ID.fullmatch(parse_id(value.get("id")) or ""))
-        ),
+        is_whole=lambda value: bool(_ID.fullmatch(parse_id(dig(value, "id")) or "")),
     )
     if not answer.is_ok:
         raise SourceError(
@@ -180,10 +178,9 @@ def _rules(service: Service) -> list[str]:
     if answer.status not in (404, 410) and not (answer.is_ok and isinstance(rules, list)):
         texts.append(f"AI or not: the rules could not be read ({answer.complaint})")
     for rule in rules if isinstance(rules, list) else []:
-        if isinstance(rule, dict):
-            parts = [rule.get("text"), rule.get("hint")]
-            texts.append(" ".join(part for part in parts if isinstance(part, str)))
-    terms = service.get("/api/v1/instance/terms_of_service").value
-    if isinstance(terms, dict) and isinstance(terms.get("content"), str):
-        texts.append(html_to_text(terms["content"]))
+        parts = [dig_text(rule, "text"), dig_text(rule, "hint")]
+        texts.append(" ".join(filter(None, parts)))
+    terms = dig_text(service.get("/api/v1/instance/terms_of_service").value, "content")
+    if terms is not None:
+        texts.append(html_to_text(terms))
     return texts

@@ -16,7 +16,7 @@ from huggingtweets.errors import SelectionError, SourceError
 from huggingtweets.handles import parse_handle
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.gather import posts_of_account
-from huggingtweets.posts.sources.json_values import parse_json
+from huggingtweets.posts.sources.json_values import dig, dig_list, dig_text, parse_json
 from huggingtweets.posts.sources.members import Members, open_members
 from huggingtweets.posts.sources.posts import MAX_ID_CHARS, MAX_POSTS, make_timeline
 from huggingtweets.posts.sources.reading import decode, guard, open_bytes, show
@@ -79,7 +79,7 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
                 f"use user={owner.handle}"
             )
         box = _json_of(files, "outbox.json", path)
-    items = box.get("orderedItems") if isinstance(box, dict) else None
+    items = dig(box, "orderedItems")
     if not isinstance(items, list):
         raise SourceError(
             f"{path}: got no orderedItems in outbox.json; expected the archive that Mastodon hands "
@@ -125,22 +125,16 @@ def _json_of(files: Members, name: str, path: Path | None = None) -> Any:
 def _mastodon_owner(files: Members) -> Owner | None:
     """Return who is in actor.json, else who wrote the first entry of the outbox."""
     actor = _json_of(files, "actor.json")
-    actor = actor if isinstance(actor, dict) else {}
-    address = actor.get("id")
-    if not isinstance(address, str):
-        box = _json_of(files, "outbox.json")
-        items = box.get("orderedItems") if isinstance(box, dict) else None
-        items = items if isinstance(items, list) else []
-        authors = (one.get("actor") for one in items if isinstance(one, dict))
-        address = next((one for one in authors if isinstance(one, str)), "")
+    address = dig_text(actor, "id")
+    if address is None:
+        items = dig_list(_json_of(files, "outbox.json"), "orderedItems")
+        address = next(filter(None, (dig_text(one, "actor") for one in items)), "")
     match = _ACTOR.fullmatch(address)
     if match is None:
         return None
-    name = actor.get("preferredUsername")
-    name = name if isinstance(name, str) else match[2]
-    shown = actor.get("name")
+    name = dig_text(actor, "preferredUsername") or match[2]
     try:
-        return Owner(parse_handle(f"{name}.{match[1]}"), shown if isinstance(shown, str) else None)
+        return Owner(parse_handle(f"{name}.{match[1]}"), dig_text(actor, "name"))
     except SelectionError:
         return None
 
@@ -185,14 +179,13 @@ def read_bluesky_archive(path: Path, handle: str) -> Timeline:
 
 def _bluesky_owner(path: Path, did: str, records: dict[str, Any]) -> Owner:
     """Return the handle the file is called by, as tools do, else the DID."""
-    profile = records.get("app.bsky.actor.profile/self")
-    name = profile.get("displayName") if isinstance(profile, dict) else None
+    name = dig_text(records, "app.bsky.actor.profile/self", "displayName")
     stem = re.sub(r"[-._]?\d{4}-?\d{2}-?\d{2}.*\Z", "", path.name.removesuffix(".car"))
     handle = did.replace(":", ".").lower()
     if "." in stem and not stem.startswith("did."):
         with suppress(SelectionError):
             handle = parse_handle(stem)
-    return Owner(handle, name if isinstance(name, str) and name else None)
+    return Owner(handle, name or None)
 
 
 def _read_car(path: Path) -> tuple[str, dict[str, Any]]:

@@ -17,6 +17,7 @@ from huggingtweets.posts.sources.flat import (
     is_foreign,
     layout_of,
 )
+from huggingtweets.posts.sources.json_values import dig
 from huggingtweets.posts.sources.names import (
     OTHER_KINDS,
     OWN_KINDS,
@@ -277,7 +278,7 @@ def read_mark(role: Mark, value: object, path: str) -> bool | None:
     """Read one mark: a flag in any spelling, or whatever is there of the original."""
     if role is Mark.references:
         if isinstance(value, list):
-            return any(isinstance(one, dict) and one.get("type") == "retweeted" for one in value)
+            return any(dig(one, "type") == "retweeted" for one in value)
         return None if value is None or value != value else "retweeted" in str(value)
     if isinstance(value, dict):
         return True
@@ -362,18 +363,12 @@ def _versions(record: Mapping[str, Any]) -> list[str]:
     """All versions of an edited post of X, oldest first; empty where nothing is said."""
     listed = record.get("edit_history_tweet_ids")
     if listed is None:
-        info = record.get("edit_info")
-        info = info if isinstance(info, dict) else {}
-        edit = info.get("edit")
-        first = edit.get("editControlInitial") if isinstance(edit, dict) else info.get("initial")
-        listed = first.get("editTweetIds") if isinstance(first, dict) else None
+        edited = dig(record, "edit_info", "edit", "editControlInitial", "editTweetIds")
+        listed = edited or dig(record, "edit_info", "initial", "editTweetIds")
     if isinstance(listed, str) and listed.startswith("["):
         try:
             listed = json.loads(listed.replace("'", '"'))
         except ValueError:
             return []
-    return (
-        [one for one in listed[-_MAX_VERSIONS:] if isinstance(one, str)]
-        if isinstance(listed, list)
-        else []
-    )
+    ids = listed[-_MAX_VERSIONS:] if isinstance(listed, list) else []
+    return [one for one in ids if isinstance(one, str)]

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from html import unescape
 from typing import Any
 
+from huggingtweets.posts.sources.json_values import dig, dig_list, dig_text
+
 MAX_CONTENT_CHARS = 100_000
 _TAG = re.compile(r"<(?P<end>/?)(?P<name>[A-Za-z][A-Za-z0-9]{0,20})\b[^<>]*>|<[!?/][^<>]*>")
 """Not html.parser, which takes quadratic time on what is broken on purpose."""
@@ -68,7 +70,7 @@ def whole_links(record: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(text, str):
         return dict(record)
     data = text.encode("utf-8", "surrogatepass")
-    spans = sorted(_links(record.get("facets")), reverse=True)
+    spans = sorted(_links(record), reverse=True)
     end_of_next = len(data)
     for start, end, uri in spans:
         if (
@@ -86,19 +88,15 @@ def whole_links(record: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _links(facets: Any) -> list[tuple[int, int, str]]:
+def _links(record: Mapping[str, Any]) -> list[tuple[int, int, str]]:
     found = []
-    for facet in facets[:_MAX_FACETS] if isinstance(facets, list) else []:
-        index = facet.get("index") if isinstance(facet, dict) else None
-        features = facet.get("features") if isinstance(facet, dict) else None
-        if not isinstance(index, dict) or not isinstance(features, list):
-            continue
-        start, end = index.get("byteStart"), index.get("byteEnd")
-        for feature in features:
-            uri = feature.get("uri") if isinstance(feature, dict) else None
-            is_address = isinstance(uri, str) and re.fullmatch(r"https?://[!-~]{1,2000}", uri)
+    for facet in dig_list(record, "facets")[:_MAX_FACETS]:
+        start, end = (dig(facet, "index", key) for key in ("byteStart", "byteEnd"))
+        for feature in dig_list(facet, "features"):
+            uri = dig_text(feature, "uri") or ""
+            is_address = re.fullmatch(r"https?://[!-~]{1,2000}", uri)
             if is_address and type(start) is int and type(end) is int:
-                found.append((start, end, str(uri)))
+                found.append((start, end, uri))
     return found
 
 

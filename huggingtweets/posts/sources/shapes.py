@@ -7,7 +7,7 @@ from typing import Any
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.sources.chats import refuse_json_chat
 from huggingtweets.posts.sources.flat import flatten, roles_of
-from huggingtweets.posts.sources.json_values import parse_json
+from huggingtweets.posts.sources.json_values import dig, dig_list, dig_text, parse_json
 from huggingtweets.posts.sources.names import TABLES, words_of
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.reading import show
@@ -146,8 +146,7 @@ def _web_results(value: Any, depth: int = 0) -> Iterator[Record]:
         for one in value:
             yield from _web_results(one, depth + 1)
     elif isinstance(value, dict) and depth < _MAX_WEB_DEPTH:
-        found = value.get("tweet_results")
-        result = found.get("result") if isinstance(found, dict) else None
+        result = dig(value, "tweet_results", "result")
         if isinstance(result, dict):
             post = result.get("tweet")
             yield post if isinstance(post, dict) else result
@@ -173,10 +172,10 @@ def _owner(beside: Record, key: str, posts: Any) -> Record | None:
     """Return whose list it is: what stands beside it says so, or its own key, `ann_marsh`."""
     account = beside.get("account")
     account = account[0] if isinstance(account, list) and account else account
-    account = account.get("account", account) if isinstance(account, dict) else None
-    name = account.get("username") if isinstance(account, dict) else None
-    if isinstance(account, dict) and isinstance(name, str):
-        return {"screen_name": name, "name": str(account.get("accountDisplayName") or name)}
+    account = dig(account, "account") or account
+    name = dig_text(account, "username")
+    if name is not None:
+        return {"screen_name": name, "name": str(dig(account, "accountDisplayName") or name)}
     handle = named({name: one for name, one in beside.items() if not _is_long(one)})
     if handle is None and _may_be_handle(key) and not _is_connection(posts):
         handle = key
@@ -195,7 +194,7 @@ def _may_be_handle(key: str) -> bool:
 
 def _is_connection(value: Any) -> bool:
     """Whether it is a list as GraphQL has it; what that is called is not a handle."""
-    return isinstance(value, dict) and isinstance(value.get("edges"), list)
+    return isinstance(dig(value, "edges"), list)
 
 
 def _hoist(value: Record, key: str, inner: Record) -> Record:
@@ -205,8 +204,7 @@ def _hoist(value: Record, key: str, inner: Record) -> Record:
     if uri.startswith("at://"):  # ATProto: account and key of the record
         beside.setdefault("author", {"did": uri.split("/")[2]})
         beside |= {"id": uri.rpartition("/")[2], "facets": None}
-    reason = value.get("reason")
-    if isinstance(reason, dict) and "repost" in str(reason.get("$type", "")).lower():
+    if "repost" in str(dig(value, "reason", "$type")).lower():
         beside["is_repost"] = True
     return {**beside, **inner}
 
@@ -237,21 +235,17 @@ def rich(record: Record) -> Record | Skip:
 def _is_page(value: Mapping[str, Any]) -> bool:
     if "columns" in value:
         return False
-    meta = value.get("meta")
-    return isinstance(value.get("data"), dict | list) or (
-        isinstance(meta, dict) and "result_count" in meta
-    )
+    has_count = dig(value, "meta", "result_count") is not None
+    return has_count or isinstance(value.get("data"), dict | list)
 
 
 def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
     """Read `{"data": ..., "includes": ...}`. What is only included is not by this person."""
     data = page.get("data")
-    posts = [data] if isinstance(data, dict) else data if isinstance(data, list) else []
+    posts = [data] if isinstance(data, dict) else dig_list(page, "data")
     if isinstance(data, dict) and not has_text(data):
         posts = list(_web_results(data)) or posts
-    included = page.get("includes")
-    included = included if isinstance(included, dict) else {}
-    users, originals = _by_id(included.get("users")), _by_id(included.get("tweets"))
+    users, originals = (_by_id(dig(page, "includes", key)) for key in ("users", "tweets"))
     if users:
         yield _known(users)
     says_references = any(isinstance(one, dict) and "referenced_tweets" in one for one in posts)
@@ -263,9 +257,8 @@ def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
         merged: Record = {"author": author, **post} if author else post
         if says_references:  # then a post without is known to be no retweet
             merged = {"referenced_tweets": [], **merged}
-        references = post.get("referenced_tweets")
-        for one in references if isinstance(references, list) else []:
-            if isinstance(one, dict) and one.get("type") == "retweeted":
+        for one in dig_list(post, "referenced_tweets"):
+            if dig(one, "type") == "retweeted":
                 merged = {**merged, "retweeted_status": originals.get(str(one.get("id")), {})}
         yield from records_of(merged, depth + 1)
     error = None if posts else _error(page)
@@ -289,13 +282,10 @@ def _known(users: Mapping[str, Mapping[str, Any]]) -> Record:
 
 
 def _error(value: Mapping[str, Any]) -> str | None:
-    errors = value.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else value
+    first = next(iter(dig_list(value, "errors")), value)
     keys = ("detail", "message", "error")
-    texts = [
-        first[key] for key in keys if isinstance(first, dict) and isinstance(first.get(key), str)
-    ]
-    return show(texts[0], 120) if texts else None
+    text = next((said for key in keys if (said := dig_text(first, key)) is not None), None)
+    return None if text is None else show(text, 120)
 
 
 # --- ActivityPub
@@ -333,10 +323,9 @@ def _listed(value: Mapping[str, Any], key: str) -> list[str]:
 
 def _meta_post(value: Record) -> Record | None:
     """Read `{"media": [{"title": ...}]}`, the text being that of the first picture, or outside."""
-    media = value.get("media")
-    first = media[0] if isinstance(media, list) and media and isinstance(media[0], dict) else {}
-    when = first.get("creation_timestamp")
-    text = value.get("title") or first.get("title")
+    first = next(iter(dig_list(value, "media")), None)
+    when = dig(first, "creation_timestamp")
+    text = value.get("title") or dig(first, "title")
     return {"text": text, "created_at": when} if when and isinstance(text, str) else None
 
 

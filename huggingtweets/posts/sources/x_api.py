@@ -14,6 +14,7 @@ from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.asking import ask_yes, is_somebody_there
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.http import Answer, Patience, Service
+from huggingtweets.posts.sources.json_values import dig, dig_text
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
 from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline
 from huggingtweets.posts.sources.record import Draft, Reader
@@ -139,12 +140,8 @@ def read_x_api(
             raise SourceError(
                 f"{service.host}: got {answer.complaint} for @{handle}; expected their posts"
             )
-        meta = answer.value.get("meta")
-        token = meta.get("next_token") if isinstance(meta, dict) else None
-        return Page(
-            tuple(_posts_of(answer.value)),
-            token if isinstance(token, str) and token else None,
-        )
+        token = dig_text(answer.value, "meta", "next_token") or None
+        return Page(tuple(_posts_of(answer.value)), token)
 
     try:
         user = _user(service, handle)
@@ -209,16 +206,13 @@ def _check_allowed(service: Service, answer: Answer) -> None:
 
 def _is_page(value: Any) -> bool:
     """Whether it is a page of posts, an empty one or a refusal among them."""
-    if not isinstance(value, dict):
-        return False
     kinds = {"data": list, "meta": dict, "errors": list}
-    return any(isinstance(value.get(key), kind) for key, kind in kinds.items())
+    return any(isinstance(dig(value, key), kind) for key, kind in kinds.items())
 
 
 def _count_notes(user: dict[str, Any], handle: str, received: int, is_update: bool) -> list[str]:
     """Say how many posts X counts and how many came."""
-    metrics = user.get("public_metrics")
-    total = metrics.get("tweet_count") if isinstance(metrics, dict) else None
+    total = dig(user, "public_metrics", "tweet_count")
     if is_update or not isinstance(total, int) or received >= total:
         return []
     return [

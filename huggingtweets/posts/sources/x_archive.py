@@ -20,7 +20,7 @@ from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.csv_file import csv_rows
 from huggingtweets.posts.sources.gather import Row
-from huggingtweets.posts.sources.json_values import iter_values, parse_json
+from huggingtweets.posts.sources.json_values import dig, dig_list, dig_text, iter_values, parse_json
 from huggingtweets.posts.sources.members import Members, open_members
 from huggingtweets.posts.sources.posts import (
     MAX_POSTS,
@@ -138,7 +138,7 @@ def _community_files(path: Path) -> Entries:
         value = parse_json(text)
     except ValueError:
         value = None
-    if not isinstance(value, dict) or not isinstance(value.get("tweets"), list):
+    if not isinstance(dig(value, "tweets"), list):
         raise SourceError(
             f"{path}: got no list of tweets; expected an archive from X, or the JSON file of the "
             "Community Archive; check source=, which is jsonl for other files of JSON"
@@ -248,31 +248,23 @@ def _small_file(files: Entries, name: str) -> Any:
 
 def _owner(files: Entries) -> tuple[str | None, str | None]:
     """Return username and display name, each None where no file says it. Takes nothing else."""
-    for name, wrapper, keys in (
-        ("account.js", "account", ("username", "accountDisplayName")),
-        ("manifest.js", "userInfo", ("userName", "displayName")),
-        ("js/user_details.js", None, ("screen_name", "full_name")),
+    for name, wrappers, keys in (
+        ("account.js", ["account"], ("username", "accountDisplayName")),
+        ("manifest.js", ["userInfo"], ("userName", "displayName")),
+        ("js/user_details.js", [], ("screen_name", "full_name")),
     ):
         value = _small_file(files, name)
-        value = value.get(wrapper) if wrapper and isinstance(value, dict) else value
-        if isinstance(value, dict):
-            username, display_name = (value.get(key) for key in keys)
-            if isinstance(username, str) and _HANDLE.fullmatch(username):
-                return username, display_name if isinstance(display_name, str) else None
+        username, display_name = (dig_text(value, *wrappers, key) for key in keys)
+        if username is not None and _HANDLE.fullmatch(username):
+            return username, display_name
     return None, None
 
 
 def _missing_parts(files: Entries) -> list[str]:
     """Say which files of posts the manifest lists but the archive lacks."""
-    manifest = _small_file(files, "manifest.js")
-    types = manifest.get("dataTypes") if isinstance(manifest, dict) else None
-    posts = types.get("tweets") if isinstance(types, dict) else None
-    listed = posts.get("files") if isinstance(posts, dict) else None
-    names = [
-        str(one.get("fileName")).rsplit("/", 1)[-1]
-        for one in (listed[:_MAX_LISTED] if isinstance(listed, list) else [])
-        if isinstance(one, dict)
-    ]
+    listed = dig_list(_small_file(files, "manifest.js"), "dataTypes", "tweets", "files")
+    paths = [str(one.get("fileName")) for one in listed[:_MAX_LISTED] if isinstance(one, dict)]
+    names = [path.rsplit("/", 1)[-1] for path in paths]
     return [
         f"manifest.js lists {show(name)}, which is missing" for name in names if name not in files
     ]
@@ -290,14 +282,10 @@ class _Note:
 def _notes(files: Entries) -> Iterator[_Note]:
     for name in sorted(name for name in files if re.fullmatch(_NOTES, name)):
         for entry in files[name]():
-            note = entry.get("noteTweet") if isinstance(entry, dict) else None
-            if not isinstance(note, dict):
-                continue
-            core = note.get("core")
-            text = core.get("text") if isinstance(core, dict) else None
-            number = parse_id(note.get("noteTweetId"))
-            if isinstance(text, str) and number and _SHORT_NUMBER.fullmatch(number):
-                yield _Note(int(number), parse_date(note.get("createdAt")), text[:MAX_TEXT_CHARS])
+            note = dig(entry, "noteTweet")
+            text, number = dig_text(note, "core", "text"), parse_id(dig(note, "noteTweetId"))
+            if text is not None and number and _SHORT_NUMBER.fullmatch(number):
+                yield _Note(int(number), parse_date(dig(note, "createdAt")), text[:MAX_TEXT_CHARS])
 
 
 def _join_notes(found: list[RawPost | Skip], files: Entries) -> list[str]:
