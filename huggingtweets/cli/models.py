@@ -82,15 +82,11 @@ def _run_evaluate(args: argparse.Namespace) -> int:
 
 
 def _show_tables(quality: "Quality") -> None:
-    from rich.table import Table
-
+    from huggingtweets.publishing.pages import build_table
     from huggingtweets.publishing.quality import quality_tables
 
     for table in quality_tables(quality, {}):
-        shown = Table(*table.columns, title=table.title, title_justify="left")
-        for row in table.rows:
-            shown.add_row(*row)
-        show(shown)
+        show(build_table(table.title, table.columns, table.rows))
 
 
 def add_attribute(commands: Commands) -> None:

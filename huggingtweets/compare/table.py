@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 
 from huggingtweets.compare.comparison import Comparison, PersonRow, Total
 from huggingtweets.evaluation.intervals import Interval
 from huggingtweets.files import write_text
 from huggingtweets.publishing.names import visible
-from huggingtweets.publishing.pages import page_environment
+from huggingtweets.publishing.pages import build_table, page_environment
 
 NUM_PEOPLE = 20
 """Shown on a terminal; the page and the JSON have all."""
@@ -99,16 +98,11 @@ def build_comparison(comparison: Comparison) -> RenderableType:
     title = "1 person" if num == 1 else f"{num} people, means"
     parts: list[RenderableType] = [_totals(title, rows)]
     if comparison.changed:
-        changed = _table(
-            "Settings that differ", ("key", *(visible(one.name) for one in comparison.totals))
-        )
-        for key, values in comparison.changed.items():
-            changed.add_row(escape(key), *(escape(setting_value(value)) for value in values))
-        parts.append(changed)
-    people = _table("Person by person, bits per byte", person_columns(comparison))
-    for row in comparison.people[:NUM_PEOPLE]:
-        people.add_row(*map(escape, person_cells(row)))
-    parts.append(people)
+        names = (visible(one.name) for one in comparison.totals)
+        changed = ((key, *map(setting_value, row)) for key, row in comparison.changed.items())
+        parts.append(build_table("Settings that differ", ("key", *names), changed))
+    people = map(person_cells, comparison.people[:NUM_PEOPLE])
+    parts.append(build_table("Person by person, bits per byte", person_columns(comparison), people))
     if num > NUM_PEOPLE:
         parts.append(f"{num - NUM_PEOPLE} more people are on the page and in --json")
     parts.append(explanation(comparison))
@@ -118,15 +112,12 @@ def build_comparison(comparison: Comparison) -> RenderableType:
 def _totals(title: str, rows: Sequence[Sequence[str]]) -> Table:
     """Return a table that fits 80 columns: one column per setting, or of many the main figures."""
     if len(rows) > MAX_SIDE_BY_SIDE:
-        table = _table(title, COLUMNS[:MAX_SIDE_BY_SIDE])
-        for row in rows:
-            table.add_row(*map(escape, row[:MAX_SIDE_BY_SIDE]))
-        return table
-    table = _table(title, ("", *(row[0] for row in rows)))
-    for name, *cells in zip(COLUMNS[1:], *(row[1:] for row in rows), strict=True):
-        if any(cells):
-            table.add_row(escape(name), *map(escape, cells))
-    return table
+        few = (row[:MAX_SIDE_BY_SIDE] for row in rows)
+        return build_table(title, COLUMNS[:MAX_SIDE_BY_SIDE], few)
+    turned = zip(COLUMNS[1:], *(row[1:] for row in rows), strict=True)
+    return build_table(
+        title, ("", *(row[0] for row in rows)), (one for one in turned if any(one[1:]))
+    )
 
 
 def explanation(comparison: Comparison) -> str:
@@ -167,10 +158,3 @@ def write_page(path: Path, comparison: Comparison, folders: Sequence[Path], titl
             note=explanation(comparison),
         ),
     )
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=escape(title), title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if index else "left")
-    return table

@@ -15,7 +15,7 @@ from huggingtweets.posts.cleaning import CleaningReport, check_enough, clean_tim
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.load import load_timeline
-from huggingtweets.publishing.names import plain_text
+from huggingtweets.publishing.names import plain_text, rough_duration
 
 NUM_EXAMPLES = 10
 _SHOWN_CHARS = 200
@@ -195,7 +195,7 @@ def table_lines(checks: Sequence[Check], refused: Mapping[str, str]) -> list[str
                 check.slug,
                 *_counts(check.reports),
                 "+".join(check.languages[:3]),
-                "" if seconds is None else _duration(seconds),
+                "" if seconds is None else rough_duration(seconds),
                 _cut(author, 30),
                 _cut(remarks[0], 90 - len(more)) + more if remarks else "",
             )
@@ -207,7 +207,14 @@ def table_lines(checks: Sequence[Check], refused: Mapping[str, str]) -> list[str
     num_refused = len(refused) + sum(bool(check.problem) for check in checks)
     sum_of_all = f"{len(checks) + len(refused)} jobs"
     rows.append(
-        (sum_of_all, *_counts(reports), "", _duration(sum(known)), "", f"{num_refused} refused")
+        (
+            sum_of_all,
+            *_counts(reports),
+            "",
+            rough_duration(sum(known)),
+            "",
+            f"{num_refused} refused",
+        )
     )
     widths = [max(len(row[index]) for row in rows) for index in range(len(_HEAD))]
     lines = [
@@ -266,13 +273,7 @@ def _estimate_lines(estimate: Estimate) -> list[str]:
         return [*lines, "  time       not known for this base; nor is memory"]
     return [
         *lines,
-        f"  time       about {_duration(estimate.seconds)} on {estimate.device}, give or take a "
-        "factor of three",
+        f"  time       about {rough_duration(estimate.seconds)} on {estimate.device}, give or take "
+        "a factor of three",
         f"  memory     about {max(0.1, estimate.memory_gib):.1f} GiB by one block per micro-batch",
     ]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -82,29 +82,23 @@ class MetricsFile:
         yield "# TYPE huggingtweets_jobs gauge\n"
         for status, count in summary.counts.items():
             yield f'huggingtweets_jobs{{{label},state="{status.value}"}} {count}\n'
-        yield from self._gauge(
-            "jobs_per_hour", "Jobs that ended per hour, of late.", summary.jobs_per_hour
-        )
-        yield from self._gauge("slots_in_use", "Jobs in training.", reading.num_training)
-        yield from self._gauge("tokens_per_second", "Of all in training.", reading.tokens_per_s)
-        yield from self._gauge(
-            "seconds_since_last_step", "Since a step was last logged.", reading.since_step_s
-        )
+        since_step_s, spent = reading.since_step_s, None
         with suppress(Exception):  # a file that cannot be read; nothing hangs on it here
-            yield from self._gauge("spent_usd", "Money spent on posts.", self._spending.usd)
-        yield from self._gauge(
-            "gpu_hours_total", "Hours of GPUs held.", self._energy.gpu_hours, "counter"
+            spent = self._spending.usd
+        gauges: tuple[tuple[str, str, str, float | None], ...] = (
+            ("jobs_per_hour", "gauge", "Jobs that ended per hour, of late.", summary.jobs_per_hour),
+            ("slots_in_use", "gauge", "Jobs in training.", reading.num_training),
+            ("tokens_per_second", "gauge", "Of all in training.", reading.tokens_per_s),
+            ("seconds_since_last_step", "gauge", "Since a step was last logged.", since_step_s),
+            ("spent_usd", "gauge", "Money spent on posts.", spent),
+            ("gpu_hours_total", "counter", "Hours of GPUs held.", self._energy.gpu_hours),
+            ("gpu_joules_total", "counter", "Energy of these GPUs.", self._energy.joules),
         )
-        yield from self._gauge(
-            "gpu_joules_total", "Energy of these GPUs.", self._energy.joules, "counter"
-        )
-
-    def _gauge(
-        self, name: str, meaning: str, value: float | None, kind: str = "gauge"
-    ) -> Iterator[str]:
-        if value is not None:
-            name = f"huggingtweets_{name}"
-            yield f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n{name}{self._label} {value:g}\n"
+        for name, kind, meaning, value in gauges:
+            if value is not None:
+                name = f"huggingtweets_{name}"
+                yield f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n"
+                yield f"{name}{self._label} {value:g}\n"
 
 
 class _Energy:

@@ -13,6 +13,7 @@ from huggingtweets.files import read_json
 from huggingtweets.jobs.ledger import JobState, JobStatus, read_command
 from huggingtweets.jobs.status import BatchSummary, kind_of, summarise
 from huggingtweets.paths import JobPaths
+from huggingtweets.publishing.names import rough_duration
 
 NUM_ROWS = 10
 NUM_NAMED = 3
@@ -35,8 +36,8 @@ def build_status(output_dir: Path, states: Mapping[str, JobState]) -> Renderable
     parts += _table("Failed", _by_reason(failed))
     parts += _cure(output_dir, failed)
     if summary.total > 1:
-        slowest = [(slug, _duration(seconds)) for slug, seconds in summary.slowest if seconds >= 1]
-        parts += _table("Slowest", slowest)
+        slowest = [pair for pair in summary.slowest if pair[1] >= 1]
+        parts += _table("Slowest", [(slug, rough_duration(took)) for slug, took in slowest])
     return Group(*parts)
 
 
@@ -98,7 +99,7 @@ def _headline(output_dir: Path, summary: BatchSummary) -> Text:
             line.append(f"{summary.counts[status]} {status}", style)
     if summary.jobs_per_hour is not None and summary.remaining_s is not None:
         line.append(f"; {summary.jobs_per_hour:,.0f} jobs/hour, ")
-        line.append(f"about {_duration(summary.remaining_s)} left")
+        line.append(f"about {rough_duration(summary.remaining_s)} left")
     return line
 
 
@@ -117,12 +118,6 @@ def _table(title: str, rows: Sequence[tuple[str, ...]]) -> list[RenderableType]:
 def _place(state: JobState) -> str:
     host = f" on {state.writer.host}" if state.writer else ""
     return f"attempt {state.attempt}{host}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _plain(text: str) -> str:

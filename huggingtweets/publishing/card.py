@@ -17,6 +17,7 @@ from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.names import (
     avatar_colour,
     display_name,
+    duration,
     initials,
     joined_handles,
     joined_names,
@@ -189,12 +190,3 @@ def _usage(facts: ModelFacts) -> str:
 def _url(text: str) -> _Raw:
     """Return a link's target, or `#` for what is not a plain web address."""
     return _Raw(text if _URL.fullmatch(text) else "#")
-
-
-def duration(seconds: float) -> str:
-    """Return `2 h 5 min`, `3 min 20 s` or `12.4 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

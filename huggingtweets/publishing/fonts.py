@@ -14,27 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _TEXT_FAMILIES = (
-    "Inter",
-    "NotoSans",
-    "Roboto",
-    "OpenSans",
-    "LiberationSans",
-    "Arial",
-    "DejaVuSans",
-)
+    "Inter", "NotoSans", "Roboto", "OpenSans", "LiberationSans", "Arial", "DejaVuSans",
+)  # fmt: skip
 _FALLBACK_FAMILIES = (
-    "NotoSansCJK",
-    "NotoSansJP",
-    "PingFang",
-    "AppleSDGothicNeo",
-    "msgothic",
-    "malgun",
-    "Arial Unicode",
-    "NotoSansSymbols",
-    "NotoSansSymbols2",
-    "NotoEmoji",
-    "Symbola",
-)
+    "NotoSansCJK", "NotoSansJP", "PingFang", "AppleSDGothicNeo", "msgothic", "malgun",
+    "Arial Unicode", "NotoSansSymbols", "NotoSansSymbols2", "NotoEmoji", "Symbola",
+)  # fmt: skip
 _EMOJI_FAMILIES = ("NotoColorEmoji", "Apple Color Emoji", "seguiemj")
 _EMOJI_SIZES = (109, 160)
 """The bitmap sizes of Noto's and of Apple's emoji."""

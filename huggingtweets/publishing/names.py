@@ -1,4 +1,4 @@
-"""Names of people as text that is safe to show; their initials and colours."""
+"""Names and durations as text that is safe to show; people's initials and colours."""
 
 import colorsys
 import hashlib
@@ -90,3 +90,19 @@ def hex_colour(hue: float, lightness: float, saturation: float) -> str:
 def avatar_colour(handle: str) -> str:
     """Return the background, `#rrggbb`, of a person's initials; white reads well on it."""
     return hex_colour(hue(handle), 0.4, 0.5)
+
+
+def duration(seconds: float) -> str:
+    """Return `2 h 5 min`, `3 min 20 s` or `12.4 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
+
+
+def rough_duration(seconds: float) -> str:
+    """Return `90 s`, `45 min` or `3.5 h`, for what is estimated."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -13,7 +13,7 @@ from statistics import median
 from jinja2 import Template
 
 from huggingtweets.logs import redact
-from huggingtweets.publishing.card import CONSENT_SENTENCES, duration
+from huggingtweets.publishing.card import CONSENT_SENTENCES
 from huggingtweets.publishing.charts import Chart, Point, Series, histogram, line_chart
 from huggingtweets.publishing.facts import (
     ENDINGS,
@@ -23,7 +23,7 @@ from huggingtweets.publishing.facts import (
     Sample,
 )
 from huggingtweets.publishing.names import (
-    display_name,
+    duration,
     hex_colour,
     hue,
     joined_handles,
@@ -87,14 +87,7 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
 @cache
 def _template() -> Template:
     """Return the page's template: to compile it takes longer than to fill it in."""
-    environment = page_environment()
-    environment.filters.update(
-        count=lambda number: f"{number:,}",
-        figure=lambda number: f"{number:.4g}",
-        name=display_name,
-        visible=visible,
-    )
-    return environment.get_template("report.html.jinja")
+    return page_environment().get_template("report.html.jinja")
 
 
 def funnel(facts: ModelFacts) -> list[Stage]:

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,6 +11,7 @@ from rich.table import Table
 from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.names import display_name, joined_names, plain_text
+from huggingtweets.publishing.pages import build_table
 
 MAX_SAMPLES = 10
 
@@ -51,35 +51,20 @@ def _some(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _counts(facts: ModelFacts) -> Table:
-    table = Table(title="Posts", title_justify="left")
-    table.add_column("")
-    for person in facts.people:
-        table.add_column(escape(display_name(person)), justify="right")
-    for key in ("downloaded", "retweets", "short", "repeats", "kept"):
-        table.add_row(key, *(f"{getattr(person, key):,}" for person in facts.people))
-    return table
+    keys = ("downloaded", "retweets", "short", "repeats", "kept")
+    rows = [(key, *(f"{getattr(person, key):,}" for person in facts.people)) for key in keys]
+    return build_table("Posts", ("", *map(display_name, facts.people)), rows)
 
 
 def _figures(facts: ModelFacts) -> Table:
-    table = Table(title="Held-out posts", title_justify="left")
-    for column in ("", "bits per byte", "loss", "perplexity"):
-        table.add_column(column, justify="left" if not column else "right")
-    heldout = facts.heldout
-    if heldout:
-        table.add_row("base", f"{heldout.base_bits_per_byte:.3f}", "", "")
-        table.add_row(
-            "fine-tuned",
-            f"{heldout.bits_per_byte:.3f}",
-            f"{heldout.loss:.3f}",
-            f"{heldout.perplexity:.1f}",
-        )
-    else:
-        table.add_row("nothing was held out", "", "", "")
-    return table
+    rows: list[tuple[str, ...]] = [("nothing was held out",)]
+    if held := facts.heldout:
+        tuned = (f"{held.bits_per_byte:.3f}", f"{held.loss:.3f}", f"{held.perplexity:.1f}")
+        rows = [("base", f"{held.base_bits_per_byte:.3f}"), ("fine-tuned", *tuned)]
+    return build_table("Held-out posts", ("", "bits per byte", "loss", "perplexity"), rows)
 
 
 def _files(paths: JobPaths) -> Table:
-    table = Table(title=f"Files in {paths.root}", title_justify="left", show_header=False)
     listed = {
         paths.model: "the model: transformers.pipeline('text-generation', model=...) loads it",
         paths.card: "model card",
@@ -89,10 +74,8 @@ def _files(paths: JobPaths) -> Table:
         paths.metrics: "metrics, one line per logged step",
         paths.result: "counts, figures, versions",
     }
-    for path, meaning in listed.items():
-        table.add_row(_short(path, paths.root), meaning)
-    return table
-
-
-def _short(path: Path, root: Path) -> str:
-    return escape(str(path.relative_to(root)) + ("/" if path.is_dir() else ""))
+    rows = (
+        (f"{path.relative_to(paths.root)}{'/' if path.is_dir() else ''}", meaning)
+        for path, meaning in listed.items()
+    )
+    return build_table(f"Files in {paths.root}", ("", ""), rows, has_head=False)

@@ -17,7 +17,6 @@ from starlette.routing import Route
 
 from huggingtweets.config.schema import DEFAULT_PROMPTS
 from huggingtweets.files import read_jsonl
-from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
 from huggingtweets.serve.api import SYNTHETIC, read_body
 from huggingtweets.serve.limits import RefusedError
@@ -53,7 +52,6 @@ class Pages:
         """Read templates and files once."""
         self._people = people
         self._environment = page_environment("huggingtweets.serve")
-        self._environment.filters["visible"] = visible
         folder = resources.files("huggingtweets.serve") / "static"
         self._files = {name: (folder / name).read_bytes() for name in FILES}
         self._lock = threading.Lock()

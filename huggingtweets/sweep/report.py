@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingtweets.files import write_text
-from huggingtweets.publishing.card import duration
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
 from huggingtweets.sweep.pictures import front, history, label, shown, slices
@@ -39,13 +38,7 @@ def write_sweep_report(path: Path, sweep: Sweep, summary: SweepSummary) -> None:
 def render_sweep_report(sweep: Sweep, summary: SweepSummary) -> str:
     """Return the page."""
     environment = page_environment()
-    environment.filters.update(
-        count=lambda number: f"{number:,}",
-        value=shown,
-        visible=visible,
-        duration=duration,
-        label=label,
-    )
+    environment.filters.update(value=shown, label=label)
     space = sweep.spec.space
     pictures = [history(summary, index) for index in range(len(summary.names))]
     users = user_rows(summary)

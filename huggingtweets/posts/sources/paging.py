@@ -16,6 +16,7 @@ from huggingtweets.files import read_jsonl, write_jsonl
 from huggingtweets.paths import cache_dir
 from huggingtweets.posts.sources.http import UnavailableError
 from huggingtweets.posts.sources.posts import RawPost, Skip
+from huggingtweets.posts.sources.reading import has_bad_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -204,10 +205,9 @@ def _cut(page: Page) -> Page:
 
 def _is_sound(cursor: str | None) -> bool:
     """Whether a cursor can be sent back; what is not text of any encoding cannot."""
-    try:
-        return cursor is None or len(cursor.encode("utf-8")) <= _MAX_CURSOR_BYTES
-    except UnicodeEncodeError:
-        return False
+    return cursor is None or (
+        not has_bad_bytes(cursor) and len(cursor.encode()) <= _MAX_CURSOR_BYTES
+    )
 
 
 def _first(
