@@ -30,7 +30,7 @@ def test_too_few_posts_are_told_with_the_counts(tmp_path: Path) -> None:
     path = tmp_path / "ann.jsonl"
     path.write_text("".join(json.dumps({"text": f"only a few words {n}"}) + "\n" for n in range(9)))
     found = check("ann", "source=jsonl", f"source.path={path}")
-    assert "expected at least 6000 characters" in found.problem
+    assert "expected at least 6,000 characters" in found.problem
     assert found.reports[0].kept == 9
     assert any("consent=unstated" in warning for warning in found.warnings)
 
