@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from huggingtweets.config.compose import did_you_mean, explain, schema_keys, thaw
+from huggingtweets.config.compose import did_you_mean
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.space import Dimension, Range, Scalar, holds, is_fusable, read_space
 
@@ -79,10 +79,6 @@ class Pruner:
     startup_trials: int = 1
     """median: this many trials are trained whole before any is judged."""
 
-    def __post_init__(self) -> None:
-        for key, least in (("min_epochs", 1), ("factor", 2), ("startup_trials", 1)):
-            _check_count(f"pruner.{key}", getattr(self, key), least)
-
 
 @dataclass(frozen=True)
 class Objective:
@@ -109,20 +105,22 @@ class Objective:
 
 
 @dataclass(frozen=True)
-class SweepFile:
-    """The keys of a sweep file."""
+class SweepSpec:
+    """One sweep: its file, read."""
 
-    space: dict[str, Any] = field(default_factory=dict)
+    name: str
+    """The file's name without its ending."""
+    space: Mapping[str, Dimension]
     """Keys and groups of `conf/` with their ranges or choices, see `read_space`."""
-    config: list[str] = field(default_factory=list)
+    config: tuple[str, ...] = ()
     """Arguments for `train.py` that all trials share."""
     sampler: Sampler = Sampler.random
     pruner: Pruner = field(default_factory=Pruner)
-    objective: Any = Measure.heldout.value
-    """A measure; measures with their weights; or a list, each for itself."""
-    trials: int = 0
-    """In all, those of earlier starts and of other tasks included; 0: 32, or a grid's points."""
-    parallel: Any = "auto"
+    objective: Objective = field(default_factory=Objective)
+    """In the file a measure; measures with their weights; or a list, each for itself."""
+    trials: int = 32
+    """In all, those of earlier starts and of other tasks included; of a grid at most its points."""
+    parallel: int | str = "auto"
     """Trials at once; auto: as many as there are slots, or one process per GPU."""
     storage: StorageKind = StorageKind.auto
     way: Way = Way.auto
@@ -130,30 +128,6 @@ class SweepFile:
     """processes: an accelerate configuration that each trial is launched with."""
     seed: int = 0
     """Of the sampler."""
-
-    def __post_init__(self) -> None:
-        _check_count("seed", self.seed, 0)
-        if self.parallel != "auto":
-            _check_count("parallel", self.parallel, 1)
-
-
-@dataclass(frozen=True)
-class SweepSpec:
-    """One sweep: its file, read."""
-
-    name: str
-    """The file's name without its ending."""
-    space: Mapping[str, Dimension]
-    config: tuple[str, ...] = ()
-    sampler: Sampler = Sampler.random
-    pruner: Pruner = field(default_factory=Pruner)
-    objective: Objective = field(default_factory=Objective)
-    trials: int = 32
-    parallel: int | str = "auto"
-    storage: StorageKind = StorageKind.auto
-    way: Way = Way.auto
-    launch: str | None = None
-    seed: int = 0
     default: Mapping[str, Scalar] = field(default_factory=dict)
     """The searched keys as they stand without a search: the first trial; empty: there is none."""
 
@@ -194,61 +168,65 @@ def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
     if searched and isinstance(raw["space"], Mapping):
         raw["space"] = {**raw["space"], **searched}
     space = read_space(raw["space"], where)
-    file = _to_file(raw, where)
-    objective = _objective(file.objective, f"{where} objective")
-    read = {
-        "name": path.stem,
-        "space": space,
-        "config": _merged((*file.config, *overrides)),
-        "objective": objective,
-        "trials": _trials(raw, file, space, where),
-    }
-    spec = SweepSpec(**vars(file) | read)
+    flat = _checked(raw, where)
+    pruner = {key.partition(".")[2]: one for key, one in flat.items() if key.startswith("pruner.")}
+    size = grid_size(space) if flat.get("sampler") is Sampler.grid else None
+    trials = flat.get("trials", size or 32)
+    spec = SweepSpec(
+        name=path.stem,
+        space=space,
+        config=_merged((*flat.get("config", ()), *overrides)),
+        pruner=Pruner(**pruner),
+        objective=_objective(flat.get("objective", Measure.heldout.value), f"{where} objective"),
+        trials=min(trials, size) if size else trials,
+        **{key: flat[key] for key in _PLAIN if key in flat},
+    )
     _check_together(spec, where)
     return spec
 
 
-def _to_file(raw: Mapping[str, Any], where: str) -> SweepFile:
-    """Check the keys and kinds of a file and freeze it.
+_KINDS = {"sampler": Sampler, "pruner.kind": PrunerKind, "storage": StorageKind, "way": Way}
+_LEAST = {"trials": 1, "parallel": 1, "seed": 0}
+_LEAST |= {"pruner.min_epochs": 1, "pruner.factor": 2, "pruner.startup_trials": 1}
+_PLAIN = ("sampler", "parallel", "storage", "way", "launch", "seed")
+_KEYS = tuple(dict.fromkeys((*_PLAIN, "space", "config", "objective", *_KINDS, *_LEAST)))
+
+
+def _checked(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check the keys of a file and the kinds of their values; the pruner's come dotted.
 
     Raises:
         ConfigError: one sentence naming the key.
     """
-    kinds = dict(schema_keys(SweepFile))
     flat: dict[str, Any] = {}
     for key, value in raw.items():
         if key == "pruner" and isinstance(value, Mapping):
             flat |= {f"pruner.{name}": each for name, each in value.items()}
         else:
             flat["pruner.kind" if key == "pruner" else key] = value
-    plain: dict[str, Any] = {}
     for key, value in flat.items():
-        if key not in kinds:
-            names = [name for name in kinds if ("." in name) == ("." in key)]
+        if key not in _KEYS:
+            names = [name for name in _KEYS if ("." in name) == ("." in key)]
             raise ConfigError(
                 f"{where}: got {key!r}; expected some of {', '.join(names)}"
                 f"{did_you_mean(key, names)}"
             )
-        if key == "space":
-            continue
-        if kinds[key] == list[str] and not _are_texts(value):
+        if key in _KINDS:
+            flat[key] = _member(_KINDS[key], "none" if value is None else value, f"{where} {key}")
+        elif key in _LEAST and (key, value) != ("parallel", "auto"):
+            if not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[key]:
+                raise ConfigError(
+                    f"{where} {key}: got {value!r}; expected a whole number of {_LEAST[key]} or "
+                    "more; write one"
+                )
+        elif key == "config" and not _are_texts(value):
             raise ConfigError(
                 f"{where} {key}: got {value!r}; expected a list of arguments for train.py; write "
                 "`- recipe=huggingtweets`"
             )
-        if isinstance(kinds[key], type) and issubclass(kinds[key], StrEnum):
-            value = _member(kinds[key], "none" if value is None else value, f"{where} {key}")
-        elif kinds[key] is int and (not isinstance(value, int) or isinstance(value, bool)):
-            raise ConfigError(f"{where} {key}: got {value!r}; expected a whole number; write one")
-        group, _, name = key.rpartition(".")
-        (plain.setdefault(group, {}) if group else plain)[name] = value
-    schema = OmegaConf.structured(SweepFile)
-    thaw(schema)
-    try:
-        file = OmegaConf.to_object(OmegaConf.merge(schema, plain))
-    except (ValueError, OmegaConfBaseException) as err:
-        raise ConfigError(f"{where} {explain(err)}") from err
-    return cast(SweepFile, file)
+        elif key == "launch" and not isinstance(value, str | None):
+            raise ConfigError(f"{where} {key}: got {value!r}; expected a path; write one")
+    return flat
 
 
 def _are_texts(value: Any) -> bool:
@@ -332,13 +310,6 @@ def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
     return kind(value)
 
 
-def _check_count(key: str, value: Any, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(
-            f"{key}: got {value!r}; expected a whole number of {least} or more; write one"
-        )
-
-
 def _objective(value: Any, where: str) -> Objective:
     names = (
         [value] if isinstance(value, str) else value if isinstance(value, Mapping | list) else []
@@ -358,20 +329,6 @@ def _objective(value: Any, where: str) -> Objective:
                 "{heldout: 1, memorisation: 0.5}"
             )
     return Objective(measures, tuple(map(float, value.values())))
-
-
-def _trials(
-    raw: Mapping[str, Any], file: SweepFile, space: Mapping[str, Dimension], where: str
-) -> int:
-    """Return how many trials there are to be; a grid has no more than its points."""
-    size = grid_size(space) if file.sampler is Sampler.grid else None
-    if "trials" not in raw:
-        return size or 32
-    try:
-        _check_count("trials", file.trials, 1)
-    except ValueError as err:
-        raise ConfigError(f"{where} {err}") from err
-    return min(file.trials, size) if size else file.trials
 
 
 def grid_size(space: Mapping[str, Dimension]) -> int | None:
