@@ -125,7 +125,7 @@ def check_arguments(argv: Sequence[str]) -> DictConfig | None:
             )
         _check_overrides(overrides)
         # What a setting's folder is called is known only once Hydra runs.
-        overrides = [text for text in overrides if not _is_sweep(text) and "${hydra:" not in text]
+        overrides = [text for text in overrides if not is_sweep(text) and "${hydra:" not in text]
     folders = [_folder(flag, getattr(args, flag)) for flag in ("config_dir", "config_path")]
     if args.config_path and folders[1] is None:
         return None  # relative to the file of train.py: Hydra itself says what is wrong with it
@@ -197,8 +197,12 @@ def folder_name(value: object) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", str(value)).strip("-.") or "none"
 
 
-def _is_sweep(override: str) -> bool:
-    return OverridesParser.create().parse_override(override).is_sweep_override()
+def is_sweep(override: str) -> bool:
+    """Whether an override has several values; one that cannot be read is refused elsewhere."""
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False
 
 
 def plain_values(words: Sequence[str]) -> list[str]:
@@ -240,7 +244,7 @@ def compose_config(
     """
     overrides = plain_values(overrides)
     _check_overrides(overrides, more)
-    for text in filter(_is_sweep, overrides):
+    for text in filter(is_sweep, overrides):
         raise ConfigError(
             f"{text!r}: got several values; expected one; add -m to run one job after the other, "
             "or write a list, as in 'user=[a,b]'"

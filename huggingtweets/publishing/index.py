@@ -214,10 +214,8 @@ def build_table(rows: Sequence[Mapping[str, Any]]) -> Any:
 def _column(pa: Any, values: list[Any]) -> Any:
     """Return an Arrow array; numbers of both kinds become floats, any other mixture texts."""
     kinds = {type(value) for value in values if value is not None}
-    if any(isinstance(value, int) and abs(value) >= 2**63 for value in values):
-        values = [None if value is None else str(value) for value in values]
-    elif kinds == {int, float}:
-        values = [None if value is None else float(value) for value in values]
-    elif len(kinds) > 1:
-        values = [None if value is None else str(value) for value in values]
+    is_large = any(isinstance(value, int) and abs(value) >= 2**63 for value in values)
+    if len(kinds) > 1 or is_large:
+        kind = float if kinds == {int, float} and not is_large else str
+        values = [None if value is None else kind(value) for value in values]
     return pa.array(values)

@@ -146,41 +146,42 @@ def lineage_columns(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
 
 def _charts(facts: ModelFacts) -> list[Chart]:
     steps, evals = facts.train.history, facts.train.evals
-    loss = line_chart(
-        "Loss (nats per token)",
-        [
-            Series("training", [(one.step, one.loss) for one in steps]),
-            Series(
-                "held-out posts", [(one.step, one.heldout.loss) for one in evals], has_dots=True
-            ),
-        ],
-    )
     known = [(one.epoch, one.trained, one.heldout) for one in evals if one.trained]
-    bits = line_chart(
-        "Bits per byte over the epochs",
-        [
-            Series("training posts", [(x, one.bits_per_byte) for x, one, _ in known], True),
-            Series("held-out posts", [(x, one.bits_per_byte) for x, _, one in known], True),
-        ],
-        x_label="epoch",
-    )
     gaps = [(one.epoch, one.gap_since(evals[0])) for one in evals]
-    gap = line_chart(
-        "Memorised: bits per byte won on training posts beyond held-out ones",
-        [Series("gap", [(x, one) for x, one in gaps if one is not None], has_dots=True)],
-        x_label="epoch",
-        from_zero=True,
-    )
     drawn = [(one.epoch, one.extracted) for one in evals if one.extracted]
-    extracted = line_chart(
-        "Training posts extracted by their first 8 tokens (per cent)",
-        [
-            Series("word for word", [(x, 100 * one.verbatim_frac) for x, one in drawn], True),
-            Series("before a mistake", [(x, 100 * one.prefix_frac) for x, one in drawn], True),
-        ],
-        x_label="epoch",
-        from_zero=True,
-    )
+    heldout = [(one.step, one.heldout.loss) for one in evals]
+    charts = [
+        line_chart(
+            "Loss (nats per token)",
+            [
+                Series("training", [(one.step, one.loss) for one in steps]),
+                Series("held-out posts", heldout, has_dots=True),
+            ],
+        ),
+        line_chart(
+            "Bits per byte over the epochs",
+            [
+                Series("training posts", [(x, one.bits_per_byte) for x, one, _ in known], True),
+                Series("held-out posts", [(x, one.bits_per_byte) for x, _, one in known], True),
+            ],
+            x_label="epoch",
+        ),
+        line_chart(
+            "Memorised: bits per byte won on training posts beyond held-out ones",
+            [Series("gap", [(x, one) for x, one in gaps if one is not None], has_dots=True)],
+            x_label="epoch",
+            from_zero=True,
+        ),
+        line_chart(
+            "Training posts extracted by their first 8 tokens (per cent)",
+            [
+                Series("word for word", [(x, 100 * one.verbatim_frac) for x, one in drawn], True),
+                Series("before a mistake", [(x, 100 * one.prefix_frac) for x, one in drawn], True),
+            ],
+            x_label="epoch",
+            from_zero=True,
+        ),
+    ]
     over_steps: dict[str, list[Point]] = {
         "Learning rate": [(one.step, one.lr) for one in steps],
         "Tokens per second": [(one.step, one.tokens_per_s) for one in steps],
@@ -189,11 +190,9 @@ def _charts(facts: ModelFacts) -> list[Chart]:
         ],
         "Gradient norm": [(one.step, one.grad_norm) for one in steps],
     }
-    charts = [
-        line_chart(title, [Series(title, points)], from_zero=True)
-        for title, points in over_steps.items()
-    ]
-    return [chart for chart in (loss, bits, gap, extracted, *charts) if chart]
+    for title, points in over_steps.items():
+        charts.append(line_chart(title, [Series(title, points)], from_zero=True))
+    return [chart for chart in charts if chart]
 
 
 def _lengths(facts: ModelFacts) -> Chart | None:

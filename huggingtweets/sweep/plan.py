@@ -21,7 +21,7 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
 from huggingtweets.sweep.space import Dimension, Scalar, apply_params, as_override, check_space
-from huggingtweets.sweep.spec import SweepSpec
+from huggingtweets.sweep.spec import SweepSpec, merged
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ def _with_params(
     if not any(key in group_names() for key in params):
         return apply_params(config, params)
     chosen = [as_override(key, value) for key, value in params.items()]
-    changed = to_config(compose_config(_last([*overrides, *chosen])))
+    changed = to_config(compose_config(merged([*overrides, *chosen])))
     return replace(changed, user=config.user, consent=config.consent)
 
 
@@ -181,7 +181,3 @@ def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             users.append(text)
     return users, rest
-
-
-def _last(overrides: Sequence[str]) -> list[str]:
-    return list({text.partition("=")[0]: text for text in overrides}.values())

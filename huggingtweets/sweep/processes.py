@@ -212,28 +212,19 @@ def _take(child: _Child, progresses: TrialProgresses) -> bool:
     history = [(row["step"], row["loss"], row["lr"]) for row in logged]
     steps = logged[-1]["step"] if logged else 0
     code = child.process.returncode
-    if code == 0:
-        train = read_json(child.paths.result)["train"]
-        progresses.ended(
-            progress,
-            slug,
-            steps=train["steps"],
-            seconds=train["seconds"],
-            tokens=train["tokens"],
-            history=history,
-            is_cut=False,
-        )
-        shutil.rmtree(child.paths.model, ignore_errors=True)
-    elif progress.reason:
-        progresses.ended(
-            progress, slug, steps=steps, seconds=0.0, tokens=0, history=history, is_cut=True
-        )
-        shutil.rmtree(child.paths.checkpoints, ignore_errors=True)
-    else:
-        reason = _reason(progress.opened.folder / f"{slug}.log", code)
-        if _BUSY in reason:
-            return False
-        progresses.failed(progress, slug, reason, diverged=_DIVERGED in reason)
+    if code == 0 or progress.reason:
+        train: dict[str, Any] = {"steps": steps, "seconds": 0.0, "tokens": 0}
+        if code == 0:
+            train = read_json(child.paths.result)["train"]
+        figures = {key: train[key] for key in ("steps", "seconds", "tokens")}
+        progresses.ended(progress, slug, **figures, history=history, is_cut=code != 0)
+        unused = child.paths.model if code == 0 else child.paths.checkpoints
+        shutil.rmtree(unused, ignore_errors=True)
+        return True
+    reason = _reason(progress.opened.folder / f"{slug}.log", code)
+    if _BUSY in reason:
+        return False
+    progresses.failed(progress, slug, reason, diverged=_DIVERGED in reason)
     return True
 
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from huggingtweets.config.compose import did_you_mean
+from huggingtweets.config.compose import did_you_mean, is_sweep
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.space import Dimension, Range, Scalar, holds, is_fusable, read_space
 
@@ -175,7 +175,7 @@ def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
     spec = SweepSpec(
         name=path.stem,
         space=space,
-        config=_merged((*flat.get("config", ()), *overrides)),
+        config=merged((*flat.get("config", ()), *overrides)),
         pruner=Pruner(**pruner),
         objective=_objective(flat.get("objective", Measure.heldout.value), f"{where} objective"),
         trials=min(trials, size) if size else trials,
@@ -273,21 +273,14 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], li
         if text.startswith(SETTING):
             continue
         key, _, value = text.partition("=")
-        if key != "user" and _is_sweep(text):
+        if key != "user" and is_sweep(text):
             searched[key] = value
         else:
             rest.append(text)
     return {str(key): value for key, value in settings.items()}, searched, rest
 
 
-def _is_sweep(text: str) -> bool:
-    try:
-        return OverridesParser.create().parse_override(text).is_sweep_override()
-    except HydraException:  # refused with a sentence when it is composed
-        return False
-
-
-def _merged(overrides: Sequence[str]) -> tuple[str, ...]:
+def merged(overrides: Sequence[str]) -> tuple[str, ...]:
     """Keep the last of several values of one key: the command line goes before the file."""
     last: dict[str, str] = {}
     for text in overrides:

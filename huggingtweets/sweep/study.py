@@ -318,29 +318,31 @@ class Trials:
     def _open(self, trial: optuna.Trial, lock: JobLock, *, is_again: bool) -> OpenTrial:
         spec = self._spec
         default: dict[str, Scalar] = trial.user_attrs.get(DEFAULT) or {}
-        is_default = bool(default)
-        if is_default and not all(holds(one, default[key]) for key, one in spec.space.items()):
+        if default and not all(holds(one, default[key]) for key, one in spec.space.items()):
             # Optuna takes no value from beyond the space: the sampler learns nothing of this
             # trial, the pruner does.
-            self._own.add(trial.number)
-            folder = trial_folder(self._root, trial.number)
-            return OpenTrial(trial, trial.number, default, folder, lock, is_again, is_default)
-        if spec.sampler is not Sampler.cmaes or is_default:
-            # What is drawn at random depends on the trial's number alone, not on who asks when.
-            sampler = build_sampler(spec, _mixed(spec.seed, "trial", trial.number))
-            if spec.sampler is Sampler.grid or is_default:
-                # Optuna's own sampler of grids ends studies that are not run by its own loop.
-                index = trial.number - self._num_surplus(before=trial.number)
-                index -= spec.is_default_extra
-                point = default if is_default else grid_point(spec, index)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # it is called experimental
-                    sampler = PartialFixedSampler(point, sampler)
-            self._study.sampler = sampler
-        params = {key: suggest(trial, key, one) for key, one in self._space.items()}
+            params = default
+        else:
+            self._study.sampler = self._sampler_of(trial, default)
+            params = {key: suggest(trial, key, one) for key, one in self._space.items()}
         self._own.add(trial.number)
         folder = trial_folder(self._root, trial.number)
-        return OpenTrial(trial, trial.number, params, folder, lock, is_again, is_default)
+        return OpenTrial(trial, trial.number, params, folder, lock, is_again, bool(default))
+
+    def _sampler_of(self, trial: optuna.Trial, default: Mapping[str, Scalar]) -> BaseSampler:
+        """Return what a trial's values are drawn by: on its number alone, not on who asks when."""
+        spec = self._spec
+        if spec.sampler is Sampler.cmaes and not default:
+            return self._study.sampler
+        sampler = build_sampler(spec, _mixed(spec.seed, "trial", trial.number))
+        if spec.sampler is not Sampler.grid and not default:
+            return sampler
+        # Optuna's own sampler of grids ends studies that are not run by its own loop.
+        index = trial.number - self._num_surplus(before=trial.number) - spec.is_default_extra
+        point = default or grid_point(spec, index)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is called experimental
+            return PartialFixedSampler(dict(point), sampler)
 
     def _running(self) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

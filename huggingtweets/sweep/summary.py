@@ -128,15 +128,9 @@ def _row(trial: FrozenTrial) -> TrialRow:
 
 
 def _figures(user: Mapping[str, Any]) -> UserFigures:
-    return UserFigures(
-        heldout=user["heldout"],
-        memorisation=user["memorisation"],
-        steps=user["steps"],
-        planned_steps=user["planned_steps"],
-        seconds=user["seconds"],
-        curve=tuple((one["epoch"], one["heldout"]) for one in user["evals"]),
-        tokens=user.get("tokens", 0),
-    )
+    curve = tuple((one["epoch"], one["heldout"]) for one in user["evals"])
+    plain = {key: value for key, value in user.items() if key != "evals"}
+    return UserFigures(curve=curve, **plain)
 
 
 def _best(rows: Sequence[TrialRow]) -> tuple[int, ...]:

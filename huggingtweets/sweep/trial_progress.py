@@ -200,10 +200,7 @@ class TrialProgresses:
             },
         )
         opened.trial.set_user_attr(OUTCOME, outcome)
-        if values is None:
-            self._study.tell(opened.trial, state=state)
-        else:
-            self._study.tell(opened.trial, values)
+        self._study.tell(opened.trial, values, state=state)
         opened.lock.release()
         self._on_end(opened.number)
         tell_progress()
