@@ -13,7 +13,7 @@ from huggingtweets.files import read_json
 from huggingtweets.handles import parse_handle
 from huggingtweets.paths import JobPaths
 from huggingtweets.places import check_output_dir
-from huggingtweets.posts.optout import handle_hash, optout_path, read_optouts
+from huggingtweets.posts.optout import all_optouts, handle_hash
 
 RESCAN_S = 2.0
 """Listing ten thousand folders takes some 50 ms; nobody waits for a finished job longer."""
@@ -58,15 +58,12 @@ class People:
         self._lock = threading.Lock()
         self._known: dict[str, tuple[tuple[int, int], Person | None]] = {}
         self._next_scan = 0.0
-        read_optouts(optout_path(optout_file))
         self.all()
 
     def all(self) -> list[Person]:
         """Return everybody who may be shown, by slug; folders are listed every two seconds."""
         with self._lock:
-            if time.monotonic() >= self._next_scan:
-                self._scan()
-                self._next_scan = time.monotonic() + RESCAN_S
+            self._scan()
             people = [person for _, person in self._known.values() if person is not None]
         hashes = self._hashes()
         return sorted(
@@ -80,9 +77,8 @@ class People:
         The slug is looked up and never made into a path.
         """
         with self._lock:
-            if slug not in self._known and time.monotonic() >= self._next_scan:
+            if slug not in self._known:
                 self._scan()
-                self._next_scan = time.monotonic() + RESCAN_S
             _, person = self._known.get(slug, (None, None))
         if person is None or not person.paths.result.is_file():
             return None
@@ -101,9 +97,12 @@ class People:
 
     def _hashes(self) -> frozenset[str]:
         # Read again whenever the list changes: people who opt out vanish without a restart.
-        return read_optouts(optout_path(self._optout_file))
+        return all_optouts(self._optout_file)
 
     def _scan(self) -> None:
+        """List the folders, unless that was done a moment ago."""
+        if time.monotonic() < self._next_scan:
+            return
         found: dict[str, tuple[tuple[int, int], Person | None]] = {}
         with suppress(OSError):
             for folder in self._root.iterdir():
@@ -121,6 +120,7 @@ class People:
                 if known is None or known[0] != mark:
                     found[folder.name] = (mark, _read(paths, status.st_size))
         self._known = found
+        self._next_scan = time.monotonic() + RESCAN_S
 
 
 def _read(paths: JobPaths, size: int) -> Person | None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
@@ -30,7 +30,7 @@ from huggingtweets.posts.sources.shapes import (
     records_of,
     rich,
 )
-from huggingtweets.posts.sources.who import Authors
+from huggingtweets.posts.sources.who import Asked, Authors
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +77,6 @@ def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> Non
         )
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Whose posts of which file are wanted, and what is known beside the file."""
-
-    where: str
-    """The file, for messages."""
-    handle: str
-    """Canonical."""
-    config: SourceConfig
-    is_named_for: bool = False
-    """Whether the file is called by the handle."""
-    optouts: Collection[str] = ()
-    """Hashes of people who want no model."""
-
-
 def gather(
     asked: Asked, found: Iterable[Row | Others | Skip], said: Said | None = None
 ) -> Timeline:
@@ -131,13 +116,7 @@ class _Gathering:
         self._asked = asked
         self._said = said
         self._reader = Reader(asked.config)
-        self._authors = Authors(
-            asked.where,
-            asked.handle,
-            user_column=asked.config.user_column,
-            is_named_for=asked.is_named_for,
-            optouts=asked.optouts,
-        )
+        self._authors = Authors(asked)
         self._drafts: list[Draft] = []
         self._num_chars = 0
         self._notes: list[str] = []

@@ -6,7 +6,7 @@ from typing import Any, TextIO
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.gather import Asked, Row, gather
+from huggingtweets.posts.sources.gather import Row, gather
 from huggingtweets.posts.sources.json_values import iter_values, parse_json
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.reading import (
@@ -21,6 +21,7 @@ from huggingtweets.posts.sources.reading import (
     show,
 )
 from huggingtweets.posts.sources.shapes import inner_value, records_of
+from huggingtweets.posts.sources.who import Asked
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 

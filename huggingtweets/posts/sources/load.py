@@ -11,7 +11,6 @@ from huggingtweets.posts.sources import csv_file, jsonl, parquet, text
 from huggingtweets.posts.sources.bluesky import read_bluesky
 from huggingtweets.posts.sources.csv_file import read_csv
 from huggingtweets.posts.sources.demo import demo_timeline
-from huggingtweets.posts.sources.gather import Asked
 from huggingtweets.posts.sources.http import Patience, check_base_url
 from huggingtweets.posts.sources.jsonl import read_jsonl
 from huggingtweets.posts.sources.mastodon import read_mastodon
@@ -23,6 +22,7 @@ from huggingtweets.posts.sources.own_archives import (
 from huggingtweets.posts.sources.parquet import read_hub, read_parquet
 from huggingtweets.posts.sources.reading import find_user_file, name_key, nearest, show, user_of
 from huggingtweets.posts.sources.text import read_text
+from huggingtweets.posts.sources.who import Asked
 from huggingtweets.posts.sources.x_api import check_x_api, read_x_api
 from huggingtweets.posts.sources.x_archive import find_x_owner, read_x_archive
 

@@ -16,7 +16,6 @@ from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.flat import UNKNOWN, roles_of
 from huggingtweets.posts.sources.gather import (
-    Asked,
     Others,
     Row,
     check_columns,
@@ -26,6 +25,7 @@ from huggingtweets.posts.sources.gather import (
 from huggingtweets.posts.sources.names import Who
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.reading import name_key, open_bytes, show
+from huggingtweets.posts.sources.who import Asked
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1 << 14

@@ -6,9 +6,11 @@ What cannot be told is refused with the name of the column and the key to set, n
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from huggingtweets.config.schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.posts.sources.flat import UNKNOWN, get_path, roles_of
@@ -37,6 +39,21 @@ _NO_NAME = re.compile(
 """No name of anybody: numbers, single letters, yes and no, locales, addresses, HTML, dates."""
 _MAX_NAME_WORDS = 5
 _ALL_THEIRS = "source.user_column= (empty) if all are theirs"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whose posts of which file are wanted, and what is known beside the file."""
+
+    where: str
+    """The file, for messages."""
+    handle: str
+    """Canonical."""
+    config: SourceConfig
+    is_named_for: bool = False
+    """Whether the file is called by the handle, which is told where records say nothing."""
+    optouts: Collection[str] = ()
+    """Hashes of people whose records are left out whatever else holds."""
 
 
 class _Column:
@@ -95,29 +112,14 @@ def is_no_name(value: str) -> bool:
 class Authors:
     """What the records of one file say about their authors, gathered while they are read."""
 
-    def __init__(
-        self,
-        where: str,
-        handle: str,
-        *,
-        user_column: str | None = None,
-        is_named_for: bool = False,
-        optouts: Collection[str] = (),
-    ) -> None:
-        """Begin without records.
-
-        Args:
-            where: the file, for messages.
-            handle: whose posts are wanted, canonical.
-            user_column: as configured; empty: all is by `handle`; None: find out.
-            is_named_for: the file is called by the handle, which is told where records say nothing.
-            optouts: hashes of people whose records are left out whatever else holds.
-        """
-        self._where = where
-        self._handle = handle
-        self._column = user_column
-        self._is_named_for = is_named_for
-        self._optouts = optouts
+    def __init__(self, asked: Asked) -> None:
+        """Begin without records."""
+        self._where = asked.where
+        self._handle = asked.handle
+        self._column = asked.config.user_column
+        """Empty: all is by the handle; None: to be found out."""
+        self._is_named_for = asked.is_named_for
+        self._optouts = asked.optouts
         self.others: dict[str, None] = {}
         """Keys of other authors, in the order they came."""
         self.num_others = 0

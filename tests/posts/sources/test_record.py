@@ -8,10 +8,11 @@ import pytest
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.sources.flat import get_path
-from huggingtweets.posts.sources.gather import Asked, Row, gather
+from huggingtweets.posts.sources.gather import Row, gather
 from huggingtweets.posts.sources.names import Mark, Who, mark_role, who_role
 from huggingtweets.posts.sources.posts import Skip
 from huggingtweets.posts.sources.record import Draft, Reader, read_mark
+from huggingtweets.posts.sources.who import Asked
 
 HERE = Path(__file__).parent
 
