@@ -102,6 +102,12 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
+def append_row(path: Path, row: Any) -> None:
+    """Add a line of JSON to a small file, which is written whole again."""
+    before = path.read_bytes() if path.exists() else b""
+    write_bytes(path, before + json.dumps(row).encode("ascii") + b"\n")
+
+
 def read_plain(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
     """Read a file of ours whole; what lies there in its place is neither waited for nor swallowed.
 

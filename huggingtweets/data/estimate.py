@@ -204,14 +204,15 @@ def _tokenizer_files(model: ModelConfig) -> list[Path] | None:
         if folder.is_dir():
             files: list[Path | None] = [folder / name for name in names]
         else:
-            files = [_cached(model, name) for name in names]
+            files = [cached_file(model, name) for name in names]
         found = [file for file in files if file is not None and file.is_file()]
         if len(found) == len(names):
             return found
     return None
 
 
-def _cached(model: ModelConfig, name: str) -> Path | None:
+def cached_file(model: ModelConfig, name: str) -> Path | None:
+    """Return where the Hub's cache has a file of a base; None: it has not."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

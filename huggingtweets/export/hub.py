@@ -1,7 +1,6 @@
 """Publish finished models on the Hub afterwards: many, one after another, resumable."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from huggingtweets.config.schema import Consent
 from huggingtweets.errors import ConfigError, PublishError
 from huggingtweets.export.finished import Finished
-from huggingtweets.files import read_jsonl, write_bytes
+from huggingtweets.files import append_row, read_jsonl
 from huggingtweets.publishing.hub import PublishRefusedError, publish_model
 
 logger = logging.getLogger(__name__)
@@ -78,7 +77,7 @@ def export_hub(
             failed.append((job.slug, str(err)))
             continue
         new.append((job.slug, url))
-        _append(record, {"slug": job.slug, "state": state, "url": url})
+        append_row(record, {"slug": job.slug, "state": state, "url": url})
     return Published(tuple(new), num_before, tuple(failed))
 
 
@@ -98,8 +97,3 @@ def _read(record: Path) -> dict[str, str]:
             for row in read_jsonl(record):
                 found[row["slug"]] = row["state"]
     return found
-
-
-def _append(record: Path, row: dict[str, str]) -> None:
-    before = record.read_bytes() if record.exists() else b""
-    write_bytes(record, before + json.dumps(row).encode() + b"\n")

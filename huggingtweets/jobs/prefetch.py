@@ -9,6 +9,7 @@ from pathlib import Path
 
 from huggingtweets.config.bases import BASES, check_gguf, known_base, lies_at, unpacked_folder
 from huggingtweets.config.schema import ModelConfig, PublishKind, SourceKind, TrainConfig
+from huggingtweets.data.estimate import cached_file
 from huggingtweets.errors import ConfigError
 from huggingtweets.online import go_offline_if_unreachable
 
@@ -100,18 +101,9 @@ def is_prefetched(model: ModelConfig) -> bool:
     """Whether the base can be loaded without a network, as far as a look into the cache tells."""
     if model.path is None or Path(lies_at(model.path)).exists():
         return True
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     weights = ("model.safetensors", "model.safetensors.index.json")
-    try:
-        found = [
-            isinstance(try_to_load_from_cache(model.path, name, revision=model.revision), str)
-            for name in ("config.json", *weights)
-        ]
-    except HFValidationError:
-        return False
-    return found[0] and any(found[1:])
+    has_weights = any(cached_file(model, name) is not None for name in weights)
+    return has_weights and cached_file(model, "config.json") is not None
 
 
 def check_base_at_hand(config: TrainConfig) -> None:

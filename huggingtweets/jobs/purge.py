@@ -2,7 +2,6 @@
 
 import filecmp
 import gzip
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from huggingtweets.config.schema import SERVICES
 from huggingtweets.errors import LaunchError, StorageError
-from huggingtweets.files import write_bytes
+from huggingtweets.files import append_row, remove, write_bytes
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.traces import (
     RECORD,
@@ -123,7 +122,7 @@ def purge(traces: Traces, *, num_online: int = 0) -> Path:
                 for weights in job.root.resolve().rglob("*.safetensors"):
                     weights.unlink()
             for path in traces.files:
-                _delete(path)
+                remove(path)
             for path, _ in traces.lines:
                 _drop_lines(path, finder)
             for job in traces.jobs:
@@ -148,13 +147,6 @@ def _write_indexes_anew(traces: Traces) -> None:
             write_index(folder, not_done(read_states(folder).values()))
 
 
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
 def _drop_lines(path: Path, finder: Finder) -> None:
     """Write a file again without the lines about the person."""
     assert is_made_of_lines(path)
@@ -175,6 +167,5 @@ def _record(traces: Traces, num_online: int) -> Path:
         "lines": sum(num for _, num in traces.lines),
         "online": num_online,
     }
-    before = path.read_bytes() if path.exists() else b""
-    write_bytes(path, before + json.dumps(row).encode() + b"\n")
+    append_row(path, row)
     return path

@@ -64,7 +64,7 @@ def run_sweep(sweep: Sweep) -> int:
         study = open_study(sweep.root, sweep.spec, sweep.identity(), max_epochs=sweep.max_epochs)
         for job in sweep.jobs:
             _check_posts(sweep, job, base)
-        write_text(sweep.root / "sweep.json", json.dumps(_description(sweep, study), indent=2))
+        write_text(sweep.root / "sweep.json", json.dumps(_description(sweep), indent=2))
         trials = Trials(sweep.root, sweep.spec, study)
         recorder = TrialRecorder(sweep)
         recorder.catch_up(study)
@@ -133,7 +133,7 @@ def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
         )
 
 
-def _description(sweep: Sweep, study: optuna.Study) -> dict[str, object]:
+def _description(sweep: Sweep) -> dict[str, object]:
     """Return what status and report need beside the study."""
     return {
         "name": sweep.spec.name,

@@ -84,15 +84,9 @@ class LineageTracker(Tracker):
 
     def _save(self) -> None:
         pages = {run_name(self._slug, phase): url for phase, url in self.urls().items()}
+        edges = list(self._edges.values())
         try:
-            write_json(
-                self._path,
-                {
-                    "edges": list(self._edges.values()),
-                    "artifacts": self._artifacts,
-                    "pages": pages,
-                },
-            )
+            write_json(self._path, {"edges": edges, "artifacts": self._artifacts, "pages": pages})
         except (OSError, ValueError) as err:
             logger.warning("job=%s lineage not saved: %s", self._slug, err)
 

@@ -141,14 +141,9 @@ class _Speaker:
     def _dressed(self, rule: str) -> str:
         """One to three sentences, and now and then an emoji, a hashtag, an ampersand or a link."""
         parts = [self._say(rule)]
-        if self._rng.random() < 0.6:
-            parts.append(self._say("aside"))
-        if self._rng.random() < 0.3:
-            parts.append(self._say("tail"))
-        if self._rng.random() < 0.15:
-            parts.append(self._say("emoji"))
-        if self._rng.random() < 0.08:
-            parts.append(self._say("hashtag"))
+        for share, what in ((0.6, "aside"), (0.3, "tail"), (0.15, "emoji"), (0.08, "hashtag")):
+            if self._rng.random() < share:
+                parts.append(self._say(what))
         if self._rng.random() < 0.12:
             parts.append(self._link())
         text = " ".join(parts)
