@@ -12,7 +12,7 @@ import shlex
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -121,21 +121,17 @@ class Ledger:
             step: of a job that begins, the optimizer step it goes on from.
             trial: stands for all that a failed job was tried with.
         """
-        row = {
+        row: dict[str, Any] = {
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
             "slug": slug,
             "status": status.value,
             "reason": redact(reason),
             "retryable": retryable,
             "attempt": attempt,
-            "host": self._writer.host,
-            "pid": self._writer.pid,
-            "started": self._writer.started,
+            **asdict(self._writer),
+            **({"step": step} if step else {}),
+            **({"trial": trial} if trial else {}),
         }
-        if step:
-            row["step"] = step
-        if trial:
-            row["trial"] = trial
         line = ("\n" if self._is_cut else "") + json.dumps(row) + "\n"
         data = line.encode("ascii")
         try:

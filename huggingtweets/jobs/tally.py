@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from huggingtweets.attempt import is_superseded, tell_progress
 from huggingtweets.causes import as_known, is_curable
@@ -227,28 +228,13 @@ class Tally:
     def _status_before(self, slug: str) -> JobStatus | None:
         return self._before[slug].status if slug in self._before else None
 
-    def _record(
-        self,
-        plan: Plan,
-        status: JobStatus,
-        reason: str = "",
-        *,
-        retryable: bool = False,
-        step: int = 0,
-        trial: str = "",
-    ) -> None:
+    def _record(self, plan: Plan, status: JobStatus, reason: str = "", **more: Any) -> None:
+        """Write a line; `more` as `Ledger.record` takes it."""
         if self._ledger is None or is_superseded():
             return
         earlier = self._before.get(plan.job.slug)
-        self._ledger.record(
-            plan.job.slug,
-            status,
-            reason=reason,
-            retryable=retryable,
-            attempt=(earlier.attempt if earlier else 0) + 1,
-            step=step,
-            trial=trial,
-        )
+        attempt = (earlier.attempt if earlier else 0) + 1
+        self._ledger.record(plan.job.slug, status, reason=reason, attempt=attempt, **more)
 
     def show(self, output_dir: Path) -> None:
         """Log the sum of a batch and where to read on."""
