@@ -50,7 +50,7 @@ from huggingtweets.pipeline import run_job
 from huggingtweets.posts.sources.x_api import SPENDING
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
-from huggingtweets.publishing.summary import show_summary
+from huggingtweets.publishing.terminal import show_summary
 from huggingtweets.runtime.device import is_cuda
 from huggingtweets.standing import is_done
 from huggingtweets.tracking.base import Phase

@@ -6,7 +6,7 @@ from pathlib import Path
 from huggingtweets.files import write_text
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
-from huggingtweets.sweep.pictures import front, history, label, shown, slices
+from huggingtweets.sweep.charts import front, history, label, shown, slices
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.status import best_command, won
 from huggingtweets.sweep.summary import SweepSummary, TrialRow

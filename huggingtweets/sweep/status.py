@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from huggingtweets.files import read_json
-from huggingtweets.sweep.pictures import shown
+from huggingtweets.sweep.charts import shown
 from huggingtweets.sweep.study import load_study
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
 

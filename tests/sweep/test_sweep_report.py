@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.config.compose import register
-from huggingtweets.sweep.pictures import front, history, shown, slices
+from huggingtweets.sweep.charts import front, history, shown, slices
 from huggingtweets.sweep.plan import Sweep, plan_sweep
 from huggingtweets.sweep.report import render_sweep_report, user_rows, wall_seconds
 from huggingtweets.sweep.spec import read_spec

@@ -5,7 +5,7 @@ from rich.console import Console
 
 from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.facts import ModelFacts, Sample
-from huggingtweets.publishing.summary import show_summary
+from huggingtweets.publishing.terminal import show_summary
 
 
 def shown(facts: ModelFacts, root: Path) -> str:
