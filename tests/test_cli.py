@@ -105,7 +105,7 @@ def test_an_unknown_command_names_the_nearest() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["status"], ["status", "x", "--jsn"]], ids=str)
+@pytest.mark.parametrize("arguments", [["status"], ["status", "x", "--jsn"]], ids=str)
 def test_a_usage_error_has_no_traceback(arguments: list[str]) -> None:
     done = run(*arguments)
     assert done.returncode == 2
