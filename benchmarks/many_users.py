@@ -76,8 +76,8 @@ def child_ours(arguments: list[str]) -> int:
         modules.prepare_job = clock.around("data", modules.prepare_job)
     modules = single
     modules.load_model = clock.around("load", single.load_model)
-    modules = fused
-    modules.open_base = clock.around("load", fused.open_base)
+    for modules in (single, fused, trained):
+        modules.open_base = clock.around("load", modules.open_base)
     modules = runner
     modules.find_base = clock.around("load", runner.find_base)
     modules = single
@@ -92,6 +92,8 @@ def child_ours(arguments: list[str]) -> int:
     modules.score_job = clock.around("judge", pipeline.score_job)
     modules = fused
     modules.sample_together = clock.around("sample", fused.sample_together)
+    modules = trained
+    modules.sample_together = clock.around("sample", trained.sample_together)
     modules = trained.WholeModel
     modules.sample = clock.around("sample", modules.sample)
     for modules in (trained.WholeModel, trained.StackedModel):

@@ -42,7 +42,7 @@ from huggingtweets.handles import Job
 from huggingtweets.lock import acquire_lock
 from huggingtweets.outcome import kept_and_base_loss
 from huggingtweets.training.launch import build_accelerator
-from huggingtweets.training.model import Base, find_base
+from huggingtweets.training.model import Base, find_base, trained_model
 from huggingtweets.training.progress import Training, training_job
 from huggingtweets.training.records import Scores, TrainResult
 from huggingtweets.training.single import train_single
@@ -118,8 +118,8 @@ def train(
     start = time.process_time()
     with acquire_lock(plan.paths.root) as lock:
         training = Training(training_job(plan, prepared))
-        result, model, _ = train_single(accelerator, base, training, plan, lock)
-    assert model is not None
+        result, weights = train_single(accelerator, base, training, plan, lock)
+    model = trained_model(base, plan.recipe, weights)
     seconds = time.process_time() - start
     posts, heldout = prepared.split.train[0], prepared.split.heldout[0]
     sampled = sample_posts(

@@ -49,7 +49,7 @@ from huggingtweets.recorder import Recorder
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import holds_same, seal_model, sealed_config
 from huggingtweets.texts import build_texts
-from huggingtweets.trained import Trained, WholeModel
+from huggingtweets.trained import Trained, trained_by_single
 from huggingtweets.training.collectives import leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.model import Base
@@ -93,13 +93,13 @@ def run_job(
         if accelerator.is_main_process and plan.publish.kind is not PublishKind.none:
             helpers.warm_up()  # beside training
         training = Training(training_job(plan, prepared), recorder.record)
-        result, model, adapters = train_single(accelerator, base, training, plan, lock, since=since)
+        result, weights = train_single(accelerator, base, training, plan, lock, since=since)
         return on_main(
             accelerator,
             lambda: finish_job(
                 end_job(plan, prepared, result, started_at, engine="single"),
                 base,
-                WholeModel(model, accelerator.device, adapters),
+                trained_by_single(weights, plan, base, accelerator.device),
                 recorder,
                 helpers,
             ),

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import RecipeConfig, StoredDtype
+from huggingtweets.config.schema import Adapter, RecipeConfig, StoredDtype
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import Posts, score_model, score_stack, try_model, try_stack
 from huggingtweets.generation.guards import Guards
@@ -44,8 +44,15 @@ from huggingtweets.training.architectures import class_name
 from huggingtweets.training.extraction import Counts
 from huggingtweets.training.folder import for_other_readers
 from huggingtweets.training.heldout import products_dtype
-from huggingtweets.training.lora import save_adapters
-from huggingtweets.training.model import Base, OpenBase, keep_dropout, load_model
+from huggingtweets.training.lora import adapter_state, copy_weights, save_adapters
+from huggingtweets.training.model import (
+    Base,
+    OpenBase,
+    keep_dropout,
+    load_model,
+    open_base,
+    trained_model,
+)
 from huggingtweets.training.stacked.grouped import GroupedTuning
 
 logger = logging.getLogger(__name__)
@@ -78,7 +85,7 @@ class Trained(Protocol):
 
 
 class WholeModel:
-    """A model of transformers: what the single engine leaves."""
+    """A model of transformers: what the single engine leaves of any other architecture."""
 
     def __init__(
         self,
@@ -138,6 +145,18 @@ class WholeModel:
         self._model.generation_config = generation_config(plan.sampling, base.codec)
         self._model.to(stored_dtype(plan, base)).save_pretrained(folder)
         for_other_readers(folder)
+
+
+def trained_by_single(
+    weights: dict[str, Tensor], plan: Plan, base: Base, device: torch.device
+) -> Trained:
+    """Return a model of the weights that the single engine leaves; of transformers if need be."""
+    if plan.recipe.adapter is Adapter.lora:
+        model = trained_model(base, plan.recipe, weights)
+        return WholeModel(model, device, adapter_state(weights))
+    if why_not_fused(base.config):
+        return WholeModel(trained_model(base, plan.recipe, weights), device)
+    return StackedModel(weights, Studio(open_base(base, plan.recipe), device))
 
 
 class Studio:
@@ -269,7 +288,7 @@ class Studio:
 
 
 class StackedModel:
-    """What the fused engine leaves of a job; a whole model only where one is asked for."""
+    """What an engine leaves of a family of ours; a whole model only where one is asked for."""
 
     def __init__(
         self,
@@ -342,7 +361,7 @@ class StackedModel:
     def _whole(self) -> WholeModel:
         model = copy.deepcopy(self.studio.base.model)
         if self.studio.tuning is None:
-            model.load_state_dict(self.weights)
+            copy_weights(model, self.weights)
         else:
             merge_adapters(model, self.weights)
         return WholeModel(model.eval(), self.studio.device, self._adapters)

@@ -21,6 +21,7 @@ from huggingtweets.models.families import stack_of
 from huggingtweets.models.forward import begin, micro_batch
 from huggingtweets.models.run import hidden_states, score_rows
 from huggingtweets.models.stack import Stack
+from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.rows import choose_row_ops
@@ -35,7 +36,6 @@ from huggingtweets.training.extraction import (
 from huggingtweets.training.heldout import autocast, products_dtype, score_set
 from huggingtweets.training.records import PostScore
 from huggingtweets.training.stacked.heldout import MAX_TOKENS, score_sets
-from huggingtweets.training.stacked.tuning import WINDOW
 
 FIRST_TRIED = 4
 """Targets of a post that are tried at first, then twice as many: nearly all posts miss in these."""

@@ -85,17 +85,8 @@ class Pass:
                 is_written = name == "wte" and self.stack.shape.is_tied  # by the head
                 if name in self.grads.master.own and not is_written:
                     self.grads.master.own[name].zero_()
-        padding, silent = self.stack.shape.padding_id, None
-        if padding is not None:
-            silent = self.batch.input_ids.flatten(1) == padding
         return embedding(
-            list(rows),
-            self.stack.table,
-            self.grads.table,
-            site,
-            self.batch.ops,
-            begins_graph=True,
-            silent=silent,
+            list(rows), self.stack.table, self.grads.table, site, self.batch.ops, begins_graph=True
         )
 
     def branch(

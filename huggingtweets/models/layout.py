@@ -53,12 +53,17 @@ class Shape:
     rotary: Rotary | None = None
     is_gated: bool = False
     """The feed-forward layers have a gate beside what it lets through."""
-    padding_id: int | None = None
-    """Of this token's embedding no gradient is taken where it is looked up."""
     has_head_norms: bool = False
     """Queries and keys are normed head by head."""
     sliding: tuple[int | None, ...] = ()
     """How many tokens each layer sees at most; empty: all see all before them."""
+
+    def dropouts_at(self, rate: float | None) -> tuple[float, float, float]:
+        """Return the dropout of embeddings, attention and residuals; None: the base's own."""
+        if rate is None:
+            return self.dropouts
+        first, second, third = (rate if can else 0.0 for can in self.can_drop)
+        return first, second, third
 
     @property
     def padded_vocab_size(self) -> int:
@@ -139,13 +144,13 @@ class Layout:
     def pack(self, state: Mapping[str, Tensor]) -> Tensor:
         """Return the row (N,), fp32 on the CPU, of a state dict of transformers."""
         row = torch.zeros(self.size)
-        for name, view in self._columns(row).items():
+        for name, view in self.named(row).items():
             view.copy_(state[name].detach())
         return row
 
     def holds(self, state: Mapping[str, Tensor]) -> bool:
         """Whether a state dict has all that `pack` asks for, in these shapes."""
-        views = self._columns(torch.empty(self.size))
+        views = self.named(torch.empty(self.size))
         return all(name in state and state[name].shape == v.shape for name, v in views.items())
 
     @property
@@ -158,14 +163,14 @@ class Layout:
     def unpack(self, row: Tensor) -> dict[str, Tensor]:
         """Return the state dict of a row (N,), copied; a tied output embedding is one tensor."""
         state = {}
-        for name, view in self._columns(row).items():
+        for name, view in self.named(row).items():
             state[name] = view.clone(memory_format=torch.contiguous_format)
         if self.shape.is_tied:
             [(table, _)] = self.own["wte"].sources
             state["lm_head.weight"] = state[table]
         return state
 
-    def _columns(self, row: Tensor) -> dict[str, Tensor]:
+    def named(self, row: Tensor) -> dict[str, Tensor]:
         """Return the views of a row, each in the form that transformers has it, by its name."""
         parameters = self.stack(row.unsqueeze(0))
         found = {}

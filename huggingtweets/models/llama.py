@@ -58,7 +58,6 @@ def read_shape(config: Any) -> Shape:
         is_tied=config.tie_word_embeddings,
         rotary=_rotary_of(config, head_width, tuple(map(bool, turns))),
         is_gated=True,
-        padding_id=config.pad_token_id,
         has_head_norms=config.model_type == "qwen3",
         sliding=tuple(
             config.sliding_window if is_sliding and kind == "sliding_attention" else None

@@ -26,6 +26,9 @@ from huggingtweets.ops.fused_attention import (
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.saved import Saved, keep, kept
 
+WINDOW = {"cpu": 64, "cuda": 256}
+"""Queries per window, by device type."""
+
 HIDDEN = -1e30
 """Added to scores that must not count; finite, so that no row can become NaN."""
 

@@ -18,7 +18,6 @@ def embedding(
     ops: Ops,
     *,
     begins_graph: bool,
-    silent: Tensor | None = None,
 ) -> Tensor:
     """Return the sum of several rows of a table for each token, (K, R, C), with dropout.
 
@@ -29,14 +28,13 @@ def embedding(
         site: of dropout.
         ops: what computes.
         begins_graph: what follows is to be differentiated.
-        silent: (K, R) booleans: tokens that give no gradient, as `padding_idx` of `nn.Embedding`.
     """
     if not begins_graph:
         return ops.embed(places, table, site)[0]
     # Autograd begins at a tensor that requires a gradient; the tables themselves are not leaves.
     anchor = torch.empty(0, requires_grad=True)
     result: Tensor = _Embedding.apply(  # type: ignore[no-untyped-call]
-        anchor, places, table, site, ops, out, silent
+        anchor, places, table, site, ops, out
     )
     return result
 
@@ -45,22 +43,20 @@ class _Embedding(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, _: Tensor, places: list[Tensor], table: Tensor, site: ScaledSite | None, ops: Ops,
-        *rest: Any,
+        out: Tensor | None,
     ) -> Tensor:  # fmt: skip
         x, noise = ops.embed(places, table, site)
         keep(ctx, noise)
-        ctx.rest = places, ops, *rest
+        ctx.rest = places, ops, out
         return x
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[None, ...]:
         (noise,) = kept(ctx)
-        places, ops, out, silent = ctx.rest
+        places, ops, out = ctx.rest
         if out is not None:
             grad = ops.drop(grad.contiguous(), noise, grad.dtype)
-            if silent is not None:
-                grad = grad.masked_fill(silent.unsqueeze(-1), 0.0)
             flat = grad.reshape(-1, grad.shape[-1])
             for rows in places:
                 out.index_add_(0, rows.flatten(), flat)
-        return (None,) * 7
+        return (None,) * 6

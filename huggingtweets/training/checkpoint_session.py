@@ -175,7 +175,7 @@ class CheckpointSession:
         if self._saver is None:
             return CheckpointState(training.step, {}, {})
         tensors = {
-            group: {piece.name: piece.views[group] for piece in self._pieces} for group in GROUPS
+            group: {piece.name: piece.flat(group) for piece in self._pieces} for group in GROUPS
         }
         values: dict[str, Any] = {"starts": {piece.name: piece.start for piece in self._pieces}}
         if self._accelerator.is_main_process:

@@ -18,13 +18,13 @@ from transformers import AutoConfig, AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.config.bases import known_base, lies_at
-from huggingtweets.config.schema import ModelConfig, RecipeConfig
+from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
 from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.files import read_json
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.training.architectures import attention_of, check_architecture
-from huggingtweets.training.lora import without_adapters
+from huggingtweets.training.lora import copy_weights, merge_lora, without_adapters
 from huggingtweets.training.tiny import tiny_base
 from huggingtweets.training.unpack import Origin, read_origin, unpacked
 
@@ -172,6 +172,18 @@ def load_model(base: Base, recipe: RecipeConfig) -> transformers.PreTrainedModel
         if isinstance(module, nn.Embedding):
             module.padding_idx = None
     return model
+
+
+def trained_model(
+    base: Base, recipe: RecipeConfig, weights: Mapping[str, Tensor]
+) -> transformers.PreTrainedModel:
+    """Return what a base becomes by trained weights; of LoRA, with its adapters merged."""
+    model = load_model(base, recipe)
+    if recipe.adapter is Adapter.lora:
+        model = merge_lora(model, recipe, weights)
+    else:
+        copy_weights(model, weights)
+    return model.eval()
 
 
 class OpenBase:

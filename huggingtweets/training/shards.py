@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from huggingtweets.errors import CheckpointError
 from huggingtweets.training.checkpoint import Checkpoint
 from huggingtweets.training.progress import Weights
+from huggingtweets.training.rows import RowModel
 from huggingtweets.upstream import first_local_row, has_zero_fragment, zero_fragment
 
 GROUPS = ("model", "exp_avg", "exp_avg_sq")
@@ -34,7 +35,11 @@ class Piece:
     start: int
     """Where it begins within the flattened parameter."""
     views: dict[str, Tensor]
-    """By GROUPS: 1-D, fp32, no copies."""
+    """By GROUPS: fp32, no copies. 1-D, or a whole parameter that is not contiguous."""
+
+    def flat(self, group: str) -> Tensor:
+        """Return a view as 1-D; a copy where it is not contiguous."""
+        return self.views[group].reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -64,9 +69,17 @@ def bare(module: nn.Module) -> nn.Module:
 def local_pieces(module: nn.Module, optimizer: Any) -> list[Piece]:
     """List what this process holds; makes the optimizer's state where it is still to be made."""
     outer = getattr(optimizer, "optimizer", optimizer)
-    adam = outer if isinstance(outer, torch.optim.Optimizer) else outer.optimizer
+    adam = getattr(outer, "optimizer", outer)
+    inner = bare(module)
+    if isinstance(inner, RowModel):
+        rows = {"model": inner.row.data, **adam.state[inner.row]}
+        named = {group: inner.named(rows[group]) for group in GROUPS}
+        return [
+            Piece(f"model.{name}", 0, {group: named[group][name] for group in GROUPS})
+            for name in named["model"]
+        ]
     pieces = []
-    for name, parameter in bare(module).named_parameters():
+    for name, parameter in inner.named_parameters():
         home = _home(parameter, outer) if parameter.requires_grad else None
         if home is None:
             continue
@@ -96,8 +109,11 @@ def restore(checkpoint: Checkpoint, module: nn.Module, pieces: list[Piece]) -> N
         CheckpointError: it is not of this model.
     """
     for group in GROUPS:
-        wanted = {piece.name: (piece.start, piece.views[group]) for piece in pieces}
+        wanted = {piece.name: (piece.start, piece.flat(group)) for piece in pieces}
         _read(checkpoint, group, wanted)
+        for piece in pieces:
+            view, (_, flat) = piece.views[group], wanted[piece.name]
+            view.copy_(flat.view_as(view))  # onto itself, but where it is not contiguous
     working: dict[str, tuple[int, Tensor]] = {}
     parameter: Any
     for name, parameter in bare(module).named_parameters():
@@ -120,8 +136,11 @@ def full_weights(accelerator: Accelerator, module: nn.Module) -> Weights:
         fp32 copies on the CPU of the main process, named as the wrapped model names them; {}
         elsewhere.
     """
+    inner = bare(module)
+    if isinstance(inner, RowModel):
+        return inner.weights()
     weights: Weights = {}
-    for name, parameter in bare(module).named_parameters():
+    for name, parameter in inner.named_parameters():
         whole = _whole(parameter.detach())  # sync: once per epoch at most
         if accelerator.is_main_process:
             weights[name.removeprefix("model.")] = whole.to("cpu", torch.float32, copy=True)
@@ -183,8 +202,7 @@ def _state(adam: torch.optim.Optimizer, kept: Tensor) -> dict[str, Tensor]:
 
 def _counters(optimizer: Any) -> Iterator[Tensor]:
     outer = getattr(optimizer, "optimizer", optimizer)
-    adam = outer if isinstance(outer, torch.optim.Optimizer) else outer.optimizer
-    for state in adam.state.values():
+    for state in getattr(outer, "optimizer", outer).state.values():
         yield _local(state["step"])
 
 

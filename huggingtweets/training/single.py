@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.errors import ConfigError
 from huggingtweets.lock import JobLock
+from huggingtweets.models.families import layout_of, shape_of, why_not_fused
+from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cpu, is_cuda
 from huggingtweets.training.architectures import TRIED
@@ -27,16 +30,11 @@ from huggingtweets.training.attention import Attention
 from huggingtweets.training.checkpoint_session import CheckpointSession
 from huggingtweets.training.collectives import broadcast
 from huggingtweets.training.graphs import GraphedBackward
+from huggingtweets.training.heldout import products_dtype
 from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.launch import fill_deepspeed, forget_deepspeed, split_batch
 from huggingtweets.training.loop import fit
-from huggingtweets.training.lora import (
-    adapter_state,
-    add_lora,
-    copy_weights,
-    hold_frozen,
-    merge_lora,
-)
+from huggingtweets.training.lora import add_lora, hold_frozen
 from huggingtweets.training.loss import (
     SummedLoss,
     choose_attention,
@@ -46,12 +44,18 @@ from huggingtweets.training.loss import (
     swap_modules,
 )
 from huggingtweets.training.memory import remembered
-from huggingtweets.training.meter import command_began, flops_per_token, peak_flops
-from huggingtweets.training.model import Base, load_model
+from huggingtweets.training.meter import (
+    command_began,
+    flops_of_layout,
+    flops_per_token,
+    peak_flops,
+)
+from huggingtweets.training.model import Base, load_model, open_base
 from huggingtweets.training.optimizer import build_optimizer
 from huggingtweets.training.profiling import profiled
-from huggingtweets.training.progress import Speed, Training, TrainingJob
+from huggingtweets.training.progress import Speed, Training, TrainingJob, Weights
 from huggingtweets.training.records import TrainResult
+from huggingtweets.training.rows import RowAdamW, RowModel
 from huggingtweets.training.shards import is_sharded
 from huggingtweets.training.step import ParallelModel
 from huggingtweets.training.tuning import fastest
@@ -65,7 +69,7 @@ def train_single(
     lock: JobLock | None,
     *,
     since: float | None = None,
-) -> tuple[TrainResult, transformers.PreTrainedModel | None, dict[str, Tensor]]:
+) -> tuple[TrainResult, Weights]:
     """Fine-tune the base on one job, or go on with it; every rank calls it.
 
     Args:
@@ -77,8 +81,8 @@ def train_single(
         since: when the user began to wait, by `time.monotonic`; None: with the command.
 
     Returns:
-        The figures; on the main process the trained model on the CPU, adapters merged, and with
-        `recipe.adapter=lora` the adapters alone, named as in a peft adapter folder.
+        The figures; on the main process the weights, fp32 on the CPU, by transformers' names, with
+        `recipe.adapter=lora` those of `add_lora`.
 
     Raises:
         ConfigError: the base is not a causal language model.
@@ -97,15 +101,16 @@ def train_single(
     if is_cpu(accelerator.device):
         keep_freed_memory(of_any_size=True)
     blocks = training.job.training_set.blocks
-    loaded = load_model(base, plan.recipe)
-    identity = plan.identity | {"data": _data_digest(blocks), "base": _base_digest(loaded)}
-    module, speed = _build(accelerator, base, loaded, training.job, plan)
-    key = _speed_key(loaded, module.attention, plan)
-    optimizer = build_optimizer(module, plan.recipe)
     fill_deepspeed(accelerator, batch, max_grad_norm=plan.recipe.max_grad_norm)
-    model = ParallelModel(accelerator, *accelerator.prepare(module, optimizer))
+    if _suits_rows(accelerator, base, plan):
+        built = _build_row(accelerator, base, training, plan)
+    else:
+        built = _build_modules(accelerator, base, training.job, plan)
+    identity = plan.identity | {"data": _data_digest(blocks), "base": built.digest}
+    model, speed = built.model, built.speed
     if plan.engine.micro_batch_size == "auto":
         model.module.train()
+        key = _speed_key(base, built.attention, plan)
         batch = fastest(model, blocks, batch, num_steps=training.total_steps, key=key)
     if _can_graph(accelerator, plan):
         backward = GraphedBackward(model.module, model.optimizer, model.device)
@@ -122,33 +127,70 @@ def train_single(
             log_every=plan.engine.log_every,
             since=command_began() if since is None else since,
         )
-    del module, optimizer, model, loaded, session, profiling
+    del built, model, session, profiling
     accelerator.free_memory()
     forget_deepspeed()
-    if not accelerator.is_main_process:
-        return result, None, {}
-    trained = load_model(base, plan.recipe)
-    adapters = {}
-    if plan.recipe.adapter is Adapter.lora:
-        adapters = adapter_state(weights)
-        trained = merge_lora(trained, plan.recipe, weights)
-    else:
-        copy_weights(trained, weights)
-    return result, trained.eval(), adapters
+    return result, weights
 
 
-def _build(
-    accelerator: Accelerator,
-    base: Base,
-    model: transformers.PreTrainedModel,
-    job: TrainingJob,
-    plan: Plan,
-) -> tuple[SummedLoss, Speed]:
-    """Make of a loaded model what is trained; changes it. Returns what its speed is told by, too.
+@dataclass(frozen=True, eq=False)
+class _Built:
+    """What is trained, and what is told about it."""
+
+    model: ParallelModel
+    speed: Speed
+    digest: str
+    """Of the base; see `_base_digest`."""
+    attention: str
+    """How is attended, for the cache of speeds."""
+
+
+def _suits_rows(accelerator: Accelerator, base: Base, plan: Plan) -> bool:
+    """Whether our own forward pass trains: all weights of a family of ours, here alone on a CPU.
+
+    It has no modules that others could share out, compile, profile or checkpoint. Wide models stay
+    with transformers: there its C++ computes nothing, and imports do not count.
+    """
+    engine = plan.engine
+    return (
+        is_cpu(accelerator.device)
+        # One process under torchrun has DDP around its model too.
+        and accelerator.distributed_type is DistributedType.NO
+        and plan.recipe.adapter is Adapter.none
+        and not (engine.compile or engine.profile or engine.activation_checkpointing)
+        and why_not_fused(base.config) is None
+        and base.config.hidden_size <= CPU_MAX_WIDTH
+    )
+
+
+def _build_row(accelerator: Accelerator, base: Base, training: Training, plan: Plan) -> _Built:
+    """Read a base into a row."""
+    opened = open_base(base, plan.recipe)
+    layout = layout_of(shape_of(opened.config))
+    row = layout.pack(opened.weights)
+    dtype = products_dtype(plan.engine.precision)
+    module = RowModel(layout, row, plan.recipe, dtype)
+    model = ParallelModel(
+        accelerator,
+        module,
+        RowAdamW(module, plan.recipe),
+        partial(module.add_gradient, training=training),
+    )
+    speed = Speed(
+        flops_of_layout(layout, _mean_context(training.job)),
+        peak_flops(accelerator.device, plan.engine.peak_tflops),
+    )
+    return _Built(model, speed, _base_digest(module.named(row)), "rows")
+
+
+def _build_modules(accelerator: Accelerator, base: Base, job: TrainingJob, plan: Plan) -> _Built:
+    """Load a model of transformers and make of it what is trained.
 
     The order matters: documents are held apart on the model as transformers has it, adapters come
     before the arithmetic is counted, and modules are exchanged once nothing looks at them any more.
     """
+    model = load_model(base, plan.recipe)
+    digest = _base_digest(dict(model.named_parameters()))
     sets = [each.blocks for each in (job.training_set, job.heldout, job.probe) if each is not None]
     module = _wrap(accelerator, model, base, sets, plan)
     if plan.recipe.adapter is Adapter.lora:
@@ -162,18 +204,23 @@ def _build(
         old = model.gradient_checkpointing_enable
         getattr(model, "activation_checkpointing_enable", old)()
     speed = Speed(
-        flops_per_token(model, float(job.training_set.blocks.position_ids.mean()) + 1),
+        flops_per_token(model, _mean_context(job)),
         peak_flops(accelerator.device, plan.engine.peak_tflops),
         accelerator.num_processes,
     )
     swap_modules(model)
-    # One process under torchrun has DDP around its model too.
     if is_cpu(accelerator.device) and accelerator.distributed_type is DistributedType.NO:
         spare_embeddings(module)
     if plan.engine.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         module.compile()
-    return module, speed
+    prepared = accelerator.prepare(module, build_optimizer(module, plan.recipe))
+    return _Built(ParallelModel(accelerator, *prepared), speed, digest, module.attention.value)
+
+
+def _mean_context(job: TrainingJob) -> float:
+    """Return how many positions a token attends to on average."""
+    return float(job.training_set.blocks.position_ids.mean()) + 1
 
 
 def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
@@ -189,14 +236,12 @@ def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
     )
 
 
-def _speed_key(
-    model: transformers.PreTrainedModel, attention: Attention, plan: Plan
-) -> dict[str, Any]:
+def _speed_key(base: Base, attention: str, plan: Plan) -> dict[str, Any]:
     """Return what the speed of a micro-batch depends on beside the machine."""
     shape = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
     recipe, engine = plan.recipe, plan.engine
-    return {name: getattr(model.config, name, None) for name in shape} | {
-        "attention": attention.value,
+    return {name: getattr(base.config, name, None) for name in shape} | {
+        "attention": attention,
         "isolated": recipe.isolate_documents,
         "dropout": recipe.dropout,
         "block_size": recipe.block_size,
@@ -271,11 +316,11 @@ def _data_digest(blocks: Blocks) -> str:
     return digest.hexdigest()[:16]
 
 
-def _base_digest(model: transformers.PreTrainedModel) -> str:
+def _base_digest(parameters: Mapping[str, Tensor]) -> str:
     """Tell one base from another by some of the elements of each parameter."""
     digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        flat = parameter.detach().view(-1)
+    for name, parameter in sorted(parameters.items()):
+        flat = parameter.detach().reshape(-1)
         some = flat[:: max(1, len(flat) // 256)].float()
         digest.update(f"{name}{list(parameter.shape)}".encode())
         digest.update(some.cpu().contiguous().numpy().data)  # sync: once per job

@@ -78,18 +78,17 @@ def train_step(
     for index, micro_batch in enumerate(micro_batches):
         torch.manual_seed(settings.seeds[index])
         is_last = index == len(micro_batches) - 1
-        if model.backward is None:
-            loss_sum += _backward(model, micro_batch, scale, is_last=is_last)
-        else:
-            loss_sum += model.backward(micro_batch, scale)
+        loss_sum += add_gradient(model, micro_batch, scale, is_last=is_last)
     return loss_sum, update(model, settings.max_grad_norm)
 
 
-def _backward(
+def add_gradient(
     model: ParallelModel, micro_batch: MicroBatch, scale: float, *, is_last: bool
 ) -> Tensor:
     """Add the gradient of one micro-batch and return its summed loss."""
     accelerator, module = model.accelerator, model.module
+    if model.backward is not None:
+        return model.backward(micro_batch, scale)
     if uses_deepspeed(accelerator):
         engine: Any = module
         # Before the forward pass too: ZeRO's hooks read it.

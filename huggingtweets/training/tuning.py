@@ -25,7 +25,7 @@ from huggingtweets.training.collectives import all_gather, broadcast
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.shards import is_sharded
-from huggingtweets.training.step import ParallelModel
+from huggingtweets.training.step import ParallelModel, add_gradient
 
 logger = logging.getLogger(__name__)
 
@@ -97,8 +97,7 @@ def _seconds(model: ParallelModel, blocks: Blocks, batch: Batch) -> float:
         for micro_batches in (group[:1], group):  # the first time to warm up
             start = time.perf_counter()
             for micro_batch in micro_batches:
-                with accelerator.no_sync(module):
-                    accelerator.backward(module(*micro_batch) * 0.0)
+                add_gradient(model, micro_batch, 0.0, is_last=False)
             synchronize(device)  # sync: before training, to measure
         return time.perf_counter() - start
     except RuntimeError as err:

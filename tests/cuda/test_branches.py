@@ -144,13 +144,14 @@ def run_all(folder: Path) -> None:
 
 
 def run_jobs(folder: Path) -> None:
-    """Run a job by either engine, and judge models."""
-    write_posts(folder / "posts", "ann", "bob", num=20)
+    """Run a job by either engine, one as transformers' modules, and judge models."""
+    write_posts(folder / "posts", "ann", "bob", "cat", num=20)
     plan, other = plan_for(folder, "ann", graphs=True), plan_for(folder, "bob")
     base, accelerator = find_base(plan.model), Accelerator(cpu=True)
     auto = replace(plan.config, engine=replace(plan.config.engine, kind=EngineKind.auto))
     assert choose_engine(auto, base, accelerator, num_jobs=2) is EngineKind.fused
     run_job(plan, accelerator, base)
+    run_job(plan_for(folder, "cat", "engine.activation_checkpointing=true"), accelerator, base)
     tally = Tally(None, {})
     run_fused([other], base, CPU, tally)
     assert tally.exit_code == 0

@@ -6,7 +6,9 @@ import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from job_processes import (
@@ -209,25 +211,46 @@ def test_a_checkpoint_of_other_data_is_refused(posts: Path, tmp_path: Path) -> N
     assert "got a checkpoint of another training (data:" in again.words()
 
 
+def before_micro_batches(disturb: Callable[[int], float], *, everywhere: bool = False) -> None:
+    """Call a function with the blocks of each micro-batch in training; scale the loss by it.
+
+    Whether transformers' modules or our own pass trains; in the last rank alone, if not everywhere.
+    """
+    from huggingtweets.training.loss import SummedLoss
+    from huggingtweets.training.rows import RowModel
+
+    is_last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
+    if not (is_last or everywhere):
+        return
+    forward, add_gradient = SummedLoss.forward, RowModel.add_gradient
+
+    def disturbed_forward(self: Any, ids: Any, *rest: Any, **options: Any) -> Any:
+        times = disturb(len(ids)) if self.training else None
+        found = forward(self, ids, *rest, **options)
+        return found if times is None else found * times
+
+    def disturbed_gradient(self: Any, blocks: Any, scale: float, training: Any) -> Any:
+        times = disturb(len(blocks[0]))
+        return add_gradient(self, blocks, scale * times, training) * times
+
+    SummedLoss.forward, RowModel.add_gradient = disturbed_forward, disturbed_gradient
+
+
 def out_of_memory_once() -> None:
-    """Fail rank 1, or the only one, in the 4th step, and whenever a micro-batch has 4 blocks."""
+    """Fail in the 4th step, and whenever a micro-batch has 4 blocks."""
     import torch
 
-    from huggingtweets.training.loss import SummedLoss
+    calls = []
 
-    if int(os.environ.get("RANK", "0")) != int(os.environ.get("WORLD_SIZE", "1")) - 1:
-        return
-    forward, calls = SummedLoss.forward, []
-
-    def scarce(self: SummedLoss, ids: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        calls.append(self.training)
-        if self.training and len(ids) >= 4:
+    def scarce(num_blocks: int) -> float:
+        calls.append(num_blocks)
+        if num_blocks >= 4:
             raise torch.OutOfMemoryError("none left")
-        if self.training and sum(calls) == 4:  # cuBLAS allocates beside PyTorch, and only says so
+        if len(calls) == 4:  # cuBLAS allocates beside PyTorch, and only says so
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate")
-        return forward(self, ids, *rest)
+        return 1.0
 
-    SummedLoss.forward = scarce
+    before_micro_batches(scarce)
 
 
 @pytest.mark.distributed
@@ -252,21 +275,15 @@ def test_out_of_memory_makes_micro_batches_smaller_everywhere(
 
 
 def room_for_two_blocks() -> None:
-    """Fail the last rank whenever a micro-batch has more."""
+    """Fail whenever a micro-batch has more."""
     import torch
 
-    from huggingtweets.training.loss import SummedLoss
-
-    if int(os.environ.get("RANK", "0")) != int(os.environ.get("WORLD_SIZE", "1")) - 1:
-        return
-    forward = SummedLoss.forward
-
-    def scarce(self: SummedLoss, ids: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:
-        if self.training and len(ids) > 2:
+    def scarce(num_blocks: int) -> float:
+        if num_blocks > 2:
             raise torch.OutOfMemoryError("none left")
-        return forward(self, ids, *rest)
+        return 1.0
 
-    SummedLoss.forward = scarce
+    before_micro_batches(scarce)
 
 
 @pytest.mark.slow
@@ -299,12 +316,10 @@ def test_sharded_processes_without_memory_end_and_begin_anew_with_smaller_micro_
 def never_enough() -> None:
     import torch
 
-    from huggingtweets.training.loss import SummedLoss
-
-    def scarce(self: SummedLoss, *parts: torch.Tensor) -> torch.Tensor:
+    def scarce(num_blocks: int) -> float:
         raise torch.OutOfMemoryError("none left")
 
-    SummedLoss.forward = scarce
+    before_micro_batches(scarce, everywhere=True)
 
 
 @pytest.mark.distributed
@@ -321,21 +336,14 @@ def test_one_block_that_does_not_fit_fails_the_job(posts: Path, tmp_path: Path, 
 
 
 def poison() -> None:
-    """Make the last rank's loss not a number from its 4th step on."""
-    import torch
+    """Make the loss not a number from the 4th step on."""
+    calls = []
 
-    from huggingtweets.training.loss import SummedLoss
+    def poisoned(num_blocks: int) -> float:
+        calls.append(num_blocks)
+        return float("nan") if len(calls) > 3 else 1.0
 
-    if int(os.environ.get("RANK", "0")) != int(os.environ.get("WORLD_SIZE", "1")) - 1:
-        return
-    forward, calls = SummedLoss.forward, []
-
-    def poisoned(self: SummedLoss, *parts: torch.Tensor) -> torch.Tensor:
-        calls.append(self.training)
-        loss = forward(self, *parts)
-        return loss * float("nan") if self.training and sum(calls) > 3 else loss
-
-    SummedLoss.forward = poisoned
+    before_micro_batches(poisoned)
 
 
 def poisoned_fsdp() -> None:

@@ -65,6 +65,7 @@ def build_models(config: PreTrainedConfig, num: int) -> list[torch.nn.Module]:
     torch.manual_seed(0)
     models = [AutoModelForCausalLM.from_config(config) for _ in range(num)]
     for model in models:
+        model.get_input_embeddings().padding_idx = None  # as `load_model`: what pads is learnt too
         for parameter in model.parameters():  # biases and norms that matter
             parameter.data += 0.05 * torch.randn_like(parameter)
     return models
@@ -74,7 +75,7 @@ def build_batch(layout: Layout, num: int, *, isolate: bool, is_compiled: bool = 
     generator = torch.Generator().manual_seed(1)
     ids, targets = (torch.randint(0, VOCAB, (num, B, T), generator=generator) for _ in range(2))
     targets[:, :, 5] = IGNORED
-    ids[:, :, 3] = 0  # the padding of those that have one
+    ids[:, :, 3] = 0  # the padding of those that have one, which ends posts too
     positions = torch.arange(T)
     if isolate:
         positions = torch.cat([torch.arange(length) for length in LENGTHS])

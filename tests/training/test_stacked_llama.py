@@ -51,6 +51,7 @@ LOSS_RTOL = 2e-5
 def build(config: PreTrainedConfig) -> torch.nn.Module:
     torch.manual_seed(0)
     model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
+    model.get_input_embeddings().padding_idx = None  # as `load_model`: what pads is learnt too
     return model.eval()
 
 

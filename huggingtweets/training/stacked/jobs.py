@@ -11,7 +11,6 @@ from torch import Tensor
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.models.layout import Shape
 from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
 from huggingtweets.training.progress import Training, TrainingJob
 from huggingtweets.training.records import TrainResult
@@ -82,14 +81,6 @@ def start_slot(training: Training, slot: int, rates: tuple[float, float, float])
     blocks = training.job.training_set.blocks
     reach = blocks.position_ids.max(axis=1, initial=0).astype(np.int64) + 1
     return SlotState(training, slot, rates, reach)
-
-
-def dropout_rates(recipe: RecipeConfig, shape: Shape) -> tuple[float, float, float]:
-    """Return the dropout of embeddings, attention and residuals."""
-    if recipe.dropout is None:
-        return shape.dropouts
-    first, second, third = (recipe.dropout if can else 0.0 for can in shape.can_drop)
-    return (first, second, third)
 
 
 def adapter_rank(recipe: RecipeConfig) -> int:

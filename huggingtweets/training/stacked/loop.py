@@ -17,6 +17,7 @@ import torch
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.ops.adamw import AdamConstants, constants_of
+from huggingtweets.ops.attention import WINDOW
 from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.extraction import SetScores
@@ -43,7 +44,7 @@ from huggingtweets.training.stacked.slots import (
     snapshot_of,
     step_inputs,
 )
-from huggingtweets.training.stacked.tuning import WINDOW, StackedSettings, Tuning
+from huggingtweets.training.stacked.tuning import StackedSettings, Tuning
 
 logger = logging.getLogger(__name__)
 

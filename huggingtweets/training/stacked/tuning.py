@@ -15,6 +15,7 @@ from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack
+from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.inductor import InductorOps
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH, choose_ops
@@ -23,13 +24,10 @@ from huggingtweets.runtime.device import by_kind, is_cuda
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.heldout import score_sets
-from huggingtweets.training.stacked.jobs import Exported, adapter_rank, dropout_rates
+from huggingtweets.training.stacked.jobs import Exported, adapter_rank
 from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.stacked.memory import Need, need_of
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, build_slots, micro_step
-
-WINDOW = {"cpu": 64, "cuda": 256}
-"""Queries per window of attention, by device type."""
 
 
 class Held(Protocol):
@@ -155,7 +153,7 @@ class FullTuning:
 
     def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
         """Return the dropout of embeddings, attention and residuals."""
-        return dropout_rates(recipe, self.layout.shape)
+        return self.layout.shape.dropouts_at(recipe.dropout)
 
     def export(self, row: Tensor, recipe: RecipeConfig) -> Exported:
         """See `Tuning`."""
