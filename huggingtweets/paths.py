@@ -35,10 +35,10 @@ def shipped(name: str) -> Path:
 def template(name: str) -> Path:
     """Path of a shipped file, or of the user's own in its place: here, else in their settings.
 
-    The path is relative where it begins in the current folder.
+    The path is relative where it begins in the current folder; so is one that is nowhere.
     """
-    places = (Path(name), config_home() / name)
-    return next((path for path in places if path.is_file()), shipped(name))
+    places = (Path(name), config_home() / name, shipped(name))
+    return next((path for path in places if path.is_file()), Path(name))
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def check_package(where: str, package: str, extra: str) -> None:
     """
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"{where}: the package {package} is not installed; expected it; run "
+            f"{where}: the package {package} is not installed; run "
             f"pip install 'huggingtweets[{extra}]'"
         )
 

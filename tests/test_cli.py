@@ -177,8 +177,8 @@ def test_a_full_disk_is_one_sentence(batch: Path) -> None:
 def test_without_a_word_the_commands_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as done:
         cli.main([])
-    assert done.value.code == 0
-    assert "train a model per person" in capsys.readouterr().out
+    assert done.value.code == 2
+    assert "train a model per person" in capsys.readouterr().err
 
 
 def test_people_are_asked_for_before_the_base(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from huggingtweets.cli import (
 )
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import exit_code_of, say, shown
+from huggingtweets.logs import USAGE_ERROR, exit_code_of, say, shown
 
 
 def _add_train(commands: Commands) -> None:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand and return its exit code."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
-        args = parse(argv or ["--help"])
+        args = parse(argv)
         run: Callable[[argparse.Namespace], int] = args.run
         return run(args)
     except HuggingtweetsError as err:
@@ -93,9 +93,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
-    if argv and argv[0] == "train":
+    if not argv:
+        parser.print_help(sys.stderr)
+        parser.exit(USAGE_ERROR)
+    if argv[0] == "train":
         return argparse.Namespace(run=_run_train, words=argv[1:])
-    if argv and not argv[0].startswith("-") and argv[0] not in commands.choices:
+    if not argv[0].startswith("-") and argv[0] not in commands.choices:
         near = difflib.get_close_matches(argv[0], commands.choices, n=1)
         raise ConfigError(
             f"command: got {argv[0]!r}; expected one of {', '.join(commands.choices)}"

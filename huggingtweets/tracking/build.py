@@ -22,7 +22,7 @@ def check_tracking(config: TrackingConfig) -> None:
     has_package = config.kind in (TrackingKind.wandb, TrackingKind.tensorboard)
     if has_package and importlib.util.find_spec(config.kind.value) is None:
         raise ConfigError(
-            f"tracking: got {config.kind}, whose package is not installed; expected it; "
+            f"tracking: got {config.kind}, whose package is not installed; "
             f"run pip install 'huggingtweets[{config.kind}]', or use tracking=local"
         )
 

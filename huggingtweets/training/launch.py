@@ -166,7 +166,7 @@ def _deepspeed_plugin() -> DeepSpeedPlugin | None:
         return None
     if importlib.util.find_spec("deepspeed") is None:
         raise LaunchError(
-            "launch: the launch file chose DeepSpeed, which is not installed; expected it; run "
+            "launch: the launch file chose DeepSpeed, which is not installed; run "
             "pip install 'huggingtweets[deepspeed]', or take launch/multi_gpu.yaml"
         )
     named = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "")

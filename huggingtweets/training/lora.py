@@ -26,7 +26,7 @@ def check_lora() -> None:
     """
     if importlib.util.find_spec("peft") is None:
         raise ConfigError(
-            "recipe.adapter: got lora, whose package peft is not installed; expected it; run "
+            "recipe.adapter: got lora, whose package peft is not installed; run "
             "pip install 'huggingtweets[lora]', or use recipe.adapter=none"
         )
 

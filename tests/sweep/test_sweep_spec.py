@@ -216,3 +216,10 @@ def test_the_default_is_the_first_trial(tmp_path: Path) -> None:
     assert groups.spec.default == {"recipe": "tweets"}
     impossible = plan(GOOD, tmp_path / "c.yaml", "model=tiny", "model.max_positions=64")
     assert impossible.spec.default == {}
+
+
+def test_a_file_that_is_nowhere_is_named_as_it_was_typed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["sweep", "huggingtweet.yaml", "user=demo"]) == 2
+    assert "sweep: got huggingtweet.yaml, which is not there" in capsys.readouterr().err
