@@ -1,10 +1,11 @@
-"""Each call that reaches the disk fails once: one sentence, and the next start ends with all done.
+"""One call that reaches the disk fails: one sentence, and the next start ends with all done.
 
-The storm strikes at random; here none is left out.
+The storm strikes many at once; here each kind of call, file and error has a start of its own.
 """
 
 import errno
 import os
+import random
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +22,9 @@ CALLS = (
     "open", "fsync", "replace", "rename", "mkdir", "listdir", "scandir", "unlink", "stat", "utime",
     "link", "rmdir",
 )  # fmt: skip
+
+NUM_STRUCK = 80
+"""Of some 600 calls of the fused engine and 900 of the single one; a start or two each."""
 
 
 def command(folder: Path, engine: str, output: str) -> list[str]:
@@ -77,14 +81,15 @@ def start(
 @pytest.mark.parametrize("engine", ["fused", "single"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
 @pytest.mark.slow
-def test_each_failing_call_is_one_sentence(tmp_path: Path, engine: str, number: int) -> None:
+def test_a_failing_call_is_one_sentence(tmp_path: Path, engine: str, number: int) -> None:
     hits, log = tmp_path / "hits", tmp_path / "log"
     arguments, output = command(tmp_path, engine, "out"), tmp_path / "out"
     code, words = start(arguments, log, partial(failing, str(output), 0, number, hits))
     assert code == 0, words
     calm = {handle: weights_digest(output / handle) for handle in HANDLES}
     wrong = []
-    for ordinal in range(1, len(hits.read_text().splitlines()) + 1):
+    num_calls = len(hits.read_text().splitlines())
+    for ordinal in random.Random(number).sample(range(1, num_calls + 1), NUM_STRUCK):
         shutil.rmtree(output)
         hits.unlink()
         code, words = start(arguments, log, partial(failing, str(output), ordinal, number, hits))
