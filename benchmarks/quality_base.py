@@ -24,6 +24,7 @@ from huggingtweets.data.tokens import encode_documents
 from huggingtweets.paths import cache_dir
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.records import Post, Timeline
+from huggingtweets.runtime.device import has_bf16
 from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.loss import SummedLoss
@@ -100,7 +101,8 @@ def _train(
     training_set = build_training_set(
         [documents], orders, block_size=recipe.block_size, eos_id=eos_id, isolate=False
     )
-    accelerator = Accelerator(mixed_precision="bf16")
+    # A CPU without instructions for bf16 emulates it, many times as slowly.
+    accelerator = Accelerator(mixed_precision="bf16" if has_bf16() else "no")
     module = SummedLoss(model, isolate=False)
     optimizer = build_optimizer(module, recipe)
     parallel = ParallelModel(accelerator, *accelerator.prepare(module, optimizer))
