@@ -175,7 +175,7 @@ def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
     result = train("--help", cwd=tmp_path)
     assert result.returncode == 0
     assert "huggingtweets train user=file:users.txt" in result.stdout
-    assert "accelerate launch --config_file launch/FILE.yaml train.py" in result.stdout
+    assert "accelerate launch train.py user=" in result.stdout
     assert "recipe: huggingtweets, tweets\n" in result.stdout
     assert "consent: unstated\n" in result.stdout
     assert list(tmp_path.iterdir()) == []
