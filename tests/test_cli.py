@@ -187,3 +187,11 @@ def test_people_are_asked_for_before_the_base(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "source=demo: got user=you; expected one of demo, " in done.stderr
     assert "gpt2" not in done.stderr
+
+
+def test_serve_answers_a_wrong_path_before_anything_heavy(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingtweets.serve.run", None)  # to import it would fail
+    assert cli.main(["serve", "nowhere"]) == 2
+    assert "serve: got nowhere, which is not a folder" in capfd.readouterr().err

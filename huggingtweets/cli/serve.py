@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.logs import setup_logging
-from huggingtweets.places import check_package
+from huggingtweets.places import check_output_dir, check_package
 
 TOKEN = "HUGGINGTWEETS_TOKEN"  # the name of a variable
 
@@ -38,6 +38,7 @@ def add(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     for name in ("starlette", "uvicorn"):
         check_package("serve", name, "serve")
+    check_output_dir("serve", args.output_dir)
     setup_logging()
     from huggingtweets.serve.run import ServePlan, serve  # heavy
 
