@@ -12,6 +12,7 @@ that no minute of a card is spent on a typo; what it cannot show ends as "needs 
 import argparse
 import importlib
 import json
+import math
 import os
 import shutil
 import statistics
@@ -40,6 +41,18 @@ from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import build_stack
+from huggingtweets.ops.adamw import (
+    Controls,
+    adam_step,
+    adam_step_by_rows,
+    build_adam,
+    constants_of,
+)
+from huggingtweets.ops.attention import Heads, attention, view_of
+from huggingtweets.ops.dropout import Dropout, num_sites, site_keys, thresholds_and_scales
+from huggingtweets.ops.kernels import choose_ops
+from huggingtweets.ops.linear import Gradients, Linear, LowRank
+from huggingtweets.ops.reference import PYTORCH, TRITON, Joining, Norm, Ops
 from huggingtweets.runtime import device as on
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.graphs import GraphedBackward
@@ -179,9 +192,17 @@ def look(bench: Bench) -> Figures:
     start = time.perf_counter()
     found = {}
     for dtype in bench.pick((torch.float32, torch.bfloat16), (torch.float32,)):
-        settings = StackedSettings(8, micro_batch_size=1, block_size=bench.block_size, dtype=dtype)
-        settings = trusted(settings, layout, bench.device)
-        found[str(dtype)] = {"graphs": settings.use_graphs, "fused": settings.fused_kernels}
+        for rank in (0, 8):
+            wished = StackedSettings(
+                8, micro_batch_size=1, block_size=bench.block_size, dtype=dtype
+            )
+            width = layout.shape.head_width
+            settings = trusted(wished, width, bench.device, rank=rank)
+            found[f"{dtype}, {f'adapters of rank {rank}' if rank else 'all weights'}"] = {
+                "graphs": settings.use_graphs,
+                "fused": settings.fused_kernels,
+                "triton": settings.triton,
+            }
     return found | {"look_s": time.perf_counter() - start}
 
 
@@ -347,7 +368,8 @@ def _fused(
     gaps = np.diff(times)[3:steps]  # the first ones run without a graph
     seconds = float(np.median(gaps)) if len(gaps) else float("nan")
     tokens = slots * bench.block_size
-    need = need_of(layout, torch.bfloat16, block_size=bench.block_size, drops=dropout > 0)
+    drops = dropout > 0 and not FullTuning(layout, base).hashes(settings, bench.device)
+    need = need_of(layout, torch.bfloat16, block_size=bench.block_size, drops=drops)
     reckoned = need.at(slots, bench.block_size)
     return {
         "ms": seconds * 1e3,
@@ -358,8 +380,128 @@ def _fused(
     }
 
 
+def kernel_times(bench: Bench) -> Figures:
+    """Forward and backward of each kind of kernel in Triton, against PyTorch's operators."""
+    ways: dict[str, Ops] = {"pytorch": PYTORCH}
+    if on.runs_triton(bench.device):
+        ways["triton"] = choose_ops(bench.device, 0, 0, triton=TRITON)
+    found: Figures = {}
+    for name, work in _WORK.items():
+        ms = {way: 1e3 * _seconds(bench, work(bench, ops)) for way, ops in ways.items()}
+        found[name] = ms | {"times": ms["pytorch"] / ms.get("triton", math.nan)}
+    if bench.is_rehearsal:
+        raise NeedsCardError(f"{', '.join(found)} by {' and '.join(ways)}")
+    return found
+
+
+def _shapes(bench: Bench) -> tuple[int, int, int, torch.dtype]:
+    K, T, C = bench.pick((20, 1024, 768), (2, 32, 32))
+    return K, T, C, bench.pick(torch.bfloat16, torch.float32)
+
+
+def _dropout(bench: Bench, sites: int) -> Dropout:
+    place = np.arange(_shapes(bench)[0])
+    made = thresholds_and_scales(np.full((3, len(place)), 0.1))
+    parts = (site_keys(place, place, place, sites), *made)
+    return Dropout(*(part.to(bench.device) for part in parts))
+
+
+def _attention(bench: Bench, ops: Ops) -> Callable[[], object]:
+    K, T, C, dtype = _shapes(bench)
+    heads = C // bench.pick(64, 16)
+    places = torch.arange(T, device=bench.device).expand(K, 1, T)
+    view = view_of(
+        places, isolate=False, reach=T, width=256, use_fused=False, use_spans=ops.attends
+    )
+    dropout = _dropout(bench, num_sites(1, heads))
+    qkv = torch.randn(K, T, 3 * C, device=bench.device, dtype=dtype, requires_grad=True)
+    grad = torch.randn(K, T, C, device=bench.device, dtype=dtype)
+    of = Heads(heads, heads, 0.125, 0)
+    return lambda: torch.autograd.grad(attention(qkv * 1, view, of, dropout, ops), qkv, grad)
+
+
+def _norm(bench: Bench, ops: Ops) -> Callable[[], object]:
+    K, T, C, dtype = _shapes(bench)
+    new = partial(torch.zeros, device=bench.device)
+    x, grad = new(K, T, C), new(K, T, C)
+    branch, vectors = new(K, T, C, dtype=dtype), new(6, K, C)
+    norm = Norm(vectors[0], vectors[1], 1e-5, Gradients(vectors[2], vectors[3]))
+    site = _dropout(bench, num_sites(1, 1)).residual(0, T, C)
+    joining = Joining(site, *(vectors[4:] if ops.joins_bias else ()))
+
+    def run() -> None:
+        _, out, saved = ops.add_norm(x, branch, joining, norm, dtype)
+        ops.add_norm_backward(grad, out, saved, joining, norm, dtype)
+
+    return run
+
+
+def _activation(bench: Bench, ops: Ops) -> Callable[[], object]:
+    K, T, C, dtype = _shapes(bench)
+    inner = torch.randn(K, T, 4 * C, device=bench.device, dtype=dtype)
+    bias = torch.zeros(K, 4 * C, device=bench.device) if ops.activates_bias else None
+    into = None if bias is None else torch.zeros_like(bias)
+
+    def run() -> None:
+        out, saved = ops.activate(inner, bias, gated=False, use_fused=True)
+        ops.activate_backward(out, saved, into, gated=False, accumulate=False)
+
+    return run
+
+
+def _loss(bench: Bench, ops: Ops) -> Callable[[], object]:
+    _, T, _, dtype = _shapes(bench)
+    words = bench.config.vocab_size
+    logits = torch.zeros(5, T, words + -words % 64, device=bench.device, dtype=dtype)
+    targets = torch.ones(5, T, dtype=torch.int64, device=bench.device)
+    weight = torch.ones(5, device=bench.device)
+    return lambda: ops.cross_entropy(logits, targets, vocab_size=words, weight=weight)
+
+
+def _adamw(bench: Bench, ops: Ops) -> Callable[[], object]:
+    K, dtype = bench.pick(4, 2), torch.bfloat16
+    rows = torch.zeros(K, bench.base()[0].size, device=bench.device)
+    grads, copies, adam = torch.ones_like(rows), rows.to(dtype), build_adam(rows)
+    settings = (1.0, 1.0, 1.0, 1e-4, 1.0, 0.01, 0.9, 0.999, 1e-8)
+    columns = torch.tensor(settings, device=bench.device).unsqueeze(1).expand(-1, K).contiguous()
+    controls = Controls(*columns.unbind(0))
+    constants = constants_of([RecipeConfig()] * K, bench.device)
+
+    def run() -> None:
+        if ops.steps:
+            adam_step_by_rows(rows, copies, grads, adam, controls, ops, num_decayed=rows.shape[1])
+        else:
+            adam_step(rows, grads, adam, controls, constants, num_decayed=rows.shape[1])
+            copies.copy_(rows)
+
+    return run
+
+
+def _adapters(bench: Bench, ops: Ops) -> Callable[[], object]:
+    K, T, C, dtype = _shapes(bench)
+    new = partial(torch.zeros, device=bench.device, dtype=dtype)
+    x, grad = new(K, T, C), new(K, T, 4 * C)
+    adapter = LowRank(new(K, C, 8), new(K, 8, 4 * C))
+    scale = torch.ones(K, device=bench.device)
+    layer = Linear(new(1, C, 4 * C), new(1, 4 * C), adapter, scale)
+    out = Gradients(*(part.float() for part in adapter.tensors()))
+
+    def run() -> None:
+        ops.project(x, layer)
+        ops.project_backward(grad, x, layer, out, accumulate=False, with_bias=False)
+
+    return run
+
+
+_WORK = {
+    "attention": _attention, "norm": _norm, "activation": _activation, "loss": _loss,
+    "adamw": _adamw, "lora": _adapters,
+}  # fmt: skip
+"""What each kind of TRITON is timed by."""
+
+
 def kernels(bench: Bench) -> Figures:
-    """Kernels of a fused step with dropout, as the profiler sees them; the budget is 3,500."""
+    """Kernels of a fused step with dropout, as the profiler sees them; 377 were counted."""
     layout, base, _ = bench.base()
     slots = bench.pick(20, 2)
     steps = 3
@@ -471,7 +613,7 @@ def end_to_end(bench: Bench) -> Figures:
 
 STEPS: tuple[Callable[[Bench], Figures], ...] = (
     versions, ceilings, look, gpu_tests, graphs_while_sampling, failing_capture, out_of_memory,
-    fused_steps, kernels, single, end_to_end,
+    kernel_times, fused_steps, kernels, single, end_to_end,
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What one training step costs a GPU, counted without one: launches, bytes, FLOP and memory.
 
     python benchmarks/step_budget.py --slots 20 --blocks 1 --block-size 1024 --dropout 0.1
+    python benchmarks/step_budget.py --rank 8 --slots 20
     python benchmarks/step_budget.py --engine single --blocks 1 --block-size 1024 --isolate --json
 
 The step runs on fake CUDA tensors of real size (a few seconds and no memory). Bytes are those that
@@ -29,7 +30,7 @@ if __name__ == "__main__":
 
 import math
 import weakref
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -49,11 +50,12 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.layout import Shape
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.adamw import constants_of
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.kernels import choose_ops
-from huggingtweets.ops.reference import TRITON
+from huggingtweets.ops.reference import TRITON, Ops
 from huggingtweets.ops.rows import num_draws
 from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.optimizer import build_optimizer
@@ -79,11 +81,19 @@ _DOCUMENT = 25
 _GRAIN = 512
 """Bytes the allocator rounds up to."""
 _PRODUCTS = {"mm", "bmm", "addmm", "baddbmm", "addmm_", "baddbmm_", "product_into"}
+_PRODUCTS |= {"lora", "lora_sums"}
+_PARTS = {
+    "add_norm": "residual, dropout, norm", "add_norm_backward": "residual, dropout, norm",
+    "sum_runs": "residual, dropout, norm", "activation": "activation",
+    "activation_backward": "activation", "loss": "cross-entropy",
+    "column_sums": "bias of queries, keys, values",
+}  # fmt: skip
+"""What a table of parts calls an operator of ours that is no product."""
+_MULTIPLIED = ("products of the layers", "products of the head", "attention")
 _OURS = {
     "attention": 1, "attention_backward": 2, "add_norm": 1, "add_norm_backward": 1, "sum_runs": 1,
     "column_sums": 1, "drop": 1, "embed": 1, "activation": 1, "activation_backward": 1, "loss": 1,
-    "adamw": 1,
-    "product_into": 1,
+    "adamw": 1, "product_into": 1, "lora": 1, "lora_sums": 1,
 }  # fmt: skip
 """Kernels that an operator of ours launches (`ops/triton_ops.py`, `ops/linear.py`)."""
 _FREE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
@@ -120,8 +130,12 @@ class Case:
     width: int = 768
     heads: int = 12
     vocab_size: int = 50257
+    rank: int = 0
+    """Of adapters on a frozen base; 0: all weights are trained."""
     triton: bool = True
     """Kernels in Triton, where it is installed."""
+    left_out: str = ""
+    """A kind of them."""
 
     @property
     def config(self) -> GPT2Config:
@@ -152,23 +166,38 @@ class Budget:
     """What the choice of slots counts on."""
 
 
+@dataclass
+class Part:
+    """What some kernels of a step cost together."""
+
+    launches: int = 0
+    bytes: int = 0
+    flop: float = 0.0
+
+    def ms(self, card: str) -> float:
+        """Return the milliseconds [estimated]."""
+        bandwidth, tflops = CARDS[card]
+        return max(self.flop / tflops / 1e9, self.bytes / 1e9 / (bandwidth * _USABLE))
+
+
+Parts = dict[str, Part]
+
+
 class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts kernels, their bytes and FLOP, and the memory that is alive."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_words: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.launches: Counter[str] = Counter()
-        self.bytes: Counter[str] = Counter()
-        self.flop = 0.0
+        self.parts: Parts = defaultdict(Part)
+        self._num_words = num_words
         self.devices: set[str] = set()
         self.peak = 0
         self._now = 0
         self._live: dict[int, int] = {}
 
-    def restart(self) -> tuple[Counter[str], Counter[str], float]:
+    def restart(self) -> Parts:
         """Return what was counted and begin again; the memory stays."""
-        counted = self.launches, self.bytes, self.flop
-        self.launches, self.bytes, self.flop = Counter(), Counter(), 0.0
+        counted, self.parts = self.parts, defaultdict(Part)
         return counted
 
     def __torch_dispatch__(
@@ -183,12 +212,20 @@ class Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
         is_empty = bool(made) and not any(tensor.numel() for tensor in made)  # no kernel at all
         if func.is_view or name in _FREE or is_empty or not _on_gpu(given + made):
             return out
-        self.launches[name] += _launches(name, args)
-        self.bytes[name] += _bytes(name, args, given, made)
-        self.flop += _flop_of_ours(name, args)
+        part = self.parts[self._part(name, given + made)]
+        part.launches += _launches(name, args)
+        part.bytes += _bytes(name, args, given, made)
+        part.flop += _flop_of_ours(name, args)
         if func._overloadpacket in flop_registry:
-            self.flop += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
+            part.flop += flop_registry[func._overloadpacket](*args, **kwargs, out_val=out)
         return out
+
+    def _part(self, name: str, tensors: list[Tensor]) -> str:
+        if "attention" in name:
+            return _MULTIPLIED[2]
+        if name not in _PRODUCTS:
+            return _PARTS.get(name, "embeddings and the rest")
+        return _MULTIPLIED[any(self._num_words in tensor.shape for tensor in tensors)]
 
     def _see(self, tensor: Tensor) -> None:
         self.devices.add(str(tensor.device))
@@ -223,6 +260,11 @@ def _flop_of_ours(name: str, args: tuple[Any, ...]) -> float:
     """Of attention that which lies below the diagonal, though documents may see less."""
     if name == "product_into":
         return 2.0 * int(args[1].numel()) * int(args[2].shape[-1])
+    if name == "lora":
+        (K, R, C), F, rank = args[0].shape, args[1].shape[1], args[3].shape[2]
+        return 2.0 * K * R * (C * F + rank * (C + F))
+    if name == "lora_sums":
+        return 2.0 * int(args[2].numel()) * int(args[1].shape[2])
     if name not in ("attention", "attention_backward"):
         return 0.0
     qkv, products = (args[0], 2) if name == "attention" else (args[3], 7)
@@ -261,6 +303,8 @@ def _ours(name: str, args: tuple[Any, ...]) -> int:
         return sum(map(_size, (args[0], *args[3:5])))
     if name == "product_into":
         return _size(args[0]) if args[3] else 0
+    if name == "lora_sums":
+        return _size(args[0]) if args[4] else 0
     if name == "embed":  # the rows that are looked up, not the table
         num = int(args[1].numel()) * (1 if args[2] is None else 2)
         return num * int(args[0].shape[1]) * 4 - _size(args[0])
@@ -292,34 +336,37 @@ def _bytes(name: str, args: tuple[Any, ...], given: list[Tensor], made: list[Ten
     return total  # of what is changed in place too: it is read and written
 
 
-def count(case: Case) -> Budget:
-    """Count a step on fake CUDA tensors."""
+def count(case: Case) -> tuple[Budget, Parts]:
+    """Count a step on fake CUDA tensors: in all, and part by part."""
     library: Any = torch.library.Library("aten", "IMPL", "Meta")  # type: ignore[no-untyped-call]
     for name in ("_fused_adamw_", "_fused_adamw_.tensor_lr"):
         with suppress(RuntimeError):
             library.impl(name, lambda *_, **__: None)  # torch has no fused AdamW there
-    counter = Count()
+    counter = Count(layout_of(shape_of(case.config)).shape.padded_vocab_size)
     with FakeTensorMode(), counter:
         steps = _STEPS[case.engine](case, torch.device("cuda:0"))
         counter.restart()
         with _believed():
             steps[0]()
-        micro = counter.restart()
+        parts = counter.restart()
         steps[1]()
-        update = counter.restart()
+        update = Part()
+        for part in counter.restart().values():
+            update.launches += part.launches
+            update.bytes += part.bytes
     stray = counter.devices - {"cuda:0", "cpu", "meta"}
     assert not stray, stray
-    products = {name for name in micro[1] if name in _PRODUCTS or "attention" in name}
-    product_bytes = sum(micro[1][name] for name in products)
+    product_bytes = sum(part.bytes for name, part in parts.items() if name in _MULTIPLIED)
+    elementwise = sum(part.bytes for part in parts.values()) - product_bytes
     return Budget(
-        launches=micro[0].total() + update[0].total(),
+        launches=sum(part.launches for part in parts.values()) + update.launches,
         product_gb=round(product_bytes / 1e9, 2),
-        elementwise_gb=round((micro[1].total() - product_bytes) / 1e9, 2),
-        optimizer_gb=round(update[1].total() / 1e9, 2),
-        tflop=round(micro[2] / 1e12, 3),
+        elementwise_gb=round(elementwise / 1e9, 2),
+        optimizer_gb=round(update.bytes / 1e9, 2),
+        tflop=round(sum(part.flop for part in parts.values()) / 1e12, 3),
         peak_gb=round(counter.peak / 1e9, 2),
         reckoned_gb=round(_reckoned(case) / 1e9, 2),
-    )
+    ), parts | {"AdamW and the gradient's norm": update}
 
 
 @contextmanager
@@ -337,14 +384,14 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
     layout = layout_of(shape_of(case.config))
     shape, dtype, K = layout.shape, DTYPES[case.precision], case.slots
     base = torch.zeros(layout.size, device=device)
-    slots = build_slots(layout, base, K, dtype)
-    outbox = torch.empty_like(base)  # the row of `Outbox`
+    slots = build_slots(layout, base, K, dtype, rank=case.rank)
+    outbox = torch.empty_like(slots.stack.rows[0])  # the row of `Outbox`
+    num_decayed = len(outbox) if case.rank else layout.num_decayed
     sites = num_sites(shape.num_layers, shape.num_heads)
     micro = micro_inputs(K, case.blocks, case.block_size, sites, device)
     step = step_inputs(K, case.blocks, device)
     drops = case.dropout > 0
-    names = TRITON if case.triton else ()
-    ops = choose_ops(device, shape.width, case.block_size, shape.head_width, names)
+    ops = _ops(case, device, shape)
     kind = MicroKind(
         accumulate=False,
         isolate=case.isolate,
@@ -361,9 +408,14 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
 
     def update() -> None:
         assert kept
-        finish_step(slots, step, constants, num_decayed=layout.num_decayed, ops=ops)
+        finish_step(slots, step, constants, num_decayed=num_decayed, ops=ops)
 
     return [partial(micro_step, slots, micro, step, kind), update]
+
+
+def _ops(case: Case, device: torch.device, shape: Shape) -> Ops:
+    names = tuple(name for name in TRITON if case.triton and name != case.left_out)
+    return choose_ops(device, shape.width, case.block_size, shape.head_width, names)
 
 
 def _single(case: Case, device: torch.device) -> list[Callable[[], None]]:
@@ -449,8 +501,9 @@ def _reckoned(case: Case) -> int:
         layout,
         DTYPES[case.precision],
         block_size=case.block_size,
-        drops=case.dropout > 0,
+        drops=case.dropout > 0 and not _ops(case, torch.device("cuda:0"), layout.shape).hashes,
         recompute=case.recompute,
+        rank=case.rank,
     )
     return need.at(case.slots, case.blocks * case.block_size)
 
@@ -470,7 +523,8 @@ def main() -> None:
     """Count what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--engine", choices=tuple(_STEPS), default="fused")
-    for name in ("slots", "blocks", "block-size", "layers", "width", "heads", "vocab-size"):
+    names = ("slots", "blocks", "block-size", "layers", "width", "heads", "vocab-size", "rank")
+    for name in names:
         default = getattr(Case(), name.replace("-", "_"))
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--dropout", type=float, default=Case.dropout)
@@ -479,6 +533,9 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
     parser.add_argument(
         "--pytorch", dest="triton", action="store_false", help="without kernels in Triton"
+    )
+    parser.add_argument(
+        "--left-out", choices=TRITON, default="", help="a kind of kernels in Triton"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.add_argument(
@@ -490,11 +547,11 @@ def main() -> None:
     if cases is not None:
         for changes in json.loads(cases):
             changed = replace(case, **changes)
-            budget = count(changed)
+            budget, _ = count(changed)
             shares = {card: round(share, 3) for card, (_, share) in estimate(budget).items()}
             print(json.dumps(asdict(budget) | shares), flush=True)
         return
-    budget = count(case)
+    budget, parts = count(case)
     if as_json:
         print(json.dumps(asdict(budget)))
         return
@@ -502,6 +559,13 @@ def main() -> None:
         print(f"{name:16s} {value:>12,}")
     for card, (ms, mfu) in estimate(budget).items():
         print(f"{card:16s} {ms:>9.0f} ms   {mfu:.0%} of its peak [estimated]")
+    print(
+        f"\n{'milliseconds [estimated]':30s} launches       GB   TFLOP",
+        *(f"{c:>6s}" for c in CARDS),
+    )
+    for name, part in sorted(parts.items(), key=lambda item: -item[1].ms("H100")):
+        ms = (f"{part.ms(card):6.1f}" for card in CARDS)
+        print(f"{name:30s} {part.launches:8,} {part.bytes / 1e9:8.1f} {part.flop / 1e12:7.2f}", *ms)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,18 @@ def launches(model: str, dtype: torch.dtype) -> list[Launch]:
         activated = run(ops.activation, inner, inner_bias, gated)
         run(ops.activation_backward, activated, inner, inner_bias, gated)
         run(ops.loss, empty(5, R, padded), ids[:5], empty(5, dtype=fp32), words)
+        for rank in (8, ops.MAX_RANK):
+            own, rows = rank * (C + F), empty(K, 2 * rank * (C + F))
+            down, up = (
+                rows[:, : rank * C].view(K, C, rank),
+                rows[:, rank * C : own].view(K, rank, F),
+            )
+            x, scales = empty(K, R, C), empty(K, dtype=fp32)
+            bias = None if gated else empty(F)
+            wide, low = run(ops.lora, x, empty(C, F), bias, down, up, scales)
+            run(ops.lora, wide, empty(C, F).T, None, up.mT, down.mT, scales)
+            run(ops.lora_sums, down.float(), low, x, scales, True)
+            run(ops.lora_sums, up.float().mT, low, wide, scales, True)
         row = empty(K, 16 * C, dtype=fp32)
         copies = None if dtype == fp32 else empty(K, 16 * C)
         run(ops.adamw, row, copies, row, row, row, empty(9, K, dtype=fp32), 5 * C)

@@ -161,14 +161,26 @@ def choose_settings(
 ) -> StackedSettings:
     """Choose the number of slots and the micro-batch, where the plan leaves them open."""
     engine, recipe = plan.engine, plan.recipe
-    dtype = products_dtype(engine.precision)
-    engines = 1
-    need = tuning.need(
-        dtype,
+    settings = StackedSettings(
+        slots=1,
+        micro_batch_size=1,
         block_size=recipe.block_size,
-        drops=any(tuning.rates(recipe)),
+        dtype=products_dtype(engine.precision),
+        log_every=engine.log_every,
+        compile=engine.compile,
+        recompute=engine.activation_checkpointing,
+        use_graphs=engine.cuda_graphs,
+    )
+    # Grouped adapters attend by an architecture's own code: heads of any width will do.
+    head_width = tuning.layout.shape.head_width if isinstance(tuning, FullTuning) else 64
+    settings = trusted(settings, head_width, device, rank=tuning.rank)
+    need = tuning.need(
+        settings.dtype,
+        block_size=recipe.block_size,
+        drops=any(tuning.rates(recipe)) and not tuning.hashes(settings, device),
         recompute=engine.activation_checkpointing,
     )
+    engines = 1
     if is_cuda(device):
         slots, micro = choose_batch(
             need,
@@ -193,19 +205,12 @@ def choose_settings(
         engines = min(engines, slots)
     if engine.micro_batch_size != "auto":
         micro = min(recipe.global_batch_size, int(engine.micro_batch_size))
-    settings = StackedSettings(
+    return replace(
+        settings,
         slots=slots,
         micro_batch_size=micro,
-        block_size=recipe.block_size,
-        dtype=dtype,
-        log_every=engine.log_every,
-        compile=engine.compile,
-        recompute=engine.activation_checkpointing,
-        use_graphs=engine.cuda_graphs,
         engines=1 if engine.compile else engines,
     )
-    # What grouped adapters run on a GPU are transformers' kernels, which need no look of ours.
-    return trusted(settings, tuning.layout, device) if isinstance(tuning, FullTuning) else settings
 
 
 def _reserve(plan: Plan, tuning: Tuning, free: int) -> int:

@@ -28,9 +28,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 from transformers.pytorch_utils import Conv1D
 
+from huggingtweets.models.stack import copies_of
 from huggingtweets.ops.attention import HIDDEN
 from huggingtweets.ops.dropout import keep_mask, thresholds_and_scales
-from huggingtweets.ops.linear import Gradients, Linear, LowRank, project, project_backward
+from huggingtweets.ops.linear import Gradients, Linear, LowRank
+from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.runtime.device import is_cpu
 from huggingtweets.upstream import copy_tensors, has_function_mode
 
@@ -165,6 +167,8 @@ class AdapterStack:
     """The same in the precision of the matrix products."""
     scale: Tensor
     """(K,) fp32."""
+    copies: Tensor | None = None
+    """(K, N) on CUDA: the copy of the rows that `compute` are views of."""
 
     def slots(self, start: int, stop: int) -> AdapterStack:
         """Return those of some neighbouring slots; shares memory."""
@@ -178,10 +182,14 @@ class AdapterStack:
             master=master,
             compute=compute,
             scale=self.scale[start:stop],
+            copies=None if self.copies is None else self.copies[start:stop],
         )
 
     def refresh(self) -> None:
         """Bring the copy for the products up to date."""
+        if self.copies is not None:
+            self.copies.copy_(self.rows)
+            return
         copies, masters = (
             [tensor for part in parts for tensor in part.tensors()]
             for parts in (self.compute, self.master)
@@ -203,12 +211,15 @@ class AdapterStack:
 def build_adapter_stack(layout: AdapterLayout, rows: Tensor, dtype: torch.dtype) -> AdapterStack:
     """Return the adapters of a (K, N) buffer, for products in fp32 or bf16; their scales are 1."""
     master = layout.views(rows)
-    compute = master
-    if dtype != rows.dtype:
+    compute, copies = master, copies_of(rows, dtype)
+    if copies is not None:
+        compute = layout.views(copies)
+    elif dtype != rows.dtype:
         compute = tuple(
             part.map(lambda tensor: tensor.to(dtype, copy=True).contiguous()) for part in master
         )
-    return AdapterStack(layout, rows, master, compute, torch.ones(len(rows), device=rows.device))
+    scale = torch.ones(len(rows), device=rows.device)
+    return AdapterStack(layout, rows, master, compute, scale, copies)
 
 
 @dataclass(frozen=True)
@@ -239,8 +250,9 @@ class SlotDropout:
 class Current:
     """What the layers of one base compute with just now; of one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, ops: Ops) -> None:
         """Compute with the base alone."""
+        self.ops = ops
         self.stack: AdapterStack | None = None
         self.grads: AdapterStack | None = None
         self.dropout: SlotDropout | None = None
@@ -432,9 +444,9 @@ class GroupedLinear(nn.Module):
             gradients = Gradients(adapter.down, adapter.up)
         grouped = x.reshape(len(now.stack.rows), -1, self.in_features)
         if gradients is None:
-            out = project(grouped, layer)
+            out = now.ops.project(grouped, layer)
         else:
-            out = _Linear.apply(grouped, layer, gradients)  # type: ignore[no-untyped-call]
+            out = _Linear.apply(grouped, layer, gradients, now.ops)  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], self.out_features)
 
     def extra_repr(self) -> str:
@@ -446,24 +458,28 @@ class _Linear(torch.autograd.Function):
     """Adds the adapters' gradients to what is there: a layer may be used more than once."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Linear, gradients: Gradients) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer: Linear, gradients: Gradients, ops: Ops) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.rest = layer, gradients
-        return project(x, layer)
+        ctx.rest = layer, gradients, ops
+        return ops.project(x, layer)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), (layer, gradients) = ctx.saved_tensors, ctx.rest
+        (x,), (layer, gradients, ops) = ctx.saved_tensors, ctx.rest
         grad = grad.contiguous()
-        out = project_backward(grad, x, layer, gradients, accumulate=True, add_bias=None)
-        return out, None, None
+        out = ops.project_backward(grad, x, layer, gradients, accumulate=True, with_bias=False)
+        return out, None, None, None
 
 
 class GroupedModel:
     """A base of transformers whose linear layers have K adapters; of one thread."""
 
     def __init__(
-        self, model: transformers.PreTrainedModel, device: torch.device, dtype: torch.dtype
+        self,
+        model: transformers.PreTrainedModel,
+        device: torch.device,
+        dtype: torch.dtype,
+        ops: Ops = PYTORCH,
     ) -> None:
         """Put a base onto a device.
 
@@ -471,8 +487,9 @@ class GroupedModel:
             model: on the CPU; it stays as it is, and weights that need not be moved are shared.
             device: to compute on.
             dtype: of the matrix products; other weights stay in fp32.
+            ops: computes linear layers and their adapters.
         """
-        self.now = Current()
+        self.now = Current(ops)
         self.model = sharing_copy(model)
         layers = linear_layers(self.model)
         self.layers = _layers_of(self.model)

@@ -60,7 +60,7 @@ class Stack:
     """(n, C): the rows that hold the embeddings, cut in widths."""
     adapters: Adapters | None = None
     copies: Tensor | None = None
-    """(K, N) on CUDA: the copy of the rows that `compute` are views of."""
+    """(K, N) on CUDA: the copy of the rows that what products use are views of."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -75,14 +75,15 @@ class Stack:
     def slots(self, start: int, stop: int) -> "Stack":
         """Return the stack of some neighbouring slots; shares memory."""
         rows = self.rows[start:stop]
+        copies = None if self.copies is None else self.copies[start:stop]
         if self.adapters is not None:
-            return replace(self, rows=rows, adapters=self.adapters.slots(start, stop))
+            adapters = self.adapters.slots(start, stop)
+            return replace(self, rows=rows, adapters=adapters, copies=copies)
         master = self.master.map(lambda tensor: tensor[start:stop])
         compute = master
         if self.compute is not self.master:
             compute = self.compute.map(lambda tensor: tensor[start:stop])
         table = rows.view(-1, self.shape.width)
-        copies = None if self.copies is None else self.copies[start:stop]
         return Stack(self.shape, rows, master, compute, table, copies=copies)
 
     def refresh(self) -> None:
@@ -129,11 +130,15 @@ def gradients_of(part: Mapping[str, Tensor], name: str) -> Gradients:
 def build_stack(layout: Layout, rows: Tensor, dtype: torch.dtype) -> Stack:
     """Return the stack of a contiguous (K, N) fp32 buffer, for products in fp32 or bf16."""
     master = layout.stack(rows)
-    compute, copies = master, None
-    if dtype != rows.dtype and is_cuda(rows.device):
-        copies = rows.to(dtype)
+    compute, copies = master, copies_of(rows, dtype)
+    if copies is not None:
         compute = layout.stack(copies)
     elif dtype != rows.dtype:
         compute = master.map(lambda t: t.to(dtype, copy=True).contiguous())
     table = rows.view(-1, layout.shape.width)
     return Stack(layout.shape, rows, master, compute, table, copies=copies)
+
+
+def copies_of(rows: Tensor, dtype: torch.dtype) -> Tensor | None:
+    """Return the copy (K, N) that products are to use; None: the rows, or tensors of their own."""
+    return rows.to(dtype) if dtype != rows.dtype and is_cuda(rows.device) else None

@@ -1,8 +1,8 @@
 """The reference compiled operator by operator: what `engine.compile` computes with.
 
-One graph of a whole step there is none: the backward pass is autograd's, which no graph can hold.
-But what compiling gains lies in the passes over memory within an operator: hashing a mask, dropping
-and adding are one loop instead of ten, and no mask is kept.
+Of a whole step torch 2.13 makes no single graph: it breaks where autograd begins and ends. But what
+compiling gains lies in the passes over memory within an operator: hashing a mask, dropping and
+adding are one loop instead of ten, and no mask is kept.
 """
 
 from typing import Any

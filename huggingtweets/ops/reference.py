@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.ops.dropout import ScaledSite, Site
-from huggingtweets.ops.linear import Gradients, put
+from huggingtweets.ops.linear import Gradients, Linear, project, project_backward, put
 from huggingtweets.ops.saved import Saved
 from huggingtweets.upstream import aten
 
 _SOFTMAX_BACKWARD = aten("_softmax_backward_data")
 
-TRITON = ("attention", "norm", "activation", "loss", "adamw")
+TRITON = ("attention", "norm", "activation", "loss", "adamw", "lora")
 """Kinds of kernels that there are in Triton, each of which can be left out."""
 
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
@@ -77,6 +77,20 @@ class Ops:
     """`cross_entropy` gives the gradient in the logits' place, scaled already."""
     steps = False
     """AdamW is a kernel over all rows."""
+    hashes = False
+    """Dropout and attention on a GPU keep no masks and no weights for the backward pass."""
+
+    def project(self, x: Tensor, layer: Linear, *, with_bias: bool = True) -> Tensor:
+        """Return (K, R, out) for x (K, R, in); see `linear.project`."""
+        return project(x, layer, with_bias=with_bias)
+
+    def project_backward(
+        self, grad: Tensor, x: Tensor, layer: Linear, out: Gradients, *, accumulate: bool,
+        with_bias: bool,
+    ) -> Tensor:  # fmt: skip
+        """Put the gradients of the layer's parameters into `out` and return that of x."""
+        add_bias = self.column_sums if with_bias else None
+        return project_backward(grad, x, layer, out, accumulate=accumulate, add_bias=add_bias)
 
     def embed(
         self, places: list[Tensor], table: Tensor, site: ScaledSite | None

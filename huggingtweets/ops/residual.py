@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.ops.dropout import ScaledSite
-from huggingtweets.ops.linear import Gradients, Linear, project, project_backward
+from huggingtweets.ops.linear import Gradients, Linear
 from huggingtweets.ops.reference import Joining, Norm, Ops
 from huggingtweets.ops.saved import Saved, keep, kept
 
@@ -42,8 +42,8 @@ class Projection:
     def forward(self, x: Tensor, ops: Ops) -> tuple[Tensor, Saved]:
         """Return what it makes of x (K, R, in), and what the activation's backward needs."""
         if self.activation is None:
-            return project(x, self.layer), None
-        inner = project(x, self.layer, with_bias=not ops.activates_bias)
+            return ops.project(x, self.layer), None
+        inner = ops.project(x, self.layer, with_bias=not ops.activates_bias)
         bias = self.layer.bias if ops.activates_bias else None
         how = self.activation
         return ops.activate(inner, bias, gated=how.gated, use_fused=how.use_fused)
@@ -67,13 +67,8 @@ class Projection:
     ) -> Tensor:
         """Do so without the activation, or without the bias."""
         assert self.out is not None
-        return project_backward(
-            grad,
-            x,
-            self.layer,
-            self.out,
-            accumulate=self.accumulate,
-            add_bias=ops.column_sums if with_bias else None,
+        return ops.project_backward(
+            grad, x, self.layer, self.out, accumulate=self.accumulate, with_bias=with_bias
         )
 
     @property
@@ -96,8 +91,8 @@ class Branch:
     def project(self, h: Tensor, ops: Ops) -> tuple[Tensor, Joining]:
         """Return what is to be added to the stream, and how."""
         if not ops.joins_bias:
-            return project(h, self.by.layer), Joining(self.site)
-        added = project(h, self.by.layer, with_bias=False)
+            return ops.project(h, self.by.layer), Joining(self.site)
+        added = ops.project(h, self.by.layer, with_bias=False)
         return added, Joining(self.site, self.by.layer.bias, self.by.grad_bias)
 
 
@@ -118,7 +113,7 @@ class Stream:
             return self.x
         if self.branch.by.out is None:
             noise = ops.noise(self.branch.site, self.x)
-            return ops.add_dropped(self.x, project(self.h, self.branch.by.layer), noise)
+            return ops.add_dropped(self.x, ops.project(self.h, self.branch.by.layer), noise)
         result: Tensor = _Join.apply(self.x, self.h, self.branch, ops)  # type: ignore[no-untyped-call]
         return result
 
@@ -186,7 +181,7 @@ class _Join(torch.autograd.Function):
         noise: Saved = ops.noise(branch.site, x)
         keep(ctx, h, noise)
         ctx.rest = branch.by, ops
-        out = ops.add_dropped(x, project(h, branch.by.layer), noise)
+        out = ops.add_dropped(x, ops.project(h, branch.by.layer), noise)
         if out is x:
             ctx.mark_dirty(x)
         return out

@@ -1,4 +1,4 @@
-"""What is computed between the products on CUDA: the kernels of `triton_attention`, `triton_rows`.
+"""What is computed on CUDA beside the large products: `triton_attention`, `_rows`, `_lora`.
 
 Each launcher is an operator of PyTorch with a shape-only twin: what counts a step without a GPU
 sees one call with its tensors.
@@ -11,13 +11,16 @@ import torch
 import triton
 from torch import Tensor
 
-from huggingtweets.ops import triton_attention, triton_rows
+from huggingtweets.ops import triton_attention, triton_lora, triton_rows
 from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite
+from huggingtweets.ops.linear import Gradients, Linear
 from huggingtweets.ops.reference import TRITON, Joining, Loss, Norm, Ops
 from huggingtweets.ops.saved import Saved
 from huggingtweets.ops.triton_rows import RUN
 
 MAX_HEAD_WIDTH = 128
+MAX_RANK = 64
+"""Of adapters: tiles hold all of a rank."""
 
 Launcher = Callable[..., Any]
 
@@ -295,6 +298,52 @@ def adamw(
     )  # fmt: skip
 
 
+def _lora_shapes(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    return x.new_empty(*x.shape[:2], weight.shape[1]), x.new_empty(*x.shape[:2], rest[1].shape[2])
+
+
+@_operator((), _lora_shapes)
+def lora(
+    x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scales: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return x W + b + s (x D) U for x (K, R, in), and x D.
+
+    `weight` is (in, out), `down` (K, in, rank), `up` (K, rank, out), each in any order.
+    """
+    K, R, C = x.shape
+    F, rank = weight.shape[1], down.shape[2]
+    assert x.is_contiguous()
+    out, low = _lora_shapes(x, weight, bias, down)
+    BM, BN, BK, warps, stages = lora_tiles(x.dtype, R)
+    triton_lora.lora_kernel[(triton.cdiv(F, BN), triton.cdiv(R, BM), K)](
+        out, low, x, weight, bias, down, up, scales, R, *weight.stride(), *down.stride(),
+        *up.stride(), C=C, F=F, RANK=rank, BM=BM, BN=BN, BK=BK, BR=_power(rank),
+        HAS_BIAS=bias is not None, PRECISION=precision(x), num_warps=warps,
+        num_stages=stages,
+    )  # fmt: skip
+    return out, low
+
+
+def lora_tiles(dtype: torch.dtype, R: int) -> tuple[int, int, int, int, int]:
+    """Return rows, outputs and inputs of a tile, warps, and tiles on their way."""
+    if dtype == torch.float32:
+        return min(64, _power(R)), 64, 32, 4, 3
+    return min(128, _power(R)), 128, 64, 8, 3
+
+
+@_operator(("grad",), lambda *_: None)
+def lora_sums(grad: Tensor, low: Tensor, wide: Tensor, scales: Tensor, accumulate: bool) -> None:
+    """Write s wide^T low into grad (K, C, rank), in any order, for (K, R, C) and (K, R, rank)."""
+    K, R, C = wide.shape
+    rank, half = low.shape[2], wide.dtype != torch.float32
+    assert wide.is_contiguous()
+    assert low.is_contiguous()
+    triton_lora.lora_sums_kernel[(triton.cdiv(C, 64), K)](
+        grad, low, wide, scales, R, *grad.stride(), C=C, RANK=rank, BC=64, BR=_power(rank),
+        BT=64 if half else 32, ADDS=accumulate, PRECISION=precision(wide),
+    )  # fmt: skip
+
+
 def _random(site: ScaledSite | None) -> tuple[Tensor | None, Tensor | None, Tensor | None, int]:
     if site is None:
         return None, None, None, 1
@@ -312,6 +361,7 @@ class TritonOps(Ops):
         self.activates_bias = "activation" in names
         self.overwrites_logits = "loss" in names
         self.steps = "adamw" in names
+        self.hashes = self.attends and self.joins_bias
 
     def attention(
         self, qkv: Tensor, starts: Tensor | None, site: Saved, num: int, num_kv: int, scale: float
@@ -331,6 +381,40 @@ class TritonOps(Ops):
             grad, out, sums, qkv, starts, ends, *random, num, num_kv, scale
         )
         return found
+
+    def project(self, x: Tensor, layer: Linear, *, with_bias: bool = True) -> Tensor:
+        """See `Ops`; of adapters in one kernel."""
+        if not self._adapts(layer):
+            return super().project(x, layer, with_bias=with_bias)
+        assert layer.adapter is not None
+        bias = layer.bias[0] if layer.bias is not None and with_bias else None
+        low_rank = layer.adapter.tensors()
+        out: Tensor = lora(x.contiguous(), layer.weight[0], bias, *low_rank, layer.scale)[0]
+        return out
+
+    def project_backward(
+        self, grad: Tensor, x: Tensor, layer: Linear, out: Gradients, *, accumulate: bool,
+        with_bias: bool,
+    ) -> Tensor:  # fmt: skip
+        """See `Ops`."""
+        if not self._adapts(layer):
+            return super().project_backward(
+                grad, x, layer, out, accumulate=accumulate, with_bias=with_bias
+            )
+        assert layer.adapter is not None
+        assert out.second is not None
+        down, up = layer.adapter.tensors()
+        grad, x = grad.contiguous(), x.contiguous()
+        grad_x: Tensor
+        grad_x, grad_low = lora(grad, layer.weight[0].T, None, up.mT, down.mT, layer.scale)
+        lora_sums(out.first, grad_low, x, layer.scale, accumulate)
+        lora_sums(out.second.mT, torch.bmm(x, down), grad, layer.scale, accumulate)
+        return grad_x
+
+    def _adapts(self, layer: Linear) -> bool:
+        if "lora" not in self.names or layer.adapter is None:
+            return False
+        return layer.adapter.down.shape[2] <= MAX_RANK
 
     def adamw(
         self, rows: Tensor, copies: Tensor | None, grads: Tensor, moments: tuple[Tensor, Tensor],

@@ -108,7 +108,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         patch.setattr(runtime_device, "kind_of", device.kind_of)
         patch.setattr(trained, "new_stream", stream)
         patch.setattr(trained, "_on", on)
-        patch.setattr(fused, "trusted", lambda settings, *_: settings)  # see test_look.py
+        patch.setattr(fused, "trusted", lambda settings, *_, **__: settings)  # see test_look.py
         patch.setattr(trained, "sample_stack", device.counted(trained.sample_stack))
         patch.setattr(trained, "score_stack", device.counted(trained.score_stack))
         patch.setattr(trained, "try_stack", device.counted(trained.try_stack))

@@ -10,9 +10,11 @@ from stacked_reference import BASE, CPU, LAYOUT, ROW, T, build_jobs
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter
+from huggingtweets.models.grouped import adapter_layout, build_adapter_stack
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.loop import train_stacked
+from huggingtweets.training.stacked.slots import build_slots
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 CLOSE = 1e-4
@@ -103,6 +105,29 @@ def test_grouped_adapters_equal_those_of_the_cpu(recompute: bool) -> None:
     assert state.replays > 10
     for slug, row in ours.items():
         assert float((row - theirs[slug]).norm()) < CLOSE * float(theirs[slug].norm()), slug
+
+
+@pytest.mark.parametrize("kind", ["own pass", "grouped"])
+def test_adapters_have_one_copy_for_the_products(kind: str) -> None:
+    """One buffer that AdamW writes along, for two tensors of each linear layer."""
+    with installed():
+        if kind == "grouped":
+            layout = adapter_layout(BASE, 8)
+            rows = torch.randn(3, layout.size)
+            stack: Any = build_adapter_stack(layout, rows, torch.bfloat16)
+            views, parts = stack.compute, layout.views(rows)
+        else:
+            stack = build_slots(LAYOUT, ROW, 3, torch.bfloat16, rank=4).stack
+            stack.rows.normal_()
+            views, parts = (
+                [part for layer in layers for part in layer.values()]
+                for layers in (stack.adapters.compute, stack.adapters.master)
+            )
+        stack.slots(1, 2).refresh()
+    for one, other in zip(views, parts, strict=True):
+        for copy, master in zip(one.tensors(), other.tensors(), strict=True):
+            assert copy.untyped_storage().data_ptr() == stack.copies.data_ptr()
+            assert torch.equal(copy[1], master[1].bfloat16())
 
 
 def test_recomputing_changes_nothing_and_keeps_less(monkeypatch: pytest.MonkeyPatch) -> None:

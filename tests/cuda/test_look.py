@@ -2,18 +2,25 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from software_cuda import CUDAGraph, installed
-from stacked_reference import CPU, LAYOUT
+from stacked_reference import CPU, LAYOUT, ROW
+from test_plan import plan_of
+from transformers import GPT2Config
 
 from huggingtweets.errors import TrainingError
-from huggingtweets.ops.reference import Ops
+from huggingtweets.jobs import fused
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.ops.reference import TRITON, Ops
 from huggingtweets.training.stacked import look
-from huggingtweets.training.stacked.tuning import StackedSettings
+from huggingtweets.training.stacked import tuning as tuning_module
+from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 SETTINGS = StackedSettings(8, micro_batch_size=1, block_size=64)
+HEAD_WIDTH = LAYOUT.shape.head_width
 
 
 @pytest.fixture(autouse=True)
@@ -26,17 +33,18 @@ def cuda(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Iterator[None]:
 def test_a_device_that_computes_right_is_trusted_and_looked_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert look.trusted(SETTINGS, LAYOUT, CPU) == SETTINGS
+    assert look.trusted(SETTINGS, HEAD_WIDTH, CPU) == SETTINGS
     monkeypatch.setattr(look, "_look", None)  # would raise
-    assert look.trusted(SETTINGS, LAYOUT, CPU) == SETTINGS
+    assert look.trusted(SETTINGS, HEAD_WIDTH, CPU) == SETTINGS
 
 
+@pytest.mark.parametrize("rank", [0, 4], ids=["all weights", "adapters"])
 def test_graphs_that_do_nothing_are_left_out(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    rank: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(CUDAGraph, "replay", lambda self: None)
     with caplog.at_level(logging.WARNING):
-        found = look.trusted(SETTINGS, LAYOUT, CPU)
+        found = look.trusted(SETTINGS, HEAD_WIDTH, CPU, rank=rank)
     assert (found.use_graphs, found.fused_kernels) == (False, True)
     assert "trained without CUDA graphs" in caplog.text
 
@@ -51,7 +59,7 @@ def test_kernels_that_compute_something_else_are_left_out(
         return (out * 0 if use_fused else out), saved
 
     monkeypatch.setattr(Ops, "gelu", wrong)
-    found = look.trusted(SETTINGS, LAYOUT, CPU)
+    found = look.trusted(SETTINGS, HEAD_WIDTH, CPU)
     assert (found.use_graphs, found.fused_kernels) == (True, False)
     assert "trained without fused kernels" in caplog.text
 
@@ -66,7 +74,7 @@ def test_a_device_whose_plain_operators_are_wrong_trains_nothing() -> None:
         look.choose(SETTINGS, CPU, learn, torch.zeros(3))
 
 
-@pytest.mark.parametrize("wrong", ["attention", "norm", "activation", "loss", "adamw"])
+@pytest.mark.parametrize("wrong", TRITON)
 def test_of_the_kernels_in_triton_the_wrong_one_alone_is_left_out(
     wrong: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,6 +88,32 @@ def test_of_the_kernels_in_triton_the_wrong_one_alone_is_left_out(
     assert f"trained without Triton's {wrong}," in caplog.text
 
 
+def test_masks_that_no_kernel_keeps_leave_room_for_more_slots(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What the look leaves out decides what memory is planned for."""
+    tuning = FullTuning(layout_of(shape_of(GPT2Config())), ROW)
+    plan, slots = plan_of("recipe=huggingtweets", "recipe.dropout=0.1"), {}
+    for left in (TRITON, ("attention",), ()):
+        monkeypatch.setattr(
+            fused, "trusted", lambda settings, *_, left=left, **__: replace(settings, triton=left)
+        )
+        monkeypatch.setattr(tuning_module, "choose_ops", lambda *given: ops_of(given[-1]))
+        with installed(free_bytes=80 * 10**9):
+            found = fused.choose_settings(tuning, plan, CPU, 1000)
+        assert found.triton == left
+        slots[left] = found.slots
+    assert slots[TRITON] > slots["attention",] == slots[()]
+
+
+class Hashing(Ops):
+    hashes = True
+
+
+def ops_of(names: tuple[str, ...]) -> Ops:
+    return Hashing() if {"attention", "norm"} <= set(names) else Ops()
+
+
 def test_kernels_that_do_not_compile_are_left_out_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     class CompilationError(Exception):
         """As Triton's: of no class that ours know."""
@@ -89,12 +123,14 @@ def test_kernels_that_do_not_compile_are_left_out_for_good(monkeypatch: pytest.M
             raise CompilationError("at 8:12: no such operation")
         return {"a": torch.ones(3)}
 
-    def choose(settings: StackedSettings, width: int, device: torch.device) -> StackedSettings:
+    def choose(
+        settings: StackedSettings, width: int, rank: int, device: torch.device
+    ) -> StackedSettings:
         return look.choose(settings, device, learn, torch.zeros(3))
 
     monkeypatch.setattr(look, "_look", choose)
     for _ in range(2):  # found out, then remembered
-        assert look.trusted(SETTINGS, LAYOUT, CPU).triton == ()
+        assert look.trusted(SETTINGS, HEAD_WIDTH, CPU).triton == ()
         monkeypatch.setattr(look, "choose", None)
 
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 IN_EVERY_RUN = (
     "versions", "ceilings", "look", "graphs_while_sampling", "failing_capture", "out_of_memory",
-    "fused_steps", "kernels", "single",
+    "kernel_times", "fused_steps", "kernels", "single",
 )  # fmt: skip
 
 

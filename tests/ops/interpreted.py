@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, LlamaConfig
+from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.grouped import build_adapter_stack
 from huggingtweets.ops.adamw import (
     Controls,
     adam_step,
@@ -33,9 +34,11 @@ from huggingtweets.ops.dropout import (
     site_keys,
     thresholds_and_scales,
 )
-from huggingtweets.ops.linear import Gradients
+from huggingtweets.ops.linear import Gradients, Linear, LowRank
 from huggingtweets.ops.reference import PYTORCH, Joining, Norm, Ops
 from huggingtweets.ops.triton_ops import TritonOps, drop
+from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
+from huggingtweets.training.stacked.lora import adapter_places
 from huggingtweets.training.stacked.slots import (
     MicroKind,
     build_slots,
@@ -249,6 +252,61 @@ def test_embedding(K: int, B: int, T: int, C: int, rate: float) -> None:
         close(TRITON.embed(chosen, table, site)[0], PYTORCH.embed(chosen, table, site)[0])
 
 
+# Models, rows, inputs, outputs, rank.
+@pytest.mark.parametrize(
+    ("K", "R", "C", "F", "rank"),
+    [
+        (2, 19, 24, 40, 8),
+        pytest.param(1, 1, 3, 5, 1, marks=SLOW),
+        pytest.param(9, 2, 16, 130, 16, marks=SLOW),
+        pytest.param(3, 70, 130, 65, 64, marks=SLOW),
+        pytest.param(2, 33, 96, 300, 13, marks=SLOW),
+    ],
+)
+@pytest.mark.parametrize("kind", ["contiguous", "strided"])
+def test_adapters(K: int, R: int, C: int, F: int, rank: int, kind: str) -> None:
+    """Forward and backward; weights that lie turned, adapters in a row, rows that are not whole."""
+    strided = kind == "strided"
+    weight = (randn(F, C).T if strided else randn(C, F)).unsqueeze(0)
+    row = randn(K, rank * (C + F) + 3)[:, 3:]
+    down = row[:, : rank * C].view(K, C, rank)
+    up = row[:, rank * C :].view(K, rank, F)
+    x = randn(K, R, 2 * C)[..., :C] if strided else randn(K, R, C)
+    grad = randn(R, K, F).transpose(0, 1) if strided else randn(K, R, F)
+    bias = None if strided else randn(1, F)
+    layer = Linear(weight, bias, LowRank(down, up), torch.rand(K))
+    found = []
+    for ops in (TRITON, PYTORCH):
+        into = torch.full((K, rank * (C + F) + 3), 0.5)
+        out = Gradients(
+            into[:, : rank * C].view(K, C, rank),
+            into[:, rank * C : rank * (C + F)].view(K, rank, F),
+        )
+        given = ops.project_backward(grad, x, layer, out, accumulate=strided, with_bias=False)
+        found.append((ops.project(x, layer), ops.project(x, layer, with_bias=False), given, into))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, theirs)
+
+
+def test_an_adapter_of_a_model_does_not_depend_on_the_others() -> None:
+    x, weight, row, scale = randn(5, 37, 24), randn(1, 24, 40), randn(5, 8 * 64), torch.rand(5)
+
+    def one(models: slice) -> tuple[Tensor, ...]:
+        own = row[models]
+        adapter = LowRank(own[:, : 8 * 24].view(-1, 24, 8), own[:, 8 * 24 :].view(-1, 8, 40))
+        layer = Linear(weight, None, adapter, scale[models])
+        out = Gradients(*(torch.zeros_like(part) for part in adapter.tensors()))
+        y = TRITON.project(x[models], layer)
+        given = TRITON.project_backward(
+            y.clone(), x[models], layer, out, accumulate=False, with_bias=False
+        )
+        assert out.second is not None
+        return y, given, out.first, out.second
+
+    for alone, together in zip(one(slice(3, 4)), one(slice(0, 5)), strict=True):
+        assert torch.equal(alone[0], together[3])
+
+
 GPT2 = GPT2Config(
     vocab_size=60, n_positions=16, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
 )
@@ -259,21 +317,24 @@ LLAMA = LlamaConfig(
 
 
 @pytest.mark.parametrize(
-    ("config", "recompute", "num"),
+    ("config", "recompute", "num", "rank"),
     [
-        (GPT2, False, 2),
-        pytest.param(GPT2, True, 9, marks=SLOW),
-        pytest.param(LLAMA, False, 1, marks=SLOW),
-        pytest.param(LLAMA, True, 3, marks=SLOW),
+        (GPT2, False, 2, 0),
+        pytest.param(GPT2, True, 9, 0, marks=SLOW),
+        pytest.param(GPT2, False, 3, 8, marks=SLOW),
+        pytest.param(LLAMA, False, 1, 0, marks=SLOW),
+        pytest.param(LLAMA, True, 3, 0, marks=SLOW),
     ],
-    ids=["gpt2", "gpt2-recomputed", "llama", "llama-recomputed"],
+    ids=["gpt2", "gpt2-recomputed", "gpt2-lora", "llama", "llama-recomputed"],
 )
 def test_a_step_is_that_of_the_reference(
-    config: GPT2Config | LlamaConfig, recompute: bool, num: int
+    config: GPT2Config | LlamaConfig, recompute: bool, num: int, rank: int
 ) -> None:
     """Losses, gradients, moments, weights; micro-steps that add; a slot that takes no step."""
     layout, B, T = layout_of(shape_of(config)), 1, 9
     shape, base = layout.shape, 0.1 * randn(layout.size)
+    start = base if not rank else 0.1 * randn(adapter_places(layout, rank)[1])
+    num_decayed = len(start) if rank else layout.num_decayed
     ids = torch.randint(0, shape.vocab_size, (num, B, T))
     targets = ids.roll(-1, -1)
     targets[:, :, -2:] = -100
@@ -283,9 +344,9 @@ def test_a_step_is_that_of_the_reference(
     recipe = RecipeConfig(weight_decay=0.1, max_grad_norm=0.5)
 
     def learn(ops: Ops) -> tuple[Tensor, ...]:
-        slots = build_slots(layout, base, num, torch.float32)
+        slots = build_slots(layout, base, num, torch.float32, rank=rank)
         for slot in range(num):
-            slots.load(slot, base * (1 + 0.1 * slot))
+            slots.load(slot, start * (1 + 0.1 * slot))
         micro, step = micro_inputs(num, B, T, sites, CPU), step_inputs(num, B, CPU)
         positions = torch.cat([torch.arange(4), torch.arange(1), torch.arange(4)])
         micro.tensors["tokens"].copy_(torch.stack([ids, targets, positions.expand_as(ids)]))
@@ -303,9 +364,9 @@ def test_a_step_is_that_of_the_reference(
         grads = slots.grads.rows.clone()
         constants = None if ops.steps else constants_of([recipe] * num, CPU)
         for _ in range(2):
-            finish_step(slots, step, constants, num_decayed=layout.num_decayed, ops=ops)
+            finish_step(slots, step, constants, num_decayed=num_decayed, ops=ops)
             slots.grads.rows.copy_(grads)  # PyTorch's clips them in place
-        return slots.totals.float(), grads, slots.adam.first, slots.stack.rows - base
+        return slots.totals.float(), grads, slots.adam.first, slots.stack.rows - start
 
     *ours, our_change = learn(TRITON)
     *theirs, their_change = learn(PYTORCH)
@@ -313,6 +374,24 @@ def test_a_step_is_that_of_the_reference(
         close(mine, other)
     # Where a gradient is nothing but rounding, AdamW makes a whole step of it.
     assert float((our_change - their_change).norm() / their_change.norm()) < 1e-3
+
+
+@pytest.mark.slow
+def test_adapters_in_transformers_modules_are_those_of_the_reference() -> None:
+    tuning = GroupedTuning(LlamaForCausalLM(LLAMA).eval(), 8, CPU, bos_id=1, block_size=9)
+    layout, weight = tuning.layout, torch.rand(3)
+    rows, ids = 0.1 * randn(3, layout.size), torch.randint(2, 60, (3, 1, 9))
+    blocks, found = (ids, ids.roll(-1, 2), torch.arange(9).expand_as(ids)), []
+    for ops in (TRITON, PYTORCH):
+        base = GroupedBase(tuning, CPU, torch.float32, ops)
+        stack = build_adapter_stack(layout, rows, torch.float32)
+        grads = build_adapter_stack(layout, torch.zeros_like(rows), torch.float32)
+        with base.computing(stack, grads):
+            losses = base.losses(blocks, weight, None, ops)
+            losses.backward(weight)
+        found.append((losses.detach(), grads.rows))
+    for ours, theirs in zip(*found, strict=True):
+        close(ours, theirs)
 
 
 @pytest.mark.parametrize(("K", "N"), [(3, 1030), pytest.param(9, 2500, marks=SLOW)])
@@ -352,5 +431,6 @@ def test_what_is_left_out_is_the_reference() -> None:
     ours = none.add_norm(x.clone(), x, Joining(site), of, torch.float32)[1]
     theirs = PYTORCH.add_norm(x.clone(), x, Joining(site), of, torch.float32)[1]
     assert torch.equal(ours, theirs)
+    assert [TritonOps(names).hashes for names in ((), ("attention",), TRITON.names)] == [0, 0, 1]
     kinds = none.attends, none.steps, none.joins_bias, none.activates_bias, none.overwrites_logits
     assert not any(kinds)

@@ -29,7 +29,7 @@ from huggingtweets.models.grouped import (
 from huggingtweets.ops.adamw import Controls
 from huggingtweets.ops.head import Head, summed_loss
 from huggingtweets.ops.kernels import choose_ops
-from huggingtweets.ops.reference import Ops
+from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.runtime.device import by_kind, is_cpu
 from huggingtweets.training.attention import Attention, SlotWindows, document_mask, windows_of
 from huggingtweets.training.cross_entropy import ROWS_MULTIPLE
@@ -90,13 +90,20 @@ class GroupedTuning:
 
     def hold(self, num: int, device: torch.device, settings: StackedSettings) -> HeldAdapters:
         """See `Tuning`; an architecture's own code is not compiled, and brings its own kernels."""
-        base = GroupedBase(self, device, settings.dtype)
+        # Of attention and norms an architecture has its own; the rest is ours.
+        names = tuple(name for name in settings.triton if name in ("loss", "adamw", "lora"))
+        ops = choose_ops(device, 0, 0, triton=names)
+        base = GroupedBase(self, device, settings.dtype, ops)
         rows, grads = (torch.zeros(num, self.layout.size, device=device) for _ in range(2))
         slots = slots_of(
             build_adapter_stack(self.layout, rows, settings.dtype),
             build_adapter_stack(self.layout, grads, torch.float32),
         )
-        return HeldAdapters(self, base, slots)
+        return HeldAdapters(self, base, slots, ops)
+
+    def hashes(self, settings: StackedSettings, device: torch.device) -> bool:
+        """See `Tuning`: dropout is an architecture's own, made of PyTorch's operators."""
+        return False
 
     def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
         """Return the job's dropout, and a mark where the base's own count instead."""
@@ -138,10 +145,16 @@ def why_not_grouped(base: Base, recipe: RecipeConfig) -> str | None:
 class GroupedBase:
     """A base on a device, and how its blocks are computed for adapters; of one thread."""
 
-    def __init__(self, tuning: GroupedTuning, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        tuning: GroupedTuning,
+        device: torch.device,
+        dtype: torch.dtype,
+        ops: Ops = PYTORCH,
+    ) -> None:
         """Put it there, with its linear weights in the precision of the products."""
         self.device, self.dtype = device, dtype
-        self.grouped = GroupedModel(tuning.model, device, dtype)
+        self.grouped = GroupedModel(tuning.model, device, dtype, ops)
         model: Any = self.grouped.model
         swap_modules(model, dropouts=False)
         self.module = SummedLoss(model, isolate=True, attention=tuning.attention).eval()
@@ -227,10 +240,9 @@ class GroupedBase:
 class HeldAdapters:
     """See `Held`."""
 
-    def __init__(self, tuning: GroupedTuning, base: GroupedBase, slots: Slots) -> None:
+    def __init__(self, tuning: GroupedTuning, base: GroupedBase, slots: Slots, ops: Ops) -> None:
         """Hold a base, and slots for adapters on it."""
-        self._tuning, self._base, self.slots = tuning, base, slots
-        self.ops = choose_ops(base.device, 0, 0)
+        self._tuning, self._base, self.slots, self.ops = tuning, base, slots, ops
         self.num_sites = base.grouped.num_sites
         self.num_decayed = tuning.layout.size
 

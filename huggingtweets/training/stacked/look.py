@@ -23,7 +23,7 @@ import transformers
 from torch import Tensor
 from transformers import GPT2Config
 
-from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import build_training_set
 from huggingtweets.errors import TrainingError
 from huggingtweets.files import read_json, write_json
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 Rows = dict[str, Tensor]
 """Trained weights by job."""
 
-VERSION = 2
+VERSION = 3
 """Raised when the quick way changes: what was seen before no longer counts."""
 TOLERANCE = {torch.float32: 0.02, torch.bfloat16: 0.3}
 """Most that weights may differ, against their change by training. Rounding gives 8e-5 in fp32,
@@ -50,24 +50,31 @@ _CHOSEN = ("use_graphs", "fused_kernels", "triton")
 """The settings that a look decides."""
 
 
-def trusted(settings: StackedSettings, layout: Layout, device: torch.device) -> StackedSettings:
+def trusted(
+    settings: StackedSettings, head_width: int, device: torch.device, *, rank: int = 0
+) -> StackedSettings:
     """Return the settings without what computes something else on this device.
+
+    Args:
+        settings: what is wished for.
+        head_width: of the models that are to be trained.
+        device: to look at.
+        rank: of their adapters; 0: all weights are trained.
 
     Raises:
         TrainingError: not even the plain way agrees with the CPU.
     """
     if not is_cuda(device):
         return settings
-    width = layout.shape.width // layout.shape.num_heads
     key = json.dumps(versions_of(device) | {
-        "look": str(VERSION), "head": str(width), "dtype": str(settings.dtype),
-        "graphs": str(settings.use_graphs), "fused": str(settings.fused_kernels),
-        "triton": " ".join(settings.triton),
+        "look": str(VERSION), "head": str(head_width), "rank": str(rank),
+        "dtype": str(settings.dtype), "graphs": str(settings.use_graphs),
+        "fused": str(settings.fused_kernels), "triton": " ".join(settings.triton),
     }, sort_keys=True)  # fmt: skip
     path = cache_dir() / "looks.json"
     seen = _read(path)
     if key not in seen:
-        found = _look(settings, width, device)
+        found = _look(settings, head_width, rank, device)
         seen |= {key: {name: getattr(found, name) for name in _CHOSEN}}
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -81,15 +88,17 @@ def trusted(settings: StackedSettings, layout: Layout, device: torch.device) -> 
     )
 
 
-def _look(settings: StackedSettings, head_width: int, device: torch.device) -> StackedSettings:
+def _look(
+    settings: StackedSettings, head_width: int, rank: int, device: torch.device
+) -> StackedSettings:
     """Try the quick way, then with less and less of it."""
     layout, base = _small(head_width)
 
     def learn(device: torch.device, settings: StackedSettings) -> Rows:
         small = replace(settings, slots=2, micro_batch_size=1, block_size=_T)
         small = replace(small, compile=False, engines=1)
-        jobs = iter(_jobs())
-        results = train_stacked(FullTuning(layout, base), jobs, settings=small, device=device)
+        jobs, tuning = iter(_jobs(rank)), FullTuning(layout, base, rank)
+        results = train_stacked(tuning, jobs, settings=small, device=device)
         return {one.slug: layout.pack(one.weights) for one in results if one.weights is not None}
 
     return choose(settings, device, learn, base)
@@ -184,7 +193,7 @@ def _small(head_width: int) -> tuple[Layout, Tensor]:
     return layout, layout.pack(model.state_dict())
 
 
-def _jobs() -> list[TrainingJob]:
+def _jobs(rank: int) -> list[TrainingJob]:
     """Return jobs of 5, 7 and 4 steps: the third takes a slot that falls free."""
     jobs = []
     for index, (num_steps, rate, isolate) in enumerate(
@@ -194,7 +203,8 @@ def _jobs() -> list[TrainingJob]:
         posts = [random.integers(1, _WORDS, 12).tolist() for _ in range(4 * num_steps)]
         recipe = RecipeConfig(
             epochs=1, lr=1e-3, block_size=_T, dropout=rate, max_steps=num_steps,
-            isolate_documents=isolate,
+            isolate_documents=isolate, adapter=Adapter.lora if rank else Adapter.none,
+            lora_rank=max(1, rank),
         )  # fmt: skip
         order = [[(0, number) for number in range(len(posts))]]
         training_set = build_training_set([posts], order, block_size=_T, eos_id=0, isolate=isolate)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from huggingtweets.models.layout import Layout
-from huggingtweets.models.stack import Adapters, Stack, build_stack
+from huggingtweets.models.stack import Adapters, Stack, build_stack, copies_of
 from huggingtweets.ops.linear import LowRank
 
 LINEAR_NAMES = ("qkv", "attention", "inner", "outer")
@@ -61,8 +61,10 @@ def build_adapter_stack(
     """
     frozen = build_stack(layout, base.unsqueeze(0), dtype)
     master = stack_adapters(layout, rows, rank)
-    compute = master
-    if dtype != rows.dtype:
+    compute, copies = master, copies_of(rows, dtype)
+    if copies is not None:
+        compute = stack_adapters(layout, copies, rank)
+    elif dtype != rows.dtype:
         compute = tuple(
             {
                 name: part.map(lambda tensor: tensor.to(dtype, copy=True).contiguous())
@@ -72,7 +74,7 @@ def build_adapter_stack(
         )
     scale = torch.ones(len(rows), device=rows.device)
     adapters = Adapters(master, compute, scale)
-    return Stack(layout.shape, rows, frozen.master, frozen.compute, frozen.table, adapters)
+    return Stack(layout.shape, rows, frozen.master, frozen.compute, frozen.table, adapters, copies)
 
 
 def fresh_adapters(layout: Layout, rank: int, *, own_rank: int, seed: int) -> Tensor:

@@ -62,7 +62,7 @@ def need_of(
         layout: of the models.
         dtype: of the matrix products.
         block_size: T.
-        drops: whether there is dropout.
+        drops: whether there is dropout whose masks are kept, see `Ops.hashes`.
         recompute: activations are computed again in the backward pass.
         rank: of adapters; 0: all weights are trained.
     """

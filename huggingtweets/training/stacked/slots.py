@@ -274,7 +274,7 @@ def finish_step(
     """
     controls = Controls(*step.tensors["controls"].unbind(0))
     stack, grads = slots.stack, slots.grads.rows
-    copies = stack.copies if isinstance(stack, Stack) else None
+    copies = stack.copies
     if constants is None:
         norms, taken = adam_step_by_rows(
             stack.rows, copies, grads, slots.adam, controls, ops, num_decayed=num_decayed

@@ -105,6 +105,9 @@ class Tuning(Protocol):
     ) -> Need:
         """Return what training takes of memory; see `need_of`."""
 
+    def hashes(self, settings: StackedSettings, device: torch.device) -> bool:
+        """Whether dropout keeps no masks for the backward pass, see `Ops.hashes`."""
+
     def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
         """Return what a slot is told of a job's dropout."""
 
@@ -121,16 +124,21 @@ class FullTuning:
 
     def hold(self, num: int, device: torch.device, settings: StackedSettings) -> "HeldModels":
         """See `Tuning`."""
-        shape = self.layout.shape
-        ops: Ops
-        if settings.compile:
-            ops = InductorOps()
-        else:
-            ops = choose_ops(
-                device, shape.width, settings.block_size, shape.head_width, settings.triton
-            )
+        ops = self._ops(settings, device)
         return HeldModels(
             self, num, device, settings.dtype, ops, has_kernels=settings.has_kernels(device)
+        )
+
+    def hashes(self, settings: StackedSettings, device: torch.device) -> bool:
+        """See `Tuning`."""
+        return not settings.compile and self._ops(settings, device).hashes
+
+    def _ops(self, settings: StackedSettings, device: torch.device) -> Ops:
+        if settings.compile:
+            return InductorOps()
+        shape = self.layout.shape
+        return choose_ops(
+            device, shape.width, settings.block_size, shape.head_width, settings.triton
         )
 
     @property
