@@ -10,8 +10,10 @@ import pytest
 from safetensors.torch import load_file
 from small import ROOT, SMALL_MODEL
 
+from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
+from huggingtweets.training.model import find_base
 
 HANDLES = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
 QUICK = (
@@ -44,6 +46,8 @@ def run_batch(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def batches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Output folders of one batch by either engine; `nobody` is no demo person."""
     cwd = tmp_path_factory.mktemp("batches")
+    register()
+    find_base(to_config(compose_config(["user=demo", *QUICK])).model)  # made by transformers, once
     for engine, slots in (("single", 1), ("fused", 3)):
         result = run_batch(cwd, f"engine={engine}", f"engine.slots={slots}", f"output_dir={engine}")
         assert result.returncode == 1, result.stderr
