@@ -286,6 +286,7 @@ def test_with_a_library_that_is_none(
     assert compiled_ops() is None
 
 
+@pytest.mark.slow
 def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
     code = "from huggingtweets.ops.kernels import compiled_ops; assert compiled_ops()"
 
