@@ -262,7 +262,7 @@ def _flop_of_ours(name: str, args: tuple[Any, ...]) -> float:
         return 2.0 * int(args[1].numel()) * int(args[2].shape[-1])
     if name == "lora":
         (K, R, C), F, rank = args[0].shape, args[1].shape[1], args[3].shape[2]
-        return 2.0 * K * R * (C * F + rank * (C + F))
+        return float(2 * K * R * (C * F + rank * (C + F)))
     if name == "lora_sums":
         return 2.0 * int(args[2].numel()) * int(args[1].shape[2])
     if name not in ("attention", "attention_backward"):
@@ -564,8 +564,9 @@ def main() -> None:
         *(f"{c:>6s}" for c in CARDS),
     )
     for name, part in sorted(parts.items(), key=lambda item: -item[1].ms("H100")):
-        ms = (f"{part.ms(card):6.1f}" for card in CARDS)
-        print(f"{name:30s} {part.launches:8,} {part.bytes / 1e9:8.1f} {part.flop / 1e12:7.2f}", *ms)
+        times = (f"{part.ms(card):6.1f}" for card in CARDS)
+        share = f"{part.launches:8,} {part.bytes / 1e9:8.1f} {part.flop / 1e12:7.2f}"
+        print(f"{name:30s} {share}", *times)
 
 
 if __name__ == "__main__":
