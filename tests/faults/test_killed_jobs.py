@@ -89,7 +89,7 @@ def finish_under_fire(
 
 @pytest.mark.distributed
 @pytest.mark.parametrize(
-    "kills", [6, pytest.param(200, marks=pytest.mark.slow)], ids=["some", "many"]
+    "kills", [8, pytest.param(200, marks=pytest.mark.slow)], ids=["some", "many"]
 )
 def test_killed_jobs_end_as_undisturbed_ones(tmp_path: Path, kills: int) -> None:
     rng = random.Random(kills)
