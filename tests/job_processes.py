@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,6 +262,26 @@ def history(job: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what a clock decides."""
     lines = [json.loads(line) for line in (job / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+def small_batch(folder: Path, engine: str, output: str, handles: Sequence[str]) -> list[str]:
+    """What starts a batch of made-up people that is sampled, judged and saves often."""
+    (folder / "users.txt").write_text("\n".join(handles) + "\n")
+    small = [word for word in SMALL if not word.startswith(("engine=", "sampling.", "publish="))]
+    return [
+        *small,
+        f"user=file:{folder / 'users.txt'}",
+        f"source.path={write_posts(folder / 'posts', *handles)}",
+        f"output_dir={folder / output}",
+        f"engine={engine}",
+        "source=jsonl",
+        "consent=permission",
+        "publish=local",
+        "sampling.num=1",
+        "sampling.prompts=[The]",
+        "sampling.max_new_tokens=10",
+        "engine.save_every_s=0.05",
+    ]
 
 
 def slow_disk() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_processes import SMALL, Running, Start, weights_digest, write_posts
+from job_processes import Running, Start, small_batch, weights_digest
 
 from huggingtweets.jobs.status import read_states
 
@@ -28,24 +28,8 @@ NUM_STRUCK = 80
 
 
 def command(folder: Path, engine: str, output: str) -> list[str]:
-    (folder / "users.txt").write_text("\n".join(HANDLES) + "\n")
-    small = [word for word in SMALL if not word.startswith(("engine=", "sampling.", "publish="))]
-    return [
-        *small,
-        f"user=file:{folder / 'users.txt'}",
-        f"source.path={write_posts(folder / 'posts', *HANDLES)}",
-        f"output_dir={folder / output}",
-        f"engine={engine}",
-        "source=jsonl",
-        "consent=permission",
-        "publish=local",
-        "recipe.max_steps=4",
-        "sampling.num=1",
-        "sampling.prompts=[The]",
-        "sampling.max_new_tokens=10",
-        "engine.save_every_s=0.05",
-        "engine.wait_for_room_s=0.3",
-    ]
+    words = ("recipe.max_steps=4", "engine.wait_for_room_s=0.3")
+    return [*small_batch(folder, engine, output, HANDLES), *words]
 
 
 def failing(output: str, ordinal: int, number: int, hits: Path) -> None:

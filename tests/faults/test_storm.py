@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from job_processes import SMALL, Running, Start, history, run, weights_digest, write_posts
+from job_processes import Running, Start, history, run, small_batch, weights_digest
 from test_damage import DAMAGES, FILES
 
 from huggingtweets.jobs.status import read_states
@@ -33,25 +33,8 @@ LONGEST_S = 1.2
 
 
 def command(folder: Path, engine: str, output: str) -> list[str]:
-    (folder / "users.txt").write_text("\n".join(HANDLES) + "\n")
-    small = [word for word in SMALL if not word.startswith(("engine=", "sampling.", "publish="))]
-    return [
-        *small,
-        f"user=file:{folder / 'users.txt'}",
-        f"source.path={write_posts(folder / 'posts', *HANDLES)}",
-        f"output_dir={folder / output}",
-        f"engine={engine}",
-        "source=jsonl",
-        "consent=permission",
-        "publish=local",
-        "recipe.max_steps=8",
-        "recipe.dropout=0.1",
-        "sampling.num=1",
-        "sampling.prompts=[The]",
-        "sampling.max_new_tokens=10",
-        "engine.save_every_s=0.05",
-        "engine.wait_for_room_s=0.5",
-    ]
+    words = ("recipe.max_steps=8", "recipe.dropout=0.1", "engine.wait_for_room_s=0.5")
+    return [*small_batch(folder, engine, output, HANDLES), *words]
 
 
 def failing(seed: int, output: str) -> None:

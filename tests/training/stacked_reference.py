@@ -25,6 +25,12 @@ torch.set_num_threads(1)  # on a busy machine threads wait for each other longer
 
 VOCAB, EOS, T = 320, 0, 32
 CPU = torch.device("cpu")
+LLAMA = {
+    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+    "bos_token_id": EOS, "eos_token_id": EOS,
+}  # fmt: skip
+"""A small model of Llama's kind."""
 
 
 def build_base() -> GPT2LMHeadModel:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from stacked_reference import EOS, PLAIN, VOCAB, build_job
+from stacked_reference import CPU, LLAMA, PLAIN, VOCAB, build_job
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -44,20 +44,14 @@ from huggingtweets.training.shards import (
 )
 from huggingtweets.training.step import MicroBatch, ParallelModel, StepSettings, train_step
 
-CPU = torch.device("cpu")
-SMALL = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-    "bos_token_id": EOS, "eos_token_id": EOS,
-}  # fmt: skip
 CONFIGS: dict[str, PreTrainedConfig] = {
     "gpt2": GPT2Config(
         vocab_size=VOCAB, n_positions=64, n_embd=32, n_layer=2, n_head=2, attn_pdrop=0.0,
         resid_pdrop=0.0, embd_pdrop=0.0,
     ),
-    "llama": LlamaConfig(**SMALL, tie_word_embeddings=False),
-    "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),
-    "qwen3": Qwen3Config(**SMALL, head_dim=8),
+    "llama": LlamaConfig(**LLAMA, tie_word_embeddings=False),
+    "qwen2": Qwen2Config(**LLAMA, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**LLAMA, head_dim=8),
 }  # fmt: skip
 RECIPE = replace(PLAIN, global_batch_size=4, weight_decay=0.1, epochs=6)
 FAMILIES = pytest.mark.parametrize("name", CONFIGS)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from stacked_reference import CPU, EOS, PLAIN, VOCAB, Plain, T, build_job, train_plainly
+from stacked_reference import CPU, EOS, LLAMA, PLAIN, Plain, T, build_job, train_plainly
 from transformers import (
     AutoModelForCausalLM,
     LlamaConfig,
@@ -21,18 +21,13 @@ from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.sample import sample_stacked
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
-SMALL = {
-    "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
-    "bos_token_id": EOS, "eos_token_id": EOS,
-}  # fmt: skip
 # Transformers begins the padding's embedding with zeros and never trains it: where no head shares
 # it, norms of zeros blow rounding up a thousandfold.
 CONFIGS: dict[str, PreTrainedConfig] = {
-    "smollm2": LlamaConfig(**SMALL, tie_word_embeddings=True, pad_token_id=EOS),
-    "llama": LlamaConfig(**SMALL, tie_word_embeddings=False),
-    "qwen2": Qwen2Config(**SMALL, tie_word_embeddings=True),
-    "qwen3": Qwen3Config(**SMALL, head_dim=8),
+    "smollm2": LlamaConfig(**LLAMA, tie_word_embeddings=True, pad_token_id=EOS),
+    "llama": LlamaConfig(**LLAMA, tie_word_embeddings=False),
+    "qwen2": Qwen2Config(**LLAMA, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**LLAMA, head_dim=8),
 }
 RECIPES = {
     "joined": PLAIN,
