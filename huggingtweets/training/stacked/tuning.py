@@ -185,7 +185,6 @@ class HeldModels:
         ops: Ops,
         *,
         has_kernels: bool,
-        triton: tuple[str, ...] = (),
     ) -> None:
         """Allocate them."""
         layout = tuning.layout
