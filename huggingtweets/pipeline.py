@@ -203,7 +203,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
         users = keep_new(users, timelines, earlier)
         new = sum(len(user.posts) for user in users)
         logger.info("job=%s goes on from %s: new=%d", plan.job.slug, plan.model.path, new)
-    return prepare(
+    prepared = prepare(
         users,
         reports,
         recipe=plan.recipe,
@@ -211,6 +211,13 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
         codec=base.codec,
         earlier=earlier,
     )
+    if prepared.heldout is None and plan.recipe.heldout_frac > 0:
+        logger.warning(
+            "job=%s nothing is held out: the posts are too few, or say nearly the same; no figure "
+            "will tell how well the model predicts new posts",
+            plan.job.slug,
+        )
+    return prepared
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ cut, flipped, replaced by folders, or made to harm.
 import hashlib
 import logging
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -85,6 +86,34 @@ def is_done(plan: Plan) -> bool:
     if result is None and paths.result.exists():
         logger.warning("job=%s %s cannot be read; it is trained again", slug, paths.result)
     return False
+
+
+def find_done(plans: Sequence[Plan]) -> frozenset[str]:
+    """Return the slugs of the jobs that are finished.
+
+    Raises:
+        ConfigError: jobs with other settings lie in some of their folders.
+    """
+    done, others = [], []
+    for plan in plans:
+        try:
+            if is_done(plan):
+                done.append(plan.job.slug)
+        except ConfigError as err:
+            others.append(str(err))
+    if len(others) > 1 or (others and len(plans) > 1):
+        folder = plans[0].paths.root.parent
+        number = 2
+        while (fresh := folder.with_name(f"{folder.name}-{number}")).exists():
+            number += 1
+        raise ConfigError(
+            f"output_dir: {len(others)} of {len(plans)} jobs in {folder} are not those asked for, "
+            f"the first: {others[0].partition('; expected')[0]}; expected the same or none; take "
+            f"output_dir={fresh}, or set overwrite=true to replace them; nothing was changed"
+        )
+    if others:
+        raise ConfigError(others[0])
+    return frozenset(done)
 
 
 def holds_same(plan: Plan) -> bool:

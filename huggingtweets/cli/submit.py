@@ -47,6 +47,8 @@ def _run_submit(args: argparse.Namespace) -> int:
     )
     submission = plan_submission([*args.overrides, *args.more], wishes)
     say(f"jobs    {submission.size}")
+    if not submission.num_jobs:
+        return 0
     for hint in submission.hints:
         say(f"note    {hint}")
     if args.dry_run:

@@ -52,7 +52,7 @@ from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.terminal import show_summary
 from huggingtweets.runtime.device import is_cuda
-from huggingtweets.standing import is_done
+from huggingtweets.standing import find_done, is_done
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.tracking.console import waiting
@@ -163,34 +163,6 @@ def _sum_up(config: TrainConfig, *, has_ended: bool) -> None:
         table = [list(asdict(row).values()) for row in rows]
         tracker.log_table("results", [field.name for field in fields(Row)], table)
         tracker.finish()
-
-
-def find_done(plans: Sequence[Plan]) -> frozenset[str]:
-    """Return the slugs of the jobs that are finished.
-
-    Raises:
-        ConfigError: jobs with other settings lie in some of their folders.
-    """
-    done, others = [], []
-    for plan in plans:
-        try:
-            if is_done(plan):
-                done.append(plan.job.slug)
-        except ConfigError as err:
-            others.append(str(err))
-    if len(others) > 1 or (others and len(plans) > 1):
-        folder = plans[0].paths.root.parent
-        number = 2
-        while (fresh := folder.with_name(f"{folder.name}-{number}")).exists():
-            number += 1
-        raise ConfigError(
-            f"output_dir: {len(others)} of {len(plans)} jobs in {folder} are not those asked for, "
-            f"the first: {others[0].partition('; expected')[0]}; expected the same or none; take "
-            f"output_dir={fresh}, or set overwrite=true to replace them; nothing was changed"
-        )
-    if others:
-        raise ConfigError(others[0])
-    return frozenset(done)
 
 
 def check_base(config: TrainConfig) -> Base:

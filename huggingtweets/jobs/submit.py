@@ -24,8 +24,9 @@ from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs
 from huggingtweets.jobs.prefetch import is_prefetched, needs_hub
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.jobs.slurm_word import COMMAND, LOGS
-from huggingtweets.paths import JobPaths, template
+from huggingtweets.paths import template
 from huggingtweets.posts.sources.load import check_source
+from huggingtweets.standing import find_done
 
 ARRAY = "slurm/array.sbatch"
 MULTI_NODE = "slurm/multi_node.sbatch"
@@ -83,6 +84,8 @@ class Submission:
     @property
     def size(self) -> str:
         """How much there is to do, in words."""
+        if not self.num_jobs:
+            return "nothing to do: every model is there"
         if self.gpu_s is None:
             return f"{self.num_jobs} to do; tasks {self.tasks}"
         amount, unit = (
@@ -108,8 +111,8 @@ def plan_submission(overrides: Sequence[str], wishes: Wishes) -> Submission:
     """
     _check_place(wishes)
     register()
-    words = quote_user(overrides)
-    config = to_config(compose_config(words))
+    words = list(overrides)  # as typed: train.py quotes handles itself
+    config = to_config(compose_config(quote_user(words)))
     check_source(config.source)
     if config.shard is not None or config.job_index is not None:
         raise ConfigError(
@@ -117,12 +120,12 @@ def plan_submission(overrides: Sequence[str], wishes: Wishes) -> Submission:
             "the users; leave it out"
         )
     jobs = select_jobs(config.user, source=config.source)
-    for job in jobs:
-        make_plan(config, job)
+    plans = [make_plan(config, job) for job in jobs]
     settled = settle_consent(config, jobs)
     if settled.consent is not config.consent:
         words.append(f"consent={settled.consent.value}")
-    left = [job for job in jobs if not _paths(config, job).result.exists()]
+    done = find_done(plans)
+    left = [job for job in jobs if job.slug not in done]
     total_s = estimate_seconds(config, left)
     is_array = wishes.nodes is None and wishes.launch is None
     tasks = _choose_tasks(wishes, len(left), total_s) if is_array else 1
@@ -207,10 +210,6 @@ def estimate_seconds(config: TrainConfig, jobs: Sequence[Job]) -> float | None:
 def _is_compressed(folder: Path) -> bool:
     names = [path.name for path in folder.iterdir()]
     return 2 * sum(name.endswith((".gz", ".parquet")) for name in names) > len(names)
-
-
-def _paths(config: TrainConfig, job: Job) -> JobPaths:
-    return JobPaths(Path(config.output_dir) / job.slug)
 
 
 def _check_place(wishes: Wishes) -> None:

@@ -1,13 +1,19 @@
 """What a submission would do, told without a cluster."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small import ROOT, SMALL_MODEL
 
+from huggingtweets.cli.main import main
+from huggingtweets.config.compose import compose_config, dump_config, register, to_config
+from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.errors import ConfigError
+from huggingtweets.jobs.selection import select_jobs
 from huggingtweets.jobs.submit import MAX_TASKS, Wishes, plan_submission, submit
+from huggingtweets.standing import seal_model, sealed_config
 
 
 @pytest.fixture(autouse=True)
@@ -50,13 +56,50 @@ def test_tasks_are_chosen_by_the_work(words: list[str]) -> None:
     assert "give or take" in one.size
 
 
-def test_there_are_never_more_tasks_than_jobs(words: list[str], tmp_path: Path) -> None:
-    for number in range(998):
-        folder = tmp_path / "out" / f"user{number}"
-        folder.mkdir(parents=True)
-        (folder / "result.json").touch()
-    left = plan_submission([*words, "model=gpt2-xl", "recipe.epochs=10000"], Wishes())
-    assert (left.num_jobs, left.tasks) == (2, 2)
+def leave_model(plan: Plan) -> None:
+    """Leave what a finished job leaves, as far as is looked at."""
+    plan.paths.model.mkdir(parents=True)
+    (plan.paths.model / "model.safetensors").write_bytes(b"weights")
+    result = {"digest": plan.digest, "model": {"files": seal_model(plan.paths)}}
+    plan.paths.result.write_text(json.dumps(result))
+
+
+def plans_of(words: list[str]) -> list[Plan]:
+    register()
+    config = to_config(compose_config(words))
+    return [make_plan(config, job) for job in select_jobs(config.user, source=config.source)]
+
+
+def test_there_are_never_more_tasks_than_jobs(words: list[str]) -> None:
+    words += ["model=gpt2-xl", "recipe.epochs=10000"]
+    plans = plans_of(words)
+    for plan in plans[:998]:
+        leave_model(plan)
+    (plans[0].paths.model / "model.safetensors").unlink()
+    left = plan_submission(words, Wishes())
+    assert (left.num_jobs, left.tasks) == (3, 3), "998 are done, one of them has lost its weights"
+
+
+def test_nothing_is_queued_where_all_is_done(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for plan in plans_of(words):
+        leave_model(plan)
+    assert main(["submit", *words]) == 0, "without sbatch: it is not called"
+    assert capsys.readouterr().out.splitlines() == ["jobs    nothing to do: every model is there"]
+
+
+def test_other_settings_are_refused_before_anything_is_queued(words: list[str]) -> None:
+    for plan in plans_of(words)[:2]:
+        leave_model(plan)
+        plan.paths.config.write_text(sealed_config(dump_config(plan.config), plan.digest))
+    with pytest.raises(ConfigError, match=r"2 of 1000 jobs in .* are not those asked for"):
+        plan_submission([*words, "recipe.epochs=7"], Wishes())
+
+
+def test_a_user_is_handed_on_as_typed(words: list[str]) -> None:
+    words[0] = "user=user1"
+    assert "user=user1" in plan_submission(words, Wishes()).first
 
 
 def test_wishes_become_options(words: list[str]) -> None:

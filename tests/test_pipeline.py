@@ -1,0 +1,53 @@
+"""What is said of a job whose posts leave nothing to hold out."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small import SMALL_MODEL
+
+from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.handles import Job
+from huggingtweets.pipeline import begin_job, prepare_job
+from huggingtweets.training.model import find_base
+
+
+def plan_of(tmp_path: Path, texts: list[str]) -> Plan:
+    """A job on these posts."""
+    posts = tmp_path / "ann.jsonl"
+    posts.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    register()
+    words = ["user=ann", "source=jsonl", f"source.path={posts}", f"output_dir={tmp_path / 'out'}"]
+    words += ["cleaning.min_chars=1", "recipe.block_size=64"]
+    config = to_config(compose_config([*words, *SMALL_MODEL]))
+    return make_plan(config, Job.of(["ann"]))
+
+
+ALIKE = [f"The clock in the old tower strikes at {hour} again, as it does" for hour in range(30)]
+UNLIKE = [
+    "rain all day and one wet dog in the hall",
+    "my boss sings when she thinks nobody is near",
+    "soup again, third time this week, no regrets",
+    "two trains late, one seat free, a stranger's cat on it",
+]
+
+
+@pytest.mark.parametrize(
+    ("texts", "frac", "is_said"), [(ALIKE, 0.1, True), (ALIKE, 0.0, False), (UNLIKE, 0.1, False)]
+)
+def test_posts_that_leave_nothing_to_hold_out_are_told(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    texts: list[str],
+    frac: float,
+    is_said: bool,
+) -> None:
+    plan = plan_of(tmp_path, texts)
+    plan = replace(plan, recipe=replace(plan.recipe, heldout_frac=frac))
+    with caplog.at_level(logging.WARNING, "huggingtweets"):
+        prepared = prepare_job(plan, find_base(plan.model), begin_job(plan))
+    assert (prepared.heldout is None) == (is_said or not frac)
+    assert ("nothing is held out" in caplog.text) == is_said
