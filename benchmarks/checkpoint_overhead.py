@@ -19,12 +19,12 @@ from accelerate import Accelerator
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.config.schema import EngineConfig, RecipeConfig
-from huggingtweets.training.checkpoint import CheckpointState, Writer
-from huggingtweets.training.loss import SummedLoss
-from huggingtweets.training.optimizer import build_optimizer
-from huggingtweets.training.saver import Saver
-from huggingtweets.training.shards import GROUPS, local_pieces
-from huggingtweets.training.step import ParallelModel, StepSettings, train_step
+from huggingtweets.training.checkpoints.checkpoint import CheckpointState, Writer
+from huggingtweets.training.checkpoints.saver import Saver
+from huggingtweets.training.modules.loss import SummedLoss
+from huggingtweets.training.modules.optimizer import build_optimizer
+from huggingtweets.training.parallel.shards import GROUPS, local_pieces
+from huggingtweets.training.parallel.step import ParallelModel, StepSettings, train_step
 
 
 def main() -> None:

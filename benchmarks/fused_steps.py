@@ -42,7 +42,7 @@ from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.training.attention import document_mask
+from huggingtweets.training.modules.attention import document_mask
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked import loop as stacked_loop

@@ -55,10 +55,10 @@ from huggingtweets.ops.linear import Gradients, Linear, LowRank
 from huggingtweets.ops.reference import PYTORCH, TRITON, Joining, Norm, Ops
 from huggingtweets.runtime import device as on
 from huggingtweets.runtime.graphs import Replay
-from huggingtweets.training.graphs import GraphedBackward
-from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.meter import flops_per_token, known_peak
-from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.modules.loss import SummedLoss, choose_attention, swap_modules
+from huggingtweets.training.modules.optimizer import build_optimizer
+from huggingtweets.training.parallel.graphs import GraphedBackward
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked import loop as stacked_loop
 from huggingtweets.training.stacked.look import trusted

@@ -25,6 +25,11 @@ _NO_CODE = (
     tokenize.ENCODING, tokenize.ENDMARKER,
 )  # fmt: skip
 
+GROUND = sorted(
+    {name.partition(".")[0] for name in layers.MODULES if "." in name} & layers.FLOORS[0]
+)
+"""Folders on the ground floor."""
+
 Edge = tuple[str, str]
 Box = tuple[float, float, float]
 """Left end, top and width."""
@@ -32,8 +37,8 @@ Box = tuple[float, float, float]
 
 def room_of(module: str) -> str:
     """Return the folder of a module, or the module where it lies in none."""
-    room = module.partition(".")[0]
-    return "ground" if room in layers.FLOORS[0] else room
+    room, _, inner = module.partition(".")
+    return room if inner or room not in layers.FLOORS[0] else "ground"
 
 
 def lines_of(path: Path) -> int:
@@ -48,7 +53,7 @@ def lines_of(path: Path) -> int:
 
 def place(sizes: Counter[str]) -> dict[str, Box]:
     """Put the rooms of each floor beside each other, the ground floor below all."""
-    floors = [["ground"], *(sorted(names & set(sizes)) for names in layers.FLOORS[1:])]
+    floors = [["ground", *GROUND], *(sorted(names & set(sizes)) for names in layers.FLOORS[1:])]
     floors = [names for names in floors if names]
     most = max(sum(sizes[name] for name in names) for names in floors)
     boxes: dict[str, Box] = {}
@@ -82,7 +87,7 @@ def draw(sizes: Counter[str], edges: Counter[Edge]) -> str:
         "path{fill:none;stroke:#486581}.n{font-size:10px;fill:#52606d}</style>",
         f'<rect width="{WIDTH}" height="{height}" style="fill:#fff;stroke:none"/>',
     ]
-    drawn = sorted(edge for edge in edges if edge[1] != "ground")
+    drawn = sorted(edge for edge in edges if edge[1] not in ("ground", *GROUND))
     for edge in drawn:
         start, end = port(boxes, edge, drawn, side=0), port(boxes, edge, drawn, side=1)
         middle = (start[1] + end[1]) / 2

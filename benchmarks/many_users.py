@@ -62,9 +62,10 @@ def child_ours(arguments: list[str]) -> int:
 
     stopping.install()
     config, jobs = read_arguments(arguments)
-    from huggingtweets import pipeline, trained
     from huggingtweets.jobs import fused, runner
-    from huggingtweets.training import loop, single
+    from huggingtweets.pipeline import stages as pipeline
+    from huggingtweets.pipeline import trained
+    from huggingtweets.training.parallel import loop, single
     from huggingtweets.training.stacked import grouped as stacked_grouped
     from huggingtweets.training.stacked import pool as stacked_pool
     from huggingtweets.training.stacked import tuning as stacked_tuning
@@ -115,12 +116,12 @@ def child_trainer(arguments: list[str]) -> int:
         TrainingArguments,
     )
 
+    from huggingtweets.bases.tiny import tiny_base
     from huggingtweets.config.plan import make_plan
     from huggingtweets.config.schema import Precision
     from huggingtweets.data.prepare import clean_posts, prepare
     from huggingtweets.data.tokens import codec_of
     from huggingtweets.posts.sources.load import load_timeline
-    from huggingtweets.training.tiny import tiny_base
 
     config, [job] = read_arguments(arguments)
     plan, recipe, sampling = make_plan(config, job), config.recipe, config.sampling

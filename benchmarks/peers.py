@@ -234,7 +234,7 @@ def run_ours(spec: dict[str, Any]) -> None:
     """Run train.py, whose steps are noted from outside."""
     import runpy
 
-    from huggingtweets.training import loop
+    from huggingtweets.training.parallel import loop
 
     plain: Any = loop.try_step
 

@@ -27,6 +27,7 @@ from accelerate import Accelerator
 from quality_base import CHOICE_ACCOUNTS, TEST_ACCOUNTS, quality_base, read_timeline
 from transformers import PreTrainedModel
 
+from huggingtweets.bases.model import Base, find_base, trained_model
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import ModelConfig
@@ -39,13 +40,12 @@ from huggingtweets.evaluation.score import score_posts
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import sample_posts
 from huggingtweets.handles import Job
-from huggingtweets.lock import acquire_lock
-from huggingtweets.outcome import kept_and_base_loss
+from huggingtweets.pipeline.outcome import kept_and_base_loss
+from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.training.launch import build_accelerator
-from huggingtweets.training.model import Base, find_base, trained_model
+from huggingtweets.training.parallel.single import train_single
 from huggingtweets.training.progress import Training, training_job
 from huggingtweets.training.records import Scores, TrainResult
-from huggingtweets.training.single import train_single
 
 logger = logging.getLogger("quality")
 

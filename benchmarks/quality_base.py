@@ -17,21 +17,26 @@ from accelerate import Accelerator
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
+from huggingtweets.bases.tiny import EOS
 from huggingtweets.config.schema import CleaningConfig, RecipeConfig
 from huggingtweets.data.blocks import IGNORED, build_training_set
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.tokens import encode_documents
-from huggingtweets.paths import cache_dir
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.records import Post, Timeline
 from huggingtweets.runtime.device import has_bf16
-from huggingtweets.training.device_blocks import DeviceBlocks
+from huggingtweets.storage.paths import cache_dir
 from huggingtweets.training.launch import Batch
-from huggingtweets.training.loss import SummedLoss
-from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.modules.loss import SummedLoss
+from huggingtweets.training.modules.optimizer import build_optimizer
+from huggingtweets.training.parallel.device_blocks import DeviceBlocks
+from huggingtweets.training.parallel.step import (
+    ParallelModel,
+    StepSettings,
+    dropout_seed,
+    train_step,
+)
 from huggingtweets.training.schedule import lr_at
-from huggingtweets.training.step import ParallelModel, StepSettings, dropout_seed, train_step
-from huggingtweets.training.tiny import EOS
 
 logger = logging.getLogger("quality_base")
 

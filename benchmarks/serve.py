@@ -34,9 +34,9 @@ import psutil
 import torch
 from transformers import AutoTokenizer, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from huggingtweets.bases.lora import adapter_state, add_lora, save_adapters
+from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
-from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
-from huggingtweets.training.tiny import tiny_base
 
 MAX_TOKENS = 48
 PLAIN = """

@@ -69,8 +69,8 @@ def find_model(name: str, folder: Path, block_size: int) -> Path | str:
     """Return the folder of the base, made now where it is one with random weights."""
     from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+    from huggingtweets.bases.tiny import tiny_base
     from huggingtweets.config.schema import ModelConfig
-    from huggingtweets.training.tiny import tiny_base
 
     if name == "tiny":
         return tiny_base(ModelConfig(path=None, max_positions=max(256, block_size)))

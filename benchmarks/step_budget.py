@@ -57,8 +57,8 @@ from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import TRITON, Ops
 from huggingtweets.ops.rows import num_draws
-from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
-from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.modules.loss import SummedLoss, choose_attention, swap_modules
+from huggingtweets.training.modules.optimizer import build_optimizer
 from huggingtweets.training.stacked.decode import build_cache, decode_step, draw_tokens
 from huggingtweets.training.stacked.heldout import heldout_nats
 from huggingtweets.training.stacked.memory import MAX_PROMPT, Finishing, need_of

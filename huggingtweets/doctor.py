@@ -18,7 +18,7 @@ from rich.text import Text
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.online import is_offline_wanted
 from huggingtweets.ops.compiler import find_compiler
-from huggingtweets.publishing.fonts import font_for, is_colour_emoji
+from huggingtweets.preview.fonts import font_for, is_colour_emoji
 from huggingtweets.tracking.wandb_access import base_url, choose_mode, has_credentials
 
 PACKAGES = (

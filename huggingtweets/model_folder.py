@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from huggingtweets.bases.model import Base, find_base, load_model
 from huggingtweets.config.compose import load_config
 from huggingtweets.config.schema import (
     CleaningConfig,
@@ -26,18 +27,17 @@ from huggingtweets.evaluation.figures import (
     model_quality,
 )
 from huggingtweets.evaluation.score import score_posts
-from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.generation.sample import sample_posts
 from huggingtweets.generation.samples import Samples
 from huggingtweets.handles import parse_handle
-from huggingtweets.paths import JobPaths
-from huggingtweets.places import find_model_dir
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import SUFFIXES, load_timeline
 from huggingtweets.runtime.device import has_cuda
-from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.places import find_model_dir
 from huggingtweets.training.records import Scores
 
 

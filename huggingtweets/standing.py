@@ -13,9 +13,9 @@ from typing import Any
 
 from huggingtweets.config.plan import Plan, differences, make_plan
 from huggingtweets.errors import ConfigError
-from huggingtweets.files import read_json, read_plain
-from huggingtweets.paths import JobPaths
-from huggingtweets.seals import Seals, find_fault, take_seals
+from huggingtweets.storage.files import read_json, read_plain
+from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.seals import Seals, find_fault, take_seals
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ import hydra
 from omegaconf import DictConfig
 
 from huggingtweets import attempt
+from huggingtweets.bases.prefetch import check_base_at_hand
 from huggingtweets.causes import as_known
 from huggingtweets.config.compose import (
     CONFIG_DIR,
@@ -29,7 +30,6 @@ from huggingtweets.config.compose import (
 from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.consent import settle_consent
-from huggingtweets.jobs.prefetch import check_base_at_hand
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.logs import STOPPED, exit_code_of, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out

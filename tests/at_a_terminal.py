@@ -14,7 +14,7 @@ import ctypes, os, sys
 from huggingtweets.training import stopping
 
 stopping.install()
-from huggingtweets.training import loop
+from huggingtweets.training.parallel import loop
 
 take = loop.try_step
 

@@ -286,7 +286,7 @@ def small_batch(folder: Path, engine: str, output: str, handles: Sequence[str]) 
 
 def slow_disk() -> None:
     """Make every write of a checkpoint last some tens of milliseconds; for `Start.prepare`."""
-    from huggingtweets.training import checkpoint_files
+    from huggingtweets.training.checkpoints import checkpoint_files
 
     sync = os.fsync
 

@@ -11,7 +11,7 @@ from small import ROOT
 from huggingtweets import attempt
 from huggingtweets.attempt import Attempt, own_attempt
 from huggingtweets.errors import JobBusyError, LaunchError
-from huggingtweets.lock import acquire_lock
+from huggingtweets.storage.lock import acquire_lock
 
 
 @pytest.fixture

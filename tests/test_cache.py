@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from job_processes import SMALL, run, write_posts
 
-from huggingtweets.cache import cached_file, cached_folder
-from huggingtweets.files import remove
 from huggingtweets.ops import kernels
+from huggingtweets.storage.cache import cached_file, cached_folder
+from huggingtweets.storage.files import remove
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from huggingtweets.config.compose import compose_config, register, schema_keys, 
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import Consent, SourceKind, TrainConfig
 from huggingtweets.handles import Job
-from huggingtweets.paths import template
+from huggingtweets.storage.paths import template
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "cloud" / "hf-jobs.md"]
 _BLOCK = re.compile(
@@ -175,8 +175,8 @@ def test_what_the_page_on_architecture_names_is_there(name: str) -> None:
 
 
 def test_a_name_that_is_nowhere_is_seen() -> None:
-    assert is_there("pipeline.run_job")
-    assert not is_there("pipeline.run_jobs")
+    assert is_there("stages.run_job")
+    assert not is_there("stages.run_jobs")
     assert not is_there("training/course.py")
     assert not is_there("recipe.learning_rate")
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets.files import (
+from huggingtweets.storage.files import (
     add_fence,
     check_fences,
     read_jsonl,

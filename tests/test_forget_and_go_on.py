@@ -11,8 +11,8 @@ import pytest
 from small import ROOT, SMALL_MODEL
 
 from huggingtweets.cli import main as cli
-from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.posts.sources.demo import demo_timeline
+from huggingtweets.storage.files import read_json, read_jsonl
 
 QUICK = (
     *SMALL_MODEL,

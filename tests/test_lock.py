@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets import lock as module
 from huggingtweets.errors import JobBusyError, LaunchError
-from huggingtweets.lock import acquire_lock
 from huggingtweets.process import place
+from huggingtweets.storage import lock as module
+from huggingtweets.storage.lock import acquire_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from huggingtweets import lock
+from huggingtweets.storage import lock
 lock.BEAT_S = 0.1
 held = lock.acquire_lock(Path(sys.argv[1]), lease_s=1.0)
 print(held.generation, flush=True)
@@ -163,7 +163,7 @@ def test_a_holder_given_up_for_dead_is_fenced_off(tmp_path: Path) -> None:
 def test_a_holder_given_up_for_dead_beats_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("huggingtweets.lock.BEAT_S", 0.1)
+    monkeypatch.setattr("huggingtweets.storage.lock.BEAT_S", 0.1)
     with acquire_lock(tmp_path) as held:
         own = tmp_path / ".lock" / f"{held.generation:08d}"
         (tmp_path / ".lock" / f"{held.generation + 1:08d}").touch()

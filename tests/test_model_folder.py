@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.schema import ModelConfig, SamplingConfig, TrainConfig
-from huggingtweets.files import write_jsonl
-from huggingtweets.paths import JobPaths
 from huggingtweets.posts.optout import handle_hash
-from huggingtweets.training.tiny import tiny_base
+from huggingtweets.storage.files import write_jsonl
+from huggingtweets.storage.paths import JobPaths
 
 POSTS = [f"this is post number {n} about gardens and rain" for n in range(12)]
 

@@ -10,7 +10,7 @@ from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.errors import OptedOutError
 from huggingtweets.handles import Job
-from huggingtweets.pipeline import begin_job
+from huggingtweets.pipeline.stages import begin_job
 from huggingtweets.posts.optout import add_optout
 
 

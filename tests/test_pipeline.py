@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from small import SMALL_MODEL
 
+from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.handles import Job
-from huggingtweets.pipeline import begin_job, prepare_job
-from huggingtweets.training.model import find_base
+from huggingtweets.pipeline.stages import begin_job, prepare_job
 
 
 def plan_of(tmp_path: Path, texts: list[str]) -> Plan:

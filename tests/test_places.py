@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.paths import shipped, template
-from huggingtweets.places import find_model_dir
+from huggingtweets.storage.paths import shipped, template
+from huggingtweets.storage.places import find_model_dir
 
 
 @pytest.fixture

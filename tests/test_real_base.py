@@ -11,14 +11,14 @@ from job_processes import write_posts
 from small import ROOT
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from huggingtweets.bases.lora import add_lora
+from huggingtweets.bases.model import Base, find_base, load_model
 from huggingtweets.config.bases import BASES, unpacked_folder
 from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
 from huggingtweets.data.blocks import pack_heldout
 from huggingtweets.evaluation.figures import bits_per_byte
 from huggingtweets.evaluation.score import score_posts
-from huggingtweets.training.lora import add_lora
-from huggingtweets.training.loss import Attention, SummedLoss
-from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.training.modules.loss import Attention, SummedLoss
 
 pytestmark = pytest.mark.real_base
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"

@@ -92,7 +92,7 @@ def test_nothing_unsafe_stands_in(path: Path) -> None:
 
 
 def test_the_package_is_looked_at() -> None:
-    assert ROOT / "huggingtweets" / "files.py" in FILES
+    assert ROOT / "huggingtweets" / "storage" / "files.py" in FILES
     assert ROOT / "train.py" in FILES
 
 

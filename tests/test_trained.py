@@ -9,7 +9,7 @@ import torch
 from small import SMALL_MODEL
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
-from huggingtweets import pipeline, trained
+from huggingtweets.bases.model import Base, find_base, load_model, open_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import StoredDtype
@@ -17,8 +17,9 @@ from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.handles import Job
-from huggingtweets.trained import StackedModel, Studio, Trained, WholeModel
-from huggingtweets.training.model import Base, find_base, load_model, open_base
+from huggingtweets.pipeline import stages as pipeline
+from huggingtweets.pipeline import trained
+from huggingtweets.pipeline.trained import StackedModel, Studio, Trained, WholeModel
 from huggingtweets.training.records import PostScore, Scores
 
 register()

@@ -19,8 +19,8 @@ def add(commands: Commands) -> None:
 
 def _run_check(args: argparse.Namespace) -> int:
     from huggingtweets.config.plan import make_plan
-    from huggingtweets.jobs.check import check_job, describe, table_lines
     from huggingtweets.jobs.selection import select_jobs
+    from huggingtweets.people.check import check_job, describe, table_lines
     from huggingtweets.posts.sources.load import check_source
 
     config = composed([*args.overrides, *args.more])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import JOB_FAILED, exit_code_of, say, setup_logging
-from huggingtweets.places import check_package
+from huggingtweets.storage.places import check_package
 
 if TYPE_CHECKING:
     from huggingtweets.export.finished import Finished

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError
 from huggingtweets.logs import say
-from huggingtweets.places import find_model_dir
+from huggingtweets.storage.places import find_model_dir
 
 if TYPE_CHECKING:
     from huggingtweets.config.schema import SamplingConfig

@@ -22,7 +22,7 @@ def add_import(commands: Commands) -> None:
 
 def _run_import(args: argparse.Namespace) -> int:
     from huggingtweets.handles import parse_handle
-    from huggingtweets.jobs.import_posts import import_posts
+    from huggingtweets.people.import_posts import import_posts
     from huggingtweets.posts.sources.load import check_source
 
     words = [*args.handles, *args.more]
@@ -76,8 +76,8 @@ def add_purge(commands: Commands) -> None:
 
 def _run_purge(args: argparse.Namespace) -> int:
     from huggingtweets.handles import Job, parse_handle
-    from huggingtweets.jobs.purge import plan_purge, purge
-    from huggingtweets.jobs.traces import traces_lines
+    from huggingtweets.people.purge import plan_purge, purge
+    from huggingtweets.people.traces import traces_lines
     from huggingtweets.posts.asking import ask_yes, is_somebody_there
     from huggingtweets.publishing.hub import delete_repositories
     from huggingtweets.tracking.wandb_purge import delete_online

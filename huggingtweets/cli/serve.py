@@ -6,7 +6,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.logs import setup_logging
-from huggingtweets.places import check_output_dir, check_package
+from huggingtweets.storage.places import check_output_dir, check_package
 
 TOKEN = "HUGGINGTWEETS_TOKEN"  # the name of a variable
 

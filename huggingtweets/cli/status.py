@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.logs import say
-from huggingtweets.places import check_output_dir
+from huggingtweets.storage.places import check_output_dir
 
 
 def add(commands: Commands) -> None:

@@ -8,8 +8,8 @@ from huggingtweets import attempt
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, say, setup_logging
-from huggingtweets.paths import template
-from huggingtweets.places import check_package
+from huggingtweets.storage.paths import template
+from huggingtweets.storage.places import check_package
 
 
 def add(commands: Commands) -> None:

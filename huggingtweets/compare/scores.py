@@ -5,9 +5,9 @@ from pathlib import Path
 
 from huggingtweets.compare.statistics import PairedScores
 from huggingtweets.evaluation.score import score_posts
-from huggingtweets.files import read_jsonl
 from huggingtweets.model_folder import open_folder
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.files import read_jsonl
+from huggingtweets.storage.paths import JobPaths
 
 
 def score_person(folders: Sequence[Path], slug: str) -> PairedScores | None:

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.files import flatten, read_json
-from huggingtweets.paths import JobPaths
-from huggingtweets.places import check_output_dir, check_package
+from huggingtweets.storage.files import flatten, read_json
+from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.places import check_output_dir, check_package
 
 _PLACES = ("user", "output_dir", "shard", "job_index", "consent", "defaults", "hydra", "tracking")
 """Keys that decide nothing about a model."""

@@ -10,9 +10,9 @@ from rich.table import Table
 
 from huggingtweets.compare.comparison import Comparison, PersonRow, Total
 from huggingtweets.evaluation.intervals import Interval
-from huggingtweets.files import write_text
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import build_table, page_environment
+from huggingtweets.storage.files import write_text
 
 NUM_PEOPLE = 20
 """Shown on a terminal; the page and the JSON have all."""

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.paths import cache_dir
+from huggingtweets.storage.paths import cache_dir
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,9 @@ from yaml import YAMLError
 
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
-from huggingtweets.files import read_plain
 from huggingtweets.logs import SECRET_KEY, world_size
-from huggingtweets.paths import config_home, shipped
+from huggingtweets.storage.files import read_plain
+from huggingtweets.storage.paths import config_home, shipped
 from huggingtweets.upstream import config_node, hydra_args_parser, mend_hydra
 
 CONFIG_DIR = shipped("conf")

@@ -25,7 +25,7 @@ from huggingtweets.config.schema import (
 )
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.paths import JobPaths
 
 
 @dataclass(frozen=True)

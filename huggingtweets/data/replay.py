@@ -8,10 +8,10 @@ from pathlib import Path
 from huggingtweets.data.duplicates import group_near_duplicates
 from huggingtweets.data.split import Split
 from huggingtweets.errors import DataError
-from huggingtweets.files import read_jsonl
-from huggingtweets.paths import JobPaths
 from huggingtweets.posts.cleaning import CleanPosts
 from huggingtweets.posts.records import Timeline, read_timelines
+from huggingtweets.storage.files import read_jsonl
+from huggingtweets.storage.paths import JobPaths
 
 
 @dataclass(frozen=True)

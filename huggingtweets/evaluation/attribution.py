@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from huggingtweets.data.tokens import to_encodable
 from huggingtweets.errors import DataError
-from huggingtweets.files import read_json, read_jsonl
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.paths import JobPaths
 
 MAX_CHARS = 4
 BUCKET_BITS = 16

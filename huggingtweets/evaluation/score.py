@@ -33,7 +33,7 @@ from huggingtweets.training.extraction import (
     Counts,
     count_extracted,
 )
-from huggingtweets.training.heldout import autocast, products_dtype, score_set
+from huggingtweets.training.parallel.heldout import autocast, products_dtype, score_set
 from huggingtweets.training.records import PostScore
 from huggingtweets.training.stacked.heldout import MAX_TOKENS, score_sets
 

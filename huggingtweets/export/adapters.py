@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import Finished
-from huggingtweets.files import read_json, write_text
+from huggingtweets.storage.files import read_json, write_text
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.errors import ConfigError, OptedOutError
-from huggingtweets.files import read_json
-from huggingtweets.paths import JobPaths
-from huggingtweets.places import check_output_dir
 from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.storage.files import read_json
+from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.places import check_output_dir
 
 
 @dataclass(frozen=True)

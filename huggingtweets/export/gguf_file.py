@@ -10,12 +10,12 @@ import gguf
 import numpy as np
 from torch import Tensor
 
+from huggingtweets.bases.model import Base, find_base, load_model
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import Finished
 from huggingtweets.export.gguf_names import Array, add_figures, arch_of, splitting_of, tensors
-from huggingtweets.files import fsync_dir, read_json, write_text
-from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.storage.files import fsync_dir, read_json, write_text
 
 FOLDER = "export"
 """Within the job's folder, so that whoever is purged leaves no copy."""

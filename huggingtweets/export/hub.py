@@ -10,8 +10,8 @@ from pathlib import Path
 from huggingtweets.config.schema import Consent
 from huggingtweets.errors import ConfigError, PublishError
 from huggingtweets.export.finished import Finished
-from huggingtweets.files import append_row, read_jsonl
 from huggingtweets.publishing.hub import PublishRefusedError, publish_model
+from huggingtweets.storage.files import append_row, read_jsonl
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import Finished
-from huggingtweets.files import read_jsonl
 from huggingtweets.publishing.index import flat_result, write_csv, write_parquet
+from huggingtweets.storage.files import read_jsonl
 
 
 def result_rows(jobs: Sequence[Finished]) -> list[dict[str, Any]]:

@@ -11,8 +11,8 @@ from huggingtweets.config.schema import Consent, SourceKind, TrainConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.logs import rank
-from huggingtweets.paths import JobPaths
 from huggingtweets.posts.asking import ask, is_somebody_there
+from huggingtweets.storage.paths import JobPaths
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from itertools import islice
 
 import torch
 
+from huggingtweets.bases.model import Base, OpenBase, open_base
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.estimate import usable_cores
@@ -26,10 +27,10 @@ from huggingtweets.generation.samples import Samples
 from huggingtweets.jobs.deadline import Deadline
 from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
-from huggingtweets.lock import JobLock, acquire_lock
 from huggingtweets.models.families import has_own_lora, layout_of, shape_of
 from huggingtweets.models.layout import Layout
-from huggingtweets.pipeline import (
+from huggingtweets.pipeline.recorder import Recorder
+from huggingtweets.pipeline.stages import (
     EndedJob,
     begin_job,
     end_job,
@@ -37,19 +38,18 @@ from huggingtweets.pipeline import (
     prepare_job,
     utc_now,
 )
-from huggingtweets.recorder import Recorder
+from huggingtweets.pipeline.trained import StackedModel, Studio, sample_together
 from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
-from huggingtweets.trained import StackedModel, Studio, sample_together
-from huggingtweets.training.heldout import products_dtype
+from huggingtweets.storage.lock import JobLock, acquire_lock
 from huggingtweets.training.meter import (
     available_bytes,
     flops_of_layout,
     flops_per_token,
     peak_flops,
 )
-from huggingtweets.training.model import Base, OpenBase, open_base
+from huggingtweets.training.parallel.heldout import products_dtype
 from huggingtweets.training.progress import Speed, TrainingJob, training_job
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.jobs import StackedResult, adapter_rank
@@ -295,7 +295,7 @@ class _Workshop:
         # On a CPU as many as engines, each on one thread; a GPU draws for all that wait at once.
         self._samplers = ThreadPoolExecutor(settings.engines, thread_name_prefix="sample")
         self._finishers = ThreadPoolExecutor(NUM_FINISHERS, thread_name_prefix="finish")
-        self._helpers = Helpers(max(1, usable_cores() // 2), "huggingtweets.texts")
+        self._helpers = Helpers(max(1, usable_cores() // 2), "huggingtweets.pipeline.texts")
         self._ended: deque[_Ended] = deque()
         """Jobs that wait to be sampled."""
         self._num_together = 1  # on a CPU products are apart anyway

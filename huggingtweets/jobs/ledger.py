@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from huggingtweets.errors import LaunchError
-from huggingtweets.files import read_plain, remove_drafts, set_aside, write_text
 from huggingtweets.logs import redact, shown
 from huggingtweets.process import lives, own_process
+from huggingtweets.storage.files import read_plain, remove_drafts, set_aside, write_text
 
 logger = logging.getLogger(__name__)
 

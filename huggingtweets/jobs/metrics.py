@@ -14,11 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from huggingtweets.attempt import is_superseded
-from huggingtweets.files import write_text
 from huggingtweets.gauges import GAUGES
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.jobs.status import read_states, summarise
 from huggingtweets.posts.spending import Spending
+from huggingtweets.storage.files import write_text
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 from huggingtweets.causes import Cause, cause_of
 from huggingtweets.errors import NoRoomError
-from huggingtweets.files import remove
-from huggingtweets.lock import is_left
+from huggingtweets.storage.files import remove
+from huggingtweets.storage.lock import is_left
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
 logger = logging.getLogger(__name__)

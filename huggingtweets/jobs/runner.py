@@ -17,6 +17,8 @@ from accelerate import Accelerator
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.attempt import is_superseded
+from huggingtweets.bases.lora import check_lora
+from huggingtweets.bases.model import Base, check_block_size, find_base
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import (
     Adapter,
@@ -46,7 +48,7 @@ from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time
 from huggingtweets.logs import STOPPED, make_console
 from huggingtweets.models.families import has_own_lora, layout_of, shape_of, why_not_fused
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
-from huggingtweets.pipeline import run_job
+from huggingtweets.pipeline.stages import run_job
 from huggingtweets.posts.sources.x_api import SPENDING
 from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
@@ -58,10 +60,8 @@ from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.tracking.console import waiting
 from huggingtweets.training.collectives import all_gather, broadcast
 from huggingtweets.training.launch import build_accelerator, on_main, settle_precision
-from huggingtweets.training.lora import check_lora
-from huggingtweets.training.model import Base, check_block_size, find_base
+from huggingtweets.training.parallel.single import try_base
 from huggingtweets.training.records import Ending
-from huggingtweets.training.single import try_base
 from huggingtweets.training.stacked.grouped import why_not_grouped
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.jobs.ledger import JobState, JobStatus, is_alive, read_ledger
-from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.index import NotDone
 from huggingtweets.standing import find_model_fault, read_result
+from huggingtweets.storage.paths import JobPaths
 
 RATE_WINDOW_S = 1800.0
 """The rate is that of the last half hour of work."""

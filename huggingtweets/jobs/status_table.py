@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from huggingtweets.files import read_json
 from huggingtweets.jobs.ledger import JobState, JobStatus, read_command
 from huggingtweets.jobs.status import BatchSummary, kind_of, summarise
-from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.names import rough_duration
+from huggingtweets.storage.files import read_json
+from huggingtweets.storage.paths import JobPaths
 
 NUM_ROWS = 10
 NUM_NAMED = 3

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from huggingtweets.bases.prefetch import is_prefetched, needs_hub
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrainConfig
@@ -21,12 +22,11 @@ from huggingtweets.errors import ConfigError, LaunchError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs
-from huggingtweets.jobs.prefetch import is_prefetched, needs_hub
 from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
 from huggingtweets.jobs.slurm_word import COMMAND, LOGS
-from huggingtweets.paths import template
 from huggingtweets.posts.sources.load import check_source
 from huggingtweets.standing import find_done
+from huggingtweets.storage.paths import template
 
 ARRAY = "slurm/array.sbatch"
 MULTI_NODE = "slurm/multi_node.sbatch"

@@ -15,13 +15,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from huggingtweets.cache import cached_file
 from huggingtweets.ops.compiler import find_compiler
 from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite, Site
 from huggingtweets.ops.linear import Gradients
 from huggingtweets.ops.reference import PYTORCH, Loss, Ops
 from huggingtweets.ops.saved import Saved
 from huggingtweets.runtime.device import is_cpu, runs_triton
+from huggingtweets.storage.cache import cached_file
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from huggingtweets.errors import ConfigError, OptedOutError
-from huggingtweets.files import lock_file, write_text
-from huggingtweets.paths import config_home, shipped
+from huggingtweets.storage.files import lock_file, write_text
+from huggingtweets.storage.paths import config_home, shipped
 
 ENV_KEY = "HUGGINGTWEETS_OPTOUT"
 SHIPPED = shipped("conf/optout.txt")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
-from huggingtweets.files import read_jsonl, write_jsonl
+from huggingtweets.storage.files import read_jsonl, write_jsonl
 
 
 @dataclass(frozen=True)

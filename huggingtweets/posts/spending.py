@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
-from huggingtweets.files import lock_file
+from huggingtweets.storage.files import lock_file
 
 _AMOUNT = re.compile(r"-?[0-9]{0,9}(?:\.[0-9]{0,6})?")
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.errors import PublishError
-from huggingtweets.files import read_json
 from huggingtweets.logs import redact
 from huggingtweets.process import command_of
+from huggingtweets.storage.files import read_json
 
 logger = logging.getLogger(__name__)
 

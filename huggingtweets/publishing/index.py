@@ -17,10 +17,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from huggingtweets.files import flatten, read_json, read_plain, write_bytes, write_text
-from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
+from huggingtweets.storage.files import flatten, read_json, read_plain, write_bytes, write_text
+from huggingtweets.storage.paths import JobPaths
 
 logger = logging.getLogger(__name__)
 

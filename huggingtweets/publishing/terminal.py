@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
 
-from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.names import display_name, joined_names, plain_text
 from huggingtweets.publishing.pages import build_table
+from huggingtweets.storage.paths import JobPaths
 
 MAX_SAMPLES = 10
 

@@ -16,11 +16,11 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from huggingtweets.config.schema import DEFAULT_PROMPTS
-from huggingtweets.files import read_jsonl
 from huggingtweets.publishing.pages import page_environment
 from huggingtweets.serve.api import SYNTHETIC, read_body
 from huggingtweets.serve.limits import RefusedError
 from huggingtweets.serve.people import People, Person
+from huggingtweets.storage.files import read_jsonl
 
 NUM_FOUND = 60
 NUM_GUESSED = 5

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.errors import SelectionError
-from huggingtweets.files import read_json
 from huggingtweets.handles import parse_handle
-from huggingtweets.paths import JobPaths
-from huggingtweets.places import check_output_dir
 from huggingtweets.posts.optout import all_optouts, handle_hash
+from huggingtweets.storage.files import read_json
+from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.places import check_output_dir
 
 RESCAN_S = 2.0
 """Listing ten thousand folders takes some 50 ms; nobody waits for a finished job longer."""

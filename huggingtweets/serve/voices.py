@@ -14,19 +14,19 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
+from huggingtweets.bases.model import find_base, load_model
 from huggingtweets.config.schema import ModelConfig, RecipeConfig, SamplingConfig
 from huggingtweets.data.copying import CopyIndex
 from huggingtweets.data.prepare import long_post
 from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError
-from huggingtweets.files import read_json, read_jsonl
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.model_folder import job_sampling
 from huggingtweets.models.adapters import pack_adapters
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.layout import Layout
 from huggingtweets.serve.people import Person
-from huggingtweets.training.model import find_base, load_model
+from huggingtweets.storage.files import read_json, read_jsonl
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _WEIGHTS = "model.safetensors"

@@ -8,20 +8,20 @@ from functools import lru_cache
 
 import torch
 
+from huggingtweets.bases.model import Base, open_base
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
-from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.jobs.fused import choose_settings, speed_of, tuning_of
-from huggingtweets.pipeline import prepare_job
+from huggingtweets.pipeline.stages import prepare_job
+from huggingtweets.storage.files import write_text
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
 from huggingtweets.sweep.study import OpenTrial, Trials
 from huggingtweets.sweep.trial_progress import Eval, TrialProgress, TrialProgresses
 from huggingtweets.training.meter import peak_flops
-from huggingtweets.training.model import Base, open_base
 from huggingtweets.training.progress import TrainingJob, training_job
 from huggingtweets.training.records import Ending, LoggedEval
 from huggingtweets.training.stacked.jobs import StackedResult

@@ -16,10 +16,10 @@ from huggingtweets.config.compose import compose_config, group_choices, to_confi
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import PublishConfig, PublishKind, TrainConfig, group_names
 from huggingtweets.errors import ConfigError
-from huggingtweets.files import flatten
 from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
+from huggingtweets.storage.files import flatten
 from huggingtweets.sweep.space import Dimension, Scalar, apply_params, as_override, check_space
 from huggingtweets.sweep.spec import SweepSpec, merged
 

@@ -24,10 +24,10 @@ from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrackingConfig, TrackingKind
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.files import read_json, write_text
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.files import read_json, write_text
+from huggingtweets.storage.paths import JobPaths
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.study import Trials
 from huggingtweets.sweep.trial_progress import Eval, TrialProgress, TrialProgresses

@@ -12,8 +12,8 @@ import optuna
 from optuna.trial import TrialState
 
 from huggingtweets.config.schema import TrackingKind
-from huggingtweets.files import read_json
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.files import read_json
+from huggingtweets.storage.paths import JobPaths
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.study import counted, trial_folder
 from huggingtweets.tracking.base import Phase

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingtweets.files import write_text
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
+from huggingtweets.storage.files import write_text
 from huggingtweets.sweep.charts import front, history, label, shown, slices
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.status import best_command, won

@@ -12,17 +12,18 @@ from accelerate import Accelerator
 from optuna.trial import TrialState
 from transformers.utils import logging as transformers_logging
 
+from huggingtweets.bases.model import Base
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import EngineKind, TrainConfig
 from huggingtweets.errors import ConfigError, DataError, JobBusyError
-from huggingtweets.files import write_text
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.runner import check_base, choose_engine
-from huggingtweets.lock import acquire_lock
 from huggingtweets.logs import JOB_FAILED
-from huggingtweets.pipeline import begin_job, prepare_job
+from huggingtweets.pipeline.stages import begin_job, prepare_job
+from huggingtweets.storage.files import write_text
+from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.sweep.fused import run_fused_trials
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.processes import run_process_trials
@@ -34,7 +35,6 @@ from huggingtweets.sweep.study import Trials, open_study, storage_errors, study_
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
 from huggingtweets.sweep.trial_progress import TrialProgresses
 from huggingtweets.training.launch import build_accelerator, settle_precision
-from huggingtweets.training.model import Base
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
 logger = logging.getLogger(__name__)

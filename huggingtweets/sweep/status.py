@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from huggingtweets.files import read_json
+from huggingtweets.storage.files import read_json
 from huggingtweets.sweep.charts import shown
 from huggingtweets.sweep.study import load_study
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep

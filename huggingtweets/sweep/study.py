@@ -38,8 +38,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from huggingtweets.errors import ConfigError, JobBusyError, StorageError
-from huggingtweets.lock import JobLock, acquire_lock, is_left
-from huggingtweets.places import check_package
+from huggingtweets.storage.lock import JobLock, acquire_lock, is_left
+from huggingtweets.storage.places import check_package
 from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
 from huggingtweets.upstream import running_trial, stored_trial, suggest

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from huggingtweets.attempt import tell_progress
 from huggingtweets.config.schema import Keep, RecipeConfig
 from huggingtweets.errors import LaunchError
-from huggingtweets.files import write_json
+from huggingtweets.storage.files import write_json
 from huggingtweets.sweep.spec import Measure, Objective
 from huggingtweets.sweep.study import OpenTrial
 from huggingtweets.upstream import stored_trial

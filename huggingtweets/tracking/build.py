@@ -5,7 +5,7 @@ from pathlib import Path
 
 from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
 from huggingtweets.errors import ConfigError
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.paths import JobPaths
 from huggingtweets.tracking.base import Tracker
 from huggingtweets.tracking.lineage import LineageTracker
 from huggingtweets.tracking.tensorboard import TensorBoardTracker

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.files import read_json, write_json
+from huggingtweets.storage.files import read_json, write_json
 from huggingtweets.tracking.base import (
     ArtifactSpec,
     Phase,

@@ -18,8 +18,8 @@ from huggingtweets.config.schema import Precision, TrainConfig
 from huggingtweets.data.estimate import usable_cores
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
-from huggingtweets.paths import template
 from huggingtweets.runtime.device import has_bf16, has_cuda, num_gpus
+from huggingtweets.storage.paths import template
 from huggingtweets.training.collectives import broadcast
 
 logger = logging.getLogger(__name__)

@@ -25,6 +25,7 @@ from test_plan import plan_of
 from test_single_on_cuda import learn
 from test_trained import both, to_score
 
+from huggingtweets.bases.model import find_base
 from huggingtweets.config.schema import Adapter, EngineKind, SamplingConfig
 from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
@@ -33,16 +34,15 @@ from huggingtweets.jobs.fused import choose_settings, run_fused
 from huggingtweets.jobs.runner import choose_engine
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.models.stack import build_stack
-from huggingtweets.pipeline import run_job
+from huggingtweets.pipeline.stages import run_job
 from huggingtweets.runtime import device as runtime_device
-from huggingtweets.training import cross_entropy
-from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
-from huggingtweets.training.device_blocks import DeviceBlocks
-from huggingtweets.training.hashed_dropout import HashedDropout
 from huggingtweets.training.launch import Batch
-from huggingtweets.training.loss import choose_attention
 from huggingtweets.training.meter import peak_flops, peak_memory_gib
-from huggingtweets.training.model import find_base
+from huggingtweets.training.modules import cross_entropy
+from huggingtweets.training.modules.cross_entropy import linear_cross_entropy, linear_hits
+from huggingtweets.training.modules.hashed_dropout import HashedDropout
+from huggingtweets.training.modules.loss import choose_attention
+from huggingtweets.training.parallel.device_blocks import DeviceBlocks
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
@@ -54,9 +54,9 @@ ASKS = {"is_cuda", "is_cpu", "by_kind"}
 ALLOWED = {"runtime/device.py", "runtime/graphs.py", "upstream.py"}
 BY_TENSOR = {
     "ops/fused_attention.py": "a table of kernels, by where the tensors lie",
-    "training/cross_entropy.py": "autocast is switched off on the device of the tensor",
+    "training/modules/cross_entropy.py": "autocast is switched off on the device of the tensor",
     "training/stacked/grouped.py": "autocast is switched on and off for the device of the model",
-    "training/heldout.py": "autocast is switched on for the device of the model",
+    "training/parallel/heldout.py": "autocast is switched on for the device of the model",
 }
 """Modules that look at a tensor's own device, which cannot be forced, and why."""
 

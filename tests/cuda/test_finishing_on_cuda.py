@@ -16,7 +16,7 @@ import torch
 from job_processes import SMALL, write_posts
 from software_cuda import installed
 
-from huggingtweets import trained
+from huggingtweets.bases.model import Base, OpenBase, find_base, load_model
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.evaluation import score
@@ -26,8 +26,8 @@ from huggingtweets.jobs import fused
 from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
+from huggingtweets.pipeline import trained
 from huggingtweets.runtime import device as runtime_device
-from huggingtweets.training.model import Base, OpenBase, find_base, load_model
 from huggingtweets.training.stacked import sample
 
 GPU, CPU = torch.device("cpu", 0), torch.device("cpu")

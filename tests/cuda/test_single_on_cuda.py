@@ -7,10 +7,10 @@ from stacked_reference import VOCAB, T, build_base
 from torch import Tensor
 
 from huggingtweets.config.schema import RecipeConfig
-from huggingtweets.training.attention import Attention
-from huggingtweets.training.graphs import GraphedBackward
-from huggingtweets.training.loss import SummedLoss, choose_attention, swap_modules
-from huggingtweets.training.optimizer import build_optimizer
+from huggingtweets.training.modules.attention import Attention
+from huggingtweets.training.modules.loss import SummedLoss, choose_attention, swap_modules
+from huggingtweets.training.modules.optimizer import build_optimizer
+from huggingtweets.training.parallel.graphs import GraphedBackward
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,9 @@ from huggingtweets.config.schema import SplitKind
 from huggingtweets.data.replay import Earlier, add_replay, keep_new, read_earlier
 from huggingtweets.data.split import Split, split_posts
 from huggingtweets.errors import DataError
-from huggingtweets.files import write_jsonl
 from huggingtweets.posts.cleaning import CleanPost, CleanPosts
 from huggingtweets.posts.records import Post, Timeline, write_timelines
+from huggingtweets.storage.files import write_jsonl
 
 WORDS = ["snow", "tea", "cloud", "river", "stone", "lamp", "paper", "wind", "door", "salt"]
 OLD = [f"old {WORDS[n % 10]} {WORDS[n // 10]} {n} of that year" for n in range(100)]

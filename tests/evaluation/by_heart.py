@@ -9,9 +9,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.config.schema import ModelConfig
 from huggingtweets.data.tokens import Codec, codec_of, encode_documents
-from huggingtweets.training.tiny import tiny_base
 
 POSITIONS = 128
 

@@ -8,11 +8,11 @@ from huggingtweets.config.schema import CleaningConfig, SplitKind
 from huggingtweets.data.split import split_posts
 from huggingtweets.errors import DataError
 from huggingtweets.evaluation.attribution import Voice, measure_attribution, read_voices
-from huggingtweets.files import write_json, write_jsonl
 from huggingtweets.generation.samples import Prediction
-from huggingtweets.paths import JobPaths
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.records import Timeline
+from huggingtweets.storage.files import write_json, write_jsonl
+from huggingtweets.storage.paths import JobPaths
 
 CAT = tuple(f"the cat purrs on sofa number {index}" for index in range(30))
 DOG = tuple(f"our dog barks at mailman number {index}" for index in range(30))

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from huggingtweets.bases.lora import adapter_state, add_lora, save_adapters
 from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import Consent, RecipeConfig
 from huggingtweets.errors import ConfigError, PublishError
@@ -18,7 +19,6 @@ from huggingtweets.export.adapters import export_adapters
 from huggingtweets.export.finished import finished_jobs
 from huggingtweets.export.hub import export_hub
 from huggingtweets.posts.optout import handle_hash
-from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
 
 
 def write_job(folder: Path, slug: str, **result: Any) -> Path:

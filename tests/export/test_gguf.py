@@ -23,13 +23,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from huggingtweets.bases.lora import adapter_state, add_lora, save_adapters
 from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.tokens import codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import finished_jobs
 from huggingtweets.export.gguf_file import Kind, export_gguf
-from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
 
 HERE = Path(__file__).parent
 NODE = Path(os.environ.get("HUGGINGTWEETS_NODE_MODULES", HERE / "node_modules"))

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from huggingtweets.training.checkpoint import (
+from huggingtweets.training.checkpoints.checkpoint import (
     CheckpointState,
     Writer,
     latest_checkpoint,
     save_checkpoint,
 )
-from huggingtweets.training.checkpoint_files import DamagedError, read_manifest
+from huggingtweets.training.checkpoints.checkpoint_files import DamagedError, read_manifest
 
 IDENTITY = {"handles": ["a", "b"], "recipe": {"lr": 1.372e-4, "schedule": "cosine"}}
 FILES = ("model.safetensors", "optimizer.safetensors", "values.json", "manifest.json")

@@ -45,8 +45,8 @@ def arguments(posts: Path, output: Path, *overrides: str) -> list[str]:
 
 def die_at_the_end() -> None:
     """Save after every step, and die when training has ended."""
+    from huggingtweets.training.checkpoints.saver import Saver
     from huggingtweets.training.progress import Training
-    from huggingtweets.training.saver import Saver
 
     save = Saver.save
 

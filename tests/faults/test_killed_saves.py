@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from huggingtweets.lock import acquire_lock
-from huggingtweets.training import checkpoint_files
-from huggingtweets.training.checkpoint import CheckpointState, Writer, latest_checkpoint
-from huggingtweets.training.saver import Saver
+from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.training.checkpoints import checkpoint_files
+from huggingtweets.training.checkpoints.checkpoint import CheckpointState, Writer, latest_checkpoint
+from huggingtweets.training.checkpoints.saver import Saver
 
 IDENTITY = {"handles": ["a"]}
 

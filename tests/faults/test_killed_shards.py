@@ -22,7 +22,7 @@ from job_processes import (
 from safetensors.torch import load_file
 from torch.testing import assert_close
 
-from huggingtweets.training.checkpoint import open_checkpoint
+from huggingtweets.training.checkpoints.checkpoint import open_checkpoint
 
 ENVIRONMENTS = {
     "zero1": deepspeed_environment("zero1"),

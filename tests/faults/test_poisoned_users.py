@@ -18,8 +18,8 @@ HANDLES = ("ann", "bob", "poison", "dora", "eve")
 
 def die_of_one_user() -> None:
     """As a segmentation fault or the kernel's killer of memory hogs would have it."""
-    from huggingtweets import pipeline
     from huggingtweets.jobs import fused
+    from huggingtweets.pipeline import stages as pipeline
 
     prepare = pipeline.prepare_job
 

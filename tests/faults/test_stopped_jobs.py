@@ -55,7 +55,7 @@ def undisturbed(
 
 def slow_steps() -> None:
     """Let training last for a few seconds."""
-    from huggingtweets.training import loop
+    from huggingtweets.training.parallel import loop
 
     take = loop.try_step
 
@@ -216,8 +216,8 @@ def before_micro_batches(disturb: Callable[[int], float], *, everywhere: bool = 
 
     Whether transformers' modules or our own pass trains; in the last rank alone, if not everywhere.
     """
-    from huggingtweets.training.loss import SummedLoss
-    from huggingtweets.training.rows import RowModel
+    from huggingtweets.training.modules.loss import SummedLoss
+    from huggingtweets.training.parallel.rows import RowModel
 
     is_last = int(os.environ.get("RANK", "0")) == int(os.environ.get("WORLD_SIZE", "1")) - 1
     if not (is_last or everywhere):

@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.config.schema import ModelConfig, SamplingConfig
 from huggingtweets.data.tokens import codec_of
 from huggingtweets.generation.guards import Guards, shorten
@@ -15,7 +16,6 @@ from huggingtweets.generation.token_texts import text_ends
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
 from huggingtweets.training.stacked import sample as stacked_sample
-from huggingtweets.training.tiny import tiny_base
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
-from huggingtweets.jobs.check import Check, check_job, describe
+from huggingtweets.people.check import Check, check_job, describe
 
 register()
 

@@ -10,10 +10,10 @@ import pytest
 from safetensors.torch import load_file
 from small import ROOT, SMALL_MODEL
 
+from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
-from huggingtweets.training.model import find_base
 
 HANDLES = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
 QUICK = (

@@ -13,6 +13,7 @@ import pytest
 import torch
 from job_processes import SMALL, Running, Start, run, weights_digest, write_posts
 
+from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.handles import Job
@@ -20,7 +21,6 @@ from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
-from huggingtweets.training.model import find_base
 
 FUSED = ("user=file:users.txt", "engine=fused", "engine.slots=3", "recipe.dropout=0.1")
 

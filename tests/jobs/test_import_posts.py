@@ -8,7 +8,7 @@ from fake_services import FakeService, quick, serving
 from huggingtweets.cli import main as cli
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import OptedOutError, SourceError
-from huggingtweets.jobs.import_posts import import_posts
+from huggingtweets.people.import_posts import import_posts
 from huggingtweets.posts.cleaning import is_retweet
 from huggingtweets.posts.optout import add_optout
 from huggingtweets.posts.sources.demo import demo_timeline

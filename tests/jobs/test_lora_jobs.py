@@ -11,8 +11,8 @@ from small import SMALL_MODEL
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from huggingtweets.bases.model import find_base, load_model
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
-from huggingtweets.training.model import find_base, load_model
 
 peft = pytest.importorskip("peft")
 

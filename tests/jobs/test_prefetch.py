@@ -13,13 +13,13 @@ from pytest_httpserver import HTTPServer
 from small import ROOT
 from werkzeug import Request, Response
 
+from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.config.schema import ModelConfig
-from huggingtweets.training.tiny import tiny_base
 
 COMMIT = "c" * 40
 LOAD = """
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
-from huggingtweets.training.model import find_base, load_model
+from huggingtweets.bases.model import find_base, load_model
 base = find_base(ModelConfig(path="lab/small"))
 print(base.eos_id, sum(p.numel() for p in load_model(base, RecipeConfig()).parameters()))
 """
@@ -80,7 +80,7 @@ def test_what_trains_the_base_is_fetched_and_nothing_else(hub: HTTPServer, tmp_p
     names = {path.name for path in tmp_path.rglob("snapshots/*/*")}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert not names & {"pytorch_model.bin", "preview.png"}
-    script = "from huggingtweets.jobs.prefetch import is_prefetched as f\n"
+    script = "from huggingtweets.bases.prefetch import is_prefetched as f\n"
     script += "from huggingtweets.config.schema import ModelConfig as M\n"
     script += "print(f(M(path='lab/small')), f(M(path='lab/other')), f(M(path=None)))"
     assert run("-c", script, home=tmp_path).stdout.split() == ["True", "False", "True"]

@@ -15,17 +15,17 @@ from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
-from huggingtweets.files import write_json, write_jsonl
 from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
-from huggingtweets.jobs.purge import plan_purge, purge
 from huggingtweets.jobs.status import read_states
-from huggingtweets.lock import acquire_lock
-from huggingtweets.paths import JobPaths, cache_dir
+from huggingtweets.people.purge import plan_purge, purge
+from huggingtweets.posts.reading.timeline import RawPost
 from huggingtweets.posts.records import Post, Timeline, write_timelines
 from huggingtweets.posts.sources.paging import Page, Partial
-from huggingtweets.posts.sources.posts import RawPost
 from huggingtweets.publishing.index import write_index
+from huggingtweets.storage.files import write_json, write_jsonl
+from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.storage.paths import JobPaths, cache_dir
 
 PEOPLE = ("ann_example", "bob_example", "carol_example")
 ANN, BOB, CAROL = PEOPLE
@@ -138,7 +138,7 @@ def test_a_full_disk_is_given_room_first_and_the_next_purge_goes_on(
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     with monkeypatch.context() as full:
-        full.setattr("huggingtweets.jobs.purge.write_bytes", write)
+        full.setattr("huggingtweets.people.purge.write_bytes", write)
         with pytest.raises(StorageError, match="expected room"):
             purge(plan_purge(ANN, outputs))
     assert not weights.exists()

@@ -6,7 +6,7 @@ import pytest
 
 from huggingtweets.config.schema import Consent
 from huggingtweets.posts.cleaning import CleaningReport
-from huggingtweets.publishing import fonts
+from huggingtweets.preview import fonts
 from huggingtweets.publishing.facts import (
     Artifact,
     BaseModel,

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from huggingtweets.files import write_text
 from huggingtweets.publishing.card import escape, render_card
 from huggingtweets.publishing.facts import BaseModel, HeldoutFigures, Links, Metric
 from huggingtweets.publishing.names import display_name, plain_text
+from huggingtweets.storage.files import write_text
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "card.md"
 

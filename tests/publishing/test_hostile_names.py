@@ -15,14 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from huggingtweets.errors import HuggingtweetsError, SelectionError
-from huggingtweets.files import write_text
 from huggingtweets.handles import Job
-from huggingtweets.paths import JobPaths
 from huggingtweets.posts.cleaning import CleaningReport
 from huggingtweets.posts.sources.x_archive import read_x_archive
 from huggingtweets.publishing.card import render_card
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.report import render_report
+from huggingtweets.storage.files import write_text
+from huggingtweets.storage.paths import JobPaths
 
 FEW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(FEW, max_examples=10_000)

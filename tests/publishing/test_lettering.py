@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from huggingtweets.publishing import fonts
-from huggingtweets.publishing.lettering import (
+from huggingtweets.preview import fonts
+from huggingtweets.preview.lettering import (
     Line,
     Style,
     draw_line,

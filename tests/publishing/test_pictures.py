@@ -20,7 +20,7 @@ from huggingtweets.config.schema import PublishConfig, SourceConfig, SourceKind,
 from huggingtweets.errors import SourceError
 from huggingtweets.handles import Job
 from huggingtweets.posts.records import Timeline
-from huggingtweets.publishing.pictures import (
+from huggingtweets.preview.avatars import (
     MAX_BYTES,
     SIDE,
     fetch_picture,
@@ -28,7 +28,7 @@ from huggingtweets.publishing.pictures import (
     remade,
     write_pictures,
 )
-from huggingtweets.publishing.preview import draw_preview
+from huggingtweets.preview.picture import draw_preview
 
 SECRET = b"taken at 48.8584 N 2.2945 E"
 
@@ -243,7 +243,7 @@ def test_pictures_stand_in_the_preview(
 def test_a_job_fetches_pictures_only_when_asked(
     trusted: Pictures, tmp_path: Path, is_asked: bool
 ) -> None:
-    from huggingtweets.pipeline import begin_job
+    from huggingtweets.pipeline.stages import begin_job
 
     trusted.answers["/x_400x400.png"] = (200, {}, encoded("JPEG"))
     user = {

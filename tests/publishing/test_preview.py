@@ -3,12 +3,12 @@ import io
 import pytest
 from PIL import Image, ImageChops
 
-from huggingtweets.publishing.facts import Sample
-from huggingtweets.publishing.preview import (
+from huggingtweets.preview.picture import (
     choose_sample,
     draw_preview,
     preview_png,
 )
+from huggingtweets.publishing.facts import Sample
 
 
 def changed(one: Image.Image, other: Image.Image) -> tuple[int, int, int, int] | None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from huggingtweets.files import write_text
+from huggingtweets.preview.picture import preview_png
 from huggingtweets.publishing.facts import (
     Artifact,
     Links,
@@ -21,7 +21,6 @@ from huggingtweets.publishing.facts import (
     Table,
 )
 from huggingtweets.publishing.names import display_name, visible
-from huggingtweets.publishing.preview import preview_png
 from huggingtweets.publishing.report import (
     MAX_SAMPLES,
     funnel,
@@ -29,6 +28,7 @@ from huggingtweets.publishing.report import (
     parts,
     render_report,
 )
+from huggingtweets.storage.files import write_text
 from huggingtweets.training.records import Ending, Extraction, HeldoutLoss, LoggedEval
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -3,9 +3,9 @@ from typing import Any
 
 from rich.console import Console
 
-from huggingtweets.paths import JobPaths
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.terminal import show_summary
+from huggingtweets.storage.paths import JobPaths
 
 
 def shown(facts: ModelFacts, root: Path) -> str:

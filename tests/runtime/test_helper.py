@@ -15,6 +15,7 @@ import pytest
 import torch
 from job_processes import SMALL, write_posts
 
+from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.handles import Job
@@ -24,7 +25,6 @@ from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.runtime import helper
 from huggingtweets.runtime.helper import Helper, Helpers
-from huggingtweets.training.model import find_base
 
 HANDLES = ("ann", "bob", "carl")
 

@@ -21,13 +21,13 @@ from transformers import (
     LlamaForCausalLM,
 )
 
+from huggingtweets.bases.lora import adapter_state, add_lora, save_adapters
+from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.serve.app import Door, build_app
 from huggingtweets.serve.engine import Engine
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.people import People
-from huggingtweets.training.lora import adapter_state, add_lora, save_adapters
-from huggingtweets.training.tiny import tiny_base
 
 ROOT = Path(__file__).parents[2]
 SHAPE = ModelConfig(

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 
 from huggingtweets.errors import ConfigError, StorageError
-from huggingtweets.lock import acquire_lock
+from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.sweep.space import Choices, Range
 from huggingtweets.sweep.spec import (
     Measure,
@@ -234,7 +234,7 @@ def test_slurm_tasks_share_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_holder_of_a_folder_is_told_at_once(tmp_path: Path) -> None:
-    from huggingtweets.lock import is_left
+    from huggingtweets.storage.lock import is_left
 
     assert is_left(tmp_path / "none")
     lock = acquire_lock(tmp_path / "trial")

@@ -203,7 +203,7 @@ import json, logging, os, signal, sys, threading, time, urllib.request
 from pathlib import Path
 import psutil
 from huggingtweets.config.schema import TrackingConfig, TrackingKind
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.paths import JobPaths
 from huggingtweets.tracking.base import *
 from huggingtweets.tracking.build import build_tracker
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets.files import read_json
+from huggingtweets.storage.files import read_json
 from huggingtweets.tracking import lineage
 from huggingtweets.tracking.base import (
     Phase,

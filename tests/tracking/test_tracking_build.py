@@ -6,8 +6,8 @@ import pytest
 
 from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
 from huggingtweets.errors import ConfigError
-from huggingtweets.files import read_json
-from huggingtweets.paths import JobPaths
+from huggingtweets.storage.files import read_json
+from huggingtweets.storage.paths import JobPaths
 from huggingtweets.tracking.base import Phase, Tracker, tweets_artifact
 from huggingtweets.tracking.build import build_tracker, check_tracking
 

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
-from huggingtweets.files import read_json
+from huggingtweets.storage.files import read_json
 
 Start = Callable[..., Any]
 SECRETS = (b"hf_INTHE", b"hf_ONTHE", b"0123456789abcdef0123")

@@ -17,7 +17,7 @@ from huggingtweets.config.schema import Keep, RecipeConfig, Schedule
 from huggingtweets.data.blocks import IGNORED, build_training_set, pack_heldout
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.families import layout_of, shape_of
-from huggingtweets.training.attention import document_mask
+from huggingtweets.training.modules.attention import document_mask
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 

@@ -14,6 +14,9 @@ from small import ROOT
 from tokenizer_kinds import KINDS as TOKENIZERS
 from transformers import AutoModelForCausalLM, AutoTokenizer, TextStreamer, pipeline
 
+from huggingtweets.bases.architectures import TRIED
+from huggingtweets.bases.lora import adapter_state, add_lora, merge_lora
+from huggingtweets.bases.model import Base, find_base, load_model
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import (
     Adapter,
@@ -26,12 +29,9 @@ from huggingtweets.data.blocks import Blocks, pack_heldout
 from huggingtweets.errors import ConfigError
 from huggingtweets.generation.guards import Guards
 from huggingtweets.handles import Job
+from huggingtweets.pipeline.trained import WholeModel
 from huggingtweets.posts.sources.demo import demo_corpus
-from huggingtweets.trained import WholeModel
-from huggingtweets.training.architectures import TRIED
-from huggingtweets.training.lora import adapter_state, add_lora, merge_lora
-from huggingtweets.training.loss import SummedLoss, settle_attention
-from huggingtweets.training.model import Base, find_base, load_model
+from huggingtweets.training.modules.loss import SummedLoss, settle_attention
 
 PROMPTS = ["My dream is", "I like"]
 

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.data.blocks import Blocks, pack_heldout
-from huggingtweets.training import attention, cross_entropy
-from huggingtweets.training.attention import Attention, documents_of, windows_of
-from huggingtweets.training.hashed_dropout import HashedDropout
 from huggingtweets.training.host_memory import keep_freed_memory
-from huggingtweets.training.loss import (
+from huggingtweets.training.modules import attention, cross_entropy
+from huggingtweets.training.modules.attention import Attention, documents_of, windows_of
+from huggingtweets.training.modules.hashed_dropout import HashedDropout
+from huggingtweets.training.modules.loss import (
     SummedLoss,
     check_isolation,
     document_limits,

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from huggingtweets.errors import CheckpointError, LaunchError
-from huggingtweets.files import add_fence, remove_fence
-from huggingtweets.training import checkpoint as module
-from huggingtweets.training.checkpoint import (
+from huggingtweets.storage.files import add_fence, remove_fence
+from huggingtweets.training.checkpoints import checkpoint as module
+from huggingtweets.training.checkpoints.checkpoint import (
     CheckpointState,
     Writer,
     latest_checkpoint,

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from huggingtweets.data.blocks import IGNORED, Blocks
-from huggingtweets.training.device_blocks import DeviceBlocks
 from huggingtweets.training.launch import Batch, split_batch
+from huggingtweets.training.parallel.device_blocks import DeviceBlocks
 
 T = 4
 

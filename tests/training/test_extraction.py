@@ -12,9 +12,9 @@ from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops import rows
 from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.training.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
-from huggingtweets.training.loss import SummedLoss, document_mask
+from huggingtweets.training.modules.cross_entropy import linear_cross_entropy, linear_hits
+from huggingtweets.training.modules.loss import SummedLoss, document_mask
 from huggingtweets.training.records import Extraction
 from huggingtweets.training.stacked.heldout import heldout_nats, score_sets
 

@@ -7,11 +7,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.config.schema import RecipeConfig
-from huggingtweets.training.attention import Attention
-from huggingtweets.training.graphs import GraphedBackward
-from huggingtweets.training.loss import SummedLoss, swap_modules
-from huggingtweets.training.optimizer import build_optimizer
-from huggingtweets.training.step import MicroBatch, ParallelModel, StepSettings, train_step
+from huggingtweets.training.modules.attention import Attention
+from huggingtweets.training.modules.loss import SummedLoss, swap_modules
+from huggingtweets.training.modules.optimizer import build_optimizer
+from huggingtweets.training.parallel.graphs import GraphedBackward
+from huggingtweets.training.parallel.step import MicroBatch, ParallelModel, StepSettings, train_step
 
 T = 16
 

@@ -1,9 +1,9 @@
 import torch
 from transformers import GPT2LMHeadModel
 
+from huggingtweets.bases.lora import add_lora, merge_lora
+from huggingtweets.bases.model import find_base, load_model
 from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
-from huggingtweets.training.lora import add_lora, merge_lora
-from huggingtweets.training.model import find_base, load_model
 
 BASE = ModelConfig(path=None, num_layers=2, width=32, num_heads=2, vocab_size=400, max_positions=64)
 RECIPE = RecipeConfig(adapter=Adapter.lora, lora_rank=4, lora_alpha=8, dropout=0.0)

@@ -8,10 +8,10 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.data.blocks import IGNORED, pack_heldout
-from huggingtweets.training import cross_entropy
-from huggingtweets.training.attention import document_mask
-from huggingtweets.training.cross_entropy import linear_cross_entropy
-from huggingtweets.training.loss import SummedLoss, check_isolation
+from huggingtweets.training.modules import cross_entropy
+from huggingtweets.training.modules.attention import document_mask
+from huggingtweets.training.modules.cross_entropy import linear_cross_entropy
+from huggingtweets.training.modules.loss import SummedLoss, check_isolation
 
 EOS = 0
 DOCUMENTS = [[5, 6, 7], [8, 9], list(range(10, 24)), [3], [4, 4, 4, 4, 4]]

@@ -5,14 +5,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig
 
+from huggingtweets.bases.model import check_block_size, find_base, load_model, open_base
+from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.jobs.runner import check_base
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.training.meter import flops_of_layout, flops_per_token
-from huggingtweets.training.model import check_block_size, find_base, load_model, open_base
-from huggingtweets.training.tiny import tiny_base
 
 register()
 

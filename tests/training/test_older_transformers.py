@@ -12,9 +12,9 @@ from architecture_kinds import KINDS
 from test_architectures import make_base, plan_of
 from transformers import AutoModelForCausalLM
 
+from huggingtweets.bases.model import load_model
 from huggingtweets.config.schema import RecipeConfig
-from huggingtweets.trained import WholeModel
-from huggingtweets.training.model import load_model
+from huggingtweets.pipeline.trained import WholeModel
 
 pytestmark = pytest.mark.slow
 READ = """

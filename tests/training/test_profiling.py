@@ -3,7 +3,7 @@ from pathlib import Path
 
 import torch
 
-from huggingtweets.training.profiling import ACTIVE, SKIPPED, profiled
+from huggingtweets.training.modules.profiling import ACTIVE, SKIPPED, profiled
 
 
 def test_profiled_leaves_trace_and_table_and_no_hook(tmp_path: Path) -> None:

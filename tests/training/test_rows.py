@@ -21,20 +21,19 @@ from transformers import (
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.models.families import layout_of, shape_of
-from huggingtweets.training.checkpoint import (
+from huggingtweets.training.checkpoints.checkpoint import (
     CheckpointState,
     Writer,
     latest_checkpoint,
     save_checkpoint,
 )
-from huggingtweets.training.device_blocks import DeviceBlocks
-from huggingtweets.training.heldout import evaluate_heldout
 from huggingtweets.training.launch import Batch
-from huggingtweets.training.loss import SummedLoss
-from huggingtweets.training.optimizer import build_optimizer
-from huggingtweets.training.progress import Training
-from huggingtweets.training.rows import RowAdamW, RowModel
-from huggingtweets.training.shards import (
+from huggingtweets.training.modules.loss import SummedLoss
+from huggingtweets.training.modules.optimizer import build_optimizer
+from huggingtweets.training.parallel.device_blocks import DeviceBlocks
+from huggingtweets.training.parallel.heldout import evaluate_heldout
+from huggingtweets.training.parallel.rows import RowAdamW, RowModel
+from huggingtweets.training.parallel.shards import (
     GROUPS,
     full_weights,
     local_pieces,
@@ -42,7 +41,8 @@ from huggingtweets.training.shards import (
     restore,
     set_optimizer_step,
 )
-from huggingtweets.training.step import MicroBatch, ParallelModel, StepSettings, train_step
+from huggingtweets.training.parallel.step import MicroBatch, ParallelModel, StepSettings, train_step
+from huggingtweets.training.progress import Training
 
 CONFIGS: dict[str, PreTrainedConfig] = {
     "gpt2": GPT2Config(

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from huggingtweets.errors import CheckpointError
-from huggingtweets.training import saver as module
-from huggingtweets.training.checkpoint import CheckpointState, Writer, latest_checkpoint
-from huggingtweets.training.saver import Saver
+from huggingtweets.training.checkpoints import saver as module
+from huggingtweets.training.checkpoints.checkpoint import CheckpointState, Writer, latest_checkpoint
+from huggingtweets.training.checkpoints.saver import Saver
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 from accelerate import Accelerator
 from deepspeed.runtime.fp16.loss_scaler import CreateLossScaler
 
-from huggingtweets.training.scaling import load_scaler, scaler_state
+from huggingtweets.training.checkpoints.scaling import load_scaler, scaler_state
 
 ARGS = {
     "init_scale": 2**16,

@@ -11,6 +11,7 @@ from stacked_reference import CPU, EOS, PLAIN, VOCAB, T, build_job, summed_loss,
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from huggingtweets.bases.lora import adapter_state, add_lora
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.models.grouped import (
@@ -21,7 +22,6 @@ from huggingtweets.models.grouped import (
 )
 from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
 from huggingtweets.ops.kernels import choose_ops
-from huggingtweets.training.lora import adapter_state, add_lora
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning

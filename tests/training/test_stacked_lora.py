@@ -19,9 +19,9 @@ from stacked_reference import (
     tensors,
 )
 
+from huggingtweets.bases.lora import adapter_state, add_lora
 from huggingtweets.config.schema import Adapter
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.training.lora import adapter_state, add_lora
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.jobs import StackedResult

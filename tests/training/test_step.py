@@ -6,8 +6,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from huggingtweets.config.schema import RecipeConfig
-from huggingtweets.training.optimizer import build_optimizer
-from huggingtweets.training.step import ParallelModel, update
+from huggingtweets.training.modules.optimizer import build_optimizer
+from huggingtweets.training.parallel.step import ParallelModel, update
 
 
 def small() -> nn.Module:

@@ -10,11 +10,11 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.data.blocks import Blocks, pack_heldout
-from huggingtweets.training import tuning
 from huggingtweets.training.launch import Batch
-from huggingtweets.training.loss import SummedLoss
-from huggingtweets.training.step import ParallelModel
-from huggingtweets.training.tuning import fastest, pick
+from huggingtweets.training.modules.loss import SummedLoss
+from huggingtweets.training.parallel import tuning
+from huggingtweets.training.parallel.step import ParallelModel
+from huggingtweets.training.parallel.tuning import fastest, pick
 
 LARGEST = Batch(4, 1, 1)
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from huggingtweets.bases import prefetch as module
+from huggingtweets.bases.model import find_base, load_model
+from huggingtweets.bases.prefetch import is_prefetched, prefetch, prefetch_wheel
+from huggingtweets.bases.unpack import unpack_wheel
 from huggingtweets.config import bases
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.estimate import shape_of
 from huggingtweets.errors import ConfigError
-from huggingtweets.jobs import prefetch as module
-from huggingtweets.jobs.prefetch import is_prefetched, prefetch, prefetch_wheel
-from huggingtweets.training.model import find_base, load_model
-from huggingtweets.training.unpack import unpack_wheel
 
 WORDS = ["<unk>", "<s>", "</s>", *(f"<0x{n:02X}>" for n in range(256)), "▁", "a", "▁a"]
 WIDTH, INNER, HEADS = 64, 128, 4

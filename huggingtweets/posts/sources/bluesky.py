@@ -6,13 +6,13 @@ from urllib.parse import quote
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.gather import is_repost, posts_of_account
+from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text
+from huggingtweets.posts.reading.timeline import make_timeline
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.gather import is_repost, posts_of_account
 from huggingtweets.posts.sources.http import Answer, Patience, Service, UnavailableError
-from huggingtweets.posts.sources.json_values import dig, dig_list, dig_text
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
-from huggingtweets.posts.sources.posts import make_timeline
-from huggingtweets.posts.sources.reading import show
 
 API_URL = "https://public.api.bsky.app"
 DIRECTORY_URL = "https://plc.directory"

@@ -8,13 +8,13 @@ from itertools import zip_longest
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.by_handle import Said, has_bad_bytes, iter_lines, open_text
+from huggingtweets.posts.reading.flat import roles_of
+from huggingtweets.posts.reading.gather import Row, check_columns, gather
+from huggingtweets.posts.reading.names import words_of
+from huggingtweets.posts.reading.timeline import Skip, parse_date
+from huggingtweets.posts.reading.who import Asked
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.flat import roles_of
-from huggingtweets.posts.sources.gather import Row, check_columns, gather
-from huggingtweets.posts.sources.names import words_of
-from huggingtweets.posts.sources.posts import Skip, parse_date
-from huggingtweets.posts.sources.reading import Said, has_bad_bytes, iter_lines, open_text
-from huggingtweets.posts.sources.who import Asked
 
 SUFFIXES = (".csv", ".tsv")
 _MAX_LINE_CHARS = 1 << 20

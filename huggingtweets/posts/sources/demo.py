@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.timeline import parse_date
 from huggingtweets.posts.records import Post, Timeline
-from huggingtweets.posts.sources.posts import parse_date
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from huggingtweets.errors import ConfigError, SourceError
-from huggingtweets.posts.sources.json_values import dig_text, parse_json
-from huggingtweets.posts.sources.reading import show
+from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.json_values import dig_text, parse_json
 from huggingtweets.web import FailedError, UntrustedError, asked_wait_s, follow
 
 logger = logging.getLogger(__name__)

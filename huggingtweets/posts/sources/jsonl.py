@@ -5,11 +5,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.gather import Row, gather
-from huggingtweets.posts.sources.json_values import iter_values, parse_json
-from huggingtweets.posts.sources.posts import Skip
-from huggingtweets.posts.sources.reading import (
+from huggingtweets.posts.reading.by_handle import (
     MAX_DOCUMENT_CHARS,
     MAX_LINE_CHARS,
     Said,
@@ -20,8 +16,12 @@ from huggingtweets.posts.sources.reading import (
     open_text,
     show,
 )
-from huggingtweets.posts.sources.shapes import inner_value, records_of
-from huggingtweets.posts.sources.who import Asked
+from huggingtweets.posts.reading.gather import Row, gather
+from huggingtweets.posts.reading.json_values import iter_values, parse_json
+from huggingtweets.posts.reading.shapes import inner_value, records_of
+from huggingtweets.posts.reading.timeline import Skip
+from huggingtweets.posts.reading.who import Asked
+from huggingtweets.posts.records import Timeline
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 

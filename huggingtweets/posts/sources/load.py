@@ -6,6 +6,8 @@ from pathlib import Path
 from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.optout import all_optouts, check_opted_out
+from huggingtweets.posts.reading.by_handle import find_user_file, name_key, nearest, show, user_of
+from huggingtweets.posts.reading.who import Asked
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources import csv_file, jsonl, parquet, text
 from huggingtweets.posts.sources.bluesky import read_bluesky
@@ -20,9 +22,7 @@ from huggingtweets.posts.sources.own_archives import (
     read_mastodon_archive,
 )
 from huggingtweets.posts.sources.parquet import read_hub, read_parquet
-from huggingtweets.posts.sources.reading import find_user_file, name_key, nearest, show, user_of
 from huggingtweets.posts.sources.text import read_text
-from huggingtweets.posts.sources.who import Asked
 from huggingtweets.posts.sources.x_api import check_x_api, read_x_api
 from huggingtweets.posts.sources.x_archive import find_x_owner, read_x_archive
 

@@ -8,14 +8,14 @@ from urllib.parse import parse_qs, urlsplit
 
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
+from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.gather import is_repost, posts_of_account
+from huggingtweets.posts.reading.json_values import dig, dig_text
+from huggingtweets.posts.reading.rich_text import html_to_text
+from huggingtweets.posts.reading.timeline import make_timeline, parse_id
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.gather import is_repost, posts_of_account
 from huggingtweets.posts.sources.http import Answer, Patience, Service
-from huggingtweets.posts.sources.json_values import dig, dig_text
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
-from huggingtweets.posts.sources.posts import make_timeline, parse_id
-from huggingtweets.posts.sources.reading import show
-from huggingtweets.posts.sources.rich_text import html_to_text
 
 logger = logging.getLogger(__name__)
 

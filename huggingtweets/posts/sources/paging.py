@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.errors import SourceError
-from huggingtweets.files import read_jsonl, write_jsonl
-from huggingtweets.paths import cache_dir
+from huggingtweets.posts.reading.by_handle import has_bad_bytes
+from huggingtweets.posts.reading.timeline import RawPost, Skip
 from huggingtweets.posts.sources.http import UnavailableError
-from huggingtweets.posts.sources.posts import RawPost, Skip
-from huggingtweets.posts.sources.reading import has_bad_bytes
+from huggingtweets.storage.files import read_jsonl, write_jsonl
+from huggingtweets.storage.paths import cache_dir
 
 logger = logging.getLogger(__name__)
 

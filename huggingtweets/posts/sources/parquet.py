@@ -13,19 +13,19 @@ from typing import Any
 
 from huggingtweets.config.schema import SourceConfig
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.flat import UNKNOWN, roles_of
-from huggingtweets.posts.sources.gather import (
+from huggingtweets.posts.reading.by_handle import name_key, open_bytes, show
+from huggingtweets.posts.reading.flat import UNKNOWN, roles_of
+from huggingtweets.posts.reading.gather import (
     Others,
     Row,
     check_columns,
     configured_columns,
     gather,
 )
-from huggingtweets.posts.sources.names import Who
-from huggingtweets.posts.sources.posts import Skip
-from huggingtweets.posts.sources.reading import name_key, open_bytes, show
-from huggingtweets.posts.sources.who import Asked
+from huggingtweets.posts.reading.names import Who
+from huggingtweets.posts.reading.timeline import Skip
+from huggingtweets.posts.reading.who import Asked
+from huggingtweets.posts.records import Timeline
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1 << 14

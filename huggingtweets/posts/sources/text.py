@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingtweets.posts.reading.by_handle import Said, has_bad_bytes, iter_lines, open_text
+from huggingtweets.posts.reading.chats import refuse_text_chat
+from huggingtweets.posts.reading.gather import Row, gather
+from huggingtweets.posts.reading.timeline import Skip
+from huggingtweets.posts.reading.who import Asked
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.chats import refuse_text_chat
-from huggingtweets.posts.sources.gather import Row, gather
-from huggingtweets.posts.sources.posts import Skip
-from huggingtweets.posts.sources.reading import Said, has_bad_bytes, iter_lines, open_text
-from huggingtweets.posts.sources.who import Asked
 
 SUFFIXES = (".txt", ".text")
 _MAX_LINE_CHARS = 1 << 20

@@ -12,13 +12,13 @@ from typing import Any
 from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.asking import ask_yes, is_somebody_there
+from huggingtweets.posts.reading.json_values import dig, dig_text
+from huggingtweets.posts.reading.record import Draft, Reader
+from huggingtweets.posts.reading.shapes import KNOWN, records_of
+from huggingtweets.posts.reading.timeline import RawPost, Skip, make_timeline
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.http import Answer, Patience, Service
-from huggingtweets.posts.sources.json_values import dig, dig_text
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
-from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline
-from huggingtweets.posts.sources.record import Draft, Reader
-from huggingtweets.posts.sources.shapes import KNOWN, records_of
 from huggingtweets.posts.spending import Spending
 
 logger = logging.getLogger(__name__)

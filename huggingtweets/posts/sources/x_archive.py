@@ -17,21 +17,7 @@ from typing import Any
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.csv_file import csv_rows
-from huggingtweets.posts.sources.gather import Row
-from huggingtweets.posts.sources.json_values import dig, dig_list, dig_text, iter_values, parse_json
-from huggingtweets.posts.sources.members import Members, open_members
-from huggingtweets.posts.sources.posts import (
-    MAX_POSTS,
-    MAX_TEXT_CHARS,
-    RawPost,
-    Skip,
-    make_timeline,
-    parse_date,
-    parse_id,
-)
-from huggingtweets.posts.sources.reading import (
+from huggingtweets.posts.reading.by_handle import (
     decode,
     guard,
     iter_lines,
@@ -41,7 +27,21 @@ from huggingtweets.posts.sources.reading import (
     open_bytes,
     show,
 )
-from huggingtweets.posts.sources.record import Reader
+from huggingtweets.posts.reading.gather import Row
+from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, iter_values, parse_json
+from huggingtweets.posts.reading.members import Members, open_members
+from huggingtweets.posts.reading.record import Reader
+from huggingtweets.posts.reading.timeline import (
+    MAX_POSTS,
+    MAX_TEXT_CHARS,
+    RawPost,
+    Skip,
+    make_timeline,
+    parse_date,
+    parse_id,
+)
+from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.csv_file import csv_rows
 
 _POSTS = r"(?:tweets?|community-tweet)(?:-part\d{1,4})?\.js|js/tweets/\d{4}_\d{2}\.js"
 _NOTES = r"note-tweet(?:-part\d{1,4})?\.js"

@@ -15,6 +15,7 @@ import transformers
 from torch import Tensor
 from torch.nn import functional as F
 
+from huggingtweets.bases.model import Base, largest_dropout, load_model
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.data.prepare import HeldoutSet
@@ -31,11 +32,20 @@ from huggingtweets.ops.head import Head, summed_loss
 from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.runtime.device import by_kind, is_cpu
-from huggingtweets.training.attention import Attention, SlotWindows, document_mask, windows_of
-from huggingtweets.training.cross_entropy import ROWS_MULTIPLE
 from huggingtweets.training.extraction import SetScores, read_scores
-from huggingtweets.training.loss import SummedLoss, choose_attention, settle_attention, swap_modules
-from huggingtweets.training.model import Base, largest_dropout, load_model
+from huggingtweets.training.modules.attention import (
+    Attention,
+    SlotWindows,
+    document_mask,
+    windows_of,
+)
+from huggingtweets.training.modules.cross_entropy import ROWS_MULTIPLE
+from huggingtweets.training.modules.loss import (
+    SummedLoss,
+    choose_attention,
+    settle_attention,
+    swap_modules,
+)
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.heldout import MAX_TOKENS
 from huggingtweets.training.stacked.jobs import Exported

@@ -26,11 +26,11 @@ from transformers import GPT2Config
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import build_training_set
 from huggingtweets.errors import TrainingError
-from huggingtweets.files import read_json, write_json
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
-from huggingtweets.paths import cache_dir
 from huggingtweets.runtime.device import is_cuda, versions_of
+from huggingtweets.storage.files import read_json, write_json
+from huggingtweets.storage.paths import cache_dir
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from huggingtweets.posts.sources.json_values import iter_values, parse_json
+from huggingtweets.posts.reading.json_values import iter_values, parse_json
 
 ENTRIES = [
     {"tweet": {"id": str(n), "text": f'a "{n}" ]}},[ {n * "x"} é😀', "n": [n, None]}}

@@ -5,8 +5,8 @@ from datetime import UTC, date, datetime, timedelta, timezone
 import pytest
 
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.sources import posts
-from huggingtweets.posts.sources.posts import RawPost, Skip, make_timeline, parse_date, parse_id
+from huggingtweets.posts.reading import timeline as posts
+from huggingtweets.posts.reading.timeline import RawPost, Skip, make_timeline, parse_date, parse_id
 
 
 @pytest.mark.parametrize(

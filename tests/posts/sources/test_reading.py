@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.sources import reading
-from huggingtweets.posts.sources.reading import (
+from huggingtweets.posts.reading import by_handle as reading
+from huggingtweets.posts.reading.by_handle import (
     decode,
     find_user_file,
     has_bad_bytes,

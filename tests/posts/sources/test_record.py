@@ -7,12 +7,12 @@ import pytest
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.sources.flat import get_path
-from huggingtweets.posts.sources.gather import Row, gather
-from huggingtweets.posts.sources.names import Mark, Who, mark_role, who_role
-from huggingtweets.posts.sources.posts import Skip
-from huggingtweets.posts.sources.record import Draft, Reader, read_mark
-from huggingtweets.posts.sources.who import Asked
+from huggingtweets.posts.reading.flat import get_path
+from huggingtweets.posts.reading.gather import Row, gather
+from huggingtweets.posts.reading.names import Mark, Who, mark_role, who_role
+from huggingtweets.posts.reading.record import Draft, Reader, read_mark
+from huggingtweets.posts.reading.timeline import Skip
+from huggingtweets.posts.reading.who import Asked
 
 HERE = Path(__file__).parent
 

@@ -9,10 +9,10 @@ import pytest
 
 from huggingtweets.config.schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.record import Draft, Reader
+from huggingtweets.posts.reading.shapes import KNOWN, records_of
+from huggingtweets.posts.reading.timeline import RawPost, Skip
 from huggingtweets.posts.records import Timeline
-from huggingtweets.posts.sources.posts import RawPost, Skip
-from huggingtweets.posts.sources.record import Draft, Reader
-from huggingtweets.posts.sources.shapes import KNOWN, records_of
 
 Load = Callable[..., Timeline]
 

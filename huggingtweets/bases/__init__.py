@@ -1,0 +1,1 @@
+"""Base models: found, fetched, unpacked, loaded, and adapted by LoRA."""

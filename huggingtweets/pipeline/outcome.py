@@ -1,0 +1,184 @@
+"""What became of one job, as the facts that card, preview, report and result.json tell."""
+
+import platform
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import version
+from typing import Any
+
+from huggingtweets.config.plan import Plan
+from huggingtweets.config.schema import PublishKind
+from huggingtweets.data.language import detect_languages
+from huggingtweets.data.split import Split
+from huggingtweets.evaluation.figures import Quality, Spans
+from huggingtweets.evaluation.intervals import Interval
+from huggingtweets.generation.samples import Samples
+from huggingtweets.posts.cleaning import CleaningReport
+from huggingtweets.preview.avatars import read_pictures
+from huggingtweets.publishing.facts import (
+    Artifact,
+    BaseModel,
+    DataCounts,
+    HeldoutFigures,
+    Links,
+    ModelFacts,
+)
+from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
+from huggingtweets.tracking.base import ArtifactKind, dataset_artifact, tweets_artifact
+from huggingtweets.training.records import HeldoutLoss, Scores, TrainResult
+
+_PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trained, sampled and scored job, as plain values: all that is told about it."""
+
+    plan: Plan
+    base: BaseModel
+    people: tuple[CleaningReport, ...]
+    split: Split
+    data: DataCounts
+    train: TrainResult
+    samples: Samples
+    scores: tuple[Scores, Scores] | None
+    """Of the model and its base; None where nobody asks."""
+    engine: str
+    links: Links
+    started_at: str
+
+    @property
+    def is_published(self) -> bool:
+        """Whether there are readers for a card, a picture and a report."""
+        return self.plan.publish.kind is not PublishKind.none
+
+
+def build_facts(
+    outcome: Outcome, quality: Quality, copied: Sequence[Spans], *, finished_at: str
+) -> ModelFacts:
+    """Collect all there is to say about a finished model."""
+    plan, result, samples = outcome.plan, outcome.train, outcome.samples
+    kept, before = kept_and_base_loss(result)
+    heldout = None
+    if kept and before:
+        heldout = HeldoutFigures(
+            kept.loss,
+            kept.perplexity,
+            kept.bits_per_byte,
+            before.bits_per_byte,
+            _ends(quality.model.bits_per_byte),
+            _ends(quality.base.bits_per_byte) if quality.base else None,
+        )
+    return ModelFacts(
+        slug=plan.job.slug,
+        people=_as_written(outcome.people, plan),
+        base=outcome.base,
+        recipe=asdict(plan.recipe),
+        data=outcome.data,
+        train=replace(result, scores={}),
+        engine=outcome.engine,
+        versions=versions(),
+        command=command_of(plan),
+        consent=plan.consent,
+        heldout=heldout,
+        samples=tuple(
+            build_sample(each.input, each.prediction, spans)
+            for each, spans in zip(samples.predictions, copied, strict=True)
+        ),
+        human_lengths=tuple(len(post) for posts in outcome.split.train for post in posts),
+        machine_lengths=tuple(len(each.prediction) for each in samples.predictions),
+        lineage=_lineage(plan.job.slug, outcome.base.name),
+        links=outcome.links,
+        pictures=read_pictures(plan.paths.pictures, plan.job.handles)
+        if plan.publish.pictures
+        else {},
+        languages=_languages(outcome),
+        finished_at=finished_at,
+        tables=quality_tables(quality, samples.refused),
+        metrics=quality_metrics(quality),
+    )
+
+
+def _as_written(people: Sequence[CleaningReport], plan: Plan) -> tuple[CleaningReport, ...]:
+    """Return the people with their handles as they were typed."""
+    written = dict(zip(plan.job.handles, plan.job.written, strict=False))
+    return tuple(replace(person, written=written.get(person.handle, "")) for person in people)
+
+
+def _languages(outcome: Outcome) -> tuple[str, ...]:
+    """Languages for the card; where there is none, finding them would be for nothing."""
+    if not outcome.is_published:
+        return ()
+    return detect_languages([post for posts in outcome.split.train for post in posts])
+
+
+def _lineage(slug: str, base_name: str) -> tuple[Artifact, ...]:
+    posts, dataset = tweets_artifact(slug).name, dataset_artifact(slug).name
+    return (
+        Artifact(posts, ArtifactKind.raw_dataset),
+        Artifact(dataset, ArtifactKind.train_dataset, (posts,)),
+        Artifact(base_name, ArtifactKind.pretrained_model),
+        Artifact(slug, ArtifactKind.finetuned_model, (dataset, base_name)),
+    )
+
+
+def _ends(interval: Interval | None) -> tuple[float, float] | None:
+    return (interval.low, interval.high) if interval else None
+
+
+def kept_and_base_loss(result: TrainResult) -> tuple[HeldoutLoss | None, HeldoutLoss | None]:
+    """Return the held-out loss of the kept weights and of the base; None: nothing held out."""
+    losses = {each.step: each.heldout for each in result.evals}
+    return losses.get(result.kept_step), losses.get(0)
+
+
+def build_result(outcome: Outcome, facts: ModelFacts, quality: Quality) -> dict[str, Any]:
+    """Return the content of result.json."""
+    plan = outcome.plan
+    long = ("history", "evals", "scores")
+    counts = ("downloaded", "retweets", "short", "repeats", "kept")
+    per_user = {
+        person.handle: {key: getattr(person, key) for key in counts} for person in facts.people
+    }
+    return {
+        "slug": plan.job.slug,
+        "handles": list(plan.job.handles),
+        "written": list(plan.job.written or plan.job.handles),
+        "status": "done",
+        "digest": plan.digest,
+        "consent": plan.consent.value,
+        "tweets": {key: sum(user[key] for user in per_user.values()) for key in counts}
+        | {"users": per_user},
+        "data": asdict(facts.data),
+        "train": {key: value for key, value in vars(facts.train).items() if key not in long},
+        "eval": asdict(facts.heldout) if facts.heldout else None,
+        "quality": asdict(quality) | {"refused_samples": dict(outcome.samples.refused)},
+        "engine": facts.engine,
+        "versions": dict(facts.versions),
+        "started_at": outcome.started_at,
+        "finished_at": facts.finished_at,
+    }
+
+
+@cache
+def versions() -> Mapping[str, str]:
+    """Return the versions that a result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def command_of(plan: Plan) -> str:
+    """Return what to type to train this model again."""
+    handles = plan.job.handles
+    user = f"user=[{','.join(handles)}]" if plan.job.is_cyborg else f"user={handles[0]}"
+    words = [user, f"source={plan.source.kind}"]
+    if plan.source.path:
+        words.append(f"source.path={plan.source.path}")
+    words.append(f"model.path={plan.model.path}" if plan.model.path else "model=tiny")
+    words += [
+        f"recipe.{key}={'null' if value is None else value}"
+        for key, value in asdict(plan.recipe).items()
+    ]
+    words.append(f"seed={plan.seed}")
+    return "huggingtweets train " + shlex.join(words)

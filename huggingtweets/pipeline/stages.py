@@ -1,0 +1,386 @@
+"""One job from posts to published model: the stages in order, and every file they leave."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from accelerate import Accelerator
+
+from huggingtweets.bases.model import Base
+from huggingtweets.causes import cause_of
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.plan import Plan
+from huggingtweets.config.schema import PublishKind
+from huggingtweets.data.prepare import HeldoutSet, Prepared, clean_posts, prepare
+from huggingtweets.data.replay import keep_new, read_earlier
+from huggingtweets.errors import SourceError, StorageError
+from huggingtweets.evaluation.score import Posts
+from huggingtweets.generation.guards import Guards, build_guards
+from huggingtweets.generation.samples import Samples
+from huggingtweets.pipeline.outcome import Outcome, kept_and_base_loss
+from huggingtweets.pipeline.recorder import Recorder
+from huggingtweets.pipeline.texts import build_texts
+from huggingtweets.pipeline.trained import Trained, trained_by_single
+from huggingtweets.posts.cleaning import (
+    CleaningReport,
+    CleanPosts,
+    check_enough,
+    mask_timeline,
+)
+from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.posts.records import Timeline, read_timelines, write_timelines
+from huggingtweets.posts.sources.load import load_timeline
+from huggingtweets.preview.avatars import write_pictures
+from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
+from huggingtweets.publishing.hub import publish_model
+from huggingtweets.publishing.mark import marked
+from huggingtweets.runtime.helper import Helpers
+from huggingtweets.standing import holds_same, seal_model, sealed_config
+from huggingtweets.storage.files import (
+    remove,
+    remove_drafts,
+    replacing_folder,
+    set_aside,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.training.collectives import leave_if_stopped
+from huggingtweets.training.launch import on_main
+from huggingtweets.training.parallel.single import train_single
+from huggingtweets.training.progress import Training, training_job
+from huggingtweets.training.records import Scores, TrainResult
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def run_job(
+    plan: Plan, accelerator: Accelerator, base: Base, *, since: float | None = None
+) -> ModelFacts | None:
+    """Run one job on all processes of the launch: begin, prepare, train, finish.
+
+    Args:
+        plan: the job.
+        accelerator: the processes of the launch.
+        base: what to begin with.
+        since: when the user began to wait for it, by `time.monotonic`; None: with the command.
+
+    Returns:
+        All there is to say about the finished model, on the main process.
+
+    Raises:
+        HuggingtweetsError: the job cannot be done; what was written so far stays.
+    """
+    started_at = utc_now()
+    leave_if_stopped("begin")
+    with ExitStack() as stack:
+        lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
+        cleaned = on_main(accelerator, lambda: begin_job(plan))
+        leave_if_stopped("data")
+        prepared = prepare_job(plan, base, cleaned)
+        leave_if_stopped("data")
+        recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
+        on_main(accelerator, lambda: recorder.start(base, prepared))
+        helpers = stack.enter_context(Helpers(1, "huggingtweets.pipeline.texts"))
+        if accelerator.is_main_process and plan.publish.kind is not PublishKind.none:
+            helpers.warm_up()  # beside training
+        training = Training(training_job(plan, prepared), recorder.record)
+        result, weights = train_single(accelerator, base, training, plan, lock, since=since)
+        return on_main(
+            accelerator,
+            lambda: finish_job(
+                end_job(plan, prepared, result, started_at, engine="single"),
+                base,
+                trained_by_single(weights, plan, base, accelerator.device),
+                recorder,
+                helpers,
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What became of the posts of a job."""
+
+    timelines: tuple[Timeline, ...]
+    """As received and masked."""
+    users: list[CleanPosts]
+    reports: tuple[CleaningReport, ...]
+
+
+def begin_job(plan: Plan) -> Cleaned | None:
+    """Open the job's folder and get its posts, unless an earlier attempt did; main process only.
+
+    Returns:
+        The posts, so that nobody need clean them again; None where an earlier attempt got them.
+
+    Raises:
+        LaunchError: the folder cannot be written.
+        OptedOutError: somebody wants no model.
+        SourceError: the posts cannot be read.
+        TooFewPostsError: a user has too little text.
+    """
+    check_opted_out(plan.job.handles, plan.config.optout_file)
+    try:
+        plan.paths.root.mkdir(parents=True, exist_ok=True)
+        remove_drafts(plan.paths.root)
+        # Not done, or not as now asked for: what it was must not be taken for what it becomes.
+        remove(plan.paths.result)
+        if not holds_same(plan):
+            for old in (plan.paths.posts, plan.paths.checkpoints):
+                remove(old)
+        text = dump_config(replace(plan.config, overwrite=False))
+        write_text(plan.paths.config, sealed_config(text, plan.digest))
+    except OSError as err:
+        failure = StorageError(
+            f"output_dir: {plan.paths.root} cannot be written ({err.strerror}); expected a folder "
+            "with room and write permission; choose another output_dir"
+        )
+        failure.cause = cause_of(err)
+        raise failure from err
+    if has_posts(plan):
+        return None
+    # Masked at once: what lies in the folder is also what is recorded as an artifact.
+    timelines = tuple(
+        mask_timeline(load_timeline(plan.source, handle, plan.config.optout_file), plan.cleaning)
+        for handle in plan.job.handles
+    )
+    for note in (note for timeline in timelines for note in timeline.notes):
+        logger.warning("job=%s %s", plan.job.slug, note)
+    users, reports = clean_posts(timelines, plan.cleaning)
+    write_json(plan.paths.cleaning, {report.handle: asdict(report) for report in reports})
+    for warning in check_enough(reports, plan.cleaning):
+        logger.warning("job=%s %s", plan.job.slug, warning)
+    if plan.publish.pictures and plan.publish.kind is not PublishKind.none:
+        write_pictures(plan.paths.pictures, timelines, plan.publish.picture_hosts)
+    # Only now: a user with too few posts is asked for again by the next attempt.
+    write_timelines(plan.paths.posts, timelines)
+    return Cleaned(timelines, users, reports)
+
+
+def has_posts(plan: Plan) -> bool:
+    """Whether an earlier attempt left the posts of these very people; damaged ones go aside."""
+    path = plan.paths.posts
+    if not (path.exists() or path.is_symlink()):
+        return False
+    try:
+        timelines = read_timelines(path)
+        fault = "holds the posts of other people"
+        if tuple(timeline.handle for timeline in timelines) == plan.job.handles:
+            return True
+    except SourceError as err:
+        fault = str(err).partition("; expected")[0].removeprefix(f"{path}: ")
+    set_aside(path, fault)
+    return False
+
+
+def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepared:
+    """Turn the posts of a begun job into blocks; every rank gets the same.
+
+    Args:
+        plan: the job.
+        base: whose tokenizer is used.
+        cleaned: by `begin_job`; taken where the file it wrote holds those very posts.
+
+    Raises:
+        DataError: nothing is left to train on.
+    """
+    timelines = read_timelines(plan.paths.posts)
+    if cleaned is not None and cleaned.timelines == timelines:
+        users, reports = cleaned.users, cleaned.reports
+    else:
+        users, reports = clean_posts(timelines, plan.cleaning)
+    earlier = read_earlier(plan.model.path, plan.job.handles)
+    if earlier is not None:
+        users = keep_new(users, timelines, earlier)
+        new = sum(len(user.posts) for user in users)
+        logger.info("job=%s goes on from %s: new=%d", plan.job.slug, plan.model.path, new)
+    prepared = prepare(
+        users,
+        reports,
+        recipe=plan.recipe,
+        seed=plan.seed,
+        codec=base.codec,
+        earlier=earlier,
+    )
+    if prepared.heldout is None and plan.recipe.heldout_frac > 0:
+        logger.warning(
+            "job=%s nothing is held out: the posts are too few, or say nearly the same; no figure "
+            "will tell how well the model predicts new posts",
+            plan.job.slug,
+        )
+    return prepared
+
+
+@dataclass(frozen=True)
+class EndedJob:
+    """A job whose training has ended."""
+
+    plan: Plan
+    """Its sampling settled; see `Plan.settled`."""
+    prepared: Prepared
+    result: TrainResult
+    started_at: str
+    engine: str
+
+    @property
+    def guards(self) -> Guards:
+        """What its samples are held against."""
+        posts = [post for user in self.prepared.split.train for post in user]
+        plan = self.plan
+        return build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
+
+
+def end_job(
+    plan: Plan, prepared: Prepared, result: TrainResult, started_at: str, *, engine: str
+) -> EndedJob:
+    """Settle what is known of a job only now."""
+    plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
+    return EndedJob(plan, prepared, result, started_at, engine)
+
+
+def finish_job(
+    job: EndedJob,
+    base: Base,
+    trained: Trained,
+    recorder: Recorder,
+    helpers: Helpers,
+    samples: Samples | None = None,
+) -> ModelFacts:
+    """Sample, write the model folder, publish, and last of all result.json; main process only.
+
+    Texts and picture are made by a helper while the weights are written. With publish=none what
+    only a reader would miss is left out: card, preview, report, and every figure beyond the
+    held-out loss.
+
+    Args:
+        job: what is finished.
+        base: it was trained from.
+        trained: the model.
+        recorder: of the job.
+        helpers: processes beside this one.
+        samples: where they are drawn already, together with those of others.
+
+    Raises:
+        LaunchError: another process has taken the folder over.
+        PublishError: the Hub did not take the model; it lies in the job's folder.
+    """
+    plan, paths = job.plan, job.plan.paths
+    if samples is None:
+        samples = Samples(())
+        if plan.sampling.num:
+            samples = trained.sample(plan, base, job.guards)
+    _tell_refused(plan, samples)
+    rows = [marked(asdict(prediction)) for prediction in samples.predictions]
+    write_jsonl(paths.predictions, rows)
+    is_published = plan.publish.kind is not PublishKind.none
+    outcome = Outcome(
+        plan=plan,
+        base=describe_base(plan, base),
+        people=job.prepared.people,
+        split=job.prepared.split,
+        data=count_data(job),
+        train=job.result,
+        samples=samples,
+        scores=score_job(job, base, trained) if is_published else None,
+        engine=job.engine,
+        links=recorder.links(),
+        started_at=job.started_at,
+    )
+    with replacing_folder(paths.model) as draft, ThreadPoolExecutor(1) as beside:
+        call = helpers.call if is_published else _call
+        made = beside.submit(call, build_texts, outcome, utc_now())
+        trained.save(plan, base, draft)
+        texts = made.result()
+        if is_published:
+            (draft / paths.preview.name).write_bytes(texts.preview)
+            write_text(draft / paths.card.name, texts.card)
+    if is_published:
+        write_text(paths.report, texts.report)
+    recorder.finish(samples.predictions)
+    if plan.publish.kind is PublishKind.hub:
+        check_opted_out(plan.job.handles, plan.config.optout_file)
+        publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
+    write_json(paths.result, texts.result | {"model": {"files": seal_model(paths)}})
+    shutil.rmtree(paths.checkpoints, ignore_errors=True)
+    return texts.facts
+
+
+def _call(function: Callable[..., T], *arguments: Any) -> T:
+    """Call a function here: nothing in it is worth another process."""
+    return function(*arguments)
+
+
+def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scores]:
+    """Return what the trained model and its base make of held-out and of known posts.
+
+    Most of it was found while training. What is left are the known posts beyond those, which are
+    only tried, and everything where the training was resumed after the evaluation.
+    """
+    prepared = job.prepared
+
+    def score(posts: HeldoutSet | None, of_base: bool) -> Posts:
+        return trained.score(job.plan, base, posts, of_base=of_base) if posts else ()
+
+    found = []
+    for step, of_base in ((job.result.kept_step, False), (0, True)):
+        before = job.result.scores.get(step)
+        heldout = before.heldout if before else score(prepared.heldout, of_base)
+        probe = (before and before.probe) or score(prepared.probe, of_base)
+        found.append(Scores(heldout, probe))
+        if prepared.rest:
+            rest = trained.try_known(job.plan, base, prepared.rest, of_base=of_base)
+            found[-1] = replace(found[-1], rest=rest)
+    return found[0], found[1]
+
+
+def describe_base(plan: Plan, base: Base) -> BaseModel:
+    """Return what is told about a base."""
+    origin = ""
+    if base.origin is not None:
+        origin = (
+            f"{base.origin.file} ({base.origin.quantisation}, SHA-256 {base.origin.sha256[:16]}...)"
+        )
+    return BaseModel(
+        base.name, base.hub_id, base.license, is_kept=not plan.leaves_adapter, origin=origin
+    )
+
+
+def count_data(job: EndedJob) -> DataCounts:
+    """Return what the kept posts became."""
+    prepared = job.prepared
+    kept, _ = kept_and_base_loss(job.result)
+    return DataCounts(
+        train_posts=sum(map(len, prepared.split.train)),
+        heldout_posts=sum(map(len, prepared.split.heldout)),
+        train_tokens=prepared.train_tokens,
+        heldout_tokens=kept.num_tokens if kept else 0,
+        blocks=len(prepared.training_set.blocks),
+    )
+
+
+def _tell_refused(plan: Plan, samples: Samples) -> None:
+    """Say so where the guards left fewer samples than were asked for."""
+    asked = len(plan.sampling.prompts) * plan.sampling.num
+    if len(samples.predictions) < asked:
+        logger.warning(
+            "job=%s samples=%d of %d: for the others all that was drawn was refused (%s); "
+            "sampling.block_copies=0 lets copies of training posts pass",
+            plan.job.slug,
+            len(samples.predictions),
+            asked,
+            samples.refusals,
+        )
+
+
+def utc_now() -> str:
+    """Return the time as result.json tells it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

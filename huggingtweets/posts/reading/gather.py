@@ -1,0 +1,313 @@
+"""From the records of a file to the posts of one person: the one way of all files."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from typing import Any
+
+from huggingtweets.config.schema import Decode, SourceConfig
+from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.by_handle import Said, nearest, quoted, show
+from huggingtweets.posts.reading.chats import refuse_json_chat
+from huggingtweets.posts.reading.decoding import decode_texts
+from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
+from huggingtweets.posts.reading.names import Mark, Who, words_of
+from huggingtweets.posts.reading.record import Draft, Field, Reader
+from huggingtweets.posts.reading.shapes import (
+    CLOSED,
+    KNOWN,
+    has_text,
+    inner_value,
+    records_of,
+    rich,
+)
+from huggingtweets.posts.reading.timeline import (
+    RawPost,
+    Skip,
+    check_amount,
+    make_timeline,
+)
+from huggingtweets.posts.reading.who import Asked, Authors
+from huggingtweets.posts.records import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One record of a file."""
+
+    fields: dict[str, Any]
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Others:
+    """People whose records were told apart without reading them."""
+
+    names: Sequence[str]
+    column: str
+
+
+def configured_columns(config: SourceConfig) -> dict[str, str]:
+    """Return the columns that are named in the configuration, by their use."""
+    names = {key: getattr(config, f"{key}_column") for key in _COLUMNS}
+    return {key: name for key, name in names.items() if name}
+
+
+_COLUMNS = ("text", "user", "id", "date", "retweet")
+
+
+def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> None:
+    """Refuse a table without a column of posts.
+
+    Args:
+        names: its columns; those in structs dotted.
+        config: may name the column.
+        where: the file, for messages.
+
+    Raises:
+        SourceError: there is none, or it is a table of a chat.
+    """
+    refuse_json_chat(dict.fromkeys(names))
+    if config.text_column is None and all(roles_of(name).text is None for name in names):
+        raise SourceError(
+            f"{where}: got the columns {', '.join(map(show, names[:12]))}; expected one with the "
+            "posts; name it with source.text_column="
+        )
+
+
+def gather(
+    asked: Asked, found: Iterable[Row | Others | Skip], said: Said | None = None
+) -> Timeline:
+    """Read records, decide on the whole of them, and return the posts of one person.
+
+    Raises:
+        SourceError: nothing of this person can be read, or nobody can tell what is.
+    """
+    return _Gathering(asked, said or Said()).timeline(found)
+
+
+def posts_of_account(values: Iterable[Any]) -> Iterator[RawPost | Skip]:
+    """Read what a service or an archive has of one account; whose it is has been seen to.
+
+    Texts come as its readers see them, escaped, as cleaning unescapes.
+    """
+    reader = Reader(SourceConfig())
+    for record in (one for value in values for one in records_of(value)):
+        draft = reader.read(record) if isinstance(record, dict) else record
+        if not isinstance(draft, Draft):
+            yield draft if draft == CLOSED else Skip("an entry without text")
+        else:
+            post = draft.post.cut()
+            text = post.text if draft.is_text else escape(post.text, quote=False)
+            yield replace(post, text=text, is_retweet=bool(post.is_retweet))
+
+
+def is_repost(post: RawPost | Skip) -> bool:
+    """Whether it is one, which would stand for the post itself where somebody reposts his own."""
+    return isinstance(post, RawPost) and bool(post.is_retweet)
+
+
+class _Gathering:
+    """What is known of one file so far."""
+
+    def __init__(self, asked: Asked, said: Said) -> None:
+        self._asked = asked
+        self._said = said
+        self._reader = Reader(asked.config)
+        self._authors = Authors(asked)
+        self._drafts: list[Draft] = []
+        self._num_chars = 0
+        self._notes: list[str] = []
+        self._how: list[str] = []
+
+    def timeline(self, found: Iterable[Row | Others | Skip]) -> Timeline:
+        asked = self._asked
+        timeline = make_timeline(asked.where, asked.handle, self._posts(found), how=self._how)
+        notes = (*self._said.notes, *self._notes, *timeline.notes)
+        return replace(timeline, notes=notes, how=tuple(self._how))
+
+    def _posts(self, found: Iterable[Row | Others | Skip]) -> Iterator[RawPost | Skip]:
+        num_skips = 0
+        for item in found:
+            if isinstance(item, Others):
+                self._authors.pass_over(item.names, item.column)
+                continue
+            skip = item if isinstance(item, Skip) else self._take(item)
+            if skip is not None:
+                num_skips += 1
+                yield skip
+        yield from (Skip(problem) for problem in self._said.damage)
+        self._check_configured()
+        mine, open_ = self._authors.own(self._drafts)
+        column = next((field.path for draft in mine for field in draft.fields), "user")
+        yield from (Skip(f"no user in the column {show(column)}", draft.line) for draft in open_)
+        if not mine:
+            self._authors.explain_nothing()
+        self._tell_authors()
+        yield from self._finish(self._settle_ids(self._settle_marks(mine)))
+
+    def _take(self, row: Row) -> Skip | None:
+        """Keep what one record says, unless it is surely somebody else's."""
+        fields = row.fields
+        if self._asked.config.decode != Decode.none:
+            fields = _unfolded(fields)
+        enriched = rich(fields)
+        if isinstance(enriched, Skip):
+            return replace(enriched, line=row.line)
+        fields = enriched
+        if KNOWN in fields:
+            self._authors.know(fields[KNOWN])
+            return None
+        draft = self._reader.read(fields, row.line)
+        if isinstance(draft, Skip):
+            return draft
+        if _NOT_UTF8.search(draft.post.text):  # amid a document, which was read all the same
+            return Skip("not UTF-8", row.line)
+        if self._asked.config.user_column:
+            author = self._authors.told(fields)
+            if author is None:
+                return Skip(
+                    f"no user in the column {show(self._asked.config.user_column)}", row.line
+                )
+            if not self._authors.see_told(author):
+                return None
+        else:
+            if not any(field.who < Who.display for field in draft.fields):
+                self._authors.look_at(self._reader.flat)
+            if not self._authors.see(draft):
+                return None
+        post = draft.post.cut()
+        self._drafts.append(draft if post is draft.post else replace(draft, post=post))
+        self._num_chars += len(post.text)
+        check_amount(self._asked.where, len(self._drafts), self._num_chars)
+        return None
+
+    def _check_configured(self) -> None:
+        """Refuse a configured column that no record has: it is misspelt."""
+        config, paths = self._asked.config, self._reader.paths
+        if not 0 < len(paths) < MAX_PATHS:
+            return
+        for key, name in configured_columns(config).items():
+            if name not in paths:
+                raise SourceError(
+                    f"{self._asked.where}: got source.{key}_column={name}; expected a column "
+                    f"of the file{nearest(name, paths)}"
+                )
+
+    def _tell_authors(self) -> None:
+        others = len(self._authors.others)
+        whose = "1 other" if others == 1 else f"{others} others"
+        left_out = f"; {self._authors.num_others} records of {whose} left out" if others else ""
+        self._how.append(f"author: {self._authors.by}{left_out}")
+        if self._authors.num_opted_out:
+            self._notes.append(
+                f"{self._asked.where}: {self._authors.num_opted_out} records of people who want no "
+                "model are left out"
+            )
+
+    # --- On the whole
+
+    def _settle_marks(self, drafts: list[Draft]) -> list[Draft]:
+        """Decide by all records which columns tell retweets, and read what depends on that."""
+        most: dict[str, int] = {}
+        least: dict[str, int] = {}
+        seen: Counter[str] = Counter()
+        for draft in drafts:
+            for path, number in draft.marks:
+                seen[path] += 1
+                most[path] = max(most.get(path, 0), number)
+                least[path] = min(least.get(path, number), number)
+        least.update((path, 0) for path in seen if seen[path] < len(drafts))
+        flags = {path for path in most if roles_of(path).mark is Mark.flag and most[path] <= 1}
+        settled = [_with_flags(draft, flags) for draft in drafts]
+        has_marks = any(draft.post.is_retweet for draft in settled)
+        for path in most if not has_marks else ():
+            is_open = roles_of(path).mark in (Mark.unsure, None)
+            if is_open and most[path] and not least[path]:
+                self._notes.append(
+                    f"{self._asked.where}: the column {show(path)} looks like a mark of retweets "
+                    f"and is not used; if it is one, set source.retweet_column={quoted(path)}"
+                )
+        marks = [*self._reader.taken["mark"], *sorted(flags)]
+        num = sum(bool(draft.post.is_retweet) for draft in settled)
+        self._how.append(
+            "retweets: "
+            + (f"{', '.join(marks[:4])} ({num} marked)" if marks else "texts that begin with RT @")
+        )
+        return settled if has_marks else [_by_prefix(draft) for draft in settled]
+
+    def _settle_ids(self, drafts: list[Draft]) -> list[Draft]:
+        """Do without ids that are not the posts' own: few of them for many different texts."""
+        with_id = [draft.post for draft in drafts if draft.post.id is not None]
+        ids = {post.id for post in with_id}
+        if 2 * len(ids) >= len(with_id) or len({post.text for post in with_id}) <= len(ids):
+            return drafts
+        self._notes.append(
+            f"{self._asked.where}: {len(with_id)} posts have {len(ids)} ids, which are not theirs, "
+            "and count all"
+        )
+        return [_with(draft, id=None) for draft in drafts]
+
+    def _finish(self, drafts: list[Draft]) -> Iterator[RawPost]:
+        where, config = self._asked.where, self._asked.config
+        open_ = [index for index, draft in enumerate(drafts) if not draft.is_text]
+        texts = [draft.post.text for draft in drafts]
+        decoded, done = decode_texts([texts[index] for index in open_], config.decode, where)
+        for index, text in zip(open_, decoded, strict=True):
+            texts[index] = text
+        self._notes += [f"{where}: {one}" for one in done]
+        text_columns = ", ".join([*self._reader.taken["text"]][:4])
+        encoding = (self._said.encoding or "").lower()
+        self._how.append(
+            f"text: {text_columns or 'lines'}"
+            + (f", {encoding}" if encoding else "")
+            + (f", {'; '.join(done)}" if done else "")
+        )
+        for draft, text in zip(drafts, texts, strict=True):
+            yield replace(draft.post, text=text, author_name=_author_name(draft.fields))
+
+
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")
+"""What `reading.decode` leaves of such bytes."""
+
+
+def _author_name(fields: Iterable[Field]) -> str | None:
+    """Return the display name where there is one, else the handle as it is written."""
+    name = min((field for field in fields if field.who is Who.display), default=None)
+    named = min((field for field in fields if field.who < Who.display), default=None)
+    return name.written if name else named.written.lstrip("@") if named else None
+
+
+def _unfolded(fields: dict[str, Any]) -> dict[str, Any]:
+    """Read the objects in columns that hold a whole post, or its author, as JSON or Python text."""
+    for key, value in fields.items():
+        if isinstance(value, str) and value[:1] == "{":
+            roles = roles_of(key)
+            is_post = roles.text is not None or "json" in words_of(key)
+            inner = inner_value(value) if is_post or roles.who is not None else None
+            if is_post and isinstance(inner, dict) and has_text(inner):
+                return {**{name: one for name, one in fields.items() if name != key}, **inner}
+            if roles.who is not None and isinstance(inner, dict):
+                return {**fields, key: inner}
+    return fields
+
+
+def _with_flags(draft: Draft, flags: set[str]) -> Draft:
+    """Read numbers in columns that turned out to be flags, not counts."""
+    numbers = [number for path, number in draft.marks if path in flags]
+    if not numbers or draft.post.is_retweet:
+        return draft
+    return replace(_with(draft, is_retweet=any(numbers)), is_soft=False)
+
+
+def _by_prefix(draft: Draft) -> Draft:
+    """Let `RT @` decide where a mark is only absent, and is so in the whole file."""
+    post = draft.post
+    is_open = post.is_retweet is False and draft.is_soft and post.text.startswith("RT @")
+    return _with(draft, is_retweet=None) if is_open else draft
+
+
+def _with(draft: Draft, **changes: Any) -> Draft:
+    return replace(draft, post=replace(draft.post, **changes))

@@ -1,0 +1,374 @@
+"""One record of any tool, a row or a JSON object, as what it says: text, author, mark, date."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from typing import Any, NamedTuple
+
+from huggingtweets.config.schema import SourceConfig
+from huggingtweets.posts.reading.by_handle import name_key, show
+from huggingtweets.posts.reading.flat import (
+    MAX_PATHS,
+    Layout,
+    flatten,
+    get_path,
+    is_empty,
+    is_foreign,
+    layout_of,
+)
+from huggingtweets.posts.reading.json_values import dig
+from huggingtweets.posts.reading.names import (
+    OTHER_KINDS,
+    OWN_KINDS,
+    RETWEET_KINDS,
+    Mark,
+    Who,
+    words_of,
+)
+from huggingtweets.posts.reading.rich_text import html_to_text
+from huggingtweets.posts.reading.timeline import (
+    RawPost,
+    Skip,
+    parse_date,
+    parse_id,
+    parse_picture_url,
+)
+
+_MAX_DEPTH = 7
+_MAX_VERSIONS = 100
+_MAX_KIND_CHARS = 20
+_MAX_VALUE_CHARS = 200
+_FALSE = frozenset(
+    {"false", "f", "0", "no", "n", "0.0", "off", "nein", "non", "não", "нет", "ні", "否", "いいえ"}
+)
+_PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
+_RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
+_ADDRESS = re.compile(
+    r"https?://(?:(?:www\.|mobile\.|m\.)?(?:twitter|x)\.com/(?:intent/user\?screen_name=)?"
+    r"|[^/\s]{1,100}/(?:@|users/|u/|profile/|ap/users/))@?([\w.@-]{1,90})/?",
+    re.ASCII,
+)
+"""Of a person's page, on X, Mastodon, Bluesky; other addresses are of anything."""
+_PERMALINK = re.compile(
+    r"(?:https?://[\w.-]{1,100})?/@?([\w.-]{1,90})/status(?:es)?/(\d{1,20})\b", re.ASCII
+)
+_HANDLE = re.compile(r"@?(?:\w{1,30}|[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6})", re.ASCII)
+_PRINTED_USER = re.compile(r"\b(?:screen_name|username)='(\w{1,30})'", re.ASCII)
+"""In an object of tweepy or snscrape as Python prints it."""
+_NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)
+
+
+class Field(NamedTuple):
+    """One thing that a record says about its author."""
+
+    who: Who
+    depth: int
+    """How deep it is nested; the shallower counts."""
+    path: str
+    value: str
+    """As it is compared: a handle lower case without `@`, an id or a name as written."""
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A post as far as one record tells."""
+
+    post: RawPost
+    fields: tuple[Field, ...]
+    """About the author; empty: it says nothing."""
+    is_soft: bool
+    """Whether it is not a retweet only because something is absent that other tools leave out."""
+    marks: tuple[tuple[str, int], ...] = ()
+    """Columns that may be marks or counts, and their numbers; yes is 1."""
+    is_text: bool = True
+    """Whether the text needs no more looking at: made of HTML or facets here."""
+    line: int | None = None
+
+
+class Reader:
+    """Reads records as drafts, the configured columns first; remembers which columns it took."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        """Read by this configuration."""
+        self._config = config
+        self.taken: dict[str, dict[str, None]] = {"text": {}, "mark": {}, "date": {}, "id": {}}
+        """Per use the paths that were taken, in the order they came."""
+        self.paths: dict[str, None] = {}
+        """Paths seen, those of objects on the way included."""
+        self.flat: list[tuple[str, Any]] = []
+        """Paths and values of the record read last."""
+
+    def read(self, record: Mapping[str, Any], line: int | None = None) -> Draft | Skip:
+        """Read one record."""
+        config = self._config
+        self.flat = flat = list(flatten(record))
+        layout = layout_of(tuple([path for path, _ in flat]))
+        if len(self.paths) < MAX_PATHS:
+            for path, _ in flat:
+                if path not in self.paths:
+                    self._remember(path)
+        text = self._text(record, flat, layout.texts)
+        if isinstance(text, Skip):
+            return Skip(text.reason, line)
+        is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout)
+        if not is_post:
+            return Skip("a like, a follow or the like, no post", line)
+        own_id = self._pick("id", config.id_column, record, flat, layout.ids, parse_id)
+        if own_id and (end := _NUMBERS_END.search(own_id)):
+            own_id = end[1]
+        original = record.get("retweeted_status")
+        if isinstance(original, dict):
+            text = _whole_retweet(text, _first_text(list(flatten(original))))
+        is_rich = isinstance(record.get(RICH), str)
+        versions = _versions(record)
+        post = RawPost(
+            escape(html_to_text(text), quote=False) if record.get(RICH) == "html" else text,
+            own_id,
+            self._pick("date", config.date_column, record, flat, layout.dates, parse_date),
+            is_retweet,
+            author_picture=_picture(record),
+            older_ids=tuple(one for one in versions[:-1] if one != own_id) * _is_v2(record),
+            is_outdated=own_id in versions[:-1],
+        )
+        fields = tuple(_fields(flat, layout.authors, own_id))
+        return Draft(post, fields, is_soft, marks, is_rich, line)
+
+    def _remember(self, path: str) -> None:
+        self.paths[path] = None
+        while (path := path.rpartition(".")[0]) and path not in self.paths:
+            self.paths[path] = None
+
+    def _text(
+        self, record: Mapping[str, Any], flat: list[tuple[str, Any]], places: tuple[int, ...]
+    ) -> str | Skip:
+        name = self._config.text_column
+        if name is not None:
+            value = get_path(record, name)
+            if isinstance(value, str):
+                self.taken["text"][name] = None
+                return value
+            return Skip(f"no text in the column {show(name)}")
+        found = [flat[place] for place in places]
+        for path, value in found:
+            if is_text_value(path, value) and (text := _as_text(value)):
+                self.taken["text"][path] = None
+                return text
+        if any(isinstance(value, str) for _, value in found):
+            return ""
+        if found:
+            return Skip(f"no text in the column {show(found[0][0])}")
+        return Skip("a line without a text; see source.text_column=")
+
+    def _pick(
+        self,
+        use: str,
+        configured: str | None,
+        record: Mapping[str, Any],
+        flat: list[tuple[str, Any]],
+        places: tuple[int, ...],
+        parse: Callable[[Any], str | None],
+    ) -> str | None:
+        """Return the first value that can be read among the columns for this use."""
+        if configured:
+            return parse(get_path(record, configured))
+        for place in places:
+            path, value = flat[place]
+            if (found := parse(value)) is not None:
+                self.taken[use][path] = None
+                return found
+        return None
+
+    def _marks(
+        self,
+        record: Mapping[str, Any],
+        flat: list[tuple[str, Any]],
+        layout: Layout,
+    ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
+        """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
+        configured = self._config.retweet_column
+        if configured:
+            value = get_path(record, configured)
+            word = _kind_of(value)
+            is_kind = word in RETWEET_KINDS or word in OWN_KINDS
+            flag = word in RETWEET_KINDS if is_kind else read_mark(Mark.flag, value, configured)
+            if configured not in self.paths:
+                return None, False, (), True
+            self.taken["mark"][configured] = None
+            return flag, False, (), True
+        said: list[tuple[bool, bool]] = []
+        unsure = []
+        for place in layout.unknown:  # a column of kinds by another name
+            path, value = flat[place]
+            if isinstance(value, str) and len(value) <= _MAX_KIND_CHARS:
+                word = _kind_of(value)
+                if word in RETWEET_KINDS or word in OWN_KINDS:
+                    unsure.append((path, int(word in RETWEET_KINDS)))
+        for place, role in layout.marks:
+            path, value = flat[place]
+            if role is Mark.kind:
+                word = _kind_of(value)
+                if word in OTHER_KINDS:
+                    return None, False, (), False
+                if word in RETWEET_KINDS or word in OWN_KINDS:
+                    self.taken["mark"][path] = None
+                    said.append((word in RETWEET_KINDS, word not in RETWEET_KINDS))
+                continue
+            flag = read_mark(role, value, path)
+            if words_of(path)[-1] == "status" and _kind_of(value) in OWN_KINDS:
+                flag = False  # `retweetStatus`: `original`
+            if role is Mark.flag and _is_number(value):
+                unsure.append((path, int(float(str(value)))))
+                continue
+            if role is Mark.unsure:
+                unsure.append((path, int(bool(flag))))
+                continue
+            self.taken["mark"][path] = None
+            if flag is not None:
+                said.append((flag, role is not Mark.flag))
+        if any(flag for flag, _ in said):
+            return True, False, tuple(unsure), True
+        if not said:
+            is_v1 = isinstance(record.get("user"), dict) and "screen_name" in record["user"]
+            return (False if is_v1 else None), is_v1, tuple(unsure), True
+        return False, all(is_soft for _, is_soft in said), tuple(unsure), True
+
+
+RICH = "\0rich"
+"""Key that a shape adds to a record whose text is HTML (`html`) or ready (`text`)."""
+
+
+def _first_text(flat: list[tuple[str, Any]]) -> str | None:
+    places = layout_of(tuple(path for path, _ in flat)).texts
+    return next((flat[place][1] for place in places if isinstance(flat[place][1], str)), None)
+
+
+def is_text_value(path: str, value: object) -> bool:
+    """Whether it may be a text: a string, or pieces of one, as Telegram's channels have them."""
+    return isinstance(value, str) or (isinstance(value, list) and words_of(path)[-1:] == ("text",))
+
+
+def _as_text(value: Any) -> str:
+    """A text, also where it comes in pieces."""
+    if isinstance(value, str):
+        return value
+    parts = (part.get("text") if isinstance(part, dict) else part for part in value[:1000])
+    return "".join(part for part in parts if isinstance(part, str))
+
+
+def _kind_of(value: object) -> str:
+    """Return the word of a kind column: of `Re-tweets` and `app.bsky.defs#retweet`, `retweet`."""
+    word = str(value)[:_MAX_VALUE_CHARS].strip().lower().rpartition(".")[2].rpartition("#")[2]
+    word = word.replace("-", "")
+    one = word.removesuffix("s")
+    return one if one in RETWEET_KINDS or one in OWN_KINDS else word
+
+
+def _is_number(value: object) -> bool:
+    """Whether a flag is a number that may count retweets; 19 digits are an id."""
+    if isinstance(value, bool):
+        return False
+    text = str(value).strip()
+    return isinstance(value, int | float | str) and bool(re.fullmatch(r"\d{1,9}(?:\.0)?", text))
+
+
+def read_mark(role: Mark, value: object, path: str) -> bool | None:
+    """Read one mark: a flag in any spelling, or whatever is there of the original."""
+    if role is Mark.references:
+        if isinstance(value, list):
+            return any(dig(one, "type") == "retweeted" for one in value)
+        return None if value is None or value != value else "retweeted" in str(value)
+    if isinstance(value, dict):
+        return True
+    if is_empty(value):
+        return False if role is Mark.presence or words_of(path)[-1] == "id" else None
+    word = str(value).strip().lower()
+    return word not in _FALSE
+
+
+def named(value: Mapping[str, Any], prefix: str = "") -> str | None:
+    """Return the handle that an object gives for its author, None where it gives none.
+
+    Args:
+        value: the object.
+        prefix: `user.` where the object is itself the author, whatever it is called.
+    """
+    flat = [(prefix + path, one) for path, one in flatten(value)]
+    found = _fields(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
+    handles = [one for one in found if one.who < Who.display]
+    return min(handles).value if handles else None
+
+
+def _fields(
+    flat: list[tuple[str, Any]], places: tuple[tuple[int, Who | None], ...], own_id: str | None
+) -> Iterator[Field]:
+    for place, who in places:
+        path, value = flat[place]
+        if isinstance(value, str) and value.startswith("at://did:") and not is_foreign(path):
+            yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
+        if who is None:
+            if isinstance(value, str) and (own_id in value if own_id else not is_foreign(path)):
+                yield from _permalink(path, value, own_id)
+            continue
+        if isinstance(value, bool | float | list | dict) or is_empty(value):
+            continue
+        text = str(value).strip()
+        if text.startswith("User(") and (match := _PRINTED_USER.search(text)):
+            text, who = match[1], Who.handle
+        text = text[:_MAX_VALUE_CHARS]
+        depth = path.count(".")
+        if who is Who.id:
+            yield Field(who, depth, path, text.rpartition(":")[2] if "twitter" in text else text)
+            continue
+        if "/" in text:
+            match = _ADDRESS.fullmatch(text)
+            if match is None:
+                continue
+            text, who = match[1], max(who, Who.username)
+        if who is not Who.display and not _HANDLE.fullmatch(text):
+            who = Who.display
+        yield Field(who, depth, path, text if who is Who.display else name_key(text), text)
+
+
+def _permalink(path: str, value: str, own_id: str | None) -> Iterator[Field]:
+    """Yield the author whom the address of the post itself names: `x.com/ann/status/<own id>`."""
+    match = _PERMALINK.match(value)
+    if (
+        match
+        and own_id in (match[2], None)
+        and match[1] not in ("i", "anyuser", "user", "status", "web")
+    ):
+        yield Field(Who.someone, path.count(".") + _MAX_DEPTH, path, name_key(match[1]))
+
+
+def _picture(record: Mapping[str, Any]) -> str | None:
+    return next(
+        (found for path in _PICTURES if (found := parse_picture_url(get_path(record, path)))), None
+    )
+
+
+def _whole_retweet(cut: str, whole: str | None) -> str:
+    """Put the whole post behind `RT @name: ` where only its beginning stands."""
+    head = _RETWEET_HEAD.match(cut)
+    return cut if head is None or whole is None else head.group() + whole
+
+
+def _is_v2(record: Mapping[str, Any]) -> bool:
+    return "edit_history_tweet_ids" in record
+
+
+def _versions(record: Mapping[str, Any]) -> list[str]:
+    """All versions of an edited post of X, oldest first; empty where nothing is said."""
+    listed = record.get("edit_history_tweet_ids")
+    if listed is None:
+        edited = dig(record, "edit_info", "edit", "editControlInitial", "editTweetIds")
+        listed = edited or dig(record, "edit_info", "initial", "editTweetIds")
+    if isinstance(listed, str) and listed.startswith("["):
+        try:
+            listed = json.loads(listed.replace("'", '"'))
+        except ValueError:
+            return []
+    ids = listed[-_MAX_VERSIONS:] if isinstance(listed, list) else []
+    return [one for one in ids if isinstance(one, str)]

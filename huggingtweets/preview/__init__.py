@@ -1,0 +1,1 @@
+"""The preview picture: profile pictures, fonts and text of any script."""

@@ -1,0 +1,79 @@
+"""Find what somebody means by a path, and say at once what is there instead, or what is missing."""
+
+import difflib
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingtweets.errors import ConfigError
+from huggingtweets.storage.paths import JobPaths
+
+NUM_NAMED = 8
+"""Most models of a batch that an error names."""
+_MARKS = ("config.json", "adapter_config.json")
+"""A folder with one of these is a model."""
+
+
+def find_model_dir(path: Path) -> Path:
+    """Return the model folder that a path means: itself, or that of the job's folder.
+
+    Raises:
+        ConfigError: it is neither; the sentence names the models that lie there or nearby.
+    """
+    for folder in (JobPaths(path).model, path):
+        if any((folder / mark).is_file() for mark in _MARKS):
+            return folder
+    wanted = "expected a model folder, or the job's folder around it"
+    if path.is_dir():
+        found = sorted(_jobs_in(path))
+        if not found:
+            raise ConfigError(f"model: got {path}, which holds no model; {wanted}; check the path")
+        named = ", ".join(str(path / name) for name in found[:NUM_NAMED])
+        more = f" and {len(found) - NUM_NAMED} more" if len(found) > NUM_NAMED else ""
+        raise ConfigError(
+            f"model: got {path}, which holds {len(found)} "
+            f"{'job' if len(found) == 1 else 'jobs'}; {wanted}; name one of {named}{more}"
+        )
+    siblings = sorted(_jobs_in(path.parent))
+    near = difflib.get_close_matches(path.name, siblings, n=1)
+    raise ConfigError(
+        f"model: got {path}, which is not a folder; {wanted}; "
+        + (f"did you mean {path.parent / near[0]}?" if near else "check the path")
+    )
+
+
+def check_output_dir(command: str, folder: Path) -> None:
+    """Refuse what can hold no jobs.
+
+    Raises:
+        ConfigError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{command}: got {folder}, which is not a folder; expected the output_dir of a run; "
+            "check the path"
+        )
+
+
+def check_package(where: str, package: str, extra: str) -> None:
+    """Refuse what needs a package that is not there, without importing it.
+
+    Raises:
+        ConfigError: with the extra of ours that brings it.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{where}: the package {package} is not installed; run "
+            f"pip install 'huggingtweets[{extra}]'"
+        )
+
+
+def _jobs_in(folder: Path) -> Iterator[str]:
+    """Names of the job folders that hold a model."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except OSError:
+        return
+    for name in names:
+        if (JobPaths(folder / name).model / _MARKS[0]).is_file():
+            yield name

@@ -1,0 +1,1 @@
+"""transformers' modules made fit for training: attention, dropout, loss, optimizer."""

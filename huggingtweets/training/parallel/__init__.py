@@ -1,0 +1,1 @@
+"""The single engine: one model over all processes of the launch."""
