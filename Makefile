@@ -22,7 +22,7 @@ demo-real: real-base  ## fine-tune a real language model on an invented person, 
 
 test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \
-		tests/faults tests/distributed tests/jobs tests
+		tests/faults tests/distributed tests/jobs tests/people tests/bases tests
 
 test-slurm: $(VENV)/.installed-dev  ## arrays, preemption, requeue, many nodes, on a real SLURM
 	$(BIN)/python -m pytest -m slurm tests/slurm

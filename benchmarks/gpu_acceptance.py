@@ -73,7 +73,7 @@ GPU_TESTS: tuple[str, ...] = (
     "tests/training/test_stacked_gpu.py",
     "tests/training/test_attention.py",
 )
-GPU_TESTS += ("tests/training/test_graphs.py", "tests/test_trained.py")
+GPU_TESTS += ("tests/training/test_graphs.py", "tests/pipeline/test_trained.py")
 Figures = dict[str, Any]
 
 

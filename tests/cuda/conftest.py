@@ -4,5 +4,5 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-for folder in ("tests/training", "tests/config", "benchmarks"):
+for folder in ("tests/training", "tests/config", "tests/pipeline", "benchmarks"):
     sys.path.insert(0, str(ROOT / folder))
