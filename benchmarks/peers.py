@@ -236,7 +236,7 @@ def run_ours(spec: dict[str, Any]) -> None:
 
     from huggingtweets.training.parallel import loop
 
-    plain: Any = loop.try_step
+    plain: Any = loop.train_step
 
     def noted(*args: Any, **kwargs: Any) -> Any:
         outcome = plain(*args, **kwargs)
@@ -244,7 +244,7 @@ def run_ours(spec: dict[str, Any]) -> None:
         return outcome
 
     patched: Any = loop
-    patched.try_step = noted
+    patched.train_step = noted
     sys.argv = [spec["train"], *spec["arguments"]]
     try:
         runpy.run_path(spec["train"], run_name="__main__")

@@ -69,12 +69,47 @@ def run(composed: DictConfig) -> int:
 
 def main() -> int:
     """Train what `sys.argv` asks for; return the exit code (0, 1, 2 or 75: docs/reference.md)."""
-    code = attempt.tell_exit(_main())
+    wait_asleep_if_busy()
+    setup_logging()
+    attempt.watch(stopping.request_stop)
+    register()
+    sys.argv[1:] = with_own_folders(plain_values(quote_user(sys.argv[1:])))
+    try:
+        if {"--help", "-h"} & {*sys.argv[1:]}:
+            words = [word for word in sys.argv[1:] if not word.startswith("-")]
+            say(usage(words).rstrip("\n"))
+            code = 0
+        else:
+            composed = check_arguments(sys.argv[1:])
+            code = run_by_hydra() if composed is None else run(composed)
+    except HuggingtweetsError as err:
+        code = exit_code_of(err)
+    attempt.tell_exit(code)
     if code == STOPPED:
         stopping.say_after_launcher(
             "stopped; everything so far is saved; run the same command again to go on"
         )
     return code
+
+
+def run_by_hydra() -> int:
+    """Run what Hydra itself makes of `sys.argv`, a grid (`-m`) above all."""
+    codes, folders = [], []
+
+    @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
+    def hydra_main(composed: DictConfig) -> None:
+        codes.append(run(composed))
+        folders.append(str(composed.output_dir))
+
+    with TemporaryDirectory() as scratch:
+        if any(word in ("-m", "--multirun") for word in sys.argv):
+            sys.argv.append(f"hydra.sweep.dir={scratch}")  # else Hydra leaves a multirun.yaml here
+        hydra_main()
+    if len(set(folders)) > 1 and 0 in codes:
+        from huggingtweets.compare.grid import end_grid
+
+        end_grid(list(map(Path, dict.fromkeys(folders))))
+    return max(codes, default=0)
 
 
 def wait_asleep_if_busy() -> None:
@@ -85,41 +120,6 @@ def wait_asleep_if_busy() -> None:
     """
     if hasattr(os, "getloadavg") and os.getloadavg()[0] > BUSY_LOAD * (os.cpu_count() or 1):
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def _main() -> int:
-    wait_asleep_if_busy()
-    setup_logging()
-    attempt.watch(stopping.request_stop)
-    register()
-    folders = []
-    sys.argv[1:] = with_own_folders(plain_values(quote_user(sys.argv[1:])))
-    codes = []
-
-    @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
-    def hydra_main(composed: DictConfig) -> None:
-        codes.append(run(composed))
-        folders.append(str(composed.output_dir))
-
-    try:
-        if {"--help", "-h"} & {*sys.argv[1:]}:
-            words = [word for word in sys.argv[1:] if not word.startswith("-")]
-            say(usage(words).rstrip("\n"))
-            return 0
-        composed = check_arguments(sys.argv[1:])
-        if composed is not None:
-            return run(composed)
-    except HuggingtweetsError as err:
-        return exit_code_of(err)
-    with TemporaryDirectory() as scratch:
-        if any(word in ("-m", "--multirun") for word in sys.argv):
-            sys.argv.append(f"hydra.sweep.dir={scratch}")  # else Hydra leaves a multirun.yaml here
-        hydra_main()
-    if len(set(folders)) > 1 and 0 in codes:
-        from huggingtweets.compare.grid import end_grid
-
-        end_grid(list(map(Path, dict.fromkeys(folders))))
-    return max(codes, default=0)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,13 @@ from huggingtweets.training import stopping
 stopping.install()
 from huggingtweets.training.parallel import loop
 
-take = loop.try_step
+take = loop.train_step
 
 def slow_step(*args, **options):
     ctypes.CDLL(None).sleep(int(os.environ["STEP_S"]))  # as in C++: no handler of Python runs
     return take(*args, **options)
 
-loop.try_step = slow_step
+loop.train_step = slow_step
 from huggingtweets.train import main
 
 sys.exit(main())

@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -50,7 +50,6 @@ from huggingtweets.models.families import has_own_lora, layout_of, shape_of, why
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline.stages import run_job
 from huggingtweets.posts.sources.x_api import SPENDING
-from huggingtweets.publishing.facts import ModelFacts
 from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.terminal import show_summary
 from huggingtweets.runtime.device import is_cuda
@@ -314,7 +313,18 @@ def _run_in_turn(
                 on_main(accelerator, room.wait_until_open)
             deadline.begin(plan.job.slug)
             tally.running(plan)
-            facts = _with_room(room, plan, accelerator, base, since)
+            tries = 0
+            while True:  # in a batch again, once there is room for what could not be written
+                tries += 1
+                try:
+                    with _failing_alone(plan, accelerator):
+                        facts = run_job(plan, accelerator, base, since=since)
+                    break
+                except HuggingtweetsError as err:
+                    failure = err
+                wait = partial(room.wait_after, failure, tries) if room else bool
+                if not broadcast(on_main(accelerator, wait)):
+                    raise failure
         except HuggingtweetsError as err:
             tally.failed(plan, err)
             if tally.is_stopped:
@@ -328,31 +338,14 @@ def _run_in_turn(
         tally.cut_short(left, out_of_time(left))
 
 
-def _with_room(
-    room: Room | None, plan: Plan, accelerator: Accelerator, base: Base, since: float | None
-) -> ModelFacts | None:
-    """Run one job; in a batch, again once there is room for what could not be written."""
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            return _guarded(plan, accelerator, base, since)
-        except HuggingtweetsError as err:
-            failure = err
-        wait = partial(room.wait_after, failure, tries) if room else bool
-        if not broadcast(on_main(accelerator, wait)):
-            raise failure
-
-
-def _guarded(
-    plan: Plan, accelerator: Accelerator, base: Base, since: float | None
-) -> ModelFacts | None:
-    """Run one job; whatever it raises becomes a failure of this job alone.
+@contextmanager
+def _failing_alone(plan: Plan, accelerator: Accelerator) -> Iterator[None]:
+    """Make of whatever is raised within a failure of this job alone.
 
     With several processes an unforeseen error ends the run: the others would wait for ever.
     """
     try:
-        return run_job(plan, accelerator, base, since=since)
+        yield
     except Exception as err:
         if accelerator.num_processes > 1 and not isinstance(err, HuggingtweetsError):
             raise

@@ -57,13 +57,13 @@ def slow_steps() -> None:
     """Let training last for a few seconds."""
     from huggingtweets.training.parallel import loop
 
-    take = loop.try_step
+    take = loop.train_step
 
     def slow_step(*args: object, **options: object) -> object:
         time.sleep(0.03)
         return take(*args, **options)
 
-    loop.try_step = slow_step
+    loop.train_step = slow_step
 
 
 QUICK = {("launcher", "begin"), ("group", "data"), ("one-rank", "step"), ("group", "save")}

@@ -4,15 +4,21 @@ import time
 from dataclasses import replace
 
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.runtime.device import lacks_memory
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.parallel.checkpoint_session import CheckpointSession
 from huggingtweets.training.parallel.device_blocks import DeviceBlocks
 from huggingtweets.training.parallel.heldout import evaluate_heldout
-from huggingtweets.training.parallel.memory import StepLostError, fitting, halved, try_step
+from huggingtweets.training.parallel.memory import fitting, halved, take_back
 from huggingtweets.training.parallel.shards import full_weights
-from huggingtweets.training.parallel.step import ParallelModel, StepSettings, dropout_seed
+from huggingtweets.training.parallel.step import (
+    ParallelModel,
+    StepSettings,
+    dropout_seed,
+    train_step,
+)
 from huggingtweets.training.progress import LOSS, Speed, Training, Weights, add_step, new_totals
 from huggingtweets.training.records import TrainResult
 
@@ -78,8 +84,12 @@ def fit(
         seeds = [dropout_seed(job.seed, step, micro, rank) for micro in range(batch.num_micro)]
         settings = StepSettings(training.num_targets, training.lr, job.recipe.max_grad_norm, seeds)
         try:
-            outcome = try_step(model, micro_batches, settings)
-        except StepLostError:
+            outcome = train_step(model, micro_batches, settings)
+        except RuntimeError as err:
+            if not lacks_memory(err):
+                raise
+            outcome = None
+        if outcome is None and not take_back(model, micro_batches[-1]):
             session.start_over(halved(batch))
         verdict = session.agree(ran_out=outcome is None)
         if outcome is None or verdict.ran_out:

@@ -1,12 +1,10 @@
 """When a device runs out of memory: smaller micro-batches, on all processes together."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-
-from torch import Tensor
 
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.runtime.device import lacks_memory, release_memory
@@ -15,13 +13,7 @@ from huggingtweets.training.collectives import any_rank
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.parallel.device_blocks import DeviceBlocks
 from huggingtweets.training.parallel.shards import is_sharded
-from huggingtweets.training.parallel.step import (
-    MicroBatch,
-    ParallelModel,
-    StepSettings,
-    train_step,
-    update,
-)
+from huggingtweets.training.parallel.step import MicroBatch, ParallelModel, update
 
 logger = logging.getLogger(__name__)
 
@@ -29,10 +21,6 @@ Cut = Callable[[Batch], DeviceBlocks]
 
 _FILE = "batch.json"
 """Beside the checkpoints."""
-
-
-class StepLostError(Exception):
-    """A process ran out of memory where the others cannot be told."""
 
 
 def halved(batch: Batch) -> Batch:
@@ -85,39 +73,29 @@ def _fits(model: ParallelModel, micro_batch: MicroBatch) -> bool:
     return fits
 
 
-def try_step(
-    model: ParallelModel, micro_batches: Sequence[MicroBatch], settings: StepSettings
-) -> tuple[Tensor, Tensor] | None:
-    """Take a `train_step`; None if memory did not suffice: then no process has changed anything.
+def take_back(model: ParallelModel, micro_batch: MicroBatch) -> bool:
+    """Undo a step for which memory did not suffice, so that no process has changed anything.
 
-    Raises:
-        StepLostError: memory did not suffice, and the step cannot be taken back.
+    Call it where nothing holds the error any more: its traceback holds tensors.
+
+    Returns:
+        Whether it could be undone; else a process cannot tell the others, which go on.
     """
-    try:
-        return train_step(model, micro_batches, settings)
-    except RuntimeError as err:
-        if not lacks_memory(err):
-            raise
-        # Leaving the block frees what the traceback holds.
     if is_sharded(model.accelerator):
-        raise StepLostError
+        return False
+    model.optimizer.zero_grad()
+    release_memory()
     if model.accelerator.num_processes > 1:
-        _spoil(model, micro_batches[-1])
-    model.optimizer.zero_grad()
-    release_memory()
-    return None
-
-
-def _spoil(model: ParallelModel, micro_batch: MicroBatch) -> None:
-    """Give the waiting processes a gradient that is not a number, so that all skip the step."""
-    model.optimizer.zero_grad()
-    release_memory()
-    try:
-        loss = model.module(*(part[:1, :8] for part in micro_batch))
-        model.accelerator.backward(loss * float("nan"))
-    except RuntimeError as err:  # it failed during the last backward pass, some gradients are sent
-        raise StepLostError from err
-    update(model, max_grad_norm=0.0)
+        # The waiting processes get a gradient that is not a number, so that all skip the step.
+        try:
+            loss = model.module(*(part[:1, :8] for part in micro_batch))
+            model.accelerator.backward(loss * float("nan"))
+        except RuntimeError:  # it failed in the last backward pass: some gradients are sent
+            return False
+        update(model, max_grad_norm=0.0)
+        model.optimizer.zero_grad()
+        release_memory()
+    return True
 
 
 def remember(folder: Path, batch: Batch) -> OutOfMemoryError:
