@@ -45,7 +45,7 @@ from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.modules.attention import document_mask
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
-from huggingtweets.training.stacked import loop as stacked_loop
+from huggingtweets.training.stacked import tuning as stacked_tuning
 from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
@@ -195,7 +195,7 @@ def build_ways(
     micro = micro_batch_size(case, args)
 
     def operators() -> list[float]:
-        with mock.patch.object(stacked_loop, "choose_ops", return_value=PYTORCH):
+        with mock.patch.object(stacked_tuning, "choose_ops", return_value=PYTORCH):
             return fused(case.slots, micro, args.engines)
 
     def fused(slots: int, micro: int, engines: int = 1) -> list[float]:

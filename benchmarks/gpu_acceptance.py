@@ -60,7 +60,8 @@ from huggingtweets.training.modules.loss import SummedLoss, choose_attention, sw
 from huggingtweets.training.modules.optimizer import build_optimizer
 from huggingtweets.training.parallel.graphs import GraphedBackward
 from huggingtweets.training.progress import TrainingJob
-from huggingtweets.training.stacked import loop as stacked_loop
+from huggingtweets.training.stacked import step as stacked_step
+from huggingtweets.training.stacked import tuning as stacked_tuning
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.memory import need_of
@@ -289,10 +290,9 @@ def out_of_memory(bench: Bench) -> Figures:
     """No job is lost where memory runs out at each of several points."""
     layout, base, _ = bench.base()
     found = {}
+    places = {"micro_step": stacked_tuning, "finish_step": stacked_step}
     for place in bench.pick(("micro_step", "finish_step"), ("micro_step",)):
-        real = getattr(stacked_loop, place, None)
-        if real is None:
-            continue
+        real = getattr(places[place], place)
         calls = [0]
 
         def scarce(*args: Any, _real: Any = real, _calls: Any = calls, **kwargs: Any) -> Any:
@@ -301,11 +301,11 @@ def out_of_memory(bench: Bench) -> Figures:
                 raise torch.OutOfMemoryError("injected")
             return _real(*args, **kwargs)
 
-        setattr(stacked_loop, place, scarce)
+        setattr(places[place], place, scarce)
         try:
             rows = _rows(bench, layout, base, bench.jobs(3, 4, 0.1))
         finally:
-            setattr(stacked_loop, place, real)
+            setattr(places[place], place, real)
         found[place] = len(rows)
         if len(rows) != 3:
             raise RuntimeError(f"{place}: {len(rows)} of 3 jobs came back")
@@ -319,8 +319,9 @@ def fused_steps(bench: Bench) -> Figures:
     found = {}
     for slots in bench.pick((8, 20, 32), (2,)):
         for dropout in (0.0, 0.1):
-            for way in bench.pick(("eager", "graphs", "compile"), ("eager", "graphs")):
-                if way == "compile" and slots != 20:
+            ways = ("eager", "graphs", "overlap", "compile")
+            for way in bench.pick(ways, ("eager", "graphs", "overlap")):
+                if way in ("overlap", "compile") and slots not in (2, 20):
                     continue
                 name = f"{slots} slots, dropout {dropout}, {way}"
                 try:
@@ -349,6 +350,7 @@ def _fused(
         log_every=1 << 30,
         compile=way == "compile",
         use_graphs=way != "eager",
+        overlap=way == "overlap",
     )
     if not bench.is_rehearsal:
         torch.cuda.reset_peak_memory_stats(bench.device)

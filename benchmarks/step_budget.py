@@ -136,6 +136,8 @@ class Case:
     """Kernels in Triton, where it is installed."""
     left_out: str = ""
     """A kind of them."""
+    overlap: bool = False
+    """AdamW of half the slots beside the products of the others."""
 
     @property
     def config(self) -> GPT2Config:
@@ -173,6 +175,12 @@ class Part:
     launches: int = 0
     bytes: int = 0
     flop: float = 0.0
+
+    def add(self, other: "Part") -> None:
+        """Count what another one counted."""
+        self.launches += other.launches
+        self.bytes += other.bytes
+        self.flop += other.flop
 
     def ms(self, card: str) -> float:
         """Return the milliseconds [estimated]."""
@@ -346,14 +354,16 @@ def count(case: Case) -> tuple[Budget, Parts]:
     with FakeTensorMode(), counter:
         steps = _STEPS[case.engine](case, torch.device("cuda:0"))
         counter.restart()
-        with _believed():
-            steps[0]()
-        parts = counter.restart()
-        steps[1]()
+        parts: Parts = defaultdict(Part)
         update = Part()
-        for part in counter.restart().values():
-            update.launches += part.launches
-            update.bytes += part.bytes
+        for gradients, of_update in zip(steps[::2], steps[1::2], strict=True):
+            with _believed():
+                gradients()
+            for name, part in counter.restart().items():
+                parts[name].add(part)
+            of_update()
+            for part in counter.restart().values():
+                update.add(part)
     stray = counter.devices - {"cuda:0", "cpu", "meta"}
     assert not stray, stray
     product_bytes = sum(part.bytes for name, part in parts.items() if name in _MULTIPLIED)
@@ -387,9 +397,6 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
     slots = build_slots(layout, base, K, dtype, rank=case.rank)
     outbox = torch.empty_like(slots.stack.rows[0])  # the row of `Outbox`
     num_decayed = len(outbox) if case.rank else layout.num_decayed
-    sites = num_sites(shape.num_layers, shape.num_heads)
-    micro = micro_inputs(K, case.blocks, case.block_size, sites, device)
-    step = step_inputs(K, case.blocks, device)
     drops = case.dropout > 0
     ops = _ops(case, device, shape)
     kind = MicroKind(
@@ -403,14 +410,22 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
         recompute=case.recompute,
         ops=ops,
     )
-    constants = None if ops.steps else constants_of([RecipeConfig()] * K, device)
     kept = (base, outbox)  # alive for as long as the functions are
 
-    def update() -> None:
-        assert kept
-        finish_step(slots, step, constants, num_decayed=num_decayed, ops=ops)
+    def steps(first: int, stop: int) -> list[Callable[[], None]]:
+        sites, num = num_sites(shape.num_layers, shape.num_heads), stop - first
+        part = slots.part(first, stop)
+        micro = micro_inputs(num, case.blocks, case.block_size, sites, device)
+        step = step_inputs(num, case.blocks, device)
+        constants = None if ops.steps else constants_of([RecipeConfig()] * num, device)
 
-    return [partial(micro_step, slots, micro, step, kind), update]
+        def update() -> None:
+            assert kept
+            finish_step(part, step, constants, num_decayed=num_decayed, ops=ops)
+
+        return [partial(micro_step, part, micro, step, kind), update]
+
+    return steps(K // 2, K) + steps(0, K // 2) if case.overlap else steps(0, K)
 
 
 def _ops(case: Case, device: torch.device, shape: Shape) -> Ops:
@@ -508,13 +523,18 @@ def _reckoned(case: Case) -> int:
     return need.at(case.slots, case.blocks * case.block_size)
 
 
-def estimate(budget: Budget) -> dict[str, tuple[float, float]]:
-    """Return milliseconds a step and the share of the peak, by card; bf16."""
+def estimate(budget: Budget, *, overlap: bool = False) -> dict[str, tuple[float, float]]:
+    """Return milliseconds a step and the share of the peak, by card; bf16.
+
+    Half of AdamW beside half of the products saves at most the bandwidth that those leave.
+    """
     found = {}
     for card, (bandwidth, tflops) in CARDS.items():
         per_ms = bandwidth * _USABLE
         products = max(budget.tflop / tflops * 1e3, budget.product_gb / per_ms)
         ms = (budget.elementwise_gb + budget.optimizer_gb) / per_ms + products
+        if overlap:
+            ms -= min(budget.optimizer_gb / per_ms, products - budget.product_gb / per_ms) / 2
         found[card] = ms, budget.tflop / (ms / 1e3) / PEAKS[card]
     return found
 
@@ -537,6 +557,9 @@ def main() -> None:
     parser.add_argument(
         "--left-out", choices=TRITON, default="", help="a kind of kernels in Triton"
     )
+    parser.add_argument(
+        "--overlap", action="store_true", help="AdamW of half the slots beside the others"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of lines")
     parser.add_argument(
         "--cases", help="JSON list of cases, each a part of the options; a line each"
@@ -548,7 +571,8 @@ def main() -> None:
         for changes in json.loads(cases):
             changed = replace(case, **changes)
             budget, _ = count(changed)
-            shares = {card: round(share, 3) for card, (_, share) in estimate(budget).items()}
+            found = estimate(budget, overlap=changed.overlap)
+            shares = {card: round(share, 3) for card, (_, share) in found.items()}
             print(json.dumps(asdict(budget) | shares), flush=True)
         return
     budget, parts = count(case)
@@ -557,7 +581,7 @@ def main() -> None:
         return
     for name, value in asdict(budget).items():
         print(f"{name:16s} {value:>12,}")
-    for card, (ms, mfu) in estimate(budget).items():
+    for card, (ms, mfu) in estimate(budget, overlap=case.overlap).items():
         print(f"{card:16s} {ms:>9.0f} ms   {mfu:.0%} of its peak [estimated]")
     print(
         f"\n{'milliseconds [estimated]':30s} launches       GB   TFLOP",

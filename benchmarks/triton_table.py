@@ -1,6 +1,7 @@
 """What Triton's kernels take of a multiprocessor, compiled ahead of time: no GPU is needed.
 
     python benchmarks/triton_table.py --models gpt2 smollm2 --dtypes bf16 fp32 --cards 80 90 100
+    python benchmarks/triton_table.py --markdown
 
 Registers a thread, bytes that spill to memory, and shared memory of every kernel that the
 operators launch, with the constants and warps that they launch it with.
@@ -39,6 +40,7 @@ MODELS = {
     "qwen3": (1024, 3072, 16, 8, 128, 151936, 151936, True),
 }
 SHAPE_K, SHAPE_R = 20, 1024
+_UNITS = (("registers", 1), ("shared", 1024))
 
 Launch = tuple[JITFunction, tuple[Any, ...], dict[str, Any]]
 
@@ -168,6 +170,26 @@ def table(
                     } | compile_for(launch, card)  # fmt: skip
 
 
+def shown(lines: list[dict[str, Any]]) -> Iterator[str]:
+    """Yield the rows of a table in Markdown: of each kernel the most that any launch takes."""
+    cards = sorted({line["card"] for line in lines})
+    dtypes = sorted({line["dtype"] for line in lines})
+    names = [f"{dtype}: {what}" for dtype in dtypes for what in ("registers", "shared KiB")]
+    yield f"| kernel | {' | '.join(names)} | spilt |"
+    yield f"| --- | {' | '.join(['--:'] * len(names))} | --: |"
+    for kernel in dict.fromkeys(line["kernel"] for line in lines):
+        of_kernel = [line for line in lines if line["kernel"] == kernel]
+        cells = []
+        for dtype, what, unit in ((d, *w) for d in dtypes for w in _UNITS):
+            found = [
+                max(one[what] for one in of_kernel if (one["dtype"], one["card"]) == (dtype, card))
+                for card in cards
+            ]
+            cells.append(" / ".join(f"{value / unit:.3g}" for value in found))
+        spilt = sum(one["spilt"] for one in of_kernel)
+        yield f"| {kernel.removesuffix('_kernel')} | {' | '.join(cells)} | {spilt} |"
+
+
 def main() -> None:
     """Print the table, a JSON object a line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -175,8 +197,15 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--cards", nargs="+", type=int, default=[80, 90, 100])
     parser.add_argument("--kernels", default="", help="part of the names of those wanted")
-    for line in table(**vars(parser.parse_args())):
-        print(json.dumps(line), flush=True)
+    parser.add_argument("--markdown", action="store_true", help="a row a kernel, at the end")
+    args = vars(parser.parse_args())
+    as_rows, lines = args.pop("markdown"), []
+    for line in table(**args):
+        lines.append(line)
+        if not as_rows:
+            print(json.dumps(line), flush=True)
+    if as_rows:
+        print(*shown(lines), sep="\n")
 
 
 if __name__ == "__main__":

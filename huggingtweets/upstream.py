@@ -82,18 +82,6 @@ def cuda_driver_version() -> int:
     return read()
 
 
-def compile_shapes(most: int) -> None:
-    """Have `torch.compile` compile a function for so many shapes at least.
-
-    torch 2.13: past the limit a function runs uncompiled without a word. `torch.compiler` has no
-    setting for it. Can go when it has.
-    """
-    import torch
-
-    config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, most)
-
-
 def copy_tensors(targets: Sequence["Tensor"], sources: Sequence["Tensor"]) -> None:
     """Copy many tensors in few launches; torch 2.13 has no public function that does."""
     import torch

@@ -56,6 +56,7 @@ from huggingtweets.training.stacked.jobs import StackedResult, adapter_rank
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.memory import Finishing, choose_batch, choose_cpu_batch
 from huggingtweets.training.stacked.pool import train_stacks
+from huggingtweets.training.stacked.step import overlaps
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings, Tuning
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
@@ -170,6 +171,7 @@ def choose_settings(
         compile=engine.compile,
         recompute=engine.activation_checkpointing,
         use_graphs=engine.cuda_graphs,
+        overlap=overlaps(recipe, tuning.rank, device),
     )
     # Grouped adapters attend by an architecture's own code: heads of any width will do.
     head_width = tuning.layout.shape.head_width if isinstance(tuning, FullTuning) else 64

@@ -42,6 +42,8 @@ class State:
     recorded: int = 0
     devices: list[Any] = field(default_factory=list)
     """Made current by a thread."""
+    known: "Clock" = field(default_factory=dict)
+    """What the host has waited for, and all that it launches after comes later than."""
 
     @property
     def alive(self) -> list["CUDAGraph"]:
@@ -54,20 +56,30 @@ class State:
         return sum(graph.replays for graph in self.graphs)
 
 
+Clock = dict["Stream", int]
+"""How much of each stream's work has been done, at the least."""
+
+
+def joined(one: Clock, other: Clock) -> Clock:
+    """What has been done where both are known."""
+    return {key: max(one.get(key, 0), other.get(key, 0)) for key in one | other}
+
+
 class Stream:
-    """A queue whose work is done at once."""
+    """A queue whose work is done at once, and which knows what it waited for; see `races`."""
 
     def __init__(self, device: object = None, **_: object) -> None:
         self.device = device
+        self.clock: Clock = {}
 
     def wait_stream(self, other: "Stream") -> None:
-        """Do nothing: the other is done."""
+        self.clock = joined(self.clock, other.clock)
 
     def wait_event(self, event: "Event") -> None:
-        """Do nothing: it has come, for the device."""
+        self.clock = joined(self.clock, event.clock)
 
     def synchronize(self) -> None:
-        """Do nothing: all is done."""
+        state.known = joined(state.known, self.clock)
 
 
 state = State(Stream())
@@ -78,18 +90,24 @@ class Event:
 
     def __init__(self, **_: object) -> None:
         self._comes_at = 0
+        self.clock: Clock = {}
 
-    def record(self, stream: object = None) -> None:
+    def record(self, stream: Stream | None = None) -> None:
         state.recorded += 1
         self._comes_at = state.recorded + state.event_lag
+        self.clock = (stream or state.stream).clock
 
     def query(self) -> bool:
-        return state.recorded >= self._comes_at
+        has_come = state.recorded >= self._comes_at
+        if has_come:
+            state.known = joined(state.known, self.clock)
+        return has_come
 
     def synchronize(self) -> None:
         if not self.query():
             state.waits += 1
             self._comes_at = 0
+            state.known = joined(state.known, self.clock)
 
     def wait(self, stream: object = None) -> None:
         """Do nothing: it has come, for the device."""

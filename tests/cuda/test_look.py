@@ -64,6 +64,19 @@ def test_kernels_that_compute_something_else_are_left_out(
     assert "trained without fused kernels" in caplog.text
 
 
+def test_overlap_that_computes_something_else_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def learn(device: torch.device, settings: StackedSettings) -> look.Rows:
+        return {"a": torch.ones(3) * (2 if settings.overlap else 1)}
+
+    wished = replace(SETTINGS, overlap=True)
+    with caplog.at_level(logging.WARNING):
+        found = look.choose(wished, CPU, learn, torch.zeros(3))
+    assert found == replace(wished, overlap=False)
+    assert "trained without AdamW beside products" in caplog.text
+
+
 def test_a_device_whose_plain_operators_are_wrong_trains_nothing() -> None:
     def learn(device: torch.device, settings: StackedSettings) -> look.Rows:
         calls.append(device)

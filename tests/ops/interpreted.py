@@ -71,6 +71,13 @@ def randn(*shape: int) -> Tensor:
     return torch.randn(*shape)
 
 
+def like(kind: str, *shape: int) -> Tensor:
+    """Random values, or such among others in memory."""
+    if kind == "contiguous":
+        return randn(*shape)
+    return randn(*shape[:-1], 2 * shape[-1] + 3)[..., 1 : 2 * shape[-1] + 1 : 2]
+
+
 def dropout_of(num: int, num_heads: int, rate: float) -> Dropout:
     place = np.arange(num)
     thresholds, scales = thresholds_and_scales(np.full((3, num), rate))
@@ -92,32 +99,34 @@ ATTENTIONS = [
     pytest.param(1, 75, 2, 1, 128, True, 0.5, None, marks=SLOW),
     pytest.param(9, 16, 1, 1, 33, True, 0.0, None, marks=SLOW),
     pytest.param(2, 140, 3, 1, 64, True, 0.1, 20, marks=SLOW),
+    *(pytest.param(n, 2 * n - 5, 1, 1, 32, True, 0.2, None, marks=SLOW) for n in range(4, 9)),
 ]
 
 
+@pytest.mark.parametrize("kind", ["contiguous", "strided"])
 @pytest.mark.parametrize(
     ("n", "T", "num", "num_kv", "width", "isolate", "rate", "sliding"), ATTENTIONS
 )
 def test_attention(
     n: int, T: int, num: int, num_kv: int, width: int, isolate: bool, rate: float,
-    sliding: int | None,
+    sliding: int | None, kind: str,
 ) -> None:  # fmt: skip
     positions = torch.arange(T).repeat(n, 1)
-    if isolate:  # documents of five, one, one and seven tokens, then one token after the other
+    if isolate:  # documents of five, one, one and seven tokens, then empty ones: their end alone
         lengths = (5, 1, 1, 7, 8, *[1] * T)
         positions = torch.cat([torch.arange(length) for length in lengths])[:T].repeat(n, 1)
     heads = Heads(num, num_kv, width**-0.5, 1)
     dropout = dropout_of(n, num, rate) if rate else None
-    qkv, grad = randn(n, T, (num + 2 * num_kv) * width), randn(n, T, num * width)
+    qkv, grad = like(kind, n, T, (num + 2 * num_kv) * width), like(kind, n, T, num * width)
     found = []
     for ops in (TRITON, PYTORCH):
         view = view_of(
             positions.view(n, 1, T), isolate=isolate, reach=T, width=8, use_fused=False,
             use_spans=ops.attends, sliding=sliding,
         )  # fmt: skip
-        x = qkv.clone().requires_grad_()
-        out = attention(x * 1, view, heads, dropout, ops)
-        found.append((out.detach(), *torch.autograd.grad(out, x, grad.clone())))
+        x = qkv.detach().requires_grad_()
+        out = attention(x.view_as(x), view, heads, dropout, ops)
+        found.append((out.detach(), *torch.autograd.grad(out, x, grad)))
     for ours, theirs in zip(*found, strict=True):
         close(ours, theirs)
 
@@ -130,6 +139,7 @@ SIZES = pytest.mark.parametrize(
         pytest.param(1, 1, 1, 3, marks=SLOW),
         pytest.param(9, 1, 2, 16, marks=SLOW),
         pytest.param(3, 2, 37, 130, marks=SLOW),
+        *(pytest.param(K, 1, 13 - K, 2 * K + 3, marks=SLOW) for K in range(4, 9)),
     ],
 )
 
@@ -162,8 +172,8 @@ def test_norm(K: int, B: int, T: int, C: int, joins: bool, has_bias: bool) -> No
     R, rate = B * T, 0.3 if has_bias else 0.0
     site = dropout_of(K * B, 1, rate).residual(1, T, C) if rate else None
     weight, norm_bias, bias = parts(K, C, 3)
-    x, branch, grad_out, before = (randn(K, R, C) for _ in range(4))
-    found = []
+    branch, grad_out, before = (randn(K, R, C) for _ in range(3))
+    x, found = like("strided", K, R, C), []
     for ops in (TRITON, PYTORCH):
         written = [torch.full((K, 3 * C), 0.5)[:, C * i : C * (i + 1)] for i in range(3)]
         out = Gradients(written[0], written[1] if has_bias else None)
@@ -173,7 +183,11 @@ def test_norm(K: int, B: int, T: int, C: int, joins: bool, has_bias: bool) -> No
             joining = Joining(site)
         added = branch if ops.joins_bias else branch + bias.unsqueeze(1)
         stream, normed, saved = ops.add_norm(
-            x.clone(), added if joins else None, joining, of, torch.float32
+            x if ops is TRITON else x.clone(),
+            added if joins else None,
+            joining,
+            of,
+            torch.float32,
         )
         stream = stream.clone()
         grad = before.clone() if joins else None
@@ -226,6 +240,7 @@ def test_column_sums(K: int, B: int, T: int, C: int) -> None:
         (2, 5, 50, 64),
         pytest.param(1, 1, 1, 64, marks=SLOW),
         pytest.param(3, 7, 9000, 9024, marks=SLOW),
+        *(pytest.param(K, 10 - K, 8 * K + 1, 128, marks=SLOW) for K in range(4, 10)),
     ],
 )
 def test_cross_entropy(K: int, R: int, words: int, padded: int) -> None:
@@ -245,7 +260,7 @@ def test_cross_entropy(K: int, R: int, words: int, padded: int) -> None:
 @SIZES
 def test_embedding(K: int, B: int, T: int, C: int, rate: float) -> None:
     table, site = randn(11, C), None
-    places = [torch.randint(0, 11, (K, B * T)) for _ in range(2)]
+    places = [torch.randint(0, 11, (B * T, K)).T for _ in range(2)]  # not contiguous
     if rate:
         site = dropout_of(K * B, 1, rate).residual(0, T, C)
     for chosen in (places, places[:1]):
@@ -261,6 +276,7 @@ def test_embedding(K: int, B: int, T: int, C: int, rate: float) -> None:
         pytest.param(9, 2, 16, 130, 16, marks=SLOW),
         pytest.param(3, 70, 130, 65, 64, marks=SLOW),
         pytest.param(2, 33, 96, 300, 13, marks=SLOW),
+        *(pytest.param(K, 11 - K, 4 * K + 1, 50 - K, K, marks=SLOW) for K in range(4, 9)),
     ],
 )
 @pytest.mark.parametrize("kind", ["contiguous", "strided"])
@@ -394,11 +410,18 @@ def test_adapters_in_transformers_modules_are_those_of_the_reference() -> None:
         close(ours, theirs)
 
 
-@pytest.mark.parametrize(("K", "N"), [(3, 1030), pytest.param(9, 2500, marks=SLOW)])
+@pytest.mark.parametrize(
+    ("K", "N"),
+    [
+        (3, 1030),
+        pytest.param(9, 2500, marks=SLOW),
+        *(pytest.param(K, 1 + 173 * K, marks=SLOW) for K in (1, 2, 4, 5, 6, 7, 8)),
+    ],
+)
 def test_adamw(K: int, N: int) -> None:
     """Every slot by its own settings; clipped, idle, and with a gradient that is not finite."""
     rows, grads = randn(K, N), randn(K, N)
-    grads[1, 7] = torch.nan
+    grads[1:2, 7] = torch.nan
     recipes = [RecipeConfig(beta1=0.9 - 0.1 * slot, weight_decay=0.1 * slot) for slot in range(K)]
     controls = Controls(
         *torch.tensor([

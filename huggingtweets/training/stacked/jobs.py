@@ -88,13 +88,14 @@ def adapter_rank(recipe: RecipeConfig) -> int:
     return recipe.lora_rank if recipe.adapter is Adapter.lora else 0
 
 
-def fill_step(inputs: Inputs, states: list[SlotState], num: int) -> None:
+def fill_step(inputs: Inputs, states: list[SlotState], num: int, first: int = 0) -> None:
     """Write the settings of each slot's next optimizer step, and of its dropout.
 
     Args:
         inputs: see `step_inputs`.
         states: the busy slots.
         num: K; slots without a seat are idle.
+        first: of the slots.
     """
     arrays = inputs.arrays()
     controls = np.zeros((9, num), np.float32)
@@ -102,11 +103,11 @@ def fill_step(inputs: Inputs, states: list[SlotState], num: int) -> None:
     for state in states:
         recipe, num_targets = state.job.recipe, state.training.num_targets
         clip = recipe.max_grad_norm or np.inf
-        controls[:, state.slot] = (
+        controls[:, state.slot - first] = (
             1 / max(1, num_targets), 1.0, num_targets, state.training.lr, clip, recipe.weight_decay,
             recipe.beta1, recipe.beta2, recipe.adam_eps,
         )  # fmt: skip
-        rates[:, state.slot] = state.rates
+        rates[:, state.slot - first] = state.rates
     controls[4][controls[1] == 0] = np.inf
     arrays["controls"][...] = controls
     blocks = arrays["scales"].shape[1] // num
@@ -116,7 +117,7 @@ def fill_step(inputs: Inputs, states: list[SlotState], num: int) -> None:
     inputs.send()
 
 
-def fill_micro(inputs: Inputs, states: list[SlotState], index: int) -> int:
+def fill_micro(inputs: Inputs, states: list[SlotState], index: int, first: int = 0) -> int:
     """Write micro-batch `index` of each slot's next optimizer step.
 
     A slot that has no block there, and the end of a block shorter than T, get no targets.
@@ -125,6 +126,7 @@ def fill_micro(inputs: Inputs, states: list[SlotState], index: int) -> int:
         inputs: see `micro_inputs`.
         states: the busy slots.
         index: from 0.
+        first: of the slots.
 
     Returns:
         The longest document among the blocks.
@@ -136,19 +138,16 @@ def fill_micro(inputs: Inputs, states: list[SlotState], index: int) -> int:
     seeds, steps = np.zeros((2, num), np.int64)
     reach = 1
     for state in states:
-        blocks = state.training.blocks[index * size : (index + 1) * size]
+        slot, blocks = state.slot - first, state.training.blocks[index * size : (index + 1) * size]
         chosen, used = slice(blocks.start, blocks.stop), slice(0, len(blocks))
         source = state.job.training_set.blocks
         length = source.input_ids.shape[1]
-        tokens[0, state.slot, used, :length] = source.input_ids[chosen]
-        tokens[1, state.slot, used, :length] = source.targets[chosen]
-        tokens[2, state.slot, used, :length] = source.position_ids[chosen]
-        tokens[2, state.slot, used, length:] = 0
+        tokens[0, slot, used, :length] = source.input_ids[chosen]
+        tokens[1, slot, used, :length] = source.targets[chosen]
+        tokens[2, slot, used, :length] = source.position_ids[chosen]
+        tokens[2, slot, used, length:] = 0
         reach = max(reach, int(state.reach_per_block[chosen].max(initial=1)))
-        seeds[state.slot], steps[state.slot] = (
-            state.job.seed,
-            state.training.step,
-        )
+        seeds[slot], steps[slot] = state.job.seed, state.training.step
     if any(any(state.rates) for state in states):
         places = np.tile(np.arange(index * size, (index + 1) * size), num)
         made = site_keys(np.repeat(seeds, size), np.repeat(steps, size), places, len(keys))

@@ -40,13 +40,13 @@ logger = logging.getLogger(__name__)
 Rows = dict[str, Tensor]
 """Trained weights by job."""
 
-VERSION = 3
+VERSION = 4
 """Raised when the quick way changes: what was seen before no longer counts."""
 TOLERANCE = {torch.float32: 0.02, torch.bfloat16: 0.3}
 """Most that weights may differ, against their change by training. Rounding gives 8e-5 in fp32,
 5e-3 in TF32 [estimated] and 0.1 in bf16; attention that is not computed gave 0.74 to 1.15."""
 _T, _WORDS = 32, 96
-_CHOSEN = ("use_graphs", "fused_kernels", "triton")
+_CHOSEN = ("use_graphs", "fused_kernels", "overlap", "triton")
 """The settings that a look decides."""
 
 
@@ -70,6 +70,7 @@ def trusted(
         "look": str(VERSION), "head": str(head_width), "rank": str(rank),
         "dtype": str(settings.dtype), "graphs": str(settings.use_graphs),
         "fused": str(settings.fused_kernels), "triton": " ".join(settings.triton),
+        "overlap": str(settings.overlap),
     }, sort_keys=True)  # fmt: skip
     path = cache_dir() / "looks.json"
     seen = _read(path)
@@ -84,6 +85,7 @@ def trusted(
         settings,
         use_graphs=bool(chosen["use_graphs"]),
         fused_kernels=bool(chosen["fused_kernels"]),
+        overlap=bool(chosen["overlap"]),
         triton=tuple(name for name in settings.triton if name in chosen["triton"]),
     )
 
@@ -121,7 +123,8 @@ def choose(
     Raises:
         TrainingError: the plain way on the device differs from that of the CPU.
     """
-    plain = replace(settings, use_graphs=False, fused_kernels=False, triton=())
+    in_turn = replace(settings, overlap=False)
+    plain = replace(in_turn, use_graphs=False, fused_kernels=False, triton=())
     wanted = learn(device, plain)
     exact = learn(torch.device("cpu"), replace(plain, dtype=torch.float32))
     difference = _difference(wanted, exact, base)
@@ -134,10 +137,11 @@ def choose(
     without = [tuple(one for one in settings.triton if one != name) for name in settings.triton]
     tries = (
         settings,
-        *(replace(settings, triton=names) for names in (*without, ()) if settings.triton),
-        replace(settings, fused_kernels=False, triton=()),
-        replace(settings, use_graphs=False),
-        replace(settings, use_graphs=False, triton=()),
+        *([in_turn] if settings.overlap else ()),
+        *(replace(in_turn, triton=names) for names in (*without, ()) if settings.triton),
+        replace(in_turn, fused_kernels=False, triton=()),
+        replace(in_turn, use_graphs=False),
+        replace(in_turn, use_graphs=False, triton=()),
     )
     for tried in tries:
         difference = _difference(_tried(learn, device, tried), wanted, base)
@@ -170,7 +174,11 @@ def _difference(ours: Rows, theirs: Rows, base: Tensor) -> float:
 
 
 def _say(wished: StackedSettings, used: StackedSettings) -> None:
-    for name, what in (("use_graphs", "CUDA graphs"), ("fused_kernels", "fused kernels")):
+    for name, what in (
+        ("use_graphs", "CUDA graphs"),
+        ("fused_kernels", "fused kernels"),
+        ("overlap", "AdamW beside products"),
+    ):
         if getattr(wished, name) and not getattr(used, name):
             logger.warning("device: trained without %s, which compute something else here", what)
     left_out = [name for name in wished.triton if name not in used.triton]

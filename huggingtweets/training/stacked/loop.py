@@ -7,7 +7,7 @@ and the next job begins in its slot: what the others compute does not change by 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain
@@ -16,10 +16,7 @@ import torch
 
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
-from huggingtweets.ops.adamw import AdamConstants, constants_of
-from huggingtweets.ops.attention import WINDOW
-from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
-from huggingtweets.runtime.graphs import Replay
+from huggingtweets.runtime.device import is_cpu, lacks_memory, release_memory
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.meter import peak_memory_gib
@@ -28,22 +25,11 @@ from huggingtweets.training.records import Ending, LoggedEval, LoggedStep
 from huggingtweets.training.stacked.jobs import (
     SlotState,
     StackedResult,
-    fill_micro,
-    fill_step,
     start_slot,
     untrainable,
 )
-from huggingtweets.training.stacked.slots import (
-    Inputs,
-    MicroKind,
-    Outbox,
-    Slots,
-    Snapshot,
-    finish_step,
-    micro_inputs,
-    snapshot_of,
-    step_inputs,
-)
+from huggingtweets.training.stacked.slots import Outbox, Snapshot, snapshot_of
+from huggingtweets.training.stacked.step import Stepper
 from huggingtweets.training.stacked.tuning import StackedSettings, Tuning
 
 logger = logging.getLogger(__name__)
@@ -136,11 +122,8 @@ class _Engine:
         self._speed = speed
         self._report = report or (lambda slug, line: None)
         self._num_slots = num_slots
-        self._widths: dict[int, tuple[Slots, Inputs, Inputs]] = {}
-        self._has_graphs = is_cuda(device)
-        self._has_kernels = settings.has_kernels(device)
-        self._replay = Replay(enabled=self._has_graphs and settings.use_graphs)
         self._held = tuning.hold(num_slots, device, settings)
+        self._stepper = Stepper(self._held, settings, device)
         self._slots = self._held.slots
         self._outbox = Outbox(self._slots.stack.rows[0])
         self._lines: deque[tuple[Snapshot, list[tuple[SlotState, int, PendingLine]]]] = deque()
@@ -227,79 +210,14 @@ class _Engine:
                 other = next(one for one in self.states if one.slot == slot)
                 other.slot, state.slot = state.slot, slot
 
-    def _width(self, count: int) -> tuple[Slots, Inputs, Inputs]:
-        """Return slots to compute, this many or more, and their inputs.
-
-        On CUDA there are few widths, for the graphs.
-        """
-        num = count
-        if self._has_graphs:
-            num = self._num_slots
-            while num // 2 >= count:
-                num //= 2
-        if num not in self._widths:
-            size, sites = self._settings.micro_batch_size, self._held.num_sites
-            self._widths[num] = (
-                self._slots.first(num),
-                micro_inputs(num, size, self._settings.block_size, sites, self._device),
-                step_inputs(num, size, self._device),
-            )
-        return self._widths[num]
-
     def _step(self) -> None:
         """Take one optimizer step in every busy slot."""
         start = time.perf_counter()
-        slots, _, step = self._width(len(self.states))
-        num, size = len(slots.losses), self._settings.micro_batch_size
-        filled: set[int] = set()
-        for index in range(max(-(-len(state.training.blocks) // size) for state in self.states)):
-            left = [state for state in self.states if len(state.training.blocks) > index * size]
-            part, micro, inputs = self._width(max(state.slot for state in left) + 1)
-            width = len(part.losses)
-            if width not in filled:
-                fill_step(
-                    inputs,
-                    [state for state in self.states if state.slot < width],
-                    width,
-                )
-                filled.add(width)
-            kind = self._kind(fill_micro(micro, left, index), accumulate=index > 0)
-            run = partial(self._held.micro_step, part, micro, inputs, kind)
-            self._replay.run((width, kind), run)
-        recipes = {state.slot: state.job.recipe for state in self.states}
-        constants = None
-        if not self._held.ops.steps:
-            constants = constants_of([recipes.get(slot) for slot in range(num)], self._device)
-        run = partial(
-            finish_step,
-            slots,
-            step,
-            constants,
-            num_decayed=self._held.num_decayed,
-            ops=self._held.ops,
-        )
-        self._replay.forget(lambda key: _is_stale(key, num, constants))
-        self._replay.run((num, constants), run)
+        self._stepper.take(self.states)
         for state in self.states:
             self._tokens += state.training.num_targets
             state.training.count_step()
         self._seconds += time.perf_counter() - start
-
-    def _kind(self, reach: int, *, accumulate: bool) -> MicroKind:
-        """Return what this micro-step is; on CUDA few kinds, so that few graphs serve all."""
-        block_size = self._settings.block_size
-        drops = any(any(state.rates) for state in self.states)
-        return MicroKind(
-            accumulate=accumulate,
-            isolate=any(state.job.recipe.isolate_documents for state in self.states),
-            reach=block_size if self._has_graphs else min(block_size, -(-reach // 32) * 32),
-            drops=drops,
-            width=by_kind(WINDOW, self._device, 128),
-            fused_attention=self._has_kernels and not drops,
-            fused_gelu=self._has_kernels,
-            recompute=self._settings.recompute,
-            ops=self._held.ops,
-        )
 
     def _look_after(self, states: list[SlotState]) -> None:
         """Log, evaluate and end the jobs for which it is time after a step."""
@@ -404,15 +322,6 @@ class _Engine:
 
     def _snapshot(self, state: SlotState) -> Snapshot:
         return self._outbox.send(self._slots.stack.rows[state.slot])
-
-
-def _is_stale(key: Hashable, num: int, constants: AdamConstants | None) -> bool:
-    """Whether a graph is of an optimizer step of other settings than this many slots have now."""
-    return (
-        isinstance(key, tuple)
-        and isinstance(key[1], AdamConstants)
-        and (key[0] == num and key[1] != constants)
-    )
 
 
 def _has_same_posts(job: TrainingJob, other: TrainingJob) -> bool:

@@ -4,6 +4,7 @@ Nothing here reads a value back; each function is the same kernels every time, s
 replay it as a graph.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,14 +55,14 @@ class Slots:
     totals: Tensor
     """(K, 4) fp64: sums since the last logged line, see `add_step`."""
 
-    def first(self, num: int) -> "Slots":
-        """Return the first slots; shares memory."""
+    def part(self, start: int, stop: int) -> "Slots":
+        """Return some neighbouring slots; shares memory."""
         return Slots(
-            self.stack.slots(0, num),
-            self.grads.slots(0, num),
-            self.adam.slots(0, num),
-            self.losses[:num],
-            self.totals[:num],
+            self.stack.slots(start, stop),
+            self.grads.slots(start, stop),
+            self.adam.slots(start, stop),
+            self.losses[start:stop],
+            self.totals[start:stop],
         )
 
     def load(self, slot: int, row: Tensor, scale: float = 1.0) -> None:
@@ -229,13 +230,25 @@ def micro_step(
     kind: MicroKind,
 ) -> None:
     """Add the losses and gradients of one micro-batch."""
-    input_ids, targets, position_ids = micro.tensors["tokens"].unbind(0)
-    dropout = None
-    if kind.drops:
-        dropout = Dropout(micro.tensors["keys"], step.tensors["thresholds"], step.tensors["scales"])
     stack, grads = slots.stack, slots.grads
     assert isinstance(stack, Stack)
     assert isinstance(grads, Stack)
+    add_micro_batch(stack, grads, slots.losses, micro.tensors, step.tensors, kind)
+
+
+def add_micro_batch(
+    stack: Stack,
+    grads: Stack,
+    summed: Tensor,
+    micro: Mapping[str, Tensor],
+    step: Mapping[str, Tensor],
+    kind: MicroKind,
+) -> None:
+    """Add losses to `summed` (K,), and gradients, of a micro-batch; see `micro_inputs`."""
+    dropout = None
+    if kind.drops:
+        dropout = Dropout(micro["keys"], step["thresholds"], step["scales"])
+    input_ids, targets, position_ids = micro["tokens"].unbind(0)
     batch = micro_batch(
         stack.shape,
         (input_ids, targets, position_ids),
@@ -247,16 +260,15 @@ def micro_step(
         ops=kind.ops,
         fused_gelu=kind.fused_gelu,
     )
-    weight = Controls(*step.tensors["controls"].unbind(0)).weight
     losses = loss_and_gradients(
         stack,
         grads,
         batch,
-        weight,
+        Controls(*step["controls"].unbind(0)).weight,
         accumulate=kind.accumulate,
         recompute=kind.recompute,
     )
-    slots.losses.add_(losses)
+    summed.add_(losses)
 
 
 @torch.no_grad()

@@ -17,9 +17,9 @@ from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.dropout import num_sites
-from huggingtweets.ops.inductor import InductorOps
 from huggingtweets.ops.kernels import CPU_MAX_WIDTH, choose_ops
 from huggingtweets.ops.reference import TRITON, Ops
+from huggingtweets.ops.traced import TracedOps
 from huggingtweets.runtime.device import by_kind, is_cuda
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.progress import TrainingJob
@@ -27,6 +27,7 @@ from huggingtweets.training.stacked.heldout import score_sets
 from huggingtweets.training.stacked.jobs import Exported, adapter_rank
 from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.stacked.memory import Need, need_of
+from huggingtweets.training.stacked.one_graph import CompiledSteps
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, build_slots, micro_step
 
 
@@ -69,6 +70,8 @@ class StackedSettings:
     """Compute activations again in the backward pass instead of keeping them."""
     use_graphs: bool = True
     """Replay CUDA graphs."""
+    overlap: bool = False
+    """On CUDA, take AdamW of half the slots beside the products of the others; see `step`."""
     fused_kernels: bool = True
     """On CUDA, take PyTorch's kernels for attention and GELU; see `look`."""
     triton: tuple[str, ...] = TRITON
@@ -125,9 +128,7 @@ class FullTuning:
     def hold(self, num: int, device: torch.device, settings: StackedSettings) -> "HeldModels":
         """See `Tuning`."""
         ops = self._ops(settings, device)
-        return HeldModels(
-            self, num, device, settings.dtype, ops, has_kernels=settings.has_kernels(device)
-        )
+        return HeldModels(self, num, device, settings, ops)
 
     def hashes(self, settings: StackedSettings, device: torch.device) -> bool:
         """See `Tuning`."""
@@ -135,7 +136,7 @@ class FullTuning:
 
     def _ops(self, settings: StackedSettings, device: torch.device) -> Ops:
         if settings.compile:
-            return InductorOps()
+            return TracedOps()
         shape = self.layout.shape
         return choose_ops(
             device, shape.width, settings.block_size, shape.head_width, settings.triton
@@ -181,14 +182,13 @@ class HeldModels:
         tuning: FullTuning,
         num: int,
         device: torch.device,
-        dtype: torch.dtype,
+        settings: StackedSettings,
         ops: Ops,
-        *,
-        has_kernels: bool,
     ) -> None:
         """Allocate them."""
-        layout = tuning.layout
-        self._tuning, self._has_kernels = tuning, has_kernels
+        layout, dtype = tuning.layout, settings.dtype
+        self._tuning, self._has_kernels = tuning, settings.has_kernels(device)
+        self._compiled = CompiledSteps() if settings.compile else None
         self._base = tuning.base.to(device, torch.float32)
         self.ops = ops
         self.slots = build_slots(layout, self._base, num, dtype, rank=tuning.rank)
@@ -205,7 +205,10 @@ class HeldModels:
 
     def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
         """See `Held`."""
-        micro_step(slots, micro, step, kind)
+        if self._compiled is not None:
+            self._compiled.micro_step(slots, micro, step, kind)
+        else:
+            micro_step(slots, micro, step, kind)
 
     def score(self, first: int, sets: Sequence[HeldoutSet | None]) -> Sequence[SetScores | None]:
         """See `Held`."""
