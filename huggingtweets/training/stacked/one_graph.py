@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from huggingtweets.paths import cache_dir
+from huggingtweets.storage.paths import cache_dir
 from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, add_micro_batch
 
 
