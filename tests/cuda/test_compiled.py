@@ -77,7 +77,7 @@ def test_more_jobs_and_refills_compile_nothing_more(monkeypatch: pytest.MonkeyPa
 
     def compiled(_: object, parts: Any, kind: MicroKind) -> Callable[[], None]:
         made.append(kind)
-        return lambda: add_micro_batch(*parts, kind)
+        return lambda: add_micro_batch(*parts, kind=kind)
 
     monkeypatch.setattr(CompiledSteps, "_compile", compiled)
     train(4, slots=2, compile=True)

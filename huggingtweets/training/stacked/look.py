@@ -135,9 +135,9 @@ def choose(
             "at PyTorch's build, or train on the CPU"
         )
     without = [tuple(one for one in settings.triton if one != name) for name in settings.triton]
-    tries = (
+    tries: tuple[StackedSettings, ...] = (
         settings,
-        *([in_turn] if settings.overlap else ()),
+        *((in_turn,) if settings.overlap else ()),
         *(replace(in_turn, triton=names) for names in (*without, ()) if settings.triton),
         replace(in_turn, fused_kernels=False, triton=()),
         replace(in_turn, use_graphs=False),

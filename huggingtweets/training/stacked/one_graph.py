@@ -46,7 +46,7 @@ class CompiledSteps:
                 whole = wholes[numbers[_storage(tensor)]]
                 return whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
-            add_micro_batch(*_changed(parts, view), kind)
+            add_micro_batch(*_changed(parts, view), kind=kind)
 
         wholes = tuple(storages.values())
         graph = make_fx(run, tracing_mode="fake")(*wholes)
