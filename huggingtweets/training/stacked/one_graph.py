@@ -46,7 +46,8 @@ class CompiledSteps:
                 whole = wholes[numbers[_storage(tensor)]]
                 return whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
-            add_micro_batch(*_changed(parts, view), kind=kind)
+            stack, grads, losses, micro, step = _changed(parts, view)
+            add_micro_batch(stack, grads, losses, micro, step, kind)
 
         wholes = tuple(storages.values())
         graph = make_fx(run, tracing_mode="fake")(*wholes)
