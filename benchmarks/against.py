@@ -1,12 +1,14 @@
-"""Stacked training steps of an older revision against those of this checkout, in turns.
+"""An older revision against this checkout: stacked training steps, or whole batches of people.
 
     python benchmarks/against.py 803f918
     python benchmarks/against.py 803f918 --widths 128 --precisions fp32 --vocab-size 50257
+    python benchmarks/against.py 803f918 --people ../shared/tweets recipe.max_steps=60
 
-The older revision is checked out beside this one, for as long as it takes, and each trains in a
+The older revision is checked out beside this one, for as long as it takes. Steps: each trains in a
 process of its own by its own `fused_steps.py`: the same users, blocks and start. The two take
 turns, who goes first changes each time; a ratio above 1 says that this checkout is faster. The
-losses must agree.
+losses must agree. People: each runs its own train.py once on a folder with a file of posts per
+person, with `model=tiny` and all other settings as they are by default, or as given.
 """
 
 import argparse
@@ -16,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product
@@ -27,6 +30,9 @@ from fused_steps import add_shape, numbers
 ROOT = Path(__file__).parents[1]
 LOSS_RTOL = {"fp32": 1e-4, "bf16": 1e-2}
 """Most that mean losses may differ, against their size."""
+
+OWN = ("revision", "people", "overrides")
+"""Options that the child does not have."""
 
 CHILD = """
 import argparse, json, os, sys, time
@@ -67,7 +73,7 @@ class Trainer:
     def __init__(self, root: Path, args: argparse.Namespace) -> None:
         """Start it, with the package and the benchmarks of a checkout."""
         path = os.pathsep.join((str(root), str(root / "benchmarks")))
-        options = {name: value for name, value in vars(args).items() if name != "revision"}
+        options = {name: value for name, value in vars(args).items() if name not in OWN}
         self._process = subprocess.Popen(
             [sys.executable, "-c", CHILD, json.dumps(options)],
             env=os.environ | {"PYTHONPATH": path},
@@ -117,6 +123,43 @@ def measure(old: Trainer, new: Trainer, case: dict[str, Any], repeats: int) -> s
     return f"| {case['width']} | {case['precision']} | {' | '.join(columns)} |"
 
 
+def train_people(root: Path, posts: Path, out: Path, overrides: list[str]) -> tuple[float, float]:
+    """Train everybody who has a file of posts by a checkout; return wall and CPU seconds."""
+    names = sorted(path.name.partition(".")[0] for path in posts.glob("*.jsonl*"))
+    users = out.with_suffix(".txt")
+    users.write_text("".join(f"{name}\n" for name in names))
+    words = [f"user=file:{users}", "source=jsonl", f"source.path={posts.resolve()}", "model=tiny"]
+    words += ["tracking=none", "engine.precision=fp32", f"output_dir={out}", *overrides]
+    start, before = time.monotonic(), os.times()
+    subprocess.run(
+        [sys.executable, "train.py", *words],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=False,  # 1: some have too few posts, in either revision
+    )
+    after = os.times()
+    return time.monotonic() - start, sum(after[2:4]) - sum(before[2:4])
+
+
+def compare_people(old: Path, posts: Path, overrides: list[str]) -> None:
+    """Print what the same people take by both revisions."""
+    print(
+        "| revision | people | wall s | people/hour | CPU s |\n| --- |" + " --: |" * 4, flush=True
+    )
+    walls = []
+    with tempfile.TemporaryDirectory(prefix="against-") as name:
+        for way, root in (("old", old), ("new", ROOT)):
+            wall, cpu = train_people(root, posts, Path(name) / way, overrides)
+            num = len(list((Path(name) / way).glob("*/result.json")))
+            walls.append(wall / max(1, num))
+            print(
+                f"| {way} | {num} | {wall:.1f} | {3600 * num / wall:.0f} | {cpu:.1f} |", flush=True
+            )
+    print(f"\n{walls[0] / walls[1]:.2f}x; load now {os.getloadavg()[0]:.1f}")
+
+
 def main() -> None:
     """Print the table, row by row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -130,8 +173,13 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=8)
     add_shape(parser)
     parser.add_argument("--repeats", type=int, default=7)
-    args = parser.parse_args()
+    parser.add_argument("--people", type=Path, metavar="DIR", help="of posts; instead of steps")
+    parser.add_argument("overrides", nargs="*", help="of train.py, for --people")
+    args = parser.parse_intermixed_args()
     with checked_out(args.revision) as folder:
+        if args.people:
+            compare_people(folder, args.people, args.overrides)
+            return
         old, new = Trainer(folder, args), Trainer(ROOT, args)
         print("| width | precision | wall s, old | new | old / new | medians | CPU s, old | new "
               "| old / new | medians |")  # fmt: skip
