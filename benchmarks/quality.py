@@ -3,9 +3,11 @@
     python benchmarks/quality.py choose     # variants of recipe=tweets, on four accounts
     python benchmarks/quality.py compare    # the original and ours, on twelve
     python benchmarks/quality.py compare --samples 200 --lr-scale 30 --rows high.jsonl
+    python benchmarks/quality.py real       # on a real base: see quality_real/main.py
 
-The base is the small GPT-2 of `quality_base.py`. A narrow model wants a higher learning rate than
-a wide one, in inverse proportion to the width: every `recipe.lr` is raised by `--lr-scale`.
+For all but `real` the base is the small GPT-2 of `quality_base.py`. A narrow model wants a higher
+learning rate than a wide one, in inverse proportion to the width: every `recipe.lr` is raised by
+`--lr-scale`.
 
 Short phrases stand in samples and posts alike without having been copied. So samples are also held
 against as many older posts of the same account that no model has seen (where it has as many): the
@@ -16,6 +18,7 @@ import argparse
 import json
 import logging
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import quality_real.main
 from accelerate import Accelerator
 from quality_base import CHOICE_ACCOUNTS, TEST_ACCOUNTS, quality_base, read_timeline
 from transformers import PreTrainedModel
@@ -277,9 +281,11 @@ def _cell(column: str, value: float | None) -> str:
 
 def main() -> None:
     """Run what was asked for; finished rows of an earlier run are kept."""
+    if sys.argv[1:2] == ["real"]:
+        return quality_real.main.main(sys.argv[2:])
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("choose", "compare"))
+    parser.add_argument("what", choices=("choose", "compare", "real"))
     parser.add_argument("--shared", type=Path, default=Path(__file__).parents[2] / "shared")
     parser.add_argument("--rows", type=Path, default=Path("quality-rows.jsonl"))
     parser.add_argument("--max-posts", type=int, default=400, help="newest kept posts per account")

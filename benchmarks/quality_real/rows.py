@@ -1,0 +1,74 @@
+"""What was found, one JSON line per finished run: kept at once, so that any command goes on."""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from quality_real.plan import Row, Run, Words
+
+RecipeOf = Callable[[Words], dict[str, Any]]
+
+
+class Rows:
+    """The file of rows. A row counts only for the recipe that its words mean today."""
+
+    def __init__(self, path: Path, recipe_of: RecipeOf) -> None:
+        """Read what is there; a last line that was cut off is passed over.
+
+        Args:
+            path: of the file, made with its folder when the first row is added.
+            recipe_of: what overrides are composed to.
+        """
+        self._path = path
+        self._recipe_of = recipe_of
+        self.all: list[Row] = []
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        for line in lines:
+            try:
+                self.all.append(json.loads(line))
+            except ValueError:
+                continue
+        self._by_key = {_key(row["run"]): row for row in self.all}
+
+    def row(self, run: Run) -> Row | None:
+        """Return the row of a run; None where it is yet to be done."""
+        row = self._by_key.get(_key(asdict(run)))
+        return row if row and row["recipe"] == self._recipe_of(run.words) else None
+
+    def of(self, runs: Sequence[Run]) -> list[Row]:
+        """Return the rows of runs that were done, in their order."""
+        return [row for run in runs if (row := self.row(run))]
+
+    def missing(self, runs: Sequence[Run]) -> list[Run]:
+        """Return the runs that are yet to be done."""
+        return [run for run in runs if self.row(run) is None]
+
+    def add(self, run: Run, found: Row) -> None:
+        """Keep what came of a run."""
+        row = {"run": asdict(run), "recipe": self._recipe_of(run.words), **found}
+        row = json.loads(json.dumps(row))  # as it will be read
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        is_cut = self._path.exists() and not self._path.read_bytes().endswith(b"\n")
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write("\n" * is_cut + json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self.all.append(row)
+        self._by_key[_key(row["run"])] = row
+
+    def settings(self, step: str) -> dict[str, list[Row]]:
+        """Return the rows of a step by setting, in the order in which they were done."""
+        found: dict[str, list[Row]] = {}
+        for row in self._by_key.values():
+            if row["run"]["step"] == step and row["recipe"] == self._recipe_of(
+                tuple(row["run"]["words"])
+            ):
+                found.setdefault(row["run"]["setting"], []).append(row)
+        return found
+
+
+def _key(run: dict[str, Any]) -> str:
+    return json.dumps(run, sort_keys=True)
