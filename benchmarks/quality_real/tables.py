@@ -101,6 +101,7 @@ def test_table(rows: Rows, workshop: Workshop) -> str:
             number(mean(sampled, "unseen_runs", "texts"), 3, 100, " %"),
             *attributed(sampled, workshop),
             number(mean(sampled, "distinct_2", "texts"), 1, 100, " %"),
+            number(mean(sampled, "human_distinct_2", "texts"), 1, 100, " %"),
             number(mean(own, "tokens"), 0),
             number(mean(own, "seconds"), 0),
             str(len({row["run"]["seed"] for row in own})),
@@ -113,7 +114,7 @@ def test_table(rows: Rows, workshop: Workshop) -> str:
         "samples refused and drawn again",
         "runs of 4 to 8 words that stand in a training post",
         "the same runs in posts that no model has seen", "samples attributed to their voice",
-        "held-out posts attributed to theirs", "distinct-2 of samples", "tokens trained",
+        "held-out posts attributed to theirs", "distinct-2 of samples", "of as many human posts", "tokens trained",
         "CPU seconds, evaluations included", "seeds",
     ]  # fmt: skip
     lines = list(zip(names, *columns, strict=True))

@@ -20,7 +20,6 @@ from huggingtweets.data.copying import find_runs
 from huggingtweets.data.duplicates import group_near_duplicates
 from huggingtweets.data.prepare import Prepared, clean_posts, pack_set, prepare
 from huggingtweets.data.split import Split, split_posts
-from huggingtweets.evaluation.diversity import measure_diversity
 from huggingtweets.evaluation.figures import bits_per_byte, evaluate_text
 from huggingtweets.evaluation.memorisation import measure_memorisation
 from huggingtweets.generation.guards import build_guards
@@ -302,7 +301,7 @@ def _sampled(one: Ready, done: Done, base: Base) -> Row:
         "runs": own.mean_ngram_frac,
         "longest": max(run.longest for run in find_runs(posts, whole)),
         "distinct_2": text.diversity.samples.distinct[1],
-        "human_distinct_2": measure_diversity(one.heldout).distinct[1],
+        "human_distinct_2": text.diversity.humans.distinct[1],
         "seconds": time.process_time() - start,
     }
     if len(one.unseen) >= len(posts):
