@@ -114,7 +114,8 @@ def test_table(rows: Rows, workshop: Workshop) -> str:
         "samples refused and drawn again",
         "runs of 4 to 8 words that stand in a training post",
         "the same runs in posts that no model has seen", "samples attributed to their voice",
-        "held-out posts attributed to theirs", "distinct-2 of samples", "of as many human posts", "tokens trained",
+        "held-out posts attributed to theirs", "distinct-2 of samples", "of as many human posts",
+        "tokens trained",
         "CPU seconds, evaluations included", "seeds",
     ]  # fmt: skip
     lines = list(zip(names, *columns, strict=True))
