@@ -194,7 +194,9 @@ def step_ranks(found: Found, design: Design) -> Step:
 
 
 def step_details(found: Found, design: Design) -> Step:
-    """What is left: four blocks per step, dropout, joined posts."""
+    """What is left: adapters at the rate of all weights, four blocks per step, dropout, joined."""
+    words = ("recipe=tweets", "recipe.adapter=lora")
+    yield on_choice(design, "details", "recipe=tweets with LoRA 8", words)
     rate = yield from best_lora_rate(found, design)
     words = rate_words(rate, LORA)
     for name, more in {
