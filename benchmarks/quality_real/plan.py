@@ -195,8 +195,8 @@ def step_ranks(found: Found, design: Design) -> Step:
 
 def step_details(found: Found, design: Design) -> Step:
     """What is left: adapters at the rate of all weights, four blocks per step, dropout, joined."""
-    words = ("recipe=tweets", "recipe.adapter=lora")
-    yield on_choice(design, "details", "recipe=tweets with LoRA 8", words)
+    today = ("recipe=tweets", "recipe.adapter=lora")
+    yield on_choice(design, "details", "recipe=tweets with LoRA 8", today)
     rate = yield from best_lora_rate(found, design)
     words = rate_words(rate, LORA)
     for name, more in {

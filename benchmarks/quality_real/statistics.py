@@ -36,7 +36,7 @@ def posts_of(rows: Sequence[Row]) -> dict[str, Posts]:
     by_account: dict[str, list[Row]] = {}
     for row in rows:
         by_account.setdefault(row["run"]["account"], []).append(row)
-    found = {}
+    found: dict[str, Posts] = {}
     for account, own in by_account.items():
         nats = [{post[0]: post[1] for post in row["posts"]} for row in own]
         size = {post[0]: post[3] for post in own[0]["posts"]}

@@ -52,7 +52,11 @@ ALWAYS = (
 def recipe_of(words: Words) -> dict[str, Any]:
     """Return what overrides mean: the composed recipe, cleaning and sampling, as plain values."""
     config = to_config(compose_config(["user=a", *words]))
-    groups = {"recipe": config.recipe, "cleaning": config.cleaning, "sampling": config.sampling}
+    groups: dict[str, Any] = {
+        "recipe": config.recipe,
+        "cleaning": config.cleaning,
+        "sampling": config.sampling,
+    }
     return {
         f"{name}.{key}": getattr(value, "value", value)
         for name, group in groups.items()
@@ -136,7 +140,7 @@ class Workshop:
 
     def _prepare(self, run: Run, base: Base, output_dir: str) -> Ready:
         plan = self._plan(run, output_dir)
-        timeline, canaries = self._timeline(run.account), ()
+        timeline, canaries = self._timeline(run.account), tuple[Canary, ...]()
         total = run.num_train + run.num_heldout
         if run.has_canaries:
             canaries = tuple(make_canaries(run.seed))
