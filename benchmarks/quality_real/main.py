@@ -1,7 +1,7 @@
 """Recipes on a real base: one command that goes on where it ended.
 
     make real-base && python benchmarks/quality.py real
-    python benchmarks/quality.py real --steps rates test
+    python benchmarks/quality.py real --small --steps rates all
     python benchmarks/quality.py real --report --plots docs
 
 Every finished run is a line of `build/quality-real/rows.jsonl`; its recipe is kept with it, and a
@@ -61,14 +61,16 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--shared", type=Path, default=ROOT.parent / "shared")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "quality-real")
     parser.add_argument("--steps", nargs="*", default=[*plan.STEPS], choices=[*plan.STEPS])
+    parser.add_argument("--small", action="store_true", help="fewer posts: prunes in minutes")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin nothing after these")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--plots", type=Path, help="write the pictures into this folder")
     options = parser.parse_args(words)
     register()
-    design = plan.Design()
-    rows = Rows(options.folder / "rows.jsonl", recipe_of)
-    workshop = Workshop(design, options.shared, options.folder)
+    design = plan.SMALL if options.small else plan.Design()
+    folder = options.folder / "small" if options.small else options.folder
+    rows = Rows(folder / "rows.jsonl", recipe_of)
+    workshop = Workshop(design, options.shared, folder)
     if not options.report:
         until = time.time() + 60 * options.minutes
         if not work_off(rows, workshop, design, options.steps, until):

@@ -80,6 +80,12 @@ class Design:
     num_seeds: int = 3
 
 
+SMALL = Design(
+    num_choice=48, num_test=(48, 48, 32, 48, 32, 32, 48, 24), num_heldout=16, num_crowd=12
+)
+"""A first look, a third of the work. Its rows lie apart."""
+
+
 class Found(Protocol):
     """The rows so far."""
 
