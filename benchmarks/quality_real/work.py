@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from quality_base import read_timeline
 
+from huggingtweets.bases.model import Base, find_base, open_base
 from huggingtweets.config.compose import compose_config, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import Adapter, SplitKind
@@ -25,15 +26,14 @@ from huggingtweets.evaluation.memorisation import measure_memorisation
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.handles import Job
 from huggingtweets.jobs.fused import choose_settings, tuning_of
-from huggingtweets.lock import acquire_lock
+from huggingtweets.pipeline.trained import Studio, Trained, trained_by_single
 from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, mask_timeline
 from huggingtweets.posts.records import Timeline
-from huggingtweets.trained import Studio, Trained, trained_by_single
+from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.training.launch import build_accelerator
-from huggingtweets.training.model import Base, find_base, open_base
+from huggingtweets.training.parallel.single import train_single
 from huggingtweets.training.progress import Training, TrainingJob, training_job
 from huggingtweets.training.records import TrainResult
-from huggingtweets.training.single import train_single
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.pool import train_stacks
 from quality_real.canaries import Canary, candidates, exposure, make_canaries, plant
