@@ -54,10 +54,11 @@ def tiles(kernel: str, dtype: torch.dtype, head_width: int, T: int) -> tuple[int
     """Return queries and keys of a tile and warps: the largest that compile without spills."""
     wide, half = head_width > 64, dtype != torch.float32
     side = 64 if half else 32
+    rows = 16 if wide and not half else side
     queries, keys, warps = {
-        "attention": (128 if half and not wide else side, side, 8 if half or wide else 4),
-        "attention_queries": (side, side, 8 if wide else 4),
-        "attention_keys": (side, 32, 8 if wide else 4),
+        "attention": (128 if half and not wide else rows, side, 8 if half or wide else 4),
+        "attention_queries": (rows, side, 8 if wide else 4),
+        "attention_keys": (rows, 32, 8 if wide else 4),
     }[kernel]
     return min(queries, _power(T)), min(keys, _power(T)), warps
 

@@ -14,6 +14,7 @@ from transformers import GPT2Config
 from huggingtweets.errors import TrainingError
 from huggingtweets.jobs import fused
 from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.ops.linear import Linear
 from huggingtweets.ops.reference import TRITON, Ops
 from huggingtweets.training.stacked import look
 from huggingtweets.training.stacked import tuning as tuning_module
@@ -62,6 +63,45 @@ def test_kernels_that_compute_something_else_are_left_out(
     found = look.trusted(SETTINGS, HEAD_WIDTH, CPU)
     assert (found.use_graphs, found.fused_kernels) == (True, False)
     assert "trained without fused kernels" in caplog.text
+
+
+class Adapting(Ops):
+    """Adapters as the kernel computes them: summed in fp32 and rounded once."""
+
+    def project(self, x: torch.Tensor, layer: Linear, *, with_bias: bool = True) -> torch.Tensor:
+        assert layer.adapter is not None
+        wide = layer.adapter.map(lambda tensor: tensor.float())
+        bias = layer.bias if layer.bias is None else layer.bias.float()
+        exact = Linear(layer.weight.float(), bias, wide, layer.scale)
+        return super().project(x.float(), exact, with_bias=with_bias).to(x.dtype)
+
+
+class OfAnotherSlot(Ops):
+    def project(self, x: torch.Tensor, layer: Linear, *, with_bias: bool = True) -> torch.Tensor:
+        assert layer.adapter is not None
+        first = layer.adapter.map(lambda tensor: tensor[:1].expand_as(tensor))
+        return super().project(x, replace(layer, adapter=first), with_bias=with_bias)
+
+
+class WithoutScale(Ops):
+    def project(self, x: torch.Tensor, layer: Linear, *, with_bias: bool = True) -> torch.Tensor:
+        assert layer.scale is not None
+        one = torch.ones_like(layer.scale)
+        return super().project(x, replace(layer, scale=one), with_bias=with_bias)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "is_right"), [(Adapting, True), (OfAnotherSlot, False), (WithoutScale, False)]
+)
+def test_of_adapters_in_bf16_a_fault_is_told_from_rounding(
+    kernel: type[Ops], is_right: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        tuning_module, "choose_ops", lambda *given: (kernel if "lora" in given[-1] else Ops)()
+    )
+    wished = replace(SETTINGS, dtype=torch.bfloat16, triton=("loss", "lora"))
+    found = look.trusted(wished, 64, CPU, rank=8)
+    assert found.triton == (("loss", "lora") if is_right else ("loss",))
 
 
 def test_overlap_that_computes_something_else_is_left_out(

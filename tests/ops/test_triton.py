@@ -40,8 +40,9 @@ def test_kernels_equal_the_reference(marked: str) -> None:
     [
         ("--models", "gpt2", "--dtypes", "bf16", "--cards", "80", "--kernels", "attention_keys"),
         pytest.param(("--models", "gpt2", "smollm2"), marks=pytest.mark.slow),
+        pytest.param(("--models", "qwen3", "--kernels", "attention"), marks=pytest.mark.slow),
     ],
-    ids=["one", "all"],
+    ids=["one", "all", "heads of 128"],
 )
 def test_kernels_compile_without_spills(arguments: tuple[str, ...]) -> None:
     lines = [json.loads(line) for line in run(str(TABLE), *arguments).splitlines()]
