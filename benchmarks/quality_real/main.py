@@ -12,7 +12,7 @@ import argparse
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from huggingtweets.config.compose import register
@@ -23,32 +23,36 @@ from quality_real.tables import report
 from quality_real.work import Workshop, recipe_of
 
 ROOT = Path(__file__).parents[2]
+MAX_TOGETHER = 8
 logger = logging.getLogger("quality_real")
 
 
 def work_off(
-    rows: Rows, workshop: Workshop, design: plan.Design, steps: Sequence[str], until: float
+    rows: Rows,
+    workshop: Workshop,
+    groups: Iterable[list[plan.Run]],
+    *,
+    until: float,
+    together: int = MAX_TOGETHER,
 ) -> bool:
-    """Do what is missing, step by step; False: the time was up before all was done.
+    """Do what is missing, group by group; False: the time was up before all was done.
 
     Args:
         rows: take what is found.
         workshop: trains.
-        design: on whom, and how much.
-        steps: names, in their order.
-        until: no group is begun after this, by `time.time`.
+        groups: of runs, see `plan.groups`.
+        until: nothing is begun after this, by `time.time`.
+        together: accounts that are trained side by side; what ends with them is kept.
     """
-    for group in plan.groups(rows, design, steps):
-        missing = rows.missing(group)
-        if missing and time.time() > until:
-            return False
-        if missing:
-            logger.info("%s: %s", missing[0].step, missing[0].setting)
-            start = time.monotonic()
+    for group in groups:
+        while missing := rows.missing(group)[:together]:
+            if time.time() > until:
+                return False
+            logger.info("%s: %s, %d accounts", missing[0].step, missing[0].setting, len(missing))
             for run, found in workshop.do(missing):
                 rows.add(run, found)
-            bits = plan.mean_bits(rows.of(group))
-            logger.info("%s: %.4f, %.0f s", group[0].setting, bits, time.monotonic() - start)
+            if again := rows.missing(missing):
+                raise SystemExit(f"{again[0]}: could not be trained; the log says why")
     return True
 
 
@@ -62,6 +66,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "quality-real")
     parser.add_argument("--steps", nargs="*", default=[*plan.STEPS], choices=[*plan.STEPS])
     parser.add_argument("--small", action="store_true", help="fewer posts: prunes in minutes")
+    parser.add_argument("--together", type=int, default=MAX_TOGETHER, help="accounts at once")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin nothing after these")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--plots", type=Path, help="write the pictures into this folder")
@@ -73,7 +78,8 @@ def main(words: Sequence[str]) -> None:
     workshop = Workshop(design, options.shared, folder)
     if not options.report:
         until = time.time() + 60 * options.minutes
-        if not work_off(rows, workshop, design, options.steps, until):
+        groups = plan.groups(rows, design, options.steps)
+        if not work_off(rows, workshop, groups, until=until, together=options.together):
             print("The time is up: the same command goes on.\n")
     print(report(rows, workshop, len(design.choice)))
     if options.plots:

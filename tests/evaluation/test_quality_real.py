@@ -138,15 +138,18 @@ def worked(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     rows = Rows(folder / "rows.jsonl", recipe_of)
     workshop = Workshop(DESIGN, shared, folder)
     few = replace(DESIGN, num_choice=48)  # as many places as there are canaries
-    assert work_off(rows, workshop, DESIGN, ["test"], math.inf)
-    for group in plan.groups(rows, few, ["canaries"]):
-        wanted = [run for run in group if run.setting in ("masked", "not masked")]
-        for run, found in workshop.do(wanted) if wanted else ():
-            rows.add(run, found)
-    group = plan.on_test(DESIGN, "posts", "50 posts, crowd", ("recipe=lora",), num_train=12,
-                         base="crowd")  # fmt: skip
-    for run, found in workshop.do(group):
-        rows.add(run, found)
+    some = [
+        group
+        for group in plan.groups(rows, few, ["canaries"])
+        if group[0].setting in ("masked", "not masked")
+    ]
+    some.append(
+        plan.on_test(DESIGN, "posts", "50 posts, crowd", ("recipe=lora",), num_train=12,
+                     base="crowd")
+    )  # fmt: skip
+    groups = [*plan.groups(rows, DESIGN, ["test"]), *some]
+    assert not work_off(rows, workshop, groups, until=0.0), "no time for anything"
+    assert work_off(rows, workshop, groups, until=math.inf, together=1)
     return rows, workshop, folder
 
 
@@ -166,7 +169,8 @@ def test_recipes_are_trained_sampled_and_told(worked: Any) -> None:
     assert "| held-out bits per byte |" in told
     assert "planted 16" in told
     before = (folder / "rows.jsonl").read_bytes()
-    assert work_off(rows, workshop, DESIGN, ["test"], 0.0), "nothing is left to do"
+    groups = plan.groups(rows, DESIGN, ["test"])
+    assert work_off(rows, workshop, groups, until=0.0), "nothing is left to do"
     assert (folder / "rows.jsonl").read_bytes() == before
 
 
