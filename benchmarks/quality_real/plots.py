@@ -89,13 +89,15 @@ def by_rank(rows: Rows, chosen: str) -> Lines:
 
 
 def by_posts(rows: Rows) -> Lines:
-    """Held-out posts over the number of training posts, from the base and from the crowd."""
+    """Held-out posts over the number of training posts, of the accounts that have all of them."""
+    settings = rows.settings("posts").values()
+    accounts = [{row["run"]["account"] for row in own} for own in settings]
+    shared = set.intersection(*accounts) if accounts else set()
     found: dict[str, list[Point]] = {}
-    for own in rows.settings("posts").values():
+    for own in settings if shared else ():
         run = own[0]["run"]
-        name = f"from the {run['base']}"
-        bits = fmean(row["figures"]["bits"] for row in own)
-        found.setdefault(name, []).append((float(run["num_train"]), bits))
+        bits = fmean(row["figures"]["bits"] for row in own if row["run"]["account"] in shared)
+        found.setdefault(f"from the {run['base']}", []).append((float(run["num_train"]), bits))
     return {name: sorted(points) for name, points in sorted(found.items())}
 
 
