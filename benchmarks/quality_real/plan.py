@@ -84,6 +84,16 @@ SMALL = Design(
 """A first look, a third of the work. Its rows lie apart."""
 
 
+def first_accounts(design: Design, num: int) -> Design:
+    """Return a design with the first accounts of those that choose and those that test."""
+    return replace(
+        design,
+        choice=design.choice[:num],
+        test=design.test[:num],
+        num_test=design.num_test[:num],
+    )
+
+
 class Found(Protocol):
     """The rows so far."""
 
