@@ -82,7 +82,7 @@ def main(words: Sequence[str]) -> None:
         groups = plan.groups(rows, design, options.steps)
         if not work_off(rows, workshop, groups, until=until, together=options.together):
             print("The time is up: the same command goes on.\n")
-    print(report(rows, workshop, len(design.choice)))
+    print(report(rows, workshop, design))
     if options.plots:
         chosen = min(rows.settings("rates").items(), key=lambda one: plan.mean_bits(one[1]))[0]
         for path in write_plots(rows, options.plots, chosen):

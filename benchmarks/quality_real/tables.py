@@ -5,7 +5,7 @@ from statistics import fmean
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.evaluation.attribution import Voice, measure_attribution
-from quality_real.plan import COPIES, Row, Run
+from quality_real.plan import COPIES, Design, Row, Run
 from quality_real.rows import Rows
 from quality_real.statistics import Difference, base_posts_of, difference, posts_of
 from quality_real.work import Workshop
@@ -38,13 +38,23 @@ def number(value: float | None, digits: int = 3, factor: float = 1.0, unit: str 
     return "" if value is None else f"{factor * value:,.{digits}f}{unit}"
 
 
-def choice_table(rows: Rows, num_accounts: int) -> str:
-    """Return what decided: every setting against the first one that all accounts have."""
-    settings = {
-        name: own
-        for step in CHOICE_STEPS
+def complete(rows: Rows, step: str, accounts: Sequence[str]) -> dict[str, list[Row]]:
+    """Return the settings of a step that all of these accounts have, and their rows alone."""
+    found = {
+        name: [row for row in own if row["run"]["account"] in accounts]
         for name, own in rows.settings(step).items()
-        if len({row["run"]["account"] for row in own}) == num_accounts
+    }
+    return {
+        name: own
+        for name, own in found.items()
+        if {row["run"]["account"] for row in own} == set(accounts)
+    }
+
+
+def choice_table(rows: Rows, accounts: Sequence[str]) -> str:
+    """Return what decided: every setting that all accounts have against the first of them."""
+    settings = {
+        name: own for step in CHOICE_STEPS for name, own in complete(rows, step, accounts).items()
     }
     if not settings:
         return ""
@@ -64,7 +74,7 @@ def choice_table(rows: Rows, num_accounts: int) -> str:
         ])  # fmt: skip
     base = mean(settings[first], "base")
     heads = [
-        f"mean over {num_accounts} accounts", f"bits/byte (base {number(base)})",
+        f"mean over {len(accounts)} accounts", f"bits/byte (base {number(base)})",
         f"against {first}", "training posts", "completed", "epoch kept", "tokens", "CPU s",
     ]  # fmt: skip
     return table(heads, lines)
@@ -75,9 +85,9 @@ def last(rows: Sequence[Row], key: str) -> float | None:
     return mean_known([row["evals"][-1][key] for row in rows])
 
 
-def test_table(rows: Rows, workshop: Workshop) -> str:
+def test_table(rows: Rows, workshop: Workshop, accounts: Sequence[str]) -> str:
     """Return the recipes on the accounts that chose nothing, a column each."""
-    settings = rows.settings("test")
+    settings = complete(rows, "test", accounts)
     if "huggingtweets" not in settings:
         return ""
     original = posts_of(settings["huggingtweets"])
@@ -224,11 +234,11 @@ def account_table(rows: Rows, steps: Sequence[str]) -> str:
     return table(heads, lines) if lines else ""
 
 
-def report(rows: Rows, workshop: Workshop, num_choice: int) -> str:
+def report(rows: Rows, workshop: Workshop, design: Design) -> str:
     """Return all tables that have rows, each with its heading."""
     parts = {
-        "Choice": choice_table(rows, num_choice),
-        "Test": test_table(rows, workshop),
+        "Choice": choice_table(rows, design.choice),
+        "Test": test_table(rows, workshop, design.test),
         "Test, account by account": account_table(rows, ["test"]),
         "Memorised": memory_table(rows),
         "Few posts": posts_table(rows),

@@ -165,7 +165,7 @@ def test_recipes_are_trained_sampled_and_told(worked: Any) -> None:
             assert len(row["samples"]) <= 5
     heldout = [[post[0] for post in own[0]["posts"]] for own in settings.values()]
     assert heldout[0] == heldout[1] == heldout[2], "all are scored on the same posts"
-    told = report(rows, workshop, 2)
+    told = report(rows, workshop, DESIGN)
     assert "| held-out bits per byte |" in told
     assert "planted 16" in told
     before = (folder / "rows.jsonl").read_bytes()
