@@ -7,8 +7,9 @@ cut, flipped, replaced by folders, or made to harm.
 import hashlib
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from huggingtweets.config.plan import Plan, differences, make_plan
@@ -36,6 +37,17 @@ def read_result(paths: JobPaths) -> dict[str, Any] | None:
         if isinstance(value, dict):
             return value
     return None
+
+
+def finished(output_dir: Path) -> Iterator[tuple[JobPaths, dict[str, Any]]]:
+    """Yield the finished jobs right below a folder and what result.json says, by name.
+
+    A result that cannot be read, or is being written, is passed over.
+    """
+    for path in sorted(output_dir.glob("*/result.json")):
+        paths = JobPaths(path.parent)
+        if (result := read_result(paths)) is not None:
+            yield paths, result
 
 
 def find_model_fault(paths: JobPaths, result: dict[str, Any]) -> str | None:

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.storage.files import flatten, read_json
-from huggingtweets.storage.paths import JobPaths
+from huggingtweets.standing import finished
+from huggingtweets.storage.files import flatten
 from huggingtweets.storage.places import check_output_dir, check_package
 
 _PLACES = ("user", "output_dir", "shard", "job_index", "consent", "defaults", "hydra", "tracking")
@@ -113,12 +113,12 @@ def _read(folder: Path) -> list[Setting]:
 def _read_output(folder: Path, name: str) -> Setting | None:
     people: dict[str, Figures] = {}
     config: Mapping[str, Any] = {}
-    for path in sorted(folder.glob("*/result.json")):
-        with suppress(OSError, ValueError, KeyError, TypeError):  # not ours, or being written
-            figures = _figures(read_json(path))
+    for paths, result in finished(folder):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):  # not ours
+            figures = _figures(result)
             if figures is not None:
-                people[path.parent.name] = figures
-                config = config or read_flat_config(JobPaths(path.parent).config)
+                people[paths.root.name] = figures
+                config = config or read_flat_config(paths.config)
     return Setting(name, folder, config, people) if people else None
 
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from huggingtweets.data.tokens import to_encodable
 from huggingtweets.errors import DataError
-from huggingtweets.storage.files import read_json, read_jsonl
-from huggingtweets.storage.paths import JobPaths
+from huggingtweets.standing import finished
+from huggingtweets.storage.files import read_jsonl
 
 MAX_CHARS = 4
 BUCKET_BITS = 16
@@ -120,10 +120,7 @@ def read_voices(output_dir: Path) -> dict[str, Voice]:
             f"attribution: got {output_dir}, which is not a folder; expected the output_dir of a "
             "run; check the path"
         )
-    for folder in sorted(output_dir.iterdir()):
-        paths = JobPaths(folder)
-        if not paths.result.is_file():
-            continue
+    for paths, result in finished(output_dir):
         rows = read_jsonl(paths.dataset)
         train, heldout = (
             tuple(row["text"] for row in rows if row["side"] == side)
@@ -133,7 +130,7 @@ def read_voices(output_dir: Path) -> dict[str, Voice]:
             row["prediction"].removeprefix(row["input"]).strip()
             for row in read_jsonl(paths.predictions)
         )
-        voices[read_json(paths.result)["slug"]] = Voice(train, heldout, samples)
+        voices[str(result.get("slug", paths.root.name))] = Voice(train, heldout, samples)
     return voices
 
 

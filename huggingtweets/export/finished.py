@@ -9,7 +9,7 @@ from typing import Any
 
 from huggingtweets.errors import ConfigError, OptedOutError
 from huggingtweets.posts.optout import check_opted_out
-from huggingtweets.storage.files import read_json
+from huggingtweets.standing import finished, read_result
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.storage.places import check_output_dir
 
@@ -34,16 +34,14 @@ def finished_jobs(output_dir: Path, users: Sequence[str] = ()) -> list[Finished]
         ConfigError: there is none, or not the one asked for.
     """
     check_output_dir("export", output_dir)
-    one = JobPaths(output_dir).result
-    paths = [one] if one.is_file() else sorted(output_dir.glob("*/result.json"))
+    one = JobPaths(output_dir)
+    alone = read_result(one)
     found: dict[str, Finished] = {}
-    for path in paths:
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            result = read_json(path)
+    for paths, result in finished(output_dir) if alone is None else [(one, alone)]:
+        with suppress(ValueError, KeyError, TypeError, OptedOutError):
             slug = str(result["slug"])
-            with suppress(OptedOutError):
-                check_opted_out(result["handles"])
-                found[slug] = Finished(slug, JobPaths(path.parent), result)
+            check_opted_out(result["handles"])
+            found[slug] = Finished(slug, paths, result)
     wanted = [user.removeprefix("@").lower() for user in users]
     for name in wanted:
         if name not in found:

@@ -12,7 +12,7 @@ from rich.text import Text
 from huggingtweets.jobs.ledger import JobState, JobStatus, read_command
 from huggingtweets.jobs.status import BatchSummary, kind_of, summarise
 from huggingtweets.publishing.names import rough_duration
-from huggingtweets.storage.files import read_json
+from huggingtweets.standing import read_result
 from huggingtweets.storage.paths import JobPaths
 
 NUM_ROWS = 10
@@ -84,9 +84,9 @@ def _quality(output_dir: Path, states: Mapping[str, JobState]) -> list[Text]:
 def _bits_of(folder: Path) -> tuple[float, float] | None:
     """Return a model's bits per byte and those of its base; --watch reads each result once."""
     try:
-        held_out = read_json(JobPaths(folder).result)["eval"]
+        held_out = (read_result(JobPaths(folder)) or {})["eval"]
         return float(held_out["bits_per_byte"]), float(held_out["base_bits_per_byte"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return None
 
 

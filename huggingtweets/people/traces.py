@@ -21,6 +21,7 @@ from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.logs import shown
 from huggingtweets.posts.records import read_timelines
+from huggingtweets.standing import read_result
 from huggingtweets.storage.files import read_json, read_jsonl
 from huggingtweets.storage.paths import JobPaths
 
@@ -132,8 +133,8 @@ def _read_job(root: Path) -> FoundJob | None:
     config = _config(paths.config)
     user = config.get("user")
     handles = set(_handles(user if isinstance(user, list) else [user]))
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        handles.update(_handles(read_json(paths.result)["handles"]))
+    with suppress(ValueError, TypeError):
+        handles.update(_handles((read_result(paths) or {}).get("handles", ())))
     with suppress(OSError, ValueError, AttributeError):
         handles.update(_handles(read_json(paths.cleaning).keys()))
     if not handles:

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from markupsafe import Markup
 
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
-from huggingtweets.storage.files import flatten, read_json, read_plain, write_bytes, write_text
+from huggingtweets.standing import finished
+from huggingtweets.storage.files import flatten, read_plain, write_bytes, write_text
 from huggingtweets.storage.paths import JobPaths
 
 logger = logging.getLogger(__name__)
@@ -79,12 +80,12 @@ def write_index(output_dir: Path, not_done: Sequence[NotDone] = ()) -> list[Row]
         OSError: the folder cannot be read or written.
     """
     rows, flat = [], []
-    for name, result in _read_results(output_dir):
+    for paths, result in finished(output_dir):
         try:
-            row, values = _row(JobPaths(output_dir / name), result), flat_result(result)
+            row, values = _row(paths, result), flat_result(result)
             as_script([list(asdict(row).values()), list(values.values())])
         except Exception as err:  # of a damaged or foreign file anything may come
-            logger.warning("%s/result.json is left out (%s)", name, type(err).__name__)
+            logger.warning("%s is left out (%s)", paths.result, type(err).__name__)
             continue
         rows.append(row)
         flat.append(values)
@@ -128,16 +129,6 @@ def flat_result(result: Mapping[str, Any]) -> dict[str, Any]:
         for name, item in flatten(result).items()
         if not name.startswith(("tweets.users.", "model."))
     }
-
-
-def _read_results(output_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for path in sorted(output_dir.glob("*/result.json")):
-        try:
-            result = read_json(path)
-        except (OSError, ValueError):
-            continue
-        if isinstance(result, dict):
-            yield path.parent.name, result
 
 
 def _row(paths: JobPaths, result: Mapping[str, Any]) -> Row:

@@ -11,7 +11,7 @@ from typing import Any
 from huggingtweets.errors import SelectionError
 from huggingtweets.handles import parse_handle
 from huggingtweets.posts.optout import all_optouts, handle_hash
-from huggingtweets.storage.files import read_json
+from huggingtweets.standing import read_result
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.storage.places import check_output_dir
 
@@ -128,8 +128,7 @@ def _read(paths: JobPaths, size: int) -> Person | None:
     if size > _MAX_RESULT_BYTES or not paths.model.is_dir() or paths.model.is_symlink():
         return None
     try:
-        result = read_json(paths.result)
-        return _person(paths, result)
+        return _person(paths, read_result(paths) or {})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, SelectionError):
         return None
 
