@@ -144,13 +144,14 @@ def child_trainer(arguments: list[str]) -> int:
 
     def read() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         users, reports = clean_posts(
-            [load_timeline(plan.source, handle) for handle in job.handles], plan.cleaning
+            [load_timeline(plan.config.source, handle) for handle in job.handles],
+            plan.config.cleaning,
         )
         prepared = prepare(
             users,
             reports,
             recipe=recipe,
-            seed=plan.seed,
+            seed=plan.config.seed,
             codec=codec_of(tokenizer),
         )
         heldout = rows(prepared.heldout.blocks) if prepared.heldout else []
@@ -173,7 +174,7 @@ def child_trainer(arguments: list[str]) -> int:
             save_strategy="no",
             report_to=[],
             disable_tqdm=True,
-            seed=plan.seed,
+            seed=plan.config.seed,
             bf16=config.engine.precision is Precision.bf16,
             use_cpu=not torch.cuda.is_available(),
         ),

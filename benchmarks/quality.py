@@ -110,35 +110,35 @@ def train(
     account: str, plan: Plan, base: Base, accelerator: Accelerator, shared: Path, max_posts: int
 ) -> Trained:
     """Train and measure one account."""
-    [everything], reports = clean_posts([read_timeline(shared, account)], plan.cleaning)
+    [everything], reports = clean_posts([read_timeline(shared, account)], plan.config.cleaning)
     users = [replace(everything, posts=everything.posts[:max_posts])]
     prepared = prepare(
         users,
         reports,
-        recipe=plan.recipe,
-        seed=plan.seed,
+        recipe=plan.config.recipe,
+        seed=plan.config.seed,
         codec=base.codec,
     )
     start = time.process_time()
     with acquire_lock(plan.paths.root) as lock:
         training = Training(training_job(plan, prepared))
         result, weights = train_single(accelerator, base, training, plan, lock)
-    model = trained_model(base, plan.recipe, weights)
+    model = trained_model(base, plan.config.recipe, weights)
     seconds = time.process_time() - start
     posts, heldout = prepared.split.train[0], prepared.split.heldout[0]
     sampled = sample_posts(
         model,
         base.codec,
         plan.sampling,
-        build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts),
+        build_guards(plan.sampling, mask_pii=plan.config.cleaning.mask_pii, train=posts),
         max_positions=base.max_positions,
-        seed=plan.seed,
+        seed=plan.config.seed,
     )
     samples = [(one.input, one.prediction) for one in sampled.predictions]
-    text, _ = evaluate_text(samples, train=posts, heldout=heldout, seed=plan.seed)
-    known = choose_known(posts, seed=plan.seed)
+    text, _ = evaluate_text(samples, train=posts, heldout=heldout, seed=plan.config.seed)
+    known = choose_known(posts, seed=plan.config.seed)
     scores = score_posts(model, base.codec, known, max_positions=base.max_positions)
-    quality = model_quality(Scores((), scores), seed=plan.seed)
+    quality = model_quality(Scores((), scores), seed=plan.config.seed)
     unseen = unlike([post.text for post in everything.posts[max_posts:]], posts)
     assert text is not None
     assert quality.extraction is not None
@@ -215,7 +215,7 @@ def run_variant(
 ) -> dict[str, object]:
     """Train all accounts by one recipe and return its row and every account's figures."""
     folder = quality_base(options.shared)
-    accelerator = build_accelerator(plan_of("a", overrides, folder, 1).engine.precision)
+    accelerator = build_accelerator(plan_of("a", overrides, folder, 1).config.engine.precision)
     trained: dict[str, Trained] = {}
     base = find_base(ModelConfig(path=str(folder)))
     for account in accounts:

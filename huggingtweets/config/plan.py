@@ -9,18 +9,10 @@ from typing import Any
 from huggingtweets.config.schema import (
     Adapter,
     AdapterExport,
-    CleaningConfig,
     Consent,
-    EngineConfig,
-    HubConfig,
-    ModelConfig,
-    PublishConfig,
     PublishKind,
-    RecipeConfig,
     SamplingConfig,
-    SourceConfig,
     Stop,
-    TrackingConfig,
     TrainConfig,
 )
 from huggingtweets.errors import ConfigError
@@ -35,20 +27,15 @@ class Plan:
     job: Job
     config: TrainConfig
     """The composed configuration, narrowed to this job: what config.yaml holds."""
-    paths: JobPaths
-    seed: int
-    consent: Consent
-    source: SourceConfig
-    cleaning: CleaningConfig
-    model: ModelConfig
-    recipe: RecipeConfig
-    engine: EngineConfig
     sampling: SamplingConfig
-    tracking: TrackingConfig
-    publish: PublishConfig
-    hub: HubConfig
+    """Limited by what is known of the posts; see `settled`."""
     is_alone: bool = True
     """Whether the command trains this job and no other."""
+
+    @property
+    def paths(self) -> JobPaths:
+        """The folder of the job."""
+        return JobPaths(Path(self.config.output_dir) / self.job.slug)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -57,16 +44,16 @@ class Plan:
         Neither the engine nor folders belong to it: of `source.path` only the last name does, so
         that a moved archive is still the same archive. Nor do terms and prices.
         """
-        source = asdict(self.source)
+        source = asdict(self.config.source)
         del source["terms"], source["max_cost_usd"]
-        source["path"] = PurePath(self.source.path).name if self.source.path else None
+        source["path"] = PurePath(self.config.source.path).name if self.config.source.path else None
         return {
             "handles": list(self.job.handles),
-            "seed": self.seed,
+            "seed": self.config.seed,
             "source": source,
-            "cleaning": asdict(self.cleaning),
-            "model": asdict(self.model),
-            "recipe": asdict(self.recipe),
+            "cleaning": asdict(self.config.cleaning),
+            "model": asdict(self.config.model),
+            "recipe": asdict(self.config.recipe),
             "sampling": asdict(self.config.sampling),
         }
 
@@ -77,8 +64,8 @@ class Plan:
     @property
     def leaves_adapter(self) -> bool:
         """Whether the model folder holds an adapter, to be put on its base, instead of a model."""
-        is_lora = self.recipe.adapter is Adapter.lora
-        return is_lora and self.publish.lora is AdapterExport.adapter
+        is_lora = self.config.recipe.adapter is Adapter.lora
+        return is_lora and self.config.publish.lora is AdapterExport.adapter
 
     @property
     def digest(self) -> str:
@@ -127,19 +114,5 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
             f"{', '.join(job.handles[:3])} are used; set consent= to one of {grounds}, "
             "or use publish=local"
         )
-    return Plan(
-        job=job,
-        config=replace(config, user=_user(job), shard=None, job_index=None),
-        paths=JobPaths(Path(config.output_dir) / job.slug),
-        seed=config.seed,
-        consent=config.consent,
-        source=config.source,
-        cleaning=config.cleaning,
-        model=config.model,
-        recipe=config.recipe,
-        engine=config.engine,
-        sampling=config.sampling,
-        tracking=config.tracking,
-        publish=config.publish,
-        hub=config.hub,
-    )
+    narrowed = replace(config, user=_user(job), shard=None, job_index=None)
+    return Plan(job, narrowed, config.sampling)

@@ -101,11 +101,13 @@ def run_fused(
     a job begun that would not be finished before the deadline, or for which the disk has no room.
     """
     deadline = deadline or Deadline(None, {})
-    room = room or Room(plans[0].paths.root.parent, 0, wait_s=plans[0].engine.wait_for_room_s)
-    recipe = plans[0].recipe
+    room = room or Room(
+        plans[0].paths.root.parent, 0, wait_s=plans[0].config.engine.wait_for_room_s
+    )
+    recipe = plans[0].config.recipe
     opened = open_base(base, recipe)
     tuning = tuning_of(opened, base, recipe, device)
-    speed = speed_of(opened, tuning, recipe, peak_flops(device, plans[0].engine.peak_tflops))
+    speed = speed_of(opened, tuning, recipe, peak_flops(device, plans[0].config.engine.peak_tflops))
     settings = choose_settings(tuning, plans[0], device, len(plans))
     logger.info(
         "engine=fused jobs=%d slots=%d engines=%d", len(plans), settings.slots, settings.engines
@@ -161,7 +163,7 @@ def choose_settings(
     tuning: Tuning, plan: Plan, device: torch.device, num_jobs: int
 ) -> StackedSettings:
     """Choose the number of slots and the micro-batch, where the plan leaves them open."""
-    engine, recipe = plan.engine, plan.recipe
+    engine, recipe = plan.config.engine, plan.config.recipe
     settings = StackedSettings(
         slots=1,
         micro_batch_size=1,
@@ -251,7 +253,7 @@ class _Ended:
         """Return the trained model."""
         exported = self.result.exported
         assert exported is not None
-        return studio.model(exported.weights, exported.adapters, self.job.plan.recipe)
+        return studio.model(exported.weights, exported.adapters, self.job.plan.config.recipe)
 
 
 class _Workshop:

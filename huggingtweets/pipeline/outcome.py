@@ -52,7 +52,7 @@ class Outcome:
     @property
     def is_published(self) -> bool:
         """Whether there are readers for a card, a picture and a report."""
-        return self.plan.publish.kind is not PublishKind.none
+        return self.plan.config.publish.kind is not PublishKind.none
 
 
 def build_facts(
@@ -75,13 +75,13 @@ def build_facts(
         slug=plan.job.slug,
         people=_as_written(outcome.people, plan),
         base=outcome.base,
-        recipe=asdict(plan.recipe),
+        recipe=asdict(plan.config.recipe),
         data=outcome.data,
         train=replace(result, scores={}),
         engine=outcome.engine,
         versions=versions(),
         command=command_of(plan),
-        consent=plan.consent,
+        consent=plan.config.consent,
         heldout=heldout,
         samples=tuple(
             build_sample(each.input, each.prediction, spans)
@@ -92,7 +92,7 @@ def build_facts(
         lineage=_lineage(plan.job.slug, outcome.base.name),
         links=outcome.links,
         pictures=read_pictures(plan.paths.pictures, plan.job.handles)
-        if plan.publish.pictures
+        if plan.config.publish.pictures
         else {},
         languages=_languages(outcome),
         finished_at=finished_at,
@@ -148,7 +148,7 @@ def build_result(outcome: Outcome, facts: ModelFacts, quality: Quality) -> dict[
         "written": list(plan.job.written or plan.job.handles),
         "status": "done",
         "digest": plan.digest,
-        "consent": plan.consent.value,
+        "consent": plan.config.consent.value,
         "tweets": {key: sum(user[key] for user in per_user.values()) for key in counts}
         | {"users": per_user},
         "data": asdict(facts.data),
@@ -172,13 +172,13 @@ def command_of(plan: Plan) -> str:
     """Return what to type to train this model again."""
     handles = plan.job.handles
     user = f"user=[{','.join(handles)}]" if plan.job.is_cyborg else f"user={handles[0]}"
-    words = [user, f"source={plan.source.kind}"]
-    if plan.source.path:
-        words.append(f"source.path={plan.source.path}")
-    words.append(f"model.path={plan.model.path}" if plan.model.path else "model=tiny")
+    words = [user, f"source={plan.config.source.kind}"]
+    if plan.config.source.path:
+        words.append(f"source.path={plan.config.source.path}")
+    words.append(f"model.path={plan.config.model.path}" if plan.config.model.path else "model=tiny")
     words += [
         f"recipe.{key}={'null' if value is None else value}"
-        for key, value in asdict(plan.recipe).items()
+        for key, value in asdict(plan.config.recipe).items()
     ]
-    words.append(f"seed={plan.seed}")
+    words.append(f"seed={plan.config.seed}")
     return "huggingtweets train " + shlex.join(words)

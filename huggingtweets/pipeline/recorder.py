@@ -43,7 +43,7 @@ class Recorder:
         self._plan = plan
         self._is_shown = is_shown
         self._tracker = build_tracker(
-            plan.tracking,
+            plan.config.tracking,
             plan.job.slug,
             plan.paths,
             is_main=is_main,
@@ -74,17 +74,23 @@ class Recorder:
         write_jsonl(paths.dataset, _dataset_rows(plan, prepared))
         posts = tweets_artifact(slug, paths.posts, paths.cleaning)
         dataset = dataset_artifact(slug, paths.dataset)
-        self._tracker.start_phase(Phase.preprocess, asdict(plan.source) | asdict(plan.cleaning))
+        self._tracker.start_phase(
+            Phase.preprocess, asdict(plan.config.source) | asdict(plan.config.cleaning)
+        )
         self._tracker.log_artifact(posts)
         self._tracker.log_artifact(dataset)
-        self._tracker.start_phase(Phase.train, asdict(plan.recipe) | {"seed": plan.seed})
+        self._tracker.start_phase(
+            Phase.train, asdict(plan.config.recipe) | {"seed": plan.config.seed}
+        )
         self._tracker.use_artifact(dataset)
-        self._tracker.use_artifact(base_artifact(plan.model.path))
+        self._tracker.use_artifact(base_artifact(plan.config.model.path))
         # A new file: a process that was given up as dead may still write into the old one.
         write_bytes(paths.metrics, b"")
         self._file = paths.metrics.open("a", encoding="utf-8")
         if self._is_shown:
-            self._progress = TrainingProgress(slug, count_steps(prepared.training_set, plan.recipe))
+            self._progress = TrainingProgress(
+                slug, count_steps(prepared.training_set, plan.config.recipe)
+            )
             self._progress.__enter__()
 
     def record(self, line: LoggedStep | LoggedEval) -> None:

@@ -90,7 +90,7 @@ def run_job(
         recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
         helpers = stack.enter_context(Helpers(1, "huggingtweets.pipeline.texts"))
-        if accelerator.is_main_process and plan.publish.kind is not PublishKind.none:
+        if accelerator.is_main_process and plan.config.publish.kind is not PublishKind.none:
             helpers.warm_up()  # beside training
         training = Training(training_job(plan, prepared), recorder.record)
         result, weights = train_single(accelerator, base, training, plan, lock, since=since)
@@ -150,17 +150,19 @@ def begin_job(plan: Plan) -> Cleaned | None:
         return None
     # Masked at once: what lies in the folder is also what is recorded as an artifact.
     timelines = tuple(
-        mask_timeline(load_timeline(plan.source, handle, plan.config.optout_file), plan.cleaning)
+        mask_timeline(
+            load_timeline(plan.config.source, handle, plan.config.optout_file), plan.config.cleaning
+        )
         for handle in plan.job.handles
     )
     for note in (note for timeline in timelines for note in timeline.notes):
         logger.warning("job=%s %s", plan.job.slug, note)
-    users, reports = clean_posts(timelines, plan.cleaning)
+    users, reports = clean_posts(timelines, plan.config.cleaning)
     write_json(plan.paths.cleaning, {report.handle: asdict(report) for report in reports})
-    for warning in check_enough(reports, plan.cleaning):
+    for warning in check_enough(reports, plan.config.cleaning):
         logger.warning("job=%s %s", plan.job.slug, warning)
-    if plan.publish.pictures and plan.publish.kind is not PublishKind.none:
-        write_pictures(plan.paths.pictures, timelines, plan.publish.picture_hosts)
+    if plan.config.publish.pictures and plan.config.publish.kind is not PublishKind.none:
+        write_pictures(plan.paths.pictures, timelines, plan.config.publish.picture_hosts)
     # Only now: a user with too few posts is asked for again by the next attempt.
     write_timelines(plan.paths.posts, timelines)
     return Cleaned(timelines, users, reports)
@@ -197,21 +199,21 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
     if cleaned is not None and cleaned.timelines == timelines:
         users, reports = cleaned.users, cleaned.reports
     else:
-        users, reports = clean_posts(timelines, plan.cleaning)
-    earlier = read_earlier(plan.model.path, plan.job.handles)
+        users, reports = clean_posts(timelines, plan.config.cleaning)
+    earlier = read_earlier(plan.config.model.path, plan.job.handles)
     if earlier is not None:
         users = keep_new(users, timelines, earlier)
         new = sum(len(user.posts) for user in users)
-        logger.info("job=%s goes on from %s: new=%d", plan.job.slug, plan.model.path, new)
+        logger.info("job=%s goes on from %s: new=%d", plan.job.slug, plan.config.model.path, new)
     prepared = prepare(
         users,
         reports,
-        recipe=plan.recipe,
-        seed=plan.seed,
+        recipe=plan.config.recipe,
+        seed=plan.config.seed,
         codec=base.codec,
         earlier=earlier,
     )
-    if prepared.heldout is None and plan.recipe.heldout_frac > 0:
+    if prepared.heldout is None and plan.config.recipe.heldout_frac > 0:
         logger.warning(
             "job=%s nothing is held out: the posts are too few, or say nearly the same; no figure "
             "will tell how well the model predicts new posts",
@@ -236,7 +238,7 @@ class EndedJob:
         """What its samples are held against."""
         posts = [post for user in self.prepared.split.train for post in user]
         plan = self.plan
-        return build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
+        return build_guards(plan.sampling, mask_pii=plan.config.cleaning.mask_pii, train=posts)
 
 
 def end_job(
@@ -281,7 +283,7 @@ def finish_job(
     _tell_refused(plan, samples)
     rows = [marked(asdict(prediction)) for prediction in samples.predictions]
     write_jsonl(paths.predictions, rows)
-    is_published = plan.publish.kind is not PublishKind.none
+    is_published = plan.config.publish.kind is not PublishKind.none
     outcome = Outcome(
         plan=plan,
         base=describe_base(plan, base),
@@ -306,9 +308,11 @@ def finish_job(
     if is_published:
         write_text(paths.report, texts.report)
     recorder.finish(samples.predictions)
-    if plan.publish.kind is PublishKind.hub:
+    if plan.config.publish.kind is PublishKind.hub:
         check_opted_out(plan.job.handles, plan.config.optout_file)
-        publish_model(paths.model, plan.job.slug, org=plan.hub.org, private=plan.hub.private)
+        publish_model(
+            paths.model, plan.job.slug, org=plan.config.hub.org, private=plan.config.hub.private
+        )
     write_json(paths.result, texts.result | {"model": {"files": seal_model(paths)}})
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return texts.facts

@@ -58,7 +58,7 @@ def judge(outcome: Outcome) -> tuple[Quality, list[Spans]]:
     predictions = outcome.samples.predictions
     if outcome.scores is None:
         return UNMEASURED, [()] * len(predictions)
-    seed = outcome.plan.seed
+    seed = outcome.plan.config.seed
     text, spans = evaluate_text(
         [(one.input, one.prediction) for one in predictions],
         train=[post for user in outcome.split.train for post in user],

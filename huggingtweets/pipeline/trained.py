@@ -111,7 +111,7 @@ class WholeModel:
                 plan.sampling,
                 guards,
                 max_positions=base.max_positions,
-                seed=plan.seed,
+                seed=plan.config.seed,
             )
 
         return _with_memory(sample, self._device, plan)
@@ -127,8 +127,8 @@ class WholeModel:
     def _judge(
         self, judge: Callable[..., T], plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool
     ) -> T:
-        model = load_model(base, plan.recipe).eval() if of_base else self._model
-        precision = plan.engine.precision
+        model = load_model(base, plan.config.recipe).eval() if of_base else self._model
+        precision = plan.config.engine.precision
 
         def on(device: torch.device) -> T:
             return judge(_on(device, model), posts, precision, eos_id=base.eos_id)
@@ -151,12 +151,12 @@ def trained_by_single(
     weights: dict[str, Tensor], plan: Plan, base: Base, device: torch.device
 ) -> Trained:
     """Return a model of the weights that the single engine leaves; of transformers if need be."""
-    if plan.recipe.adapter is Adapter.lora:
-        model = trained_model(base, plan.recipe, weights)
+    if plan.config.recipe.adapter is Adapter.lora:
+        model = trained_model(base, plan.config.recipe, weights)
         return WholeModel(model, device, adapter_state(weights))
     if why_not_fused(base.config):
-        return WholeModel(trained_model(base, plan.recipe, weights), device)
-    return StackedModel(weights, Studio(open_base(base, plan.recipe), device))
+        return WholeModel(trained_model(base, plan.config.recipe, weights), device)
+    return StackedModel(weights, Studio(open_base(base, plan.config.recipe), device))
 
 
 class Studio:
@@ -332,7 +332,7 @@ class StackedModel:
             with studio.turn:
                 return by_whole(self._whole(), plan, base, posts, of_base=of_base)
         weights = studio.base_weights if of_base else self.weights
-        dtype = products_dtype(plan.engine.precision)
+        dtype = products_dtype(plan.config.engine.precision)
 
         def on(device: torch.device) -> T:
             with on_stream(new_stream(device)):
@@ -369,7 +369,7 @@ class StackedModel:
 
 def stored_dtype(plan: Plan, base: Base) -> torch.dtype:
     """Return what the weights of a job are stored in."""
-    match plan.publish.dtype:
+    match plan.config.publish.dtype:
         case StoredDtype.bf16:
             return torch.bfloat16
         case StoredDtype.fp32:
@@ -424,7 +424,7 @@ def sample_together(
                 base.codec,
                 [plan.sampling for plan in plans[chosen]],
                 guards[chosen],
-                seeds=[plan.seed for plan in plans[chosen]],
+                seeds=[plan.config.seed for plan in plans[chosen]],
             )
 
     if len(models) > 1:
@@ -480,7 +480,7 @@ def _save_adapter(
         folder,
         {name: tensor.to(stored_dtype(plan, base)) for name, tensor in adapters.items()},
         model,
-        plan.recipe,
+        plan.config.recipe,
         base_name=base.public_name,
         revision=base.revision if base.hub_id else None,
     )

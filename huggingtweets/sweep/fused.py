@@ -47,8 +47,8 @@ def run_fused_trials(
     smallest, largest = _ends(sweep, "global_batch_size")
     _, rank = _ends(sweep, "lora_rank")
     largest_recipe = replace(recipe, global_batch_size=largest, lora_rank=rank)
-    largest_plan = replace(plan, recipe=largest_recipe)
-    tuning = tuning_of(opened, base, largest_plan.recipe, device)
+    largest_plan = replace(plan, config=replace(plan.config, recipe=largest_recipe))
+    tuning = tuning_of(opened, base, largest_recipe, device)
     settings = choose_settings(tuning, largest_plan, device, num_jobs)
     # A slot computes nothing in vain: later micro-steps are for the larger batches alone.
     settings = replace(settings, micro_batch_size=min(settings.micro_batch_size, smallest))
@@ -59,7 +59,7 @@ def run_fused_trials(
         supply.jobs(),
         settings=settings,
         device=device,
-        speed=speed_of(opened, tuning, recipe, peak_flops(device, plan.engine.peak_tflops)),
+        speed=speed_of(opened, tuning, recipe, peak_flops(device, plan.config.engine.peak_tflops)),
         is_stopped=stop_requested,
     )
     for result in results:
@@ -121,7 +121,9 @@ class _Supply:
             opened.params, opened.folder, is_default=opened.is_default
         )
         plans = [(make_plan(config, job), job) for job in self._sweep.jobs]
-        prepared = [self._prepare(job, plan.seed, plan.recipe.epochs) for plan, job in plans]
+        prepared = [
+            self._prepare(job, plan.config.seed, plan.config.recipe.epochs) for plan, job in plans
+        ]
         write_text(opened.folder / "config.yaml", dump_config(config))
         progress = self._progresses.begin(opened, config.recipe, self._sweep.slugs)
         return [

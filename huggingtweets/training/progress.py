@@ -118,13 +118,13 @@ def training_job(
     plan: Plan, prepared: Prepared, *, slug: str | None = None, judge: Judge | None = None
 ) -> TrainingJob:
     """Return what is trained of a job that is prepared; by its own slug where none is given."""
-    scores_known = plan.publish.known or plan.recipe.stop is Stop.memorisation
+    scores_known = plan.config.publish.known or plan.config.recipe.stop is Stop.memorisation
     return TrainingJob(
         slug or plan.job.slug,
         prepared.training_set,
         prepared.heldout,
-        plan.recipe,
-        plan.seed,
+        plan.config.recipe,
+        plan.config.seed,
         prepared.probe if scores_known else None,
         judge,
     )

@@ -55,7 +55,7 @@ def test_blocks_longer_than_the_tiny_model_are_refused() -> None:
 
 
 def test_recipe_huggingtweets_is_the_original() -> None:
-    recipe = plan_of("recipe=huggingtweets").recipe
+    recipe = plan_of("recipe=huggingtweets").config.recipe
     assert (recipe.epochs, recipe.lr, recipe.schedule) == (4, 1.372e-4, "cosine")
     assert (recipe.block_size, recipe.global_batch_size, recipe.warmup_frac) == (1024, 1, 0.0)
     assert (recipe.weight_decay, recipe.max_grad_norm, recipe.isolate_documents) == (
@@ -70,10 +70,10 @@ def test_the_hub_needs_to_know_on_what_ground() -> None:
         ConfigError, match=r"^consent: got unstated with publish=hub; .*own-archive"
     ):
         plan_of("publish=hub")
-    assert plan_of("publish=hub", "consent=public-donation").consent == "public-donation"
+    assert plan_of("publish=hub", "consent=public-donation").config.consent == "public-donation"
 
 
 def test_a_limit_to_memorisation_needs_posts_to_judge_by() -> None:
     with pytest.raises(ConfigError, match=r"got memorisation with recipe\.heldout_frac=0"):
         plan_of("recipe.stop=memorisation", "recipe.heldout_frac=0")
-    assert plan_of("recipe.heldout_frac=0").recipe.heldout_frac == 0
+    assert plan_of("recipe.heldout_frac=0").config.recipe.heldout_frac == 0

@@ -147,7 +147,7 @@ def run_jobs(folder: Path) -> None:
     """Run a job by either engine, one as transformers' modules, and judge models."""
     write_posts(folder / "posts", "ann", "bob", "cat", num=20)
     plan, other = plan_for(folder, "ann", graphs=True), plan_for(folder, "bob")
-    base, accelerator = find_base(plan.model), Accelerator(cpu=True)
+    base, accelerator = find_base(plan.config.model), Accelerator(cpu=True)
     auto = replace(plan.config, engine=replace(plan.config.engine, kind=EngineKind.auto))
     assert choose_engine(auto, base, accelerator, num_jobs=2) is EngineKind.fused
     run_job(plan, accelerator, base)

@@ -131,7 +131,7 @@ def run(folder: Path, device: torch.device, *changes: str) -> dict[str, Any]:
     write_posts(folder / "posts", *HANDLES, num=200)  # more than training scores by itself
     plans = [plan_for(folder, handle, *changes) for handle in HANDLES]
     with open_ledger(folder / "out") as ledger:
-        fused.run_fused(plans, find_base(plans[0].model), device, Tally(ledger, {}))
+        fused.run_fused(plans, find_base(plans[0].config.model), device, Tally(ledger, {}))
     return read_states(folder / "out")
 
 
@@ -194,8 +194,8 @@ def models(tmp_path: Path) -> tuple[list[trained.StackedModel], list[Plan], Base
     register()
     write_posts(tmp_path / "posts", *HANDLES)
     plans = [plan_for(tmp_path, handle) for handle in HANDLES]
-    base = find_base(plans[0].model)
-    model = load_model(base, plans[0].recipe).eval()
+    base = find_base(plans[0].config.model)
+    model = load_model(base, plans[0].config.recipe).eval()
     studio = trained.Studio(OpenBase.of(model), GPU)
     state = model.state_dict()
     built = [{name: w * (1 + k) for name, w in state.items()} for k in range(3)]

@@ -46,8 +46,9 @@ def test_posts_that_leave_nothing_to_hold_out_are_told(
     is_said: bool,
 ) -> None:
     plan = plan_of(tmp_path, texts)
-    plan = replace(plan, recipe=replace(plan.recipe, heldout_frac=frac))
+    recipe = replace(plan.config.recipe, heldout_frac=frac)
+    plan = replace(plan, config=replace(plan.config, recipe=recipe))
     with caplog.at_level(logging.WARNING, "huggingtweets"):
-        prepared = prepare_job(plan, find_base(plan.model), begin_job(plan))
+        prepared = prepare_job(plan, find_base(plan.config.model), begin_job(plan))
     assert (prepared.heldout is None) == (is_said or not frac)
     assert ("nothing is held out" in caplog.text) == is_said

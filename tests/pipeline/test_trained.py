@@ -46,12 +46,12 @@ def job() -> tuple[Plan, Base]:
 
 def both(plan: Plan, base: Base, device: torch.device) -> list[Trained]:
     """One trained model as either engine leaves it: the base with its weights doubled."""
-    model = load_model(base, plan.recipe)
+    model = load_model(base, plan.config.recipe)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    original = open_base(base, plan.recipe)
+    original = open_base(base, plan.config.recipe)
     studio = Studio(original, device)
     return [WholeModel(model.eval(), device), StackedModel(weights, studio)]
 
@@ -68,7 +68,7 @@ def test_either_engine_scores_posts_as_each_alone(
     job: tuple[Plan, Base], device: torch.device, of_base: bool
 ) -> None:
     plan, base = job
-    model = load_model(base, plan.recipe)
+    model = load_model(base, plan.config.recipe)
     if not of_base:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -147,7 +147,7 @@ def test_weights_are_stored_as_asked_and_the_tokenizer_once(
 ) -> None:
     monkeypatch.setattr(trained, "LINKED_BYTES", 1024)
     plan, base = job
-    asked = replace(plan.config, publish=replace(plan.publish, dtype=StoredDtype(dtype)))
+    asked = replace(plan.config, publish=replace(plan.config.publish, dtype=StoredDtype(dtype)))
     base = replace(base, config=GPT2Config(**base.config.to_dict() | {"dtype": "float32"}))
     models = both(plan, base, CPU)
     expected = torch.float32 if dtype == "auto" else torch.bfloat16

@@ -134,7 +134,7 @@ def test_no_user_is_lost_where_every_helper_is_killed_at_work(
             monkeypatch.setattr(helper, "Helper", Killed)
         plans = [plan_for(tmp_path / name, handle) for handle in HANDLES]
         with open_ledger(tmp_path / name) as ledger:
-            base = find_base(plans[0].model)
+            base = find_base(plans[0].config.model)
             fused.run_fused(plans, base, torch.device("cpu"), Tally(ledger, {}))
         states = read_states(tmp_path / name)
         assert {state.status.value for state in states.values()} == {"done"}, states

@@ -72,12 +72,12 @@ class CheckpointSession:
         self._root = plan.paths.checkpoints
         self._identity = identity
         self._lock = lock
-        self._save_every_s = plan.engine.save_every_s
+        self._save_every_s = plan.config.engine.save_every_s
         self._pieces = local_pieces(model.module, model.optimizer)
         self._saver: Saver | None = None
         here = (socket.gethostname(), os.getpid())
         peers = [pid for host, pid in all_gather(here) if host == here[0]]
-        self._watchdog = Watchdog(plan.engine.hang_after_s, peers=peers)
+        self._watchdog = Watchdog(plan.config.engine.hang_after_s, peers=peers)
 
     def __enter__(self) -> Self:
         """Start watching."""

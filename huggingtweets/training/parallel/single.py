@@ -92,30 +92,30 @@ def train_single(
         LaunchError: the batch cannot be divided over the processes.
     """
     batch = split_batch(
-        global_batch_size=plan.recipe.global_batch_size,
-        block_size=plan.recipe.block_size,
-        micro_batch_size=plan.engine.micro_batch_size,
+        global_batch_size=plan.config.recipe.global_batch_size,
+        block_size=plan.config.recipe.block_size,
+        micro_batch_size=plan.config.engine.micro_batch_size,
         world_size=accelerator.num_processes,
     )
     batch = broadcast(remembered(plan.paths.checkpoints, batch))
     if is_cpu(accelerator.device):
         keep_freed_memory(of_any_size=True)
     blocks = training.job.training_set.blocks
-    fill_deepspeed(accelerator, batch, max_grad_norm=plan.recipe.max_grad_norm)
+    fill_deepspeed(accelerator, batch, max_grad_norm=plan.config.recipe.max_grad_norm)
     if _suits_rows(accelerator, base, plan):
         built = _build_row(accelerator, base, training, plan)
     else:
         built = _build_modules(accelerator, base, training.job, plan)
     identity = plan.identity | {"data": _data_digest(blocks), "base": built.digest}
     model, speed = built.model, built.speed
-    if plan.engine.micro_batch_size == "auto":
+    if plan.config.engine.micro_batch_size == "auto":
         model.module.train()
         key = _speed_key(base, built.attention, plan)
         batch = fastest(model, blocks, batch, num_steps=training.total_steps, key=key)
     if _can_graph(accelerator, plan):
         backward = GraphedBackward(model.module, model.optimizer, model.device)
         model = replace(model, backward=backward)
-    is_profiled = plan.engine.profile and accelerator.is_main_process
+    is_profiled = plan.config.engine.profile and accelerator.is_main_process
     profiling = profiled(model.module, plan.paths.profile) if is_profiled else nullcontext()
     with CheckpointSession(model, plan, identity, lock) as session, profiling:
         result, weights = fit(
@@ -124,7 +124,7 @@ def train_single(
             session,
             batch,
             speed=speed,
-            log_every=plan.engine.log_every,
+            log_every=plan.config.engine.log_every,
             since=command_began() if since is None else since,
         )
     del built, model, session, profiling
@@ -151,12 +151,12 @@ def _suits_rows(accelerator: Accelerator, base: Base, plan: Plan) -> bool:
     It has no modules that others could share out, compile, profile or checkpoint. Wide models stay
     with transformers: there its C++ computes nothing, and imports do not count.
     """
-    engine = plan.engine
+    engine = plan.config.engine
     return (
         is_cpu(accelerator.device)
         # One process under torchrun has DDP around its model too.
         and accelerator.distributed_type is DistributedType.NO
-        and plan.recipe.adapter is Adapter.none
+        and plan.config.recipe.adapter is Adapter.none
         and not (engine.compile or engine.profile or engine.activation_checkpointing)
         and why_not_fused(base.config) is None
         and base.config.hidden_size <= CPU_MAX_WIDTH
@@ -165,20 +165,20 @@ def _suits_rows(accelerator: Accelerator, base: Base, plan: Plan) -> bool:
 
 def _build_row(accelerator: Accelerator, base: Base, training: Training, plan: Plan) -> _Built:
     """Read a base into a row."""
-    opened = open_base(base, plan.recipe)
+    opened = open_base(base, plan.config.recipe)
     layout = layout_of(shape_of(opened.config))
     row = layout.pack(opened.weights)
-    dtype = products_dtype(plan.engine.precision)
-    module = RowModel(layout, row, plan.recipe, dtype)
+    dtype = products_dtype(plan.config.engine.precision)
+    module = RowModel(layout, row, plan.config.recipe, dtype)
     model = ParallelModel(
         accelerator,
         module,
-        RowAdamW(module, plan.recipe),
+        RowAdamW(module, plan.config.recipe),
         partial(module.add_gradient, training=training),
     )
     speed = Speed(
         flops_of_layout(layout, _mean_context(training.job)),
-        peak_flops(accelerator.device, plan.engine.peak_tflops),
+        peak_flops(accelerator.device, plan.config.engine.peak_tflops),
     )
     return _Built(model, speed, _base_digest(module.named(row)), "rows")
 
@@ -189,32 +189,32 @@ def _build_modules(accelerator: Accelerator, base: Base, job: TrainingJob, plan:
     The order matters: documents are held apart on the model as transformers has it, adapters come
     before the arithmetic is counted, and modules are exchanged once nothing looks at them any more.
     """
-    model = load_model(base, plan.recipe)
+    model = load_model(base, plan.config.recipe)
     digest = _base_digest(dict(model.named_parameters()))
     sets = [each.blocks for each in (job.training_set, job.heldout, job.probe) if each is not None]
     module = _wrap(accelerator, model, base, sets, plan)
-    if plan.recipe.adapter is Adapter.lora:
-        add_lora(model, plan.recipe, seed=plan.seed)
+    if plan.config.recipe.adapter is Adapter.lora:
+        add_lora(model, plan.config.recipe, seed=plan.config.seed)
         if accelerator.mixed_precision == "bf16" and base.dtype == torch.bfloat16:
             hold_frozen(model, torch.bfloat16)
             if not is_sharded(accelerator):
                 module.hold_head(accelerator.device, torch.bfloat16)
-    if plan.engine.activation_checkpointing:
+    if plan.config.engine.activation_checkpointing:
         # transformers 5.2x has it under a new name, and warns of the old one.
         old = model.gradient_checkpointing_enable
         getattr(model, "activation_checkpointing_enable", old)()
     speed = Speed(
         flops_per_token(model, _mean_context(job)),
-        peak_flops(accelerator.device, plan.engine.peak_tflops),
+        peak_flops(accelerator.device, plan.config.engine.peak_tflops),
         accelerator.num_processes,
     )
     swap_modules(model)
     if is_cpu(accelerator.device) and accelerator.distributed_type is DistributedType.NO:
         spare_embeddings(module)
-    if plan.engine.compile:
+    if plan.config.engine.compile:
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_dir() / "inductor"))
         module.compile()
-    prepared = accelerator.prepare(module, build_optimizer(module, plan.recipe))
+    prepared = accelerator.prepare(module, build_optimizer(module, plan.config.recipe))
     return _Built(ParallelModel(accelerator, *prepared), speed, digest, module.attention.value)
 
 
@@ -226,20 +226,20 @@ def _mean_context(job: TrainingJob) -> float:
 def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
     """Whether a micro-step may be a CUDA graph: nothing in it waits for the host or for others."""
     return (
-        plan.engine.cuda_graphs
+        plan.config.engine.cuda_graphs
         and is_cuda(accelerator.device)
         and accelerator.num_processes == 1
         and not is_sharded(accelerator)
         and accelerator.scaler is None
-        and not plan.engine.profile
-        and not plan.engine.activation_checkpointing
+        and not plan.config.engine.profile
+        and not plan.config.engine.activation_checkpointing
     )
 
 
 def _speed_key(base: Base, attention: str, plan: Plan) -> dict[str, Any]:
     """Return what the speed of a micro-batch depends on beside the machine."""
     shape = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size")
-    recipe, engine = plan.recipe, plan.engine
+    recipe, engine = plan.config.recipe, plan.config.engine
     return {name: getattr(base.config, name, None) for name in shape} | {
         "attention": attention,
         "isolated": recipe.isolate_documents,
@@ -266,17 +266,17 @@ def _wrap(
         accelerator.device,
         torch.bfloat16 if half else torch.float32,
         is_sharded=is_sharded(accelerator),
-        is_compiled=plan.engine.compile,
+        is_compiled=plan.config.engine.compile,
     )
     most, longest = document_limits(*sets)
     module = SummedLoss(
         model,
-        isolate=plan.recipe.isolate_documents,
+        isolate=plan.config.recipe.isolate_documents,
         attention=attention,
         most_documents=most,
         longest_document=longest,
     )
-    if not plan.recipe.isolate_documents and len(sets) == 1:
+    if not plan.config.recipe.isolate_documents and len(sets) == 1:
         return module
     if attention is Attention.varlen:
         module.to(accelerator.device)
