@@ -142,8 +142,9 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
     folder = job_root / ".lock"
     try:
         for path in (job_root, folder):
-            if path.is_file() and job_root.parent.is_dir():
-                set_aside(path, "is a file, and should be a folder")
+            # A pipe, a device or a link to nowhere as well as a plain file.
+            if os.path.lexists(path) and not path.is_dir() and job_root.parent.is_dir():
+                set_aside(path, "is no folder, and should be one")
         folder.mkdir(parents=True, exist_ok=True)
         while True:
             generation = _newest(folder)
