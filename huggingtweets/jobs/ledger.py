@@ -21,7 +21,13 @@ from typing import Any, Self
 from huggingtweets.errors import LaunchError
 from huggingtweets.logs import redact, shown
 from huggingtweets.process import lives, own_process
-from huggingtweets.storage.files import read_plain, remove_drafts, set_aside, write_text
+from huggingtweets.storage.files import (
+    make_folder,
+    read_plain,
+    remove_drafts,
+    set_aside,
+    write_text,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +94,7 @@ class Ledger:
         """
         self._writer = own_writer()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             if path.is_dir():
                 set_aside(path, "is a folder, and should be a file")
             self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -192,7 +198,7 @@ def keep_command(output_dir: Path, arguments: Sequence[str]) -> None:
     words = [word for word in arguments if not word.startswith(_NOT_KEPT)]
     with suppress(OSError):  # no job depends on it
         path = output_dir / LEDGER_DIR / _COMMAND
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         for folder in (output_dir, path.parent):  # other shards write there too
             remove_drafts(folder, idle_s=DRAFT_IDLE_S)
         write_text(path, shlex.join(["huggingtweets", "train", *words]) + "\n")

@@ -211,6 +211,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; what else lies in its place, as a pipe, is set aside."""
+    if os.path.lexists(path) and not path.is_dir():
+        set_aside(path, "is no folder, and should be one")
+    path.mkdir(parents=True, exist_ok=True)
+
+
 def set_aside(path: Path, fault: str) -> None:
     """Take what is damaged out of the way under a hidden name, so that it can be made again.
 

@@ -26,7 +26,7 @@ from huggingtweets.attempt import is_superseded, own_attempt
 from huggingtweets.causes import Cause, cause_of
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 from huggingtweets.process import boot, find_process, lives, machine, own_process, place
-from huggingtweets.storage.files import add_fence, remove_fence, set_aside
+from huggingtweets.storage.files import add_fence, make_folder, remove_fence, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -141,11 +141,9 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
     """
     folder = job_root / ".lock"
     try:
-        for path in (job_root, folder):
-            # A pipe, a device or a link to nowhere as well as a plain file.
-            if os.path.lexists(path) and not path.is_dir() and job_root.parent.is_dir():
-                set_aside(path, "is no folder, and should be one")
-        folder.mkdir(parents=True, exist_ok=True)
+        if job_root.is_file():  # no link to nowhere: its disk may come back
+            set_aside(job_root, "is a file, and should be a folder")
+        make_folder(folder)
         while True:
             generation = _newest(folder)
             if generation:

@@ -44,6 +44,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "unreadable": lambda path: path.chmod(0),
     "gone": lambda path: shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True),
 }
+BATCH_FILES = (
+    "index.html", "results.csv", "results.parquet", "ledger", "ledger/main.jsonl",
+    "ledger/command.txt", "ledger/metrics.prom", "ledger/spent-usd.txt",
+)  # fmt: skip
+BATCH_SAMPLE = (("ledger", "pipe"), ("ledger/main.jsonl", "link"), ("index.html", "folder"))
 EVERY = tuple((name, damage) for name in FILES for damage in DAMAGES)
 SAMPLE = (
     ("config.yaml", "flipped"), ("result.json", "deep"), ("tweets.jsonl.gz", "flipped"),
@@ -119,6 +124,39 @@ def test_a_damaged_file_of_one_user_touches_one_user(calm: Path, name: str, dama
 @pytest.mark.parametrize(("name", "damage"), EVERY)
 def test_the_whole_matrix(calm: Path, name: str, damage: str, was_done: bool) -> None:
     check(calm, [(name, damage)], was_done=was_done)
+
+
+def check_batch(folder: Path, name: str, damage: str) -> None:
+    """Damage a file that belongs to all and start again: one job is left, the others stand."""
+    out = folder / "out"
+    shutil.rmtree(out)
+    shutil.copytree(folder / "calm", out)
+    (out / "bob" / "result.json").unlink()
+    DAMAGES[damage](out / name)
+    others = {one: (out / one / "result.json").stat().st_mtime_ns for one in ("ann", "carl")}
+    code, words = go(folder, command(folder))
+    assert code == 0, words
+    assert "Traceback" not in words, words
+    assert "bug of ours" not in words, words
+    for one, time in others.items():
+        assert (out / one / "result.json").stat().st_mtime_ns == time, one
+    assert weights_digest(out / "bob") == weights_digest(folder / "calm" / "bob")
+    assert {slug: state.status for slug, state in read_states(out).items()} == dict.fromkeys(
+        HANDLES, "done"
+    )
+    assert (out / "index.html").read_text().count("bob"), "the page is made again"
+
+
+@pytest.mark.parametrize(("name", "damage"), BATCH_SAMPLE)
+def test_a_damaged_file_of_the_batch_touches_nobody(calm: Path, name: str, damage: str) -> None:
+    check_batch(calm, name, damage)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", BATCH_FILES)
+def test_the_whole_matrix_of_a_batch(calm: Path, name: str, damage: str) -> None:
+    check_batch(calm, name, damage)
 
 
 def test_other_settings_are_refused_once_and_change_nothing(calm: Path) -> None:

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,7 @@ import pytest
 from huggingtweets.storage.files import (
     add_fence,
     check_fences,
+    make_folder,
     read_jsonl,
     remove_drafts,
     remove_fence,
@@ -107,3 +109,24 @@ def test_nothing_is_renamed_in_a_folder_whose_fence_is_down(tmp_path: Path) -> N
     assert (outside / "file").read_text() == "new"
     remove_drafts(tmp_path / "job")
     assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["model", "tracking"]
+
+
+@pytest.mark.parametrize("kind", ["file", "pipe", "device", "dangling"])
+def test_what_lies_in_the_place_of_a_folder_is_set_aside(tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "ledger"
+    make = {
+        "file": place.touch,
+        "pipe": lambda: os.mkfifo(place),
+        "device": lambda: place.symlink_to("/dev/null"),
+        "dangling": lambda: place.symlink_to("nowhere"),
+    }[kind]
+    make()
+    for _ in range(2):
+        make_folder(place)
+        assert place.is_dir()
+    assert {path.name for path in tmp_path.iterdir()} == {"ledger", ".damaged-ledger"}
+    elsewhere, link = tmp_path / "elsewhere", tmp_path / "link"
+    elsewhere.mkdir()
+    link.symlink_to(elsewhere)
+    make_folder(link)
+    assert link.is_symlink(), "a folder on another disk is one"

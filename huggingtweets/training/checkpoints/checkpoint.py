@@ -136,7 +136,7 @@ def latest_checkpoint(root: Path, identity: Values) -> Checkpoint | None:
         CheckpointError: it belongs to another job (the message says in what), or cannot be read.
     """
     with _clear_words(root):
-        if root.exists() and not root.is_dir():
+        if (root.is_symlink() or root.exists()) and not root.is_dir():
             set_aside(root, "is no folder")
         for folder in _folders(root):
             try:
