@@ -114,7 +114,7 @@ class Workshop:
         base = find_base(self._plan(group[0], "unused").config.model)
         with tempfile.TemporaryDirectory() as output_dir:
             ready = [self._prepare(run, base, output_dir) for run in group]
-            is_lora = ready[0].plan.recipe.adapter is Adapter.lora
+            is_lora = ready[0].plan.config.recipe.adapter is Adapter.lora
             for one, done in (_stacked if is_lora else _one_by_one)(ready, base):
                 yield one.run, _row(one, done, base)
 
@@ -146,7 +146,9 @@ class Workshop:
             canaries = tuple(make_canaries(run.seed))
             places = range(2 * run.num_heldout, run.num_heldout + run.num_train)
             timeline = plant(timeline, canaries, places)
-        [user], reports = clean_posts([mask_timeline(timeline, plan.cleaning)], plan.cleaning)
+        [user], reports = clean_posts(
+            [mask_timeline(timeline, plan.config.cleaning)], plan.config.cleaning
+        )
         prepared = _prepared(plan, [replace(user, posts=user.posts[:total])], reports, base)
         train = prepared.split.train[0]
         older = [post.text for post in user.posts[total : 3 * total]]
@@ -156,12 +158,12 @@ class Workshop:
     def split(self, run: Run) -> Split:
         """Return the posts of a run as texts: what it trained on and what it held out."""
         plan = self._plan(run, "unused")
-        timeline = mask_timeline(self._timeline(run.account), plan.cleaning)
-        [user], _ = clean_posts([timeline], plan.cleaning)
+        timeline = mask_timeline(self._timeline(run.account), plan.config.cleaning)
+        [user], _ = clean_posts([timeline], plan.config.cleaning)
         user = replace(user, posts=user.posts[: run.num_train + run.num_heldout])
-        recipe = plan.recipe
+        recipe = plan.config.recipe
         return split_posts(
-            [user], kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=plan.seed
+            [user], kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=plan.config.seed
         )
 
     def crowd(self) -> Path:
@@ -177,8 +179,10 @@ class Workshop:
         base = find_base(self._plan(run, "unused").config.model)
         with tempfile.TemporaryDirectory() as output_dir:
             plan = self._plan(replace(run, num_heldout=2), output_dir)
-            timelines = [mask_timeline(self._timeline(one), plan.cleaning) for one in design.crowd]
-            users, reports = clean_posts(timelines, plan.cleaning)
+            timelines = [
+                mask_timeline(self._timeline(one), plan.config.cleaning) for one in design.crowd
+            ]
+            users, reports = clean_posts(timelines, plan.config.cleaning)
             users = [replace(one, posts=one.posts[: design.num_crowd]) for one in users]
             prepared = _prepared(plan, users, reports, base)
             ready = Ready(run, plan, prepared, (), ())
@@ -198,7 +202,9 @@ CROWD = ("recipe=lora", "recipe.epochs=1")
 def _prepared(
     plan: Plan, users: Sequence[CleanPosts], reports: tuple[CleaningReport, ...], base: Base
 ) -> Prepared:
-    return prepare(users, reports, recipe=plan.recipe, seed=plan.seed, codec=base.codec)
+    return prepare(
+        users, reports, recipe=plan.config.recipe, seed=plan.config.seed, codec=base.codec
+    )
 
 
 def unlike(posts: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
@@ -212,8 +218,8 @@ def unlike(posts: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
 def _stacked(ready: Sequence[Ready], base: Base) -> Iterator[tuple[Ready, Done]]:
     """Train adapters side by side; the CPU's time is divided by the tokens of each."""
     plan = ready[0].plan
-    opened = open_base(base, plan.recipe)
-    tuning = tuning_of(opened, base, plan.recipe, CPU)
+    opened = open_base(base, plan.config.recipe)
+    tuning = tuning_of(opened, base, plan.config.recipe, CPU)
     settings = choose_settings(tuning, plan, CPU, len(ready))
     studio = Studio(opened, CPU, tuning if isinstance(tuning, GroupedTuning) else None)
     jobs: list[TrainingJob | None] = [
@@ -233,12 +239,12 @@ def _stacked(ready: Sequence[Ready], base: Base) -> Iterator[tuple[Ready, Done]]
             continue
         assert result.trained is not None
         assert result.exported is not None
-        model = studio.model(result.exported.weights, result.exported.adapters, plan.recipe)
+        model = studio.model(result.exported.weights, result.exported.adapters, plan.config.recipe)
         yield one, Done(result.trained, model, seconds * result.trained.tokens / total)
 
 
 def _one_by_one(ready: Sequence[Ready], base: Base) -> Iterator[tuple[Ready, Done]]:
-    accelerator = build_accelerator(ready[0].plan.engine.precision)
+    accelerator = build_accelerator(ready[0].plan.config.engine.precision)
     for one in ready:
         start = time.process_time()
         with acquire_lock(one.plan.paths.root) as lock:
@@ -290,7 +296,7 @@ def _line(each: Any) -> dict[str, float | None]:
 def _sampled(one: Ready, done: Done, base: Base) -> Row:
     """Draw samples and hold them against training posts and posts that no model has seen."""
     plan, posts = one.plan, one.train
-    guards = build_guards(plan.sampling, mask_pii=plan.cleaning.mask_pii, train=posts)
+    guards = build_guards(plan.sampling, mask_pii=plan.config.cleaning.mask_pii, train=posts)
     start = time.process_time()
     drawn = done.model.sample(plan, base, guards)
     samples = [(each.input, each.prediction) for each in drawn.predictions]
