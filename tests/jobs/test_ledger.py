@@ -189,9 +189,9 @@ def test_ledger_loses_no_line_to_a_kill(tmp_path: Path) -> None:
 
 
 def test_ledger_that_cannot_be_written_says_so(tmp_path: Path) -> None:
-    (tmp_path / "ledger").write_text("")
+    (tmp_path / "out").write_text("")
     with pytest.raises(LaunchError, match=r"main\.jsonl: cannot be written .*output_dir"):
-        open_ledger(tmp_path)
+        open_ledger(tmp_path / "out")
 
 
 def test_ledger_goes_on_when_the_disk_is_full(caplog: pytest.LogCaptureFixture) -> None:
