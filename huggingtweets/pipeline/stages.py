@@ -305,6 +305,12 @@ def finish_job(
         if is_published:
             (draft / paths.preview.name).write_bytes(texts.preview)
             write_text(draft / paths.card.name, texts.card)
+    if texts.facts.is_worse:
+        logger.warning(
+            "job=%s predicts posts that it has not seen worse than its base; lower recipe.lr or "
+            "recipe.epochs",
+            plan.job.slug,
+        )
     if is_published:
         write_text(paths.report, texts.report)
     recorder.finish(samples.predictions)

@@ -165,3 +165,9 @@ class ModelFacts:
     def is_noise(self) -> bool:
         """Whether the model surely has not learnt the language of the posts."""
         return self.heldout is not None and self.heldout.bits_per_byte > NOISE_BITS_PER_BYTE
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the model predicts posts that it has not seen worse than its base does."""
+        found = self.heldout
+        return found is not None and found.bits_per_byte > found.base_bits_per_byte

@@ -76,6 +76,7 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
         num_hidden=len(facts.samples) - len(shown),
         lineage=lineage_columns(facts.lineage),
         is_noise=facts.is_noise,
+        is_worse=facts.is_worse,
         noise_bits=NOISE_BITS_PER_BYTE,
         consent=CONSENT_SENTENCES[facts.consent],
         command=redact(facts.command),

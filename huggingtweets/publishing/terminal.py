@@ -23,6 +23,11 @@ def show_summary(facts: ModelFacts, paths: JobPaths, console: Console) -> None:
             "\n[bold yellow]The samples are noise:[/] the base knows too little language for these "
             "posts. Train again with a base that has read much text, such as model=gpt2."
         )
+    elif facts.is_worse:
+        console.print(
+            "\n[bold yellow]The model is worse than its base[/] on posts that it has not seen. "
+            "Train again at a lower recipe.lr, or for fewer recipe.epochs."
+        )
     samples = _some(facts.samples)
     if samples:
         console.print(f"\n[bold]What {escape(joined_names(facts.people))} might say[/]")

@@ -7,11 +7,13 @@ from dataclasses import replace
 from functools import partial
 from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from huggingtweets.preview.picture import preview_png
 from huggingtweets.publishing.facts import (
@@ -28,7 +30,9 @@ from huggingtweets.publishing.report import (
     parts,
     render_report,
 )
+from huggingtweets.publishing.terminal import show_summary
 from huggingtweets.storage.files import write_text
+from huggingtweets.storage.paths import JobPaths
 from huggingtweets.training.records import Ending, Extraction, HeldoutLoss, LoggedEval
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -335,6 +339,21 @@ def test_noise_is_named_before_its_samples(make_facts):
     assert page.index("These are noise") < page.index('class="posts"')
     assert "These are noise" not in render_report(facts)
     assert preview_png(noise) != preview_png(facts)
+
+
+def test_a_model_that_is_worse_than_its_base_is_told(make_facts):
+    facts = make_facts()
+    heldout = replace(facts.heldout, bits_per_byte=2.0, base_bits_per_byte=1.7)
+    worse = replace(facts, heldout=heldout)
+    words = "This model is worse than its base"
+    assert words in render_report(worse)
+    assert words not in render_report(facts)
+    noise = replace(worse, heldout=replace(heldout, bits_per_byte=3.4))
+    assert words not in render_report(noise), "one word is enough"
+    for one in (worse, facts):
+        console = Console(file=StringIO(), width=100)
+        show_summary(one, JobPaths(Path("output/ada")), console)
+        assert ("The model is worse than its base" in console.file.getvalue()) == (one is worse)
 
 
 def test_samples_come_before_counts_and_curves(make_facts):
