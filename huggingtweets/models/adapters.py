@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from huggingtweets.models.layout import Layout, Tensors
-from huggingtweets.models.stack import Adapters, Stack, build_stack
+from huggingtweets.models.stack import Adapters, Stack, build_stack, copies_of
 from huggingtweets.ops.linear import LowRank
 
 
 def adapter_size(layout: Layout, rank: int) -> int:
     """Return the length of a row of adapters."""
     each = (
-        rank * len(tensors.sources) * sum(tensors.shape) for tensors in _linear(layout).values()
+        rank * len(tensors.sources) * sum(tensors.shape)
+        for tensors in linear_tensors(layout).values()
     )
     return layout.shape.num_layers * sum(each)
 
@@ -33,7 +34,7 @@ def view_adapters(layout: Layout, rows: Tensor, rank: int) -> tuple[Mapping[str,
 
     for _ in range(layout.shape.num_layers):
         layer = {}
-        for name, tensors in _linear(layout).items():
+        for name, tensors in linear_tensors(layout).items():
             (num_in, num_out), own_rank = tensors.shape, rank * len(tensors.sources)
             layer[name] = LowRank(take(num_in, own_rank), take(own_rank, num_out))
         found.append(layer)
@@ -50,7 +51,7 @@ def pack_adapters(layout: Layout, state: Mapping[str, Tensor], rank: int) -> Ten
     """
     row = torch.zeros(1, adapter_size(layout, rank))
     for index, layer in enumerate(view_adapters(layout, row, rank)):
-        for name, tensors in _linear(layout).items():
+        for name, tensors in linear_tensors(layout).items():
             column = 0
             for at, (source, width) in enumerate(tensors.sources):
                 stem = f"base_model.model.{source.format(index).removesuffix('.weight')}"
@@ -65,15 +66,28 @@ def pack_adapters(layout: Layout, state: Mapping[str, Tensor], rank: int) -> Ten
 def stack_on_base(
     layout: Layout, base: Tensor, rows: Tensor, rank: int, dtype: torch.dtype = torch.float32
 ) -> Stack:
-    """Return K models: the base's row (N,) with adapters (K, n); their scales are ones."""
+    """Return K models: the base's row (N,) with adapters (K, n), for products in fp32 or bf16.
+
+    Their scales are ones; whoever loads a slot sets them.
+    """
     frozen = build_stack(layout, base.unsqueeze(0), dtype)
-    views = view_adapters(layout, rows, rank)
-    compute = view_adapters(layout, rows.to(dtype), rank)
-    adapters = Adapters(views, compute, torch.ones(len(rows), device=rows.device))
-    return Stack(layout.shape, rows, frozen.master, frozen.compute, frozen.table, adapters)
+    master = view_adapters(layout, rows, rank)
+    compute, copies = master, copies_of(rows, dtype)
+    if copies is not None:
+        compute = view_adapters(layout, copies, rank)
+    elif dtype != rows.dtype:
+        compute = tuple(
+            {
+                name: part.map(lambda tensor: tensor.to(dtype, copy=True).contiguous())
+                for name, part in layer.items()
+            }
+            for layer in master
+        )
+    adapters = Adapters(master, compute, torch.ones(len(rows), device=rows.device))
+    return Stack(layout.shape, rows, frozen.master, frozen.compute, frozen.table, adapters, copies)
 
 
-def _linear(layout: Layout) -> dict[str, Tensors]:
+def linear_tensors(layout: Layout) -> dict[str, Tensors]:
     """Return the linear layers of each layer by name."""
     return {
         name.removesuffix("_weight"): tensors

@@ -186,15 +186,6 @@ class Layout:
                     found[source.format(index - 1)] = view.T if tensors.is_transposed else view
         return found
 
-    def linear_size(self, name: str) -> tuple[int, int]:
-        """Return inputs and outputs of a linear layer of each layer."""
-        num_in, num_out = self.layer[f"{name}_weight"].shape
-        return num_in, num_out
-
-    def linear_name(self, index: int, name: str) -> str:
-        """Return what transformers calls a linear layer."""
-        return _place_name(self.layer[f"{name}_weight"], index).removesuffix(".weight")
-
 
 def lay_out(shape: Shape, own: Mapping[str, Tensors], layer: Mapping[str, Tensors]) -> Layout:
     """Lay out one model of a family's tensors; the first is its embedding, `wte`."""

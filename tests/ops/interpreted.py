@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.models.adapters import adapter_size
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.grouped import build_adapter_stack
 from huggingtweets.ops.adamw import (
@@ -38,7 +39,6 @@ from huggingtweets.ops.linear import Gradients, Linear, LowRank
 from huggingtweets.ops.reference import PYTORCH, Joining, Norm, Ops
 from huggingtweets.ops.triton_ops import TritonOps, drop
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
-from huggingtweets.training.stacked.lora import adapter_places
 from huggingtweets.training.stacked.slots import (
     MicroKind,
     build_slots,
@@ -349,7 +349,7 @@ def test_a_step_is_that_of_the_reference(
     """Losses, gradients, moments, weights; micro-steps that add; a slot that takes no step."""
     layout, B, T = layout_of(shape_of(config)), 1, 9
     shape, base = layout.shape, 0.1 * randn(layout.size)
-    start = base if not rank else 0.1 * randn(adapter_places(layout, rank)[1])
+    start = base if not rank else 0.1 * randn(adapter_size(layout, rank))
     num_decayed = len(start) if rank else layout.num_decayed
     ids = torch.randint(0, shape.vocab_size, (num, B, T))
     targets = ids.roll(-1, -1)

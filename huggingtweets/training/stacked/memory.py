@@ -8,11 +8,11 @@ from typing import Any
 import torch
 import transformers
 
+from huggingtweets.models.adapters import adapter_size
 from huggingtweets.models.grouped import AdapterLayout
 from huggingtweets.models.layout import Layout, Shape
 from huggingtweets.ops.head import CHUNK_LOGITS
 from huggingtweets.training.stacked.heldout import MAX_TOKENS as JUDGED_TOKENS
-from huggingtweets.training.stacked.lora import adapter_places
 
 MAX_SLOTS = 48
 MAX_TOKENS = 2**16
@@ -106,7 +106,7 @@ def need_of_adapters(
 
 def bytes_per_slot(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
     """Return what a slot keeps: weights, gradient and two moments in fp32, and a copy in bf16."""
-    size = adapter_places(layout, rank)[1] if rank else layout.size
+    size = adapter_size(layout, rank) if rank else layout.size
     return size * (16 + (0 if dtype == torch.float32 else dtype.itemsize))
 
 
@@ -164,7 +164,7 @@ def choose_cpu_batch(
 
 def shared_bytes(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
     """Return what all slots share: the base, the row that ended jobs leave through, the logits."""
-    row = adapter_places(layout, rank)[1] if rank else layout.size
+    row = adapter_size(layout, rank) if rank else layout.size
     base = 4 * layout.size + (layout.size * dtype.itemsize if rank else 0)
     logits = CHUNK_LOGITS["cuda"] * (4 + dtype.itemsize)
     return base + 4 * row + logits

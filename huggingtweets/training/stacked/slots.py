@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from huggingtweets.models.adapters import adapter_size, stack_on_base
 from huggingtweets.models.forward import micro_batch
 from huggingtweets.models.grouped import AdapterStack
 from huggingtweets.models.layout import Layout
@@ -38,7 +39,6 @@ from huggingtweets.runtime.device import (
     pinned_zeros,
 )
 from huggingtweets.training.progress import add_step, new_totals
-from huggingtweets.training.stacked.lora import adapter_places, build_adapter_stack
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,11 @@ def build_slots(
         rank: of adapters; 0: all weights are trained.
     """
     device = base.device
-    rows = torch.zeros(num, adapter_places(layout, rank)[1] if rank else layout.size, device=device)
+    rows = torch.zeros(num, adapter_size(layout, rank) if rank else layout.size, device=device)
     grads = torch.zeros_like(rows)
     if rank:
-        stack = build_adapter_stack(layout, base, rows, dtype, rank)
-        grad_stack = build_adapter_stack(layout, base, grads, torch.float32, rank)
+        stack = stack_on_base(layout, base, rows, rank, dtype)
+        grad_stack = stack_on_base(layout, base, grads, rank)
     else:
         stack = build_stack(layout, rows, dtype)
         grad_stack = build_stack(layout, grads, torch.float32)
