@@ -176,7 +176,7 @@ def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
     assert result.returncode == 0
     assert "huggingtweets train user=file:users.txt" in result.stdout
     assert "accelerate launch train.py user=" in result.stdout
-    assert "recipe: huggingtweets, tweets\n" in result.stdout
+    assert "recipe: huggingtweets, lora, tweets\n" in result.stdout
     assert "consent: unstated\n" in result.stdout
     assert list(tmp_path.iterdir()) == []
 
