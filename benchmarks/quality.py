@@ -28,14 +28,13 @@ from typing import Any
 
 import quality_real.main
 from accelerate import Accelerator
-from quality_base import CHOICE_ACCOUNTS, TEST_ACCOUNTS, quality_base, read_timeline
+from quality_base import CHOICE_ACCOUNTS, TEST_ACCOUNTS, quality_base, read_timeline, unlike
 from transformers import PreTrainedModel
 
 from huggingtweets.bases.model import Base, find_base, trained_model
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import ModelConfig
-from huggingtweets.data.duplicates import group_near_duplicates
 from huggingtweets.data.prepare import Prepared, choose_known, clean_posts, prepare
 from huggingtweets.evaluation.attribution import Voice, measure_attribution
 from huggingtweets.evaluation.figures import TextQuality, evaluate_text, model_quality
@@ -155,15 +154,6 @@ def train(
         figures["unseen 4-8-grams"] = copying.samples.mean_ngram_frac
         figures["excess"] = figures["4-8-grams"] - copying.samples.mean_ngram_frac
     return Trained(prepared, result, model, continuations, figures)
-
-
-def unlike(posts: Sequence[str], others: Sequence[str]) -> list[str]:
-    """Return the posts that say nearly the same as none of the others, in their order."""
-    groups = group_near_duplicates([*others, *posts])
-    known = set(groups[: len(others)])
-    return [
-        post for post, group in zip(posts, groups[len(others) :], strict=True) if group not in known
-    ]
 
 
 def figures_of(result: TrainResult, text: TextQuality) -> dict[str, float]:

@@ -10,6 +10,7 @@ import json
 import logging
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -21,6 +22,7 @@ from huggingtweets.bases.tiny import EOS
 from huggingtweets.config.schema import CleaningConfig, RecipeConfig
 from huggingtweets.data.blocks import IGNORED, build_training_set
 from huggingtweets.data.corpus import epoch_documents
+from huggingtweets.data.duplicates import group_near_duplicates
 from huggingtweets.data.tokens import encode_documents
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.records import Post, Timeline
@@ -57,6 +59,15 @@ BASE_ACCOUNTS = (
 )  # fmt: skip
 LAYERS, WIDTH, HEADS, VOCAB, POSITIONS = 4, 128, 4, 4096, 1024
 POSTS_AN_ACCOUNT = 1000
+
+
+def unlike(posts: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Return the posts that say nearly the same as none of the others, in their order."""
+    groups = group_near_duplicates([*others, *posts])
+    known = set(groups[: len(others)])
+    return [
+        post for post, group in zip(posts, groups[len(others) :], strict=True) if group not in known
+    ]
 
 
 def read_timeline(shared: Path, account: str) -> Timeline:

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quality_base import read_timeline
+from quality_base import read_timeline, unlike
 
 from huggingtweets.bases.model import Base, find_base, open_base
 from huggingtweets.config.compose import compose_config, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import Adapter, SplitKind
 from huggingtweets.data.copying import find_runs
-from huggingtweets.data.duplicates import group_near_duplicates
 from huggingtweets.data.prepare import Prepared, clean_posts, pack_set, prepare
 from huggingtweets.data.split import Split, split_posts
 from huggingtweets.evaluation.figures import bits_per_byte, evaluate_text
@@ -146,20 +145,17 @@ class Workshop:
             canaries = tuple(make_canaries(run.seed))
             places = range(2 * run.num_heldout, run.num_heldout + run.num_train)
             timeline = plant(timeline, canaries, places)
-        [user], reports = clean_posts(
-            [mask_timeline(timeline, plan.config.cleaning)], plan.config.cleaning
-        )
+        [user], reports = _cleaned(plan, [timeline])
         prepared = _prepared(plan, [replace(user, posts=user.posts[:total])], reports, base)
         train = prepared.split.train[0]
         older = [post.text for post in user.posts[total : 3 * total]]
         plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
-        return Ready(run, plan, prepared, unlike(older, train), canaries)
+        return Ready(run, plan, prepared, tuple(unlike(older, train)), canaries)
 
     def split(self, run: Run) -> Split:
         """Return the posts of a run as texts: what it trained on and what it held out."""
         plan = self._plan(run, "unused")
-        timeline = mask_timeline(self._timeline(run.account), plan.config.cleaning)
-        [user], _ = clean_posts([timeline], plan.config.cleaning)
+        [user], _ = _cleaned(plan, [self._timeline(run.account)])
         user = replace(user, posts=user.posts[: run.num_train + run.num_heldout])
         recipe = plan.config.recipe
         return split_posts(
@@ -179,10 +175,7 @@ class Workshop:
         base = find_base(self._plan(run, "unused").config.model)
         with tempfile.TemporaryDirectory() as output_dir:
             plan = self._plan(replace(run, num_heldout=2), output_dir)
-            timelines = [
-                mask_timeline(self._timeline(one), plan.config.cleaning) for one in design.crowd
-            ]
-            users, reports = clean_posts(timelines, plan.config.cleaning)
+            users, reports = _cleaned(plan, [self._timeline(one) for one in design.crowd])
             users = [replace(one, posts=one.posts[: design.num_crowd]) for one in users]
             prepared = _prepared(plan, users, reports, base)
             ready = Ready(run, plan, prepared, (), ())
@@ -199,20 +192,19 @@ CROWD = ("recipe=lora", "recipe.epochs=1")
 """Whoever begins from the crowd trains as others do; the crowd itself sees each post once."""
 
 
+def _cleaned(
+    plan: Plan, timelines: Sequence[Timeline]
+) -> tuple[list[CleanPosts], tuple[CleaningReport, ...]]:
+    cleaning = plan.config.cleaning
+    return clean_posts([mask_timeline(one, cleaning) for one in timelines], cleaning)
+
+
 def _prepared(
     plan: Plan, users: Sequence[CleanPosts], reports: tuple[CleaningReport, ...], base: Base
 ) -> Prepared:
     return prepare(
         users, reports, recipe=plan.config.recipe, seed=plan.config.seed, codec=base.codec
     )
-
-
-def unlike(posts: Sequence[str], others: Sequence[str]) -> tuple[str, ...]:
-    """Return the posts that say nearly the same as none of the others, in their order."""
-    found = group_near_duplicates([*others, *posts])
-    known = set(found[: len(others)])
-    pairs = zip(posts, found[len(others) :], strict=True)
-    return tuple(post for post, label in pairs if label not in known)
 
 
 def _stacked(ready: Sequence[Ready], base: Base) -> Iterator[tuple[Ready, Done]]:

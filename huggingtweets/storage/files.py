@@ -213,9 +213,14 @@ def remove(path: Path) -> None:
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it; what else lies in its place, as a pipe, is set aside."""
+    clear_for_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def clear_for_folder(path: Path) -> None:
+    """Set aside what lies where a folder should: a file, a pipe, a link to nowhere."""
     if os.path.lexists(path) and not path.is_dir():
         set_aside(path, "is no folder, and should be one")
-    path.mkdir(parents=True, exist_ok=True)
 
 
 def set_aside(path: Path, fault: str) -> None:

@@ -89,25 +89,38 @@ def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def check(folder: Path, damages: list[tuple[str, str]], *, was_done: bool) -> None:
-    """Damage bob's files, start again, and compare everybody with the undisturbed ones."""
+def begin_calm(folder: Path) -> Path:
+    """Return the output folder as the undisturbed batch left it."""
     out = folder / "out"
     shutil.rmtree(out)
     shutil.copytree(folder / "calm", out)
+    return out
+
+
+def go_on(folder: Path, damaged: object) -> str:
+    """Start again, where bob's model has to come out as ever and nobody else's is touched."""
+    out = folder / "out"
+    others = {one: (out / one / "result.json").stat().st_mtime_ns for one in ("ann", "carl")}
+    code, words = go(folder, command(folder))
+    assert code == 0, (damaged, words)
+    assert "Traceback" not in words, (damaged, words)
+    assert "bug of ours" not in words, (damaged, words)
+    for one, time in others.items():
+        assert (out / one / "result.json").stat().st_mtime_ns == time, (damaged, one)
+    assert weights_digest(out / "bob") == weights_digest(folder / "calm" / "bob"), damaged
+    return words
+
+
+def check(folder: Path, damages: list[tuple[str, str]], *, was_done: bool) -> None:
+    """Damage bob's files, start again, and compare everybody with the undisturbed ones."""
+    out = begin_calm(folder)
     if not was_done and not any(name == "result.json" for name, _ in damages):
         (out / "bob" / "result.json").unlink()
     for name, damage in damages:
         if (out / "bob" / name).exists():
             DAMAGES[damage](out / "bob" / name)
-    others = {one: (out / one / "result.json").stat().st_mtime_ns for one in ("ann", "carl")}
     said = {slug: state.status for slug, state in read_states(out).items()}
-    code, words = go(folder, command(folder))
-    assert code == 0, (damages, words)
-    assert "Traceback" not in words, (damages, words)
-    assert "bug of ours" not in words, (damages, words)
-    for one, time in others.items():
-        assert (out / one / "result.json").stat().st_mtime_ns == time, (damages, one)
-    assert weights_digest(out / "bob") == weights_digest(folder / "calm" / "bob"), damages
+    words = go_on(folder, damages)
     result = json.loads((out / "bob" / "result.json").read_text())
     assert result["model"]["files"]["model.safetensors"]["bytes"] > 0
     is_begun_anew = "job=bob done" in words
@@ -128,19 +141,10 @@ def test_the_whole_matrix(calm: Path, name: str, damage: str, was_done: bool) ->
 
 def check_batch(folder: Path, name: str, damage: str) -> None:
     """Damage a file that belongs to all and start again: one job is left, the others stand."""
-    out = folder / "out"
-    shutil.rmtree(out)
-    shutil.copytree(folder / "calm", out)
+    out = begin_calm(folder)
     (out / "bob" / "result.json").unlink()
     DAMAGES[damage](out / name)
-    others = {one: (out / one / "result.json").stat().st_mtime_ns for one in ("ann", "carl")}
-    code, words = go(folder, command(folder))
-    assert code == 0, words
-    assert "Traceback" not in words, words
-    assert "bug of ours" not in words, words
-    for one, time in others.items():
-        assert (out / one / "result.json").stat().st_mtime_ns == time, one
-    assert weights_digest(out / "bob") == weights_digest(folder / "calm" / "bob")
+    go_on(folder, (name, damage))
     assert {slug: state.status for slug, state in read_states(out).items()} == dict.fromkeys(
         HANDLES, "done"
     )
@@ -160,9 +164,7 @@ def test_the_whole_matrix_of_a_batch(calm: Path, name: str, damage: str) -> None
 
 
 def test_other_settings_are_refused_once_and_change_nothing(calm: Path) -> None:
-    out = calm / "out"
-    shutil.rmtree(out)
-    shutil.copytree(calm / "calm", out)
+    out = begin_calm(calm)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     code, words = go(calm, [*command(calm), "recipe.lr=0.5"])
     assert code == 2

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from huggingtweets.causes import cause_of
 from huggingtweets.errors import CheckpointError
-from huggingtweets.storage.files import check_fences, fsync_dir, set_aside, write_bytes
+from huggingtweets.storage.files import check_fences, clear_for_folder, fsync_dir, write_bytes
 from huggingtweets.training.checkpoints.checkpoint_files import (
     FORMAT,
     MANIFEST,
@@ -136,8 +136,7 @@ def latest_checkpoint(root: Path, identity: Values) -> Checkpoint | None:
         CheckpointError: it belongs to another job (the message says in what), or cannot be read.
     """
     with _clear_words(root):
-        if (root.is_symlink() or root.exists()) and not root.is_dir():
-            set_aside(root, "is no folder")
+        clear_for_folder(root)
         for folder in _folders(root):
             try:
                 checkpoint = open_checkpoint(folder)
