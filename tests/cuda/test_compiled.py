@@ -1,6 +1,7 @@
 """`engine.compile` of the fused engine: a micro-step is one graph, and computes the same."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from huggingtweets.training.stacked import tuning as tuning_module
 from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.one_graph import CompiledSteps
 from huggingtweets.training.stacked.slots import MicroKind, add_micro_batch
+from huggingtweets.training.stacked.step import Stepper
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 
@@ -70,6 +72,16 @@ def test_a_micro_step_is_one_graph_that_computes_the_same(
     print([len(graph.graph.nodes) for graph in counter.graphs], "nodes")
     assert len(counter.graphs) == counter.frame_count == 2  # the first of a step, and what adds
     assert_same(ours, train(2, slots=2, rank=rank))
+
+
+def test_halves_of_equal_width_have_graphs_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where AdamW of one half runs beside the products of the other."""
+    wanted = train(2, slots=2)
+    counting(monkeypatch, "aot_eager")
+    halves = {1: [(0, 1)], 2: [(1, 1), (0, 1)]}
+    monkeypatch.setattr(Stepper, "_groups", lambda self, count: halves[count])
+    monkeypatch.setattr(Stepper, "_elsewhere", lambda self: nullcontext(self._replay))
+    assert_same(train(2, slots=2, compile=True), wanted)
 
 
 def test_more_jobs_and_refills_compile_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:

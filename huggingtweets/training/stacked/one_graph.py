@@ -20,17 +20,18 @@ from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, add_m
 
 
 class CompiledSteps:
-    """Micro-steps of slots that stay in place: a graph for each width and kind."""
+    """Micro-steps of slots that stay in place: a graph for each place, width and kind."""
 
     def __init__(self, backend: str | Callable[..., Any] = "inductor") -> None:
         """Compile nothing yet; `backend` is that of `torch.compile`."""
         self._backend = backend
-        self._made: dict[tuple[int, MicroKind], Callable[[], object]] = {}
+        self._made: dict[tuple[int, int, MicroKind], Callable[[], object]] = {}
 
     @torch.no_grad()
     def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
-        """Do what `slots.micro_step` does; equal widths promise equal places in memory."""
-        key = len(slots.losses), kind
+        """Do what `slots.micro_step` does; the same slots promise the same places in memory."""
+        first = slots.losses.storage_offset()  # the halves of a step are equally wide
+        key = first, len(slots.losses), kind
         if key not in self._made:
             parts = slots.stack, slots.grads, slots.losses, micro.tensors, step.tensors
             self._made[key] = self._compile(parts, kind)
