@@ -30,7 +30,7 @@ class CompiledSteps:
     @torch.no_grad()
     def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
         """Do what `slots.micro_step` does; the same slots promise the same places in memory."""
-        first = slots.losses.storage_offset()  # the halves of a step are equally wide
+        first = int(slots.losses.storage_offset())  # the halves of a step are equally wide
         key = first, len(slots.losses), kind
         if key not in self._made:
             parts = slots.stack, slots.grads, slots.losses, micro.tensors, step.tensors
