@@ -332,8 +332,9 @@ def _call(function: Callable[..., T], *arguments: Any) -> T:
 def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scores]:
     """Return what the trained model and its base make of held-out and of known posts.
 
-    Most of it was found while training. What is left are the known posts beyond those, which are
-    only tried, and everything where the training was resumed after the evaluation.
+    Most of it was found while training. What is left are the known posts beyond those, which only
+    the trained model tries (the base has seen none of them, so those of training say enough), and
+    everything where the training was resumed after the evaluation.
     """
     prepared = job.prepared
 
@@ -344,11 +345,9 @@ def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scor
     for step, of_base in ((job.result.kept_step, False), (0, True)):
         before = job.result.scores.get(step)
         heldout = before.heldout if before else score(prepared.heldout, of_base)
-        probe = (before and before.probe) or score(prepared.probe, of_base)
-        found.append(Scores(heldout, probe))
-        if prepared.rest:
-            rest = trained.try_known(job.plan, base, prepared.rest, of_base=of_base)
-            found[-1] = replace(found[-1], rest=rest)
+        found.append(Scores(heldout, (before and before.probe) or score(prepared.probe, of_base)))
+    if prepared.rest:
+        found[0] = replace(found[0], rest=trained.try_known(job.plan, base, prepared.rest))
     return found[0], found[1]
 
 

@@ -77,8 +77,8 @@ class Trained(Protocol):
         On the device of the job, or on the CPU where that has no memory to spare.
         """
 
-    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
-        """Count the training posts that it, or the base, has memorised; see `count_extracted`."""
+    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet) -> Counts:
+        """Count the training posts that it has memorised; see `count_extracted`."""
 
     def save(self, plan: Plan, base: Base, folder: Path) -> None:
         """Write weights, configuration and tokenizer into an empty folder."""
@@ -120,9 +120,9 @@ class WholeModel:
         """See `Trained`; the base is loaded again."""
         return self._judge(score_model, plan, base, posts, of_base=of_base)
 
-    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
+    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet) -> Counts:
         """See `Trained`."""
-        return self._judge(try_model, plan, base, posts, of_base=of_base)
+        return self._judge(try_model, plan, base, posts, of_base=False)
 
     def _judge(
         self, judge: Callable[..., T], plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool
@@ -317,26 +317,31 @@ class StackedModel:
 
     def score(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Posts:
         """See `Trained`."""
-        return self._judge(WholeModel.score, score_stack, plan, base, posts, of_base=of_base)
+        if self.studio.layout is None:
+            with self.studio.turn:
+                return self._whole().score(plan, base, posts, of_base=of_base)
+        weights = self.studio.base_weights if of_base else self.weights
+        return self._judge(score_stack, weights, plan, posts)
 
-    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet, *, of_base: bool) -> Counts:
+    def try_known(self, plan: Plan, base: Base, posts: HeldoutSet) -> Counts:
         """See `Trained`."""
-        return self._judge(WholeModel.try_known, try_stack, plan, base, posts, of_base=of_base)
+        if self.studio.layout is None:
+            with self.studio.turn:
+                return self._whole().try_known(plan, base, posts)
+        return self._judge(try_stack, self.weights, plan, posts)
 
     def _judge(
-        self, by_whole: Callable[..., T], by_stack: Callable[[Stack, HeldoutSet], T], plan: Plan,
-        base: Base, posts: HeldoutSet, *, of_base: bool,
-    ) -> T:  # fmt: skip
-        studio = self.studio
-        if studio.layout is None:
-            with studio.turn:
-                return by_whole(self._whole(), plan, base, posts, of_base=of_base)
-        weights = studio.base_weights if of_base else self.weights
-        dtype = products_dtype(plan.config.engine.precision)
+        self,
+        judge: Callable[[Stack, HeldoutSet], T],
+        weights: Mapping[str, Tensor],
+        plan: Plan,
+        posts: HeldoutSet,
+    ) -> T:
+        studio, dtype = self.studio, products_dtype(plan.config.engine.precision)
 
         def on(device: torch.device) -> T:
             with on_stream(new_stream(device)):
-                return by_stack(studio.stack([weights], device, dtype), posts)
+                return judge(studio.stack([weights], device, dtype), posts)
 
         return _with_memory(on, studio.device, plan, studio.turn)
 
