@@ -69,7 +69,7 @@ class Design:
     canary: str = "RepLucyMcBath"
     tiny: str = "SenWhitehouse"
     num_choice: int = 96
-    num_test: tuple[int, ...] = (160, 160, 96, 160, 96, 96, 160, 64)
+    num_test: tuple[int, ...] = (96, 96, 64, 96, 64, 64, 96, 48)
     """Training posts of each test account: of unlike size, as the accounts are."""
     num_heldout: int = 32
     num_crowd: int = 40
@@ -189,11 +189,13 @@ def step_small_batch(found: Found, design: Design) -> Step:
 
 
 def step_epochs(found: Found, design: Design) -> Step:
-    """The best rate with more epochs; the curve of six tells what each brings."""
+    """The best rate with more epochs, and twice that rate; the curves tell what each brings."""
     rate = yield from best_lora_rate(found, design)
     for epochs in (6, 4):
         words = (*rate_words(rate, LORA), f"recipe.epochs={epochs}")
         yield on_choice(design, "epochs", f"LoRA 8, {epochs} epochs", words)
+    words = (*rate_words(2 * rate, LORA), "recipe.epochs=4")
+    yield on_choice(design, "epochs", f"LoRA 8, 4 epochs, lr {2 * rate:g}", words)
 
 
 def step_ranks(found: Found, design: Design) -> Step:
