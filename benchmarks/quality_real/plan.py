@@ -22,6 +22,7 @@ LORA_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 ALL_RATES = (3e-5, 1.372e-4, 4e-4, 1.2e-3)
 RANKS = (4, 16)
 TINY_POSTS = 1500
+MANY_POSTS = 500
 COPIES = (1, 4, 16)
 """How often a canary is planted."""
 
@@ -222,6 +223,18 @@ def step_details(found: Found, design: Design) -> Step:
         yield on_choice(design, "details", f"LoRA 8, {name}", (*words, *more))
 
 
+def step_many_posts(found: Found, design: Design) -> Step:
+    """Five times as many posts of one account that chooses: do rates and epochs still hold?"""
+    rate = yield from best_lora_rate(found, design)
+    for name, words in {
+        "LoRA 8": (*rate_words(rate, LORA), "recipe.epochs=4"),
+        "all weights, lr 0.0004": ("recipe=tweets", "recipe.lr=0.0004"),
+        "all weights": ("recipe=tweets",),
+        "huggingtweets": ("recipe=huggingtweets",),
+    }.items():
+        yield [Run("many posts", name, words, design.choice[0], MANY_POSTS, 2 * design.num_heldout)]
+
+
 TESTED: dict[str, Words] = {
     "huggingtweets": ("recipe=huggingtweets", "sampling=huggingtweets"),
     "lora": ("recipe=lora",),
@@ -291,6 +304,7 @@ STEPS: dict[str, Callable[[Found, Design], Step]] = {
     "rates": step_rates,
     "all": step_all_weights,
     "epochs": step_epochs,
+    "many posts": step_many_posts,
     "test": step_test,
     "canaries": step_canaries,
     "posts": step_posts,

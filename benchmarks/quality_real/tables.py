@@ -238,6 +238,7 @@ def report(rows: Rows, workshop: Workshop, design: Design) -> str:
     """Return all tables that have rows, each with its heading."""
     parts = {
         "Choice": choice_table(rows, design.choice),
+        "Many posts": account_table(rows, ["many posts"]),
         "Test": test_table(rows, workshop, design.test),
         "Test, account by account": account_table(rows, ["test"]),
         "Memorised": memory_table(rows),
