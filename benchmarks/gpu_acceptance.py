@@ -38,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/cuda"))
 
 from huggingtweets.config.schema import RecipeConfig, SamplingConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
+from huggingtweets.kernels.choose import choose_ops
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import build_stack
@@ -50,7 +51,6 @@ from huggingtweets.ops.adamw import (
 )
 from huggingtweets.ops.attention import Heads, attention, view_of
 from huggingtweets.ops.dropout import Dropout, num_sites, site_keys, thresholds_and_scales
-from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.linear import Gradients, Linear, LowRank
 from huggingtweets.ops.reference import PYTORCH, TRITON, Joining, Norm, Ops
 from huggingtweets.runtime import device as on

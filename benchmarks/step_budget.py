@@ -49,14 +49,14 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks
+from huggingtweets.kernels.choose import choose_ops
+from huggingtweets.kernels.rows import num_draws
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Shape
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.adamw import constants_of
 from huggingtweets.ops.dropout import num_sites
-from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import TRITON, Ops
-from huggingtweets.ops.rows import num_draws
 from huggingtweets.training.modules.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.modules.optimizer import build_optimizer
 from huggingtweets.training.stacked.decode import build_cache, decode_step, draw_tokens
@@ -95,7 +95,7 @@ _OURS = {
     "column_sums": 1, "drop": 1, "embed": 1, "activation": 1, "activation_backward": 1, "loss": 1,
     "adamw": 1, "product_into": 1, "lora": 1, "lora_sums": 1,
 }  # fmt: skip
-"""Kernels that an operator of ours launches (`ops/triton_ops.py`, `ops/linear.py`)."""
+"""Kernels that an operator of ours launches (`kernels/triton_launchers.py`, `ops/linear.py`)."""
 _FREE = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "detach"}
 _FREE |= {
     "device",

@@ -25,7 +25,8 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from huggingtweets.ops import triton_ops as ops
+from huggingtweets.kernels import triton_launchers as launch
+from huggingtweets.kernels.triton_ops import MAX_RANK
 
 BIN = Path(triton.__file__).parent / "backends/nvidia/bin"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
@@ -70,27 +71,29 @@ def launches(model: str, dtype: torch.dtype) -> list[Launch]:
     with mock.patch.object(JITFunction, "run", catch):
         qkv = empty(K, R, (H + 2 * KV) * D)
         places = empty(K, R, dtype=torch.int32)
-        out, sums = run(ops.attention, qkv, places, *keys(H, K), H, KV, D**-0.5)
+        out, sums = run(launch.attention, qkv, places, *keys(H, K), H, KV, D**-0.5)
         run(
-            ops.attention_backward, out, out, sums, qkv, places, places, *keys(H, K), H, KV,
+            launch.attention_backward, out, out, sums, qkv, places, places, *keys(H, K), H, KV,
             D**-0.5,
         )  # fmt: skip
         x, branch, vector = empty(K, R, C, dtype=fp32), empty(K, R, C), empty(K, C, dtype=fp32)
         bias = None if gated else empty(K, C)
         site = *keys(K), R
         norm_bias = None if gated else vector
-        _, normed, *kept = run(ops.add_norm, x, branch, bias, *site, vector, norm_bias, 1e-5, dtype)
-        _, partial = run(ops.add_norm_backward, x, normed, x, *kept, vector, *site, True, dtype)
-        run(ops.sum_runs, partial, vector, vector, vector, False)
-        run(ops.column_sums, qkv, empty(K, qkv.shape[2], dtype=fp32), False)
-        run(ops.drop, x, *site, fp32)
+        _, normed, *kept = run(
+            launch.add_norm, x, branch, bias, *site, vector, norm_bias, 1e-5, dtype
+        )
+        _, partial = run(launch.add_norm_backward, x, normed, x, *kept, vector, *site, True, dtype)
+        run(launch.sum_runs, partial, vector, vector, vector, False)
+        run(launch.column_sums, qkv, empty(K, qkv.shape[2], dtype=fp32), False)
+        run(launch.drop, x, *site, fp32)
         ids = empty(K, R, dtype=torch.int64)
-        run(ops.embed, empty(K * padded, C, dtype=fp32), ids, None if gated else ids, *site)
+        run(launch.embed, empty(K * padded, C, dtype=fp32), ids, None if gated else ids, *site)
         inner, inner_bias = empty(K, R, 2 * F if gated else F), None if gated else empty(K, F)
-        activated = run(ops.activation, inner, inner_bias, gated)
-        run(ops.activation_backward, activated, inner, inner_bias, gated)
-        run(ops.loss, empty(5, R, padded), ids[:5], empty(5, dtype=fp32), words)
-        for rank in (8, ops.MAX_RANK):
+        activated = run(launch.activation, inner, inner_bias, gated)
+        run(launch.activation_backward, activated, inner, inner_bias, gated)
+        run(launch.loss, empty(5, R, padded), ids[:5], empty(5, dtype=fp32), words)
+        for rank in (8, MAX_RANK):
             own, rows = rank * (C + F), empty(K, 2 * rank * (C + F))
             down, up = (
                 rows[:, : rank * C].view(K, C, rank),
@@ -98,13 +101,13 @@ def launches(model: str, dtype: torch.dtype) -> list[Launch]:
             )
             x, scales = empty(K, R, C), empty(K, dtype=fp32)
             bias = None if gated else empty(F)
-            wide, low = run(ops.lora, x, empty(C, F), bias, down, up, scales)
-            run(ops.lora, wide, empty(C, F).T, None, up.mT, down.mT, scales)
-            run(ops.lora_sums, down.float(), low, x, scales, True)
-            run(ops.lora_sums, up.float().mT, low, wide, scales, True)
+            wide, low = run(launch.lora, x, empty(C, F), bias, down, up, scales)
+            run(launch.lora, wide, empty(C, F).T, None, up.mT, down.mT, scales)
+            run(launch.lora_sums, down.float(), low, x, scales, True)
+            run(launch.lora_sums, up.float().mT, low, wide, scales, True)
         row = empty(K, 16 * C, dtype=fp32)
         copies = None if dtype == fp32 else empty(K, 16 * C)
-        run(ops.adamw, row, copies, row, row, row, empty(9, K, dtype=fp32), 5 * C)
+        run(launch.adamw, row, copies, row, row, row, empty(9, K, dtype=fp32), 5 * C)
     return caught
 
 
@@ -162,12 +165,12 @@ def table(
     """Yield a line a kernel and card; `kernels` is part of the names that are wanted."""
     for model in models:
         for dtype in dtypes:
-            for launch in launches(model, DTYPES[dtype]):
-                name = launch[0].__name__
+            for one in launches(model, DTYPES[dtype]):
+                name = one[0].__name__
                 for card in cards if kernels in name else ():
                     yield {
                         "kernel": name, "model": model, "dtype": dtype, "card": card,
-                    } | compile_for(launch, card)  # fmt: skip
+                    } | compile_for(one, card)  # fmt: skip
 
 
 def shown(lines: list[dict[str, Any]]) -> Iterator[str]:

@@ -22,6 +22,7 @@ FLOORS: list[set[str]] = [
     {"posts", "tracking"},
     {"runtime"},
     {"data", "ops"},
+    {"kernels"},
     {"models"},
     {"bases"},
     {"training"},

@@ -18,14 +18,14 @@ from huggingtweets.config.schema import Precision
 from huggingtweets.data.prepare import HeldoutSet, pack_set
 from huggingtweets.data.spans import Indices
 from huggingtweets.data.tokens import Codec
+from huggingtweets.kernels.choose import choose_ops
+from huggingtweets.kernels.rows import choose_row_ops
 from huggingtweets.models.families import stack_of
 from huggingtweets.models.forward import begin, micro_batch
 from huggingtweets.models.run import hidden_states, score_rows
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.attention import WINDOW
-from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import Ops
-from huggingtweets.ops.rows import choose_row_ops
 from huggingtweets.runtime.device import by_kind, is_cuda
 from huggingtweets.training.extraction import (
     MAX_REST,

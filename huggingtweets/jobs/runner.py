@@ -45,9 +45,9 @@ from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
+from huggingtweets.kernels.choose import CPU_MAX_WIDTH
 from huggingtweets.logs import STOPPED, make_console
 from huggingtweets.models.families import has_own_lora, layout_of, shape_of, why_not_fused
-from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.pipeline.stages import run_job
 from huggingtweets.posts.sources.x_api import SPENDING
 from huggingtweets.publishing.index import Row, write_index

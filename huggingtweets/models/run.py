@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from huggingtweets.kernels.rows import RowOps, num_scored
 from huggingtweets.models.families import FAMILIES
 from huggingtweets.models.forward import MicroBatch, Pass, begin
 from huggingtweets.models.stack import Stack
@@ -14,7 +15,6 @@ from huggingtweets.ops.head import Head, normed_loss
 from huggingtweets.ops.linear import product
 from huggingtweets.ops.reference import Ops
 from huggingtweets.ops.residual import Stream
-from huggingtweets.ops.rows import RowOps, num_scored
 from huggingtweets.runtime.device import is_cpu
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from huggingtweets.ops.rows import choose_row_ops
+from huggingtweets.kernels.rows import choose_row_ops
 from huggingtweets.serve.rows import Request, Row, draw_tokens, is_cancelled
 from huggingtweets.serve.voices import adapter_name
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from huggingtweets.ops.rows import RowOps, num_draws
+from huggingtweets.kernels.rows import RowOps, num_draws
 from huggingtweets.serve.draft import Draft, Finish, Step
 from huggingtweets.serve.voices import Voice
 

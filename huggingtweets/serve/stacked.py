@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
+from huggingtweets.kernels.rows import CompiledRowOps
 from huggingtweets.models.adapters import stack_on_base
 from huggingtweets.models.stack import build_stack
-from huggingtweets.ops.rows import CompiledRowOps
 from huggingtweets.serve.rows import Row, draw_tokens, is_cancelled
 from huggingtweets.serve.voices import MAX_POSITIONS, Voice
 from huggingtweets.training.stacked.decode import Cache, build_cache, decode_step

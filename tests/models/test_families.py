@@ -16,14 +16,14 @@ from transformers import (
 )
 
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.kernels.compiled import compiled_ops
+from huggingtweets.kernels.rows import RowOps
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.forward import MicroBatch, micro_batch
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import logits, loss_and_gradients, target_scores
 from huggingtweets.models.stack import build_stack
-from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.ops.rows import RowOps
 
 torch.set_num_threads(1)
 

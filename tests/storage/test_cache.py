@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from job_processes import SMALL, run, write_posts
 
-from huggingtweets.ops import kernels
+from huggingtweets.kernels import compiled
 from huggingtweets.storage.cache import cached_file, cached_folder
 from huggingtweets.storage.files import remove
 
@@ -69,14 +69,14 @@ def test_a_damaged_folder_is_made_anew(cache: Path, place: str, damage: str) -> 
 
 BUILD = """
 import shutil, subprocess, sys
-from huggingtweets.ops import kernels
+from huggingtweets.kernels import compiled
 
 def compiler(command, **_):  # in no time
     shutil.copy(sys.argv[1], command[-1])
     return subprocess.CompletedProcess(command, 0)
 
-kernels.subprocess.run = compiler
-assert kernels.compiled_ops()
+compiled.subprocess.run = compiler
+assert compiled.compiled_ops()
 """
 
 
@@ -84,9 +84,9 @@ def test_a_cut_library_is_thrown_away_and_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is mapped beyond its end kills the process, at this start and at every other."""
-    if kernels.compiled_ops() is None:
+    if compiled.compiled_ops() is None:
         pytest.skip("needs a C++ compiler")
-    library, cache = kernels._build(), tmp_path / "cache"
+    library, cache = compiled._build(), tmp_path / "cache"
     cache.mkdir()
     for name in (library.name, f".{library.name}.seal.json"):
         shutil.copy2(library.parent / name, cache / name)

@@ -9,8 +9,8 @@ from stacked_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
 
 from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout, pack_posts
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.kernels import rows
 from huggingtweets.models.stack import build_stack
-from huggingtweets.ops import rows
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
 from huggingtweets.training.modules.cross_entropy import linear_cross_entropy, linear_hits

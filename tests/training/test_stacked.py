@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.kernels.compiled import compiled_ops
+from huggingtweets.kernels.rows import RowOps
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.forward import MicroBatch
 from huggingtweets.models.layout import Layout
@@ -23,9 +25,7 @@ from huggingtweets.ops.dropout import (
     site_keys,
     thresholds_and_scales,
 )
-from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH, Ops
-from huggingtweets.ops.rows import RowOps
 
 torch.set_num_threads(1)  # on a busy machine threads wait for each other longer than they compute
 

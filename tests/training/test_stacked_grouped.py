@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from huggingtweets.bases.lora import adapter_state, add_lora
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.kernels.choose import choose_ops
 from huggingtweets.models.grouped import (
     AdapterStack,
     SlotDropout,
@@ -21,7 +22,6 @@ from huggingtweets.models.grouped import (
     merge_adapters,
 )
 from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
-from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning

@@ -30,9 +30,9 @@ from huggingtweets.config.schema import Keep, RecipeConfig, Stop
 from huggingtweets.data.blocks import IGNORED, Blocks, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import OutOfMemoryError
+from huggingtweets.kernels.compiled import compiled_ops
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.kernels import compiled_ops
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult

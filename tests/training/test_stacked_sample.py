@@ -8,11 +8,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.generation.logits_process import TopPLogitsWarper
 
 from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.kernels.compiled import compiled_ops
+from huggingtweets.kernels.rows import CompiledRowOps, RowOps, choose_row_ops, num_draws
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.ops.dropout import MAX_COLUMNS
-from huggingtweets.ops.kernels import compiled_ops
-from huggingtweets.ops.rows import CompiledRowOps, RowOps, choose_row_ops, num_draws
 from huggingtweets.training.stacked.decode import build_cache, decode_step
 from huggingtweets.training.stacked.sample import TextEnds, draw_uniforms, sample_stacked
 

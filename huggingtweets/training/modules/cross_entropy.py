@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.ops.rows import choose_row_ops, num_scored
+from huggingtweets.kernels.rows import choose_row_ops, num_scored
 from huggingtweets.runtime.device import autocast_dtype, by_kind, is_cpu
 
 CHUNK_LOGITS = {"cpu": 2**26, "cuda": 2**28}

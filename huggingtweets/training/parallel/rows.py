@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.kernels.choose import choose_ops
+from huggingtweets.kernels.rows import choose_row_ops
 from huggingtweets.models.forward import micro_batch
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import loss_and_gradients, target_scores
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.dropout import Dropout, num_sites, site_keys, thresholds_and_scales
-from huggingtweets.ops.kernels import choose_ops
-from huggingtweets.ops.rows import choose_row_ops
 from huggingtweets.training.parallel.step import MicroBatch
 from huggingtweets.training.progress import Training, Weights
 from huggingtweets.upstream import fused_adamw

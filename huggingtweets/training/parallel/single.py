@@ -23,8 +23,8 @@ from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.errors import ConfigError
+from huggingtweets.kernels.choose import CPU_MAX_WIDTH
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
-from huggingtweets.ops.kernels import CPU_MAX_WIDTH
 from huggingtweets.runtime.device import is_cpu, is_cuda
 from huggingtweets.storage.lock import JobLock
 from huggingtweets.storage.paths import cache_dir

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from huggingtweets.kernels.rows import CompiledRowOps, RowOps, choose_row_ops
 from huggingtweets.models.forward import MicroBatch, begin
 from huggingtweets.models.layout import Shape
 from huggingtweets.models.run import hidden_states
@@ -18,7 +19,6 @@ from huggingtweets.models.stack import Stack
 from huggingtweets.ops.attention import View
 from huggingtweets.ops.linear import product
 from huggingtweets.ops.reference import Ops
-from huggingtweets.ops.rows import CompiledRowOps, RowOps, choose_row_ops
 from huggingtweets.ops.saved import Saved
 
 

@@ -19,6 +19,7 @@ from huggingtweets.bases.model import Base, largest_dropout, load_model
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.kernels.choose import choose_ops
 from huggingtweets.models.grouped import (
     AdapterStack,
     GroupedModel,
@@ -29,7 +30,6 @@ from huggingtweets.models.grouped import (
 )
 from huggingtweets.ops.adamw import Controls
 from huggingtweets.ops.head import Head, summed_loss
-from huggingtweets.ops.kernels import choose_ops
 from huggingtweets.ops.reference import PYTORCH, Ops
 from huggingtweets.runtime.device import by_kind, is_cpu
 from huggingtweets.training.extraction import SetScores, read_scores

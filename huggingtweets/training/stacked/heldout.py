@@ -8,11 +8,11 @@ from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED, Blocks
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.kernels.rows import choose_row_ops
 from huggingtweets.models.forward import micro_batch
 from huggingtweets.models.run import target_scores
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.reference import PYTORCH, Ops
-from huggingtweets.ops.rows import choose_row_ops
 from huggingtweets.runtime.device import by_kind, is_cpu
 from huggingtweets.training.extraction import SetScores, read_scores
 

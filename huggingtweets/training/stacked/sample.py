@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.kernels.rows import num_draws
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.dropout import site_keys
-from huggingtweets.ops.rows import num_draws
 from huggingtweets.runtime.device import is_cpu, is_cuda
 from huggingtweets.runtime.graphs import Replay
 from huggingtweets.training.stacked.decode import build_cache, decode_step, draw_tokens

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.kernels.choose import CPU_MAX_WIDTH, choose_ops
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.dropout import num_sites
-from huggingtweets.ops.kernels import CPU_MAX_WIDTH, choose_ops
 from huggingtweets.ops.reference import TRITON, Ops
 from huggingtweets.ops.traced import TracedOps
 from huggingtweets.runtime.device import by_kind, is_cuda

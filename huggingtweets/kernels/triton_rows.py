@@ -7,7 +7,7 @@ steps of fixed order, so that they do not depend on K: by RUN tokens, then over 
 import triton
 import triton.language as tl
 
-from huggingtweets.ops.triton_attention import kept
+from huggingtweets.kernels.triton_attention import kept
 
 RUN = 32
 """Tokens a program sums over."""

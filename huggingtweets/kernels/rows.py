@@ -1,7 +1,7 @@
 """What decoding and scoring compute between matrix products: rows without a gradient.
 
 By PyTorch's operators on any device, of fixed shapes and without looking at a value, so that a CUDA
-graph can hold them; on a CPU by the C++ of kernels.cpp, which computes the same.
+graph can hold them; on a CPU by the C++ of compiled.cpp, which computes the same.
 """
 
 import math
@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from huggingtweets.kernels.compiled import CompiledOps, compiled_ops
 from huggingtweets.ops.dropout import MAX_COLUMNS
-from huggingtweets.ops.kernels import CompiledOps, compiled_ops
 from huggingtweets.runtime.device import by_kind, is_cpu
 
 MAX_HEAD_WIDTH = 512
-"""Of the C++: CHUNK of kernels.cpp."""
+"""Of the C++: CHUNK of compiled.cpp."""
 
 SCORED_LOGITS = {"cpu": 2**22, "cuda": 2**28}
 """Logits held at a time where nothing is learnt, by device type."""

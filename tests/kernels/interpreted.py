@@ -16,6 +16,8 @@ from torch import Tensor
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.kernels.triton_launchers import drop
+from huggingtweets.kernels.triton_ops import TritonOps
 from huggingtweets.models.adapters import adapter_size
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.grouped import build_adapter_stack
@@ -37,7 +39,6 @@ from huggingtweets.ops.dropout import (
 )
 from huggingtweets.ops.linear import Gradients, Linear, LowRank
 from huggingtweets.ops.reference import PYTORCH, Joining, Norm, Ops
-from huggingtweets.ops.triton_ops import TritonOps, drop
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
 from huggingtweets.training.stacked.slots import (
     MicroKind,

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from huggingtweets.data.blocks import IGNORED
-from huggingtweets.ops import kernels as stacked_kernels
+from huggingtweets.kernels import compiled
+from huggingtweets.kernels.choose import choose_ops
+from huggingtweets.kernels.compiled import CompiledOps, compiled_ops
 from huggingtweets.ops.dropout import ScaledSite
-from huggingtweets.ops.kernels import CompiledOps, choose_ops, compiled_ops
 from huggingtweets.ops.linear import Gradients
 from huggingtweets.ops.reference import PYTORCH, Ops
 
@@ -228,7 +229,7 @@ def test_where_they_are_chosen(ours: Ops) -> None:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Nothing is built yet; returns the cache."""
-    monkeypatch.setattr(stacked_kernels, "_found", [])
+    monkeypatch.setattr(compiled, "_found", [])
     monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -288,7 +289,7 @@ def test_with_a_library_that_is_none(
 
 @pytest.mark.slow
 def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
-    code = "from huggingtweets.ops.kernels import compiled_ops; assert compiled_ops()"
+    code = "from huggingtweets.kernels.compiled import compiled_ops; assert compiled_ops()"
 
     def build(_: int) -> None:
         subprocess.run([sys.executable, "-c", code], check=True, env=os.environ.copy())
@@ -299,7 +300,7 @@ def test_built_once_by_many(ours: Ops, fresh: Path) -> None:
 
 
 def test_the_source_is_part_of_the_package() -> None:
-    assert Path(stacked_kernels.__file__).with_suffix(".cpp").is_file()
+    assert Path(compiled.__file__).with_suffix(".cpp").is_file()
     project = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     [included] = [line for line in project.splitlines() if line.startswith("only-include")]
     assert '"huggingtweets"' in included  # all of it, whatever the kind of file

@@ -1,4 +1,4 @@
-"""The C++ of kernels.cpp: built once per machine, for models of which a CPU trains many.
+"""The C++ of compiled.cpp: built once per machine, for models of which a CPU trains many.
 
 Without a compiler, or where it fails, everything is done by PyTorch's operators.
 """
@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from huggingtweets.ops.compiler import find_compiler
-from huggingtweets.ops.dropout import MAX_COLUMNS, ScaledSite, Site
+from huggingtweets.kernels.compiler import find_compiler
+from huggingtweets.ops.dropout import ScaledSite, Site
 from huggingtweets.ops.linear import Gradients
-from huggingtweets.ops.reference import PYTORCH, Loss, Ops
+from huggingtweets.ops.reference import Loss, Ops
 from huggingtweets.ops.saved import Saved
-from huggingtweets.runtime.device import is_cpu, runs_triton
 from huggingtweets.storage.cache import cached_file
 
 logger = logging.getLogger(__name__)
@@ -30,11 +29,6 @@ _FLAGS += ("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-ff
 _NATIVE = (("-march=native", "-mprefer-vector-width=512"), ("-mcpu=native",), ())
 """Whatever of it the compiler knows first: x86, ARM, neither."""
 _TIMEOUT_S = 120
-
-CPU_MAX_WIDTH = 384
-"""Wider models keep a CPU busy one by one. Measured against one at a time by the same arithmetic
-(fp32 and bf16, two engines of eight slots, benchmarks/fused_steps.py): 2.6 and 3.4 times the speed
-at width 128, 1.3 and 1.5 at 256, 1.13 and 1.18 at 384, 1.04 and 1.02 at 512."""
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
@@ -53,35 +47,7 @@ _SIGNATURES: dict[str, list[type]] = {
     "draw_rows": [_P] * 8 + [_I] * 4,
     "score_rows": [_P] * 4 + [_I] * 3,
 }
-"""In the order of the tables in kernels.cpp."""
-
-
-def choose_ops(
-    device: torch.device,
-    width: int,
-    block_size: int,
-    head_width: int = 0,
-    triton: tuple[str, ...] = (),
-) -> Ops:
-    """Return what computes fastest between the products.
-
-    The same whatever else is trained and by how many threads, so that a job's weights are the same.
-
-    Args:
-        device: to compute on.
-        width: of the stream.
-        block_size: T.
-        head_width: of a head.
-        triton: which kinds of TRITON to take, where it runs.
-    """
-    if triton and runs_triton(device):
-        from huggingtweets.ops.triton_ops import MAX_HEAD_WIDTH, TritonOps
-
-        is_wide = head_width > MAX_HEAD_WIDTH
-        return TritonOps(tuple(name for name in triton if name != "attention" or not is_wide))
-    if not is_cpu(device) or width > CPU_MAX_WIDTH or block_size > MAX_COLUMNS:
-        return PYTORCH
-    return compiled_ops() or PYTORCH
+"""In the order of the tables in compiled.cpp."""
 
 
 _lock = threading.Lock()
