@@ -19,7 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from huggingtweets.bases.tiny import EOS
-from huggingtweets.config.schema import CleaningConfig, RecipeConfig
+from huggingtweets.config.posts_schema import CleaningConfig
+from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import IGNORED, build_training_set
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.duplicates import group_near_duplicates

@@ -26,7 +26,7 @@ from huggingtweets.bases.model import find_base, load_model
 from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
 from huggingtweets.data.blocks import pack_heldout
 from huggingtweets.data.prepare import HeldoutSet
-from huggingtweets.models.grouped import build_adapter_stack
+from huggingtweets.models.adapter_rows import build_adapter_stack
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
 
 ROOT = Path(__file__).parents[1]

@@ -51,7 +51,7 @@ class Case:
 
 def choose_posts(num: int, account: str | None) -> list[str]:
     """Return the cleaned posts of a person, as all ways get them."""
-    from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind
+    from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig, SourceKind
     from huggingtweets.posts.cleaning import clean_timeline
     from huggingtweets.posts.sources.load import load_timeline
 

@@ -12,7 +12,8 @@ from small import ROOT
 from huggingtweets.cli.main import parse
 from huggingtweets.config.compose import compose_config, register, schema_keys, to_config
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import Consent, SourceKind, TrainConfig
+from huggingtweets.config.posts_schema import SourceKind
+from huggingtweets.config.schema import Consent, TrainConfig
 from huggingtweets.handles import Job
 from huggingtweets.storage.paths import template
 

@@ -66,6 +66,7 @@ NOT_LIGHT = {
     "compare.scores",
     "jobs.runner",
     "jobs.fused",
+    "jobs.stacking",
     "sweep.run",
     "sweep.fused",
 }

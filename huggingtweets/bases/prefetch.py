@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 
 from huggingtweets.config.bases import BASES, check_gguf, known_base, lies_at, unpacked_folder
-from huggingtweets.config.schema import ModelConfig, PublishKind, SourceKind, TrainConfig
+from huggingtweets.config.posts_schema import SourceKind
+from huggingtweets.config.schema import ModelConfig, PublishKind, TrainConfig
 from huggingtweets.data.estimate import cached_file
 from huggingtweets.errors import ConfigError
 from huggingtweets.online import go_offline_if_unreachable

@@ -9,175 +9,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-AUTO = "auto"
-
-
-def _check(is_valid: bool, key: str, value: object, expected: str) -> None:
-    if not is_valid:
-        raise ValueError(f"{key}: got {value!r}; expected {expected}")
-
-
-def _check_least(group: str, config: object, **least: float) -> None:
-    """Refuse values of these keys that are smaller; None may stand for a number."""
-    for key, number in least.items():
-        value = getattr(config, key)
-        _check(value is None or value >= number, f"{group}.{key}", value, f"{number} or more")
-
-
-def _check_positive(group: str, config: object, *keys: str) -> None:
-    for key in keys:
-        value = getattr(config, key)
-        _check(value > 0, f"{group}.{key}", value, "a number above 0")
-
-
-def _check_fracs(group: str, config: object, **below: float) -> None:
-    for key, number in below.items():
-        value = getattr(config, key)
-        is_valid = value is None or 0 <= value < number
-        _check(is_valid, f"{group}.{key}", value, f"a number from 0 to below {number:g}")
-
-
-def _check_autos(group: str, config: object, **least: int) -> None:
-    for key, number in least.items():
-        value = getattr(config, key)
-        is_valid = value == AUTO or (isinstance(value, int) and value >= number)
-        _check(is_valid, f"{group}.{key}", value, f"auto or a number of {number} or more")
-
-
-def _is_encoding(name: str) -> bool:
-    """Whether Python decodes text by this name; it also has codecs such as `zip`."""
-    try:
-        return isinstance(b"x".decode(name, "ignore"), str)
-    except (LookupError, ValueError, TypeError):
-        return False
-
-
-class SourceKind(StrEnum):
-    """Where posts come from."""
-
-    demo = "demo"
-    x_archive = "x_archive"
-    jsonl = "jsonl"
-    csv = "csv"
-    parquet = "parquet"
-    text = "text"
-    hub = "hub"
-    x_api = "x_api"
-    bluesky = "bluesky"
-    mastodon = "mastodon"
-    mastodon_archive = "mastodon_archive"
-    bluesky_archive = "bluesky_archive"
-
-
-SERVICES = (SourceKind.x_api, SourceKind.bluesky, SourceKind.mastodon)
-"""Sources that are asked over the network."""
-ARCHIVES = (SourceKind.x_archive, SourceKind.mastodon_archive, SourceKind.bluesky_archive)
-"""Sources that say themselves whose they are."""
-
-
-class Decode(StrEnum):
-    """What tools did to texts that has to be undone."""
-
-    auto = "auto"
-    """Found out from the file as a whole, or refused."""
-    none = "none"
-    bytes = "bytes"
-    """`b'...'`: bytes as Python prints them."""
-    repr = "repr"
-    """`'...'`, `["..."]`: texts and lists as Python or JSON print them."""
-    escapes = "escapes"
-    r"""`\u2615`, R's `<U+2615>`."""
-    mojibake = "mojibake"
-    """UTF-8 that was read as Windows-1252 or Latin-1."""
-    html = "html"
-
-
-class Terms(StrEnum):
-    """Whether the terms of a service were read."""
-
-    unread = "unread"
-    accepted = "accepted"
-
-
-@dataclass(frozen=True)
-class SourceConfig:
-    """Where posts come from."""
-
-    kind: SourceKind = SourceKind.demo
-    path: str | None = None
-    """A file or folder of posts, or the name of a dataset on the Hub; a service has none."""
-    text_column: str | None = None
-    """Column names, dotted where nested (`user.screen_name`); null: the usual ones are known."""
-    user_column: str | None = None
-    """Empty: every post is by the user asked for, whatever other columns say."""
-    id_column: str | None = None
-    date_column: str | None = None
-    retweet_column: str | None = None
-    encoding: str | None = None
-    """Of a file, such as `cp1252`; null: UTF-8 or UTF-16, or Windows-1252 where that is plain."""
-    decode: Decode = Decode.auto
-    """What was done to the texts that has to be undone."""
-    hub_split: str = "train"
-    api_url: str | None = None
-    """Address of a service, or of the Mastodon server to ask; null: the usual one."""
-    terms: Terms = Terms.unread
-    """`accepted`: you have read the terms of the service, and they allow you what you are doing."""
-    max_posts: int = 3200
-    """At most this many of a person's newest posts are asked of a service; X gives no more."""
-    max_cost_usd: float | None = None
-    """Most that may be spent on posts, all people and processes of a batch together, however often
-    it is started; null: ask on the terminal."""
-
-    def __post_init__(self) -> None:
-        _check(
-            self.encoding is None or _is_encoding(self.encoding),
-            "source.encoding",
-            self.encoding,
-            "a text encoding that Python knows, such as utf-8, utf-16, cp1252, latin-1, shift_jis",
-        )
-        _check_least("source", self, max_posts=1, max_cost_usd=0)
-        _check(
-            self.kind is SourceKind.demo or self.kind in SERVICES or bool(self.path),
-            "source.path",
-            self.path,
-            f"where the posts of source={self.kind} lie; add source.path=...",
-        )
-
-
-class WordRule(StrEnum):
-    """How the words of a post are counted."""
-
-    spaces = "spaces"
-    """Runs between spaces, as the original does."""
-    script = "script"
-    """The same, but scripts written without spaces count by characters."""
-
-
-@dataclass(frozen=True)
-class CleaningConfig:
-    """Which posts are kept and how their text is changed."""
-
-    word_rule: WordRule = WordRule.script
-    min_words: int = 3
-    """A post needs this many words free of `http`, `@` and `#`."""
-    all_entities: bool = True
-    """Unescape every HTML entity, not only `&amp;`, `&lt;` and `&gt;`."""
-    strip_controls: bool = True
-    """Remove control characters, lone surrogates and other invisible noise."""
-    all_links: bool = True
-    """Drop links without a scheme and in capitals too, and keep the text right behind a link in
-    scripts without spaces."""
-    drop_repeats: bool = True
-    """Keep one of several equal posts."""
-    mask_pii: bool = True
-    """Replace e-mail and IP addresses, phone, card and bank account numbers, and keys."""
-    min_chars: int = 6000
-    """Fewer characters, kept posts joined, are an error."""
-    warn_chars: int = 40000
-    """Fewer are a warning."""
-
-    def __post_init__(self) -> None:
-        _check_least("cleaning", self, min_words=0, min_chars=0)
+from huggingtweets.config.checks import (
+    AUTO,
+    check,
+    check_autos,
+    check_fracs,
+    check_least,
+    check_positive,
+)
+from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig
 
 
 @dataclass(frozen=True)
@@ -200,9 +40,9 @@ class ModelConfig:
     max_positions: int = 256
 
     def __post_init__(self) -> None:
-        _check_least("model", self, num_layers=1, width=1, num_heads=1, max_positions=1)
-        _check_least("model", self, vocab_size=300)
-        _check(
+        check_least("model", self, num_layers=1, width=1, num_heads=1, max_positions=1)
+        check_least("model", self, vocab_size=300)
+        check(
             self.width % self.num_heads == 0,
             "model.width",
             self.width,
@@ -295,12 +135,12 @@ class RecipeConfig:
     trained on that are learnt again beside the new ones."""
 
     def __post_init__(self) -> None:
-        _check(0 <= self.replay <= 1, "recipe.replay", self.replay, "0 to 1")
-        _check(0 < self.lr < 10, "recipe.lr", self.lr, "a number above 0 and below 10")
-        _check_least("recipe", self, epochs=1, global_batch_size=1, lora_rank=1, patience=1)
-        _check_least("recipe", self, max_steps=0, weight_decay=0, max_grad_norm=0, block_size=8)
-        _check_positive("recipe", self, "adam_eps", "lora_alpha", "max_gap")
-        _check_fracs("recipe", self, warmup_frac=1, beta1=1, beta2=1, dropout=1, heldout_frac=0.9)
+        check(0 <= self.replay <= 1, "recipe.replay", self.replay, "0 to 1")
+        check(0 < self.lr < 10, "recipe.lr", self.lr, "a number above 0 and below 10")
+        check_least("recipe", self, epochs=1, global_batch_size=1, lora_rank=1, patience=1)
+        check_least("recipe", self, max_steps=0, weight_decay=0, max_grad_norm=0, block_size=8)
+        check_positive("recipe", self, "adam_eps", "lora_alpha", "max_gap")
+        check_fracs("recipe", self, warmup_frac=1, beta1=1, beta2=1, dropout=1, heldout_frac=0.9)
 
 
 class EngineKind(StrEnum):
@@ -359,9 +199,9 @@ class EngineConfig:
     """Peak of one device for the MFU; null: by the device's name."""
 
     def __post_init__(self) -> None:
-        _check_autos("engine", self, micro_batch_size=1, slots=1)
-        _check_least("engine", self, wait_for_room_s=0, log_every=1)
-        _check_positive("engine", self, "save_every_s", "hang_after_s")
+        check_autos("engine", self, micro_batch_size=1, slots=1)
+        check_least("engine", self, wait_for_room_s=0, log_every=1)
+        check_positive("engine", self, "save_every_s", "hang_after_s")
 
 
 DEFAULT_PROMPTS = ("My dream is", "I think that", "I like", "I don't like", "I want")
@@ -391,17 +231,17 @@ class SamplingConfig:
     """Keep the likeliest of this many samples."""
 
     def __post_init__(self) -> None:
-        _check_least("sampling", self, num=0, block_copies=0)
-        _check(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0, at most 1")
-        _check_positive("sampling", self, "temperature")
-        _check_autos("sampling", self, max_new_tokens=1, max_chars=0)
-        _check(
+        check_least("sampling", self, num=0, block_copies=0)
+        check(0 < self.top_p <= 1, "sampling.top_p", self.top_p, "above 0, at most 1")
+        check_positive("sampling", self, "temperature")
+        check_autos("sampling", self, max_new_tokens=1, max_chars=0)
+        check(
             0 <= self.min_new_tokens <= self.token_limit,
             "sampling.min_new_tokens",
             self.min_new_tokens,
             f"0 to sampling.max_new_tokens={self.token_limit}",
         )
-        _check(1 <= self.best_of <= 100, "sampling.best_of", self.best_of, "1 to 100")
+        check(1 <= self.best_of <= 100, "sampling.best_of", self.best_of, "1 to 100")
 
     @property
     def token_limit(self) -> int:
@@ -508,7 +348,7 @@ class PublishConfig:
 
     def __post_init__(self) -> None:
         for host in self.picture_hosts:
-            _check(
+            check(
                 re.fullmatch(r"[a-z0-9.-]+(:[0-9]+)?", host) is not None,
                 "publish.picture_hosts",
                 host,
@@ -572,8 +412,8 @@ class TrainConfig:
     hub: HubConfig = field(default_factory=HubConfig)
 
     def __post_init__(self) -> None:
-        _check(bool(self.output_dir), "output_dir", self.output_dir, "a folder")
-        _check(0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")
+        check(bool(self.output_dir), "output_dir", self.output_dir, "a folder")
+        check(0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")
 
 
 def group_names() -> Sequence[str]:

@@ -5,7 +5,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from huggingtweets.config.schema import CleaningConfig, RecipeConfig
+from huggingtweets.config.posts_schema import CleaningConfig
+from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks, Pieces, TrainingSet, build_training_set, pack_posts
 from huggingtweets.data.corpus import epoch_documents
 from huggingtweets.data.replay import Earlier, add_replay

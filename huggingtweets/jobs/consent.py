@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from huggingtweets.config.compose import load_config
-from huggingtweets.config.schema import Consent, SourceKind, TrainConfig
+from huggingtweets.config.posts_schema import SourceKind
+from huggingtweets.config.schema import Consent, TrainConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.logs import rank

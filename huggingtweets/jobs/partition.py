@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingtweets.config.schema import SourceConfig
+from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.handles import Job
 
 FIXED_COST_BYTES = 20_000

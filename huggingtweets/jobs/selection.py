@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import ARCHIVES, SourceConfig
+from huggingtweets.config.posts_schema import ARCHIVES, SourceConfig
 from huggingtweets.errors import SelectionError
 from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.partition import estimate_costs, partition

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from huggingtweets.config.bases import MULTILINGUAL, known_base
-from huggingtweets.config.schema import Consent, ModelConfig, SourceKind, TrainConfig
+from huggingtweets.config.posts_schema import SourceKind
+from huggingtweets.config.schema import Consent, ModelConfig, TrainConfig
 from huggingtweets.data.estimate import Estimate, estimate_training
 from huggingtweets.data.language import detect_languages
 from huggingtweets.errors import ConfigError, HuggingtweetsError

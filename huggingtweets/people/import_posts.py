@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import SERVICES, SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.cleaning import is_retweet
 from huggingtweets.posts.optout import check_opted_out

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
-from huggingtweets.config.schema import SERVICES
+from huggingtweets.config.posts_schema import SERVICES
 from huggingtweets.errors import LaunchError, StorageError
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.people.traces import (

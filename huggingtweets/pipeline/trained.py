@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,7 +16,6 @@ import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
-from huggingtweets.bases.architectures import class_name
 from huggingtweets.bases.folder import for_other_readers
 from huggingtweets.bases.lora import adapter_state, copy_weights, save_adapters
 from huggingtweets.bases.model import (
@@ -40,10 +37,11 @@ from huggingtweets.generation.sample import (
     sample_stack,
 )
 from huggingtweets.generation.samples import Samples
+from huggingtweets.models.adapter_rows import merge_adapters
 from huggingtweets.models.adapters import adapter_size, pack_adapters, stack_on_base
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
-from huggingtweets.models.grouped import merge_adapters
 from huggingtweets.models.stack import Stack, build_stack
+from huggingtweets.pipeline.shared_files import SharedFiles
 from huggingtweets.runtime.device import (
     is_cuda,
     lacks_memory,
@@ -58,11 +56,6 @@ from huggingtweets.training.stacked.grouped import GroupedTuning
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-LINKED_BYTES = 1 << 16
-"""Smaller files are written again: a link saves nothing."""
-FICLONE = 0x40049409
-"""Of Linux, <linux/fs.h>: share the blocks of another file; XFS and Btrfs can, ext4 cannot."""
 
 
 class Trained(Protocol):
@@ -188,9 +181,7 @@ class Studio:
             threading.Lock() if is_cuda(device) else nullcontext()
         )
         """Held by whoever samples or judges on a GPU: what is left free there is for one."""
-        self._files: dict[torch.dtype, dict[str, bytes]] = {}
-        self._placed: dict[str, tuple[Path, int, int]] = {}
-        """Where each large file lies already, its inode and when it was written."""
+        self.files = SharedFiles(config)
         self._row: Tensor | None = None
         """Of the base's weights, packed."""
         self._lock = threading.Lock()
@@ -248,43 +239,6 @@ class Studio:
             if state:
                 row.copy_(pack_adapters(self.layout, state, rank))
         return stack_on_base(self.layout, self._row.to(device), rows, rank, dtype)
-
-    def put_files(self, base: Base, dtype: torch.dtype, folder: Path, final: Path) -> None:
-        """Write the files of a model folder that all users share.
-
-        Of a large one, the tokenizer, further copies are links to the first: they cost no room.
-
-        Args:
-            base: of all users.
-            dtype: of the weights.
-            folder: to write into.
-            final: where that folder is to lie.
-        """
-        for name, data in self._files_of(base, dtype).items():
-            if len(data) < LINKED_BYTES:
-                (folder / name).write_bytes(data)
-                continue
-            earlier = self._placed.get(name)
-            if earlier is None or not _shared(*earlier, folder / name):
-                (folder / name).write_bytes(data)
-                found = (folder / name).stat()
-                self._placed[name] = (final / name, found.st_ino, found.st_mtime_ns)
-
-    def _files_of(self, base: Base, dtype: torch.dtype) -> Mapping[str, bytes]:
-        """Return the files that all users share, by name; made once."""
-        with self._lock:
-            if dtype not in self._files:
-                with tempfile.TemporaryDirectory() as name:
-                    folder = Path(name)
-                    config = copy.deepcopy(self.base.config)
-                    keep_dropout(config, base.config)
-                    config.dtype = dtype
-                    config.architectures = [class_name(config)]
-                    config.save_pretrained(folder)
-                    base.tokenizer.save_pretrained(folder)
-                    for_other_readers(folder)
-                    self._files[dtype] = {p.name: p.read_bytes() for p in folder.iterdir()}
-            return self._files[dtype]
 
 
 class StackedModel:
@@ -354,7 +308,7 @@ class StackedModel:
             self._whole().save(plan, base, folder)
             return
         dtype = stored_dtype(plan, base)
-        self.studio.put_files(base, dtype, folder, plan.paths.model)
+        self.studio.files.put(base, dtype, folder, plan.paths.model)
         generation_config(plan.sampling, base.codec).save_pretrained(folder)
         weights = {
             name: weight.to(dtype)
@@ -381,35 +335,6 @@ def stored_dtype(plan: Plan, base: Base) -> torch.dtype:
             return torch.float32
         case StoredDtype.auto:
             return base.dtype
-
-
-def _shared(source: Path, inode: int, written_ns: int, target: Path) -> bool:
-    """Make a file of the same content without a copy: a reflink, else a hard link.
-
-    False where the file system has neither, or the source is no longer what was written.
-    """
-    try:
-        found = source.stat()
-        if (found.st_ino, found.st_mtime_ns) != (inode, written_ns):
-            return False
-        if not _cloned(source, target):
-            os.link(source, target)
-    except OSError:
-        return False
-    return True
-
-
-def _cloned(source: Path, target: Path) -> bool:
-    """Make a reflink: both files are their own, and share what neither has changed."""
-    try:
-        import fcntl  # not on Windows
-
-        with source.open("rb") as old, target.open("xb") as new:
-            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
-    except (ImportError, OSError):
-        target.unlink(missing_ok=True)
-        return False
-    return True
 
 
 def sample_together(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from huggingtweets.config.schema import CleaningConfig, WordRule
+from huggingtweets.config.posts_schema import CleaningConfig, WordRule
 from huggingtweets.errors import TooFewPostsError
 from huggingtweets.posts.masking import MASKS, mask_pii
 from huggingtweets.posts.records import Post, Timeline

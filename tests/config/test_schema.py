@@ -25,7 +25,7 @@ def test_every_key_is_used() -> None:
     sources = [
         path.read_text(encoding="utf-8")
         for path in [*(ROOT / "huggingtweets").rglob("*.py"), ROOT / "train.py"]
-        if path.name != "schema.py"
+        if not path.name.endswith("schema.py")
     ]
     text = "\n".join(sources)
     unused = [

@@ -30,8 +30,9 @@ from huggingtweets.config.schema import Adapter, EngineKind, SamplingConfig
 from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import try_stack
-from huggingtweets.jobs.fused import choose_settings, run_fused
+from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.runner import choose_engine
+from huggingtweets.jobs.stacking import choose_settings
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.models.stack import build_stack
 from huggingtweets.pipeline.stages import run_job

@@ -22,7 +22,7 @@ from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.evaluation import score
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.handles import Job
-from huggingtweets.jobs import fused
+from huggingtweets.jobs import fused, stacking
 from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
@@ -108,7 +108,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
         patch.setattr(runtime_device, "kind_of", device.kind_of)
         patch.setattr(trained, "new_stream", stream)
         patch.setattr(trained, "_on", on)
-        patch.setattr(fused, "trusted", lambda settings, *_, **__: settings)  # see test_look.py
+        patch.setattr(stacking, "trusted", lambda settings, *_, **__: settings)  # see test_look.py
         patch.setattr(trained, "sample_stack", device.counted(trained.sample_stack))
         patch.setattr(trained, "score_stack", device.counted(trained.score_stack))
         patch.setattr(trained, "try_stack", device.counted(trained.try_stack))

@@ -10,7 +10,7 @@ from stacked_reference import BASE, CPU, LAYOUT, ROW, T, build_jobs
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter
-from huggingtweets.models.grouped import adapter_layout, build_adapter_stack
+from huggingtweets.models.adapter_rows import adapter_layout, build_adapter_stack
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.loop import train_stacked

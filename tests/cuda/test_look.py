@@ -12,7 +12,7 @@ from test_plan import plan_of
 from transformers import GPT2Config
 
 from huggingtweets.errors import TrainingError
-from huggingtweets.jobs import fused
+from huggingtweets.jobs import stacking
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.ops.linear import Linear
 from huggingtweets.ops.reference import TRITON, Ops
@@ -149,11 +149,13 @@ def test_masks_that_no_kernel_keeps_leave_room_for_more_slots(
     plan, slots = plan_of("recipe=huggingtweets", "recipe.dropout=0.1"), {}
     for left in (TRITON, ("attention",), ()):
         monkeypatch.setattr(
-            fused, "trusted", lambda settings, *_, left=left, **__: replace(settings, triton=left)
+            stacking,
+            "trusted",
+            lambda settings, *_, left=left, **__: replace(settings, triton=left),
         )
         monkeypatch.setattr(tuning_module, "choose_ops", lambda *given: ops_of(given[-1]))
         with installed(free_bytes=80 * 10**9):
-            found = fused.choose_settings(tuning, plan, CPU, 1000)
+            found = stacking.choose_settings(tuning, plan, CPU, 1000)
         assert found.triton == left
         slots[left] = found.slots
     assert slots[TRITON] > slots["attention",] == slots[()]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets.config.schema import CleaningConfig, ModelConfig, RecipeConfig
+from huggingtweets.config.posts_schema import CleaningConfig
+from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.estimate import count_tokens, estimate_training, guess_tokens, shape_of
 from huggingtweets.data.language import detect_languages
 from huggingtweets.posts.cleaning import clean_timeline

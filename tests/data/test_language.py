@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from huggingtweets.config.schema import CleaningConfig
+from huggingtweets.config.posts_schema import CleaningConfig
 from huggingtweets.data.language import detect_languages
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.records import Timeline

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from huggingtweets.config.schema import CleaningConfig, SplitKind, WordRule
+from huggingtweets.config.posts_schema import CleaningConfig, WordRule
+from huggingtweets.config.schema import SplitKind
 from huggingtweets.data.split import Split, split_posts
 from huggingtweets.posts.cleaning import CleanPost, CleanPosts, clean_timeline
 from huggingtweets.posts.records import Timeline

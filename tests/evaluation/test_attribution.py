@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets.config.schema import CleaningConfig, SplitKind
+from huggingtweets.config.posts_schema import CleaningConfig
+from huggingtweets.config.schema import SplitKind
 from huggingtweets.data.split import split_posts
 from huggingtweets.errors import DataError
 from huggingtweets.evaluation.attribution import Voice, measure_attribution, read_voices

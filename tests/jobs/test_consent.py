@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.config.compose import dump_config
-from huggingtweets.config.schema import Consent, SourceConfig, SourceKind, TrainConfig
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
+from huggingtweets.config.schema import Consent, TrainConfig
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 

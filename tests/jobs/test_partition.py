@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import SourceConfig, SourceKind, TrainConfig
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
+from huggingtweets.config.schema import TrainConfig
 from huggingtweets.handles import Job
 from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs, partition
 from huggingtweets.jobs.runner import longest_first

@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SelectionError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs

@@ -18,9 +18,9 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.kernels.triton_launchers import drop
 from huggingtweets.kernels.triton_ops import TritonOps
+from huggingtweets.models.adapter_rows import build_adapter_stack
 from huggingtweets.models.adapters import adapter_size
 from huggingtweets.models.families import layout_of, shape_of
-from huggingtweets.models.grouped import build_adapter_stack
 from huggingtweets.ops.adamw import (
     Controls,
     adam_step,

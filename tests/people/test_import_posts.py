@@ -6,7 +6,7 @@ import pytest
 from fake_services import FakeService, quick, serving
 
 from huggingtweets.cli import main as cli
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import OptedOutError, SourceError
 from huggingtweets.people.import_posts import import_posts
 from huggingtweets.posts.cleaning import is_retweet

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from huggingtweets.config.schema import CleaningConfig, WordRule
+from huggingtweets.config.posts_schema import CleaningConfig, WordRule
 from huggingtweets.errors import TooFewPostsError
 from huggingtweets.posts.cleaning import (
     CleaningReport,

@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import PublishConfig, SourceConfig, SourceKind, TrainConfig
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
+from huggingtweets.config.schema import PublishConfig, TrainConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.handles import Job
 from huggingtweets.posts.records import Timeline

@@ -15,12 +15,8 @@ from huggingtweets.bases.lora import adapter_state, add_lora
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.kernels.choose import choose_ops
-from huggingtweets.models.grouped import (
-    AdapterStack,
-    SlotDropout,
-    build_adapter_stack,
-    merge_adapters,
-)
+from huggingtweets.models.adapter_rows import AdapterStack, build_adapter_stack, merge_adapters
+from huggingtweets.models.grouped import SlotDropout
 from huggingtweets.ops.dropout import site_keys, thresholds_and_scales
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at

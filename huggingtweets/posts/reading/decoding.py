@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from html import escape
 from urllib.parse import unquote, unquote_plus
 
-from huggingtweets.config.schema import Decode
+from huggingtweets.config.posts_schema import Decode
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.rich_text import html_to_text

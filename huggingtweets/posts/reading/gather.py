@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
-from huggingtweets.config.schema import Decode, SourceConfig
+from huggingtweets.config.posts_schema import Decode, SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import Said, nearest, quoted, show
 from huggingtweets.posts.reading.chats import refuse_json_chat

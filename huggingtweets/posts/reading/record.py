@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, NamedTuple
 
-from huggingtweets.config.schema import SourceConfig
+from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.posts.reading.by_handle import name_key, show
 from huggingtweets.posts.reading.flat import (
     MAX_PATHS,

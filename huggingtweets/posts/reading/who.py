@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig
+from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.posts.reading.by_handle import name_key, nearest, quoted, show

@@ -4,7 +4,7 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.gather import is_repost, posts_of_account

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingtweets.config.schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.optout import all_optouts, check_opted_out
 from huggingtweets.posts.reading.by_handle import find_user_file, name_key, nearest, show, user_of

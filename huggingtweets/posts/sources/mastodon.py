@@ -6,7 +6,7 @@ import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.gather import is_repost, posts_of_account

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SelectionError, SourceError
 from huggingtweets.handles import parse_handle
 from huggingtweets.posts.reading.by_handle import decode, guard, open_bytes, show

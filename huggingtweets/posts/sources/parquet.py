@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig
+from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import name_key, open_bytes, show
 from huggingtweets.posts.reading.flat import UNKNOWN, roles_of

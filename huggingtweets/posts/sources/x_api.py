@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.asking import ask_yes, is_somebody_there
 from huggingtweets.posts.reading.json_values import dig, dig_text

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import (
     decode,

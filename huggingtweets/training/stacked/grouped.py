@@ -20,14 +20,8 @@ from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.kernels.choose import choose_ops
-from huggingtweets.models.grouped import (
-    AdapterStack,
-    GroupedModel,
-    SlotDropout,
-    adapter_layout,
-    build_adapter_stack,
-    sharing_copy,
-)
+from huggingtweets.models.adapter_rows import AdapterStack, adapter_layout, build_adapter_stack
+from huggingtweets.models.grouped import GroupedModel, SlotDropout, sharing_copy
 from huggingtweets.ops.adamw import Controls
 from huggingtweets.ops.head import Head, summed_loss
 from huggingtweets.ops.reference import PYTORCH, Ops

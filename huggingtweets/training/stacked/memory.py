@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import transformers
 
+from huggingtweets.models.adapter_rows import AdapterLayout
 from huggingtweets.models.adapters import adapter_size
-from huggingtweets.models.grouped import AdapterLayout
 from huggingtweets.models.layout import Layout, Shape
 from huggingtweets.ops.head import CHUNK_LOGITS
 from huggingtweets.training.stacked.heldout import MAX_TOKENS as JUDGED_TOKENS

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from huggingtweets.models.adapter_rows import AdapterStack
 from huggingtweets.models.adapters import adapter_size, stack_on_base
 from huggingtweets.models.forward import micro_batch
-from huggingtweets.models.grouped import AdapterStack
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import loss_and_gradients
 from huggingtweets.models.stack import Stack, build_stack

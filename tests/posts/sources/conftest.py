@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.load import load_timeline
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.optout import add_optout

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from huggingtweets.config.schema import CleaningConfig
+from huggingtweets.config.posts_schema import CleaningConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.sources.demo import DEMO_HANDLES, VOICES, demo_corpus, demo_timeline

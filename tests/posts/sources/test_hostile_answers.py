@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fake_services import DID, quick
 
-from huggingtweets.config.schema import SourceConfig, SourceKind, Terms
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.load import fetch_timeline

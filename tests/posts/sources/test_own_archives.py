@@ -11,7 +11,7 @@ from typing import Any
 import libipld
 import pytest
 
-from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig, SourceKind
 from huggingtweets.errors import OptedOutError, SelectionError, SourceError
 from huggingtweets.jobs.selection import select_jobs
 from huggingtweets.posts.cleaning import clean_text

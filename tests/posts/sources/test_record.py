@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.flat import get_path
 from huggingtweets.posts.reading.gather import Row, gather

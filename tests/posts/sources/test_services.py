@@ -13,7 +13,7 @@ from fake_services import DID, FakeService, quick, serving
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from huggingtweets.config.schema import CleaningConfig, SourceConfig, SourceKind, Terms
+from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, HuggingtweetsError, SourceError
 from huggingtweets.posts.cleaning import clean_text
 from huggingtweets.posts.records import Timeline

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.record import Draft, Reader
 from huggingtweets.posts.reading.shapes import KNOWN, records_of

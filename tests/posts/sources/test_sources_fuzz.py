@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from huggingtweets.config.schema import SourceConfig, SourceKind
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import HuggingtweetsError, SourceError
 from huggingtweets.posts.records import Timeline, read_timelines, write_timelines
 from huggingtweets.posts.sources.load import load_timeline
