@@ -19,14 +19,8 @@ from omegaconf import DictConfig
 from huggingtweets import attempt
 from huggingtweets.bases.prefetch import check_base_at_hand
 from huggingtweets.causes import as_known
-from huggingtweets.config.compose import (
-    CONFIG_DIR,
-    check_arguments,
-    plain_values,
-    register,
-    to_config,
-    with_own_folders,
-)
+from huggingtweets.config.compose import check_arguments, register, to_config, with_own_folders
+from huggingtweets.config.overrides import CONFIG_DIR, plain_values
 from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.consent import settle_consent

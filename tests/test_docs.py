@@ -10,7 +10,8 @@ import pytest
 from small import ROOT
 
 from huggingtweets.cli.main import parse
-from huggingtweets.config.compose import compose_config, register, schema_keys, to_config
+from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.overrides import schema_keys
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.posts_schema import SourceKind
 from huggingtweets.config.schema import Consent, TrainConfig

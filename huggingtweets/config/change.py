@@ -9,7 +9,7 @@ from functools import cache
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from huggingtweets.config.compose import check_value, did_you_mean, schema_keys
+from huggingtweets.config.overrides import check_value, did_you_mean, schema_keys
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.errors import ConfigError
 

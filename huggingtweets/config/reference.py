@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from huggingtweets.config import schema
-from huggingtweets.config.compose import compose_config, option_names, register, to_config
+from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.overrides import option_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 _FIRST = "## Groups\n"

@@ -10,7 +10,8 @@ from string import Template
 import yaml
 from omegaconf import OmegaConf
 
-from huggingtweets.config.compose import CONFIG_DIR, compose_config, option_names
+from huggingtweets.config.compose import compose_config
+from huggingtweets.config.overrides import CONFIG_DIR, option_names
 
 
 def usage(overrides: Sequence[str]) -> str:

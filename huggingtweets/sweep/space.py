@@ -10,7 +10,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedS
 from hydra.errors import HydraException
 
 from huggingtweets.config.change import change_value, key_kind, strip_optional
-from huggingtweets.config.compose import check_option, compose_config, did_you_mean, to_config
+from huggingtweets.config.compose import compose_config, to_config
+from huggingtweets.config.overrides import check_option, did_you_mean
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from huggingtweets.config.compose import did_you_mean, is_sweep
+from huggingtweets.config.overrides import did_you_mean, is_sweep
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.space import Dimension, Range, Scalar, holds, is_fusable, read_space
 

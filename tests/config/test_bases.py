@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from huggingtweets.config.bases import BASES, known_base, lies_at, unpacked_folder
-from huggingtweets.config.compose import CONFIG_DIR
+from huggingtweets.config.overrides import CONFIG_DIR
 
 SHAPES = {
     "gpt2": lambda b: GPT2Config(

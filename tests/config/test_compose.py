@@ -5,16 +5,15 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.config.compose import (
-    CONFIG_DIR,
     check_arguments,
     compose_config,
     dump_config,
     load_config,
-    plain_values,
     register,
     to_config,
     with_own_folders,
 )
+from huggingtweets.config.overrides import CONFIG_DIR, plain_values
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.cli.main import main
-from huggingtweets.config.compose import CONFIG_DIR, register
+from huggingtweets.config.compose import register
+from huggingtweets.config.overrides import CONFIG_DIR
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.plan import Sweep, check_alone, plan_sweep
 from huggingtweets.sweep.space import Choices, Range, as_override

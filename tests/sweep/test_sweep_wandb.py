@@ -7,13 +7,8 @@ import pytest
 import yaml
 from job_processes import SMALL, run
 
-from huggingtweets.config.compose import (
-    CONFIG_DIR,
-    check_arguments,
-    compose_config,
-    register,
-    to_config,
-)
+from huggingtweets.config.compose import check_arguments, compose_config, register, to_config
+from huggingtweets.config.overrides import CONFIG_DIR
 from huggingtweets.sweep.plan import plan_sweep
 from huggingtweets.sweep.space import Choices, Range
 from huggingtweets.sweep.spec import read_spec

@@ -1,0 +1,203 @@
+"""Words of the command line, `key=value`: which there are, and what is wrong with one."""
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from huggingtweets.config.schema import TrainConfig, group_names
+from huggingtweets.errors import ConfigError
+from huggingtweets.logs import SECRET_KEY
+from huggingtweets.storage.paths import config_home, shipped
+
+CONFIG_DIR = shipped("conf")
+
+
+def own_config_dirs() -> list[Path]:
+    """Return the folders whose options go before the shipped ones, the first first.
+
+    `conf/` here, if `huggingtweets init` or somebody else made it from ours, and that of the
+    user's settings.
+    """
+    here = Path.cwd() / "conf"
+    dirs = [here] if _is_ours(here / "train.yaml") else []
+    dirs += [folder for folder in (config_home() / "conf",) if folder.is_dir()]
+    return [folder for folder in dirs if folder.resolve() != CONFIG_DIR.resolve()]
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a primary config is of this project; another project may have a `conf/` too."""
+    try:
+        return "\n  - schema\n" in config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def option_names(group: str, more: Sequence[Path] = ()) -> list[str]:
+    """Return the options of a config group, the user's own and those of more folders among them."""
+    folders = [*more, *own_config_dirs(), CONFIG_DIR]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+def is_sweep(override: str) -> bool:
+    """Whether an override has several values; one that cannot be read is refused elsewhere."""
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False
+
+
+def plain_values(words: Sequence[str]) -> list[str]:
+    """Write overrides as our keys take them: what sweeps of others hand out is of another kind.
+
+    `recipe.epochs=3.0` becomes `recipe.epochs=3` (W&B's `q_uniform` gives floats), and `None`, for
+    a key that may be empty, `null`.
+    """
+    kinds = dict(schema_keys(TrainConfig))
+    found = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        kind = kinds.get(key)
+        if equals and kind is int:
+            value = re.sub(r"(?<![\w.])(\d+)\.0*(?![\w.])", r"\1", value)
+        if equals and value == "None" and type(None) in get_args(kind):
+            value = "null"
+        found.append(f"{key}{equals}{value}")
+    return found
+
+
+def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
+    """Check each override by itself, as far as it can be before all are composed.
+
+    Args:
+        overrides: words of the command line.
+        more: folders with options of groups beside the usual ones.
+
+    Raises:
+        ConfigError: names the key, what was got, what is allowed, the nearest name.
+    """
+    keys = dict(schema_keys(TrainConfig))
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except HydraException as err:
+            raise ConfigError(
+                f"{text!r}: cannot be read as an override; expected key=value; "
+                "quote values with special characters, as in \"key='a=b'\""
+            ) from err
+        key = override.key_or_group
+        if key.startswith("hydra.") or key == "hydra":
+            continue
+        if key.startswith("hydra/"):
+            raise ConfigError(
+                f"{key}: Hydra's launchers, sweepers and loggers are not used here; expected none; "
+                "`huggingtweets submit` sends jobs to SLURM, `huggingtweets sweep` searches "
+                "settings, -m runs a grid"
+            )
+        if SECRET_KEY.search(key):
+            raise ConfigError(
+                f"{key}: secrets are never given on the command line, where everyone on the "
+                "machine can read them; set the environment variable (HF_TOKEN, WANDB_API_KEY)"
+            )
+        if override.is_add() or override.is_delete() or override.is_force_add():
+            raise ConfigError(
+                f"{text!r}: keys cannot be added or removed; expected key=value with one of the "
+                f"known keys{did_you_mean(key.lstrip('+~'), keys)}"
+            )
+        if override.is_sweep_override() and key != "user" and (key in keys or key in group_names()):
+            for value in override.sweep_iterator():
+                if key in group_names():
+                    check_option(key, value, more)
+                elif not isinstance(value, str):  # a text may stand for a number or for null
+                    check_value(key, value, keys[key])
+        elif key in group_names() or key == "experiment":
+            check_option(key, override.value(), more)
+        elif key not in keys:
+            raise ConfigError(
+                f"{key}: there is no such key; expected one of the keys that `huggingtweets "
+                f"train --help` lists{did_you_mean(key, [*keys, *group_names(), 'experiment'])}"
+            )
+        elif override.is_sweep_override():
+            continue
+        else:
+            check_value(key, override.value(), keys[key])
+
+
+def check_option(group: str, option: object, more: Sequence[Path] = ()) -> None:
+    """Refuse a text that is no option of a group.
+
+    Raises:
+        ConfigError: with those there are.
+    """
+    options = option_names(group, more)
+    if isinstance(option, str) and option not in options and "," not in option:
+        raise ConfigError(
+            f"{group}: got {option!r}; expected one of {', '.join(options)}"
+            f"{did_you_mean(option, options, f'{group}=')}"
+        )
+
+
+def check_value(key: str, value: object, kind: Any) -> None:
+    """Check the kind of one value.
+
+    Raises:
+        ConfigError: it is not what a key of this type holds.
+    """
+    if isinstance(kind, type) and issubclass(kind, StrEnum) and isinstance(value, str):
+        allowed = [member.value for member in kind]
+        if value not in allowed:
+            raise ConfigError(
+                f"{key}: got {value!r}; expected one of {', '.join(allowed)}"
+                f"{did_you_mean(value, allowed, f'{key}=')}"
+            )
+    if kind == list[str] and not isinstance(value, list):
+        raise ConfigError(f"{key}: got {value!r}; expected a list, as in '{key}=[a,b]'")
+    names = {int: "a whole number", float: "a number", bool: "true or false"}
+    if kind in names:
+        text = str(value).lower()
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        is_valid = {
+            int: is_number and float(cast(float, value)).is_integer(),
+            float: is_number,
+            bool: isinstance(value, bool) or text in ("true", "false", "yes", "no", "on", "off"),
+        }[kind]
+        if not is_valid:
+            raise ConfigError(f"{key}: got {str(value)!r}; expected {names[kind]}")
+
+
+def schema_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every dotted key of a schema with its type."""
+    hints = get_type_hints(schema)
+    for item in fields(schema):
+        kind = hints[item.name]
+        if is_dataclass(kind) and item.default_factory is not MISSING:
+            yield from schema_keys(cast(type, kind), f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", kind
+
+
+def did_you_mean(word: str, candidates: Iterable[str], prefix: str = "") -> str:
+    """Ask about the candidate most like a word, by its last part when the whole is unlike all."""
+    names = list(candidates)
+    last = {name.rpartition(".")[2]: name for name in reversed(names)}
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) or [
+        last[part] for part in difflib.get_close_matches(word.rpartition(".")[2], last, n=1)
+    ]
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def explain(err: BaseException) -> str:
+    """Squeeze a library's error into one sentence, the innermost cause first."""
+    causes = [err]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    lines = [line.strip() for line in str(causes[-1]).splitlines() if line.strip()]
+    key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
+    text = lines[0] if lines else type(err).__name__
+    return f"{key}: {text}" if key and key not in text else text
