@@ -57,7 +57,8 @@ def test_what_was_stated_for_the_job_before_stays(config: TrainConfig, tmp_path:
 
 
 CODE = """
-from huggingtweets.config.schema import *
+from huggingtweets.config.posts_schema import SourceConfig, SourceKind
+from huggingtweets.config.schema import TrainConfig
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 source = SourceConfig(kind=SourceKind.jsonl, path="posts")

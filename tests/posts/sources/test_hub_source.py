@@ -81,7 +81,7 @@ def test_without_network_and_cache_it_is_one_sentence(
     tmp_path: Path, setting: dict[str, str]
 ) -> None:
     code = (
-        "from huggingtweets.config.schema import SourceConfig, SourceKind\n"
+        "from huggingtweets.config.posts_schema import SourceConfig, SourceKind\n"
         "from huggingtweets.errors import SourceError\n"
         "from huggingtweets.posts.sources.load import load_timeline\n"
         "source = SourceConfig(kind=SourceKind.hub, path='someone/some_dataset')\n"

@@ -93,7 +93,7 @@ def test_reading_posts_imports_nothing_heavy(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}')
     code = (
         "import sys; from huggingtweets.posts.sources.load import load_timeline;"
-        "from huggingtweets.config.schema import SourceConfig, SourceKind;"
+        "from huggingtweets.config.posts_schema import SourceConfig, SourceKind;"
         f"load_timeline(SourceConfig(kind=SourceKind.jsonl, path={str(tmp_path)!r}), 'a');"
         "heavy = {'torch', 'datasets', 'pyarrow', 'transformers', 'wandb', 'numpy'};"
         "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"

@@ -368,7 +368,7 @@ def test_hostile_files_in_little_memory_and_time(tmp_path: Path, name: str) -> N
     kind = "x_archive" if path.suffix == ".zip" else "jsonl"
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from huggingtweets.config.schema import SourceConfig, SourceKind\n"
+        "from huggingtweets.config.posts_schema import SourceConfig, SourceKind\n"
         "from huggingtweets.errors import SourceError\n"
         "from huggingtweets.posts.sources.load import load_timeline\n"
         "try: load_timeline(SourceConfig(kind=SourceKind(sys.argv[2]), path=sys.argv[3]), 'nasa')\n"
