@@ -162,7 +162,7 @@ def test_no_job_is_lost_where_neither_sampling_nor_judging_finds_memory(
     ), [state.reason for state in states.values()]
     assert device.raised > len(HANDLES)
     assert set(device.done_on) == {"cpu"}
-    assert len(device.done_on) >= 3 * len(HANDLES)  # samples, the model's posts, the base's
+    assert len(device.done_on) >= 2 * len(HANDLES)  # samples, known posts
     assert device.most_at_once == 1
     assert samples(tmp_path / "gpu") == samples(tmp_path / "cpu")
 
