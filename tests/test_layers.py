@@ -67,6 +67,7 @@ NOT_LIGHT = {
     "jobs.runner",
     "jobs.fused",
     "jobs.stacking",
+    "jobs.warm_start",
     "sweep.run",
     "sweep.fused",
 }

@@ -61,6 +61,8 @@ class Base:
     """What it was dequantised from."""
     adapter: str | None = None
     """Folder of an adapter to be merged into it."""
+    warm_start: str = ""
+    """How many posts of how many people it was trained on first, in `path`."""
 
     @property
     def tokenizer(self) -> Tokenizer:

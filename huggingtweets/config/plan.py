@@ -47,13 +47,16 @@ class Plan:
         source = asdict(self.config.source)
         del source["terms"], source["max_cost_usd"]
         source["path"] = PurePath(self.config.source.path).name if self.config.source.path else None
+        recipe = asdict(self.config.recipe)
+        if recipe["warm_start"] is None:  # so that models made before there was one stay the same
+            del recipe["warm_start"]
         return {
             "handles": list(self.job.handles),
             "seed": self.config.seed,
             "source": source,
             "cleaning": asdict(self.config.cleaning),
             "model": asdict(self.config.model),
-            "recipe": asdict(self.config.recipe),
+            "recipe": recipe,
             "sampling": asdict(self.config.sampling),
         }
 
@@ -113,6 +116,12 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
             "consent: got unstated with publish=hub; expected on what ground the posts of "
             f"{', '.join(job.handles[:3])} are used; set consent= to one of {grounds}, "
             "or use publish=local"
+        )
+    plan_adapter = config.recipe.adapter is Adapter.lora
+    if config.recipe.warm_start and plan_adapter and config.publish.lora is AdapterExport.adapter:
+        raise ConfigError(
+            "publish.lora: got adapter with recipe.warm_start, whose adapters fit no base that "
+            "others have; expected whole models; set publish.lora=merged"
         )
     narrowed = replace(config, user=_user(job), shard=None, job_index=None)
     return Plan(job, narrowed, config.sampling)

@@ -133,6 +133,9 @@ class RecipeConfig:
     replay: float = 0.0
     """Where model.path is an earlier model of the same people: the share of the posts it was
     trained on that are learnt again beside the new ones."""
+    warm_start: str | None = None
+    """Begin from a model of other people's posts: `batch`, of some posts of the people of the
+    batch; or a folder `.crowd` that such a batch left in its `output_dir`; null: from the base."""
 
     def __post_init__(self) -> None:
         check(0 <= self.replay <= 1, "recipe.replay", self.replay, "0 to 1")

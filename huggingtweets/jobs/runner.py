@@ -45,6 +45,7 @@ from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
+from huggingtweets.jobs.warm_start import begin_warm
 from huggingtweets.kernels.choose import CPU_MAX_WIDTH
 from huggingtweets.logs import STOPPED, make_console
 from huggingtweets.models.families import has_own_lora, layout_of, shape_of, why_not_fused
@@ -102,6 +103,9 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             done = broadcast(on_main(accelerator, lambda: find_done(plans)))
             if command and is_batch(config.user) and accelerator.is_main_process:
                 keep_command(Path(config.output_dir), command)
+            if config.recipe.warm_start and len(done) < len(plans):
+                begin = partial(_begin_warm, config, base, accelerator.device)
+                base = on_main(accelerator, begin) or begin()  # one trains, the others find it
             tally = _open_tally(config, stack, costs, rank=rank, is_writer=is_writer)
             if is_fused:
                 plans = _share_of(rank, accelerator.num_processes, plans, costs, tally)
@@ -188,6 +192,10 @@ def check_base(config: TrainConfig) -> Base:
     return base
 
 
+def _begin_warm(config: TrainConfig, base: Base, device: torch.device) -> Base:
+    return begin_warm(config, base, device, _why_not_stacked(config, base))
+
+
 def job_bytes(base: Base, plan: Plan) -> int:
     """Return what a job leaves on the disk, about: its weights in fp32, and half as much beside."""
     if plan.leaves_adapter:
@@ -206,17 +214,27 @@ def choose_engine(
     kind = config.engine.kind
     if kind is EngineKind.single or (kind is EngineKind.auto and num_jobs == 1):
         return EngineKind.single
-    is_lora = config.recipe.adapter is Adapter.lora
-    is_grouped = is_lora and not has_own_lora(base.config)
-    reason = why_not_grouped(base, config.recipe) if is_grouped else why_not_fused(base.config)
-    if config.engine.precision is Precision.fp16:
-        reason = "the fused engine computes in bf16 or fp32"
+    is_grouped = _is_grouped(config, base)
+    reason = _why_not_stacked(config, base)
     if reason and (is_grouped or kind is EngineKind.fused):
         logger.warning("engine=single is used: %s", reason)
     if reason:
         return EngineKind.single
     pays = is_cuda(accelerator.device) or is_grouped or base.config.hidden_size <= CPU_MAX_WIDTH
     return EngineKind.fused if kind is EngineKind.fused or pays else EngineKind.single
+
+
+def _is_grouped(config: TrainConfig, base: Base) -> bool:
+    return config.recipe.adapter is Adapter.lora and not has_own_lora(base.config)
+
+
+def _why_not_stacked(config: TrainConfig, base: Base) -> str | None:
+    """Return in one sentence why the fused engine cannot train jobs of a base, or None."""
+    if config.engine.precision is Precision.fp16:
+        return "the fused engine computes in bf16 or fp32"
+    if _is_grouped(config, base):
+        return why_not_grouped(base, config.recipe)
+    return why_not_fused(base.config)
 
 
 def _open_room(config: TrainConfig, base: Base, plans: Sequence[Plan]) -> Room | None:

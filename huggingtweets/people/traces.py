@@ -9,6 +9,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ import yaml
 
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job, parse_handle
+from huggingtweets.jobs.crowd import FOLDER, crowd_folder, ever_in_crowd
+from huggingtweets.jobs.crowd import RECORD as RECORD_OF_CROWD
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.logs import shown
 from huggingtweets.posts.records import read_timelines
@@ -39,7 +42,7 @@ _MIN_NEEDLE_CHARS = 20
 
 @dataclass(frozen=True)
 class FoundJob:
-    """A job that the person is part of, or whose base is a model of such a job."""
+    """A job that the person is part of, or that began from a model of such a job or of a crowd."""
 
     root: Path
     slug: str
@@ -50,6 +53,8 @@ class FoundJob:
     """Entity and project at W&B."""
     org: str | None = None
     """At the Hub; None: the token's owner."""
+    crowd: Path | None = None
+    """Folder of the crowd that it began from."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +87,21 @@ def find_traces(handle: str, outputs: Path) -> Traces:
         outputs: the folder, batches and sweeps below it included.
     """
     everyone = list(_jobs_below(outputs))
-    jobs = _of_person(handle, everyone)
+    # A crowd goes with every model that began from it, as whatever goes on from a model does.
+    crowds = {job.crowd for job in everyone if job.crowd}
+    crowds = {folder for folder in crowds if handle in ever_in_crowd(folder)}
+    jobs = _of_person(handle, everyone, crowds)
     roots = {job.root for job in jobs}
     others = {job.root for job in everyone} - roots
     finder = Finder(handle, jobs, needles_of(handle, jobs))
-    files: list[Path] = []
+    files = [folder for folder in sorted(crowds) if folder.is_dir()]
     lines: list[tuple[Path, int]] = []
     for path in _outside(outputs, roots | others, finder):
-        if finder.names(path):
+        if any(folder in path.parents for folder in files):
+            continue
+        if path.name == RECORD_OF_CROWD and handle in ever_in_crowd(path.parent):
+            files.append(path.parent)
+        elif finder.names(path):
             files.append(path)
         elif num_lines := finder.count(path):
             if is_made_of_lines(path):
@@ -119,7 +131,7 @@ def _jobs_below(outputs: Path) -> Iterator[FoundJob]:
             path = Path(place) / name
             if path.is_symlink() and not _is_moved_job(path):
                 continue
-            if name != LEDGER_DIR and (job := _read_job(path)):
+            if name not in (LEDGER_DIR, FOLDER) and (job := _read_job(path)):
                 yield job
                 names.remove(name)
 
@@ -142,7 +154,10 @@ def _read_job(root: Path) -> FoundJob | None:
             handles.update(timeline.handle for timeline in read_timelines(paths.posts))
     if not handles:  # nothing but a name is left
         handles.update(_handles([root.name, *root.name.split("-")]))
-    model, tracking, hub = (_part(config, key) for key in ("model", "tracking", "hub"))
+    model, tracking, hub, recipe = (
+        _part(config, key) for key in ("model", "tracking", "hub", "recipe")
+    )
+    warm_start = recipe.get("warm_start")
     base, org = model.get("path"), hub.get("org")
     entity, project = tracking.get("entity"), tracking.get("project")
     return FoundJob(
@@ -152,7 +167,15 @@ def _read_job(root: Path) -> FoundJob | None:
         base=base if isinstance(base, str) else None,
         tracking=(entity, project if isinstance(project, str) else "huggingtweets"),
         org=org if isinstance(org, str) else None,
+        crowd=_crowd_of(warm_start, root) if isinstance(warm_start, str) else None,
     )
+
+
+def _crowd_of(warm_start: str, root: Path) -> Path:
+    """Return where a job's crowd lies; a relative path was typed in some folder above the job's."""
+    folder = crowd_folder(warm_start, root.parent)
+    above = [folder, *(parent / folder for parent in root.absolute().parents)]
+    return next((place for place in above if ever_in_crowd(place)), folder)
 
 
 def _is_moved_job(link: Path) -> bool:
@@ -191,9 +214,14 @@ def _handles(values: Any) -> Iterator[str]:
                 yield parse_handle(value)
 
 
-def _of_person(handle: str, jobs: Sequence[FoundJob]) -> list[FoundJob]:
-    """Choose the person's jobs, and those that went on from one of these, whoever they are of."""
-    chosen = [job for job in jobs if handle in job.handles]
+def _of_person(
+    handle: str, jobs: Sequence[FoundJob], crowds: AbstractSet[Path | None]
+) -> list[FoundJob]:
+    """Choose the person's jobs, and those that went on from one of these, whoever they are of.
+
+    `crowds` are those with posts of the person.
+    """
+    chosen = [job for job in jobs if handle in job.handles or job.crowd in crowds]
     while True:
         more = [job for job in jobs if job not in chosen and _is_made_from(job, chosen)]
         if not more:

@@ -359,7 +359,12 @@ def describe_base(plan: Plan, base: Base) -> BaseModel:
             f"{base.origin.file} ({base.origin.quantisation}, SHA-256 {base.origin.sha256[:16]}...)"
         )
     return BaseModel(
-        base.name, base.hub_id, base.license, is_kept=not plan.leaves_adapter, origin=origin
+        base.name,
+        base.hub_id,
+        base.license,
+        is_kept=not plan.leaves_adapter,
+        origin=origin,
+        warm_start=base.warm_start,
     )
 
 

@@ -39,6 +39,8 @@ class BaseModel:
     """Whether the model folder holds the model; False: an adapter to be put on this base."""
     origin: str = ""
     """The file that the base was dequantised from, and how it was stored; empty: it was not."""
+    warm_start: str = ""
+    """How many posts of how many people the base learnt first; empty: none."""
 
 
 @dataclass(frozen=True)

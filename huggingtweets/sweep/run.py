@@ -54,6 +54,11 @@ def run_sweep(sweep: Sweep) -> int:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    if sweep.config.recipe.warm_start:
+        raise ConfigError(
+            f"recipe.warm_start: got {sweep.config.recipe.warm_start!r} in a sweep, whose trials "
+            "begin from the base; expected none; drop it"
+        )
     config = settle_precision(settle_consent(sweep.config, sweep.jobs))
     sweep = replace(sweep, config=config)
     engine = sweep.config.engine

@@ -1,0 +1,83 @@
+"""The crowd: a model of some posts of many people, from which the models of others may begin."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingtweets.storage.files import read_json, write_json
+from huggingtweets.storage.seals import find_fault, take_seals
+
+BATCH = "batch"
+"""`recipe.warm_start`: of the people of the batch itself."""
+FOLDER = ".crowd"
+"""In the output folder of a batch."""
+RECORD = "people.json"
+"""In a crowd's folder: whose posts are in it, and what its finished model is."""
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """A finished one."""
+
+    folder: Path
+    base: str
+    """Name of the base it was trained from."""
+    people: tuple[str, ...]
+    """Handles."""
+    num_posts: int
+
+    @property
+    def model(self) -> Path:
+        """Folder of the whole model."""
+        return model_of(self.folder)
+
+    @property
+    def told(self) -> str:
+        """What a card says of it: nobody's name."""
+        return f"{self.num_posts:,} posts of {len(self.people)} people"
+
+
+def crowd_folder(warm_start: str, output_dir: Path) -> Path:
+    """Return where the crowd lies, or is to lie, that a `recipe.warm_start` means."""
+    return output_dir / FOLDER if warm_start == BATCH else Path(warm_start).expanduser()
+
+
+def model_of(folder: Path) -> Path:
+    """Return where in its folder a crowd's model lies."""
+    return folder / "model"
+
+
+def read_crowd(folder: Path) -> Crowd | None:
+    """Return the crowd in a folder; None: there is none, it is unfinished, or damaged."""
+    try:
+        record = read_json(folder / RECORD)
+        people = tuple(map(str, record["people"]))
+        crowd = Crowd(folder, str(record["base"]), people, int(record["posts"]))
+        is_whole = find_fault(crowd.model, record["files"]) is None
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+    return crowd if is_whole else None
+
+
+def seal_crowd(folder: Path, base: str, people: Sequence[str], num_posts: int) -> None:
+    """Record whose posts are in it, once its model is written: only now it is finished.
+
+    Who was in an earlier crowd of the folder stays recorded: models may have begun from that.
+    """
+    record = {
+        "base": base,
+        "people": list(people),
+        "earlier": sorted(ever_in_crowd(folder) - set(people)),
+        "posts": num_posts,
+        "files": take_seals(model_of(folder)),
+    }
+    write_json(folder / RECORD, record)
+
+
+def ever_in_crowd(folder: Path) -> frozenset[str]:
+    """Return the handles of all whose posts a crowd in this folder ever held, whole or not."""
+    try:
+        record = read_json(folder / RECORD)
+        return frozenset(map(str, (*record["people"], *record["earlier"])))
+    except (OSError, ValueError, TypeError, LookupError):
+        return frozenset()

@@ -1,0 +1,222 @@
+"""Train a crowd, and begin from it: `recipe.warm_start`.
+
+What posts have in common (that they are short, their links, tags and names) is learnt once from
+some posts of many people. Each person's model then has only the voice left to learn, from posts
+that may be few. What it brings: docs/quality.md, "A warm start".
+"""
+
+import logging
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from huggingtweets.bases.model import Base, open_base
+from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.config.posts_schema import SERVICES
+from huggingtweets.config.schema import AdapterExport, Keep, Stop, TrainConfig
+from huggingtweets.data.prepare import clean_posts, prepare
+from huggingtweets.data.split import split_posts
+from huggingtweets.errors import ConfigError, HuggingtweetsError, JobBusyError, OptedOutError
+from huggingtweets.handles import Job
+from huggingtweets.jobs.crowd import (
+    BATCH,
+    Crowd,
+    crowd_folder,
+    model_of,
+    read_crowd,
+    seal_crowd,
+)
+from huggingtweets.jobs.selection import is_batch, select_jobs
+from huggingtweets.jobs.stacking import choose_settings, tuning_of
+from huggingtweets.pipeline.trained import Studio
+from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, check_enough, mask_timeline
+from huggingtweets.posts.optout import check_opted_out
+from huggingtweets.posts.sources.load import load_timeline
+from huggingtweets.storage.files import replacing_folder
+from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.training.progress import training_job
+from huggingtweets.training.stacked.grouped import GroupedTuning
+from huggingtweets.training.stacked.pool import train_stacks
+from huggingtweets.training.stopping import raise_if_stopped
+
+logger = logging.getLogger(__name__)
+
+MAX_PEOPLE = 64
+MIN_PEOPLE = 4
+"""Of fewer people it would be their voices, and not what posts have in common."""
+POSTS_EACH = 40
+"""Sixteen people with 40 posts each were measured (docs/quality.md)."""
+_POLL_S = 2.0
+
+
+def begin_warm(config: TrainConfig, base: Base, device: torch.device, why_not: str | None) -> Base:
+    """Return the base as the posts of the crowd left it; of a batch trained first if need be.
+
+    Any number of processes may ask at once: one trains, the others wait for it.
+
+    Args:
+        config: of the batch, or of a job where `recipe.warm_start` is a folder.
+        base: as it is without.
+        device: to train on.
+        why_not: why the fused engine cannot train this base; None: it can.
+
+    Raises:
+        ConfigError: there is no crowd, or it is another base's.
+        OptedOutError: somebody whose posts are in it wants no model.
+        StoppedError: a stop was asked for.
+    """
+    warm_start = config.recipe.warm_start
+    assert warm_start is not None
+    folder = crowd_folder(warm_start, Path(config.output_dir))
+    crowd = _usable(read_crowd(folder), config, base)
+    if crowd is None and warm_start == BATCH:
+        _check_batch(config, why_not)
+        crowd = _wait_or_train(folder, config, base, device)
+    if crowd is None:
+        raise ConfigError(
+            f"recipe.warm_start: got {warm_start!r}, which holds no whole crowd; expected `batch`, "
+            "or the folder `.crowd` that a batch with recipe.warm_start=batch left in its "
+            "output_dir"
+        )
+    logger.info("warm start: %s begins from %s", base.name, crowd.told)
+    return replace(
+        base, path=str(crowd.model.resolve()), revision=None, adapter=None, warm_start=crowd.told
+    )
+
+
+def _usable(crowd: Crowd | None, config: TrainConfig, base: Base) -> Crowd | None:
+    """Return a crowd; None: there is none, or it is a batch's own and has to be trained anew."""
+    if crowd is None:
+        return None
+    try:
+        check_opted_out(crowd.people, config.optout_file)
+    except OptedOutError:
+        if config.recipe.warm_start != BATCH:
+            raise
+        return None
+    if crowd.base != base.name:
+        raise ConfigError(
+            f"recipe.warm_start: got {crowd.folder}, which was trained from {crowd.base}; expected "
+            f"one of {base.name}; use another output_dir, or delete the folder"
+        )
+    return crowd
+
+
+def _check_batch(config: TrainConfig, why_not: str | None) -> None:
+    wrong = ""
+    if not is_batch(config.user):
+        wrong = f"with user={config.user}; expected user=file:PATH, many people"
+    elif config.source.kind in SERVICES:
+        wrong = (
+            f"with source={config.source.kind}, which would be asked twice; expected posts on "
+            "disk; use `huggingtweets import` once"
+        )
+    elif why_not:
+        wrong = f"with a base that is trained alone ({why_not}); expected another base"
+    if wrong:
+        raise ConfigError(f"recipe.warm_start: got batch {wrong}, or a folder, or drop it")
+
+
+def _wait_or_train(folder: Path, config: TrainConfig, base: Base, device: torch.device) -> Crowd:
+    while True:
+        raise_if_stopped("warm start")
+        try:
+            with acquire_lock(folder):
+                crowd = _usable(read_crowd(folder), config, base)
+                if crowd is None:
+                    _train(folder, config, base, device)
+                    crowd = read_crowd(folder)
+                    assert crowd is not None
+                return crowd
+        except JobBusyError:
+            logger.info("warm start: another process trains the crowd")
+            time.sleep(_POLL_S)
+
+
+def _train(folder: Path, config: TrainConfig, base: Base, device: torch.device) -> None:
+    """Train the crowd of a batch, an epoch by the recipe of its people, and write it."""
+    found = list(_chosen_posts(config))
+    if len(found) < MIN_PEOPLE:
+        raise ConfigError(
+            f"recipe.warm_start: got batch with {len(found)} people who have enough posts; "
+            f"expected {MIN_PEOPLE} or more; drop it"
+        )
+    users, reports = [user for user, _ in found], tuple(report for _, report in found)
+    num_posts = sum(len(user.posts) for user in users)
+    logger.info("warm start: training on %d posts of %d people", num_posts, len(users))
+    plan = _plan_of_crowd(config, users[0].handle)
+    recipe = plan.config.recipe
+    prepared = prepare(users, reports, recipe=recipe, seed=config.seed, codec=base.codec)
+    opened = open_base(base, recipe)
+    tuning = tuning_of(opened, base, recipe, device)
+    [result] = train_stacks(
+        tuning,
+        iter([training_job(plan, prepared, slug="crowd")]),
+        settings=choose_settings(tuning, plan, device, 1),
+        device=device,
+    )
+    if result.error is not None:
+        raise result.error
+    assert result.exported is not None
+    studio = Studio(opened, device, tuning if isinstance(tuning, GroupedTuning) else None)
+    model = studio.model(result.exported.weights, result.exported.adapters, recipe)
+    with replacing_folder(model_of(folder)) as draft:
+        model.save(plan, base, draft)
+    seal_crowd(folder, base.name, [user.handle for user in users], num_posts)
+
+
+def _plan_of_crowd(config: TrainConfig, handle: str) -> Plan:
+    """Return the recipe of the batch for one epoch, with nothing held out."""
+    recipe = replace(
+        config.recipe, epochs=1, heldout_frac=0.0, keep=Keep.last, stop=Stop.never, warm_start=None
+    )
+    publish = replace(config.publish, lora=AdapterExport.merged)
+    return make_plan(replace(config, recipe=recipe, publish=publish), Job.of([handle]))
+
+
+def _chosen_posts(config: TrainConfig) -> Iterator[tuple[CleanPosts, CleaningReport]]:
+    """Yield the newest training posts of people drawn from the batch; held-out ones never.
+
+    Who has too few posts, or opted out, is passed by: the job itself will say so.
+    """
+    jobs = select_jobs(config.user, source=config.source)
+    num, seen = 0, set[str]()
+    for job in random.Random(f"warm start/{config.seed}").sample(jobs, len(jobs)):
+        raise_if_stopped("warm start")
+        if num >= MAX_PEOPLE:
+            return
+        try:
+            found = _posts_of(config, job)
+        except HuggingtweetsError as err:
+            logger.debug("warm start: without %s (%s)", job.slug, err)
+            continue
+        for user, report in found:
+            if user.handle not in seen:
+                seen.add(user.handle)
+                num += 1
+                yield user, report
+
+
+def _posts_of(config: TrainConfig, job: Job) -> list[tuple[CleanPosts, CleaningReport]]:
+    check_opted_out(job.handles, config.optout_file)
+    timelines = [
+        mask_timeline(load_timeline(config.source, handle, config.optout_file), config.cleaning)
+        for handle in job.handles
+    ]
+    users, reports = clean_posts(timelines, config.cleaning)
+    check_enough(reports, config.cleaning)
+    recipe = config.recipe
+    split = split_posts(
+        users, kind=recipe.split, heldout_frac=recipe.heldout_frac, seed=config.seed
+    )
+    found = []
+    for user, report, train in zip(users, reports, split.train, strict=True):
+        texts = set(train)
+        posts = tuple(post for post in user.posts if post.text in texts)[:POSTS_EACH]
+        if posts:
+            found.append((replace(user, posts=posts), report))
+    return found
