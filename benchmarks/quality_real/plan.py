@@ -227,7 +227,8 @@ def step_many_posts(found: Found, design: Design) -> Step:
     """Five times as many posts of one account that chooses: do rates and epochs still hold?"""
     rate = yield from best_lora_rate(found, design)
     for name, words in {
-        "LoRA 8": (*rate_words(rate, LORA), "recipe.epochs=4"),
+        "LoRA 8, 2 epochs": rate_words(rate, LORA),
+        "LoRA 8, 4 epochs": (*rate_words(rate, LORA), "recipe.epochs=4"),
         "all weights, lr 0.0004": ("recipe=tweets", "recipe.lr=0.0004"),
         "all weights": ("recipe=tweets",),
         "huggingtweets": ("recipe=huggingtweets",),

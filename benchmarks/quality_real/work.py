@@ -60,6 +60,7 @@ def recipe_of(words: Words) -> dict[str, Any]:
         f"{name}.{key}": getattr(value, "value", value)
         for name, group in groups.items()
         for key, value in asdict(group).items()
+        if key != "warm_start"  # the base of a run says it
     }
 
 
