@@ -21,10 +21,11 @@ from huggingtweets.bases.prefetch import check_base_at_hand
 from huggingtweets.causes import as_known
 from huggingtweets.config.compose import check_arguments, register, to_config, with_own_folders
 from huggingtweets.config.overrides import CONFIG_DIR, plain_values
+from huggingtweets.config.plan import is_batch
 from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.consent import settle_consent
-from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
+from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import STOPPED, exit_code_of, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import check_demo, check_source

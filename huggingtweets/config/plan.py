@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from huggingtweets.config.checks import AUTO
+from huggingtweets.config.posts_schema import SERVICES
 from huggingtweets.config.schema import (
+    BATCH,
     Adapter,
     AdapterExport,
     Consent,
@@ -18,6 +21,9 @@ from huggingtweets.config.schema import (
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.storage.paths import JobPaths
+
+FILE_PREFIX = "file:"
+"""Of `user=`: a file with a person, or several, per line."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,32 @@ def _user(job: Job) -> str | list[str]:
     return list(job.handles) if job.is_cyborg else job.handles[0]
 
 
+def is_batch(user: Any) -> bool:
+    """Whether `user=` names a file, so that a ledger is kept even for one job."""
+    return isinstance(user, str) and user.startswith(FILE_PREFIX)
+
+
+def _warm_start(config: TrainConfig) -> str | None:
+    """Return where a job begins: `auto` is the crowd of a batch whose posts were donated to all.
+
+    Raises:
+        ConfigError: what it would leave is of no use to others.
+    """
+    asked, is_auto = config.recipe.warm_start, config.recipe.warm_start == AUTO
+    is_lora = config.recipe.adapter is Adapter.lora
+    leaves_adapter = is_lora and config.publish.lora is AdapterExport.adapter
+    if is_auto:
+        is_donated = config.consent is Consent("public-donation") and is_batch(config.user)
+        can_be_read_twice = config.source.kind not in SERVICES
+        return BATCH if is_donated and can_be_read_twice and not leaves_adapter else None
+    if asked and leaves_adapter:
+        raise ConfigError(
+            "publish.lora: got adapter with recipe.warm_start, whose adapters fit no base that "
+            "others have; expected whole models; set publish.lora=merged"
+        )
+    return asked
+
+
 def make_plan(config: TrainConfig, job: Job) -> Plan:
     """Check what no single field can know and freeze the plan of one job.
 
@@ -117,11 +149,6 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
             f"{', '.join(job.handles[:3])} are used; set consent= to one of {grounds}, "
             "or use publish=local"
         )
-    plan_adapter = config.recipe.adapter is Adapter.lora
-    if config.recipe.warm_start and plan_adapter and config.publish.lora is AdapterExport.adapter:
-        raise ConfigError(
-            "publish.lora: got adapter with recipe.warm_start, whose adapters fit no base that "
-            "others have; expected whole models; set publish.lora=merged"
-        )
-    narrowed = replace(config, user=_user(job), shard=None, job_index=None)
+    recipe = replace(config.recipe, warm_start=_warm_start(config))
+    narrowed = replace(config, user=_user(job), shard=None, job_index=None, recipe=recipe)
     return Plan(job, narrowed, config.sampling)

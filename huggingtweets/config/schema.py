@@ -91,6 +91,10 @@ class Stop(StrEnum):
     """That, or more is learnt about the training posts alone than `recipe.max_gap`."""
 
 
+BATCH = "batch"
+"""Of `recipe.warm_start`: the people of the batch itself."""
+
+
 @dataclass(frozen=True)
 class RecipeConfig:
     """Hyperparameters: all that decides what the weights become, beside base and posts."""
@@ -135,7 +139,8 @@ class RecipeConfig:
     trained on that are learnt again beside the new ones."""
     warm_start: str | None = None
     """Begin from a model of other people's posts: `batch`, of some posts of the people of the
-    batch; or a folder `.crowd` that such a batch left in its `output_dir`; null: from the base."""
+    batch; `auto`, the same where they donated these to the public (`consent=public-donation`); or
+    a folder `.crowd` that a batch left in its `output_dir`; null: from the base."""
 
     def __post_init__(self) -> None:
         check(0 <= self.replay <= 1, "recipe.replay", self.replay, "0 to 1")

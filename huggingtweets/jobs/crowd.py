@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingtweets.config.schema import BATCH
 from huggingtweets.storage.files import read_json, write_json
 from huggingtweets.storage.seals import find_fault, take_seals
 
-BATCH = "batch"
-"""`recipe.warm_start`: of the people of the batch itself."""
 FOLDER = ".crowd"
 """In the output folder of a batch."""
 RECORD = "people.json"

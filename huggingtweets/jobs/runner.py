@@ -19,7 +19,8 @@ from transformers.utils import logging as transformers_logging
 from huggingtweets.attempt import is_superseded
 from huggingtweets.bases.lora import check_lora
 from huggingtweets.bases.model import Base, check_block_size, find_base
-from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.config.checks import AUTO
+from huggingtweets.config.plan import Plan, is_batch, make_plan
 from huggingtweets.config.schema import (
     Adapter,
     AdapterExport,
@@ -42,7 +43,6 @@ from huggingtweets.jobs.ledger import (
 from huggingtweets.jobs.metrics import MetricsFile
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.room import Room
-from huggingtweets.jobs.selection import is_batch
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
 from huggingtweets.jobs.warm_start import begin_warm
@@ -103,8 +103,8 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             done = broadcast(on_main(accelerator, lambda: find_done(plans)))
             if command and is_batch(config.user) and accelerator.is_main_process:
                 keep_command(Path(config.output_dir), command)
-            if config.recipe.warm_start and len(done) < len(plans):
-                begin = partial(_begin_warm, config, base, accelerator.device)
+            if len(done) < len(plans) and plans[0].config.recipe.warm_start:
+                begin = partial(_begin_warm, config, plans[0], base, accelerator.device)
                 base = on_main(accelerator, begin) or begin()  # one trains, the others find it
             tally = _open_tally(config, stack, costs, rank=rank, is_writer=is_writer)
             if is_fused:
@@ -192,8 +192,16 @@ def check_base(config: TrainConfig) -> Base:
     return base
 
 
-def _begin_warm(config: TrainConfig, base: Base, device: torch.device) -> Base:
-    return begin_warm(config, base, device, _why_not_stacked(config, base))
+def _begin_warm(config: TrainConfig, plan: Plan, base: Base, device: torch.device) -> Base:
+    """Return what jobs like a plan begin from; the base itself where `auto` finds no crowd."""
+    settled = replace(config, recipe=plan.config.recipe)
+    try:
+        return begin_warm(settled, base, device, _why_not_stacked(config, base))
+    except ConfigError as err:
+        if config.recipe.warm_start != AUTO:
+            raise
+        logger.info("no warm start: %s", err)
+        return base
 
 
 def job_bytes(base: Base, plan: Plan) -> int:

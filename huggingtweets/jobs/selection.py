@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingtweets.config.plan import FILE_PREFIX, is_batch
 from huggingtweets.config.posts_schema import ARCHIVES, SourceConfig
 from huggingtweets.errors import SelectionError
 from huggingtweets.handles import Job, parse_handle
@@ -16,8 +17,6 @@ from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.posts.sources.load import archive_owner, check_owner
 
 logger = logging.getLogger(__name__)
-
-FILE_PREFIX = "file:"
 
 _USER_OVERRIDE = re.compile(r"(\+{0,2}user=)(.*)", re.DOTALL)
 _NOT_PLAIN = re.compile(r"[\\(){}$]")
@@ -83,11 +82,6 @@ def _jobs_of_archive(user: Any, source: SourceConfig | None) -> list[Job]:
         )
     logger.info("user=%s: whose archive it is", owner)
     return [Job.of([owner])]
-
-
-def is_batch(user: Any) -> bool:
-    """Whether `user=` names a file, so that a ledger is kept even for one job."""
-    return isinstance(user, str) and user.startswith(FILE_PREFIX)
 
 
 def quote_user(argv: Sequence[str]) -> list[str]:

@@ -15,14 +15,14 @@ from pathlib import Path
 
 from huggingtweets.bases.prefetch import is_prefetched, needs_hub
 from huggingtweets.config.compose import compose_config, register, to_config
-from huggingtweets.config.plan import make_plan
+from huggingtweets.config.plan import is_batch, make_plan
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.data.estimate import GPU_FLOPS, guess_steps, shape_of, training_seconds
 from huggingtweets.errors import ConfigError, LaunchError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs
-from huggingtweets.jobs.selection import is_batch, quote_user, select_jobs
+from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.jobs.slurm_word import COMMAND, LOGS
 from huggingtweets.posts.sources.load import check_source
 from huggingtweets.standing import find_done

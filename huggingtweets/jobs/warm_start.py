@@ -15,22 +15,21 @@ from pathlib import Path
 import torch
 
 from huggingtweets.bases.model import Base, open_base
-from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.config.plan import Plan, is_batch, make_plan
 from huggingtweets.config.posts_schema import SERVICES
-from huggingtweets.config.schema import AdapterExport, Keep, Stop, TrainConfig
+from huggingtweets.config.schema import BATCH, AdapterExport, Keep, Stop, TrainConfig
 from huggingtweets.data.prepare import clean_posts, prepare
 from huggingtweets.data.split import split_posts
 from huggingtweets.errors import ConfigError, HuggingtweetsError, JobBusyError, OptedOutError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.crowd import (
-    BATCH,
     Crowd,
     crowd_folder,
     model_of,
     read_crowd,
     seal_crowd,
 )
-from huggingtweets.jobs.selection import is_batch, select_jobs
+from huggingtweets.jobs.selection import select_jobs
 from huggingtweets.jobs.stacking import choose_settings, tuning_of
 from huggingtweets.pipeline.trained import Studio
 from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, check_enough, mask_timeline

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.bases.model import Base
+from huggingtweets.config.checks import AUTO
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import EngineKind, TrainConfig
@@ -54,7 +55,7 @@ def run_sweep(sweep: Sweep) -> int:
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    if sweep.config.recipe.warm_start:
+    if sweep.config.recipe.warm_start not in (None, AUTO):
         raise ConfigError(
             f"recipe.warm_start: got {sweep.config.recipe.warm_start!r} in a sweep, whose trials "
             "begin from the base; expected none; drop it"

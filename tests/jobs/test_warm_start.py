@@ -165,6 +165,39 @@ def test_adapters_alone_would_fit_no_base(place: Path) -> None:
         make_plan(config, select_jobs(config.user)[0])
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("consent=public-donation",), "batch"),
+        (("consent=permission",), None),
+        (("consent=public-donation", "user=ann"), None),
+        (("consent=public-donation", "source=bluesky"), None),
+        (("consent=public-donation", "publish.lora=adapter"), None),
+    ],
+    ids=["donated", "permitted", "one person", "a service", "adapters"],
+)
+def test_recipe_lora_begins_from_a_crowd_where_posts_were_donated(
+    place: Path, words: tuple[str, ...], expected: str | None
+) -> None:
+    config = config_of("recipe=lora", "recipe.warm_start=auto", *words)
+    plan = make_plan(config, select_jobs("file:users.txt")[0])
+    assert plan.config.recipe.warm_start == expected
+
+
+@pytest.mark.parametrize("handles", [PEOPLE, PEOPLE[:2]], ids=["many", "few"])
+def test_donated_posts_are_a_crowd_where_they_suffice(
+    place: Path, handles: tuple[str, ...]
+) -> None:
+    (place / "users.txt").write_text("\n".join(handles))
+    words = (*QUICK, "recipe.adapter=lora", "recipe.warm_start=auto", "consent=public-donation")
+    done = train(*words, cwd=place)
+    assert done.returncode == 0, done.stderr
+    card = (place / "out" / "ann" / "model" / "README.md").read_text()
+    assert ("posts of 5 people" in card) == (len(handles) == 5)
+    again = train(*words, cwd=place)
+    assert f"done={len(handles)}" in again.stderr, again.stderr
+
+
 def test_purge_takes_the_crowd_and_what_began_from_it(place: Path) -> None:
     done = train(*QUICK, "publish=none", cwd=place)
     assert done.returncode == 0, done.stderr
