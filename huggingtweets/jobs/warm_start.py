@@ -40,7 +40,7 @@ from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.training.progress import training_job
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.pool import train_stacks
-from huggingtweets.training.stopping import raise_if_stopped
+from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
 logger = logging.getLogger(__name__)
 
@@ -152,12 +152,17 @@ def _train(folder: Path, config: TrainConfig, base: Base, device: torch.device) 
     prepared = prepare(users, reports, recipe=recipe, seed=config.seed, codec=base.codec)
     opened = open_base(base, recipe)
     tuning = tuning_of(opened, base, recipe, device)
-    [result] = train_stacks(
-        tuning,
-        iter([training_job(plan, prepared, slug="crowd")]),
-        settings=choose_settings(tuning, plan, device, 1),
-        device=device,
+    results = list(
+        train_stacks(
+            tuning,
+            iter([training_job(plan, prepared, slug="crowd")]),
+            settings=choose_settings(tuning, plan, device, 1),
+            device=device,
+            is_stopped=stop_requested,
+        )
     )
+    raise_if_stopped("warm start")
+    [result] = results
     if result.error is not None:
         raise result.error
     assert result.exported is not None
