@@ -32,6 +32,7 @@ FLOORS: list[set[str]] = [
     {"export"},
     {"model_folder"},
     {"pipeline"},
+    {"crowd"},
     {"jobs"},
     {"people", "sweep"},
     {"compare"},
@@ -66,8 +67,6 @@ NOT_LIGHT = {
     "compare.scores",
     "jobs.runner",
     "jobs.fused",
-    "jobs.stacking",
-    "jobs.warm_start",
     "sweep.run",
     "sweep.fused",
 }

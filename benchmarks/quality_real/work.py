@@ -24,7 +24,7 @@ from huggingtweets.evaluation.figures import bits_per_byte, evaluate_text
 from huggingtweets.evaluation.memorisation import measure_memorisation
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.handles import Job
-from huggingtweets.jobs.stacking import choose_settings, tuning_of
+from huggingtweets.pipeline.stacking import choose_settings, tuning_of
 from huggingtweets.pipeline.trained import Studio, Trained, trained_by_single
 from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, mask_timeline
 from huggingtweets.posts.records import Timeline

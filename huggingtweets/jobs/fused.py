@@ -25,9 +25,9 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.generation.samples import Samples
 from huggingtweets.jobs.deadline import Deadline
 from huggingtweets.jobs.room import Room
-from huggingtweets.jobs.stacking import choose_settings, finishing_of, speed_of, tuning_of
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
 from huggingtweets.pipeline.recorder import Recorder
+from huggingtweets.pipeline.stacking import choose_settings, finishing_of, speed_of, tuning_of
 from huggingtweets.pipeline.stages import (
     EndedJob,
     begin_job,

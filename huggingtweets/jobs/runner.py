@@ -29,6 +29,7 @@ from huggingtweets.config.schema import (
     PublishKind,
     TrainConfig,
 )
+from huggingtweets.crowd.warm_start import begin_warm
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.deadline import Deadline, own_deadline
@@ -43,9 +44,9 @@ from huggingtweets.jobs.ledger import (
 from huggingtweets.jobs.metrics import MetricsFile
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.room import Room
+from huggingtweets.jobs.selection import select_jobs
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
-from huggingtweets.jobs.warm_start import begin_warm
 from huggingtweets.kernels.choose import CPU_MAX_WIDTH
 from huggingtweets.logs import STOPPED, make_console
 from huggingtweets.models.families import has_own_lora, layout_of, shape_of, why_not_fused
@@ -196,7 +197,8 @@ def _begin_warm(config: TrainConfig, plan: Plan, base: Base, device: torch.devic
     """Return what jobs like a plan begin from; the base itself where `auto` finds no crowd."""
     settled = replace(config, recipe=plan.config.recipe)
     try:
-        return begin_warm(settled, base, device, _why_not_stacked(config, base))
+        jobs = select_jobs(config.user, source=config.source) if is_batch(config.user) else []
+        return begin_warm(settled, jobs, base, device, _why_not_stacked(config, base))
     except ConfigError as err:
         if config.recipe.warm_start != AUTO:
             raise

@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
+from huggingtweets.crowd.record import FOLDER, crowd_folder, ever_in_crowd
+from huggingtweets.crowd.record import RECORD as RECORD_OF_CROWD
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job, parse_handle
-from huggingtweets.jobs.crowd import FOLDER, crowd_folder, ever_in_crowd
-from huggingtweets.jobs.crowd import RECORD as RECORD_OF_CROWD
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.logs import shown
 from huggingtweets.posts.records import read_timelines

@@ -14,7 +14,7 @@ from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.handles import Job
-from huggingtweets.jobs.stacking import choose_settings, speed_of, tuning_of
+from huggingtweets.pipeline.stacking import choose_settings, speed_of, tuning_of
 from huggingtweets.pipeline.stages import prepare_job
 from huggingtweets.storage.files import write_text
 from huggingtweets.sweep.plan import Sweep

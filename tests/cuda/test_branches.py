@@ -32,9 +32,9 @@ from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import try_stack
 from huggingtweets.jobs.fused import run_fused
 from huggingtweets.jobs.runner import choose_engine
-from huggingtweets.jobs.stacking import choose_settings
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.models.stack import build_stack
+from huggingtweets.pipeline.stacking import choose_settings
 from huggingtweets.pipeline.stages import run_job
 from huggingtweets.runtime import device as runtime_device
 from huggingtweets.training.launch import Batch

@@ -22,11 +22,11 @@ from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.evaluation import score
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.handles import Job
-from huggingtweets.jobs import fused, stacking
+from huggingtweets.jobs import fused
 from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
-from huggingtweets.pipeline import trained
+from huggingtweets.pipeline import stacking, trained
 from huggingtweets.runtime import device as runtime_device
 from huggingtweets.training.stacked import sample
 

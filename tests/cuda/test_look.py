@@ -12,10 +12,10 @@ from test_plan import plan_of
 from transformers import GPT2Config
 
 from huggingtweets.errors import TrainingError
-from huggingtweets.jobs import stacking
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.ops.linear import Linear
 from huggingtweets.ops.reference import TRITON, Ops
+from huggingtweets.pipeline import stacking
 from huggingtweets.training.stacked import look
 from huggingtweets.training.stacked import tuning as tuning_module
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings

@@ -8,7 +8,7 @@ that may be few. What it brings: docs/quality.md, "A warm start".
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,19 +18,18 @@ from huggingtweets.bases.model import Base, open_base
 from huggingtweets.config.plan import Plan, is_batch, make_plan
 from huggingtweets.config.posts_schema import SERVICES
 from huggingtweets.config.schema import BATCH, AdapterExport, Keep, Stop, TrainConfig
-from huggingtweets.data.prepare import clean_posts, prepare
-from huggingtweets.data.split import split_posts
-from huggingtweets.errors import ConfigError, HuggingtweetsError, JobBusyError, OptedOutError
-from huggingtweets.handles import Job
-from huggingtweets.jobs.crowd import (
+from huggingtweets.crowd.record import (
     Crowd,
     crowd_folder,
     model_of,
     read_crowd,
     seal_crowd,
 )
-from huggingtweets.jobs.selection import select_jobs
-from huggingtweets.jobs.stacking import choose_settings, tuning_of
+from huggingtweets.data.prepare import clean_posts, prepare
+from huggingtweets.data.split import split_posts
+from huggingtweets.errors import ConfigError, HuggingtweetsError, JobBusyError, OptedOutError
+from huggingtweets.handles import Job
+from huggingtweets.pipeline.stacking import choose_settings, tuning_of
 from huggingtweets.pipeline.trained import Studio
 from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, check_enough, mask_timeline
 from huggingtweets.posts.optout import check_opted_out
@@ -52,13 +51,20 @@ POSTS_EACH = 40
 _POLL_S = 2.0
 
 
-def begin_warm(config: TrainConfig, base: Base, device: torch.device, why_not: str | None) -> Base:
+def begin_warm(
+    config: TrainConfig,
+    jobs: Sequence[Job],
+    base: Base,
+    device: torch.device,
+    why_not: str | None,
+) -> Base:
     """Return the base as the posts of the crowd left it; of a batch trained first if need be.
 
     Any number of processes may ask at once: one trains, the others wait for it.
 
     Args:
         config: of the batch, or of a job where `recipe.warm_start` is a folder.
+        jobs: of the whole batch, all its shards.
         base: as it is without.
         device: to train on.
         why_not: why the fused engine cannot train this base; None: it can.
@@ -74,7 +80,7 @@ def begin_warm(config: TrainConfig, base: Base, device: torch.device, why_not: s
     crowd = _usable(read_crowd(folder), config, base)
     if crowd is None and warm_start == BATCH:
         _check_batch(config, why_not)
-        crowd = _wait_or_train(folder, config, base, device)
+        crowd = _wait_or_train(folder, config, jobs, base, device)
     if crowd is None:
         raise ConfigError(
             f"recipe.warm_start: got {warm_start!r}, which holds no whole crowd; expected `batch`, "
@@ -120,14 +126,16 @@ def _check_batch(config: TrainConfig, why_not: str | None) -> None:
         raise ConfigError(f"recipe.warm_start: got batch {wrong}, or a folder, or drop it")
 
 
-def _wait_or_train(folder: Path, config: TrainConfig, base: Base, device: torch.device) -> Crowd:
+def _wait_or_train(
+    folder: Path, config: TrainConfig, jobs: Sequence[Job], base: Base, device: torch.device
+) -> Crowd:
     while True:
         raise_if_stopped("warm start")
         try:
             with acquire_lock(folder):
                 crowd = _usable(read_crowd(folder), config, base)
                 if crowd is None:
-                    _train(folder, config, base, device)
+                    _train(folder, config, jobs, base, device)
                     crowd = read_crowd(folder)
                     assert crowd is not None
                 return crowd
@@ -136,9 +144,11 @@ def _wait_or_train(folder: Path, config: TrainConfig, base: Base, device: torch.
             time.sleep(_POLL_S)
 
 
-def _train(folder: Path, config: TrainConfig, base: Base, device: torch.device) -> None:
+def _train(
+    folder: Path, config: TrainConfig, jobs: Sequence[Job], base: Base, device: torch.device
+) -> None:
     """Train the crowd of a batch, an epoch by the recipe of its people, and write it."""
-    found = list(_chosen_posts(config))
+    found = list(_chosen_posts(config, jobs))
     if len(found) < MIN_PEOPLE:
         raise ConfigError(
             f"recipe.warm_start: got batch with {len(found)} people who have enough posts; "
@@ -182,12 +192,13 @@ def _plan_of_crowd(config: TrainConfig, handle: str) -> Plan:
     return make_plan(replace(config, recipe=recipe, publish=publish), Job.of([handle]))
 
 
-def _chosen_posts(config: TrainConfig) -> Iterator[tuple[CleanPosts, CleaningReport]]:
+def _chosen_posts(
+    config: TrainConfig, jobs: Sequence[Job]
+) -> Iterator[tuple[CleanPosts, CleaningReport]]:
     """Yield the newest training posts of people drawn from the batch; held-out ones never.
 
     Who has too few posts, or opted out, is passed by: the job itself will say so.
     """
-    jobs = select_jobs(config.user, source=config.source)
     num, seen = 0, set[str]()
     for job in random.Random(f"warm start/{config.seed}").sample(jobs, len(jobs)):
         raise_if_stopped("warm start")

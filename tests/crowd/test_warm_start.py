@@ -16,12 +16,13 @@ from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrainConfig
+from huggingtweets.crowd import warm_start
+from huggingtweets.crowd.record import FOLDER, RECORD, read_crowd
+from huggingtweets.crowd.warm_start import begin_warm
 from huggingtweets.data.prepare import clean_posts, prepare
 from huggingtweets.errors import ConfigError, OptedOutError
-from huggingtweets.jobs import warm_start
-from huggingtweets.jobs.crowd import FOLDER, RECORD, read_crowd
+from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import select_jobs
-from huggingtweets.jobs.warm_start import begin_warm
 from huggingtweets.people.purge import plan_purge, purge
 from huggingtweets.posts.optout import add_optout
 from huggingtweets.posts.sources.load import load_timeline
@@ -57,8 +58,12 @@ def config_of(*words: str) -> TrainConfig:
     return to_config(compose_config([*QUICK, *words]))
 
 
+def jobs_of(config: TrainConfig) -> list[Job]:
+    return select_jobs(config.user)
+
+
 def begin(config: TrainConfig, why_not: str | None = None) -> Path:
-    return Path(begin_warm(config, find_base(config.model), CPU, why_not).path)
+    return Path(begin_warm(config, jobs_of(config), find_base(config.model), CPU, why_not).path)
 
 
 def test_everybody_begins_from_the_crowd_and_the_card_says_so(place: Path) -> None:
@@ -90,7 +95,7 @@ def test_everybody_begins_from_the_crowd_and_the_card_says_so(place: Path) -> No
 
 def test_nobody_s_heldout_posts_are_in_it(place: Path) -> None:
     config = config_of("recipe=tweets")
-    chosen = {user.handle: user for user, _ in warm_start._chosen_posts(config)}
+    chosen = {user.handle: user for user, _ in warm_start._chosen_posts(config, jobs_of(config))}
     base = find_base(config.model)
     for job in select_jobs(config.user):
         timeline = load_timeline(config.source, job.handles[0])
@@ -156,7 +161,7 @@ def test_another_base_s_crowd_is_refused(place: Path) -> None:
     begin(config)
     other = replace(find_base(config.model), name="gpt2")
     with pytest.raises(ConfigError, match="trained from tiny"):
-        begin_warm(config, other, CPU, None)
+        begin_warm(config, jobs_of(config), other, CPU, None)
 
 
 def test_adapters_alone_would_fit_no_base(place: Path) -> None:
