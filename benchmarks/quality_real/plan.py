@@ -25,6 +25,8 @@ TINY_POSTS = 1500
 MANY_POSTS = 500
 COPIES = (1, 4, 16)
 """How often a canary is planted."""
+CANARY_POSTS = 128
+"""Room for four forms of each."""
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ def step_canaries(found: Found, design: Design) -> Step:
         "not masked, tweets": ("recipe=tweets", "cleaning.mask_pii=false"),
     }.items():  # fmt: skip
         yield [
-            Run("canaries", name, words, design.canary, 2 * design.num_choice, design.num_heldout,
+            Run("canaries", name, words, design.canary, CANARY_POSTS, design.num_heldout,
                 has_canaries=True)
         ]  # fmt: skip
 
