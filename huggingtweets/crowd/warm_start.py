@@ -30,10 +30,10 @@ from huggingtweets.data.split import split_posts
 from huggingtweets.errors import ConfigError, HuggingtweetsError, JobBusyError, OptedOutError
 from huggingtweets.handles import Job
 from huggingtweets.pipeline.stacking import choose_settings, tuning_of
+from huggingtweets.pipeline.stages import load_masked
 from huggingtweets.pipeline.trained import Studio
-from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, check_enough, mask_timeline
+from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, check_enough
 from huggingtweets.posts.optout import check_opted_out
-from huggingtweets.posts.sources.load import load_timeline
 from huggingtweets.storage.files import replacing_folder
 from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.training.progress import training_job
@@ -218,11 +218,7 @@ def _chosen_posts(
 
 def _posts_of(config: TrainConfig, job: Job) -> list[tuple[CleanPosts, CleaningReport]]:
     check_opted_out(job.handles, config.optout_file)
-    timelines = [
-        mask_timeline(load_timeline(config.source, handle, config.optout_file), config.cleaning)
-        for handle in job.handles
-    ]
-    users, reports = clean_posts(timelines, config.cleaning)
+    users, reports = clean_posts(load_masked(config, job), config.cleaning)
     check_enough(reports, config.cleaning)
     recipe = config.recipe
     split = split_posts(

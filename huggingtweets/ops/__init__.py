@@ -1,1 +1,1 @@
-"""Differentiable operators on K models at once: PyTorch everywhere, C++ on a CPU."""
+"""Differentiable operators on K models at once, and what computes them by PyTorch."""

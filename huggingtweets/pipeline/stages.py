@@ -15,13 +15,14 @@ from huggingtweets.bases.model import Base
 from huggingtweets.causes import cause_of
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import PublishKind
+from huggingtweets.config.schema import PublishKind, TrainConfig
 from huggingtweets.data.prepare import HeldoutSet, Prepared, clean_posts, prepare
 from huggingtweets.data.replay import keep_new, read_earlier
 from huggingtweets.errors import SourceError, StorageError
 from huggingtweets.evaluation.score import Posts
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.generation.samples import Samples
+from huggingtweets.handles import Job
 from huggingtweets.pipeline.outcome import Outcome, kept_and_base_loss
 from huggingtweets.pipeline.recorder import Recorder
 from huggingtweets.pipeline.texts import build_texts
@@ -149,12 +150,7 @@ def begin_job(plan: Plan) -> Cleaned | None:
     if has_posts(plan):
         return None
     # Masked at once: what lies in the folder is also what is recorded as an artifact.
-    timelines = tuple(
-        mask_timeline(
-            load_timeline(plan.config.source, handle, plan.config.optout_file), plan.config.cleaning
-        )
-        for handle in plan.job.handles
-    )
+    timelines = load_masked(plan.config, plan.job)
     for note in (note for timeline in timelines for note in timeline.notes):
         logger.warning("job=%s %s", plan.job.slug, note)
     users, reports = clean_posts(timelines, plan.config.cleaning)
@@ -166,6 +162,18 @@ def begin_job(plan: Plan) -> Cleaned | None:
     # Only now: a user with too few posts is asked for again by the next attempt.
     write_timelines(plan.paths.posts, timelines)
     return Cleaned(timelines, users, reports)
+
+
+def load_masked(config: TrainConfig, job: Job) -> tuple[Timeline, ...]:
+    """Read the posts of a job's people; nobody sees them before they are masked.
+
+    Raises:
+        SourceError: they cannot be read.
+    """
+    return tuple(
+        mask_timeline(load_timeline(config.source, handle, config.optout_file), config.cleaning)
+        for handle in job.handles
+    )
 
 
 def has_posts(plan: Plan) -> bool:
