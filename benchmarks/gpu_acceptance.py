@@ -36,7 +36,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainingArguments
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/cuda"))
 
-from huggingtweets.config.schema import RecipeConfig, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
 from huggingtweets.kernels.choose import choose_ops
 from huggingtweets.models.families import layout_of, shape_of

@@ -11,7 +11,8 @@ from transformers.utils import logging as transformers_logging
 from huggingtweets.bases.model import Base, find_base, load_model
 from huggingtweets.config.compose import load_config
 from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig
-from huggingtweets.config.schema import ModelConfig, RecipeConfig, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.prepare import choose_known, long_post
 from huggingtweets.errors import ConfigError, DataError, HuggingtweetsError

@@ -7,7 +7,8 @@ import pytest
 from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
-from huggingtweets.config.schema import ModelConfig, SamplingConfig, TrainConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.storage.files import write_jsonl
 from huggingtweets.storage.paths import JobPaths

@@ -25,7 +25,8 @@ from huggingtweets.evaluation.memorisation import measure_memorisation
 from huggingtweets.generation.guards import build_guards
 from huggingtweets.handles import Job
 from huggingtweets.pipeline.stacking import choose_settings, tuning_of
-from huggingtweets.pipeline.trained import Studio, Trained, trained_by_single
+from huggingtweets.pipeline.trained import Studio, trained_by_single
+from huggingtweets.pipeline.whole_model import Trained
 from huggingtweets.posts.cleaning import CleaningReport, CleanPosts, mask_timeline
 from huggingtweets.posts.records import Timeline
 from huggingtweets.storage.lock import acquire_lock

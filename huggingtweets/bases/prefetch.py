@@ -9,7 +9,8 @@ from pathlib import Path
 
 from huggingtweets.config.bases import BASES, check_gguf, known_base, lies_at, unpacked_folder
 from huggingtweets.config.posts_schema import SourceKind
-from huggingtweets.config.schema import ModelConfig, PublishKind, TrainConfig
+from huggingtweets.config.results_schema import PublishKind
+from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.data.estimate import cached_file
 from huggingtweets.errors import ConfigError
 from huggingtweets.online import go_offline_if_unreachable

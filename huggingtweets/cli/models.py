@@ -14,7 +14,7 @@ from huggingtweets.logs import say
 from huggingtweets.storage.places import find_model_dir
 
 if TYPE_CHECKING:
-    from huggingtweets.config.schema import SamplingConfig
+    from huggingtweets.config.results_schema import SamplingConfig
     from huggingtweets.evaluation.figures import Quality
 
 
@@ -135,7 +135,7 @@ def _sampling_of(args: argparse.Namespace, prompts: Sequence[str]) -> "SamplingC
     Raises:
         ConfigError: one of them is out of its range.
     """
-    from huggingtweets.config.schema import DEFAULT_PROMPTS, SamplingConfig
+    from huggingtweets.config.results_schema import DEFAULT_PROMPTS, SamplingConfig
 
     try:
         return SamplingConfig(

@@ -8,16 +8,8 @@ from typing import Any
 
 from huggingtweets.config.checks import AUTO
 from huggingtweets.config.posts_schema import SERVICES
-from huggingtweets.config.schema import (
-    BATCH,
-    Adapter,
-    AdapterExport,
-    Consent,
-    PublishKind,
-    SamplingConfig,
-    Stop,
-    TrainConfig,
-)
+from huggingtweets.config.results_schema import AdapterExport, PublishKind, SamplingConfig
+from huggingtweets.config.schema import BATCH, Adapter, Consent, Stop, TrainConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.storage.paths import JobPaths

@@ -17,7 +17,8 @@ import torch
 from huggingtweets.bases.model import Base, open_base
 from huggingtweets.config.plan import Plan, is_batch, make_plan
 from huggingtweets.config.posts_schema import SERVICES
-from huggingtweets.config.schema import BATCH, AdapterExport, Keep, Stop, TrainConfig
+from huggingtweets.config.results_schema import AdapterExport
+from huggingtweets.config.schema import BATCH, Keep, Stop, TrainConfig
 from huggingtweets.crowd.record import (
     Crowd,
     crowd_folder,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
-from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.data.copying import CopyIndex
 from huggingtweets.posts.masking import mask_pii
 

@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor
 from transformers import GenerationConfig
 
-from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.data.tokens import Codec
 from huggingtweets.generation.guards import Guards, Refusal, shorten
 from huggingtweets.generation.samples import Prediction, Samples

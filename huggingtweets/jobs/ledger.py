@@ -22,10 +22,10 @@ from huggingtweets.errors import LaunchError
 from huggingtweets.logs import redact, shown
 from huggingtweets.process import lives, own_process
 from huggingtweets.storage.files import (
+    clear_for_file,
     make_folder,
     read_plain,
     remove_drafts,
-    set_aside,
     write_text,
 )
 
@@ -95,8 +95,7 @@ class Ledger:
         self._writer = own_writer()
         try:
             make_folder(path.parent)
-            if path.is_dir():
-                set_aside(path, "is a folder, and should be a file")
+            clear_for_file(path)
             self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             self._is_cut = _is_cut(self._fd)
         except OSError as err:

@@ -21,14 +21,8 @@ from huggingtweets.bases.lora import check_lora
 from huggingtweets.bases.model import Base, check_block_size, find_base
 from huggingtweets.config.checks import AUTO
 from huggingtweets.config.plan import Plan, is_batch, make_plan
-from huggingtweets.config.schema import (
-    Adapter,
-    AdapterExport,
-    EngineKind,
-    Precision,
-    PublishKind,
-    TrainConfig,
-)
+from huggingtweets.config.results_schema import AdapterExport, PublishKind
+from huggingtweets.config.schema import Adapter, EngineKind, Precision, TrainConfig
 from huggingtweets.crowd.warm_start import begin_warm
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.handles import Job

@@ -12,13 +12,12 @@ from pathlib import Path
 from huggingtweets.config.posts_schema import SERVICES
 from huggingtweets.errors import LaunchError, StorageError
 from huggingtweets.jobs.status import not_done, read_states
+from huggingtweets.people.found_jobs import FoundJob, is_job
 from huggingtweets.people.traces import (
     RECORD,
     Finder,
-    FoundJob,
     Traces,
     find_traces,
-    is_job,
     is_made_of_lines,
     needles_of,
     read_text_bytes,

@@ -1,6 +1,5 @@
 """Where a person is found in an output folder: jobs, and lines and files outside of them."""
 
-import filecmp
 import gzip
 import html
 import json
@@ -9,23 +8,19 @@ import os
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from huggingtweets.crowd.record import FOLDER, crowd_folder, ever_in_crowd
 from huggingtweets.crowd.record import RECORD as RECORD_OF_CROWD
+from huggingtweets.crowd.record import ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
-from huggingtweets.handles import Job, parse_handle
+from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.logs import shown
+from huggingtweets.people.found_jobs import FoundJob, jobs_below, jobs_of
 from huggingtweets.posts.records import read_timelines
-from huggingtweets.standing import read_result
-from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.files import read_jsonl
 from huggingtweets.storage.paths import JobPaths
 
 logger = logging.getLogger(__name__)
@@ -35,26 +30,8 @@ _LINE_FORMATS = frozenset({".jsonl", ".ndjson", ".txt", ".csv", ".tsv", ".log", 
 _NO_TEXT = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npy", ".png", ".jpg", ".jpeg"})
 """Weights and pictures; everything else is searched, the files of W&B and TensorBoard too."""
 _MAX_TEXT_BYTES = 1 << 30
-_TRIAL = re.compile(r"trial-[0-9]{4,}")
 _NUM_NEEDLES = 200
 _MIN_NEEDLE_CHARS = 20
-
-
-@dataclass(frozen=True)
-class FoundJob:
-    """A job that the person is part of, or that began from a model of such a job or of a crowd."""
-
-    root: Path
-    slug: str
-    handles: frozenset[str]
-    base: str | None
-    """`model.path`."""
-    tracking: tuple[str | None, str] = (None, "huggingtweets")
-    """Entity and project at W&B."""
-    org: str | None = None
-    """At the Hub; None: the token's owner."""
-    crowd: Path | None = None
-    """Folder of the crowd that it began from."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +63,11 @@ def find_traces(handle: str, outputs: Path) -> Traces:
         handle: canonical.
         outputs: the folder, batches and sweeps below it included.
     """
-    everyone = list(_jobs_below(outputs))
+    everyone = list(jobs_below(outputs))
     # A crowd goes with every model that began from it, as whatever goes on from a model does.
     crowds = {job.crowd for job in everyone if job.crowd}
     crowds = {folder for folder in crowds if handle in ever_in_crowd(folder)}
-    jobs = _of_person(handle, everyone, crowds)
+    jobs = jobs_of(handle, everyone, crowds)
     roots = {job.root for job in jobs}
     others = {job.root for job in everyone} - roots
     finder = Finder(handle, jobs, needles_of(handle, jobs))
@@ -110,158 +87,6 @@ def find_traces(handle: str, outputs: Path) -> Traces:
                 files.append(path)
     links = tuple(_links_elsewhere(outputs, roots | others))
     return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines), links)
-
-
-# --- Jobs
-
-
-def is_job(folder: Path) -> bool:
-    """Whether a folder is that of a job."""
-    return _read_job(folder) is not None
-
-
-def _jobs_below(outputs: Path) -> Iterator[FoundJob]:
-    """Yield every job folder below a folder; what lies inside of one is its own.
-
-    A job's folder may be a link to another disk, under the job's own name; no other link is
-    followed.
-    """
-    for place, names, _ in os.walk(outputs):
-        for name in sorted(names):
-            path = Path(place) / name
-            if path.is_symlink() and not _is_moved_job(path):
-                continue
-            if name not in (LEDGER_DIR, FOLDER) and (job := _read_job(path)):
-                yield job
-                names.remove(name)
-
-
-def _read_job(root: Path) -> FoundJob | None:
-    """Read what a folder says about itself, however damaged; None: it is not a job."""
-    paths = JobPaths(root)
-    marks = (paths.result, paths.config, paths.posts, paths.cleaning, root / ".lock")
-    if _is_trial(root) or not any(mark.exists() for mark in marks):
-        return None
-    config = _config(paths.config)
-    user = config.get("user")
-    handles = set(_handles(user if isinstance(user, list) else [user]))
-    with suppress(ValueError, TypeError):
-        handles.update(_handles((read_result(paths) or {}).get("handles", ())))
-    with suppress(OSError, ValueError, AttributeError):
-        handles.update(_handles(read_json(paths.cleaning).keys()))
-    if not handles:
-        with suppress(HuggingtweetsError):
-            handles.update(timeline.handle for timeline in read_timelines(paths.posts))
-    if not handles:  # nothing but a name is left
-        handles.update(_handles([root.name, *root.name.split("-")]))
-    model, tracking, hub, recipe = (
-        _part(config, key) for key in ("model", "tracking", "hub", "recipe")
-    )
-    warm_start = recipe.get("warm_start")
-    base, org = model.get("path"), hub.get("org")
-    entity, project = tracking.get("entity"), tracking.get("project")
-    return FoundJob(
-        root=root,
-        slug=root.name,
-        handles=frozenset(handles),
-        base=base if isinstance(base, str) else None,
-        tracking=(entity, project if isinstance(project, str) else "huggingtweets"),
-        org=org if isinstance(org, str) else None,
-        crowd=_crowd_of(warm_start, root) if isinstance(warm_start, str) else None,
-    )
-
-
-def _crowd_of(warm_start: str, root: Path) -> Path:
-    """Return where a job's crowd lies; a relative path was typed in some folder above the job's."""
-    folder = crowd_folder(warm_start, root.parent)
-    above = [folder, *(parent / folder for parent in root.absolute().parents)]
-    return next((place for place in above if ever_in_crowd(place)), folder)
-
-
-def _is_moved_job(link: Path) -> bool:
-    """Whether a link stands in the place of a job's folder that was moved elsewhere."""
-    job = _read_job(link) if link.is_dir() else None
-    if job is None:
-        return False
-    with suppress(HuggingtweetsError):
-        return Job.of(job.handles).slug == link.name
-    return False
-
-
-def _is_trial(root: Path) -> bool:
-    """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
-    studies = (root.parent / "study.db", root.parent / "study.journal")
-    return bool(_TRIAL.fullmatch(root.name)) and any(study.exists() for study in studies)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, yaml.YAMLError):
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict):
-            return value
-    return {}
-
-
-def _part(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key)
-    return value if isinstance(value, dict) else {}
-
-
-def _handles(values: Any) -> Iterator[str]:
-    for value in values:
-        if isinstance(value, str):
-            with suppress(HuggingtweetsError):
-                yield parse_handle(value)
-
-
-def _of_person(
-    handle: str, jobs: Sequence[FoundJob], crowds: AbstractSet[Path | None]
-) -> list[FoundJob]:
-    """Choose the person's jobs, and those that went on from one of these, whoever they are of.
-
-    `crowds` are those with posts of the person.
-    """
-    chosen = [job for job in jobs if handle in job.handles or job.crowd in crowds]
-    while True:
-        more = [job for job in jobs if job not in chosen and _is_made_from(job, chosen)]
-        if not more:
-            return chosen
-        chosen += more
-
-
-def _is_made_from(job: FoundJob, others: Sequence[FoundJob]) -> bool:
-    """Whether the base of a job is the model of one of the others: itself, a copy, or published."""
-    if not job.base or not others:
-        return False
-    models = [JobPaths(other.root).model for other in others]
-    places = _base_places(job)
-    if {place.resolve() for place in places} & {model.resolve() for model in models}:
-        return True
-    if any(_is_copy(place, model) for place in places for model in models):
-        return True
-    org, _, name = job.base.rpartition("/")
-    published = (other for other in others if other.org in (None, org))
-    is_on_hub = bool(org) and "/" not in org and not any(place.exists() for place in places)
-    return is_on_hub and any(other.slug == name for other in published)
-
-
-def _base_places(job: FoundJob) -> list[Path]:
-    """Where the base may be: a relative path was typed in some folder above the job's."""
-    base = Path(job.base or "").expanduser()
-    if base.is_absolute():
-        return [base]
-    return [Path.cwd() / base, *(above / base for above in job.root.absolute().parents)]
-
-
-def _is_copy(folder: Path, model: Path) -> bool:
-    with suppress(OSError):
-        for weights in model.glob("*.safetensors"):
-            if filecmp.cmp(weights, folder / weights.name, shallow=False):
-                return True
-    return False
-
-
-# --- What lies outside of jobs
 
 
 def _outside(outputs: Path, roots: set[Path], finder: "Finder") -> Iterator[Path]:

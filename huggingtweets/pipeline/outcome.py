@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import PublishKind
+from huggingtweets.config.results_schema import PublishKind
 from huggingtweets.data.language import detect_languages
 from huggingtweets.data.split import Split
 from huggingtweets.evaluation.figures import Quality, Spans

@@ -15,10 +15,11 @@ from huggingtweets.bases.model import Base
 from huggingtweets.causes import cause_of
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan
-from huggingtweets.config.schema import PublishKind, TrainConfig
+from huggingtweets.config.results_schema import PublishKind
+from huggingtweets.config.schema import TrainConfig
 from huggingtweets.data.prepare import HeldoutSet, Prepared, clean_posts, prepare
 from huggingtweets.data.replay import keep_new, read_earlier
-from huggingtweets.errors import SourceError, StorageError
+from huggingtweets.errors import StorageError
 from huggingtweets.evaluation.score import Posts
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.generation.samples import Samples
@@ -26,7 +27,8 @@ from huggingtweets.handles import Job
 from huggingtweets.pipeline.outcome import Outcome, kept_and_base_loss
 from huggingtweets.pipeline.recorder import Recorder
 from huggingtweets.pipeline.texts import build_texts
-from huggingtweets.pipeline.trained import Trained, trained_by_single
+from huggingtweets.pipeline.trained import trained_by_single
+from huggingtweets.pipeline.whole_model import Trained
 from huggingtweets.posts.cleaning import (
     CleaningReport,
     CleanPosts,
@@ -34,7 +36,7 @@ from huggingtweets.posts.cleaning import (
     mask_timeline,
 )
 from huggingtweets.posts.optout import check_opted_out
-from huggingtweets.posts.records import Timeline, read_timelines, write_timelines
+from huggingtweets.posts.records import Timeline, is_saved, read_timelines, write_timelines
 from huggingtweets.posts.sources.load import load_timeline
 from huggingtweets.preview.avatars import write_pictures
 from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
@@ -46,7 +48,6 @@ from huggingtweets.storage.files import (
     remove,
     remove_drafts,
     replacing_folder,
-    set_aside,
     write_json,
     write_jsonl,
     write_text,
@@ -147,7 +148,7 @@ def begin_job(plan: Plan) -> Cleaned | None:
         )
         failure.cause = cause_of(err)
         raise failure from err
-    if has_posts(plan):
+    if is_saved(plan.paths.posts, plan.job.handles):
         return None
     # Masked at once: what lies in the folder is also what is recorded as an artifact.
     timelines = load_masked(plan.config, plan.job)
@@ -174,22 +175,6 @@ def load_masked(config: TrainConfig, job: Job) -> tuple[Timeline, ...]:
         mask_timeline(load_timeline(config.source, handle, config.optout_file), config.cleaning)
         for handle in job.handles
     )
-
-
-def has_posts(plan: Plan) -> bool:
-    """Whether an earlier attempt left the posts of these very people; damaged ones go aside."""
-    path = plan.paths.posts
-    if not (path.exists() or path.is_symlink()):
-        return False
-    try:
-        timelines = read_timelines(path)
-        fault = "holds the posts of other people"
-        if tuple(timeline.handle for timeline in timelines) == plan.job.handles:
-            return True
-    except SourceError as err:
-        fault = str(err).partition("; expected")[0].removeprefix(f"{path}: ")
-    set_aside(path, fault)
-    return False
 
 
 def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepared:

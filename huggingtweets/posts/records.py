@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
-from huggingtweets.storage.files import read_jsonl, write_jsonl
+from huggingtweets.storage.files import read_jsonl, set_aside, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -90,3 +90,18 @@ def read_timelines(path: Path) -> tuple[Timeline, ...]:
             f"{path}: cannot be read ({err}); expected the posts of a job; delete the file"
         ) from err
     return tuple(timelines)
+
+
+def is_saved(path: Path, handles: Sequence[str]) -> bool:
+    """Whether a file holds the posts of these very people; any other goes aside."""
+    if not (path.exists() or path.is_symlink()):
+        return False
+    try:
+        timelines = read_timelines(path)
+        fault = "holds the posts of other people"
+        if [timeline.handle for timeline in timelines] == list(handles):
+            return True
+    except SourceError as err:
+        fault = str(err).partition("; expected")[0].removeprefix(f"{path}: ")
+    set_aside(path, fault)
+    return False

@@ -14,7 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.evaluation.memorisation import COPIED_WORDS
 from huggingtweets.serve.engine import Engine, QueueFullError

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import torch
 
-from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.models.layout import Shape
 from huggingtweets.serve.lone import LoneBatch

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from huggingtweets.config.schema import DEFAULT_PROMPTS
+from huggingtweets.config.results_schema import DEFAULT_PROMPTS
 from huggingtweets.publishing.pages import page_environment
 from huggingtweets.serve.api import SYNTHETIC, read_body
 from huggingtweets.serve.limits import RefusedError

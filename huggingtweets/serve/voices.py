@@ -15,7 +15,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from huggingtweets.bases.model import find_base, load_model
-from huggingtweets.config.schema import ModelConfig, RecipeConfig, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.copying import CopyIndex
 from huggingtweets.data.prepare import long_post
 from huggingtweets.data.tokens import Codec, codec_of

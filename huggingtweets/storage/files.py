@@ -76,8 +76,8 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         check_fences(path)
-        if path.is_dir() and not path.is_symlink():
-            set_aside(path, "is a folder, and should be a file")
+        if not path.is_symlink():  # a link is replaced
+            clear_for_file(path)
         temporary.replace(path)
     except BaseException:
         with suppress(OSError):
@@ -221,6 +221,12 @@ def clear_for_folder(path: Path) -> None:
     """Set aside what lies where a folder should: a file, a pipe, a link to nowhere."""
     if os.path.lexists(path) and not path.is_dir():
         set_aside(path, "is no folder, and should be one")
+
+
+def clear_for_file(path: Path) -> None:
+    """Set aside what lies where a file should: a folder."""
+    if path.is_dir():
+        set_aside(path, "is a folder, and should be a file")
 
 
 def set_aside(path: Path, fault: str) -> None:

@@ -14,7 +14,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from huggingtweets.config.compose import compose_config, group_choices, to_config
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import PublishConfig, PublishKind, TrainConfig, group_names
+from huggingtweets.config.results_schema import PublishConfig, PublishKind
+from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs

@@ -22,7 +22,7 @@ from typing import Any
 
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import TrackingConfig, TrackingKind
+from huggingtweets.config.results_schema import TrackingConfig, TrackingKind
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from huggingtweets.config.schema import TrackingKind
+from huggingtweets.config.results_schema import TrackingKind
 from huggingtweets.storage.files import read_json
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.sweep.plan import Sweep

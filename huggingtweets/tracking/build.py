@@ -3,7 +3,7 @@
 import importlib.util
 from pathlib import Path
 
-from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
+from huggingtweets.config.results_schema import TrackingConfig, TrackingKind, WandbMode
 from huggingtweets.errors import ConfigError
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.tracking.base import Tracker

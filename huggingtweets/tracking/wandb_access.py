@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from huggingtweets.config.schema import WandbMode
+from huggingtweets.config.results_schema import WandbMode
 from huggingtweets.web import answers
 
 DEFAULT_URL = "https://api.wandb.ai"

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any, Literal, TypeVar
 
-from huggingtweets.config.schema import TrackingConfig, WandbMode
+from huggingtweets.config.results_schema import TrackingConfig, WandbMode
 from huggingtweets.tracking.base import (
     ArtifactKind,
     ArtifactSpec,

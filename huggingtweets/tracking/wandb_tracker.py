@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.schema import TrackingConfig
+from huggingtweets.config.results_schema import TrackingConfig
 from huggingtweets.tracking.base import ArtifactSpec, Phase, Tracker
 from huggingtweets.tracking.wandb_names import RunNames
 from huggingtweets.tracking.wandb_process import WandbProcess

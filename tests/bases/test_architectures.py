@@ -18,18 +18,13 @@ from huggingtweets.bases.architectures import TRIED
 from huggingtweets.bases.lora import adapter_state, add_lora, merge_lora
 from huggingtweets.bases.model import Base, find_base, load_model
 from huggingtweets.config.plan import Plan, make_plan
-from huggingtweets.config.schema import (
-    Adapter,
-    ModelConfig,
-    RecipeConfig,
-    SamplingConfig,
-    TrainConfig,
-)
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig, TrainConfig
 from huggingtweets.data.blocks import Blocks, pack_heldout
 from huggingtweets.errors import ConfigError
 from huggingtweets.generation.guards import Guards
 from huggingtweets.handles import Job
-from huggingtweets.pipeline.trained import WholeModel
+from huggingtweets.pipeline.whole_model import WholeModel
 from huggingtweets.posts.sources.demo import demo_corpus
 from huggingtweets.training.modules.loss import SummedLoss, settle_attention
 

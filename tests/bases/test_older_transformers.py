@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from huggingtweets.bases.model import load_model
 from huggingtweets.config.schema import RecipeConfig
-from huggingtweets.pipeline.trained import WholeModel
+from huggingtweets.pipeline.whole_model import WholeModel
 
 pytestmark = pytest.mark.slow
 READ = """

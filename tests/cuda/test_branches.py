@@ -26,7 +26,8 @@ from test_single_on_cuda import learn
 from test_trained import both, to_score
 
 from huggingtweets.bases.model import find_base
-from huggingtweets.config.schema import Adapter, EngineKind, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import Adapter, EngineKind
 from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import try_stack

@@ -3,7 +3,8 @@
 import random
 
 from huggingtweets.config.posts_schema import CleaningConfig
-from huggingtweets.config.schema import RecipeConfig, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data import prepare as module
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.data.prepare import Prepared, clean_posts, long_post, prepare

@@ -7,7 +7,7 @@ from by_heart import TinyBase, learn_by_heart, tiny_gpt2
 from transformers import PreTrainedModel
 
 from huggingtweets.config.posts_schema import CleaningConfig
-from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.evaluation.figures import Quality, evaluate_text, model_quality
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.generation.guards import Guards

@@ -7,7 +7,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from huggingtweets.bases.tiny import tiny_base
-from huggingtweets.config.schema import ModelConfig, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import ModelConfig
 from huggingtweets.data.tokens import codec_of
 from huggingtweets.generation.guards import Guards, shorten
 from huggingtweets.generation.sample import MAX_ROUNDS, sample_posts, sample_stack

@@ -12,14 +12,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 from huggingtweets.bases.model import Base, find_base, load_model, open_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
-from huggingtweets.config.schema import StoredDtype
+from huggingtweets.config.results_schema import StoredDtype
 from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.handles import Job
 from huggingtweets.pipeline import shared_files, trained
 from huggingtweets.pipeline import stages as pipeline
-from huggingtweets.pipeline.trained import StackedModel, Studio, Trained, WholeModel
+from huggingtweets.pipeline.trained import StackedModel, Studio
+from huggingtweets.pipeline.whole_model import Trained, WholeModel
 from huggingtweets.training.records import PostScore, Scores
 
 register()

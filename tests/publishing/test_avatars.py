@@ -17,7 +17,8 @@ from PIL import Image
 
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.posts_schema import SourceConfig, SourceKind
-from huggingtweets.config.schema import PublishConfig, TrainConfig
+from huggingtweets.config.results_schema import PublishConfig
+from huggingtweets.config.schema import TrainConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.handles import Job
 from huggingtweets.posts.records import Timeline

@@ -202,7 +202,7 @@ JOB = """
 import json, logging, os, signal, sys, threading, time, urllib.request
 from pathlib import Path
 import psutil
-from huggingtweets.config.schema import TrackingConfig, TrackingKind
+from huggingtweets.config.results_schema import TrackingConfig, TrackingKind
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.tracking.base import *
 from huggingtweets.tracking.build import build_tracker

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from huggingtweets.config.schema import TrackingConfig, TrackingKind, WandbMode
+from huggingtweets.config.results_schema import TrackingConfig, TrackingKind, WandbMode
 from huggingtweets.errors import ConfigError
 from huggingtweets.storage.files import read_json
 from huggingtweets.storage.paths import JobPaths

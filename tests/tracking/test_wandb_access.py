@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from huggingtweets.config.schema import WandbMode
+from huggingtweets.config.results_schema import WandbMode
 from huggingtweets.tracking.wandb_access import (
     DEFAULT_URL,
     base_url,

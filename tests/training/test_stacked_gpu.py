@@ -8,7 +8,8 @@ import torch
 from stacked_reference import BASE, LAYOUT, ROW, T, build_jobs
 from torch import Tensor
 
-from huggingtweets.config.schema import Adapter, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import Adapter
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.dropout import keep_mask, site_keys, thresholds_and_scales
 from huggingtweets.training.progress import TrainingJob

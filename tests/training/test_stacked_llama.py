@@ -13,7 +13,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from huggingtweets.config.schema import Keep, SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
+from huggingtweets.config.schema import Keep
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import build_stack
 from huggingtweets.training.progress import TrainingJob

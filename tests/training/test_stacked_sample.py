@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.generation.logits_process import TopPLogitsWarper
 
-from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.kernels.compiled import compiled_ops
 from huggingtweets.kernels.rows import CompiledRowOps, RowOps, choose_row_ops, num_draws
 from huggingtweets.models.families import layout_of, shape_of

@@ -14,11 +14,10 @@ from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.decoding import decode_texts
 from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
 from huggingtweets.posts.reading.names import Mark, Who, words_of
-from huggingtweets.posts.reading.record import Draft, Field, Reader
+from huggingtweets.posts.reading.record import Draft, Field, Reader, has_text
 from huggingtweets.posts.reading.shapes import (
     CLOSED,
     KNOWN,
-    has_text,
     inner_value,
     records_of,
     rich,

@@ -17,6 +17,7 @@ from huggingtweets.posts.reading.flat import (
     is_empty,
     is_foreign,
     layout_of,
+    roles_of,
 )
 from huggingtweets.posts.reading.json_values import dig
 from huggingtweets.posts.reading.names import (
@@ -372,3 +373,11 @@ def _versions(record: Mapping[str, Any]) -> list[str]:
             return []
     ids = listed[-_MAX_VERSIONS:] if isinstance(listed, list) else []
     return [one for one in ids if isinstance(one, str)]
+
+
+def has_text(value: object) -> bool:
+    """Whether an object has a text of its own, however it is called."""
+    return isinstance(value, dict) and any(
+        is_text_value(path, inner) and roles_of(path).text is not None
+        for path, inner in flatten(value)
+    )

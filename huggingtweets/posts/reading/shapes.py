@@ -1,17 +1,18 @@
 """JSON of any tool taken apart into records: wrappers, pages, activities, tables, JSON in JSON."""
 
 import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.chats import refuse_json_chat
-from huggingtweets.posts.reading.flat import flatten, roles_of
+from huggingtweets.posts.reading.flat import roles_of
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
 from huggingtweets.posts.reading.names import TABLES, words_of
-from huggingtweets.posts.reading.record import RICH, is_text_value, named
+from huggingtweets.posts.reading.record import RICH, has_text, named
 from huggingtweets.posts.reading.rich_text import whole_links
+from huggingtweets.posts.reading.tables import is_table, may_be_handle, table_of
 from huggingtweets.posts.reading.timeline import Skip
 
 Record = dict[str, Any]
@@ -25,7 +26,6 @@ _LISTS = (
 (`tweets`), X v1.1's search and mastodon-archive (`statuses`), X v2 and twarc (`data`), ATProto
 (`records`, `feed`), ActivityPub (`orderedItems`), scrapers' caches."""
 _NOT_POSTS = TABLES["no posts"]
-_CONTAINERS = TABLES["containers"]
 _HOISTED = (
     "tweet", "status", "post", "node", "value", "record", "commit", "item", "toot", "legacy", "doc",
     "_source",
@@ -36,8 +36,6 @@ _PEOPLE = ("users", "accounts")
 _ENVELOPE = frozenset({"status", "message"})
 """What an API says of its answer, beside the list: `{"status": "ok", "data": [...]}`."""
 _MAX_DEPTH = 8
-_MAX_HANDLE_CHARS = 60
-_MIN_ID_CHARS = 10
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 _ACTIVITIES = frozenset({"create", "announce"})
 _CLOSED = ("private", "direct", "followers", "specified", "limited", "mutuals_only", "local")
@@ -67,12 +65,12 @@ def records_of(
         else:
             yield from records_of(inner, depth + 1)
     elif isinstance(value, list):
-        is_table = is_row or depth == 0 or any(isinstance(one, list) for one in value)
+        is_tabular = is_row or depth == 0 or any(isinstance(one, list) for one in value)
         for one in value:
-            if is_table and not isinstance(one, list | dict):
+            if is_tabular and not isinstance(one, list | dict):
                 yield Skip("a table without names of its columns")  # nobody can tell which is what
             else:
-                yield from records_of(one, depth + 1, is_row=is_table)
+                yield from records_of(one, depth + 1, is_row=is_tabular)
     elif isinstance(value, dict):
         yield from _of_object(value, depth)
     else:
@@ -98,14 +96,6 @@ def _names_text(key: str) -> bool:
     return roles_of(key).text is not None
 
 
-def has_text(value: object) -> bool:
-    """Whether an object has a text of its own, however it is called."""
-    return isinstance(value, dict) and any(
-        is_text_value(path, inner) and roles_of(path).text is not None
-        for path, inner in flatten(value)
-    )
-
-
 def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     refuse_json_chat(value)
     activity = _activity(value) or _meta_post(value)
@@ -121,7 +111,7 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
             return
     if not is_post and _is_page(value):
         yield from _page(value, depth)
-    elif (table := _table(value)) is not None:
+    elif (table := table_of(value)) is not None:
         yield from table
     elif not is_post and (lists := _lists(value)):
         beside = {key: one for key, one in value.items() if key not in lists}
@@ -177,7 +167,7 @@ def _owner(beside: Record, key: str, posts: Any) -> Record | None:
     if name is not None:
         return {"screen_name": name, "name": str(dig(account, "accountDisplayName") or name)}
     handle = named({name: one for name, one in beside.items() if not _is_long(one)})
-    if handle is None and _may_be_handle(key) and not _is_connection(posts):
+    if handle is None and may_be_handle(key) and not _is_connection(posts):
         handle = key
     return {"screen_name": handle} if handle else None
 
@@ -185,11 +175,6 @@ def _owner(beside: Record, key: str, posts: Any) -> Record | None:
 def _is_long(value: Any) -> bool:
     """Whether it is a list of several; of one author, `authors` is a list as well."""
     return isinstance(value, list) and len(value) != 1
-
-
-def _may_be_handle(key: str) -> bool:
-    words = [word for word in words_of(key) if not word.isdecimal()]
-    return bool(words) and not _CONTAINERS.issuperset(words) and len(key) <= _MAX_HANDLE_CHARS
 
 
 def _is_connection(value: Any) -> bool:
@@ -329,61 +314,7 @@ def _meta_post(value: Record) -> Record | None:
     return {"text": text, "created_at": when} if when and isinstance(text, str) else None
 
 
-# --- Tables of pandas, and lists under a key
-
-
-def _table(value: Record) -> Iterator[Record | str | Skip] | None:
-    """Read what pandas and Polars write: split, by column (as objects or lists), by row."""
-    columns, data = value.get("columns"), value.get("data")
-    lists = _columns(value)
-    if lists is not None:
-        return (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
-    if isinstance(columns, list) and isinstance(data, list):
-        names = [str(one) for one in columns]
-        return (
-            dict(zip(names, row, strict=False))
-            if isinstance(row, list)
-            else Skip("no row of a table")
-            for row in data
-        )
-    inner = list(value.values())
-    if len(inner) > 1 and all(isinstance(one, str) for one in inner) and _are_ids(value):
-        return ({"id": key, "text": one} for key, one in value.items())
-    if len(inner) < 1 or not all(isinstance(one, dict) and one for one in inner):
-        return None
-    texts = [key for key in value if roles_of(key).text is not None]
-    keys = list(inner[0])
-    if texts and all(isinstance(one, str) or one is None for one in value[texts[0]].values()):
-        keys = list(value[texts[0]])
-        return ({name: column.get(key) for name, column in value.items()} for key in keys)
-    if len(inner) > 1 and all(map(has_text, inner[:20])):
-        is_by_handle = not _are_ids(value) and any(map(_may_be_handle, value))
-        name = "author" if is_by_handle else "id"
-        return ({name: key, **one} for key, one in value.items())
-    return None
-
-
-def _columns(value: Record) -> dict[str, list[Any]] | None:
-    """Return a table's columns that are lists of one length, one of them of texts."""
-    columns = value.get("columns")
-    if isinstance(columns, list) and all(isinstance(one, dict) for one in columns):
-        value = {str(one.get("name")): one.get("values") for one in columns}  # Polars
-    sizes = {len(one) if isinstance(one, list) else -1 for one in value.values()}
-    is_table = len(value) > 1 and len(sizes) == 1 and min(sizes) > 0
-    if not is_table or any(isinstance(one[0], list | dict) for one in value.values()):
-        return None
-    has_texts = any(
-        roles_of(key).text is not None and any(isinstance(one, str) for one in column)
-        for key, column in value.items()
-    )
-    return value if has_texts else None
-
-
-def _are_ids(keys: Iterable[str]) -> bool:
-    """Whether keys are numbers, or were drawn at random."""
-    sizes = {len(key) for key in keys if not key.isdecimal()}
-    is_random = len(sizes) == 1 and min(sizes) >= _MIN_ID_CHARS
-    return not sizes or (is_random and not any(map(str.isalpha, keys)))
+# --- Lists under a key
 
 
 def _lists(value: Record) -> dict[str, Any]:
@@ -394,7 +325,7 @@ def _lists(value: Record) -> dict[str, Any]:
     found = _lists_directly(value) or {
         key: one for key, one in value.items() if _is_wanted(key, one) and _has_posts(one)
     }
-    if len(found) > 1 and not all(map(_may_be_handle, found)):
+    if len(found) > 1 and not all(map(may_be_handle, found)):
         names = ", ".join(map(show, list(found)[:4]))
         raise SourceError(
             f"source.path: got several lists that may be posts ({names}); expected one, or one for "
@@ -428,20 +359,16 @@ def _is_wanted(key: str, value: Any = None) -> bool:
 def _has_posts(value: Any) -> bool:
     if isinstance(value, list):  # of people, each with a list
         return any(map(_has_list, value[:20]))
-    return _has_list(value) or _is_table(value)
+    return _has_list(value) or is_table(value)
 
 
 def _has_list(value: Any, depth: int = 0) -> bool:
     if not isinstance(value, dict) or depth > _MAX_DEPTH or has_text(value):
         return False
     return bool(_lists_directly(value)) or any(
-        _is_wanted(key, one) and (_has_list(one, depth + 1) or _is_table(one))
+        _is_wanted(key, one) and (_has_list(one, depth + 1) or is_table(one))
         for key, one in value.items()
     )
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and _table(value) is not None
 
 
 def _holds_text(one: Any) -> bool:

@@ -17,9 +17,9 @@ from huggingtweets.handles import parse_handle
 from huggingtweets.posts.reading.by_handle import decode, guard, open_bytes, show
 from huggingtweets.posts.reading.gather import posts_of_account
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
-from huggingtweets.posts.reading.members import Members, open_members
 from huggingtweets.posts.reading.timeline import MAX_ID_CHARS, MAX_POSTS, make_timeline
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.members import Members, open_members
 
 _WANTED = re.compile(r"(?P<base>(?:[^/]+/)*?)(?P<name>outbox|actor)\.json")
 _MAX_CHARS = 1 << 29

@@ -29,7 +29,6 @@ from huggingtweets.posts.reading.by_handle import (
 )
 from huggingtweets.posts.reading.gather import Row
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, iter_values, parse_json
-from huggingtweets.posts.reading.members import Members, open_members
 from huggingtweets.posts.reading.record import Reader
 from huggingtweets.posts.reading.timeline import (
     MAX_POSTS,
@@ -42,6 +41,7 @@ from huggingtweets.posts.reading.timeline import (
 )
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.csv_file import csv_rows
+from huggingtweets.posts.sources.members import Members, open_members
 
 _POSTS = r"(?:tweets?|community-tweet)(?:-part\d{1,4})?\.js|js/tweets/\d{4}_\d{2}\.js"
 _NOTES = r"note-tweet(?:-part\d{1,4})?\.js"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from huggingtweets.config.schema import SamplingConfig
+from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.kernels.rows import num_draws
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.dropout import site_keys

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading import members
-from huggingtweets.posts.reading.members import open_members
+from huggingtweets.posts.sources import members
+from huggingtweets.posts.sources.members import open_members
 
 ZipMaker = Callable[..., Path]
 JS = re.compile(r".*\.js")
