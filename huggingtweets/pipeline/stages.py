@@ -24,6 +24,7 @@ from huggingtweets.evaluation.score import Posts
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.generation.samples import Samples
 from huggingtweets.handles import Job
+from huggingtweets.pipeline.notices import tell_of_posts, tell_refused, tell_worse
 from huggingtweets.pipeline.outcome import Outcome, kept_and_base_loss
 from huggingtweets.pipeline.recorder import Recorder
 from huggingtweets.pipeline.texts import build_texts
@@ -206,12 +207,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
         codec=base.codec,
         earlier=earlier,
     )
-    if prepared.heldout is None and plan.config.recipe.heldout_frac > 0:
-        logger.warning(
-            "job=%s nothing is held out: the posts are too few, or say nearly the same; no figure "
-            "will tell how well the model predicts new posts",
-            plan.job.slug,
-        )
+    tell_of_posts(plan, prepared, base.max_positions)
     return prepared
 
 
@@ -273,7 +269,7 @@ def finish_job(
         samples = Samples(())
         if plan.sampling.num:
             samples = trained.sample(plan, base, job.guards)
-    _tell_refused(plan, samples)
+    tell_refused(plan, samples)
     rows = [marked(asdict(prediction)) for prediction in samples.predictions]
     write_jsonl(paths.predictions, rows)
     is_published = plan.config.publish.kind is not PublishKind.none
@@ -299,11 +295,7 @@ def finish_job(
             (draft / paths.preview.name).write_bytes(texts.preview)
             write_text(draft / paths.card.name, texts.card)
     if texts.facts.is_worse:
-        logger.warning(
-            "job=%s predicts posts that it has not seen worse than its base; lower recipe.lr or "
-            "recipe.epochs",
-            plan.job.slug,
-        )
+        tell_worse(plan)
     if is_published:
         write_text(paths.report, texts.report)
     recorder.finish(samples.predictions)
@@ -372,20 +364,6 @@ def count_data(job: EndedJob) -> DataCounts:
         heldout_tokens=kept.num_tokens if kept else 0,
         blocks=len(prepared.training_set.blocks),
     )
-
-
-def _tell_refused(plan: Plan, samples: Samples) -> None:
-    """Say so where the guards left fewer samples than were asked for."""
-    asked = len(plan.sampling.prompts) * plan.sampling.num
-    if len(samples.predictions) < asked:
-        logger.warning(
-            "job=%s samples=%d of %d: for the others all that was drawn was refused (%s); "
-            "sampling.block_copies=0 lets copies of training posts pass",
-            plan.job.slug,
-            len(samples.predictions),
-            asked,
-            samples.refusals,
-        )
 
 
 def utc_now() -> str:

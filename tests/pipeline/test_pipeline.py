@@ -1,4 +1,4 @@
-"""What is said of a job whose posts leave nothing to hold out."""
+"""What is said of a job whose posts leave nothing to hold out, or are longer than its blocks."""
 
 import json
 import logging
@@ -52,3 +52,27 @@ def test_posts_that_leave_nothing_to_hold_out_are_told(
         prepared = prepare_job(plan, find_base(plan.config.model), begin_job(plan))
     assert (prepared.heldout is None) == (is_said or not frac)
     assert ("nothing is held out" in caplog.text) == is_said
+
+
+@pytest.mark.parametrize(
+    ("block_size", "isolate", "is_said"), [(16, True, True), (64, True, False), (16, False, False)]
+)
+def test_posts_that_are_cut_are_told_with_the_blocks_that_would_hold_them(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    block_size: int,
+    isolate: bool,
+    is_said: bool,
+) -> None:
+    plan = plan_of(tmp_path, UNLIKE)
+    recipe = replace(plan.config.recipe, block_size=block_size, isolate_documents=isolate)
+    plan = replace(plan, config=replace(plan.config, recipe=recipe))
+    base = find_base(plan.config.model)
+    with caplog.at_level(logging.WARNING, "huggingtweets"):
+        prepared = prepare_job(plan, base, begin_job(plan))
+    if not is_said:
+        assert "are cut" not in caplog.text
+        return
+    assert f"of up to {prepared.long_tokens} tokens are cut, as recipe.block_size=16" in caplog.text
+    advised = int(caplog.text.partition("with recipe.block_size=")[2].split()[0])
+    assert prepared.long_tokens <= advised <= base.max_positions
