@@ -84,6 +84,5 @@ def main(words: Sequence[str]) -> None:
             print("The time is up: the same command goes on.\n")
     print(report(rows, workshop, design))
     if options.plots:
-        chosen = min(rows.settings("rates").items(), key=lambda one: plan.mean_bits(one[1]))[0]
-        for path in write_plots(rows, options.plots, chosen):
+        for path in write_plots(rows, options.plots):
             print(os.path.relpath(path))

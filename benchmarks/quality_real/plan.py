@@ -20,6 +20,7 @@ LORA = (
 """Where the choice begins. Every value that a step changes is given once more, behind these."""
 LORA_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 ALL_RATES = (3e-5, 1.372e-4, 4e-4, 1.2e-3)
+SHORT = "LoRA 8, blocks of 128"
 RANKS = (4, 16)
 TINY_POSTS = 1500
 MANY_POSTS = 500
@@ -112,6 +113,11 @@ def rate_words(rate: float, words: Words) -> Words:
     return (*words, f"recipe.lr={rate:g}")
 
 
+def short(rate: float) -> Words:
+    """Return adapters at a rate, in half as long blocks: twice as many steps for their tokens."""
+    return (*rate_words(rate, LORA), "recipe.block_size=128")
+
+
 def on_choice(design: Design, step: str, setting: str, words: Words) -> list[Run]:
     """Return the runs of a setting on the accounts that choose."""
     return [
@@ -186,9 +192,10 @@ def step_all_weights(found: Found, design: Design) -> Step:
 
 
 def step_small_batch(found: Found, design: Design) -> Step:
-    """All weights with one block per step, as LoRA has it: four times as many steps."""
-    words = ("recipe=tweets", "recipe.global_batch_size=1")
-    yield on_choice(design, "small batch", "all weights, 1 block", words)
+    """All weights with one or two blocks per step, as LoRA has it: two or four times the steps."""
+    for blocks in (1, 2):
+        words = ("recipe=tweets", f"recipe.global_batch_size={blocks}")
+        yield on_choice(design, "small batch", f"all weights, blocks per step: {blocks}", words)
 
 
 def step_epochs(found: Found, design: Design) -> Step:
@@ -201,28 +208,38 @@ def step_epochs(found: Found, design: Design) -> Step:
     yield on_choice(design, "epochs", f"LoRA 8, 4 epochs, lr {2 * rate:g}", words)
 
 
+def step_blocks(found: Found, design: Design) -> Step:
+    """Half as long blocks at the best rate, and twice that rate."""
+    rate = yield from best_lora_rate(found, design)
+    longer = ("recipe.warmup_frac=0.2",)
+    for name, more in {
+        "": (),
+        ", 3 epochs": ("recipe.epochs=3",),
+        f", lr {2 * rate:g}, warm-up 0.2": (f"recipe.lr={2 * rate:g}", *longer),
+    }.items():
+        yield on_choice(design, "blocks", f"{SHORT}{name}", (*short(rate), *more))
+    words = (*rate_words(2 * rate, LORA), *longer)
+    yield on_choice(design, "blocks", f"LoRA 8, lr {2 * rate:g}, warm-up 0.2", words)
+
+
 def step_ranks(found: Found, design: Design) -> Step:
     """Rank 4 and 16, alpha twice the rank."""
     rate = yield from best_lora_rate(found, design)
     for rank in RANKS:
-        words = (
-            *rate_words(rate, LORA), f"recipe.lora_rank={rank}", f"recipe.lora_alpha={2 * rank}",
-        )  # fmt: skip
-        yield on_choice(design, "ranks", f"LoRA {rank}", words)
+        words = (*short(rate), f"recipe.lora_rank={rank}", f"recipe.lora_alpha={2 * rank}")
+        yield on_choice(design, "ranks", f"LoRA {rank}, blocks of 128", words)
 
 
 def step_details(found: Found, design: Design) -> Step:
-    """What is left: adapters at the rate of all weights, four blocks per step, dropout, joined."""
-    today = ("recipe=tweets", "recipe.adapter=lora")
-    yield on_choice(design, "details", "recipe=tweets with LoRA 8", today)
+    """What is left: dropout, joined posts, and adapters by the recipe of all weights."""
     rate = yield from best_lora_rate(found, design)
-    words = rate_words(rate, LORA)
     for name, more in {
-        "4 blocks": ("recipe.global_batch_size=4",),
         "dropout 0.1": ("recipe.dropout=0.1",),
         "joined": ("recipe.isolate_documents=false",),
     }.items():
-        yield on_choice(design, "details", f"LoRA 8, {name}", (*words, *more))
+        yield on_choice(design, "details", f"{SHORT}, {name}", (*short(rate), *more))
+    as_all = ("recipe=tweets", "recipe.adapter=lora")
+    yield on_choice(design, "details", "recipe=tweets with LoRA 8", as_all)
 
 
 def step_many_posts(found: Found, design: Design) -> Step:
@@ -231,10 +248,14 @@ def step_many_posts(found: Found, design: Design) -> Step:
     for name, words in {
         "LoRA 8, 2 epochs": rate_words(rate, LORA),
         "LoRA 8, 4 epochs": (*rate_words(rate, LORA), "recipe.epochs=4"),
+        "LoRA 8, 2 epochs, blocks of 128": short(rate),
         "all weights, lr 0.0004": ("recipe=tweets", "recipe.lr=0.0004"),
         "all weights": ("recipe=tweets",),
+        "all weights, 1 block, 2 epochs": (
+            "recipe=tweets", "recipe.global_batch_size=1", "recipe.epochs=2",
+        ),
         "huggingtweets": ("recipe=huggingtweets",),
-    }.items():
+    }.items():  # fmt: skip
         yield [Run("many posts", name, words, design.choice[0], MANY_POSTS, 2 * design.num_heldout)]
 
 
@@ -307,6 +328,7 @@ STEPS: dict[str, Callable[[Found, Design], Step]] = {
     "rates": step_rates,
     "all": step_all_weights,
     "epochs": step_epochs,
+    "blocks": step_blocks,
     "many posts": step_many_posts,
     "test": step_test,
     "canaries": step_canaries,

@@ -7,7 +7,7 @@ from statistics import fmean
 from markupsafe import Markup
 
 from huggingtweets.publishing.charts import Axis, Frame, Point, number_axis
-from quality_real.plan import Row
+from quality_real.plan import SHORT, Row
 from quality_real.rows import Rows
 
 STYLE = (
@@ -72,20 +72,17 @@ def by_epochs(rows: Rows) -> Lines:
     }
 
 
-def by_rank(rows: Rows, chosen: str) -> Lines:
-    """Held-out posts over the rank."""
-    settings = {8: rows.settings("rates").get(chosen, [])}
-    settings |= {
-        row["recipe"]["recipe.lora_rank"]: own
-        for own in rows.settings("ranks").values()
-        for row in own
-    }
-    points = [
-        (float(rank), fmean(row["figures"]["bits"] for row in own))
-        for rank, own in sorted(settings.items())
-        if own
-    ]
-    return {"held-out posts": points} if len(points) > 1 else {}
+def by_rank(rows: Rows) -> Lines:
+    """Held-out posts over the rank, of the accounts that have all ranks."""
+    settings = [rows.settings("blocks").get(SHORT, []), *rows.settings("ranks").values()]
+    accounts = [{row["run"]["account"] for row in own} for own in settings]
+    shared = set.intersection(*accounts)
+    points = []
+    for own in settings if shared else ():
+        rank = float(own[0]["recipe"]["recipe.lora_rank"])
+        of_shared = [row for row in own if row["run"]["account"] in shared]
+        points.append((rank, fmean(row["figures"]["bits"] for row in of_shared)))
+    return {"held-out posts": sorted(points)} if len(points) > 1 else {}
 
 
 def by_posts(rows: Rows) -> Lines:
@@ -101,18 +98,17 @@ def by_posts(rows: Rows) -> Lines:
     return {name: sorted(points) for name, points in sorted(found.items())}
 
 
-def write_plots(rows: Rows, folder: Path, chosen: str) -> list[Path]:
+def write_plots(rows: Rows, folder: Path) -> list[Path]:
     """Write the pictures there are figures for.
 
     Args:
         rows: all that was found.
         folder: to write into.
-        chosen: the setting whose rank of 8 stands beside the others.
     """
     kinds = {
         "posts": ("training posts", by_posts(rows), True),
         "epochs": ("epochs", by_epochs(rows), False),
-        "rank": ("rank of the adapter", by_rank(rows, chosen), True),
+        "rank": ("rank of the adapter", by_rank(rows), True),
     }
     written = []
     for name, (label, lines, is_log) in kinds.items():

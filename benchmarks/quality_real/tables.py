@@ -10,7 +10,7 @@ from quality_real.rows import Rows
 from quality_real.statistics import Difference, base_posts_of, difference, posts_of
 from quality_real.work import Workshop
 
-CHOICE_STEPS = ("rates", "ranks", "epochs", "details", "all", "small batch")
+CHOICE_STEPS = ("rates", "epochs", "blocks", "ranks", "details", "all", "small batch")
 
 
 def write(difference: Difference | None) -> str:

@@ -188,7 +188,7 @@ def test_what_is_masked_stands_in_no_training_post(worked: Any) -> None:
 
 def test_pictures_stand_by_themselves(worked: Any, tmp_path: Path) -> None:
     rows, _, _ = worked
-    [path] = plots.write_plots(rows, tmp_path, "none")
+    [path] = plots.write_plots(rows, tmp_path)
     picture = path.read_text()
     assert picture.startswith('<svg xmlns="http://www.w3.org/2000/svg"')
     assert "from the crowd" in picture
