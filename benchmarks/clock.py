@@ -27,11 +27,12 @@ class Clock:
 
     def drawn(self, name: str, items: Iterator[Any]) -> Iterator[Any]:
         """Yield items, and tell the CPU time that making them took."""
+        end = object()  # None is an item: at present there is nothing to do
         while True:
             start = time.thread_time()
-            item = next(items, None)
+            item = next(items, end)
             self._add(name, start)
-            if item is None:
+            if item is end:
                 return
             yield item
 
