@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from huggingtweets.config.bases import MULTILINGUAL, known_base
 from huggingtweets.config.posts_schema import SourceKind
-from huggingtweets.config.schema import Consent, ModelConfig, TrainConfig
+from huggingtweets.config.results_schema import DEFAULT_PROMPTS
+from huggingtweets.config.schema import Consent, TrainConfig
 from huggingtweets.data.estimate import Estimate, estimate_training
 from huggingtweets.data.language import detect_languages
 from huggingtweets.errors import ConfigError, HuggingtweetsError
@@ -77,7 +78,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
         warnings += check_enough(reports, config.cleaning)
     except HuggingtweetsError as err:
         problem = str(err)
-    warnings += _advice(config.model, languages) if languages else []
+    warnings += _advice(config, languages[0]) if languages else []
     if config.consent is Consent.unstated and config.source.kind is not SourceKind.demo:
         warnings.append(
             "consent=unstated: say on what ground these posts are used, as consent=own-archive does"
@@ -95,15 +96,23 @@ def check_job(config: TrainConfig, job: Job) -> Check:
     )
 
 
-def _advice(model: ModelConfig, languages: Sequence[str]) -> list[str]:
-    """Say so where the base hardly knows the language of the posts."""
-    known = known_base(model.path)
-    if known is None or known.is_multilingual or languages[0] == "en":
+def _advice(config: TrainConfig, language: str) -> list[str]:
+    """Say so where base or prompts hardly know the language of the posts."""
+    if language == "en":
         return []
-    return [
-        f"the posts are in {languages[0]}, and {known.option} was trained on English; "
-        f"{MULTILINGUAL} knows many languages"
-    ]
+    found = []
+    known = known_base(config.model.path)
+    if known is not None and not known.is_multilingual:
+        found.append(
+            f"the posts are in {language}, and {known.option} was trained on English; "
+            f"{MULTILINGUAL} knows many languages"
+        )
+    if tuple(config.sampling.prompts) == DEFAULT_PROMPTS:
+        found.append(
+            f"samples begin with English words, and English may follow; for {language}, give its "
+            "own with sampling.prompts=[...]"
+        )
+    return found
 
 
 _LINK_STYLES = {

@@ -35,6 +35,22 @@ def test_too_few_posts_are_told_with_the_counts(tmp_path: Path) -> None:
     assert any("consent=unstated" in warning for warning in found.warnings)
 
 
+def test_posts_in_another_language_want_another_base_and_their_own_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "ann.jsonl"
+    text = "Heute Morgen haben wir im Garten Kirschen gepflückt und danach Kuchen gebacken, Tag"
+    path.write_text("".join(json.dumps({"text": f"{text} {n}"}) + "\n" for n in range(99)))
+    source = ("source=jsonl", f"source.path={path}", "cleaning.drop_repeats=false")
+    base, prompts = "gpt2 was trained on English", "sampling.prompts=[...]"
+    for overrides, expected in {
+        (): [base, prompts],
+        ("sampling.prompts=[Heute]",): [base],
+        ("model=gemma3-270m",): [prompts],
+    }.items():
+        warnings = " ".join(check("ann", *source, *overrides).warnings)
+        assert [each for each in (base, prompts) if each in warnings] == expected
+    assert not any("English" in warning for warning in check("demo").warnings)
+
+
 def test_nothing_from_outside_reaches_the_terminal_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "ann.jsonl"
     rows = [
