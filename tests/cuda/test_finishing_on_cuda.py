@@ -26,7 +26,7 @@ from huggingtweets.jobs import fused
 from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
-from huggingtweets.pipeline import stacking, trained
+from huggingtweets.pipeline import stacking, trained, whole_model
 from huggingtweets.runtime import device as runtime_device
 from huggingtweets.training.stacked import sample
 
@@ -94,7 +94,7 @@ class Device:
 @contextmanager
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     device = Device()
-    new_stream, to = trained.new_stream, trained._on
+    new_stream, to = trained.new_stream, whole_model._on
 
     def stream(where: torch.device) -> Any:
         device.goes_to(where)
@@ -107,7 +107,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Device]:
     with installed(), monkeypatch.context() as patch:
         patch.setattr(runtime_device, "kind_of", device.kind_of)
         patch.setattr(trained, "new_stream", stream)
-        patch.setattr(trained, "_on", on)
+        patch.setattr(whole_model, "_on", on)
         patch.setattr(stacking, "trusted", lambda settings, *_, **__: settings)  # see test_look.py
         patch.setattr(trained, "sample_stack", device.counted(trained.sample_stack))
         patch.setattr(trained, "score_stack", device.counted(trained.score_stack))
@@ -240,7 +240,7 @@ def test_the_best_of_several_goes_to_the_cpu_too(
     plan = plans[0]
     plan = replace(plan, sampling=replace(plan.sampling, best_of=2, num=1))
     guards = build_guards(plan.sampling, mask_pii=False, train=[])
-    sample_posts, places = trained.sample_posts, []
+    sample_posts, places = whole_model.sample_posts, []
 
     with watched(monkeypatch) as device:
 
@@ -250,7 +250,7 @@ def test_the_best_of_several_goes_to_the_cpu_too(
                 raise FULL
             return sample_posts(*args, **kwargs)
 
-        monkeypatch.setattr(trained, "sample_posts", scarce)
+        monkeypatch.setattr(whole_model, "sample_posts", scarce)
         found = users[0].sample(plan, base, guards)
     assert places == [True, False]
     assert len(found.predictions) == len(plan.sampling.prompts)
