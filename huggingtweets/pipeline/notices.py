@@ -28,13 +28,15 @@ def tell_of_posts(plan: Plan, prepared: Prepared, max_positions: int) -> None:
             plan.job.slug,
         )
     if recipe.isolate_documents and recipe.block_size < min(longest, max_positions):
+        better = min(2 ** (longest - 1).bit_length(), max_positions)
         logger.warning(
             "job=%s posts of up to %d tokens are cut, as recipe.block_size=%d; with "
-            "recipe.block_size=%d they stay whole",
+            "recipe.block_size=%d %s",
             plan.job.slug,
             longest,
             recipe.block_size,
-            min(2 ** (longest - 1).bit_length(), max_positions),
+            better,
+            "they stay whole" if longest <= better else "fewer are; the base takes no longer ones",
         )
 
 

@@ -76,3 +76,19 @@ def test_posts_that_are_cut_are_told_with_the_blocks_that_would_hold_them(
     assert f"of up to {prepared.long_tokens} tokens are cut, as recipe.block_size=16" in caplog.text
     advised = int(caplog.text.partition("with recipe.block_size=")[2].split()[0])
     assert prepared.long_tokens <= advised <= base.max_positions
+
+
+def test_posts_longer_than_the_base_can_read_are_promised_no_block_that_holds_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan = plan_of(tmp_path, [3 * f"{text} " for text in UNLIKE])
+    plan = replace(
+        plan,
+        config=replace(plan.config, recipe=replace(plan.config.recipe, block_size=16)),
+    )
+    base = find_base(plan.config.model)
+    with caplog.at_level(logging.WARNING, "huggingtweets"):
+        prepared = prepare_job(plan, base, begin_job(plan))
+    assert prepared.long_tokens > base.max_positions
+    assert f"with recipe.block_size={base.max_positions} fewer are" in caplog.text
+    assert "stay whole" not in caplog.text
