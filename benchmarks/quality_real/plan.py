@@ -21,6 +21,7 @@ LORA = (
 LORA_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 ALL_RATES = (3e-5, 1.372e-4, 4e-4, 1.2e-3)
 SHORT = "LoRA 8, blocks of 128"
+"""What `short` is called in rows, tables and the plot of ranks."""
 RANKS = (4, 16)
 TINY_POSTS = 1500
 MANY_POSTS = 500
@@ -192,7 +193,7 @@ def step_all_weights(found: Found, design: Design) -> Step:
 
 
 def step_small_batch(found: Found, design: Design) -> Step:
-    """All weights with one or two blocks per step, as LoRA has it: two or four times the steps."""
+    """All weights with one block per step, as LoRA has it, or two: more and smaller steps."""
     for blocks in (1, 2):
         words = ("recipe=tweets", f"recipe.global_batch_size={blocks}")
         yield on_choice(design, "small batch", f"all weights, blocks per step: {blocks}", words)
