@@ -24,6 +24,7 @@ is that of a process that imports and does nothing, other what no part claims.
 """
 
 import argparse
+import gc
 import json
 import os
 import platform
@@ -57,11 +58,15 @@ def report(clock: Clock) -> None:
 
 
 def child_ours(arguments: list[str]) -> int:
-    """Run train.py's own code with a clock at its parts."""
+    """Do what train.py does, with a clock at its parts."""
     from huggingtweets.training import stopping
 
     stopping.install()
+    from huggingtweets.runtime.helper import shared_helpers
+    from huggingtweets.train import TEXTS, start_helper
+
     config, jobs = read_arguments(arguments)
+    start_helper(config)
     from huggingtweets.jobs import fused, runner
     from huggingtweets.pipeline import stages as pipeline
     from huggingtweets.pipeline import trained
@@ -99,7 +104,9 @@ def child_ours(arguments: list[str]) -> int:
     modules.sample = clock.around("sample", modules.sample)
     for modules in (trained.WholeModel, trained.StackedModel):
         modules.save = clock.around("save", modules.save)
+    gc.freeze()
     code = runner.run_jobs(config, jobs)
+    shared_helpers(TEXTS).close()  # only then is its CPU time told
     report(clock)
     return code
 

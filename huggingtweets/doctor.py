@@ -15,10 +15,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from huggingtweets.data.estimate import usable_cores
 from huggingtweets.kernels.compiler import find_compiler
 from huggingtweets.online import is_offline_wanted
 from huggingtweets.preview.fonts import font_for, is_colour_emoji
+from huggingtweets.process import usable_cores
 from huggingtweets.tracking.wandb_access import base_url, choose_mode, has_credentials
 
 PACKAGES = (

@@ -35,6 +35,13 @@ def command_of(module: str, function: str, *arguments: str) -> list[str]:
     return [sys.executable, "-c", _CALL.format(module, function), json.dumps(sys.path), *arguments]
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def find_process(pid: int) -> Process | None:
     """Return a living process by its number; None: there is none, or it is a zombie."""
     try:

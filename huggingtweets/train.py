@@ -8,6 +8,7 @@ from huggingtweets.training import stopping
 
 stopping.install()  # before anything that takes seconds to import
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -22,14 +23,19 @@ from huggingtweets.causes import as_known
 from huggingtweets.config.compose import check_arguments, register, to_config, with_own_folders
 from huggingtweets.config.overrides import CONFIG_DIR, plain_values
 from huggingtweets.config.plan import is_batch
+from huggingtweets.config.results_schema import PublishKind
+from huggingtweets.config.schema import TrainConfig
 from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import quote_user, select_jobs
-from huggingtweets.logs import STOPPED, exit_code_of, say, setup_logging
+from huggingtweets.logs import STOPPED, exit_code_of, rank, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import check_demo, check_source
+from huggingtweets.runtime.helper import shared_helpers
 
+TEXTS = "huggingtweets.pipeline.texts"
+"""What the helper process begins with."""
 BUSY_LOAD = 0.6
 """Average load per core from which on the machine is taken to be shared."""
 
@@ -48,10 +54,11 @@ def run(composed: DictConfig) -> int:
         config = settle_consent(config, jobs)
         from huggingtweets.tracking.console import waiting  # Rich: a tenth of a second
 
+        start_helper(config)
         with waiting("starting PyTorch (some seconds)"):
             # heavy: only for a configuration that is accepted
             from huggingtweets.jobs.runner import run_jobs
-
+        gc.freeze()  # what was imported stays: a full collection need not look through it again
         return run_jobs(config, jobs, command=sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)
@@ -60,6 +67,15 @@ def run(composed: DictConfig) -> int:
         if known is None:
             raise
         return exit_code_of(known)
+
+
+def start_helper(config: TrainConfig) -> None:
+    """Start the process that makes texts and picture, while a core is idle: beside our imports.
+
+    It takes more than a second to import what it needs, which training would wait for.
+    """
+    if rank() == 0 and config.publish.kind is not PublishKind.none:
+        shared_helpers(TEXTS).warm_up()
 
 
 def main() -> int:

@@ -5,7 +5,6 @@ Nothing heavy is imported, so figures are rough; the docstrings say how rough.
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from huggingtweets.config.bases import known_base, lies_at
 from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
+from huggingtweets.process import usable_cores
 
 _ASCII_TOKENS = 0.226
 _ASCII_TOKENS_FOREIGN = 0.31
@@ -179,13 +179,6 @@ def _memory_gib(shape: Shape, recipe: RecipeConfig) -> float:
     layer = block_size * shape.width * 34 + 5 * shape.heads * block_size**2
     head = block_size * shape.vocab * 10
     return (weight * shape.parameters + shape.layers * layer + head) / 2**30
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _device() -> tuple[str, float]:

@@ -19,13 +19,13 @@ import torch
 
 from huggingtweets.bases.model import Base, open_base
 from huggingtweets.config.plan import Plan
-from huggingtweets.data.estimate import usable_cores
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.generation.samples import Samples
 from huggingtweets.jobs.deadline import Deadline
 from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.tally import Tally, as_failure, out_of_time
+from huggingtweets.pipeline.notices import tell_of_posts
 from huggingtweets.pipeline.recorder import Recorder
 from huggingtweets.pipeline.stacking import choose_settings, finishing_of, speed_of, tuning_of
 from huggingtweets.pipeline.stages import (
@@ -38,7 +38,6 @@ from huggingtweets.pipeline.stages import (
 )
 from huggingtweets.pipeline.trained import StackedModel, Studio, sample_together
 from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
-from huggingtweets.runtime.helper import Helpers
 from huggingtweets.standing import is_done
 from huggingtweets.storage.lock import JobLock, acquire_lock
 from huggingtweets.training.meter import (
@@ -193,7 +192,6 @@ class _Workshop:
         # On a CPU as many as engines, each on one thread; a GPU draws for all that wait at once.
         self._samplers = ThreadPoolExecutor(settings.engines, thread_name_prefix="sample")
         self._finishers = ThreadPoolExecutor(NUM_FINISHERS, thread_name_prefix="finish")
-        self._helpers = Helpers(max(1, usable_cores() // 2), "huggingtweets.pipeline.texts")
         self._ended: deque[_Ended] = deque()
         """Jobs that wait to be sampled."""
         self._num_together = 1  # on a CPU products are apart anyway
@@ -215,7 +213,6 @@ class _Workshop:
         self._preparers.shutdown(cancel_futures=True)
         self._samplers.shutdown()
         self._finishers.shutdown()
-        self._helpers.close()
         for job in self._open.values():
             job.lock.release()
 
@@ -281,6 +278,7 @@ class _Workshop:
                 return None
             cleaned = begin_job(plan)
             prepared = prepare_job(plan, self._thread_base(), cleaned)
+            tell_of_posts(plan, prepared, self._base.max_positions)
         except BaseException:
             lock.release()
             raise
@@ -352,7 +350,6 @@ class _Workshop:
                 base,
                 ended.model(self._studio),
                 recorder,
-                self._helpers,
                 ended.samples,
             )
 

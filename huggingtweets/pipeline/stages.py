@@ -43,7 +43,7 @@ from huggingtweets.preview.avatars import write_pictures
 from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.mark import marked
-from huggingtweets.runtime.helper import Helpers
+from huggingtweets.runtime.helper import shared_helpers
 from huggingtweets.standing import holds_same, seal_model, sealed_config
 from huggingtweets.storage.files import (
     remove,
@@ -89,12 +89,10 @@ def run_job(
         cleaned = on_main(accelerator, lambda: begin_job(plan))
         leave_if_stopped("data")
         prepared = prepare_job(plan, base, cleaned)
+        on_main(accelerator, lambda: tell_of_posts(plan, prepared, base.max_positions))
         leave_if_stopped("data")
         recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
-        helpers = stack.enter_context(Helpers(1, "huggingtweets.pipeline.texts"))
-        if accelerator.is_main_process and plan.config.publish.kind is not PublishKind.none:
-            helpers.warm_up()  # beside training
         training = Training(training_job(plan, prepared), recorder.record)
         result, weights = train_single(accelerator, base, training, plan, lock, since=since)
         return on_main(
@@ -104,7 +102,6 @@ def run_job(
                 base,
                 trained_by_single(weights, plan, base, accelerator.device),
                 recorder,
-                helpers,
             ),
         )
 
@@ -199,7 +196,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
         users = keep_new(users, timelines, earlier)
         new = sum(len(user.posts) for user in users)
         logger.info("job=%s goes on from %s: new=%d", plan.job.slug, plan.config.model.path, new)
-    prepared = prepare(
+    return prepare(
         users,
         reports,
         recipe=plan.config.recipe,
@@ -207,8 +204,6 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
         codec=base.codec,
         earlier=earlier,
     )
-    tell_of_posts(plan, prepared, base.max_positions)
-    return prepared
 
 
 @dataclass(frozen=True)
@@ -243,7 +238,6 @@ def finish_job(
     base: Base,
     trained: Trained,
     recorder: Recorder,
-    helpers: Helpers,
     samples: Samples | None = None,
 ) -> ModelFacts:
     """Sample, write the model folder, publish, and last of all result.json; main process only.
@@ -257,7 +251,6 @@ def finish_job(
         base: it was trained from.
         trained: the model.
         recorder: of the job.
-        helpers: processes beside this one.
         samples: where they are drawn already, together with those of others.
 
     Raises:
@@ -287,7 +280,7 @@ def finish_job(
         started_at=job.started_at,
     )
     with replacing_folder(paths.model) as draft, ThreadPoolExecutor(1) as beside:
-        call = helpers.call if is_published else _call
+        call = shared_helpers(build_texts.__module__).call if is_published else _call
         made = beside.submit(call, build_texts, outcome, utc_now())
         trained.save(plan, base, draft)
         texts = made.result()

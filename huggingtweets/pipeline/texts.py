@@ -17,15 +17,17 @@ from huggingtweets.evaluation.figures import (
 from huggingtweets.pipeline.outcome import Outcome, build_facts, build_result
 from huggingtweets.preview.lettering import is_drawable
 from huggingtweets.preview.picture import preview_png
-from huggingtweets.publishing.card import render_card
+from huggingtweets.publishing.card import card_template, render_card
 from huggingtweets.publishing.facts import ModelFacts
-from huggingtweets.publishing.report import render_report
+from huggingtweets.publishing.report import render_report, report_template
 
 
 def warm_up() -> None:
-    """Load what the first texts of a process need: languages, letters, 0.5 s of CPU time."""
+    """Load what the first texts of a process need, 0.7 s of CPU time."""
     detect_languages(["a post"])
     is_drawable("a post")
+    card_template()
+    report_template()
 
 
 @dataclass(frozen=True)

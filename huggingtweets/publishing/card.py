@@ -60,7 +60,7 @@ def escape(text: str) -> str:
 
 def render_card(facts: ModelFacts) -> str:
     """Return the text of README.md."""
-    return _template().render(
+    return card_template().render(
         facts=facts,
         front_matter=_Raw(_dump_yaml(front_matter(facts))),
         names=joined_names(facts.people),
@@ -74,7 +74,8 @@ def render_card(facts: ModelFacts) -> str:
 
 
 @cache
-def _template() -> Template:
+def card_template() -> Template:
+    """Return the card's template: to compile it takes longer than to fill it in."""
     environment = Environment(
         loader=PackageLoader("huggingtweets.publishing"),
         finalize=lambda value: value if isinstance(value, _Raw) else escape(str(value)),

@@ -58,7 +58,7 @@ class Part:
 def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
     """Return the page; `preview_png` is shown at its top."""
     shown = facts.samples[:MAX_SAMPLES]
-    return _template().render(
+    return report_template().render(
         facts=facts,
         names=joined_names(facts.people),
         handles=joined_handles(facts.people),
@@ -86,7 +86,7 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
 
 
 @cache
-def _template() -> Template:
+def report_template() -> Template:
     """Return the page's template: to compile it takes longer than to fill it in."""
     return page_environment().get_template("report.html.jinja")
 

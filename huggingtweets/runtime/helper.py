@@ -5,17 +5,19 @@ for and nothing else. It ends when its end of the line is closed, so when this p
 that comes about; signals for this process do not reach it.
 """
 
+import atexit
 import logging
 import os
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from huggingtweets.process import command_of
+from huggingtweets.process import command_of, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -53,8 +55,9 @@ class Helper:
         return result
 
     def close(self) -> None:
-        """End it; it is idle, or what it does is for nobody."""
+        """End it at once; it is idle, or what it does is for nobody."""
         self._line.close()
+        self._process.kill()
         self._process.wait()
 
 
@@ -78,10 +81,12 @@ class Helpers:
         self.close()
 
     def close(self) -> None:
-        """End them all, once they are idle."""
+        """End them all, once they are idle; whoever calls again starts another."""
         for _ in range(self._num):
             if helper := self._free.get():
                 helper.close()
+        for _ in range(self._num):
+            self._free.put(None)
 
     def warm_up(self) -> None:
         """Start one, so that its imports are made beside something else."""
@@ -114,6 +119,17 @@ class Helpers:
         except OSError as err:
             logger.warning("no helper process (%s): its work is done here", err.strerror)
             return None
+
+
+@cache
+def shared_helpers(module: str) -> Helpers:
+    """Return the helpers of this process that begin with a module, for as many jobs as it does.
+
+    They are as many as half of its cores, and end with it.
+    """
+    helpers = Helpers(max(1, usable_cores() // 2), module)
+    atexit.register(helpers.close)
+    return helpers
 
 
 def serve(fd: str, module: str) -> None:

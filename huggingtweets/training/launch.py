@@ -15,9 +15,9 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from huggingtweets.causes import as_known
 from huggingtweets.config.schema import Precision, TrainConfig
-from huggingtweets.data.estimate import usable_cores
 from huggingtweets.errors import HuggingtweetsError, LaunchError
 from huggingtweets.logs import world_size
+from huggingtweets.process import usable_cores
 from huggingtweets.runtime.device import has_bf16, has_cuda, num_gpus
 from huggingtweets.storage.paths import template
 from huggingtweets.training.collectives import broadcast

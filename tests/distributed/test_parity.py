@@ -121,8 +121,10 @@ def test_more_processes_than_blocks_change_nothing(train: Train, launch: str | N
 
 @pytest.mark.distributed
 def test_a_batch_that_cannot_be_divided_evenly_changes_nothing(train: Train) -> None:
-    three = "recipe.global_batch_size=3"
-    assert_equal(train(three, "engine.micro_batch_size=1", world=2), train(three), FP32)
+    three = ("recipe.global_batch_size=3", "recipe.block_size=16")
+    two = train(*three, "engine.micro_batch_size=1", world=2)
+    assert_equal(two, train(*three), FP32)
+    assert (two.parent / "log").read_text().count("are cut") == 1, "the processes speak as one"
 
 
 @pytest.mark.distributed

@@ -12,6 +12,7 @@ from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.handles import Job
+from huggingtweets.pipeline.notices import tell_of_posts
 from huggingtweets.pipeline.stages import begin_job, prepare_job
 
 
@@ -49,7 +50,9 @@ def test_posts_that_leave_nothing_to_hold_out_are_told(
     recipe = replace(plan.config.recipe, heldout_frac=frac)
     plan = replace(plan, config=replace(plan.config, recipe=recipe))
     with caplog.at_level(logging.WARNING, "huggingtweets"):
-        prepared = prepare_job(plan, find_base(plan.config.model), begin_job(plan))
+        base = find_base(plan.config.model)
+        prepared = prepare_job(plan, base, begin_job(plan))
+        tell_of_posts(plan, prepared, base.max_positions)
     assert (prepared.heldout is None) == (is_said or not frac)
     assert ("nothing is held out" in caplog.text) == is_said
 
@@ -70,6 +73,7 @@ def test_posts_that_are_cut_are_told_with_the_blocks_that_would_hold_them(
     base = find_base(plan.config.model)
     with caplog.at_level(logging.WARNING, "huggingtweets"):
         prepared = prepare_job(plan, base, begin_job(plan))
+        tell_of_posts(plan, prepared, base.max_positions)
     if not is_said:
         assert "are cut" not in caplog.text
         return
@@ -89,6 +93,7 @@ def test_posts_longer_than_the_base_can_read_are_promised_no_block_that_holds_th
     base = find_base(plan.config.model)
     with caplog.at_level(logging.WARNING, "huggingtweets"):
         prepared = prepare_job(plan, base, begin_job(plan))
+        tell_of_posts(plan, prepared, base.max_positions)
     assert prepared.long_tokens > base.max_positions
     assert f"with recipe.block_size={base.max_positions} fewer are" in caplog.text
     assert "stay whole" not in caplog.text

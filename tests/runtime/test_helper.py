@@ -15,6 +15,7 @@ import pytest
 import torch
 from job_processes import SMALL, write_posts
 
+from huggingtweets import train
 from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, make_plan
@@ -24,7 +25,7 @@ from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.runtime import helper
-from huggingtweets.runtime.helper import Helper, Helpers
+from huggingtweets.runtime.helper import Helper, Helpers, shared_helpers
 
 HANDLES = ("ann", "bob", "carl")
 
@@ -76,6 +77,37 @@ def test_no_process_is_left() -> None:
         pid = helpers.call(helper_work.pid)
         assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)
+
+
+def test_helpers_that_were_ended_begin_again_when_they_are_called(helpers: Helpers) -> None:
+    first = helpers.call(helper_work.pid)
+    helpers.close()
+    assert helpers.call(helper_work.pid) not in (first, os.getpid())
+
+
+def test_one_helper_serves_all_jobs_and_is_started_before_pytorch_is_imported(
+    tmp_path: Path,
+) -> None:
+    """Or else it would take a core from training."""
+    write_posts(tmp_path / "posts", "ann", "bob")
+    (tmp_path / "users.txt").write_text("ann\nbob\n")
+    code = (
+        "import sys; from huggingtweets import train; from huggingtweets.runtime import helper\n"
+        "class Noted(helper.Helper):\n"
+        "    def __init__(self, module):\n"
+        "        print(module, 'torch' in sys.modules); super().__init__(module)\n"
+        "helper.Helper = Noted; sys.exit(train.main())"
+    )
+    words = [f"user=file:{tmp_path / 'users.txt'}", *SMALL, "engine=single", "publish=local"]
+    words += ["source=jsonl", f"source.path={tmp_path / 'posts'}", "recipe.max_steps=2"]
+    words += [f"output_dir={tmp_path / 'out'}", "sampling.num=1", "sampling.max_new_tokens=12"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines().count(f"{train.TEXTS} False") == 1
+    assert f"{train.TEXTS} True" not in done.stdout
+    assert (tmp_path / "out" / "bob" / "model" / "preview.png").exists()
 
 
 def test_a_helper_ends_with_its_killed_parent() -> None:
@@ -132,6 +164,7 @@ def test_no_user_is_lost_where_every_helper_is_killed_at_work(
     for name in ("well", "killed"):
         if name == "killed":
             monkeypatch.setattr(helper, "Helper", Killed)
+        shared_helpers.cache_clear()  # those of before are not killed
         plans = [plan_for(tmp_path / name, handle) for handle in HANDLES]
         with open_ledger(tmp_path / name) as ledger:
             base = find_base(plans[0].config.model)
