@@ -58,7 +58,8 @@ def run(composed: DictConfig) -> int:
         with waiting("starting PyTorch (some seconds)"):
             # heavy: only for a configuration that is accepted
             from huggingtweets.jobs.runner import run_jobs
-        gc.freeze()  # what was imported stays: a full collection need not look through it again
+        if not gc.get_freeze_count():  # of a grid once: later, models could be among it
+            gc.freeze()  # what was imported stays: a full collection need not look through it
         return run_jobs(config, jobs, command=sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)

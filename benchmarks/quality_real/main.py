@@ -5,7 +5,8 @@
     python benchmarks/quality.py real --report --plots docs
 
 Every finished run is a line of `build/quality-real/rows.jsonl`; its recipe is kept with it, and a
-row of a recipe that has changed since is trained again. Needs the extras `gguf` and `lora`.
+row of a recipe that has changed since is trained again. Rows that lie beside this file are taken as
+done; `--afresh` trains them too. Needs the extras `gguf` and `lora`.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from quality_real.tables import report
 from quality_real.work import Workshop, recipe_of
 
 ROOT = Path(__file__).parents[2]
+PUBLISHED = Path(__file__).parent / "rows.jsonl"
 MAX_TOGETHER = 8
 logger = logging.getLogger("quality_real")
 
@@ -69,13 +71,14 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--accounts", type=int, default=8, help="of each list, its first ones")
     parser.add_argument("--together", type=int, default=MAX_TOGETHER, help="accounts at once")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin nothing after these")
+    parser.add_argument("--afresh", action="store_true", help="train what is published as well")
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--plots", type=Path, help="write the pictures into this folder")
     options = parser.parse_args(words)
     register()
     design = plan.first_accounts(plan.SMALL if options.small else plan.Design(), options.accounts)
     folder = options.folder / "small" if options.small else options.folder
-    rows = Rows(folder / "rows.jsonl", recipe_of)
+    rows = Rows(folder / "rows.jsonl", recipe_of, None if options.afresh else PUBLISHED)
     workshop = Workshop(design, options.shared, folder)
     if not options.report:
         until = time.time() + 60 * options.minutes

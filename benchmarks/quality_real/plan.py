@@ -64,11 +64,19 @@ class Design:
     )  # fmt: skip
     """They decide nothing. 546 to 3,192 kept posts; one writes French, one Spanish."""
     crowd: tuple[str, ...] = (
-        "Oreo", "Number10gov", "noynoyaquino", "PMOIndia", "CoryBooker", "SenShelby",
-        "SenWhitehouse", "ChuckGrassley", "RepLucyMcBath", "kaikahele", "SteveScalise",
-        "LisaForCongress", "TomOHalleran", "WarrenDavidson", "RepAdrianSmith", "JoshGottheimer",
+        "AV_Abhisit", "BennieGThompson", "big_ben_clock", "CarbajalSalud", "CFKArgentina",
+        "ChuckGrassley", "CoryBooker", "desdelamoncloa", "dilmabr", "FelipeCalderon",
+        "hatoyamayukio", "HHShkMohd", "ivojosipovic", "JoshGottheimer", "kaikahele",
+        "LisaForCongress", "MaElviraSalazar", "MaxineWaters", "MedvedevRussia",
+        "MedvedevRussiaE", "MichelleSteelCA", "MikeforWI", "MustafaAG", "noynoyaquino",
+        "Number10gov", "Oreo", "PaulKagame", "PMOIndia", "QueenNoor", "RepAdrianSmith",
+        "RepDLesko", "RepEdCase", "RepJasonCrow", "RepKevinHern", "RepKimSchrier",
+        "RepLucyMcBath", "RepMcKinley", "RepRickCrawford", "RepVeasey", "RonnyJacksonTX",
+        "RT_Erdogan", "SenatorRounds", "SenGillibrand", "SenShelby", "SenSherrodBrown",
+        "SenTinaSmith", "SenToomey", "SenWhitehouse", "SteveScalise", "TomOHalleran",
+        "USRepLong", "WarrenDavidson",
     )  # fmt: skip
-    """Other people, for the warm start."""
+    """All others who kept 60 posts, for the warm start; eleven write no English, three Spanish."""
     languages: tuple[str, ...] = ("AV_Abhisit", "hatoyamayukio", "MedvedevRussia", "HHShkMohd")
     """Thai, Japanese, Russian, Arabic: no account at hand writes Greek or Hebrew."""
     canary: str = "RepLucyMcBath"
@@ -283,14 +291,14 @@ def step_seeds(found: Found, design: Design) -> Step:
 def step_posts(found: Found, design: Design) -> Step:
     """Few posts, from the base and from a crowd: first the size that takes least.
 
-    500 are learnt by half of the accounts, those of short posts: they take as long as all others.
+    500 are learnt by two accounts and 1,500 by one, of short posts: they take as long as all.
     """
-    for num in (50, 150, 500):
+    for num, accounts in ((50, 8), (150, 8), (500, 2), (1500, 1)):
         for base in ("base", "crowd"):
             runs = on_test(
                 design, "posts", f"{num} posts, {base}", ("recipe=lora",), num_train=num, base=base
             )
-            yield runs if num < 500 else runs[: len(runs) // 2]
+            yield runs[:accounts]
 
 
 def step_canaries(found: Found, design: Design) -> Step:

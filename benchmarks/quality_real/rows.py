@@ -15,18 +15,19 @@ RecipeOf = Callable[[Words], dict[str, Any]]
 class Rows:
     """The file of rows. A row counts only for the recipe that its words mean today."""
 
-    def __init__(self, path: Path, recipe_of: RecipeOf) -> None:
+    def __init__(self, path: Path, recipe_of: RecipeOf, published: Path | None = None) -> None:
         """Read what is there; a last line that was cut off is passed over.
 
         Args:
             path: of the file, made with its folder when the first row is added.
             recipe_of: what overrides are composed to.
+            published: file of rows that somebody else measured; a row of one's own counts more.
         """
         self._path = path
         self._recipe_of = recipe_of
         self.all: list[Row] = []
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        for line in lines:
+        files = [file for file in (published, path) if file is not None and file.exists()]
+        for line in (line for file in files for line in file.read_text("utf-8").splitlines()):
             try:
                 self.all.append(json.loads(line))
             except ValueError:

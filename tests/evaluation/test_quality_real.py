@@ -88,6 +88,13 @@ def test_a_row_counts_once_it_is_whole_and_as_long_as_its_recipe_is_the_same(
     assert again.missing([run, other]) == []
     assert plan.mean_bits(again.of([run, other])) == 2.5
     assert again.missing([replace(run, seed=1)]), "another seed is another run"
+    published = tmp_path / "published.jsonl"
+    path.rename(published)
+    elsewhere = Rows(path, recipe_of, published)
+    assert elsewhere.missing([run]) == []
+    elsewhere.add(run, invented(run, 1.5))
+    assert [row["figures"]["bits"] for row in Rows(path, recipe_of, published).of([run])] == [1.5]
+
     changed = Rows(path, lambda words: recipe_of(words) | {"recipe.epochs": 99})
     assert changed.missing([run, other]) == [run, other]
 
