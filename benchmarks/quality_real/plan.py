@@ -49,6 +49,8 @@ class Run:
     base: str = "base"
     """`base`, `crowd` (the base after other people's posts) or `tiny`."""
     has_canaries: bool = False
+    smoothing: float = 0.0
+    """Of each label towards the person's token statistics; of adapters, one account at a time."""
 
 
 @dataclass(frozen=True)
@@ -240,13 +242,15 @@ def step_ranks(found: Found, design: Design) -> Step:
 
 
 def step_details(found: Found, design: Design) -> Step:
-    """What is left: dropout, joined posts, and adapters by the recipe of all weights."""
+    """What is left: dropout, joined posts, smoothed labels, the recipe of all weights."""
     rate = yield from best_lora_rate(found, design)
     for name, more in {
         "dropout 0.1": ("recipe.dropout=0.1",),
         "joined": ("recipe.isolate_documents=false",),
     }.items():
         yield on_choice(design, "details", f"{SHORT}, {name}", (*short(rate), *more))
+    for run in on_choice(design, "details", f"{SHORT}, labels smoothed by 0.1", short(rate)):
+        yield [replace(run, smoothing=0.1)]
     as_all = ("recipe=tweets", "recipe.adapter=lora")
     yield on_choice(design, "details", "recipe=tweets with LoRA 8", as_all)
 

@@ -72,4 +72,6 @@ class Rows:
 
 
 def _key(run: dict[str, Any]) -> str:
-    return json.dumps(run, sort_keys=True)
+    """Return what tells runs apart; what a run of before had no field for is as by default."""
+    known = asdict(Run("", "", (), "", 0, 0)) | run
+    return json.dumps(known, sort_keys=True)

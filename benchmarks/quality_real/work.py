@@ -5,6 +5,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -38,6 +39,7 @@ from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.pool import train_stacks
 from quality_real.canaries import Canary, candidates, exposure, make_canaries, plant
 from quality_real.plan import Design, Row, Run, Words
+from quality_real.smoothing import smoothed_labels, token_shares
 
 logger = logging.getLogger("quality_real")
 
@@ -216,14 +218,20 @@ def _stacked(ready: Sequence[Ready], base: Base) -> Iterator[tuple[Ready, Done]]
     tuning = tuning_of(opened, base, plan.config.recipe, CPU)
     settings = choose_settings(tuning, plan, CPU, len(ready))
     studio = Studio(opened, CPU, tuning if isinstance(tuning, GroupedTuning) else None)
+    labels: AbstractContextManager[None] = nullcontext()
+    if frac := ready[0].run.smoothing:
+        assert len(ready) == 1, "labels are smoothed for one account at a time"
+        targets = ready[0].prepared.training_set.blocks.targets
+        labels = smoothed_labels(frac, token_shares(targets, base.config.vocab_size))
     jobs: list[TrainingJob | None] = [
         training_job(one.plan, one.prepared, slug=str(index)) for index, one in enumerate(ready)
     ]
     start = time.process_time()
-    found = {
-        result.slug: result
-        for result in train_stacks(tuning, iter(jobs), settings=settings, device=CPU)
-    }
+    with labels:
+        found = {
+            result.slug: result
+            for result in train_stacks(tuning, iter(jobs), settings=settings, device=CPU)
+        }
     seconds = time.process_time() - start
     total = sum(result.trained.tokens for result in found.values() if result.trained)
     for index, one in enumerate(ready):
