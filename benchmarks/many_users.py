@@ -24,7 +24,6 @@ is that of a process that imports and does nothing, other what no part claims.
 """
 
 import argparse
-import gc
 import json
 import os
 import platform
@@ -63,7 +62,7 @@ def child_ours(arguments: list[str]) -> int:
 
     stopping.install()
     from huggingtweets.runtime.helper import shared_helpers
-    from huggingtweets.train import TEXTS, start_helper
+    from huggingtweets.train import TEXTS, keep_imports, start_helper
 
     config, jobs = read_arguments(arguments)
     start_helper(config)
@@ -104,7 +103,7 @@ def child_ours(arguments: list[str]) -> int:
     modules.sample = clock.around("sample", modules.sample)
     for modules in (trained.WholeModel, trained.StackedModel):
         modules.save = clock.around("save", modules.save)
-    gc.freeze()
+    keep_imports()
     code = runner.run_jobs(config, jobs)
     shared_helpers(TEXTS).close()  # only then is its CPU time told
     report(clock)

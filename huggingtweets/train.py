@@ -11,6 +11,7 @@ stopping.install()  # before anything that takes seconds to import
 import gc
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,6 +33,7 @@ from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import STOPPED, exit_code_of, rank, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import check_demo, check_source
+from huggingtweets.process import usable_cores
 from huggingtweets.runtime.helper import shared_helpers
 
 TEXTS = "huggingtweets.pipeline.texts"
@@ -58,8 +60,7 @@ def run(composed: DictConfig) -> int:
         with waiting("starting PyTorch (some seconds)"):
             # heavy: only for a configuration that is accepted
             from huggingtweets.jobs.runner import run_jobs
-        if not gc.get_freeze_count():  # of a grid once: later, models could be among it
-            gc.freeze()  # what was imported stays: a full collection need not look through it
+        keep_imports()
         return run_jobs(config, jobs, command=sys.argv[1:])
     except HuggingtweetsError as err:
         return exit_code_of(err)
@@ -75,8 +76,17 @@ def start_helper(config: TrainConfig) -> None:
 
     It takes more than a second to import what it needs, which training would wait for.
     """
-    if rank() == 0 and config.publish.kind is not PublishKind.none:
+    if rank() == 0 and usable_cores() > 1 and config.publish.kind is not PublishKind.none:
         shared_helpers(TEXTS).warm_up()
+
+
+@cache
+def keep_imports() -> None:
+    """Tell the garbage collector that what was imported stays: it looks through it no more.
+
+    Once: before the second point of a grid the models of the first could be among it.
+    """
+    gc.freeze()
 
 
 def main() -> int:

@@ -78,7 +78,8 @@ def main(words: Sequence[str]) -> None:
     register()
     design = plan.first_accounts(plan.SMALL if options.small else plan.Design(), options.accounts)
     folder = options.folder / "small" if options.small else options.folder
-    rows = Rows(folder / "rows.jsonl", recipe_of, None if options.afresh else PUBLISHED)
+    published = None if options.afresh or options.small else PUBLISHED
+    rows = Rows(folder / "rows.jsonl", recipe_of, published)
     workshop = Workshop(design, options.shared, folder)
     if not options.report:
         until = time.time() + 60 * options.minutes

@@ -47,7 +47,7 @@ class Run:
     samples: int = 0
     """Of each of the five prompts."""
     base: str = "base"
-    """`base`, `crowd` (the base after other people's posts) or `tiny`."""
+    """`base`, `tiny`, or which crowd: the base after other people's posts."""
     has_canaries: bool = False
     smoothing: float = 0.0
     """Of each label towards the person's token statistics; of adapters, one account at a time."""
@@ -91,6 +91,11 @@ class Design:
     """Posts of each of the crowd."""
     samples: int = 8
     num_seeds: int = 3
+
+    @property
+    def crowd_name(self) -> str:
+        """What the rows call the crowd."""
+        return f"crowd of {len(self.crowd)} people, {self.num_crowd} posts each"
 
 
 SMALL = Design(
@@ -298,11 +303,9 @@ def step_posts(found: Found, design: Design) -> Step:
     500 are learnt by two accounts and 1,500 by one, of short posts: they take as long as all.
     """
     for num, accounts in ((50, 8), (150, 8), (500, 2), (1500, 1)):
-        for base in ("base", "crowd"):
-            runs = on_test(
-                design, "posts", f"{num} posts, {base}", ("recipe=lora",), num_train=num, base=base
-            )
-            yield runs[:accounts]
+        for name, base in {"base": "base", "crowd": design.crowd_name}.items():
+            setting, more = f"{num} posts, {name}", {"num_train": num, "base": base}
+            yield on_test(design, "posts", setting, ("recipe=lora",), **more)[:accounts]
 
 
 def step_canaries(found: Found, design: Design) -> Step:

@@ -86,8 +86,10 @@ def by_rank(rows: Rows) -> Lines:
 
 
 def by_posts(rows: Rows) -> Lines:
-    """Held-out posts over the number of training posts, of the accounts that have all of them."""
-    settings = rows.settings("posts").values()
+    """Held-out posts over the number of training posts, of those that most accounts have."""
+    settings = [*rows.settings("posts").values()]
+    most = max(map(len, settings), default=0)
+    settings = [own for own in settings if len(own) == most]
     accounts = [{row["run"]["account"] for row in own} for own in settings]
     shared = set.intersection(*accounts) if accounts else set()
     found: dict[str, list[Point]] = {}

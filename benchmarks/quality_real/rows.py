@@ -32,12 +32,11 @@ class Rows:
                 self.all.append(json.loads(line))
             except ValueError:
                 continue
-        self._by_key = {_key(row["run"]): row for row in self.all}
+        self._by_key = {_key(row["run"]): row for row in self.all if self._is_current(row)}
 
     def row(self, run: Run) -> Row | None:
         """Return the row of a run; None where it is yet to be done."""
-        row = self._by_key.get(_key(asdict(run)))
-        return row if row and row["recipe"] == self._recipe_of(run.words) else None
+        return self._by_key.get(_key(asdict(run)))
 
     def of(self, runs: Sequence[Run]) -> list[Row]:
         """Return the rows of runs that were done, in their order."""
@@ -64,11 +63,12 @@ class Rows:
         """Return the rows of a step by setting, in the order in which they were done."""
         found: dict[str, list[Row]] = {}
         for row in self._by_key.values():
-            if row["run"]["step"] == step and row["recipe"] == self._recipe_of(
-                tuple(row["run"]["words"])
-            ):
+            if row["run"]["step"] == step:
                 found.setdefault(row["run"]["setting"], []).append(row)
         return found
+
+    def _is_current(self, row: Row) -> bool:
+        return bool(row["recipe"] == self._recipe_of(tuple(row["run"]["words"])))
 
 
 def _key(run: dict[str, Any]) -> str:

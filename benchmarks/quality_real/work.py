@@ -124,7 +124,9 @@ class Workshop:
     def _model_words(self, run: Run) -> Words:
         if run.base == "tiny":
             return ("model=tiny",)
-        return (f"model.path={self.crowd()}",) if run.base == "crowd" else self._design.base
+        if run.base == self._design.crowd_name:
+            return (f"model.path={self.crowd()}",)
+        return self._design.base
 
     def _plan(self, run: Run, output_dir: str) -> Plan:
         total = run.num_train + run.num_heldout

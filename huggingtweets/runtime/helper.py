@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from multiprocessing.connection import Connection
-from queue import SimpleQueue
+from queue import LifoQueue
 from typing import Any, TypeVar
 
 from huggingtweets.process import command_of, usable_cores
@@ -67,7 +67,8 @@ class Helpers:
     def __init__(self, num: int, module: str) -> None:
         """Have at most `num` of them, which import a module to begin with."""
         self._module = module
-        self._free: SimpleQueue[Helper | None] = SimpleQueue()
+        # Last in, first out: one that is warm is taken before another is started.
+        self._free: LifoQueue[Helper | None] = LifoQueue()
         for _ in range(num):
             self._free.put(None)
         self._num = num
@@ -91,7 +92,10 @@ class Helpers:
     def warm_up(self) -> None:
         """Start one, so that its imports are made beside something else."""
         helper = self._free.get()
-        self._free.put(helper or self._started())
+        try:
+            helper = helper or self._started()
+        finally:
+            self._free.put(helper)
 
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call a function in a free helper, or here where its process died of it.

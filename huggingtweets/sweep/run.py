@@ -22,6 +22,7 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.runner import check_base, choose_engine
 from huggingtweets.logs import JOB_FAILED
+from huggingtweets.pipeline.notices import tell_of_posts
 from huggingtweets.pipeline.stages import begin_job, prepare_job
 from huggingtweets.storage.files import write_text
 from huggingtweets.storage.lock import acquire_lock
@@ -132,7 +133,10 @@ def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
                 begin_job(plan)
         except JobBusyError:  # another task is at it
             time.sleep(POSTS_WAIT_S)
-    if prepare_job(plan, base).heldout is None:
+    prepared = prepare_job(plan, base)
+    if prepared.heldout is not None:
+        tell_of_posts(plan, prepared, base.max_positions)
+    else:
         raise DataError(
             f"job {job.slug}: got no post that can be held out; expected some to score the trials "
             "by; give more posts, or a larger recipe.heldout_frac"

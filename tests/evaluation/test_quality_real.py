@@ -152,7 +152,7 @@ def worked(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     ]
     some.append(
         plan.on_test(DESIGN, "posts", "50 posts, crowd", ("recipe=lora",), num_train=12,
-                     base="crowd")
+                     base=DESIGN.crowd_name)
     )  # fmt: skip
     groups = [*plan.groups(rows, DESIGN, ["test"]), *some]
     assert not work_off(rows, workshop, groups, until=0.0), "no time for anything"

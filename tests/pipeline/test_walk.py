@@ -31,6 +31,7 @@ def test_from_the_command_to_the_optimizer_step_are_eight_calls(
 
     monkeypatch.setattr(loop, "train_step", noted)
     words = ["user=demo", *SMALL_MODEL, "recipe.block_size=64", "recipe.max_steps=1"]
+    words += ["engine.precision=fp32"]  # as all that this process trains: Accelerate asks for it
     words += ["publish=none", "sampling.num=0", "engine=single", f"output_dir={tmp_path}"]
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     assert train.main() == 0

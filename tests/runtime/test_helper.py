@@ -24,6 +24,7 @@ from huggingtweets.jobs import fused
 from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
+from huggingtweets.pipeline.texts import build_texts
 from huggingtweets.runtime import helper
 from huggingtweets.runtime.helper import Helper, Helpers, shared_helpers
 
@@ -47,9 +48,10 @@ def test_a_helper_is_warm_before_it_is_needed(
 ) -> None:
     told = tmp_path / "warmed"
     monkeypatch.setenv("HELPER_WORK_WARMED", str(told))
-    with Helpers(1, "helper_work") as helpers:
+    with Helpers(4, "helper_work") as helpers:
         helpers.warm_up()
         assert helpers.call(helper_work.pid) == int(told.read_text())
+        assert helpers.call(helper_work.pid) == int(told.read_text()), "nor is another started"
 
 
 def test_work_goes_on_here_where_the_process_is_killed_amid_it(helpers: Helpers) -> None:
@@ -105,6 +107,7 @@ def test_one_helper_serves_all_jobs_and_is_started_before_pytorch_is_imported(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert build_texts.__module__ == train.TEXTS
     assert done.stdout.splitlines().count(f"{train.TEXTS} False") == 1
     assert f"{train.TEXTS} True" not in done.stdout
     assert (tmp_path / "out" / "bob" / "model" / "preview.png").exists()
