@@ -96,7 +96,8 @@ def by_posts(rows: Rows) -> Lines:
     for own in settings if shared else ():
         run = own[0]["run"]
         bits = fmean(row["figures"]["bits"] for row in own if row["run"]["account"] in shared)
-        found.setdefault(f"from the {run['base']}", []).append((float(run["num_train"]), bits))
+        name, _, _ = run["base"].partition(",")
+        found.setdefault(f"from the {name}", []).append((float(run["num_train"]), bits))
     return {name: sorted(points) for name, points in sorted(found.items())}
 
 
