@@ -134,13 +134,12 @@ def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
         except JobBusyError:  # another task is at it
             time.sleep(POSTS_WAIT_S)
     prepared = prepare_job(plan, base)
-    if prepared.heldout is not None:
-        tell_of_posts(plan, prepared, base.max_positions)
-    else:
+    if prepared.heldout is None:
         raise DataError(
             f"job {job.slug}: got no post that can be held out; expected some to score the trials "
             "by; give more posts, or a larger recipe.heldout_frac"
         )
+    tell_of_posts(plan, prepared, base.max_positions)
 
 
 def _description(sweep: Sweep) -> dict[str, object]:

@@ -15,7 +15,7 @@ from huggingtweets.posts.records import Post, Timeline
 
 sys.path.append(str(ROOT / "benchmarks"))
 from quality_real import canaries, plan, plots, statistics
-from quality_real.main import work_off
+from quality_real.main import PUBLISHED, work_off
 from quality_real.rows import Rows
 from quality_real.tables import report
 from quality_real.work import Workshop, recipe_of
@@ -97,6 +97,13 @@ def test_a_row_counts_once_it_is_whole_and_as_long_as_its_recipe_is_the_same(
 
     changed = Rows(path, lambda words: recipe_of(words) | {"recipe.epochs": 99})
     assert changed.missing([run, other]) == [run, other]
+
+
+def test_published_rows_can_be_read(tmp_path: Path) -> None:
+    """All of them: their overrides are words that today's configuration knows."""
+    assert len(Rows(tmp_path / "none", recipe_of, PUBLISHED).all) == len(
+        PUBLISHED.read_text("utf-8").splitlines()
+    )
 
 
 def test_a_difference_is_paired_by_post_and_tells_chance_from_gain() -> None:
