@@ -1,14 +1,16 @@
 """CSV and TSV with a header line: one post per row."""
 
 import csv
+import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import Said, has_bad_bytes, iter_lines, open_text
+from huggingtweets.posts.reading.chats import refuse_page
 from huggingtweets.posts.reading.flat import roles_of
 from huggingtweets.posts.reading.gather import Row, check_columns, gather
 from huggingtweets.posts.reading.names import words_of
@@ -22,6 +24,9 @@ _MAX_COLUMNS = 1000
 _MAX_ROW_LINES = 500
 """A post has at most 25,000 characters; a quote that stays open for longer never closes."""
 _SEPARATORS = ",;\t|"
+_LOOKED_AT_CHARS = 1 << 18
+_MAX_TITLE_LINES = 10
+"""Above the names of the columns, as in reports."""
 
 Lines = Iterator[tuple[int, str | None]]
 
@@ -39,56 +44,101 @@ def read_csv(path: Path, asked: Asked) -> Timeline:
 
     def found() -> Iterator[Row | Skip]:
         with open_text(path, said, newline="") as stream:
-            yield from csv_rows(iter_lines(stream, _MAX_LINE_CHARS), path.name, said.notes)
+            lines, told = iter_lines(stream, _MAX_LINE_CHARS), asked.config.text_column
+            yield from csv_rows(lines, path.name, said.notes, told)
 
     return gather(asked, found(), said)
 
 
 def _for_one_column(asked: Asked, lines: Lines) -> Asked:
     """Take the only column of a file for its text, whatever it is called."""
-    if asked.config.text_column is not None:
-        return asked
-    _, header, _ = _header(lines, asked.where)
+    told = asked.config.text_column
+    _, header, _ = _header(_look_ahead(lines), asked.where, told)
     if len(header) > 1:
         check_columns(header, asked.config, asked.where)
-    if len(header) != 1 or "json" in words_of(header[0]):  # whole posts
+    if told is not None or len(header) != 1 or "json" in words_of(header[0]):  # whole posts
         return asked
     return replace(asked, config=replace(asked.config, text_column=header[0] or None))
 
 
-def _header(lines: Lines, where: str) -> tuple[str, list[str], tuple[int, str] | None]:
-    """Return separator, column names, and the line with them where it is a row itself."""
-    separator = ""
+def _look_ahead(lines: Lines) -> list[tuple[int, str | None]]:
+    """Take some lines from the beginning."""
+    head, num_chars = [], 0
     for number, line in lines:
-        if not line or not line.strip():
-            continue
-        words = line.lstrip("\ufeff").rstrip("\r\n")
-        if words[:4].lower() == "sep=" and len(words) == 5:
-            separator = words[-1]  # Excel's own line
-            continue
-        separator = separator or max(_SEPARATORS, key=_outside_quotes(line).count)
-        try:
-            header = next(csv.reader([line.lstrip("\ufeff")], delimiter=separator))
-        except csv.Error as err:
-            raise SourceError(
-                f"{where}: its first line is not a header ({err}); check source="
-            ) from err
-        if len(header) > _MAX_COLUMNS:
-            raise SourceError(f"{where}: got {len(header)} columns; expected posts, one per row")
-        if len(header) == 1 and len(header[0].split()) > _MAX_NAME_WORDS:
-            return separator, ["text"], (number, line)  # a post: the file has no header
-        return separator, header, None
-    return ",", [], None
+        head.append((number, line))
+        num_chars += len(line or "")
+        if num_chars > _LOOKED_AT_CHARS:
+            break
+    return head
+
+
+def _header(
+    head: Sequence[tuple[int, str | None]], where: str, told: str | None = None
+) -> tuple[str, list[str], int]:
+    """Return separator, column names, and the place in `head` where the rows begin.
+
+    Args:
+        head: the first lines.
+        where: the file, for messages.
+        told: the column of texts, as configured.
+
+    Raises:
+        SourceError: the first line is neither a header nor above one.
+    """
+    lines = [(place, line.lstrip("\ufeff")) for place, (_, line) in enumerate(head) if line]
+    lines = [(place, line) for place, line in lines if line.strip()]
+    excels = ""
+    if lines and re.fullmatch(r"(?i)sep=.\s*", lines[0][1]):
+        excels = lines.pop(0)[1][4]
+    rows = [
+        (place, separator, _split(line, separator))
+        for place, line in lines[: _MAX_TITLE_LINES + 1]
+        for separator in (excels or max(_SEPARATORS, key=_outside_quotes(line).count),)
+    ]
+    if not rows:
+        return ",", [], 0
+    place, separator, names = rows[0]
+    refuse_page(where, lines[0][1])
+    if not names:
+        raise SourceError(f"{where}: its first line is not a header; check source=")
+    if len(names) > _MAX_COLUMNS:
+        raise SourceError(f"{where}: got {len(names)} columns; expected posts, one per row")
+    if not _is_header(names, told):
+        for (below, its, others), (_, _, next_) in pairwise(rows):
+            if _is_header(others, told) and len(next_) == len(others):
+                return its, others, below + 1
+    if len(names) == 1 and len(names[0].split()) > _MAX_NAME_WORDS:
+        return separator, ["text"], place  # a post: the file has no header
+    return separator, names, place + 1
 
 
 _MAX_NAME_WORDS = 3
+
+
+def _split(line: str, separator: str) -> list[str]:
+    """Return the fields of a line; none where it is not CSV."""
+    try:
+        return next(csv.reader([line], delimiter=separator), [])
+    except csv.Error:
+        return []
+
+
+def _is_header(names: Sequence[str], told: str | None) -> bool:
+    """Whether a row is plainly the names of columns, one of them that of the texts."""
+    if told is not None:
+        return told in names
+    are_short = len(names) > 1 and all(len(name.split()) <= _MAX_NAME_WORDS for name in names)
+    has_text = any(roles_of(name).text is not None for name in names)
+    return are_short and has_text and [*names].count("") <= 1  # pandas leaves one empty
 
 
 def _outside_quotes(line: str) -> str:
     return "".join(line.split('"')[::2])
 
 
-def csv_rows(lines: Lines, where: str, notes: list[str]) -> Iterator[Row | Skip]:
+def csv_rows(
+    lines: Lines, where: str, notes: list[str], text_column: str | None = None
+) -> Iterator[Row | Skip]:
     """Yield the rows of a CSV file, header first, from its numbered lines (None: one too long).
 
     A quote that opens and swallows other rows is noticed: the row is read without quotes.
@@ -96,10 +146,14 @@ def csv_rows(lines: Lines, where: str, notes: list[str]) -> Iterator[Row | Skip]
     Raises:
         SourceError: the first line is not a header.
     """
-    separator, header, first = _header(lines, where)
+    head = _look_ahead(lines)
+    separator, header, start = _header(head, where, text_column)
     if not header:
         return
-    rows = _Rows(lines if first is None else _chain(first, lines), separator, header)
+    if any(line and line.strip(f"{_SEPARATORS}\ufeff\r\n ") for _, line in head[: start - 1]):
+        notes.append(f"{where}: the names of the columns are in line {start}; those above left out")
+    lines = chain(head[start:], lines)
+    rows = _Rows(_plain(lines) if _has_backslashes(head) else lines, separator, header)
     for number, row in rows:
         if isinstance(row, str):
             yield Skip(row, number)
@@ -108,7 +162,10 @@ def csv_rows(lines: Lines, where: str, notes: list[str]) -> Iterator[Row | Skip]
         elif any(map(has_bad_bytes, row)):
             yield Skip("not UTF-8", number)
         else:
-            yield Row(dict(zip_longest(header, row)), number)
+            fields = dict(zip_longest(header, row))
+            if said := fields.get(_LINKEDINS):
+                fields[_LINKEDINS] = _LINKEDIN_BREAK.sub("\n", said)
+            yield Row(fields, number)
     if rows.num_unquoted:
         notes.append(
             f"{where}: {rows.num_unquoted} rows are not CSV (a quote that does not close) and were "
@@ -116,9 +173,26 @@ def csv_rows(lines: Lines, where: str, notes: list[str]) -> Iterator[Row | Skip]
         )
 
 
-def _chain(first: tuple[int, str], lines: Lines) -> Lines:
-    yield first
-    yield from lines
+_LINKEDINS = "ShareCommentary"
+_LINKEDIN_BREAK = re.compile(r'"(?:\r?\n")+(?!\r?\n)|\r?\n(?:"\r?\n)+')
+"""LinkedIn writes each end of a line within quotation marks of its own."""
+
+
+def _has_backslashes(head: Sequence[tuple[int, str | None]]) -> bool:
+    r"""Whether quotation marks in texts are written `\"`, as MySQL does, never `""`."""
+    text = "".join(line or "" for _, line in head)
+    inside = re.findall(r'\\"(?=[^,;\t|\r\n"])', text)
+    doubled = re.search(r'[^,;\t|\r\n]""|""[^,;\t|\r\n]', text.replace('\\"', ""))
+    return len(inside) > 1 and doubled is None
+
+
+def _plain(lines: Lines) -> Lines:
+    """Write quotation marks in texts twice instead."""
+    for number, line in lines:
+        yield (
+            number,
+            line and re.sub(r'\\(["\\])', lambda m: '""' if m[1] == '"' else m[1], line),
+        )
 
 
 class _Rows:
@@ -150,7 +224,7 @@ class _Rows:
                 taken.append((more[0], more[1]))  # type: ignore[arg-type]
                 is_open = is_open != ((more[1] or "").count('"') % 2 == 1)
             row = None if is_open else self._parse([text or "" for _, text in taken])
-            if row is None and (len(taken) > 1 or is_open):
+            if row is None:
                 self._again.extendleft(reversed(taken[1:]))
                 self.num_unquoted += 1
                 self.first_unquoted = self.first_unquoted or number
@@ -160,7 +234,8 @@ class _Rows:
     def _parse(self, lines: list[str]) -> list[str] | None:
         """Parse the lines of one row; None where they are several in truth."""
         try:
-            rows = list(csv.reader(lines, delimiter=self._separator, strict=len(lines) > 1))
+            is_strict = len(lines) > 1 or self._separator == "\t"  # needs no quotes
+            rows = list(csv.reader(lines, delimiter=self._separator, strict=is_strict))
         except csv.Error:
             return None
         if len(rows) != 1:
@@ -190,7 +265,8 @@ class _Rows:
             rows = csv.reader(
                 [line.rstrip("\r\n")], delimiter=self._separator, quoting=csv.QUOTE_NONE
             )
-            return [field.strip().removeprefix('"') for field in next(rows)]
+            fields = [field.strip() for field in next(rows)]
+            return [one.removeprefix('"') if one.count('"') % 2 else one for one in fields]
         except (csv.Error, StopIteration):
             return None
 

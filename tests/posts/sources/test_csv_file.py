@@ -81,6 +81,8 @@ def test_excel_writes_a_bom_or_utf_16(read: Callable[..., Timeline]) -> None:
         ("a,b\n1,2\n", r"columns 'a', 'b'; .*source.text_column="),
         ("x" * 200_000 + "\n", "not a header"),
         ("," * 5000 + "\n", "5001 columns"),
+        ("user,text,text\nann,mine,theirs\n", "got 'text' as the name of 2 columns"),
+        ("<html><table><tr><td>text</td></tr></table>", "a page of the web"),
         ("text\n", None),
         ("", None),
         ("\n\n", None),
@@ -99,3 +101,35 @@ def test_ids_that_a_spreadsheet_rounded_are_not_taken_for_equal(
 ) -> None:
     timeline = read("id,text\n1.58809E+18,a\n1.58809E+18,b\n")
     assert texts(timeline) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "title", ["Posts of 2023 and before\r\n\r\n", "Report:,Tweets,,\nDate:,2023-01-01,,\n"]
+)
+def test_titles_above_the_names_of_columns_are_no_posts(
+    title: str, read: Callable[..., Timeline]
+) -> None:
+    timeline = read(title + "user,text,likes,x\nann,the pond,1,2\nann,is grey,1,2\n", "ann")
+    assert texts(timeline) == ["the pond", "is grey"]
+    assert timeline.notes == (
+        "f.csv: the names of the columns are in line 3; those above left out",
+    )
+
+
+def test_quotation_marks_with_backslashes(read: Callable[..., Timeline]) -> None:
+    rows = "".join(f'{n},"she said \\"hi {n}\\" to me, {{}}",3\n' for n in range(2))
+    timeline = read("id,text,likes\n" + rows.format("today", "C:\\\\"))
+    assert texts(timeline) == ['she said "hi 1" to me, C:\\', 'she said "hi 0" to me, today']
+    doubled = 'id,text\n1,"a ""b"" c:\\"\n2,"the \\"" d, \\"" e"\n'
+    assert texts(read(doubled)) == ['the \\" d, \\" e', 'a "b" c:\\']
+
+
+def test_quotation_marks_of_the_text_between_tabs(read: Callable[..., Timeline]) -> None:
+    timeline = read('user\ttext\nann\t"Why" she asked\nann\t"quoted ""twice"""\n', "ann")
+    assert texts(timeline) == ['"Why" she asked', 'quoted "twice"']
+
+
+def test_linkedin_puts_ends_of_lines_into_quotation_marks(read: Callable[..., Timeline]) -> None:
+    rows = '1,"the ""pond""\r\n""\r\n""\r\nis grey"\n2,"one""\r\n""two"\n'
+    shared = texts(read("Date,ShareCommentary\n" + rows))
+    assert [" ".join(one.split()) for one in shared] == ['the "pond" is grey', "one two"]
