@@ -5,27 +5,40 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading.by_handle import name_key, show
+from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.flat import roles_of
 from huggingtweets.posts.reading.names import CHATS, words_set
 
-_TIME = r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?(?:[\s\u202f]?[AaPp]\.?[Mm]\.?)?"
-_DAY = (
-    r"(?:\d{1,4}[./-]\d{1,2}[./-]\d{1,4}|\d{1,2}[- ][A-Za-z]{3}[- ]\d{2,4}"
-    r"|[A-Z][a-z]{2,8} \d{1,2}, \d{4})"
+_TIME = (
+    r"\d{1,2}[:.]\d{2}(?:[:.]\d{2})?"
+    r"(?:\s?[AaPp]\.?\s?[Mm]\b\.?|\s?[^\W\d_]{1,2}\b\.?)?"  # 5:10 p. m., ١١:١٠ م
 )
+_DAY = (
+    r"(?:\d{1,4}[./-]\s?\d{1,2}[./-]\s?\d{1,4}\.?|\d{1,2}[. -]{1,2}[^\W\d_]{3,9}\.?[ -]\d{2,4}"
+    r"|[^\W\d_]{3,9}\.? \d{1,2}, \d{4}|\d{2,4}年\s?\d{1,2}月\s?\d{1,2}日)"
+)
+_MOMENT = rf"{_DAY}[,،T]?\s{{0,3}}(?:[^\W\d_]{{1,4}}\.?\s?){{0,2}}{_TIME}"
+"""Day and time in any country's way, with the words it puts between: `um`, `à`, `klo`, `오후`."""
 _LINE = re.compile(
-    rf"[\u200e\u200f\ufeff]?(?:"
     # WhatsApp, Signal
-    rf"\[?{_DAY},?[\sT\u202f]{{1,3}}{_TIME}\]?(?:\s?[-–]\s?|\s{{1,2}}|:\s)[^:\n]{{1,60}}:\s"
-    rf"|\[{_DAY},?[\s\u202f](?:at )?{_TIME}\]\s[^\n]{{1,60}}$"  # DiscordChatExporter
-    rf"|[^\[\n]{{1,60}},\s\[{_DAY},?[\s\u202f](?:at )?{_TIME}\]:?\s?$"  # copied from Telegram
+    rf"\[?{_MOMENT}\]?(?:\s?[-–,]\s?|\s{{1,2}}|:\s)[^:\n]{{1,60}}:\s"
+    rf"|\[{_MOMENT}\]\s[^\n]{{1,60}}$"  # DiscordChatExporter
+    rf"|[^\[\n]{{1,60}},\s\[{_MOMENT}\]:?\s?$"  # copied from Telegram
+    rf"|[—–-]?\s?(?:{_MOMENT}|{_TIME})(?:\s\([^()\n]{{1,60}}\))?\s*$"  # nothing else: iMessage
     rf"|<[^<>\n]{{1,40}}>\s|\[{_TIME}\]\s<[^<>\n]{{1,40}}>\s"  # IRC
     rf"|{_TIME}\t[^\t\n]{{1,60}}\t"  # LINE
     r"|\[[^\[\]\n]{1,40}\] \[[^\[\]\n]{4,14}\] "  # KakaoTalk
     r"|(?:From|Type|Sent|Received|Conversation): \S"  # sigtop
-    r")"
 )
+_HEAD = re.compile(
+    rf"(?:{_MOMENT}\s+|{_TIME}\s(?=<|[^:\n]{{1,60}}:$))(?P<after><?\s?[^\s:<>][^:<>\n]{{0,60}})"
+    r"(?:>\s|:?\s?$)"  # Zoom, QQ, IRC
+    rf"|(?P<before>[^\s:][^:\n]{{0,40}}?)(?:\s{{2}}|\s[—–-]\s)(?:(?:[^\W\d_]{{1,9}}\s){{0,2}}{_TIME}"
+    rf"|{_MOMENT})\s*$"  # copied from Slack, from Discord
+)
+"""A name and a time, which make a chat only where the names come again."""
+_MARKS = re.compile("[\u200e\u200f\ufeff\u202a-\u202e\u2066-\u2069]")
+"""What turns the direction of writing, unseen."""
 _MAX_NAME_WORDS = 3
 _MIN_LINES, _MIN_SHARE, _SURE_SHARE = 3, 0.3, 0.8
 _TELEGRAM = words_set(
@@ -44,24 +57,61 @@ _CHAT_KEYS = (
     ),
 )
 """Keys that only the chats of a service have together."""
-_PAGE = re.compile(r"\s*<(?:\?xml|!doctype html|html|head|body|rss|feed)\b", re.I)
+_PAGE = re.compile(
+    r"\s*<(?:\?xml|!doctype html|html|head|body|table|rss|feed)\b"
+    r"|\s*<(?!(?:p|div|span|ul|ol|blockquote)\b)[a-z][\w:.-]*>\s*$",
+    re.I,
+)
+"""Of the web, or XML: an opening tag alone, and not one that is undone where posts are HTML."""
 _NAME = r"@?\w[\w.@ -]{0,30}?"
 _SPEAKER = re.compile(
     r"(?!RT @)(?:[\[(]?\d[\d.:/T+Z -]{3,60}[\])]?\s?[,|-]?\s?)?"  # number, date
-    rf"(?:<({_NAME})>\s|({_NAME})(?::\s|\t|\s[-–—|]\s))"
+    rf"(?:<({_NAME})>\s|({_NAME})(?:\s\((@\w{{1,30}})\))?(?::\s|\t|\s[-–—|]\s|,(?=[^\s\d])))"
 )
 _ABOVE = re.compile(r"(@\w{1,30}):?\s?$")
 _SIGNED = re.compile(rf"[^\n]{{1,2000}}\s(?:[-–—~]|--)\s?({_NAME})\s?$")
-_TABLE = re.compile(r"[\"']?\d{5,25}[\"']?\s?[,;\t|]")
-_PRINTED = re.compile(r"\w{2,30}\(\w{1,30}=|<[\w.]{1,60} object at |\[['\"].*['\"]\]\s*$")
-_NO_LINES = (
-    (_TABLE, "a table", "use source=csv with a line of column names above"),
-    (_PRINTED, "objects as Python prints them", "write the texts alone, or JSON"),
-)
+_FORMATS = [
+    (re.compile(pattern), share, what, do)
+    for pattern, share, what, do in (
+        (r"window\.YTD\.", 0, "a file of an archive from X", "use source=x_archive"),
+        (r"From \S+@\S+ \w{3} ", 0, "mail", "keep the texts alone"),
+        (
+            r"[\"']?\d{5,25}[\"']?\s?[,;\t|]", 0.8, "a table",
+            "use source=csv with a line of column names above",
+        ),
+        (
+            r"\w{2,30}\(\w{1,30}=|<[\w.]{1,60} object at |\[['\"].*['\"]\]\s*$", 0.8,
+            "objects as Python prints them", "write the texts alone, or JSON",
+        ),
+        (r"\s*\|.*\|\s*$", 0.8, "a table of Markdown", "save it as CSV and use source=csv"),
+        (
+            r"\s*(?:INSERT INTO|VALUES|\(\d+,|--\s|/\*|DROP|CREATE|LOCK|\) ENGINE)", 0.8,
+            "SQL", "save the table as CSV and use source=csv",
+        ),
+        (
+            r"\s*(?:[\[\]{}]+,?|\"[^\"]{1,60}\":\s?\S.*|\".*\",|\[\{\".*)\s*$", 0.8, "JSON",
+            "use source=jsonl, under a name that ends in .json",
+        ),
+        (
+            r"(?:\s*-\s|\s+)(?:text|content|body|message|user|author|date|id|created_at):\s", 0.8,
+            "YAML", "keep the texts alone, or save it as JSON and use source=jsonl",
+        ),
+        (
+            r"[\d:.,]{8,14} --> [\d:.,]{8,14}", 0.2, "subtitles", "keep the texts alone",
+        ),
+        (
+            rf"[\[(]?{_DAY}(?:[,T]?\s?{_TIME})?[\])]?[\s,|:;-]{{1,4}}\S", 0.8,
+            "lines that begin with dates",
+            "keep the texts alone, or save them as CSV with a line of column names, for source=csv",
+        ),
+    )
+]  # fmt: skip
+"""What is no plain text: how lines of it look, how many of them (0: the first), what to do."""
 _TELLING = words_set(
     "from_id messages channel_id conversationId envelope chatItem sender_name key_remote_jid "
     "dmConversation messageCreate client_msg_id message_create dm_conversation_id blocks room_id "
-    "is_from_me topic_id conversationid AuthorID role contact_name Contents"
+    "is_from_me topic_id conversationid AuthorID role contact_name Contents IsSender match_id "
+    "chat_messages mapping sentAt rid CONVERSATION_ID Chat_Session Phone_number Name_/_Number chats"
 ).union(_RECEIVERS)
 """One of each at least: nearly all records have none."""
 
@@ -81,17 +131,13 @@ def refuse_text_chat(
         SourceError: it is one.
     """
     shown = [line for line in lines if line.strip()]
-    hits = sum(bool(_LINE.match(line.strip("\r\n"))) for line in shown)
+    bare = [_MARKS.sub("", line).strip() for line in shown]
+    hits = sum(bool(_LINE.match(line)) for line in bare)
+    heads = [match["after"] or match["before"] for line in bare if (match := _HEAD.match(line))]
+    hits = max(hits, len(heads) if _come_again(heads) else 0)
     if hits >= _MIN_LINES and hits >= _MIN_SHARE * len(shown):
         raise _refusal(where, "WhatsApp, Telegram, Signal or Discord")
-    if shown and _PAGE.match(shown[0]):
-        raise SourceError(
-            f"{where}: got a page of the web; expected posts, one a line; ask the service for "
-            "JSON or CSV, or keep the texts alone"
-        )
-    for pattern, what, do in _NO_LINES:
-        if shown and sum(bool(pattern.match(line)) for line in shown) >= _SURE_SHARE * len(shown):
-            raise SourceError(f"{where}: got {what}; expected posts, one a line; {do}")
+    refuse_page(where, shown[0] if shown else "")
     if shown and _is_header(shown[0]):
         raise SourceError(
             f"{where}: got a table ({show(shown[0].strip())}); expected posts, one a line; use "
@@ -100,16 +146,44 @@ def refuse_text_chat(
     named = ((_SPEAKER, _SURE_SHARE), (_SIGNED, _SURE_SHARE), (_ABOVE, _MIN_SHARE))
     for pattern, share in () if is_one_person else named:
         matches = [match for line in shown if (match := pattern.match(line))]
-        speakers = [next(filter(None, match.groups())).lower() for match in matches]
+        speakers = [next(filter(None, match.groups()[::-1])).lower() for match in matches]
         names = sorted(set(speakers))
-        is_alone = len(names) == 1 and name_key(names[0]) == handle
-        is_of_many = 1 < len(names) <= len(speakers) / 2 or is_alone
+        is_alone = len(names) == 1 and _letters(names[0]) == _letters(handle)
+        is_of_many = (len(names) > 1 and _come_again(speakers)) or is_alone
         if is_of_many and len(speakers) >= max(_MIN_LINES, share * len(shown)):
             raise SourceError(
                 f"{where}: got lines with names ({', '.join(map(show, names[:2]))}); expected the "
                 "posts of one person, one a line; keep that person's lines alone, without the "
                 "name, or set source.user_column= (empty) if all are theirs"
             )
+    for pattern, share, what, do in _FORMATS:
+        looked_at = shown if share else shown[:1]
+        hits = sum(bool(pattern.match(line)) for line in looked_at)
+        if hits and hits >= share * len(looked_at):
+            raise SourceError(f"{where}: got {what}; expected posts, one a line; {do}")
+
+
+def _come_again(names: list[str]) -> bool:
+    """Whether there are twice as many lines as names, as where a few people talk."""
+    return 0 < len(set(names)) <= len(names) / 2
+
+
+def _letters(name: str) -> str:
+    """Return what `Ann Marsh` and `@ann_marsh` have in common."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def refuse_page(where: str, line: str) -> None:
+    """Refuse a file whose first line is that of a page of the web, or of XML.
+
+    Raises:
+        SourceError: it is one.
+    """
+    if _PAGE.match(line):
+        raise SourceError(
+            f"{where}: got a page of the web or XML; expected posts, one a line; ask the service "
+            "for JSON or CSV, or keep the texts alone"
+        )
 
 
 def _is_header(line: str) -> bool:
@@ -129,8 +203,9 @@ def refuse_json_chat(value: Mapping[str, Any]) -> None:
         return
     if str(value.get("type")) in _TELEGRAM and isinstance(value.get("messages"), list):
         raise _refusal("", "Telegram")
+    is_channel = str(value.get("from_id")).startswith("channel")  # to be read by everyone
     for service, keys in _CHAT_KEYS:
-        if keys <= value.keys():
+        if keys <= value.keys() and not (is_channel and service == "Telegram"):
             raise _refusal("", service)
 
 

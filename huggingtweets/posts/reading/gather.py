@@ -68,7 +68,15 @@ def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> Non
     Raises:
         SourceError: there is none, or it is a table of a chat.
     """
-    refuse_json_chat(dict.fromkeys(names))
+    refuse_json_chat(dict.fromkeys(name.replace(" ", "_") for name in names))
+    told = configured_columns(config).values()
+    twice = [name for name, num in Counter(names).items() if num > 1]
+    for name in twice:
+        if name in told or (roles_of(name).text, roles_of(name).who) != (None, None):
+            raise SourceError(
+                f"{where}: got {show(name)} as the name of {names.count(name)} columns; expected "
+                "each name once; rename or remove what is not wanted"
+            )
     if config.text_column is None and all(roles_of(name).text is None for name in names):
         raise SourceError(
             f"{where}: got the columns {', '.join(map(show, names[:12]))}; expected one with the "
@@ -159,6 +167,8 @@ class _Gathering:
         if KNOWN in fields:
             self._authors.know(fields[KNOWN])
             return None
+        if fields.get("type") == "service" and "actor" in fields:  # in a channel of Telegram
+            return Skip("what the service says, no post", row.line)
         draft = self._reader.read(fields, row.line)
         if isinstance(draft, Skip):
             return draft
@@ -238,13 +248,19 @@ class _Gathering:
         return settled if has_marks else [_by_prefix(draft) for draft in settled]
 
     def _settle_ids(self, drafts: list[Draft]) -> list[Draft]:
-        """Do without ids that are not the posts' own: few of them for many different texts."""
-        with_id = [draft.post for draft in drafts if draft.post.id is not None]
-        ids = {post.id for post in with_id}
-        if 2 * len(ids) >= len(with_id) or len({post.text for post in with_id}) <= len(ids):
+        """Do without ids that are not the posts' own: one for different texts, and not by accident.
+
+        Small numbers count rows or people. A long one is that of a post, which may have come whole
+        and cut off, or been edited; where many have several texts, it is something else's as well.
+        """
+        posts = [draft.post for draft in drafts if draft.post.id and not draft.post.is_retweet]
+        versions = {(post.id, _beginning(post)) for post in posts}
+        texts = Counter(id_ for id_, _ in versions)
+        twice = [id_ for id_, num in texts.items() if num > 1]
+        if not any(len(id_ or "") < _ID_CHARS for id_ in twice) and 10 * len(twice) <= len(texts):
             return drafts
         self._notes.append(
-            f"{self._asked.where}: {len(with_id)} posts have {len(ids)} ids, which are not theirs, "
+            f"{self._asked.where}: {len(posts)} posts have {len(texts)} ids, which are not theirs, "
             "and count all"
         )
         return [_with(draft, id=None) for draft in drafts]
@@ -266,6 +282,14 @@ class _Gathering:
         )
         for draft, text in zip(drafts, texts, strict=True):
             yield replace(draft.post, text=text, author_name=_author_name(draft.fields))
+
+
+_ID_CHARS, _COMPARED_CHARS = 10, 40
+
+
+def _beginning(post: RawPost) -> str:
+    """Return what two versions of one post have in common; where the id is short, all of it."""
+    return post.text if len(post.id or "") < _ID_CHARS else post.text[:_COMPARED_CHARS]
 
 
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")

@@ -104,6 +104,7 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
         return
     texts = {key for key, one in value.items() if isinstance(one, str) and _names_text(key)}
     is_post = bool(texts) and not (texts <= _ENVELOPE and _lists_directly(value))
+    is_post = is_post or "text_entities" in value  # Telegram, whose text may come in pieces
     for key in () if is_post else _HOISTED:
         inner = value.get(key)
         if isinstance(inner, dict) and (has_text(inner) or len(value) == 1):

@@ -13,8 +13,8 @@ from huggingtweets.posts.records import Timeline
 
 SUFFIXES = (".txt", ".text")
 _MAX_LINE_CHARS = 1 << 20
-_DIVIDED = re.compile(r"<\|(?:start|end)oftext\|>")
-"""As files for training GPT-2 have it between posts."""
+_DIVIDED = re.compile(r"<\|(?:start|end)oftext\|>|\0")
+"""What stands between posts in files for training GPT-2; NUL in lists that programs pass on."""
 _LOOKED_AT_CHARS = 1 << 16
 
 

@@ -766,11 +766,21 @@ def test_two_lists_of_posts_are_asked_about(tmp_path: Path, load: Load) -> None:
         load("jsonl", path, ANN)
 
 
-def test_ids_that_are_not_the_posts_own_drop_nothing(tmp_path: Path, load: Load) -> None:
-    path = write_lines(tmp_path / "p.jsonl", [{"id": 7, "text": text} for text in OWN])
-    timeline = load("jsonl", path, ANN)
+@pytest.mark.parametrize("ids", [[7] * 40, [*range(20)] * 2, [10**17 + n // 2 for n in range(40)]])
+def test_ids_that_are_not_the_posts_own_drop_nothing(
+    ids: list[int], tmp_path: Path, load: Load
+) -> None:
+    records = [{"id": number, "text": text} for number, text in zip(ids, OWN, strict=True)]
+    timeline = load("jsonl", write_lines(tmp_path / "p.jsonl", records), ANN)
     assert kept(timeline) == sorted(OWN)
-    assert "40 posts have 1 ids, which are not theirs" in timeline.notes[0]
+    assert f"40 posts have {len({*ids})} ids, which are not theirs" in timeline.notes[0]
+
+
+def test_a_post_that_came_whole_and_cut_off_counts_once(tmp_path: Path, load: Load) -> None:
+    whole = "so many words on the pond that no old program showed all of them"
+    both = [{"id": 10**17, "text": whole}, {"id": 10**17, "text": whole[:50] + "…"}]
+    timeline = load("jsonl", write_lines(tmp_path / "p.jsonl", both), ANN)
+    assert [post.text for post in timeline.posts] == [whole]
 
 
 # --- Is it theirs
