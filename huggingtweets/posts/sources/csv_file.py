@@ -104,8 +104,9 @@ def _header(
     if len(names) > _MAX_COLUMNS:
         raise SourceError(f"{where}: got {len(names)} columns; expected posts, one per row")
     if not _is_header(names, told):
+        num_filled = len([name for name in names if name.strip()])  # a title is narrower
         for (below, its, others), (_, _, next_) in pairwise(rows):
-            if _is_header(others, told) and len(next_) == len(others):
+            if num_filled < len(others) == len(next_) and _is_header(others, told):
                 return its, others, below + 1
     if len(names) == 1 and len(names[0].split()) > _MAX_NAME_WORDS:
         return separator, ["text"], place  # a post: the file has no header

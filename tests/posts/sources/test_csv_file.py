@@ -81,6 +81,7 @@ def test_excel_writes_a_bom_or_utf_16(read: Callable[..., Timeline]) -> None:
         ("a,b\n1,2\n", r"columns 'a', 'b'; .*source.text_column="),
         ("x" * 200_000 + "\n", "not a header"),
         ("," * 5000 + "\n", "5001 columns"),
+        ("1,ann,hello\n2,ann,text\n3,ann,bye\n", "columns '1', 'ann', 'hello'"),
         ("user,text,text\nann,mine,theirs\n", "got 'text' as the name of 2 columns"),
         ("<html><table><tr><td>text</td></tr></table>", "a page of the web"),
         ("text\n", None),
