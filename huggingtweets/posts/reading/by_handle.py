@@ -1,5 +1,6 @@
 """Files found by handle and read with limits. Nothing here knows what a post is."""
 
+import codecs
 import difflib
 import gzip
 import io
@@ -223,10 +224,28 @@ def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterat
             said.encoding = find_encoding(stream, path.name)
         if said.encoding is not None:
             said.notes.append(f"{path.name}: read as {said.encoding}, since it is not UTF-8")
+    elif codecs.lookup(said.encoding).name in ("utf-16", "utf-32"):
+        said.encoding = _with_order(head, said.encoding, path.name)
     with open_bytes(path, said.damage) as stream:
         text = decode(stream, said.encoding, newline=newline)
         said.encoding = text.encoding
         yield text
+
+
+def _with_order(head: bytes, encoding: str, where: str) -> str:
+    """Return which UTF-16 or UTF-32 it is: Python reads neither without the mark that begins it.
+
+    Raises:
+        SourceError: nothing in the file says so.
+    """
+    found = guess_unicode(head[:_SAMPLE_BYTES])
+    family = codecs.lookup(encoding).name
+    if not found.startswith(family):
+        raise SourceError(
+            f"{where}: got source.encoding={encoding} and no mark of it at the beginning; expected "
+            f"one; set source.encoding={family}-le or {family}-be, or leave it out if all is UTF-8"
+        )
+    return found
 
 
 _SAMPLE_BYTES = 4096

@@ -33,3 +33,16 @@ def test_lines_that_are_no_text_are_counted(tmp_path: Path, load: Load) -> None:
     (tmp_path / "f").write_bytes(b"caf\xe9\n")
     with pytest.raises(SourceError, match=r"1 skipped: not UTF-8 \(first: line 1\)"):
         load("text", tmp_path / "f", "ann")
+
+
+def test_utf_16_without_its_mark_is_found_or_refused(tmp_path: Path, load: Load) -> None:
+    path = tmp_path / "f.txt"
+    for encoding in ("utf-16-be", "utf-32-le"):
+        path.write_bytes("the pond\nis grey\n".encode(encoding))
+        timeline = load("text", path, "ann", encoding=encoding[:6])
+        assert [post.text for post in timeline.posts] == ["the pond", "is grey"]
+    path.write_text("the pond\nis grey\n")
+    for kind in ("text", "csv", "jsonl"):
+        with pytest.raises(SourceError, match=r"no mark of it.*source.encoding=utf-16-le or"):
+            load(kind, path.rename(tmp_path / "f"), "ann", encoding="UTF16")
+        path = tmp_path / "f"
