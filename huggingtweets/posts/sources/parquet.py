@@ -23,9 +23,11 @@ from huggingtweets.posts.reading.gather import (
     gather,
 )
 from huggingtweets.posts.reading.names import Who
+from huggingtweets.posts.reading.record import has_text
 from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.jsonl import rows_of
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1 << 14
@@ -136,21 +138,23 @@ def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | 
             own, others = _rows_of(batch, column, asked.handle)
             if others:
                 yield Others(others, column)
-        values = {name: _values(own.column(name)) for name in own.schema.names}
+        values = {name: _values(own.column(n)) for n, name in enumerate(own.schema.names)}
         for index in range(own.num_rows):
             row = {name: column[index] for name, column in values.items()}
             broken = next((value for value in row.values() if isinstance(value, Skip)), None)
             listed = next((name for name, value in row.items() if _are_posts(name, value)), None)
             if broken is not None or listed is None:
                 yield broken or Row(row)
+            elif isinstance(row[listed][0], dict):
+                yield from rows_of(row)
             else:
                 yield from (Row({**row, listed: text}) for text in row[listed])
 
 
 def _are_posts(name: str, value: Any) -> bool:
     """Whether a list is all posts of somebody, as grouping a table gives it."""
-    is_list = isinstance(value, list) and all(isinstance(one, str) for one in value)
-    return is_list and roles_of(name).text is not None
+    is_list = isinstance(value, list) and bool(value) and roles_of(name).text is not None
+    return is_list and (all(isinstance(one, str) for one in value) or all(map(has_text, value)))
 
 
 def _sole_author(schema: Any, config: SourceConfig) -> str | None:
@@ -180,7 +184,7 @@ def _rows_of(batch: Any, user_column: str, handle: str) -> tuple[Any, list[str]]
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    users = batch.column(user_column).cast(pa.string())
+    users = batch.column(user_column).cast(pa.string(), safe=False)  # of bytes as well
     names = [name for name in _values(pc.unique(users)) if isinstance(name, str)]
     same = (handle, f"{handle}.bsky.social")
     others = [name for name in names if name.strip() and name_key(name) not in same]
@@ -192,9 +196,17 @@ def _values(column: Any) -> list[Any]:
     """Return a column as Python values, with a `Skip` for each that Python cannot hold."""
     try:
         values: list[Any] = column.to_pylist()
-        return values
     except (ValueError, OverflowError):
-        return [_value(scalar) for scalar in column]
+        values = [_value(scalar) for scalar in column]
+    return [_text(one) if isinstance(one, bytes) else one for one in values]
+
+
+def _text(value: bytes) -> str | bytes:
+    """Read as text what old programs did not mark as such; other bytes stay."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value
 
 
 def _value(scalar: Any) -> Any:

@@ -100,3 +100,32 @@ def test_a_bomb_is_refused(
     assert path.stat().st_size < 1 << 16
     with pytest.raises(SourceError, match="row group of 4 MiB"):
         load("parquet", path, "nasa")
+
+
+@pytest.mark.parametrize("column", ["username", "user"])
+def test_texts_that_are_not_marked_as_such(
+    column: str, write: Callable[..., Path], load: Load
+) -> None:
+    names = [b"ann", b"bob", b"ann", b"caf\xe9"]
+    path = write({column: names, "text": [b"mine", b"his", "caf\u00e9".encode(), b"whose"]})
+    assert [post.text for post in load("parquet", path, "ann").posts] == ["mine", "caf\u00e9"]
+
+
+def test_posts_listed_by_person(write: Callable[..., Path], load: Load) -> None:
+    tweets = [[{"id": 10**17 + n, "text": f"{who} {n}"} for n in (1, 2)] for who in ("a", "b")]
+    path = write({"user": ["ann", "bob"], "tweets": tweets})
+    assert [post.text for post in load("parquet", path, "ann").posts] == ["a 2", "a 1"]
+
+
+def test_two_columns_of_one_name(tmp_path: Path, load: Load) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    for names in (["text", "text"], ["text", "x", "x"]):
+        columns = [pa.array(["one", "two"])] * len(names)
+        pq.write_table(pa.Table.from_arrays(columns, names), tmp_path / "a.parquet")
+        if names[0] == names[1]:
+            with pytest.raises(SourceError, match="'text' as the name of 2 columns"):
+                load("parquet", tmp_path / "a.parquet", "ann")
+        else:
+            assert len(load("parquet", tmp_path / "a.parquet", "ann").posts) == 2
