@@ -228,8 +228,10 @@ def _check_suffix(kind: SourceKind, path: Path) -> None:
         if kind in _ALSO.get(path.suffix.lower(), ()):
             return
         if other not in (kind, SourceKind.text) and user_of(path, suffixes) is not None:
-            unpacked = ", or unpack it" if path.suffix.lower() == ".zip" else ""
-            raise ConfigError(
-                f"source: got {kind} for {path.name}; expected source={other} for such a file"
-                f"{unpacked}"
-            )
+            wanted = f"source={other} for such a file"
+            if path.suffix.lower() == ".zip":
+                wanted = (
+                    f"source={other} or {SourceKind.mastodon_archive} for an archive of theirs; "
+                    "unpack any other and name the file in it with source.path="
+                )
+            raise ConfigError(f"source: got {kind} for {path.name}; expected {wanted}")

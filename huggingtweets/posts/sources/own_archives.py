@@ -5,9 +5,10 @@ Mastodon: a zip, its folder, or the `outbox.json` in it. Bluesky: the repository
 
 import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from huggingtweets.handles import parse_handle
 from huggingtweets.posts.reading.by_handle import decode, guard, open_bytes, show
 from huggingtweets.posts.reading.gather import posts_of_account
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
-from huggingtweets.posts.reading.timeline import MAX_ID_CHARS, MAX_POSTS, make_timeline
+from huggingtweets.posts.reading.timeline import (
+    MAX_ID_CHARS,
+    MAX_POSTS,
+    RawPost,
+    Skip,
+    make_timeline,
+)
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.members import Members, open_members
 
@@ -85,7 +92,7 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
             f"{path}: got no orderedItems in outbox.json; expected the archive that Mastodon hands "
             "out under Preferences, Import and export; check source.path="
         )
-    found = posts_of_account(items[: MAX_POSTS + 1])
+    found = chain.from_iterable(map(_posts_of_entry, items[: MAX_POSTS + 1]))
     return make_timeline(
         path.name,
         handle,
@@ -99,8 +106,25 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
     )
 
 
-def _open(path: Path) -> Any:
-    return open_members(path.parent if path.is_file() and path.suffix == ".json" else path, _WANTED)
+def _posts_of_entry(entry: Any) -> Iterator[RawPost | Skip]:
+    """Read one entry of an outbox, also where the text stands by its language alone."""
+    inner, texts = dig(entry, "object"), dig(entry, "object", "contentMap")
+    if isinstance(inner, str) and dig(entry, "type") == "Create":  # GoToSocial
+        return iter([Skip("an address in the place of a post")])
+    if isinstance(texts, dict) and texts and inner.get("content") is None:
+        entry = {**entry, "object": {**inner, "content": next(iter(texts.values()))}}
+    return posts_of_account([entry])
+
+
+def _open(path: Path) -> AbstractContextManager[Members]:
+    """Give the files of an archive: of a JSON file that one alone, and who it is beside it."""
+    if not path.is_file() or path.suffix != ".json":
+        return open_members(path, _WANTED)
+    files: Members = {"outbox.json": lambda: path.open("rb")}
+    actor = path.with_name("actor.json")
+    if actor.is_file() and not actor.is_symlink():
+        files["actor.json"] = lambda: actor.open("rb")
+    return nullcontext(files)
 
 
 def _json_of(files: Members, name: str, path: Path | None = None) -> Any:
@@ -123,12 +147,13 @@ def _json_of(files: Members, name: str, path: Path | None = None) -> Any:
 
 
 def _mastodon_owner(files: Members) -> Owner | None:
-    """Return who is in actor.json, else who wrote the first entry of the outbox."""
+    """Return who wrote the first entry of the outbox; actor.json says more of the same account."""
     actor = _json_of(files, "actor.json")
-    address = dig_text(actor, "id")
-    if address is None:
-        items = dig_list(_json_of(files, "outbox.json"), "orderedItems")
-        address = next(filter(None, (dig_text(one, "actor") for one in items)), "")
+    items = dig_list(_json_of(files, "outbox.json"), "orderedItems")
+    named = next(filter(None, (dig_text(one, "actor") for one in items)), None)
+    address = named or dig_text(actor, "id") or ""
+    if address != dig_text(actor, "id"):
+        actor = None
     match = _ACTOR.fullmatch(address)
     if match is None:
         return None

@@ -184,7 +184,8 @@ def _find_base(members: Members, archive: Path) -> str:
         )
     raise SourceError(
         f"{archive}: got no data/tweets.js, data/tweet.js, data/js/tweets/*.js or tweets.csv; "
-        "expected the account archive from X; check source.path="
+        "expected the account archive from X; Mastodon's is source=mastodon_archive, and of other "
+        "services unpack it and use source=jsonl or csv"
     )
 
 

@@ -63,7 +63,7 @@ def test_impossible_paths_are_one_sentence(path: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "expected"),
     [
-        ("jsonl", "a.zip", "x_archive"),
+        ("jsonl", "a.zip", "x_archive or mastodon_archive"),
         ("x_archive", "a.jsonl.gz", "jsonl"),
         ("text", "a.csv", "csv"),
         ("csv", "a.parquet", "parquet"),

@@ -342,3 +342,24 @@ def test_a_note_by_another_account_is_none_of_the_owners(tmp_path: Path) -> None
     texts = [post.text for post in timeline.posts if not post.is_retweet]
     assert "mine as well" in texts
     assert "not mine" not in " ".join(post.text for post in timeline.posts)
+
+
+def test_the_named_outbox_is_read_and_no_other(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "outbox.json").write_text(OUTBOX.replace("ann_marsh", "bob"))
+    (tmp_path / "actor.json").write_text(ACTOR_JSON.replace("ann_marsh", "bob"))
+    named = tmp_path / "ann-outbox.json"
+    named.write_text(OUTBOX)
+    assert load("mastodon_archive", named, "ann_marsh").posts
+    with pytest.raises(SourceError, match="is the archive of ann_marsh"):
+        load("mastodon_archive", named, "bob")
+    assert load("mastodon_archive", tmp_path / "outbox.json", "bob").display_name == "Ann <Marsh>"
+
+
+def test_texts_by_language_are_read_and_addresses_are_told(tmp_path: Path, load: Load) -> None:
+    by_language = note(10**17 + 9, "", [PUBLIC], [])
+    by_language["object"] |= {"content": None, "contentMap": {"en": "<p>the pond</p>"}}
+    box = {"orderedItems": [by_language, {**BOX[0], "object": f"{ACTOR}/statuses/8"}]}
+    (tmp_path / "outbox.json").write_text(json.dumps(box))
+    timeline = load("mastodon_archive", tmp_path / "outbox.json", "ann_marsh")
+    assert [post.text for post in timeline.posts] == ["the pond"]
+    assert timeline.notes == ("outbox.json: 1 skipped: an address in the place of a post",)
