@@ -47,6 +47,7 @@ _PERCENT = re.compile("(?:%[0-9A-Fa-f]{2})+")
 _WITHOUT_LINKS = re.compile(r"(?:https?://|www\.)\S+")
 _CYRILLIC = re.compile("[РС][\x98\xa0-\xbb\u0401-\u045f\u0490-\u0491\u2013-\u2122]")
 """A letter of Cyrillic in UTF-8, D0 or D1 and a byte from 0x80 to 0xbf, read as cp1251."""
+_PIECES = re.compile(r'\s*\{"text":\s?".*\}\s*\Z', re.DOTALL)
 _SURE_SHARE, _DOUBTFUL_SHARE, _DOUBTFUL_NUM = 0.5, 0.1, 3
 
 
@@ -158,6 +159,14 @@ def _undo_list(text: str) -> str:
             one.decode("utf-8", "replace") if isinstance(one, bytes) else str(one) for one in value
         )
     return text
+
+
+def _undo_pieces(text: str) -> str:
+    try:
+        pieces = json.loads(f"[{text}]")
+    except ValueError:
+        return text
+    return "".join(str(one.get("text", "")) for one in pieces if isinstance(one, dict))
 
 
 def _unescape(text: str) -> str:
@@ -295,6 +304,10 @@ def _both_quotes_or_escapes(texts: Sequence[str]) -> bool:
 _DECODE_FIRST = "decode the file before, with the program that encodes so, or set"
 _KINDS = (
     _Kind(Decode.repr, "lists printed as text", lambda t: bool(_LISTED.fullmatch(t)), _undo_list),
+    _Kind(
+        Decode.repr, "pieces of JSON (YouTube)", lambda t: bool(_PIECES.match(t)),
+        _undo_pieces,
+    ),
     _Kind(
         Decode.bytes, "bytes printed as text (b'...')", lambda t: bool(_BYTES.fullmatch(t)),
         _undo_bytes,

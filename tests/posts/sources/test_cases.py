@@ -371,6 +371,7 @@ def r_bytes(text: str) -> str:
         ("str", lambda text: ascii(text + "\nbye")),
         ("JSON", lambda text: json.dumps(text + "\nbye")),
         ("list", lambda text: repr([text])),
+        ("pieces", lambda text: f'{{"text":{json.dumps(text)}}},{{"text":"\\n"}},{{"text":"bye"}}'),
         ("list of bytes", lambda text: repr([text.encode()])),
         ("escapes", lambda text: json.dumps(text)[1:-1].replace(r"\"", '"')),
         ("R", r_escaped),
