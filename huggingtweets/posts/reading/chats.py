@@ -15,9 +15,9 @@ _TIME = (
 )
 _DAY = (
     r"(?:\d{1,4}[./-]\s?\d{1,2}[./-]\s?\d{1,4}\.?|\d{1,2}[. -]{1,2}[^\W\d_]{3,9}\.?[ -]\d{2,4}"
-    r"|[^\W\d_]{3,9}\.? \d{1,2}, \d{4}|\d{2,4}年\s?\d{1,2}月\s?\d{1,2}日)"
+    r"|[^\W\d_]{3,9}\.? \d{1,2}, \d{4}|\d{2,4}[年년]\s?\d{1,2}[月월]\s?\d{1,2}[日일])"
 )
-_MOMENT = rf"{_DAY}[,،T]?\s{{0,3}}(?:[^\W\d_]{{1,4}}\.?\s?){{0,2}}{_TIME}"
+_MOMENT = rf"{_DAY}[,،T]?\s{{0,3}}(?:[^\W\d_]{{1,6}}[.,]{{0,2}}\s?){{0,2}}{_TIME}"
 """Day and time in any country's way, with the words it puts between: `um`, `à`, `klo`, `오후`."""
 _LINE = re.compile(
     # WhatsApp, Signal
@@ -85,7 +85,7 @@ _FORMATS = [
         ),
         (r"\s*\|.*\|\s*$", 0.8, "a table of Markdown", "save it as CSV and use source=csv"),
         (
-            r"\s*(?:INSERT INTO|VALUES|\(\d+,|--\s|/\*|DROP|CREATE|LOCK|\) ENGINE)", 0.8,
+            r"\s*(?:(?:INSERT INTO|(?:DROP|CREATE) TABLE|LOCK TABLES)\b|/\*!\d|\(\d+,)", 0.3,
             "SQL", "save the table as CSV and use source=csv",
         ),
         (

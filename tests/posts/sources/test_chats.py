@@ -76,6 +76,8 @@ LINES = {
     "WhatsApp, French": "31/12/2022 à 23:1{n} - {who} : hey {n}",
     "WhatsApp, German": "31.12.22 um 23:1{n} - {who}: hey {n}",
     "WhatsApp, Finnish": "31.12.2022 klo 23.1{n} - {who}: hey {n}",
+    "WhatsApp, Bulgarian": "31.12.22 г., 23:1{n} ч. - {who}: hey {n}",
+    "KakaoTalk, of a phone": "2022년 12월 31일 오후 11:1{n}, {who} : hey {n}",
     "Zoom": "17:05:1{n} From {who} to Everyone:\n\they {n}",
     "irssi": "10:1{n} < {who}> hey {n}",
     "QQ": "2023-01-01 10:00:1{n} {who}(12345)\nhey {n}\n",
@@ -127,7 +129,18 @@ def test_posts_that_share_a_key_with_chats(
 
 
 def test_texts_that_begin_like_lines_of_chats(tmp_path: Path, load: Load) -> None:
-    lines = ["[news] [update] all is well", "12:00 noon", "a", "b", "c", "d", "e", "f", "g", "h"]
+    lines = [
+        "[news] [update] all is well",
+        "12:00 noon",
+        "-- 12:30",
+        "INSERT INTO bed VALUES (me)",
+        "c",
+        "d",
+        "e",
+        "f",
+        "g",
+        "h",
+    ]
     (tmp_path / "ann.txt").write_text("\n".join(lines))
     assert len(load("text", tmp_path / "ann.txt", "ann").posts) == 10
 
