@@ -137,7 +137,7 @@ class ModelFacts:
     engine: str
     versions: Mapping[str, str]
     command: str
-    """What to type to train this model again, quoted for a shell."""
+    """What to type to train this model again, quoted for a shell; of local paths the last names."""
     consent: Consent = Consent.unstated
     heldout: HeldoutFigures | None = None
     """None when nothing was held out."""
