@@ -177,6 +177,6 @@ def modelfile(name: str, folder: Path, base: Base) -> str:
         "PARAMETER repeat_penalty 1",
         f"PARAMETER num_predict {settings.get('max_new_tokens', 160)}",
         f'PARAMETER stop "{eos}"',
-        r'PARAMETER stop "\n"',
+        'PARAMETER stop "\n"',  # a real line break: Ollama knows no escapes
     ]
     return "\n".join(lines) + "\n"
