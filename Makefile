@@ -67,8 +67,8 @@ gpu: $(VENV)/.installed-dev  ## all that only a GPU can confirm, in under nine m
 gpu-rehearse: $(VENV)/.installed-dev  ## the same at small size on CUDA in software, without a GPU
 	$(BIN)/python benchmarks/gpu_acceptance.py --rehearse --out gpu_rehearsal.jsonl
 
-clean:  ## remove the environment and the demo's output
-	rm -rf $(VENV) $(FRESH) output dist site
+clean:  ## remove the environment and what was built of the code; trained models stay
+	rm -rf $(VENV) $(FRESH) dist site
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

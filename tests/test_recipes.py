@@ -103,6 +103,17 @@ def test_a_workflow_runs_targets_that_are_there(path: Path) -> None:
         assert run.removeprefix("make ") in targets, run
 
 
+def test_cleaning_leaves_the_models(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    kept, gone = tmp_path / "output" / "jane" / "result.json", tmp_path / "dist" / "x.whl"
+    for path in (kept, gone):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert kept.exists()
+    assert not gone.exists()
+
+
 def test_scripts_pass_shellcheck() -> None:
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not installed")

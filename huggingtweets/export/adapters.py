@@ -21,7 +21,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import Finished
-from huggingtweets.storage.files import read_json, write_text
+from huggingtweets.storage.files import read_json, replacing_file, write_text
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
@@ -156,10 +156,8 @@ def _check(job: Finished, config: Mapping[str, Any], modules: Mapping[str, tuple
 
 def _link(source: Path, target: Path) -> None:
     """Link a file, where the file system has links that survive a move; else copy it."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    draft.unlink(missing_ok=True)
-    try:
-        os.link(source, draft)
-    except OSError:
-        shutil.copyfile(source, draft)
-    draft.replace(target)
+    with replacing_file(target) as draft:
+        try:
+            os.link(source, draft)
+        except OSError:
+            shutil.copyfile(source, draft)

@@ -1,6 +1,5 @@
 """A finished model as one GGUF file, which llama.cpp and Ollama read, and a Modelfile beside it."""
 
-import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,7 @@ from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import Finished
 from huggingtweets.export.gguf_names import Array, add_figures, arch_of, splitting_of, tensors
-from huggingtweets.storage.files import fsync_dir, read_json, write_text
+from huggingtweets.storage.files import read_json, replacing_file, write_text
 
 FOLDER = "export"
 """Within the job's folder, so that whoever is purged leaves no copy."""
@@ -47,10 +46,8 @@ def export_gguf(job: Finished, kind: Kind) -> Path:
     pre = splitting_of(base.tokenizer)
     model = load_model(base, RecipeConfig())  # adapters are merged
     folder = job.paths.root / FOLDER
-    folder.mkdir(exist_ok=True)
     path = folder / f"{job.slug}-{kind}.gguf"
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing_file(path) as draft:
         writer = gguf.GGUFWriter(draft, gguf.MODEL_ARCH_NAMES[arch])
         _describe(writer, job, kind)
         add_figures(writer, model.config)
@@ -61,12 +58,6 @@ def export_gguf(job: Finished, kind: Kind) -> Path:
         writer.write_tensors_to_file()
         writer.close()
         _check(draft, model.config, base)
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-        fsync_dir(folder)
-    finally:
-        draft.unlink(missing_ok=True)
     write_text(folder / f"Modelfile-{kind}", modelfile(path.name, job.paths.model, base))
     return path
 
@@ -177,6 +168,6 @@ def modelfile(name: str, folder: Path, base: Base) -> str:
         "PARAMETER repeat_penalty 1",
         f"PARAMETER num_predict {settings.get('max_new_tokens', 160)}",
         f'PARAMETER stop "{eos}"',
-        r'PARAMETER stop "\n"',
+        'PARAMETER stop "\n"',  # a real line break: Ollama knows no escapes
     ]
     return "\n".join(lines) + "\n"

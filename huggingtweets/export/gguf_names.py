@@ -28,7 +28,27 @@ ARCHS = {
 """Families by transformers' `model_type`."""
 _CONV1D = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 """GPT-2 keeps these as (in, out); everybody else as (out, in)."""
-_LLAMA_3_DIGITS = r"\p{N}{1,3}"
+_BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+
+
+def _split(digits: str) -> list[dict[str, Any]]:
+    pattern = (
+        rf"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    regex = {"pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    return [{"type": "Split", **regex}, _BYTES | {"use_regex": False}]
+
+
+_SPLITTINGS = {
+    "gpt-2": [_BYTES],
+    "smollm": [{"type": "Digits", "individual_digits": True}, _BYTES],
+    "llama-bpe": _split(r"\p{N}{1,3}"),
+    "qwen2": _split(r"\p{N}"),
+}
+"""The steps of a tokenizer, by llama.cpp's name of the same."""
+_IGNORES_MERGES = ("llama-bpe",)
+"""Where llama.cpp takes a word that is a token as it is, whatever the merges make of it."""
 
 
 def arch_of(config: Any) -> "gguf.MODEL_ARCH":
@@ -160,15 +180,14 @@ def splitting_of(tokenizer: Any) -> str:
         raise _unknown(f"it changes text first ({whole['normalizer']['type']})")
     outer = whole.get("pre_tokenizer") or {}
     steps = outer["pretokenizers"] if outer.get("type") == "Sequence" else [outer]
-    kinds = [step.get("type") for step in steps]
-    if kinds == ["ByteLevel"] and not steps[0]["add_prefix_space"] and steps[0]["use_regex"]:
-        return "gpt-2"
-    if kinds == ["Digits", "ByteLevel"] and steps[0]["individual_digits"]:
-        return "smollm"
-    if kinds == ["Split", "ByteLevel"]:
-        pattern = str(steps[0]["pattern"].get("Regex"))
-        return "llama-bpe" if _LLAMA_3_DIGITS in pattern else "qwen2"
-    raise _unknown(f"it splits text by {', '.join(map(str, kinds)) or 'nothing'}")
+    steps = [{key: step[key] for key in step if key != "trim_offsets"} for step in steps]
+    name = next((name for name, theirs in _SPLITTINGS.items() if theirs == steps), None)
+    if name is None:
+        kinds = ", ".join(str(step.get("type")) for step in steps)
+        raise _unknown(f"it splits text by {kinds} in a way of its own")
+    if bool(whole["model"].get("ignore_merges")) != (name in _IGNORES_MERGES):
+        raise _unknown("it uses its merges otherwise: ignore_merges")
+    return name
 
 
 def _unknown(reason: str) -> ConfigError:

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +37,6 @@ def export_hub(
     org: str | None,
     private: bool,
     consent: Consent,
-    publish: Callable[..., str] = publish_model,
 ) -> Published:
     """Publish every job that is not there yet; the same command goes on after a kill.
 
@@ -49,7 +48,6 @@ def export_hub(
         org: user or organisation; None: the token's owner.
         private: of the repositories.
         consent: on what ground, where a job does not say; unstated: only jobs that do.
-        publish: uploads one folder.
 
     Raises:
         ConfigError: nobody said on what ground the posts of some job are used.
@@ -65,12 +63,14 @@ def export_hub(
     done = _read(record)
     new, failed, num_before = [], [], 0
     for job in jobs:
-        state = _state(job, org)
+        state = _state(job, f"{org} {private} {consent}")
         if done.get(job.slug) == state:
             num_before += 1
             continue
         try:
-            url = publish(job.paths.model, job.slug, org=org, private=private)
+            url = publish_model(
+                job.paths.model, job.slug, org=org, private=private, consent=consent
+            )
         except PublishRefusedError:
             raise
         except PublishError as err:
@@ -81,9 +81,9 @@ def export_hub(
     return Published(tuple(new), num_before, tuple(failed))
 
 
-def _state(job: Finished, org: str | None) -> str:
-    """Return what changes when the model does: names, sizes and times of its files."""
-    digest = hashlib.sha256(str(org).encode())
+def _state(job: Finished, asked: str) -> str:
+    """Return what changes when the model does, or what is asked: its files' names, sizes, times."""
+    digest = hashlib.sha256(asked.encode())
     for path in sorted(job.paths.model.iterdir()):
         status = path.stat()
         digest.update(f"{path.name} {status.st_size} {status.st_mtime_ns}\n".encode())

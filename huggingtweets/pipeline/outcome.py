@@ -1,15 +1,22 @@
 """What became of one job, as the facts that card, preview, report and result.json tell."""
 
+import json
 import platform
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from huggingtweets.config.plan import Plan
+from huggingtweets.config.posts_schema import SourceKind
 from huggingtweets.config.results_schema import PublishKind
+from huggingtweets.config.schema import TrainConfig
 from huggingtweets.data.language import detect_languages
 from huggingtweets.data.split import Split
 from huggingtweets.evaluation.figures import Quality, Spans
@@ -26,6 +33,8 @@ from huggingtweets.publishing.facts import (
     ModelFacts,
 )
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
+from huggingtweets.storage.files import flatten
+from huggingtweets.storage.paths import shipped
 from huggingtweets.tracking.base import ArtifactKind, dataset_artifact, tweets_artifact
 from huggingtweets.training.records import HeldoutLoss, Scores, TrainResult
 
@@ -75,7 +84,7 @@ def build_facts(
         slug=plan.job.slug,
         people=_as_written(outcome.people, plan),
         base=outcome.base,
-        recipe=asdict(plan.config.recipe),
+        recipe=told_identity(plan)["recipe"],
         data=outcome.data,
         train=replace(result, scores={}),
         engine=outcome.engine,
@@ -168,17 +177,68 @@ def versions() -> Mapping[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
 
 
+def told_identity(plan: Plan) -> dict[str, Any]:
+    """Return what decides the result as others may read it, in cards and at W&B.
+
+    Of a path on this machine the last name alone is told: folders are named after people.
+    """
+    told = plan.identity
+    source, model, recipe = told["source"], told["model"], told["recipe"]
+    path = plan.config.source.path
+    is_hub = plan.config.source.kind is SourceKind.hub
+    source["path"] = _told_path(path) if is_hub else source["path"] or path  # `.` has no name
+    model["path"] = _told_path(model["path"])
+    recipe["warm_start"] = _told_path(plan.config.recipe.warm_start)
+    return told
+
+
+def _told_path(path: str | None) -> str | None:
+    """Return a name on the Hub as it is, and the last one of a path on this machine."""
+    if path is None:
+        return None
+    place = Path(path).expanduser()
+    return (place.name or path) if place.is_absolute() or place.exists() else path
+
+
 def command_of(plan: Plan) -> str:
-    """Return what to type to train this model again."""
+    """Return what to type to train this model again: all that is not so by itself.
+
+    Paths stand there as `told_identity` has them. Terms have to be accepted anew.
+    """
     handles = plan.job.handles
-    user = f"user=[{','.join(handles)}]" if plan.job.is_cyborg else f"user={handles[0]}"
-    words = [user, f"source={plan.config.source.kind}"]
-    if plan.config.source.path:
-        words.append(f"source.path={plan.config.source.path}")
-    words.append(f"model.path={plan.config.model.path}" if plan.config.model.path else "model=tiny")
-    words += [
-        f"recipe.{key}={'null' if value is None else value}"
-        for key, value in asdict(plan.config.recipe).items()
-    ]
-    words.append(f"seed={plan.config.seed}")
+    words = [f"user={_written(list(handles) if plan.job.is_cyborg else handles[0])}"]
+    told, defaults = flatten(told_identity(plan)), _defaults()
+    for key in defaults:
+        if key in told and (told[key] != defaults[key] or key == "source.kind"):
+            words.append(f"{key.removesuffix('.kind')}={_written(told[key])}")
     return "huggingtweets train " + shlex.join(words)
+
+
+@cache
+def _defaults() -> Mapping[str, Any]:
+    """Return all settings, by dotted key, as the shipped `conf/` has them."""
+    found: dict[str, Any] = asdict(TrainConfig())
+    conf = shipped("conf")
+    composed = yaml.safe_load((conf / "train.yaml").read_text(encoding="utf-8"))
+    for entry in composed["defaults"]:
+        for group, option in entry.items() if isinstance(entry, dict) else ():
+            if group in found:
+                path = conf / group / f"{option}.yaml"
+                found[group] |= yaml.safe_load(path.read_text(encoding="utf-8"))
+    return flatten(found)
+
+
+def _written(value: Any) -> str:
+    """Return a value as Hydra reads it from the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    if re.fullmatch(r"[A-Za-z][\w./-]*", value, re.ASCII) and value.lower() not in _NO_TEXT:
+        return value
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no reference to another key
+    return '"' + re.sub(r'(\\*)("|\Z)', r"\1\1\2", text).replace('"', '\\"') + '"'
+
+
+_NO_TEXT = ("null", "none", "true", "false", "inf", "nan")
+"""What is taken for something else than text, unless it is quoted."""

@@ -12,6 +12,7 @@ from huggingtweets.config.plan import Plan
 from huggingtweets.data.prepare import Prepared
 from huggingtweets.gauges import GAUGES
 from huggingtweets.generation.samples import Prediction
+from huggingtweets.pipeline.outcome import told_identity
 from huggingtweets.publishing.facts import Links
 from huggingtweets.storage.files import write_bytes, write_jsonl
 from huggingtweets.tracking.base import (
@@ -74,14 +75,11 @@ class Recorder:
         write_jsonl(paths.dataset, _dataset_rows(plan, prepared))
         posts = tweets_artifact(slug, paths.posts, paths.cleaning)
         dataset = dataset_artifact(slug, paths.dataset)
-        self._tracker.start_phase(
-            Phase.preprocess, asdict(plan.config.source) | asdict(plan.config.cleaning)
-        )
+        told = told_identity(plan)
+        self._tracker.start_phase(Phase.preprocess, told["source"] | told["cleaning"])
         self._tracker.log_artifact(posts)
         self._tracker.log_artifact(dataset)
-        self._tracker.start_phase(
-            Phase.train, asdict(plan.config.recipe) | {"seed": plan.config.seed}
-        )
+        self._tracker.start_phase(Phase.train, told["recipe"] | {"seed": plan.config.seed})
         self._tracker.use_artifact(dataset)
         self._tracker.use_artifact(base_artifact(plan.config.model.path))
         # A new file: a process that was given up as dead may still write into the old one.

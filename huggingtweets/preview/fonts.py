@@ -33,6 +33,7 @@ _PICTURE = (
 )
 EMOJI = re.compile(
     "[\U0001f1e6-\U0001f1ff]{2}"  # flags
+    "|\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f"  # flags of England and its like
     "|[0-9#*]\ufe0f?\u20e3"  # keycaps
     f"|{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*(?:\u200d{_PICTURE}[\ufe0f\U0001f3fb-\U0001f3ff]*)*"
 )

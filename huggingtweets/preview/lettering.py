@@ -3,6 +3,7 @@
 What no font of this machine has is left out; nothing here raises for it.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from huggingtweets.preview.fonts import EMOJI, Font, emoji_tile, font_for, is_co
 _NEVER_FIRST = frozenset(
     "、。，．・：；？！）］｝〕〉》」』】〙〗〟’”ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々…"
 )
+
+
+_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+_MIRRORED = str.maketrans("()[]{}<>«»", ")(][}{><»«")
 
 
 @dataclass(frozen=True)
@@ -279,7 +284,10 @@ def _for_pillow(
     """Return text and direction; without raqm Pillow neither reorders nor joins letters."""
     if font.layout_engine == ImageFont.Layout.RAQM:
         return text, "rtl" if is_rtl else "ltr"
-    return ("".join(reversed(_clusters(text))) if is_rtl else text), None
+    if not is_rtl:
+        return text, None
+    turned = "".join(reversed(_clusters(text))).translate(_MIRRORED)
+    return _NUMBER.sub(lambda number: number[0][::-1], turned), None
 
 
 def _tiles(text: str, size: int) -> list[Image.Image]:

@@ -22,6 +22,7 @@ from huggingtweets.publishing.names import (
     joined_handles,
     joined_names,
     plain_text,
+    visible,
 )
 
 CONSENT_SENTENCES = {
@@ -42,6 +43,8 @@ _RISKY = re.compile(
 )
 """Punctuation that can mean structure; not so a dot in a number or at the end of a sentence, or `_`
 between letters."""
+_HERE = '"FOLDER")  # the folder this card lies in'
+"""Where to load the model from, as long as it is in no repository."""
 _URL = re.compile(r"https?://[A-Za-z0-9./?=&%_~:@+,;#-]+")
 
 
@@ -73,6 +76,25 @@ def render_card(facts: ModelFacts) -> str:
     )
 
 
+def for_hub(card: str, address: str, consent: Consent) -> str:
+    """Return a card as it reads in a repository of the Hub.
+
+    Args:
+        card: as it lies in the model folder.
+        address: of the repository, `https://huggingface.co/org/name`.
+        consent: on what ground, where the card does not say; unstated: nobody has said since.
+    """
+    repo_id = "/".join(address.split("/")[-2:])
+    changes = {
+        "\nthumbnail: preview.png\n": f"\nthumbnail: {address}/resolve/main/preview.png\n",
+        _HERE: f'"{repo_id}")',
+        escape(CONSENT_SENTENCES[Consent.unstated]): escape(CONSENT_SENTENCES[consent]),
+    }
+    for old, new in changes.items():
+        card = card.replace(old, new, 1)
+    return card
+
+
 @cache
 def card_template() -> Template:
     """Return the card's template: to compile it takes longer than to fill it in."""
@@ -98,14 +120,13 @@ def card_template() -> Template:
 
 def front_matter(facts: ModelFacts) -> dict[str, Any]:
     """Return the card's metadata, in the form the Hub documents."""
-    host = f"https://huggingface.co/{facts.repo_id}/resolve/main/" if facts.repo_id else ""
     languages = list(facts.languages)
     matter: dict[str, Any] = {
         "language": languages[0] if len(languages) == 1 else languages,
         "license": facts.base.license or "unknown",
         "library_name": "transformers" if facts.base.is_kept else "peft",
         "pipeline_tag": "text-generation",
-        "thumbnail": f"{host}preview.png",
+        "thumbnail": "preview.png",
         "tags": ["huggingtweets", "synthetic-text"],
         "widget": [{"text": "My dream is"}],
     }
@@ -168,22 +189,17 @@ def _dump_yaml(value: object) -> str:
 
 def _code_block(code: str, language: str) -> _Raw:
     """Return code fenced so that nothing in it can end the fence."""
-    lines = [
-        "".join(char for char in line if char.isprintable() or char in "\t\u200c\u200d")
-        for line in code.splitlines()
-    ]
+    lines = map(visible, code.splitlines())
     longest = max((len(ticks) for ticks in re.findall("`+", code)), default=0)
     fence = "`" * max(3, longest + 1)
     return _Raw("\n".join([f"{fence}{language}", *lines, fence]))
 
 
 def _usage(facts: ModelFacts) -> str:
-    model = facts.repo_id or "FOLDER"
-    where = "" if facts.repo_id else "  # the folder this card lies in"
     needs = "" if facts.base.is_kept else "  # needs: pip install peft"
     return (
         f"from transformers import pipeline{needs}\n\n"
-        f'generator = pipeline("text-generation", model="{model}"){where}\n'
+        f'generator = pipeline("text-generation", model={_HERE}\n'
         'generator("My dream is", do_sample=True, max_new_tokens=160, num_return_sequences=5)'
     )
 

@@ -134,10 +134,8 @@ def line_chart(
     return frame.chart(title, x_label, parts, tuple(one.name for one in drawn))
 
 
-def histogram(
-    title: str, samples: Sequence[tuple[str, Sequence[int]]], *, x_label: str
-) -> Chart | None:
-    """Draw the shares of values by size, in per cent, one filled outline per name."""
+def histogram(title: str, samples: Sequence[tuple[str, Sequence[int]]]) -> Chart | None:
+    """Draw the shares of lengths in characters, in per cent, one filled outline per name."""
     drawn = [(name, values) for name, values in samples if values]
     if not drawn:
         return None
@@ -156,7 +154,7 @@ def histogram(
             corners += [(bin_index * width, height), ((bin_index + 1) * width, height)]
         outline = frame.points([*corners, (bins * width, 0.0)])
         parts.append(Markup('<polygon class="fill c{}" points="{}"/>').format(index, outline))
-    label = f"{x_label} (the last bar: all longer ones)"
+    label = "characters (the last bar: all longer ones)"
     return frame.chart(title, label, parts, tuple(name for name, _ in drawn))
 
 

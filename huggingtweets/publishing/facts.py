@@ -137,7 +137,7 @@ class ModelFacts:
     engine: str
     versions: Mapping[str, str]
     command: str
-    """What to type to train this model again, quoted for a shell."""
+    """What to type to train this model again, quoted for a shell; of local paths the last names."""
     consent: Consent = Consent.unstated
     heldout: HeldoutFigures | None = None
     """None when nothing was held out."""
@@ -149,8 +149,6 @@ class ModelFacts:
     links: Links = field(default_factory=Links)
     languages: tuple[str, ...] = ("en",)
     """Codes as the Hub takes them (ISO 639-1), most used first."""
-    repo_id: str | None = None
-    """`org/slug` on the Hub; None for a model that stays local."""
     finished_at: str = ""
     """UTC, `2026-11-03T12:00:00Z`."""
     tables: tuple[Table, ...] = ()

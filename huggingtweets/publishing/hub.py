@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from huggingtweets.config.schema import Consent
 from huggingtweets.errors import PublishError
 from huggingtweets.logs import redact
 from huggingtweets.process import command_of
@@ -22,6 +23,7 @@ from huggingtweets.storage.files import read_json
 logger = logging.getLogger(__name__)
 
 DEADLINE_S = 1800.0
+"""For the upload of one model."""
 _DELETE_TIMEOUT_S = 60.0
 _TOKEN_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _REPO_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
@@ -32,6 +34,7 @@ _OTHER_FILES = (
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
 )  # fmt: skip
+_OURS = re.compile("|".join([_WEIGHTS.pattern, *map(re.escape, _OTHER_FILES)]))
 
 
 class PublishRefusedError(PublishError):
@@ -52,24 +55,23 @@ def publish_model(
     *,
     org: str | None = None,
     private: bool = True,
-    endpoint: str | None = None,
-    deadline_s: float = DEADLINE_S,
-    environ: Mapping[str, str] = os.environ,
+    consent: Consent = Consent.unstated,
 ) -> str:
     """Upload a model folder in one commit and return the address of its repository.
 
-    Creates the repository where there is none; publishing unchanged files again changes nothing.
-    Call on the main process only. The token is taken from `HF_TOKEN` in `environ`, the server from
-    `endpoint`, else from `HF_ENDPOINT`. Without `org`, the Hub is asked whose token it is, which
-    costs a batch of models a request each.
+    Creates the repository where there is none, and makes a private one public where that is asked
+    for; files of ours that an earlier model left there go. Publishing unchanged files again changes
+    nothing. Call on the main process only. The token is taken from `HF_TOKEN`, the server from
+    `HF_ENDPOINT`. Without `org`, the Hub is asked whose token it is, which costs a batch of models
+    a request each. `consent` is stated in the card where that states nothing.
 
     Raises:
         PublishRefusedError: there is no token, or the Hub refuses it.
         CannotPublishError: the folder holds what must not be published, or a public repository of
             that name exists while `private` is asked for.
-        PublishError: the Hub could not be reached, or not within `deadline_s` seconds.
+        PublishError: the Hub could not be reached, or not within DEADLINE_S.
     """
-    token = _token_of(environ)
+    token = _token_of(os.environ)
     if token is None:
         raise PublishRefusedError(
             "publish=hub: got no token; expected one in the environment; "
@@ -85,12 +87,14 @@ def publish_model(
         "files": files_to_publish(model_dir),
         "repo_name": repo_name,
         "org": org,
+        "ours": _OURS.pattern,
         "private": private,
-        "endpoint": endpoint or environ.get("HF_ENDPOINT"),
-        "deadline_s": deadline_s,
+        "consent": consent,
+        "endpoint": os.environ.get("HF_ENDPOINT"),
+        "deadline_s": DEADLINE_S,
     }
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-    answer = _ask_process(request, {**environ, **quiet, "HF_TOKEN": token}, deadline_s)
+    answer = _ask_process(request, {**os.environ, **quiet, "HF_TOKEN": token})
     if "url" in answer:
         logger.info("published repo=%s url=%s", repo_name, answer["url"])
         return str(answer["url"])
@@ -149,7 +153,7 @@ def files_to_publish(model_dir: Path) -> list[str]:
     """
     names = sorted(path.name for path in model_dir.iterdir()) if model_dir.is_dir() else []
     for name in names:
-        if not (name in _OTHER_FILES or _WEIGHTS.fullmatch(name)):
+        if not _OURS.fullmatch(name):
             raise CannotPublishError(
                 f"{model_dir}: got {name!r}; expected only weights, configuration, tokenizer, "
                 "README.md and preview.png; move it elsewhere"
@@ -175,9 +179,7 @@ def files_to_publish(model_dir: Path) -> list[str]:
     return names
 
 
-def _ask_process(
-    request: Mapping[str, Any], environ: Mapping[str, str], deadline_s: float
-) -> dict[str, Any]:
+def _ask_process(request: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
     """Run the upload and return its answer."""
     where = f"{request['repo_name']}: the upload"
     try:
@@ -188,13 +190,13 @@ def _ask_process(
             text=True,
             encoding="utf-8",
             errors="replace",
-            timeout=deadline_s,
+            timeout=request["deadline_s"],
             env=dict(environ),
             check=False,
         )
     except subprocess.TimeoutExpired as err:
         raise PublishError(
-            f"{where} did not end within {deadline_s:g} s{_last_line(err.stderr)}; "
+            f"{where} did not end within {request['deadline_s']:g} s{_last_line(err.stderr)}; "
             "the model stays on disk; publish it again later"
         ) from None
     if process.returncode:

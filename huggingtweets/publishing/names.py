@@ -2,6 +2,7 @@
 
 import colorsys
 import hashlib
+import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -10,20 +11,32 @@ from huggingtweets.posts.cleaning import CleaningReport
 MAX_NAME_CHARS = 80
 _JOINERS = "\u200c\u200d"
 """Zero-width non-joiner and joiner: Persian and emoji need them."""
+_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
+"""Of England and its like: a black flag and a code in characters that nobody sees."""
+_NEVER_SEEN = re.compile("[\u2065\ufdd0-\ufdef\ufff0-\ufff8\U000e0000-\U000e0fff]")
+"""Unassigned, and never to be a letter or sign; so are the last two of each plane."""
 
 
 def visible(text: str) -> str:
-    """Return text without control, bidi, surrogate and unassigned characters; white space is blank.
+    """Return text without control, bidi, surrogate and private characters; white space is blank.
 
-    Blanks stay as many as they were.
+    Blanks stay as many as they were. What only a later Unicode than Python's knows is kept.
     """
+    flags = {index for flag in _FLAG.finditer(text) for index in range(*flag.span())}
     kept = []
-    for char in text:
+    for index, char in enumerate(text):
         if char.isspace():
             kept.append(" ")
-        elif unicodedata.category(char) not in ("Cc", "Cf", "Cs", "Co", "Cn") or char in _JOINERS:
+        elif index in flags or char in _JOINERS or not _is_hidden(char):
             kept.append(char)
     return "".join(kept)
+
+
+def _is_hidden(char: str) -> bool:
+    kind = unicodedata.category(char)
+    if kind == "Cn":
+        return ord(char) & 0xFFFE == 0xFFFE or _NEVER_SEEN.match(char) is not None
+    return kind in ("Cc", "Cf", "Cs", "Co")
 
 
 def plain_text(text: str) -> str:
@@ -34,7 +47,7 @@ def plain_text(text: str) -> str:
 def display_name(person: CleaningReport) -> str:
     """Return the name, cleaned, at most `MAX_NAME_CHARS` long; `@handle` if nothing is left."""
     name = plain_text(person.display_name)
-    if not any(char.isprintable() and char not in _JOINERS for char in name):
+    if not name.strip(f"{_JOINERS} "):
         return written_handle(person)
     return name if len(name) <= MAX_NAME_CHARS else name[: MAX_NAME_CHARS - 1].rstrip() + "…"
 

@@ -58,6 +58,9 @@ class Part:
 def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
     """Return the page; `preview_png` is shown at its top."""
     shown = facts.samples[:MAX_SAMPLES]
+    samples: dict[str, list[list[Part]]] = {}
+    for sample in shown:
+        samples.setdefault(sample.input, []).append(parts(sample))
     return report_template().render(
         facts=facts,
         names=joined_names(facts.people),
@@ -68,10 +71,7 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
         funnel=funnel(facts),
         charts=_charts(facts),
         lengths=_lengths(facts),
-        samples={
-            sample.input: [parts(one) for one in shown if one.input == sample.input]
-            for sample in shown
-        },
+        samples=samples,
         has_copied=any(one.copied for one in shown),
         num_hidden=len(facts.samples) - len(shown),
         lineage=lineage_columns(facts.lineage),
@@ -92,14 +92,16 @@ def report_template() -> Template:
 
 
 def funnel(facts: ModelFacts) -> list[Stage]:
-    """Return what is left of the posts of all people after each stage of cleaning."""
+    """Return what is left of the posts of all people after each stage.
+
+    A training that goes on from an earlier model takes the new posts, and some of the old again.
+    """
     people = facts.people
     total = sum(person.downloaded for person in people)
     losses = [
         ("without retweets", "retweets", sum(person.retweets for person in people)),
         ("long enough", "too short", sum(person.short for person in people)),
         ("without repeats", "repeats", sum(person.repeats for person in people)),
-        ("for training", "held out", facts.data.heldout_posts),
     ]
     left = total
     stages = [Stage("downloaded", total, "", 100.0)]
@@ -107,7 +109,12 @@ def funnel(facts: ModelFacts) -> list[Stage]:
         left -= lost
         share = 100 * max(left, 0) / total if total else 0.0
         stages.append(Stage(name, left, f"{lost:,} {reason}", share))
-    return stages
+    data = facts.data
+    learnt = left - data.heldout_posts - data.train_posts
+    rest = f"{data.heldout_posts:,} held out" + (f", {learnt:,} learnt before" * (learnt > 0))
+    name = "for training" + (f", {-learnt:,} of them learnt before" * (learnt < 0))
+    share = min(100 * data.train_posts / total, 100.0) if total else 0.0
+    return [*stages, Stage(name, data.train_posts, rest, share)]
 
 
 def parts(sample: Sample) -> list[Part]:
@@ -205,5 +212,4 @@ def _lengths(facts: ModelFacts) -> Chart | None:
             for name, lengths in named
             if lengths
         ],
-        x_label="characters",
     )

@@ -6,19 +6,29 @@ Started by `hub.py`, which has checked the files and ends this process at the de
 import importlib
 import json
 import random
+import re
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, HfApi, get_session, set_client_factory
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    HfApi,
+    get_session,
+    set_client_factory,
+)
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+from huggingtweets.config.schema import Consent
+from huggingtweets.publishing.card import for_hub
 from huggingtweets.web import asked_wait_s
 
 REQUEST_TIMEOUT_S = 60.0
 """For each connection, read and write; the client's own default is to wait for ever."""
+_CARD = "README.md"
 _MAX_WAIT_S = 60.0
 _TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 
@@ -72,31 +82,47 @@ class _ForbiddenError(Exception):
 
 
 def _upload(request: Mapping[str, Any]) -> str:
-    """Upload once: find or create the repository, then one commit. Returns its address."""
+    """Upload once: find or create the repository, one commit, show it. Returns its address."""
     api = HfApi(endpoint=request["endpoint"])
     org = request["org"] or api.whoami()["name"]
     repo_id = f"{org}/{request['repo_name']}"
+    address = f"{api.endpoint}/{repo_id}"
+    there: set[str] = set()
+    is_private = bool(request["private"])
     try:
         # Asked first: creating is limited far more tightly than reading, and not retried.
-        is_private = api.model_info(repo_id).private
+        found = api.model_info(repo_id)
     except RepositoryNotFoundError as err:
         if err.response.status_code == 401:
             raise
-        api.create_repo(repo_id, private=request["private"])
+        api.create_repo(repo_id, private=is_private)
     else:
+        there = {file.rfilename for file in found.siblings or ()}
+        is_private = bool(found.private)
         if request["private"] and not is_private:
             raise _ForbiddenError(
                 f"hub.private: {repo_id} exists and is public; expected a private repository; "
                 "make it private on the Hub, or set hub.private=false"
             )
     folder = Path(request["model_dir"])
-    files = [CommitOperationAdd(name, folder / name) for name in request["files"]]
+    card = (folder / _CARD).read_bytes().decode("utf-8", "surrogateescape")
+    card = for_hub(card, address, Consent(request["consent"]))
+    contents: dict[str, Path | bytes] = {name: folder / name for name in request["files"]}
+    contents[_CARD] = card.encode("utf-8", "surrogateescape")
+    # An adapter left beside a whole model would be put on it.
+    old = [name for name in there - contents.keys() if re.fullmatch(request["ours"], name)]
+    changes: list[CommitOperationAdd | CommitOperationDelete] = [
+        *(CommitOperationAdd(name, content) for name, content in contents.items()),
+        *map(CommitOperationDelete, sorted(old)),
+    ]
     message = f"Publish {request['repo_name']}"
     try:
-        api.create_commit(repo_id, files, commit_message=message)
+        api.create_commit(repo_id, changes, commit_message=message)
     except ValueError as err:
         raise _ForbiddenError(f"the Hub does not take these files ({err})") from err
-    return f"{api.endpoint}/{repo_id}"
+    if is_private and not request["private"]:
+        api.update_repo_settings(repo_id, private=False)
+    return address
 
 
 def bound_requests(timeout_s: float) -> None:

@@ -66,24 +66,29 @@ def lock_file(fd: int) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file atomically; a reader sees the old content or the new, never a part."""
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a draft that takes the place of a file when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _draft_of(path)
+    draft = _draft_of(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
+        yield draft
+        with draft.open("rb") as file:
             os.fsync(file.fileno())
         check_fences(path)
         if not path.is_symlink():  # a link is replaced
             clear_for_file(path)
-        temporary.replace(path)
-    except BaseException:
+        draft.replace(path)
+    finally:  # a link to the file that lies there already is not renamed, but stays
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
+            draft.unlink(missing_ok=True)
     fsync_dir(path.parent)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically; a reader sees the old content or the new, never a part."""
+    with replacing_file(path) as draft:
+        draft.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:

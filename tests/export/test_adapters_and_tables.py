@@ -55,9 +55,9 @@ def test_adapters_lie_flat_and_the_command_names_them(
     adapted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = adapted.parent / "flat"
-    assert (
-        cli.main(["export", "adapters", str(adapted), "--to", str(folder), "--base", "smol"]) == 0
-    )
+    words = ["export", "adapters", str(adapted), "--to", str(folder), "--base", "smol"]
+    assert cli.main(words) == cli.main(words) == 0
+    assert len(list((folder / "ann").iterdir())) == 2
     assert sorted(path.name for path in folder.iterdir()) == ["ann", "bob"]
     ours, theirs = (
         place / "adapter_model.safetensors" for place in (adapted / "ann" / "model", folder / "ann")
@@ -113,7 +113,9 @@ def test_who_opted_out_is_exported_nowhere(
         finished_jobs(adapted, ["ann"])
 
 
-def test_publishing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
+def test_publishing_goes_on_where_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for slug in ("ann", "bob", "cy"):
         (write_job(tmp_path, slug) / "model" / "config.json").write_text("{}")
     asked: list[str] = []
@@ -126,10 +128,12 @@ def test_publishing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
             raise KeyboardInterrupt
         return f"https://example.org/{slug}"
 
-    def run(consent: Consent = Consent["own-archive"]) -> Any:
+    monkeypatch.setattr("huggingtweets.export.hub.publish_model", publish)
+
+    def run(consent: Consent = Consent["own-archive"], private: bool = True) -> Any:
         return export_hub(
-            finished_jobs(tmp_path), tmp_path / "published.jsonl", org=None, private=True,
-            consent=consent, publish=publish,
+            finished_jobs(tmp_path), tmp_path / "published.jsonl", org=None, private=private,
+            consent=consent,
         )  # fmt: skip
 
     with pytest.raises(ConfigError, match="consent: got unstated for ann"):
@@ -143,3 +147,6 @@ def test_publishing_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     assert [slug for slug, _ in run().new] == ["ann"]
     shutil.rmtree(tmp_path / "ann")
     assert run().num_before == 2
+    for other in ((Consent["own-archive"], False), (Consent.permission, False)):
+        assert [slug for slug, _ in run(*other).new] == ["bob", "cy"]
+        assert run(*other).num_before == 2

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -22,6 +23,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX as QWEN
 
 from huggingtweets.bases.lora import adapter_state, add_lora, save_adapters
 from huggingtweets.cli import main as cli
@@ -30,6 +32,7 @@ from huggingtweets.data.tokens import codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import finished_jobs
 from huggingtweets.export.gguf_file import Kind, export_gguf
+from huggingtweets.export.gguf_names import splitting_of
 
 HERE = Path(__file__).parent
 NODE = Path(os.environ.get("HUGGINGTWEETS_NODE_MODULES", HERE / "node_modules"))
@@ -126,6 +129,9 @@ def test_modelfile_samples_as_the_job_does(shared: Path, tmp_path: Path) -> None
     for line in ("FROM ./gpt2-q8_0.gguf", "temperature 0.7", "top_p 0.9", "num_predict 77",
                  "top_k 0", f'stop "{EOS}"'):  # fmt: skip
         assert line in text
+    # As Ollama's parser has it: a quoted value ends at its quote, and has no escapes.
+    stops = re.findall(r'^PARAMETER stop "([^"]*)"$', text, re.MULTILINE)
+    assert stops == [EOS, "\n"]
     sizes = {path.suffix: path.stat().st_size for path in (job / "export").glob("*.gguf")}
     whole = (job / "model" / "model.safetensors").stat().st_size
     assert sizes[".gguf"] < 0.6 * whole
@@ -137,9 +143,46 @@ def test_what_llama_cpp_would_read_otherwise_is_refused(shared: Path, tmp_path: 
     raw = json.loads(path.read_text())
     raw["pre_tokenizer"] = {"type": "Whitespace"}
     path.write_text(json.dumps(raw))
-    with pytest.raises(ConfigError, match="splits text by Whitespace"):
+    with pytest.raises(ConfigError, match="splits text by Whitespace in a way of its own"):
         export_gguf(finished_jobs(tmp_path)[0], Kind.f16)
     assert not list((job / "export").glob("*")) if (job / "export").exists() else True
+
+
+LLAMA_3 = QWEN.replace(r"\p{N}|", r"\p{N}{1,3}|")
+GPT_4O = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ignores_merges", "behaviour", "found"),
+    [
+        (QWEN, False, "isolated", "qwen2"),
+        (LLAMA_3, True, "isolated", "llama-bpe"),
+        (QWEN, True, "isolated", None),
+        (LLAMA_3, False, "isolated", None),
+        (LLAMA_3, True, "merged_with_next", None),
+        (GPT_4O, True, "isolated", None),
+        (r"\s+|\S+", False, "isolated", None),
+    ],
+)
+def test_the_way_to_split_text_is_that_of_llama_cpp_or_refused(
+    pattern: str, ignores_merges: bool, behaviour: str, found: str | None
+) -> None:
+    tokenizer = Tokenizer(models.BPE(ignore_merges=ignores_merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(pattern), behaviour),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    if found:
+        assert splitting_of(wrapped) == found
+    else:
+        with pytest.raises(ConfigError, match=r"expected that of GPT-2, .*own converter"):
+            splitting_of(wrapped)
 
 
 def llama(path: Path, texts: list[str], prompts: list[list[int]], num: int) -> dict[str, Any]:

@@ -1,19 +1,25 @@
-"""What is said of a job whose posts leave nothing to hold out, or are longer than its blocks."""
+"""What is said of a job: of its posts while it runs, and of its settings in card and record."""
 
 import json
 import logging
-from dataclasses import replace
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small import SMALL_MODEL
 
 from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
-from huggingtweets.config.plan import Plan, make_plan
+from huggingtweets.config.plan import Plan, differences, make_plan
 from huggingtweets.handles import Job
+from huggingtweets.pipeline import recorder
 from huggingtweets.pipeline.notices import tell_of_posts
+from huggingtweets.pipeline.outcome import command_of, told_identity
 from huggingtweets.pipeline.stages import begin_job, prepare_job
+from huggingtweets.tracking.base import Phase, Tracker
 
 
 def plan_of(tmp_path: Path, texts: list[str]) -> Plan:
@@ -97,3 +103,70 @@ def test_posts_longer_than_the_base_can_read_are_promised_no_block_that_holds_th
     assert prepared.long_tokens > base.max_positions
     assert f"with recipe.block_size={base.max_positions} fewer are" in caplog.text
     assert "stay whole" not in caplog.text
+
+
+def composed(words: list[str], *handles: str) -> Plan:
+    register()
+    return make_plan(to_config(compose_config(words)), Job.of(list(handles)))
+
+
+ODD = "a\\b c'd\"e ${x} \\${x} \\"
+
+
+@pytest.mark.parametrize(
+    ("handles", "words"),
+    [
+        (["ada"], ["source=demo"]),
+        (["ada"], ["cleaning=huggingtweets", "recipe=huggingtweets", "sampling=huggingtweets"]),
+        (["ada"], ["experiment=demo"]),
+        (["ada", "1_000"], ["model=smollm2-135m", "recipe=lora", "model.revision=2024"]),
+        (["ada"], ["source=csv", "source.path=2024", "source.text_column=true", "seed=7",
+                   "source.encoding=cp1252", "model=tiny", "model.width=64"]),
+        (["ada"], ["source=mastodon", "source.api_url='https://a.example/?b=c'",
+                   "source.max_posts=9", "source.terms=accepted"]),
+        (["ada"], ["source=hub", "source.path=lab/posts", "sampling.temperature=1e-5"]),
+        (["ada"], ["source=text", "source.path='/home/jane/lab posts (old)/'"]),
+    ],
+    ids=lambda value: " ".join(value),
+)  # fmt: skip
+def test_the_command_told_trains_the_same_model(handles: list[str], words: list[str]) -> None:
+    plan = composed(["user=ada", *words], *handles)
+    sampling = replace(plan.config.sampling, prompts=[ODD, "null", ""], banned_words=["1_0", "x y"])
+    plan = replace(plan, config=replace(plan.config, sampling=sampling))
+    told = shlex.split(command_of(plan))
+    assert told[:2] == ["huggingtweets", "train"]
+    again = composed(told[2:], *handles)
+    assert differences(plan.identity, again.identity) == []
+    assert again.config.user == plan.config.user
+    assert "jane" not in command_of(plan)
+
+
+class Heard(Tracker):
+    def __init__(self) -> None:
+        self.settings: dict[Phase, Mapping[str, Any]] = {}
+
+    def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
+        self.settings[phase] = config
+
+
+def test_folders_of_this_machine_are_told_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path, UNLIKE)
+    base = find_base(plan.config.model)
+    prepared = prepare_job(plan, base, begin_job(plan))
+    (tmp_path / "my base").mkdir()
+    config = replace(
+        plan.config,
+        model=replace(plan.config.model, path=str(tmp_path / "my base")),
+        recipe=replace(plan.config.recipe, warm_start=str(tmp_path / ".crowd")),
+    )
+    plan, heard = replace(plan, config=config), Heard()
+    monkeypatch.setattr(recorder, "build_tracker", lambda *_, **__: heard)
+    with recorder.Recorder(plan, is_main=True, is_shown=False) as record:
+        record.start(base, prepared)
+    assert heard.settings[Phase.preprocess]["path"] == "ann.jsonl"
+    assert heard.settings[Phase.train]["warm_start"] == ".crowd"
+    assert told_identity(plan)["model"]["path"] == "my base"
+    assert str(tmp_path) in str(asdict(plan.config))
+    assert str(tmp_path) not in f"{heard.settings} {command_of(plan)} {told_identity(plan)}"

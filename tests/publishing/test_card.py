@@ -183,11 +183,3 @@ def test_command_cannot_leave_its_code_block(make_facts, command):
 def test_command_loses_its_secrets(make_facts):
     card = render_card(make_facts(command="HF_TOKEN=hf_abcdefghijklmnop train.py"))
     assert "hf_abcdefgh" not in card
-
-
-def test_thumbnail_lies_on_the_hub_when_published_there(make_facts):
-    card = render_card(make_facts(repo_id="lab/ada_l"))
-    assert matter(card)["thumbnail"] == (
-        "https://huggingface.co/lab/ada_l/resolve/main/preview.png"
-    )
-    assert 'model="lab/ada_l"' in card

@@ -47,17 +47,17 @@ def test_ticks_are_round_numbers():
 
 
 def test_histogram_draws_shares_of_each_sample():
-    chart = histogram("Length", [("human", [10] * 90 + [250] * 10), ("samples", [])], x_label="c")
+    chart = histogram("Length", [("human", [10] * 90 + [250] * 10), ("samples", [])])
     assert chart.names == ("human",)
     heights = [y for _, y in points(chart.svg, "polygon")]
     base, top = max(heights), min(heights)
     small = min(y for y in heights if y not in (base, top)) if len(set(heights)) > 2 else base
     assert (base - small) / (base - top) == pytest.approx(1 / 9, rel=0.05)
-    assert histogram("Length", [("human", [])], x_label="c") is None
+    assert histogram("Length", [("human", [])]) is None
 
 
 def test_histogram_gathers_outliers_in_the_last_bar():
-    chart = histogram("Length", [("human", [100] * 999 + [1_000_000])], x_label="c")
+    chart = histogram("Length", [("human", [100] * 999 + [1_000_000])])
     assert "1M" not in chart.svg
 
 

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 
+from huggingtweets.config.schema import Consent
 from huggingtweets.errors import PublishError
+from huggingtweets.publishing.card import render_card
 from huggingtweets.publishing.hub import (
     CannotPublishError,
     PublishRefusedError,
@@ -117,8 +120,13 @@ class _Handler(BaseHTTPRequestHandler):
                 self._reply(200, {"files": [_mode(repo, one) for one in json.loads(body)["files"]]})
             elif match[2] == "/commit":
                 self._commit(match[1], repo, body)
+            elif match[2] == "/settings":
+                repo["private"] = json.loads(body)["visibility"] == "private"
+                self._reply(200, {})
             else:
-                self._reply(200, {"id": match[1], "private": repo["private"], "sha": "0" * 40})
+                files = [{"rfilename": name} for name in repo["files"]]
+                told = {"id": match[1], "private": repo["private"], "siblings": files}
+                self._reply(200, told | {"sha": "0" * 40})
 
     def _lfs(self, one: dict[str, Any]) -> dict[str, Any]:
         upload = {"href": f"{self.server.url}/lfs/{one['oid']}", "header": {}}
@@ -128,7 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         lines = [json.loads(line) for line in body.splitlines()]
         for line in lines[1:]:
             value = line["value"]
-            if line["key"] == "file":
+            if line["key"] == "deletedFile":
+                del repo["files"][value["path"]]
+            elif line["key"] == "file":
                 repo["files"][value["path"]] = base64.b64decode(value["content"])
             else:
                 repo["files"][value["path"]] = self.server.blobs[value["oid"]]
@@ -157,21 +167,25 @@ def _mode(repo: dict[str, Any], one: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def hub():
+def environ(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for key in [key for key in os.environ if key.startswith("HF_")]:
+        monkeypatch.delenv(key)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    # Xet storage needs servers of its own; without it the client uploads by LFS.
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    return monkeypatch
+
+
+@pytest.fixture
+def hub(environ):
     server = FakeHub()
+    environ.setenv("HF_ENDPOINT", server.url)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
     server.released.set()
     server.shutdown()
     server.server_close()
-
-
-@pytest.fixture
-def environ() -> dict[str, str]:
-    # Xet storage needs servers of its own; without it the client uploads by LFS.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    return {**kept, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
 
 
 FILES = {
@@ -193,8 +207,8 @@ def model_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def test_publish_uploads_every_file_in_one_commit(hub, environ, model_dir):
-    url = publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+def test_publish_uploads_every_file_in_one_commit(hub, model_dir):
+    url = publish_model(model_dir, "ada_l", org="lab")
     assert url == f"{hub.url}/lab/ada_l"
     repo = hub.repos["lab/ada_l"]
     assert repo["files"] == FILES
@@ -204,48 +218,80 @@ def test_publish_uploads_every_file_in_one_commit(hub, environ, model_dir):
     assert hub.count("whoami") == 0
 
 
-def test_publish_again_commits_nothing(hub, environ, model_dir):
+def test_publish_again_commits_nothing(hub, model_dir):
     for _ in range(2):
-        publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+        publish_model(model_dir, "ada_l", org="lab")
     assert len(hub.repos["lab/ada_l"]["commits"]) == 1
     assert hub.count("repos/create") == 1
 
 
-def test_publish_asks_whose_token_it_is_and_reads_the_endpoint(hub, environ, model_dir):
-    environ["HF_ENDPOINT"] = hub.url
-    url = publish_model(model_dir, "ada_l", private=False, environ=environ)
+def test_publish_asks_whose_token_it_is(hub, model_dir):
+    url = publish_model(model_dir, "ada_l", private=False)
     assert url == f"{hub.url}/me/ada_l"
     assert not hub.repos["me/ada_l"]["private"]
 
 
-def test_private_model_never_goes_to_a_public_repository(hub, environ, model_dir):
+def test_private_model_never_goes_to_a_public_repository(hub, model_dir):
     hub.create("lab/ada_l", private=False)
     with pytest.raises(CannotPublishError, match=r"hub\.private: lab/ada_l exists and is public"):
-        publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+        publish_model(model_dir, "ada_l", org="lab")
     assert hub.repos["lab/ada_l"]["files"] == {}
+
+
+def test_a_private_repository_becomes_public_when_asked(hub, model_dir):
+    publish_model(model_dir, "ada_l", org="lab")
+    publish_model(model_dir, "ada_l", org="lab", private=False)
+    assert not hub.repos["lab/ada_l"]["private"]
+    publish_model(model_dir, "ada_l", org="lab", private=False)
+    assert hub.count("settings") == 1
+
+
+def test_files_of_an_earlier_model_go_and_those_of_others_stay(hub, model_dir):
+    hub.create("lab/ada_l", private=True)
+    others = {".gitattributes": b"", "notes.md": b"mine", "runs/model.safetensors": b"x"}
+    ours = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"x", "vocab.json": b"{}",
+            "model-00001-of-00002.safetensors": b"x"}  # fmt: skip
+    hub.repos["lab/ada_l"]["files"] = others | ours
+    publish_model(model_dir, "ada_l", org="lab")
+    assert hub.repos["lab/ada_l"]["files"] == FILES | others
+    assert len(hub.repos["lab/ada_l"]["commits"]) == 1
+
+
+def test_the_card_on_the_hub_says_where_it_is_and_on_what_ground(hub, model_dir, make_facts):
+    here = render_card(make_facts(consent=Consent.unstated))
+    (model_dir / "README.md").write_text(here)
+    for consent in (Consent.unstated, Consent.permission):
+        publish_model(model_dir, "ada_l", org="lab", consent=consent)
+        card = hub.repos["lab/ada_l"]["files"]["README.md"].decode()
+        assert ModelCard(card).data["thumbnail"] == f"{hub.url}/lab/ada_l/resolve/main/preview.png"
+        assert 'pipeline("text-generation", model="lab/ada_l")\n' in card
+        is_unstated = consent is Consent.unstated
+        assert ("Nobody has stated on what ground" in card) == is_unstated
+        assert ("gave their permission" in card) != is_unstated
+    assert (model_dir / "README.md").read_text() == here
 
 
 @pytest.mark.parametrize("org", ["lab", None])
 def test_bad_token_is_refused_at_once(hub, environ, model_dir, org):
-    environ["HF_TOKEN"] = "hf_" + "x" * 30
+    environ.setenv("HF_TOKEN", "hf_" + "x" * 30)
     with pytest.raises(PublishRefusedError, match="401") as caught:
-        publish_model(model_dir, "ada_l", org=org, endpoint=hub.url, environ=environ)
+        publish_model(model_dir, "ada_l", org=org)
     assert not caught.value.retryable
     assert "xxxx" not in str(caught.value)
     assert len(hub.requests) == 1
     assert type(pickle.loads(pickle.dumps(caught.value))) is PublishRefusedError
 
 
-def test_forbidden_namespace_is_refused(hub, environ, model_dir):
+def test_forbidden_namespace_is_refused(hub, model_dir):
     hub.answers = [("repos/create", 403, {})]
     with pytest.raises(PublishRefusedError, match="403"):
-        publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+        publish_model(model_dir, "ada_l", org="lab")
 
 
 def test_no_token_is_refused_without_a_request(hub, environ, model_dir):
-    del environ["HF_TOKEN"]
+    environ.delenv("HF_TOKEN")
     with pytest.raises(PublishRefusedError, match="set HF_TOKEN"):
-        publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+        publish_model(model_dir, "ada_l", org="lab")
     assert hub.requests == []
 
 
@@ -254,10 +300,10 @@ def test_no_token_is_refused_without_a_request(hub, environ, model_dir):
     [{"Retry-After": "1"}, {"RateLimit": '"api";r=0;t=2'}],
     ids=["retry-after", "ratelimit"],
 )
-def test_rate_limit_is_waited_out(hub, environ, model_dir, headers):
+def test_rate_limit_is_waited_out(hub, model_dir, headers):
     hub.answers = [("repos/create", 429, headers)]
     start = time.monotonic()
-    publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+    publish_model(model_dir, "ada_l", org="lab")
     assert time.monotonic() - start >= 1
     assert hub.repos["lab/ada_l"]["files"] == FILES
     assert hub.count("repos/create") == 2
@@ -265,19 +311,18 @@ def test_rate_limit_is_waited_out(hub, environ, model_dir, headers):
 
 def test_rate_limit_beyond_the_deadline_is_not_waited_for(hub, environ, model_dir):
     hub.answers = [("repos/create", 429, {"Retry-After": "900"})]
+    environ.setattr("huggingtweets.publishing.hub.DEADLINE_S", 60.0)
     start = time.monotonic()
     with pytest.raises(PublishError, match=r"again in 90\d s or later") as caught:
-        publish_model(
-            model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ, deadline_s=60
-        )
+        publish_model(model_dir, "ada_l", org="lab")
     assert time.monotonic() - start < 30
     assert caught.value.retryable
 
 
 @pytest.mark.parametrize("path", ["/api/models/lab/ada_l", "/commit/"])
-def test_unavailable_server_is_tried_again(hub, environ, model_dir, path):
+def test_unavailable_server_is_tried_again(hub, model_dir, path):
     hub.answers = [(path, 503, {})]
-    publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+    publish_model(model_dir, "ada_l", org="lab")
     assert hub.repos["lab/ada_l"]["files"] == FILES
     assert len(hub.repos["lab/ada_l"]["commits"]) == 1
 
@@ -285,36 +330,30 @@ def test_unavailable_server_is_tried_again(hub, environ, model_dir, path):
 @pytest.mark.parametrize("part", ["repos/create", "/commit/"])
 def test_hanging_server_ends_at_the_deadline(hub, environ, model_dir, part):
     hub.hanging = {part}
+    environ.setattr("huggingtweets.publishing.hub.DEADLINE_S", 3.0)
     start = time.monotonic()
     with pytest.raises(PublishError, match=r"did not|broke off") as caught:
-        publish_model(
-            model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ, deadline_s=3
-        )
+        publish_model(model_dir, "ada_l", org="lab")
     assert time.monotonic() - start < 10
     assert caught.value.retryable
 
 
 def test_no_server_is_a_temporary_failure(environ, model_dir):
+    environ.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    environ.setattr("huggingtweets.publishing.hub.DEADLINE_S", 2.0)
     with pytest.raises(PublishError, match=r"did not (take it|end)") as caught:
-        publish_model(
-            model_dir,
-            "ada_l",
-            org="lab",
-            endpoint="http://127.0.0.1:9",
-            environ=environ,
-            deadline_s=2,
-        )
+        publish_model(model_dir, "ada_l", org="lab")
     assert caught.value.retryable
 
 
-def test_refused_files_are_not_tried_again(hub, environ, model_dir):
+def test_refused_files_are_not_tried_again(hub, model_dir):
     hub.answers = [("/commit/", 413, {}), ("/commit/", 413, {})]
     with pytest.raises(CannotPublishError, match="413"):
-        publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+        publish_model(model_dir, "ada_l", org="lab")
     assert hub.count("/commit/") == 1
 
 
-def test_token_reaches_neither_log_nor_arguments(hub, environ, model_dir, caplog, monkeypatch):
+def test_token_reaches_neither_log_nor_arguments(hub, model_dir, caplog, monkeypatch):
     seen: list[Any] = []
     run = subprocess.run
 
@@ -324,7 +363,7 @@ def test_token_reaches_neither_log_nor_arguments(hub, environ, model_dir, caplog
 
     monkeypatch.setattr(subprocess, "run", record)
     with caplog.at_level(logging.DEBUG):
-        publish_model(model_dir, "ada_l", org="lab", endpoint=hub.url, environ=environ)
+        publish_model(model_dir, "ada_l", org="lab")
     assert "published repo=ada_l" in caplog.text
     assert TOKEN not in caplog.text + repr(seen)
 
@@ -332,9 +371,9 @@ def test_token_reaches_neither_log_nor_arguments(hub, environ, model_dir, caplog
 @pytest.mark.parametrize("name", ["../x", "a--b", "a/b", "-a", "a.", "", "a b", "é", "x" * 97])
 def test_odd_names_are_refused(environ, model_dir, name):
     with pytest.raises(CannotPublishError, match="repository: got"):
-        publish_model(model_dir, name, org="lab", environ=environ)
+        publish_model(model_dir, name, org="lab")
     with pytest.raises(CannotPublishError, match=r"hub\.org: got"):
-        publish_model(model_dir, "ok", org=name, environ=environ)
+        publish_model(model_dir, "ok", org=name)
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, features
+from PIL import Image, ImageFont, features
 
 from huggingtweets.preview import fonts
 from huggingtweets.preview.lettering import (
     Line,
     Style,
+    _for_pillow,
     draw_line,
     is_drawable,
     line_width,
@@ -107,6 +108,23 @@ def test_arabic_letters_are_joined():
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("בשנת 2024 (סוף)", "(ףוס) 2024 תנשב"),
+        ("ב-12:30, 3.14 או ٢٠٢٤.", ".٢٠٢٤ וא 3.14 ,12:30-ב"),
+        ("[שלום]", "[םולש]"),
+    ],
+)
+def test_without_raqm_numbers_and_brackets_read_as_they_should(text, shown):
+    font = ImageFont.load_default(24)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        pytest.skip("Pillow without FreeType")
+    font = font.font_variant(layout_engine=ImageFont.Layout.BASIC)
+    assert _for_pillow(text, font, True) == (shown, None)
+    assert _for_pillow("2024 (end)", font, False) == ("2024 (end)", None)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"), [("abc אב", False), ("123 אב", True), ("🤖 سلام", True), ("?!", False)]
 )
 def test_direction_is_that_of_the_first_letter(text, expected):
@@ -114,7 +132,7 @@ def test_direction_is_that_of_the_first_letter(text, expected):
 
 
 @needs_emoji
-@pytest.mark.parametrize("emoji", ["🤖", "👩🏽‍💻", "🇩🇪", "1️⃣", "❤️", "🏳️‍🌈"], ids=ascii)
+@pytest.mark.parametrize("emoji", ["🤖", "👩🏽‍💻", "🇩🇪", "1️⃣", "❤️", "🏳️‍🌈", "🏴󠁧󠁢󠁥󠁮󠁧󠁿"], ids=ascii)
 def test_emoji_is_drawn_once_and_in_colour(emoji):
     lines, _ = wrap([(emoji, STYLE)], 900, 1)
     assert [(run.text, run.font) for run in lines[0]] == [(emoji, None)]

@@ -18,6 +18,7 @@ from rich.console import Console
 from huggingtweets.preview.picture import preview_png
 from huggingtweets.publishing.facts import (
     Artifact,
+    DataCounts,
     Links,
     Sample,
     Table,
@@ -185,10 +186,40 @@ def test_only_so_many_samples_are_shown(make_facts):
 
 
 def test_funnel_adds_up_over_people(make_facts):
-    stages = funnel(make_facts(("ada_l", "Ada"), ("cb", "Charles")))
+    data = DataCounts(3416, 180, 61234, 6810, 60)
+    stages = funnel(make_facts(("ada_l", "Ada"), ("cb", "Charles"), data=data))
     assert [stage.count for stage in stages] == [6442, 4438, 3620, 3596, 3416]
     assert stages[0].share == 100
     assert all(one.share >= two.share for one, two in pairwise(stages))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        # A later Unicode's emoji, letters and marks, as Python 3.11 does not know them.
+        ("I love you 🩷 🫨 🏴󠁧󠁢󠁥󠁮󠁧󠁿 \U00031350!", "I love you 🩷 🫨 🏴󠁧󠁢󠁥󠁮󠁧󠁿 \U00031350!"),
+        ("a\U000e0041b\ufffec\ufdd0d\U0010ffffe\U000e0fffg", "abcdeg"),
+        ("a\u202eb\x00c\ue000d\ud83de", "abcde"),
+        ("🏴\U000e0068\U000e0069 \U000e007f", "🏴 "),
+    ],
+    ids=ascii,
+)
+def test_visible_keeps_what_a_later_python_knows(text, shown):
+    assert visible(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("train_posts", "name", "lost"),
+    [
+        (1618, "for training", "180 held out"),
+        (618, "for training", "180 held out, 1,000 learnt before"),
+        (2618, "for training, 1,000 of them learnt before", "180 held out"),
+    ],
+)
+def test_funnel_ends_at_what_was_trained_on(make_facts, train_posts, name, lost):
+    last = funnel(make_facts(data=DataCounts(train_posts, 180, 1, 1, 1)))[-1]
+    assert (last.count, last.name, last.lost) == (train_posts, name, lost)
+    assert last.share <= 100
 
 
 @pytest.mark.parametrize(
