@@ -171,7 +171,7 @@ class Guarded:
                 421, f"host: got {name[:60]!a}; expected 127.0.0.1 or localhost; open it by "
                 "that name, or start the server with --token"
             )  # fmt: skip
-        # Not `request.url`, of which the Host header is a part: it alone decides what is open.
+        # Not the path of `request.url`, into which a Host header may put what it likes.
         if request.scope["path"] not in _OPEN_PATHS and not self._door.knows(request):
             return RefusedError(
                 401, "authorization: got no valid token; expected `Authorization: Bearer TOKEN`; "

@@ -3,8 +3,8 @@
 import pytest
 
 from huggingtweets.data.copying import CopyIndex
-from huggingtweets.generation.guards import Guards, Refusal
-from huggingtweets.serve.draft import MAX_ROUNDS, Draft, Finish
+from huggingtweets.generation.guards import MAX_ROUNDS, Guards, Refusal
+from huggingtweets.serve.draft import Draft, Finish
 
 POSTS = (
     "the quick brown fox jumps over the lazy dog today",
