@@ -1,5 +1,6 @@
 """The recipes for other machines, as far as they can be tried here: parsed, commands composed."""
 
+import json
 import re
 import shlex
 import shutil
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
+from huggingface_hub.cli.hf import app as hub_cli
 from small import ROOT
 
 from huggingtweets.cli.main import parse
@@ -17,6 +20,7 @@ from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.logs import STOPPED, USAGE_ERROR
 
 CONTAINERS = [ROOT / "containers" / name for name in ("Dockerfile", "huggingtweets.def")]
+SPACE = ROOT / "containers" / "space" / "Dockerfile"
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 register()
 
@@ -72,6 +76,43 @@ def test_an_image_copies_what_the_wheel_is_built_from(path: Path) -> None:
     extras = re.search(r"EXTRAS=([\w,]+)", text)
     assert extras is not None
     assert {*extras[1].split(",")} <= {*build["project"]["optional-dependencies"]}
+
+
+def hub_commands(words: list[str]) -> list[list[str]]:
+    """What is said to `hf`, in scripts within the words too."""
+    ends = [at for at, word in enumerate(words) if word in ("&&", "|")] + [len(words)]
+    found = [words[at + 1 : next(end for end in ends if end > at)]
+             for at, word in enumerate(words) if word == "hf"]  # fmt: skip
+    return found + [one for word in words if "hf " in word for one in hub_commands(word.split())]
+
+
+def test_hf_knows_every_command_of_the_recipe() -> None:
+    page = (ROOT / "cloud" / "hf-jobs.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^ *```sh\n(.*?)^ *```$", page, re.DOTALL | re.MULTILINE)
+    commands = [one for block in blocks for one in hub_commands(shlex.split(block))]
+    assert len(commands) == 4
+    for words in commands:
+        command: Any = hub_cli
+        while hasattr(command, "resolve_command"):
+            name, command, words = command.resolve_command(typer.Context(command), words)
+        command.make_context(name, list(words))  # refuses options and words that it does not know
+
+
+def test_a_space_fetches_the_bases_that_adapters_name(tmp_path: Path) -> None:
+    [script] = re.findall(r"^RUN (grep (?:.*\\\n)*.*)$", SPACE.read_text(), re.MULTILINE)
+    for at, base in enumerate(["HuggingFaceTB/SmolLM2-135M", "me/own", "me/own", None]):
+        (folder := tmp_path / "output" / f"p{at}" / "model").mkdir(parents=True)
+        if base:
+            config = {"base_model_name_or_path": base, "r": 8}
+            (folder / "adapter_config.json").write_text(json.dumps(config, indent=2))
+    script = script.replace("hf download", "echo download")
+    told = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    lines = told.stdout.splitlines()
+    assert [line.split()[-1] for line in lines] == ["HuggingFaceTB/SmolLM2-135M", "me/own"]
+    assert told.returncode == 0
+    empty = tmp_path / "output" / "p3"
+    told = subprocess.run(["sh", "-c", script], cwd=empty, capture_output=True, text=True)
+    assert (told.returncode, told.stdout) == (0, ""), "nobody's model is adapters"
 
 
 @pytest.mark.parametrize("path", CONTAINERS, ids=lambda path: path.name)

@@ -26,7 +26,7 @@ def add(commands: Commands) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--rate", type=int, default=120, metavar="N",
-        help="requests for posts per minute of one client; 0: any number (120)",
+        help="POST requests per minute of one address; 0: any number (120)",
     )  # fmt: skip
     parser.add_argument(
         "--queue", type=int, default=256, metavar="N", help="posts that may wait (256)"

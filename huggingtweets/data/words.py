@@ -23,6 +23,7 @@ _WORD = re.compile(
     rf"|(?:(?![{_SPACELESS}])[^\W_][{_MARKS}]*)+"
     rf"(?:[{_APOSTROPHES}](?:(?![{_SPACELESS}])[^\W_][{_MARKS}]*)+)*"
 )
+_END = re.compile(rf"(?s).*(?:(?= )|(?<=[{_SPACELESS}]))")
 _DROPPED = re.compile(f"[{_APOSTROPHES}{_MARKS}]")
 
 
@@ -54,6 +55,15 @@ def split_words(text: str) -> Words:
         matches = list(_WORD.finditer(text))
         words = tuple(_fold(match[0]) for match in matches)
     return Words(words, tuple(match.span() for match in matches))
+
+
+def end_of_words(text: str) -> int:
+    """Return where the last word ends that no longer text changes; 0: there is none.
+
+    It stands before a space, or is a letter of a script without spaces.
+    """
+    match = _END.match(text)
+    return match.end() if match else 0
 
 
 def _fold(word: str) -> str:

@@ -8,7 +8,11 @@ from functools import cached_property
 
 from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.data.copying import CopyIndex
+from huggingtweets.data.words import end_of_words
 from huggingtweets.posts.masking import mask_pii
+
+MAX_ROUNDS = 6
+"""How often what is refused is drawn."""
 
 
 class Refusal(StrEnum):
@@ -46,7 +50,7 @@ class Guards:
         if self.block_copies and self.train:
             most = self.block_copies + 1
             copied = [self._index.find(text).has_copied(most) for text in texts]
-        banned = _banned_pattern(self.banned_words)
+        banned = banned_pattern(self.banned_words)
         reasons: list[Refusal | None] = []
         for text, is_copied in zip(texts, copied, strict=True):
             if banned and banned.search(text):
@@ -72,14 +76,15 @@ def build_guards(sampling: SamplingConfig, *, mask_pii: bool, train: Sequence[st
 
 
 def shorten(text: str, max_chars: int) -> str:
-    """Cut a text at the last space that leaves at most `max_chars` characters, if there is one."""
+    """Cut a text after the last word that ends within `max_chars` characters, if one does."""
     if len(text) <= max_chars:
         return text
-    head, space, _ = text[: max_chars + 1].rpartition(" ")
-    return head.rstrip() if space else text[:max_chars]
+    end = min(end_of_words(text[: max_chars + 1]), max_chars)
+    return text[:end].rstrip() if end else text[:max_chars]
 
 
-def _banned_pattern(words: Sequence[str]) -> re.Pattern[str] | None:
+def banned_pattern(words: Sequence[str]) -> re.Pattern[str] | None:
+    """Return what finds one of these words or phrases; None: there are none."""
     words = [word.strip() for word in words if word.strip()]
     if not words:
         return None

@@ -15,15 +15,12 @@ from transformers import GenerationConfig
 
 from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.data.tokens import Codec
-from huggingtweets.generation.guards import Guards, Refusal, shorten
+from huggingtweets.generation.guards import MAX_ROUNDS, Guards, Refusal, shorten
 from huggingtweets.generation.samples import Prediction, Samples
 from huggingtweets.generation.token_texts import chars_left, text_ends
 from huggingtweets.models.families import stack_of
 from huggingtweets.models.stack import Stack
 from huggingtweets.training.stacked.sample import TextEnds, sample_stacked
-
-MAX_ROUNDS = 6
-"""How often what is refused is drawn again."""
 
 
 @dataclass(frozen=True)

@@ -14,26 +14,26 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from huggingtweets.config.results_schema import SamplingConfig
-from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.evaluation.memorisation import COPIED_WORDS
 from huggingtweets.serve.engine import Engine, QueueFullError
 from huggingtweets.serve.limits import (
     MAX_BODY_BYTES,
     MAX_TOKENS,
+    RETRY_S,
     Asked,
     RefusedError,
+    ask_again,
     parse_completion,
 )
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.people import People, Person
 from huggingtweets.serve.rows import Event, Wanted
+from huggingtweets.serve.voices import Voice
 
 logger = logging.getLogger(__name__)
 
 SYNTHETIC = {"x-synthetic": "true"}
 """On every answer that holds what a machine wrote."""
-RETRY_S = 5
 BODY_S = 15.0
 """Within this many seconds a body has to be there."""
 NOTICE = "Written by a machine that imitates this person; it is synthetic, not the person's words."
@@ -65,7 +65,8 @@ class Service:
 
     async def model(self, request: Request) -> Response:
         """Show one model."""
-        return JSONResponse(_model(await self._person(request.path_params["model"])))
+        person = await find_person(self.people, request.path_params["model"])
+        return JSONResponse(_model(person))
 
     async def chat(self, request: Request) -> Response:
         """Say that these models write posts and hold no conversations."""
@@ -87,7 +88,7 @@ class Service:
     async def complete(self, request: Request) -> Response:
         """Write posts."""
         asked = parse_completion(await read_json_body(request))
-        person = await self._person(asked.model)
+        person = await find_person(self.people, asked.model)
         writing = Writing(self, person, asked)
         if asked.is_streamed:
             return StreamingResponse(
@@ -97,14 +98,20 @@ class Service:
         body = await writing.whole(request)
         return JSONResponse(body, headers=SYNTHETIC)
 
-    async def _person(self, name: str) -> Person:
-        person = await asyncio.to_thread(self.people.get, name)
-        if person is None:
-            raise RefusedError(
-                404, f"model: got {name[:60]!a}, which is not a model here; expected a "
-                "finished job; see GET /v1/models", param="model", code="model_not_found",
-            )  # fmt: skip
-        return person
+
+async def find_person(people: People, slug: str) -> Person:
+    """Return a person; looking may wait for a disk.
+
+    Raises:
+        RefusedError: there is none of this name, or none any more.
+    """
+    person = await asyncio.to_thread(people.get, slug)
+    if person is None:
+        raise RefusedError(
+            404, f"model: got {slug[:60]!a}; expected the name of a finished job; see the first "
+            "page or GET /v1/models", param="model", code="model_not_found",
+        )  # fmt: skip
+    return person
 
 
 async def read_json_body(request: Request) -> Any:
@@ -173,18 +180,21 @@ class Writing:
         try:
             self._cancelled = service.engine.submit(person, asked.num, self._wanted, self._tell)
         except QueueFullError as err:
-            raise RefusedError(
-                429, "the queue is full: many wait for posts already; expected fewer at once; ask "
-                f"again in {RETRY_S} s", code="queue_full",
-            ) from err  # fmt: skip
+            message = "the queue is full: many wait for posts already; expected fewer at once"
+            raise ask_again(message, RETRY_S, "queue_full") from err
 
-    def _wanted(self, sampling: SamplingConfig) -> Wanted:
-        """Return what is asked for; what is left out is as the person's job samples."""
-        asked = self._asked
+    def _wanted(self, voice: Voice) -> Wanted:
+        """Return what is asked for; what is left out is as the person's job samples.
+
+        A loader's thread calls this before anything is told.
+        """
+        asked, sampling = self._asked, voice.sampling
+        # What a post is held against is what it was written with, whoever has left memory since.
+        self._copies = voice.copies
+        self._num_prompt = len(voice.codec.encode([asked.prompt])[0])
         most = asked.max_tokens or min(sampling.token_limit, MAX_TOKENS)
         return Wanted(
             prompt=asked.prompt,
-            num=asked.num,
             max_tokens=most,
             min_tokens=min(sampling.min_new_tokens, most) if asked.max_tokens is None else 0,
             temperature=sampling.temperature if asked.temperature is None else asked.temperature,
@@ -204,21 +214,21 @@ class Writing:
         if event.error:
             code = "model_unavailable" if event.status >= 500 else None
             raise RefusedError(event.status, event.error, code=code)
-        if self._is_first and event.text:
+        if self._is_first and event.text and self._asked.is_streamed:
             self._is_first = False
             self._service.metrics.first_token(time.monotonic() - self._started)
         self._texts[event.index] += event.text
         if event.finish:
             self._num_tokens += event.num_tokens
-            self._service.metrics.shown(1, event.num_tokens)
+            self._service.metrics.shown(event.num_tokens)
         return event
 
     async def whole(self, request: Request) -> dict[str, Any]:
         """Return the answer when all posts are over; a client that hangs up frees its place."""
-        finishes: dict[int, Any] = {}
+        last: dict[int, Event] = {}
         hung_up = asyncio.create_task(_hung_up(request))
         try:
-            while len(finishes) < self._asked.num:
+            while len(last) < self._asked.num:
                 coming = asyncio.create_task(self._next())
                 await asyncio.wait({coming, hung_up}, return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():
@@ -227,15 +237,14 @@ class Writing:
                     raise RefusedError(499, "the client hung up; expected it to wait; ask again")
                 event = coming.result()
                 if event.finish:
-                    finishes[event.index] = event
+                    last[event.index] = event
         finally:
             self._cancelled.set()
             hung_up.cancel()
         choices = [
-            await self._choice(index, self._texts[index], finishes[index], is_last=True)
-            for index in range(self._asked.num)
+            await self._choice(last[index], self._texts[index]) for index in range(self._asked.num)
         ]
-        return self._answer(choices) | {"usage": await self._usage()}
+        return self._answer(choices) | {"usage": self._usage()}
 
     async def stream(self) -> AsyncIterator[str]:
         """Yield the answer as it is written, as server-sent events."""
@@ -244,50 +253,44 @@ class Writing:
             while left:
                 event = await self._next()
                 left -= event.finish is not None
-                is_last = event.finish is not None
-                choice = await self._choice(event.index, event.text, event, is_last=is_last)
-                yield _sent(self._answer([choice]))
+                yield _sent(self._answer([await self._choice(event, event.text)]))
             if self._asked.has_usage:
-                yield _sent(self._answer([]) | {"usage": await self._usage()})
+                yield _sent(self._answer([]) | {"usage": self._usage()})
             yield "data: [DONE]\n\n"
         except RefusedError as err:
             yield _sent(error_body(err))
+        except (GeneratorExit, asyncio.CancelledError):
+            self._service.metrics.hung_up()
+            raise
         finally:
-            if left:
-                self._service.metrics.hung_up()
             self._cancelled.set()
 
-    async def _choice(
-        self, index: int, text: str, event: Event, *, is_last: bool
-    ) -> dict[str, Any]:
+    async def _choice(self, event: Event, text: str) -> dict[str, Any]:
         choice: dict[str, Any] = {
-            "index": index,
+            "index": event.index,
             "text": text,
             "logprobs": None,
             "finish_reason": event.finish.value if event.finish else None,
         }
-        if is_last:
-            choice["copied"] = await asyncio.to_thread(self._copied, self._texts[index])
+        if event.finish:
+            choice["copied"] = await asyncio.to_thread(self._copied, self._texts[event.index])
         return choice
 
     def _copied(self, text: str) -> list[list[int]]:
-        """Return where the text, its prompt left out, stands word for word in training posts."""
-        try:
-            voice = self._service.engine.voice(self._person)
-        except HuggingtweetsError:
-            return []
+        """Return where the text, its prompt left out, stands word for word in training posts.
+
+        Places are counted in code points, as Python counts.
+        """
         prompt = self._asked.prompt
-        spans = voice.copies.find(prompt + text).spans(COPIED_WORDS)
+        spans = self._copies.find(prompt + text).spans(COPIED_WORDS)
         places = [[max(0, a - len(prompt)), b - len(prompt)] for a, b in spans]
         return [place for place in places if place[1] > place[0]]
 
-    async def _usage(self) -> dict[str, int]:
-        voice = await asyncio.to_thread(self._service.engine.voice, self._person)
-        num_prompt = len(voice.codec.encode([self._asked.prompt])[0])
+    def _usage(self) -> dict[str, int]:
         return {
-            "prompt_tokens": num_prompt,
+            "prompt_tokens": self._num_prompt,
             "completion_tokens": self._num_tokens,
-            "total_tokens": num_prompt + self._num_tokens,
+            "total_tokens": self._num_prompt + self._num_tokens,
         }
 
     def _answer(self, choices: list[dict[str, Any]]) -> dict[str, Any]:

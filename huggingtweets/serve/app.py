@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from huggingtweets.serve.api import Service, error_body, read_body
 from huggingtweets.serve.engine import Engine
-from huggingtweets.serve.limits import Rate, RefusedError
+from huggingtweets.serve.limits import RETRY_S, Rate, RefusedError, ask_again
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.pages import Pages
 from huggingtweets.serve.people import People
@@ -47,7 +47,7 @@ class Door:
     token: str | None
     """None: everybody who reaches the loopback address."""
     per_minute: int
-    """Requests for posts, of one client; 0: any number."""
+    """POST requests of one address; 0: any number."""
 
     def knows(self, request: Request) -> bool:
         """Whether a request shows the token, as a header or by the cookie of a login.
@@ -91,7 +91,8 @@ def build_app(people: People, engine: Engine, metrics: Metrics, door: Door) -> A
     async def refused(request: Request, err: Exception) -> Response:
         assert isinstance(err, HTTPException)
         message = f"{request.method}: there is nothing to do so here; expected another address"
-        return _answer(request, RefusedError(err.status_code, message), pages)
+        refusal = RefusedError(err.status_code, message, headers=err.headers)
+        return _answer(request, refusal, pages)
 
     async def hung_up(request: Request, err: Exception) -> Response:
         return Response(status_code=400)
@@ -160,10 +161,8 @@ class Guarded:
     def _refusal(self, request: Request) -> RefusedError | None:
         """Return why a request is not let in; None: it is."""
         if self._num_open > _MAX_OPEN:
-            return RefusedError(
-                429, f"the server: has {_MAX_OPEN} requests under way; expected fewer; ask again "
-                "in 5 s", code="too_many_open",
-            )  # fmt: skip
+            message = f"the server: has {_MAX_OPEN} requests under way; expected fewer"
+            return ask_again(message, RETRY_S, "too_many_open")
         # A page elsewhere could have its name point to this address and then read what it likes.
         host = request.headers.get("host", "").rpartition(":")
         name = host[0] if host[1] and host[2].isdecimal() else request.headers.get("host", "")
@@ -172,19 +171,20 @@ class Guarded:
                 421, f"host: got {name[:60]!a}; expected 127.0.0.1 or localhost; open it by "
                 "that name, or start the server with --token"
             )  # fmt: skip
-        if request.url.path not in _OPEN_PATHS and not self._door.knows(request):
+        # Not the path of `request.url`, into which a Host header may put what it likes.
+        if request.scope["path"] not in _OPEN_PATHS and not self._door.knows(request):
             return RefusedError(
                 401, "authorization: got no valid token; expected `Authorization: Bearer TOKEN`; "
                 "send it, or log in at /login", code="invalid_token",
+                headers={"www-authenticate": "Bearer"},
             )  # fmt: skip
         if self._rate is not None and request.method == "POST":
             client = request.client.host if request.client else ""
             wait = self._rate.wait_s(client)
             if wait:
-                return RefusedError(
-                    429, f"the rate: got more than {self._door.per_minute} requests per minute; "
-                    f"expected fewer; ask again in {wait:.0f} s", code="rate_limit_exceeded",
-                )  # fmt: skip
+                most = self._door.per_minute
+                message = f"the rate: got more than {most} requests per minute; expected fewer"
+                return ask_again(message, wait, "rate_limit_exceeded")
         return None
 
 
@@ -198,14 +198,11 @@ class _Error(JSONResponse):
 
 def _answer(request: Request, err: RefusedError, pages: Pages) -> Response:
     """Return an error: as JSON to clients of the API, as a page to people."""
-    headers = {"retry-after": "5"} if err.status == 429 else {}
-    if err.status == 401:
-        headers["www-authenticate"] = "Bearer"
     wants_page = "text/html" in request.headers.get("accept", "")
-    if wants_page and not request.url.path.startswith("/v1/"):
+    if wants_page and not request.scope["path"].startswith("/v1/"):
         if err.status == 401:
             return RedirectResponse("/login", 303)
         page = pages.render("error.html.jinja", err.status, message=err.message)
-        page.headers.update(headers)
+        page.headers.update(err.headers)
         return page
-    return _Error(error_body(err), err.status, headers=headers)
+    return _Error(error_body(err), err.status, headers=err.headers)

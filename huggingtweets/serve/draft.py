@@ -4,19 +4,23 @@ The guards of the job hold for what is streamed too. What has been sent cannot b
 last words wait until nothing that follows can turn them into something that must not be shown.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from huggingtweets.data.copying import CopyIndex
-from huggingtweets.generation.guards import Guards, Refusal, shorten
+from huggingtweets.data.words import end_of_words
+from huggingtweets.generation.guards import (
+    MAX_ROUNDS,
+    Guards,
+    Refusal,
+    banned_pattern,
+    shorten,
+)
 from huggingtweets.posts.masking import mask_pii
 
 HOLD_CHARS = 48
 """Longer than whatever `mask_pii` replaces that has a space in it: an IBAN in groups has 42."""
-MAX_ROUNDS = 6
-"""How often what is refused is drawn again, as in `generation/sample.py`."""
 
 
 class Finish(StrEnum):
@@ -65,13 +69,8 @@ class Draft:
         self._guards = guards
         self._copies = copies if guards.block_copies else None
         self._stops = tuple(stop for stop in stops if stop)
-        words = [word.strip() for word in guards.banned_words if word.strip()]
-        self._banned = (
-            re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
-            if words
-            else None
-        )
-        self._hold = max([HOLD_CHARS, *map(len, words), *map(len, self._stops)])
+        self._banned = banned_pattern(guards.banned_words)
+        self._hold = max([HOLD_CHARS, *map(len, guards.banned_words), *map(len, self._stops)])
         self._is_streamed = is_streamed
         self._rounds = rounds
         self._num_sent = 0
@@ -92,8 +91,7 @@ class Draft:
         if not self._is_streamed or len(shown) <= self._hold:
             return Step()
         # To a word's end, so that what is growing is never shown in half.
-        place = shown.rfind(" ", 0, len(shown) - self._hold)
-        return self._send(shown[:place] if place > 0 else "", None)
+        return self._send(shown[: end_of_words(shown[: -self._hold])], None)
 
     def _cut(self, text: str, ended: Finish | None) -> tuple[str, Finish | None]:
         """Cut at the first line break or stop."""
@@ -116,10 +114,11 @@ class Draft:
         """Return where the text must end, and why; the whole of it where nothing is wrong."""
         whole, offset = self._prompt + shown, len(self._prompt)
         found: list[tuple[int, Refusal]] = []
-        if self._banned and (match := self._banned.search(whole)):
+        match = self._banned.search(whole) if self._banned else None
+        if match and (is_over or match.end() < len(whole)):  # at the end it may still grow
             found.append((max(0, match.start() - offset), Refusal.banned))
         # Only whole words are looked for: the last one may still grow into another.
-        head = whole if is_over else whole[: max(offset, whole.rfind(" "))]
+        head = whole if is_over else whole[: max(offset, end_of_words(whole))]
         if self._copies is not None:
             place = self._copies.find(head).first_copied(self._guards.block_copies + 1)
             if place is not None:

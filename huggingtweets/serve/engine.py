@@ -4,13 +4,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import TypeAlias
 
 import torch
 
-from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.models.layout import Shape
 from huggingtweets.serve.lone import LoneBatch
@@ -22,7 +22,7 @@ from huggingtweets.serve.voices import Voice, Voices
 
 logger = logging.getLogger(__name__)
 
-Resolve: TypeAlias = Callable[[SamplingConfig], Wanted]
+Resolve: TypeAlias = Callable[[Voice], Wanted]
 
 MAX_LONE = 8
 """Requests of models that cannot be stacked that are decoded side by side; others wait."""
@@ -85,7 +85,7 @@ class Engine:
         Args:
             person: whose.
             num: how many.
-            wanted: says how, once it is known how the person's job samples.
+            wanted: says how, once the person's voice is loaded.
             tell: hears what happens; called by other threads, must not block.
 
         Raises:
@@ -98,14 +98,6 @@ class Engine:
             self._num_coming += num
         self._loaders.submit(self._prepare, person, num, wanted, tell, cancelled)
         return cancelled
-
-    def voice(self, person: Person) -> Voice:
-        """Return a person's voice, loading it where it is not kept.
-
-        Raises:
-            ConfigError: it cannot be loaded.
-        """
-        return self._voices.get(person)
 
     def gauges(self) -> dict[str, float]:
         """Return figures of this moment, for the metrics."""
@@ -140,7 +132,7 @@ class Engine:
         try:
             if not cancelled.is_set():
                 voice = self._voices.get(person)
-                request = Request(wanted(voice.sampling), voice, tell, cancelled)
+                request = Request(wanted(voice), voice, tell, cancelled)
                 rows = [Row(request, at, self._metrics.refused) for at in range(num)]
                 if len(rows[0].begun) + 1 >= voice.max_positions:
                     rows = []
@@ -176,9 +168,11 @@ class Engine:
                 if time.monotonic() >= self._next_check:
                     self._next_check = time.monotonic() + CHECK_EVERY_S
                     self._drop_gone()
-            except Exception as err:  # one bad model must not silence all others
-                logger.exception("decoding failed")
-                self._give_up(f"decoding failed ({type(err).__name__}); ask again")
+            except Exception as err:  # nobody may wait for a post that nobody draws
+                for one in self._decoders():
+                    _fail(one.rows, err)
+                self._arenas.clear()
+                self._lone.clear()
 
     def _decoders(self) -> list[Arena | LoneBatch]:
         return [*self._arenas.values(), *self._lone]
@@ -191,21 +185,25 @@ class Engine:
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
         left: list[Row] = []
-        lone: dict[int, list[Row]] = {}
-        for row in waiting:
-            if is_cancelled(row):
-                continue
-            if row.request.voice.layout is None:
-                lone.setdefault(id(row.request), []).append(row)
-            elif not self._arena(row.request.voice).join(row):
-                left.append(row)
-        for rows in lone.values():
-            if len(self._lone) < MAX_LONE:
-                self._lone.append(LoneBatch(rows[0].request, rows, self._device))
-            else:
-                left += rows
+        wanted = [row for row in waiting if not is_cancelled(row)]
+        for _, group in groupby(wanted, key=lambda row: id(row.request)):
+            rows = list(group)
+            try:
+                left += self._join(rows)
+            except Exception as err:  # no memory for one model: others may have room
+                _fail(rows, err)
         with self._wake:
             self._waiting.extendleft(reversed(left))
+
+    def _join(self, rows: list[Row]) -> list[Row]:
+        """Let posts of one request in; return those for whom there is no room."""
+        request = rows[0].request
+        if request.voice.layout is not None:
+            return [row for row in rows if not self._arena(request.voice).join(row)]
+        if len(self._lone) >= MAX_LONE:
+            return rows
+        self._lone.append(LoneBatch(request, rows, self._device))
+        return []
 
     def _arena(self, voice: Voice) -> Arena:
         """Return where a model is decoded; idle arenas of other kinds make room for it."""
@@ -219,7 +217,14 @@ class Engine:
 
     def _step(self) -> None:
         started = time.monotonic()
-        num = sum(one.step() for one in self._decoders())
+        num = 0
+        for one in self._decoders():
+            try:
+                num += one.step()
+            except Exception as err:  # one bad model must not silence all others
+                _fail(one.rows, err)
+                self._arenas = {key: each for key, each in self._arenas.items() if each is not one}
+                self._lone = [each for each in self._lone if each is not one]
         self._lone = [one for one in self._lone if one.rows]
         if num:
             self._metrics.stepped(num, time.monotonic() - started)
@@ -240,7 +245,8 @@ class Engine:
         )
         self._voices.drop(is_gone)
 
-    def _give_up(self, error: str) -> None:
-        tell_all([row for one in self._decoders() for row in one.rows], error)
-        self._arenas.clear()
-        self._lone.clear()
+
+def _fail(rows: Sequence[Row], err: Exception) -> None:
+    """Cancel the requests of these posts; whoever waits for them is told."""
+    logger.error("decoding failed", exc_info=err)
+    tell_all(rows, f"decoding failed ({type(err).__name__}); ask again")

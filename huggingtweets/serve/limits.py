@@ -1,6 +1,6 @@
 """What a request may ask for, and how often somebody may ask. Each limit has its sentence."""
 
-import threading
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ MAX_NUM = 16
 MAX_TOKENS = 256
 MAX_STOPS = 4
 MAX_STOP_CHARS = 64
+RETRY_S = 5
+"""What is full now may have room by then."""
 MAX_CLIENTS = 10_000
 """Addresses whose rate is remembered; the one heard of least recently is forgotten."""
 
@@ -21,7 +23,13 @@ class RefusedError(Exception):
     """A request that cannot be served as it is: status, sentence, and the key it is about."""
 
     def __init__(
-        self, status: int, message: str, *, param: str | None = None, code: str | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         """Hold what the client is told."""
         super().__init__(message)
@@ -29,6 +37,15 @@ class RefusedError(Exception):
         self.message = message
         self.param = param
         self.code = code
+        self.headers = dict(headers or {})
+
+
+def ask_again(message: str, wait_s: float, code: str) -> RefusedError:
+    """Return the refusal of what will be served later, with the same wait for both its readers."""
+    wait = max(1, math.ceil(wait_s))
+    return RefusedError(
+        429, f"{message}; ask again in {wait} s", code=code, headers={"retry-after": str(wait)}
+    )
 
 
 @dataclass(frozen=True)
@@ -48,16 +65,17 @@ class Asked:
     """Whether a stream ends with the counts of tokens."""
 
 
-_REFUSED: dict[str, tuple[Any, Any]] = {
+_REFUSED: dict[str, tuple[Any, ...]] = {
     "echo": (False, None),
-    "logprobs": (None, False),
+    "logprobs": (None,),
     "suffix": (None, ""),
     "best_of": (None, 1),
     "frequency_penalty": (None, 0),
     "presence_penalty": (None, 0),
     "logit_bias": (None, {}),
 }
-"""Keys of the API that we do not serve, and the values that change nothing."""
+"""Keys of the API that we do not serve, and the values that ask for nothing; `logprobs: 0` asks
+for those of the drawn tokens."""
 _KNOWN = {"model", "prompt", "n", "max_tokens", "temperature", "top_p", "stop", "seed", "stream",
           "stream_options", "user", *_REFUSED}  # fmt: skip
 
@@ -74,7 +92,7 @@ def parse_completion(body: Any) -> Asked:
         if key not in _KNOWN:
             raise RefusedError(
                 400, f"{_shown(key)}: is not a known key; expected some of "
-                f"{', '.join(sorted(_KNOWN))}; leave it out", param=str(key)[:60],
+                f"{', '.join(sorted(_KNOWN))}; leave it out", param=ascii(key)[1:-1][:60],
             )  # fmt: skip
     for key, harmless in _REFUSED.items():
         if key in body and body[key] not in harmless:
@@ -150,23 +168,24 @@ def _shown(value: Any) -> str:
 
 
 class Rate:
-    """This many requests per minute for each client, some of them at once; any thread may ask."""
+    """This many requests per minute for each client, a whole minute's worth of them at once.
+
+    The event loop alone asks.
+    """
 
     def __init__(self, per_minute: int) -> None:
         """Start with everybody's bucket full."""
         self._per_minute = per_minute
-        self._lock = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def wait_s(self, client: str) -> float:
         """Take one request from a client's bucket; return the seconds to wait when it is empty."""
         now = time.monotonic()
         refill = self._per_minute / 60
-        with self._lock:
-            tokens, at = self._buckets.pop(client, (float(self._per_minute), now))
-            tokens = min(float(self._per_minute), tokens + (now - at) * refill)
-            is_let = tokens >= 1
-            self._buckets[client] = (tokens - 1 if is_let else tokens, now)
-            if len(self._buckets) > MAX_CLIENTS:
-                self._buckets.popitem(last=False)
+        tokens, at = self._buckets.pop(client, (float(self._per_minute), now))
+        tokens = min(float(self._per_minute), tokens + (now - at) * refill)
+        is_let = tokens >= 1
+        self._buckets[client] = (tokens - 1 if is_let else tokens, now)
+        if len(self._buckets) > MAX_CLIENTS:
+            self._buckets.popitem(last=False)
         return 0.0 if is_let else (1 - tokens) / refill

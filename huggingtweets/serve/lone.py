@@ -1,13 +1,13 @@
 """Posts of models that cannot be stacked: batches of one request's posts, through transformers."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
 from huggingtweets.kernels.rows import choose_row_ops
 from huggingtweets.serve.rows import Request, Row, draw_tokens, is_cancelled
-from huggingtweets.serve.voices import adapter_name
 
 
 class LoneBatch:
@@ -15,10 +15,13 @@ class LoneBatch:
 
     def __init__(self, request: Request, rows: Sequence[Row], device: torch.device) -> None:
         """Begin with nothing read."""
-        model = request.voice.model
-        assert model is not None
-        self._request = request
-        self._model: Any = model.to(device)
+        voice = request.voice
+        assert voice.model is not None
+        self._adapter = voice.adapter
+        # Adapters of others are put into a shared base meanwhile, and taken out of it.
+        self._turn = voice.base.turn if voice.base else nullcontext()
+        with self._turn:
+            self._model: Any = voice.model.to(device)
         self._groups = [_Group(list(rows))]
         self._ops = choose_row_ops(device, num_positions=0, head_width=0)
 
@@ -62,11 +65,9 @@ class LoneBatch:
         return refused
 
     def _forward(self, inputs: torch.Tensor, cache: Any) -> Any:
-        base = self._request.voice.base
-        if base is None:
-            return self._model(input_ids=inputs, past_key_values=cache, use_cache=True)
-        with base.turn:
-            self._model.set_adapter(adapter_name(self._request.voice.person.slug))
+        with self._turn:
+            if self._adapter:
+                self._model.set_adapter(self._adapter)
             return self._model(input_ids=inputs, past_key_values=cache, use_cache=True)
 
 

@@ -39,19 +39,19 @@ class Metrics:
             self._counts["row_steps"] += num_tokens
             self._seconds += seconds
 
-    def shown(self, num_posts: int, num_tokens: int) -> None:
-        """Count posts that were sent."""
+    def shown(self, num_tokens: int) -> None:
+        """Count a post that was sent, of so many tokens."""
         with self._lock:
-            self._counts["posts"] += num_posts
+            self._counts["posts"] += 1
             self._counts["tokens"] += num_tokens
 
     def hung_up(self) -> None:
-        """Count a client that left before its answer was whole."""
+        """Count a client that left before all posts it asked for were sent."""
         with self._lock:
             self._counts["hang_ups"] += 1
 
     def first_token(self, seconds: float) -> None:
-        """Count how long somebody waited for the first text."""
+        """Count how long the first text of a streamed answer took."""
         with self._lock:
             self._first_token_sum += seconds
             self._counts["first_tokens"] += 1
@@ -84,4 +84,4 @@ class Metrics:
 
 def _metric(name: str, kind: str, values: Mapping[str, float]) -> list[str]:
     name = f"huggingtweets_{name}"
-    return [f"# TYPE {name} {kind}", *(f"{name}{end} {value:g}" for end, value in values.items())]
+    return [f"# TYPE {name} {kind}", *(f"{name}{end} {value!r}" for end, value in values.items())]

@@ -4,7 +4,6 @@ import asyncio
 import math
 import random
 import secrets
-import threading
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from starlette.routing import Route
 
 from huggingtweets.config.results_schema import DEFAULT_PROMPTS
 from huggingtweets.publishing.pages import page_environment
-from huggingtweets.serve.api import SYNTHETIC, read_body
+from huggingtweets.serve.api import SYNTHETIC, find_person, read_body
 from huggingtweets.serve.limits import RefusedError
 from huggingtweets.serve.people import People, Person
 from huggingtweets.storage.files import read_jsonl
@@ -33,6 +32,11 @@ _OF_PERSON = {
     "preview.png": ("model/preview.png", "image/png"),
 }
 """What may be read of a job's folder, and as what."""
+_POLICY = {
+    "content-security-policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+    "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
+}
+"""Reports carry their styles within them; no script runs, whoever wrote the folder."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,6 @@ class Pages:
         self._environment = page_environment("huggingtweets.serve")
         folder = resources.files("huggingtweets.serve") / "static"
         self._files = {name: (folder / name).read_bytes() for name in FILES}
-        self._lock = threading.Lock()
         self._riddles: OrderedDict[str, Riddle] = OrderedDict()
 
     def routes(self) -> list[Route]:
@@ -77,7 +80,7 @@ class Pages:
 
     async def person(self, request: Request) -> Response:
         """Show one person's model."""
-        person = await self._get(request.path_params["slug"])
+        person = await find_person(self._people, request.path_params["slug"])
         files = [name for name, (path, _) in _OF_PERSON.items()
                  if (person.paths.root / path).is_file()]  # fmt: skip
         return self.render(
@@ -100,13 +103,13 @@ class Pages:
 
     async def file_of_person(self, request: Request) -> Response:
         """Send the report, the card or the preview of a person, and no other file."""
-        person = await self._get(request.path_params["slug"])
+        person = await find_person(self._people, request.path_params["slug"])
         path, kind = _OF_PERSON.get(request.path_params["name"], ("", ""))
         whole = person.paths.root / path
         if not path or whole.is_symlink() or not whole.is_file():
             raise RefusedError(404, "this file: is not there; expected report, card or preview.png")
         data = await asyncio.to_thread(whole.read_bytes)
-        return Response(data, media_type=kind, headers=SYNTHETIC)
+        return Response(data, media_type=kind, headers=SYNTHETIC | _POLICY)
 
     async def static(self, request: Request) -> Response:
         """Send the script or the style sheet."""
@@ -121,18 +124,16 @@ class Pages:
         if riddle is None:
             return self.render("guess.html.jinja", riddle=None, key="", people=[], said=None)
         key = secrets.token_urlsafe(16)
-        with self._lock:
-            self._riddles[key] = riddle
-            while len(self._riddles) > MAX_ROUNDS:
-                self._riddles.popitem(last=False)
+        self._riddles[key] = riddle
+        if len(self._riddles) > MAX_ROUNDS:
+            self._riddles.popitem(last=False)
         return self._show_riddle(riddle, key, None)
 
     async def answer(self, request: Request) -> Response:
         """Say whether the guess was right; a riddle is answered once."""
         form = parse_qs((await read_body(request)).decode("utf-8", "replace"), max_num_fields=10)
         key, who, what = (form.get(name, [""])[0] for name in ("key", "who", "what"))
-        with self._lock:
-            riddle = self._riddles.pop(key, None)
+        riddle = self._riddles.pop(key, None)
         if riddle is None:
             raise RefusedError(404, "guess: is over; expected another one; reload the page")
         said = {"who": who == riddle.slug, "what": (what == "human") == riddle.is_human}
@@ -161,15 +162,6 @@ class Pages:
                 slugs = tuple(person.slug for person in chosen)
                 return Riddle(luck.choice(texts), writer.slug, is_human, slugs)
         return None
-
-    async def _get(self, slug: str) -> Person:
-        person = await asyncio.to_thread(self._people.get, slug)
-        if person is None:
-            raise RefusedError(
-                404, f"{slug[:60]!a}: no model here has this name; expected a finished job; "
-                "look on the first page"
-            )  # fmt: skip
-        return person
 
     def render(self, name: str, status: int = 200, **values: object) -> Response:
         """Return a page."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,6 @@ class Wanted:
     """How posts are to be drawn."""
 
     prompt: str
-    num: int
     max_tokens: int
     min_tokens: int
     temperature: float
@@ -52,7 +51,7 @@ class Request:
     voice: Voice
     tell: Callable[[Event], None]
     """Called by the engine's thread; must not block."""
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event
     """Set when nobody waits any more."""
 
 

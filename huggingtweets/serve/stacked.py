@@ -5,6 +5,7 @@ copying a row of weights into the arena, and free as soon as its last post is ov
 """
 
 from dataclasses import replace
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -51,7 +52,8 @@ class Arena:
             assert base.row is not None
             self._stack = stack_on_base(layout, base.row.to(device), weights, voice.rank)
         self._cache = build_cache(self._stack, self._num_rows, num_positions)
-        self._voices: list[Voice | None] = [None] * self.num_places
+        # Whose weights lie where. Not held: who has left memory since must leave it.
+        self._voices: WeakValueDictionary[int, Voice] = WeakValueDictionary()
         self._rows: list[list[Row | None]] = [
             [None] * self._num_rows for _ in range(self.num_places)
         ]
@@ -66,14 +68,14 @@ class Arena:
         voice = row.request.voice
         free = [place for place, rows in enumerate(self._rows) if None in rows]
         # First where the model is, then where nobody is: the weights that lie there may go.
-        own = [place for place in free if self._voices[place] is voice]
+        own = [place for place in free if self._voices.get(place) is voice]
         empty = [place for place in free if not any(self._rows[place])]
         if not own and not empty:
             return False
         # All places up to the last one in use are computed: a copy of weights costs less than that.
         last = max((at for at, rows in enumerate(self._rows) if any(rows)), default=0)
         place = ([at for at in own if at <= last] or empty or own)[0]
-        if self._voices[place] is not voice:
+        if self._voices.get(place) is not voice:
             assert voice.row is not None
             self._stack.rows[place].copy_(voice.row)
             if self._stack.adapters is not None:

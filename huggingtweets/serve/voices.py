@@ -1,10 +1,12 @@
 """Models in memory: loaded when asked for, the least recently used let go, bounded in bytes."""
 
 import hashlib
+import itertools
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +51,19 @@ class SharedBase:
     model: PreTrainedModel | None = None
     """A base of another family, with people's adapters in it."""
     turn: threading.Lock = field(default_factory=threading.Lock)
-    names: set[str] = field(default_factory=set)
-    """Adapters within the model, see `adapter_name`."""
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+    """Of adapters: each load has a name of its own, so that who was trained again is another one,
+    and the old ones stay as long as somebody writes with them."""
+    unused: list[str] = field(default_factory=list)
+    """Adapters whose voice is gone."""
+
+    def sweep(self) -> None:
+        """Take out of the model what nobody writes with any more."""
+        with self.turn:
+            while self.unused:
+                assert self.model is not None
+                with suppress(ValueError):  # its load failed before it was there
+                    self.model.delete_adapter(self.unused.pop())
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,8 @@ class Voice:
     """A model of another family, or a shared base with the person's adapters in it."""
     base: SharedBase | None = None
     """What the adapters belong to."""
+    adapter: str = ""
+    """What peft calls them within the model of the base."""
 
 
 class Voices:
@@ -143,7 +158,10 @@ class Voices:
         """Let go of those whose person is gone."""
         with self._lock:
             for slug in [slug for slug in self._voices if is_gone(slug)]:
-                self._forget(self._voices.pop(slug))
+                del self._voices[slug]
+        for base in self._bases.valuerefs():
+            if (shared := base()) is not None:
+                shared.sweep()
 
     def _keep(self, voice: Voice) -> None:
         with self._lock:
@@ -151,16 +169,7 @@ class Voices:
             self._voices.move_to_end(voice.person.slug)
             self.num_loaded += 1
             while len(self._voices) > 1 and self._num_bytes() > self._max_bytes:
-                _, oldest = self._voices.popitem(last=False)
-                self._forget(oldest)
-
-    def _forget(self, voice: Voice) -> None:
-        """Take a person's adapters out of a base; weights of its own go with the voice."""
-        name = adapter_name(voice.person.slug)
-        if voice.base is not None and voice.base.model is not None and name in voice.base.names:
-            with voice.base.turn:
-                voice.base.names.discard(name)
-                voice.base.model.delete_adapter(name)
+                self._voices.popitem(last=False)
 
     def _load(self, person: Person) -> Voice:
         folder = person.paths.model
@@ -179,7 +188,7 @@ class Voices:
             chars = long_post([len(post) for post in train])
         sampling = sampling.settled(tokens=tokens, chars=chars)
         copies = CopyIndex(train)
-        guards = build_guards(sampling, mask_pii=mask, train=train)
+        guards = build_guards(sampling, mask_pii=mask, train=())  # the index stands for them
         common = (person, codec, sampling, guards, copies)
         if base is not None and base.layout is not None:
             adapters = read_json(adapter)
@@ -191,9 +200,14 @@ class Voices:
                 base=base,
             )  # fmt: skip
         if base is not None:
-            self._adapt(base, folder, person.slug)
             num_bytes = (folder / _ADAPTERS).stat().st_size + copies.num_bytes
-            return Voice(*common, base.max_positions, num_bytes, model=base.model, base=base)
+            name = self._adapt(base, folder)
+            voice = Voice(
+                *common, base.max_positions, num_bytes, model=base.model, base=base, adapter=name
+            )
+            # Whichever thread drops it last may hold the base's turn: the name is only noted.
+            weakref.finalize(voice, base.unused.append, name)
+            return voice
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         positions = max_positions(config)
         num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -248,21 +262,19 @@ class Voices:
                 self._bases[path] = shared
         return shared
 
-    def _adapt(self, shared: SharedBase, folder: Path, slug: str) -> None:
-        """Put a person's adapters into a base of transformers."""
+    def _adapt(self, shared: SharedBase, folder: Path) -> str:
+        """Put a person's adapters into a base of transformers; return what they are called."""
         assert shared.model is not None
         with shared.turn:
-            name = adapter_name(slug)
-            if name not in shared.names:
+            name = f"p{next(shared.numbers)}"
+            try:
                 shared.model.load_adapter(str(folder), adapter_name=name)
-                shared.names.add(name)
+            except BaseException:
+                shared.unused.append(name)
+                raise
+        return name
 
 
 def max_positions(config: Any) -> int:
     """Return how many tokens a model can see."""
     return getattr(config, "max_position_embeddings", None) or 1 << 20
-
-
-def adapter_name(slug: str) -> str:
-    """Return what peft calls a person's adapters: its names become modules, which have no dots."""
-    return "p" + hashlib.sha256(slug.encode()).hexdigest()[:16]

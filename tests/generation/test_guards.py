@@ -40,7 +40,12 @@ def test_finish_masks_the_first_line() -> None:
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("one two three", "one two"), ("one two", "one two"), ("onetwothree", "onetwothr")],
+    [
+        ("one two three", "one two"),
+        ("one two", "one two"),
+        ("onetwothree", "onetwothr"),
+        ("東京 今日はとても暑いです", "東京 今日はとても"),
+    ],
 )
 def test_shorten_cuts_at_a_word(text: str, expected: str) -> None:
     assert shorten(text, 9) == expected

@@ -10,8 +10,8 @@ from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import ModelConfig
 from huggingtweets.data.tokens import codec_of
-from huggingtweets.generation.guards import Guards, shorten
-from huggingtweets.generation.sample import MAX_ROUNDS, sample_posts, sample_stack
+from huggingtweets.generation.guards import MAX_ROUNDS, Guards, shorten
+from huggingtweets.generation.sample import sample_posts, sample_stack
 from huggingtweets.generation.samples import Samples
 from huggingtweets.generation.token_texts import text_ends
 from huggingtweets.models.families import layout_of, shape_of

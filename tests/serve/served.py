@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.people import People
 
 ROOT = Path(__file__).parents[2]
+REPORT = ROOT / "huggingtweets" / "publishing" / "templates" / "report.html.jinja"
 SHAPE = ModelConfig(
     path=None, num_layers=2, width=32, num_heads=2, vocab_size=400, max_positions=128
 )
@@ -50,7 +52,9 @@ def write_job(folder: Path, slug: str, posts: list[str]) -> Path:
     (job / "dataset.jsonl.gz").write_bytes(gzip.compress(data))
     sample = {"input": "My", "prediction": f"My machine-made words of {slug}, quite a few of them"}
     (job / "predictions.jsonl").write_text(json.dumps(sample) + "\n")
-    (job / "report.html").write_text("<p>report</p>")
+    # The head of a real report: its styles stand within it, and so does its policy.
+    [style] = re.findall("<meta http-equiv.*?</style>", REPORT.read_text(), re.DOTALL)
+    (job / "report.html").write_text(f"<!doctype html>{style}<main>report</main>")
     (job / "model" / "README.md").write_text("# card")
     result = {
         "slug": slug,
@@ -122,6 +126,29 @@ def write_adapters(place: Path, base: Path, seed: int) -> None:
     AutoTokenizer.from_pretrained(base).save_pretrained(place)
 
 
+def write_poet(folder: Path, prompt: str, text: str) -> None:
+    """Write a person whose model says this text after this prompt, and may copy."""
+    base = tiny_base(SHAPE)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = GPT2LMHeadModel.from_pretrained(base)
+    begun = [tokenizer.eos_token_id, *tokenizer(prompt)["input_ids"]]
+    said = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+    with torch.no_grad():
+        for block in model.transformer.h:  # nothing is added to what the embeddings say
+            for layer in (block.attn.c_proj, block.mlp.c_proj):
+                layer.weight.zero_()
+                layer.bias.zero_()
+        words = torch.randn(model.transformer.wte.weight.shape)
+        words = torch.nn.functional.normalize(words - words.mean(1, keepdim=True))
+        model.transformer.wte.weight.copy_(words)
+        places = range(len(begun) - 1, len(begun) - 1 + len(said))
+        model.transformer.wpe.weight[places] = 100 * words[said]
+    place = write_job(folder, "poet", [COPIED, "a long one of many words, " * 12])
+    (folder / "poet" / "config.yaml").write_text("sampling: {block_copies: 0}")
+    model.save_pretrained(place)
+    tokenizer.save_pretrained(place)
+
+
 @dataclass
 class Serving:
     """A server under way."""
@@ -133,10 +160,12 @@ class Serving:
     people: People
 
 
-def serving(folder: Path, *, token: str | None = None, per_minute: int = 0) -> Iterator[Serving]:
+def serving(
+    folder: Path, *, token: str | None = None, per_minute: int = 0, max_bytes: int = 64 << 20
+) -> Iterator[Serving]:
     """Run a server in threads of this process, on a free port."""
     people, metrics = People(folder), Metrics()
-    engine = Engine(people, metrics, torch.device("cpu"), max_bytes=64 << 20, max_waiting=256)
+    engine = Engine(people, metrics, torch.device("cpu"), max_bytes=max_bytes, max_waiting=256)
     app = build_app(people, engine, metrics, Door(token, per_minute))
     config = uvicorn.Config(
         app, host="127.0.0.1", port=0, log_level="error", lifespan="off", access_log=False,

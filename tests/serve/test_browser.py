@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
-from served import COPIED, Serving
+from served import COPIED, Serving, serving, write_poet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 WAIT_MS = 60_000
@@ -71,6 +72,28 @@ def test_copied_words_are_marked(page: Page, server: Serving) -> None:
     expect(page.locator(".why").first).to_contain_text("must not be shown", timeout=WAIT_MS)
 
 
+def test_the_words_that_are_marked_are_those_that_are_copied(
+    browser: Browser, tmp_path: Path
+) -> None:
+    write_poet(tmp_path, "I like", f" \U0001f600\U0001f600\U0001f600 {COPIED}")
+    for server in serving(tmp_path):
+        page = browser.new_page(base_url=server.url)
+        page.goto("/p/poet")
+        page.get_by_label("A post begins with").fill("I like")
+        page.get_by_label("Temperature").fill("0")
+        page.get_by_role("button", name="Write").click()
+        expect(page.locator("mark").first).to_have_text(COPIED, timeout=WAIT_MS)
+        page.close()
+
+
+def test_report_has_its_own_style_and_runs_nothing(page: Page) -> None:
+    answer = page.goto("/p/ann/report")
+    assert page.evaluate("getComputedStyle(document.querySelector('main')).maxWidth") != "none"
+    assert answer is not None
+    assert "script-src" not in answer.headers["content-security-policy"]
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
 def test_two_people_stand_side_by_side(page: Page) -> None:
     page.goto("/two")
     page.get_by_label("One person").fill("ann")
@@ -96,4 +119,4 @@ def test_guess_who(page: Page) -> None:
 def test_wrong_address_is_a_page(page: Page, server: Serving) -> None:
     answer = page.request.get(f"{server.url}/p/nobody", headers={"accept": "text/html"})
     assert answer.status == 404
-    assert "no model here has this name" in answer.text()
+    assert "expected the name of a finished job" in answer.text()

@@ -3,8 +3,8 @@
 import pytest
 
 from huggingtweets.data.copying import CopyIndex
-from huggingtweets.generation.guards import Guards, Refusal
-from huggingtweets.serve.draft import MAX_ROUNDS, Draft, Finish
+from huggingtweets.generation.guards import MAX_ROUNDS, Guards, Refusal
+from huggingtweets.serve.draft import Draft, Finish
 
 POSTS = (
     "the quick brown fox jumps over the lazy dog today",
@@ -85,6 +85,30 @@ def test_banned_words_never_appear() -> None:
     draft = Draft("", guards, None, is_streamed=True, rounds=MAX_ROUNDS)
     shown, finish = stream(draft, "words " * 30 + "Foo bar " + "words " * 30)
     assert (shown, finish) == (("words " * 30).rstrip(), Finish.content_filter)
+
+
+def test_word_that_goes_on_is_not_the_banned_one() -> None:
+    draft = Draft("", Guards(banned_words=("foo",)), None, is_streamed=True, rounds=MAX_ROUNDS)
+    assert stream(draft, "words and food " * 9)[1] is Finish.stop
+
+
+SPACELESS = "昨日は良い天気だったので、公園を散歩して、それから友達に会いました。" * 3
+
+
+@pytest.mark.parametrize("text", [SPACELESS, "ตัวอย่างข้อความภาษาไทย" * 8])
+def test_script_without_spaces_is_streamed(text: str) -> None:
+    draft = Draft("", Guards(), None, is_streamed=True)
+    steps = [draft.update(text[:end], None).text for end in range(len(text))]
+    assert sum(map(bool, steps)) > 20
+    assert "".join(steps) + draft.update(text, Finish.stop).text == text
+
+
+def test_copied_letters_of_such_a_script_are_never_streamed() -> None:
+    guards = Guards(block_copies=4)
+    draft = Draft("", guards, CopyIndex([SPACELESS]), is_streamed=True, rounds=MAX_ROUNDS)
+    shown, finish = stream(draft, "書くことは楽しい、" * 8 + SPACELESS)
+    assert finish is Finish.content_filter
+    assert not CopyIndex([SPACELESS]).find(shown).has_copied(5)
 
 
 def test_long_post_is_cut_at_a_word() -> None:

@@ -1,11 +1,14 @@
 """The API as its clients use it: what is written, by whom, and who is let in."""
 
 import concurrent.futures
+import gc
 import json
+import re
 import shutil
 import socket
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +16,14 @@ import httpx
 import openai
 import pytest
 import torch
-from served import COPIED, LONE, STACKED, Serving, serving
+from served import COPIED, LONE, STACKED, Serving, serving, write_adapters
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from huggingtweets.cli import main as cli
 from huggingtweets.posts.optout import handle_hash
+from huggingtweets.serve.lone import LoneBatch
+from huggingtweets.serve.metrics import Metrics
+from huggingtweets.serve.voices import Voice
 
 LOOSE = {"max_tokens": 24, "temperature": 1.0, "top_p": 1.0}
 
@@ -28,6 +34,10 @@ def ask(server: Serving, **body: Any) -> dict[str, Any]:
     assert answer.headers["x-synthetic"] == "true"
     found: dict[str, Any] = answer.json()
     return found
+
+
+def choices(server: Serving, body: dict[str, Any]) -> Any:
+    return ask(server, **body)["choices"]
 
 
 def client_of(server: Serving, key: str = "none") -> openai.OpenAI:
@@ -137,11 +147,16 @@ def test_copied_words_are_marked_and_long_copies_never_shown(server: Serving) ->
         ({"model": "ann", "prompt": "a\nb"}, "one line"),
         ({"model": "ann", "stop": ["x"] * 9}, "stop: got"),
         ({"model": "ann", "logprobs": 5}, "logprobs: got 5"),
+        ({"model": "ann", "logprobs": 0}, "logprobs: got 0"),
         ({"model": "ann", "frobnicate": 1}, "'frobnicate': is not a known key"),
+        ({"\ud800": 1}, r"'\ud800': is not a known key"),
     ],
 )
 def test_mistake_is_one_sentence_in_the_api_shape(body: Any, part: str, server: Serving) -> None:
-    answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=30)
+    answer = httpx.post(
+        f"{server.url}/v1/completions", content=json.dumps(body), timeout=30,
+        headers={"content-type": "application/json"},
+    )  # fmt: skip
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
@@ -212,6 +227,106 @@ def test_person_who_is_purged_or_opts_out_vanishes(
     assert gone.status_code == 404
 
 
+@pytest.mark.parametrize("name", ["__init__", "step"])
+def test_one_model_that_fails_ends_nobody_elses_posts(
+    name: str, server: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> int:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(LoneBatch, name, fail)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        body = {"model": "ann", "prompt": "My", "n": 16, **LOOSE, "max_tokens": 120}
+        coming = pool.submit(ask, server, **body)
+        while not (server.engine.gauges()["active_posts"] or coming.done()):
+            time.sleep(0.01)
+        answer = httpx.post(f"{server.url}/v1/completions", json={"model": "neo"}, timeout=30)
+        assert (answer.status_code, coming.done()) == (503, False)
+        assert "decoding failed (RuntimeError); ask again" in answer.json()["error"]["message"]
+        assert len(coming.result()["choices"]) == 16
+
+
+def figure(server: Serving, name: str) -> float:
+    """Return one of the server's own figures."""
+    text = httpx.get(f"{server.url}/metrics").text
+    [value] = re.findall(rf"^huggingtweets_{name} (\S+)$", text, re.MULTILINE)
+    return float(value)
+
+
+def test_only_a_client_that_leaves_hangs_up(server: Serving) -> None:
+    url, before = f"{server.url}/v1/completions", figure(server, "hang_ups_total")
+    body = {"model": "ann", "prompt": "\U0001f600" * 2000, "stream": True}
+    assert '"error"' in httpx.post(url, json=body).text
+    ask(server, model="ann", prompt="x", max_tokens=4)
+    assert figure(server, "hang_ups_total") == before
+    body = {"model": "ann", "prompt": "x", "n": 16, "max_tokens": 120, "temperature": 5}
+    with httpx.stream("POST", url, json=body | {"stream": True}) as answer:
+        next(answer.iter_bytes())
+    deadline = time.monotonic() + 20
+    while figure(server, "hang_ups_total") == before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert figure(server, "hang_ups_total") == before + 1
+
+
+def test_first_text_is_timed_where_it_is_streamed(server: Serving) -> None:
+    before = figure(server, "first_token_seconds_count")
+    for is_streamed, more in ((False, 0), (True, 1)):
+        body = {"model": "ann", "prompt": "I", "stream": is_streamed, **LOOSE}
+        httpx.post(f"{server.url}/v1/completions", json=body, timeout=60)
+        assert figure(server, "first_token_seconds_count") == before + more
+
+
+def test_counts_are_whole_however_large() -> None:
+    metrics = Metrics()
+    metrics.stepped(12_345_678, 1.5)
+    assert "huggingtweets_row_steps_total 12345678\n" in metrics.render({})
+
+
+def test_method_that_is_none_is_answered_with_those_that_are(server: Serving) -> None:
+    answer = httpx.put(f"{server.url}/v1/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_memory_for_a_few_models_serves_everybody(server: Serving, tmp_path: Path) -> None:
+    folder = shutil.copytree(server.folder, tmp_path / "few")
+    bodies = [
+        {"model": slug, "prompt": "My", "n": 2, "seed": number, **LOOSE}
+        for number in range(2)
+        for slug in (*STACKED, *LONE)
+    ]
+    alone = [ask(server, **body)["choices"] for body in bodies]
+    for small in serving(folder, max_bytes=1 << 20):
+        with concurrent.futures.ThreadPoolExecutor(24) as pool:
+            together = list(pool.map(partial(choices, small), bodies))
+        assert together == alone
+        assert small.engine.gauges()["model_loads_total"] <= len(bodies)
+        gc.collect()
+        voices = [
+            one for one in gc.get_objects()
+            if type(one) is Voice and one.person.paths.root.is_relative_to(folder)
+        ]  # fmt: skip
+        assert len(voices) == small.engine.gauges()["models"] < len([*STACKED, *LONE])
+
+
+@pytest.mark.parametrize(("slug", "base"), [("zoe", "neo"), ("liv", "lama")])
+def test_adapters_that_were_trained_again_write(
+    slug: str, base: str, server: Serving, tmp_path: Path
+) -> None:
+    folder = tmp_path / slug
+    shutil.copytree(server.folder / slug, folder)
+    body = {"model": slug, "prompt": "My dream is", "max_tokens": 12, "temperature": 0}
+    for own in serving(tmp_path):
+        before = ask(own, **body)["choices"][0]["text"]
+        write_adapters(folder / "model", server.folder / base / "model", 99)
+        result = json.loads((folder / "result.json").read_text())
+        (folder / "result.json").write_text(json.dumps(result | {"tweets": {"kept": 7777}}))
+        deadline = time.monotonic() + 20
+        while own.people.all()[0].kept != 7777 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        text = ask(own, **body)["choices"][0]["text"]
+        assert text == greedy(folder / "model", "My dream is", 12) != before
+
+
 def test_metrics_count_and_name_nobody(server: Serving) -> None:
     ask(server, model="ann", prompt="x", max_tokens=4)
     text = httpx.get(f"{server.url}/metrics").text
@@ -230,6 +345,9 @@ def test_token_opens_the_door_and_nothing_else_does(output_dir: Path) -> None:
             {"cookie": "huggingtweets_session=x"},
         ):
             assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 401
+        for host in ("x/healthz?", "x/login#", "a@x/healthz?", "["):
+            answer = httpx.get(f"{server.url}/v1/models", headers={"host": host})
+            assert answer.status_code == 401
         page = httpx.get(f"{server.url}/", headers={"accept": "text/html"})
         assert (page.status_code, page.headers["location"]) == (303, "/login")
         assert httpx.get(f"{server.url}/v1/models?token={token}").status_code == 401
@@ -239,11 +357,13 @@ def test_token_opens_the_door_and_nothing_else_does(output_dir: Path) -> None:
             assert client.post("/login", data={"token": token}).status_code == 303
             assert token not in str(client.cookies)
             assert client.get("/").status_code == 200
-        codes = [
-            httpx.post(f"{server.url}/login", data={"token": str(number)}).status_code
-            for number in range(8)
+        answers = [
+            httpx.post(f"{server.url}/login", data={"token": str(number)}) for number in range(8)
         ]
-        assert 429 in codes
+        wait = answers[-1].headers["retry-after"]
+        assert answers[-1].status_code == 429
+        assert int(wait) >= 1
+        assert f"ask again in {wait} s" in answers[-1].json()["error"]["message"]
 
 
 def test_other_names_of_the_address_are_refused(server: Serving) -> None:

@@ -69,16 +69,17 @@ for (const form of document.querySelectorAll("form.write")) {
     post.whole += choice.text;
     post.text.textContent = post.whole;
     if (!choice.finish_reason) return;
+    const letters = [...post.whole];  // code points, as the server counts; a string counts halves
     let from = 0;
     post.text.textContent = "";
     for (const [start, end] of choice.copied || []) {
       const mark = document.createElement("mark");
-      mark.textContent = post.whole.slice(start, end);
-      post.text.append(post.whole.slice(from, start), mark);
+      mark.textContent = letters.slice(start, end).join("");
+      post.text.append(letters.slice(from, start).join(""), mark);
       from = end;
       legend.hidden = false;
     }
-    post.text.append(post.whole.slice(from));
+    post.text.append(letters.slice(from).join(""));
     post.item.dataset.finish = choice.finish_reason;
     if (choice.finish_reason === "content_filter") {
       const why = document.createElement("span");
