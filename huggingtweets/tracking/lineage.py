@@ -37,10 +37,12 @@ class LineageTracker(Tracker):
         self._run = ""
         self._edges: dict[tuple[str, str, str], dict[str, str]] = {}
         self._artifacts: dict[str, dict[str, Any]] = {}
+        self._pages: dict[str, str] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):
             old = read_json(path)
             self._edges = {_key(edge): edge for edge in old["edges"]}
             self._artifacts = dict(old["artifacts"])
+            self._pages = dict(old["pages"])
 
     def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Begin a phase, and save what is known."""
@@ -83,8 +85,8 @@ class LineageTracker(Tracker):
             self._artifacts[artifact.name] = _describe(artifact)
 
     def _save(self) -> None:
-        pages = {run_name(self._slug, phase): url for phase, url in self.urls().items()}
-        edges = list(self._edges.values())
+        known = {run_name(self._slug, phase): url for phase, url in self.urls().items()}
+        pages, edges = self._pages | known, list(self._edges.values())
         try:
             write_json(self._path, {"edges": edges, "artifacts": self._artifacts, "pages": pages})
         except (OSError, ValueError) as err:

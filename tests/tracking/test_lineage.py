@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from huggingtweets.people.found_jobs import FoundJob, pages_of
 from huggingtweets.storage.files import read_json
 from huggingtweets.tracking import lineage
 from huggingtweets.tracking.base import (
@@ -61,6 +62,20 @@ def test_lineage_of_a_second_attempt_is_the_same(tmp_path: Path, posts: Path) ->
     first = path.read_bytes()
     run_phases(path, posts)
     assert path.read_bytes() == first
+
+
+def test_pages_of_an_earlier_attempt_stay(tmp_path: Path) -> None:
+    class Online(Tracker):
+        def urls(self) -> dict[Phase, str]:
+            return {Phase.train: "https://wandb.example/lab/p/runs/1"}
+
+    path = tmp_path / "alice" / "lineage.json"
+    LineageTracker(Online(), path, "alice").start_phase(Phase.train, {})
+    LineageTracker(Tracker(), path, "alice").start_phase(Phase.train, {})  # without a network
+    assert read_json(path)["pages"] == {"@alice-train": "https://wandb.example/lab/p/runs/1"}
+    assert pages_of(FoundJob(path.parent, "alice", frozenset(), None)) == [
+        "https://wandb.example/lab/p/runs/1"
+    ]
 
 
 def test_lineage_survives_a_stop_between_phases(tmp_path: Path, posts: Path) -> None:
