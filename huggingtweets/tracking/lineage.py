@@ -14,7 +14,6 @@ from huggingtweets.tracking.base import (
     Tracker,
     files_of,
     run_name,
-    without_secrets,
 )
 
 logger = logging.getLogger(__name__)
@@ -72,11 +71,10 @@ class LineageTracker(Tracker):
         """Pass on."""
         return self._inner.urls()
 
-    def finish(self, *, succeeded: bool = True) -> list[str]:
+    def finish(self, *, succeeded: bool = True) -> None:
         """Save, with the pages of the phases."""
-        urls = self._inner.finish(succeeded=succeeded)
+        self._inner.finish(succeeded=succeeded)
         self._save()
-        return urls
 
     def _add(self, direction: str, artifact: ArtifactSpec) -> None:
         edge = {"run": self._run, "direction": direction, "artifact": artifact.name}
@@ -101,7 +99,6 @@ def _describe(artifact: ArtifactSpec) -> dict[str, Any]:
     return {
         "type": artifact.kind.value,
         "reference": artifact.reference,
-        "metadata": without_secrets(artifact.metadata),
         "files": {name: _fingerprint(path) for name, path in files_of(artifact)},
     }
 
