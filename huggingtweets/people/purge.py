@@ -164,7 +164,7 @@ def _drop_lines(path: Path, finder: Finder) -> None:
     """
     assert is_made_of_lines(path)
     lines = read_text_bytes(path).split(b"\n")
-    if path.parent.name == LEDGER_DIR or path.suffix in LOGS:
+    if path.suffix in LOGS or (path.parent.name == LEDGER_DIR and path.suffix != ".gz"):
         with path.open("r+b") as file:
             for line in lines:
                 if finder.is_about(line, path):
