@@ -13,6 +13,8 @@ _DOMAIN = re.compile(rf"[A-Za-z0-9_](?:[A-Za-z0-9_-]{{0,61}}[A-Za-z0-9_])?(?:\.{
 MAX_HANDLE_CHARS = 90
 MAX_SLUG_CHARS = 96
 """The Hub's limit for a repository name."""
+_NO_SLUG = "ledger"
+"""What a batch calls the folder of its own, beside those of its jobs; see `jobs/ledger.py`."""
 
 
 def parse_handle(text: str) -> str:
@@ -59,11 +61,12 @@ class Job:
     def slug(self) -> str:
         """Name of the model and of its folder; a valid Hub repository name, distinct per job.
 
-        A digest is appended where the plain join would be too long, contain `--`, or be
-        ambiguous because a handle itself contains the joining `-`.
+        A digest is appended where the plain join would be too long, contain `--`, be ambiguous
+        because a handle itself contains the joining `-`, or be the name of a batch's own folder.
         """
         joined = "-".join(self.handles)
-        if len(joined) <= MAX_SLUG_CHARS and not any("-" in handle for handle in self.handles):
+        is_plain = joined != _NO_SLUG and not any("-" in handle for handle in self.handles)
+        if is_plain and len(joined) <= MAX_SLUG_CHARS:
             return joined
         digest = hashlib.sha256(",".join(self.handles).encode()).hexdigest()[:10]
         head = joined[: MAX_SLUG_CHARS - len(digest) - 1].replace("--", "-").rstrip("-.")

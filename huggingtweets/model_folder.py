@@ -12,7 +12,7 @@ from huggingtweets.bases.model import Base, find_base, load_model
 from huggingtweets.config.compose import load_config
 from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig
 from huggingtweets.config.results_schema import SamplingConfig
-from huggingtweets.config.schema import ModelConfig, RecipeConfig
+from huggingtweets.config.schema import ModelConfig, RecipeConfig, TrainConfig
 from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.prepare import choose_known, long_post
 from huggingtweets.errors import ConfigError, DataError, HuggingtweetsError
@@ -50,24 +50,25 @@ class FolderQuality:
     """Copying and extraction are 0 where the training posts are not at hand."""
 
 
-def open_folder(folder: Path) -> tuple[Base, PreTrainedModel, JobPaths | None]:
-    """Load a model folder, or that of a job's folder, to the best device there is.
-
-    Returns:
-        The model, and the files of the job it belongs to if they lie around it.
+def open_folder(folder: Path) -> tuple[Base, PreTrainedModel]:
+    """Load a model folder to the best device there is.
 
     Raises:
         ConfigError: there is no model.
     """
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    folder = find_model_dir(folder)
     base = find_base(ModelConfig(path=str(folder)))
     model = load_model(base, RecipeConfig()).eval()
     if has_cuda():
         model = model.to("cuda")
+    return base, model
+
+
+def job_around(folder: Path) -> JobPaths | None:
+    """Return the files of the job that a model folder belongs to, if they lie around it."""
     job = JobPaths(folder.parent)
-    return base, model, job if folder.name == "model" and job.dataset.is_file() else None
+    return job if folder.name == "model" and job.dataset.is_file() else None
 
 
 def generate_posts(
@@ -84,7 +85,8 @@ def generate_posts(
     Raises:
         ConfigError: there is no model, or `block_copies` is asked for without training posts.
     """
-    base, model, job = open_folder(folder)
+    folder = find_model_dir(folder)
+    job = job_around(folder)
     train = _train_posts(job)
     if is_guarded and job and train:
         config = replace(config, block_copies=job_sampling(job)[0].block_copies)
@@ -93,7 +95,8 @@ def generate_posts(
             f"generate: got a limit on copies, but the training posts are not beside {folder}; "
             "expected dataset.jsonl.gz of its job; name a job's folder or leave the limit out"
         )
-    return _sample(model, base, _settled(config, base, find_model_dir(folder), train), train, seed)
+    base, model = open_folder(folder)
+    return _sample(model, base, _settled(config, base, folder, train), train, seed)
 
 
 def _sample(
@@ -114,9 +117,11 @@ def evaluate_folder(
         SourceError: the posts cannot be read.
         DataError: no post is left to measure on.
     """
-    posts = read_posts(posts_path, user)
-    base, model, job = open_folder(folder)
+    folder = find_model_dir(folder)
+    job = job_around(folder)
     train = _train_posts(job)
+    cleaning = _config_of(job).cleaning if job else CleaningConfig()
+    posts = read_posts(posts_path, user, cleaning)
     known = {normalise(post) for post in train}
     fresh = [post for post in posts if normalise(post) not in known]
     if not fresh:
@@ -124,7 +129,8 @@ def evaluate_folder(
             f"{posts_path}: got {len(posts)} posts, all trained on or too short; expected others; "
             "name posts that the model has not seen"
         )
-    config = _settled(config, base, find_model_dir(folder), train)
+    base, model = open_folder(folder)
+    config = _settled(config, base, folder, train)
     samples = _sample(model, base, config, train, seed)
     text, _ = evaluate_text(
         [(one.input, one.prediction) for one in samples.predictions],
@@ -140,11 +146,11 @@ def evaluate_folder(
     return FolderQuality(len(fresh), len(posts) - len(fresh), bits_per_byte(heldout), quality)
 
 
-def read_posts(path: Path, user: str) -> list[str]:
+def read_posts(path: Path, user: str, cleaning: CleaningConfig) -> list[str]:
     """Read and clean the posts of one user of a file, its kind told by its name.
 
-    There is no configuration here: whoever is on a list of people who want no model, the user's
-    own, the shipped one or that of `HUGGINGTWEETS_OPTOUT`, is neither read nor measured.
+    No configuration names a list here: whoever is on a list of people who want no model, the
+    user's own, the shipped one or that of `HUGGINGTWEETS_OPTOUT`, is neither read nor measured.
 
     Raises:
         OptedOutError: the user is on one.
@@ -161,7 +167,7 @@ def read_posts(path: Path, user: str) -> list[str]:
     source = SourceConfig(kind=kinds[suffix], path=str(path))
     handle = parse_handle(user)
     check_opted_out([handle])
-    cleaned, _ = clean_timeline(load_timeline(source, handle), CleaningConfig())
+    cleaned, _ = clean_timeline(load_timeline(source, handle), cleaning)
     return [post.text for post in cleaned.posts]
 
 
@@ -183,11 +189,16 @@ def _settled(
 
 def job_sampling(job: JobPaths) -> tuple[SamplingConfig, bool]:
     """Return how a job samples and whether it masks; the defaults where its config is gone."""
-    try:
-        config = load_config(job.config)
-    except HuggingtweetsError:
-        return SamplingConfig(), True
+    config = _config_of(job)
     return config.sampling, config.cleaning.mask_pii
+
+
+def _config_of(job: JobPaths) -> TrainConfig:
+    """Return the settings of a job; the defaults where they are gone."""
+    try:
+        return load_config(job.config)
+    except HuggingtweetsError:
+        return TrainConfig()
 
 
 def _train_posts(job: JobPaths | None) -> Sequence[str]:

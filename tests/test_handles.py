@@ -2,6 +2,7 @@ import pytest
 
 from huggingtweets.errors import SelectionError
 from huggingtweets.handles import MAX_SLUG_CHARS, Job, parse_handle
+from huggingtweets.jobs.ledger import LEDGER_DIR
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,11 @@ def test_slug_of_many_is_short_and_distinct() -> None:
     other = Job.of([f"user_number_{i}" for i in range(31)])
     assert len(one.slug) <= MAX_SLUG_CHARS
     assert one.slug != other.slug
+
+
+def test_no_slug_is_the_folder_of_a_batch() -> None:
+    assert Job.of(["ledger"]).slug.startswith(f"{LEDGER_DIR}-")
+    assert Job.of(["ledger", "bob"]).slug == "bob-ledger"
 
 
 def test_slug_is_unambiguous_when_a_handle_holds_the_joiner() -> None:

@@ -7,6 +7,7 @@ import pytest
 from huggingtweets.bases.tiny import tiny_base
 from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
+from huggingtweets.config.posts_schema import CleaningConfig
 from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.posts.optout import handle_hash
@@ -91,6 +92,23 @@ def test_evaluate_leaves_out_what_was_trained_on(
     interval = found["quality"]["model"]["bits_per_byte"]
     assert interval["low"] <= found["bits_per_byte"] <= interval["high"]
     assert found["quality"]["text"]["memorisation"]["samples"]["equal_frac"] == 0
+
+
+def test_evaluate_cleans_as_the_job_did(
+    job: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, path = tmp_path / "job", tmp_path / "ann.jsonl"
+    folder.mkdir()
+    (folder / "model").symlink_to(job / "model")
+    posts = [f"write to ann{n}@example.org about {n} gardens" for n in range(6)]
+    write_jsonl(path, [{"id": str(n), "text": post} for n, post in enumerate(posts)])
+    rows = [{"user": "ann", "side": "train", "text": post} for post in posts[:4]]
+    write_jsonl(JobPaths(folder).dataset, rows)
+    config = TrainConfig(cleaning=CleaningConfig(mask_pii=False))
+    JobPaths(folder).config.write_text(dump_config(config))
+    assert cli.main(["evaluate", str(folder), "--posts", str(path), "-n", "1", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["num_posts"], found["num_trained"]) == (2, 4)
 
 
 def test_evaluate_shows_tables(job: Path, posts: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,12 +105,16 @@ def _run_attribute(args: argparse.Namespace) -> int:
         say(json.dumps(asdict(found)))
         return 0
     for slug, (samples, heldout) in found.per_voice.items():
-        say(f"{slug}: {samples:.1%} of its samples, {heldout:.1%} of the held-out posts")
+        say(f"{slug}: {_share(samples)} of its samples, {_share(heldout)} of the held-out posts")
     say(
-        f"all: {found.samples_frac:.1%} of the samples, {found.heldout_frac:.1%} of the held-out "
-        f"posts are attributed to their own voice; by chance {found.chance:.1%}"
+        f"all: {_share(found.samples_frac)} of the samples, {_share(found.heldout_frac)} of the "
+        f"held-out posts are attributed to their own voice; by chance {found.chance:.1%}"
     )
     return 0
+
+
+def _share(value: float | None) -> str:
+    return "? (there are none)" if value is None else f"{value:.1%}"
 
 
 def _add_sampling(parser: argparse.ArgumentParser) -> None:

@@ -76,6 +76,7 @@ def add_purge(commands: Commands) -> None:
 
 def _run_purge(args: argparse.Namespace) -> int:
     from huggingtweets.handles import Job, parse_handle
+    from huggingtweets.people.found_jobs import FoundJob, pages_of, repositories_of
     from huggingtweets.people.purge import plan_purge, purge
     from huggingtweets.people.traces import traces_lines
     from huggingtweets.posts.asking import ask_yes, is_somebody_there
@@ -84,25 +85,31 @@ def _run_purge(args: argparse.Namespace) -> int:
 
     handle = parse_handle(args.handle)
     traces = plan_purge(handle, args.outputs, args.posts)
-    online = {(*job.tracking, job.org, job.slug) for job in traces.jobs}
-    online = online or {(None, "huggingtweets", None, Job.of([handle]).slug)}
+    slug = Job.of([handle]).slug
+    jobs = traces.jobs or (FoundJob(args.outputs / slug, slug, frozenset(), None),)
+    repositories = sorted({one for job in jobs for one in repositories_of(job)}, key=str)
+    runs = sorted({(*job.tracking, job.slug, tuple(pages_of(job))) for job in jobs}, key=str)
     say(f"@{handle}: to be deleted", *traces_lines(traces))
-    for is_wanted, place in ((args.wandb, "W&B"), (args.hub, "Hub")):
-        if is_wanted:
-            say(*(f"  {place:7} {slug}" for *_, slug in sorted(online, key=str)))
+    on_hub = [f"{org}/{name}" if org else name for org, name in repositories]
+    at_wandb = [word for *_, name, pages in runs for word in pages or [name]]
+    for option, is_wanted, found in (("wandb", args.wandb, at_wandb), ("hub", args.hub, on_hub)):
+        for address in found:
+            if is_wanted:
+                say(f"  {option:7} {address}")
+            elif "/" in address:
+                say(f"  stays   {address}, whose record goes; --{option} deletes it too")
     if traces.is_empty and not (args.wandb or args.hub):
-        say("  nothing found")
+        is_all = not (traces.links or traces.unread)
+        say("  nothing found" if is_all else "  nothing found in what could be looked into")
         return 0
     if not args.yes and not (is_somebody_there() and ask_yes("Delete all this for good?")):
         say("nothing was deleted; the same command with --yes does it")
         return 0
-    num_online = 0
-    if args.hub:
-        num_online += len(delete_repositories([(org, slug) for *_, org, slug in online]))
-    if args.wandb:
-        num_online += delete_online(
-            [(entity, project, slug) for entity, project, _, slug in online]
-        )
-    say(f"deleted; recorded without names in {purge(traces, num_online=num_online)}")
+
+    def elsewhere() -> int:
+        num_repositories = len(delete_repositories(repositories)) if args.hub else 0
+        return num_repositories + (delete_online(runs) if args.wandb else 0)
+
+    say(f"deleted; recorded without names in {purge(traces, elsewhere=elsewhere)}")
     say(f"`huggingtweets optout {handle}` keeps it so")
     return 0

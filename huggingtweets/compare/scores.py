@@ -34,7 +34,7 @@ def score_person(folders: Sequence[Path], slug: str) -> PairedScores | None:
         return None
     nats = []
     for job in jobs:
-        base, model, _ = open_folder(job.root)
+        base, model = open_folder(job.model)
         scores = score_posts(model, base.codec, posts, max_positions=base.max_positions)
         nats.append(tuple(score.nats for score in scores))
     return PairedScores(tuple(nats), tuple(score.num_bytes for score in scores))

@@ -4,6 +4,7 @@ Multinomial naive Bayes over hashed runs of 1 to 4 characters, trained on the tr
 every person; the held-out posts show how well it tells people apart at all.
 """
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from huggingtweets.data.tokens import to_encodable
-from huggingtweets.errors import DataError
+from huggingtweets.errors import DataError, OptedOutError
+from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.standing import finished
 from huggingtweets.storage.files import read_jsonl
+
+logger = logging.getLogger(__name__)
 
 MAX_CHARS = 4
 BUCKET_BITS = 16
@@ -37,12 +41,15 @@ class Voice:
 
 @dataclass(frozen=True)
 class Attribution:
-    """Shares of posts attributed to the voice they belong to; `chance` is one in all voices."""
+    """Shares of posts attributed to the voice they belong to; `chance` is one in all voices.
 
-    samples_frac: float
-    heldout_frac: float
+    None where there are no posts to attribute.
+    """
+
+    samples_frac: float | None
+    heldout_frac: float | None
     chance: float
-    per_voice: Mapping[str, tuple[float, float]]
+    per_voice: Mapping[str, tuple[float | None, float | None]]
     """Slug to the shares of its samples and of its held-out posts."""
 
 
@@ -95,23 +102,30 @@ def measure_attribution(voices: Mapping[str, Voice], *, seed: int) -> Attributio
     num_samples = sum(len(voices[name].samples) for name in chosen)
     num_heldout = sum(len(voices[name].heldout) for name in chosen)
     return Attribution(
-        samples_frac=sum(samples for samples, _ in right.values()) / max(1, num_samples),
-        heldout_frac=sum(heldout for _, heldout in right.values()) / max(1, num_heldout),
+        samples_frac=_share(sum(samples for samples, _ in right.values()), num_samples),
+        heldout_frac=_share(sum(heldout for _, heldout in right.values()), num_heldout),
         chance=1 / len(chosen),
         per_voice={
             name: (
-                samples / max(1, len(voices[name].samples)),
-                heldout / max(1, len(voices[name].heldout)),
+                _share(samples, len(voices[name].samples)),
+                _share(heldout, len(voices[name].heldout)),
             )
             for name, (samples, heldout) in right.items()
         },
     )
 
 
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
 def read_voices(output_dir: Path) -> dict[str, Voice]:
     """Read the posts and samples of every finished job of an output folder.
 
+    Jobs with somebody who opted out are left out, and with a warning those that are damaged.
+
     Raises:
+        ConfigError: a list of people who opted out was named and cannot be read.
         DataError: there is no such folder.
     """
     voices = {}
@@ -121,15 +135,20 @@ def read_voices(output_dir: Path) -> dict[str, Voice]:
             "run; check the path"
         )
     for paths, result in finished(output_dir):
-        rows = read_jsonl(paths.dataset)
-        train, heldout = (
-            tuple(row["text"] for row in rows if row["side"] == side)
-            for side in ("train", "heldout")
-        )
-        samples = tuple(
-            row["prediction"].removeprefix(row["input"]).strip()
-            for row in read_jsonl(paths.predictions)
-        )
+        try:
+            check_opted_out(result.get("handles", ()))
+            rows = read_jsonl(paths.dataset)
+            train, heldout = (
+                tuple(row["text"] for row in rows if row["side"] == side)
+                for side in ("train", "heldout")
+            )
+            samples = tuple(
+                row["prediction"].removeprefix(row["input"]).strip()
+                for row in read_jsonl(paths.predictions)
+            )
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, OptedOutError) as err:
+            logger.warning("%s is left out: %s", paths.root, err)
+            continue
         voices[str(result.get("slug", paths.root.name))] = Voice(train, heldout, samples)
     return voices
 

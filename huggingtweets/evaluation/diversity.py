@@ -2,8 +2,9 @@
 
 import math
 import random
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,8 +36,9 @@ class DiversityComparison:
     humans: Diversity
     length_distance: float
     """Wasserstein distance of the lengths of samples and of human posts, in characters."""
-    human_length_distance: float
-    """The same between two draws of human posts: what chance alone gives."""
+    human_length_distance: float | None
+    """The same between two draws of human posts: what chance alone gives; None: there are too few
+    posts for a second one."""
 
 
 def compare_diversity(
@@ -52,12 +54,14 @@ def compare_diversity(
     """
     shuffled = random.Random(f"diversity/{seed}").sample(list(posts), len(posts))
     size = min(len(samples), len(posts))
-    humans, others = shuffled[:size], shuffled[size : 2 * size] or shuffled[:size]
+    humans, others = shuffled[:size], shuffled[size : 2 * size]
     return DiversityComparison(
         measure_diversity(continuations),
         measure_diversity(humans),
         wasserstein([len(text) for text in samples], [len(text) for text in posts]),
-        wasserstein([len(text) for text in humans], [len(text) for text in others]),
+        wasserstein([len(text) for text in humans], [len(text) for text in others])
+        if others
+        else None,
     )
 
 
@@ -74,8 +78,8 @@ def measure_diversity(texts: Sequence[str]) -> Diversity:
 
 def distinct(texts: Sequence[Sequence[str]], n: int) -> float:
     """Return the share of runs of n words that are different."""
-    counts = sum((_ngrams(words, n) for words in texts), Counter())
-    return len(counts) / max(1, counts.total())
+    runs = [run for words in texts for run in _runs(words, n)]
+    return len(set(runs)) / max(1, len(runs))
 
 
 def self_bleu(texts: Sequence[Sequence[str]]) -> float:
@@ -97,13 +101,13 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float:
     return sum(scores) / len(scores)
 
 
-def _ngrams(words: Sequence[str], n: int) -> Counter[tuple[str, ...]]:
-    return Counter(zip(*(words[start:] for start in range(n)), strict=False))
+def _runs(words: Sequence[str], n: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(n)), strict=False)
 
 
 def _precisions(texts: Sequence[Sequence[str]], n: int) -> list[float]:
     """Return each text's clipped n-gram precision against all other texts."""
-    counts = [_ngrams(words, n) for words in texts]
+    counts = [Counter(_runs(words, n)) for words in texts]
     # The most that any one text has of an n-gram, whose text that is, and the most of the others.
     most: dict[tuple[str, ...], tuple[int, int, int]] = {}
     for index, counter in enumerate(counts):
@@ -131,7 +135,7 @@ def _closest_other(lengths: Sequence[int], length: int) -> int:
         lengths: ascending.
         length: one of them.
     """
-    index = int(np.searchsorted(lengths, length))
+    index = bisect_left(lengths, length)
     around = [lengths[i] for i in (index - 1, index + 1) if 0 <= i < len(lengths)]
     return min(around, key=lambda other: (abs(other - length), other))
 

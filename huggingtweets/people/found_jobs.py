@@ -3,7 +3,7 @@
 import filecmp
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,11 +14,12 @@ import yaml
 
 from huggingtweets.crowd.record import FOLDER, crowd_folder, ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.export.hub import RECORD as PUBLISHED
 from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.posts.records import read_timelines
 from huggingtweets.standing import read_result
-from huggingtweets.storage.files import read_json
+from huggingtweets.storage.files import read_json, read_jsonl
 from huggingtweets.storage.paths import JobPaths
 
 _TRIAL = re.compile(r"trial-[0-9]{4,}")
@@ -46,13 +47,13 @@ def is_job(folder: Path) -> bool:
     return _read_job(folder) is not None
 
 
-def jobs_below(outputs: Path) -> Iterator[FoundJob]:
+def jobs_below(outputs: Path, note: Callable[[OSError], None]) -> Iterator[FoundJob]:
     """Yield every job folder below a folder; what lies inside of one is its own.
 
     A job's folder may be a link to another disk, under the job's own name; no other link is
-    followed.
+    followed. What cannot be listed is told to `note`.
     """
-    for place, names, _ in os.walk(outputs):
+    for place, names, _ in os.walk(outputs, onerror=note):
         for name in sorted(names):
             path = Path(place) / name
             if path.is_symlink() and not _is_moved_job(path):
@@ -66,7 +67,10 @@ def _read_job(root: Path) -> FoundJob | None:
     """Read what a folder says about itself, however damaged; None: it is not a job."""
     paths = JobPaths(root)
     marks = (paths.result, paths.config, paths.posts, paths.cleaning, root / ".lock")
-    if _is_trial(root) or not any(mark.exists() for mark in marks):
+    try:
+        if _is_trial(root) or not any(mark.exists() for mark in marks):
+            return None
+    except OSError:  # whoever lists the folder next will be told why
         return None
     config = _config(paths.config)
     user = config.get("user")
@@ -95,6 +99,29 @@ def _read_job(root: Path) -> FoundJob | None:
         org=org if isinstance(org, str) else None,
         crowd=_crowd_of(warm_start, root) if isinstance(warm_start, str) else None,
     )
+
+
+def repositories_of(job: FoundJob) -> set[tuple[str | None, str]]:
+    """Return where a job may lie on the Hub, organisation and name: as configured, as recorded.
+
+    `export hub` takes the organisation from its command line and records the address beside the
+    job, or in its folder.
+    """
+    found = {(job.org, job.slug)}
+    for record in (job.root.parent / PUBLISHED, job.root / PUBLISHED):
+        with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
+            for row in read_jsonl(record):
+                if row["slug"] == job.slug:
+                    org, name = row["url"].rstrip("/").split("/")[-2:]
+                    found.add((org, name))
+    return found
+
+
+def pages_of(job: FoundJob) -> list[str]:
+    """Return the pages of a job's runs at W&B, as recorded."""
+    with suppress(OSError, ValueError, TypeError, LookupError, AttributeError):
+        return [str(page) for page in read_json(JobPaths(job.root).lineage)["pages"].values()]
+    return []
 
 
 def _crowd_of(warm_start: str, root: Path) -> Path:
@@ -166,9 +193,10 @@ def _is_made_from(job: FoundJob, others: Sequence[FoundJob]) -> bool:
     if any(_is_copy(place, model) for place in places for model in models):
         return True
     org, _, name = job.base.rpartition("/")
-    published = (other for other in others if other.org in (None, org))
     is_on_hub = bool(org) and "/" not in org and not any(place.exists() for place in places)
-    return is_on_hub and any(other.slug == name for other in published)
+    return is_on_hub and any(
+        not {(None, name), (org, name)}.isdisjoint(repositories_of(other)) for other in others
+    )
 
 
 def _base_places(job: FoundJob) -> list[Path]:

@@ -4,16 +4,19 @@ import filecmp
 import gzip
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from huggingtweets.config.posts_schema import SERVICES
 from huggingtweets.errors import LaunchError, StorageError
+from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.people.found_jobs import FoundJob, is_job
 from huggingtweets.people.traces import (
+    LOGS,
     RECORD,
     Finder,
     Traces,
@@ -21,6 +24,7 @@ from huggingtweets.people.traces import (
     is_made_of_lines,
     needles_of,
     read_text_bytes,
+    target_of,
 )
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.posts.reading.by_handle import name_key
@@ -57,11 +61,15 @@ def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
     extra = [path for kind in SERVICES if (path := partial_path(kind, handle)).exists()]
     if posts is not None:
         extra += [path for path in sorted(posts.iterdir()) if _is_file_of(path, handle)]
+    targets = {path: target_of(path) for path in extra if path.is_symlink()}
+    extra += [target for target in targets.values() if _is_file_of(target, handle)]
     traces = find_traces(handle, outputs)
     finder = Finder(handle, traces.jobs, needles_of(handle, traces.jobs))
     kept_by_wandb = [*_wandb_cache(traces.jobs), *_wandb_staging(finder)]
     files = dict.fromkeys([*extra, *traces.files, *kept_by_wandb])
-    return Traces(handle, outputs, traces.jobs, tuple(files), traces.lines, traces.links)
+    links = [*traces.links, *(link for link, target in targets.items() if target not in files)]
+    unread = dict(traces.unread) | finder.unread
+    return replace(traces, files=tuple(files), links=tuple(links), unread=tuple(unread.items()))
 
 
 def _is_file_of(path: Path, handle: str) -> bool:
@@ -99,21 +107,23 @@ def _wandb_staging(finder: Finder) -> list[Path]:
     ]
 
 
-def purge(traces: Traces, *, num_online: int = 0) -> Path:
+def purge(traces: Traces, *, elsewhere: Callable[[], int] = int) -> Path:
     """Delete what was found and record that, without names; return the record.
 
     Args:
         traces: what `plan_purge` found.
-        num_online: artifacts and repositories deleted elsewhere, for the record.
+        elsewhere: deletes what is online, once no job can be at work any more and before anything
+            here is lost; returns how much that was.
 
     Raises:
-        JobBusyError: one of the jobs is being trained; then nothing is deleted.
+        JobBusyError: one of the jobs is being trained; then nothing is deleted, online neither.
         LaunchError: something cannot be deleted; running it again goes on.
     """
     finder = Finder(traces.handle, traces.jobs, needles_of(traces.handle, traces.jobs))
     with ExitStack() as stack:
         for job in traces.jobs:
             stack.enter_context(acquire_lock(job.root))
+        num_online = elsewhere()
         try:
             # Weights first: on a full disk they make the room that rewriting lines needs. The posts
             # go last, as after a kill they tell what else is the person's.
@@ -147,10 +157,24 @@ def _write_indexes_anew(traces: Traces) -> None:
 
 
 def _drop_lines(path: Path, finder: Finder) -> None:
-    """Write a file again without the lines about the person."""
+    """Write a file again without the lines about the person.
+
+    A batch may be appending to a ledger or a log just now, and would go on in the old file: there
+    blanks take the place of the lines.
+    """
     assert is_made_of_lines(path)
-    kept = [line for line in read_text_bytes(path).split(b"\n") if not finder.is_about(line, path)]
-    data = b"\n".join(kept)
+    lines = read_text_bytes(path).split(b"\n")
+    if path.suffix in LOGS or (path.parent.name == LEDGER_DIR and path.suffix != ".gz"):
+        with path.open("r+b") as file:
+            for line in lines:
+                if finder.is_about(line, path):
+                    file.write(b" " * len(line))
+                    file.seek(1, os.SEEK_CUR)
+                else:
+                    file.seek(len(line) + 1, os.SEEK_CUR)
+            os.fsync(file.fileno())
+        return
+    data = b"\n".join(line for line in lines if not finder.is_about(line, path))
     write_bytes(path, gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 

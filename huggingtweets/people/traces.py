@@ -1,20 +1,22 @@
 """Where a person is found in an output folder: jobs, and lines and files outside of them."""
 
+import errno
 import gzip
 import html
 import json
-import logging
 import os
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingtweets.crowd.record import FOLDER, ever_in_crowd
 from huggingtweets.crowd.record import RECORD as RECORD_OF_CROWD
-from huggingtweets.crowd.record import ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.export.hub import RECORD as PUBLISHED
 from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.logs import shown
@@ -23,12 +25,33 @@ from huggingtweets.posts.records import read_timelines
 from huggingtweets.storage.files import read_jsonl
 from huggingtweets.storage.paths import JobPaths
 
-logger = logging.getLogger(__name__)
-
 RECORD = "purged.jsonl"
-_LINE_FORMATS = frozenset({".jsonl", ".ndjson", ".txt", ".csv", ".tsv", ".log", ".out", ".err"})
-_NO_TEXT = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npy", ".png", ".jpg", ".jpeg"})
-"""Weights and pictures; everything else is searched, the files of W&B and TensorBoard too."""
+LOGS = frozenset({".log", ".out", ".err"})
+_LINE_FORMATS = LOGS | {".jsonl", ".ndjson", ".txt", ".csv", ".tsv"}
+_NO_TEXT = frozenset(
+    {".safetensors", ".bin", ".pt", ".pth", ".npy", ".png", ".jpg", ".jpeg", ".prom"}
+)
+"""Weights, pictures and gauges; everything else is searched, files of W&B and TensorBoard too."""
+_OURS = frozenset(
+    {LEDGER_DIR, FOLDER, PUBLISHED, RECORD, ".wandb", "wandb", "tensorboard", "posts", "logs"}
+    | {"index.html", "results.csv", "results.parquet", "grid.html", "export.csv", "export.parquet"}
+    | {"study.db", "study.journal", "sweep.json", "best.yaml", "report.html", "users.txt"}
+    | {"config.yaml", "trial.json"}
+)
+"""Names that the project gives to what is of all people, whatever these are called."""
+_OF_SWEEPS = frozenset(
+    {"study.db", "study.journal", "sweep.json", "trial.json", "config.yaml", "best.yaml"}
+)
+"""Whose people are values, or keys of objects; other keys are the names of settings."""
+_SUFFIXES = (
+    b"jsonl|ndjson|json|csv|tsv|txt|log|out|err|html?|ya?ml|md|parquet|db|sqlite|journal|zip|gz|tar|"
+    b"tgz|bz2|xz|zst|png|jpe?g|webp|gif|svg|pdf|safetensors|gguf|bin|pth?|np[yz]|wandb|git|ipynb|"
+    b"prom|lock|tmp|bak|old|orig|swp"
+)
+_NO_LONGER_HANDLE = rb"(?![.@](?!(?:" + _SUFFIXES + rb"|\d+)(?![A-Za-z0-9_-]))[A-Za-z0-9])"
+"""`alice.jsonl` is of alice; alice.bsky.social and alice@mastodon.social are other people."""
+_ENDINGS = re.compile(rb"(?:\.(?:" + _SUFFIXES + rb"))+$", re.I)
+_LOG_HEAD = re.compile(rb"^\d\d:\d\d:\d\d [A-Z]+ ")
 _MAX_TEXT_BYTES = 1 << 30
 _NUM_NEEDLES = 200
 _MIN_NEEDLE_CHARS = 20
@@ -46,7 +69,9 @@ class Traces:
     lines: tuple[tuple[Path, int], ...]
     """Files to be rewritten, and how many lines each loses."""
     links: tuple[Path, ...] = ()
-    """Folders elsewhere that are linked from here; they stay as they are."""
+    """To files and folders elsewhere; these stay as they are."""
+    unread: tuple[tuple[Path, str], ...] = ()
+    """What could not be looked into, and why."""
 
     @property
     def is_empty(self) -> bool:
@@ -63,7 +88,12 @@ def find_traces(handle: str, outputs: Path) -> Traces:
         handle: canonical.
         outputs: the folder, batches and sweeps below it included.
     """
-    everyone = list(jobs_below(outputs))
+    unread: dict[Path, str] = {}
+
+    def note(err: OSError) -> None:
+        unread[Path(err.filename)] = err.strerror or str(err)
+
+    everyone = list(jobs_below(outputs, note))
     # A crowd goes with every model that began from it, as whatever goes on from a model does.
     crowds = {job.crowd for job in everyone if job.crowd}
     crowds = {folder for folder in crowds if handle in ever_in_crowd(folder)}
@@ -73,7 +103,7 @@ def find_traces(handle: str, outputs: Path) -> Traces:
     finder = Finder(handle, jobs, needles_of(handle, jobs))
     files = [folder for folder in sorted(crowds) if folder.is_dir()]
     lines: list[tuple[Path, int]] = []
-    for path in _outside(outputs, roots | others, finder):
+    for path in _outside(outputs, roots | others, finder, note):
         if any(folder in path.parents for folder in files):
             continue
         if path.name == RECORD_OF_CROWD and handle in ever_in_crowd(path.parent):
@@ -85,13 +115,16 @@ def find_traces(handle: str, outputs: Path) -> Traces:
                 lines.append((path, num_lines))
             else:
                 files.append(path)
-    links = tuple(_links_elsewhere(outputs, roots | others))
-    return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines), links)
+    links = tuple(_links_elsewhere(outputs, roots, others))
+    told = tuple((unread | finder.unread).items())
+    return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines), links, told)
 
 
-def _outside(outputs: Path, roots: set[Path], finder: "Finder") -> Iterator[Path]:
+def _outside(
+    outputs: Path, roots: set[Path], finder: "Finder", note: Callable[[OSError], None]
+) -> Iterator[Path]:
     """Yield files in no job's folder, and links and folders without jobs that bear the name."""
-    for place, names, files in os.walk(outputs):
+    for place, names, files in os.walk(outputs, onerror=note):
         for name in sorted(names):
             path = Path(place) / name
             has_jobs = path in roots or any(path in root.parents for root in roots)
@@ -106,15 +139,31 @@ def _outside(outputs: Path, roots: set[Path], finder: "Finder") -> Iterator[Path
                 yield path
 
 
-def _links_elsewhere(outputs: Path, roots: set[Path]) -> Iterator[Path]:
-    """Yield links to folders that are not looked into."""
-    top = outputs.resolve()
-    for place, names, _ in os.walk(outputs):
-        for name in names:
-            path = Path(place) / name
-            if path.is_symlink() and path not in roots and top not in path.resolve().parents:
-                yield path
-        names[:] = [name for name in names if Path(place) / name not in roots]
+def _links_elsewhere(
+    outputs: Path, roots: AbstractSet[Path], others: AbstractSet[Path]
+) -> Iterator[Path]:
+    """Yield links to what is not looked into, in the jobs that go and outside of all jobs.
+
+    Args:
+        outputs: the folder.
+        roots: of the jobs that go.
+        others: of those that stay.
+    """
+    moved = [root for root in roots if root.is_symlink()]
+    looked_into = {target_of(folder) for folder in (outputs, *moved)}
+    for folder in (outputs, *moved):
+        for place, names, files in os.walk(folder):
+            names[:] = [name for name in names if Path(place) / name not in others]
+            for path in (Path(place) / name for name in (*names, *files)):
+                is_link = path.is_symlink() and path not in roots
+                target = target_of(path)
+                if is_link and looked_into.isdisjoint((target, *target.parents)):
+                    yield path
+
+
+def target_of(link: Path) -> Path:
+    """Return where a link leads in the end; of links in a circle, one of them."""
+    return Path(os.path.realpath(link))
 
 
 def is_made_of_lines(path: Path) -> bool:
@@ -123,17 +172,24 @@ def is_made_of_lines(path: Path) -> bool:
 
 
 def read_text_bytes(path: Path) -> bytes:
-    """Return a file's content, unpacked; empty for weights, pictures, the huge and the damaged."""
+    """Return a file's content, unpacked; empty for weights, pictures and gauges.
+
+    Raises:
+        OSError: it cannot be read, is damaged, or is too large.
+    """
     suffix = Path(path.name.removesuffix(".gz")).suffix.lower()
-    if suffix == ".parquet":
-        return _read_table(path)
-    if suffix in _NO_TEXT or path.stat().st_size > _MAX_TEXT_BYTES:
+    if suffix in _NO_TEXT or not path.is_file():  # a pipe would be waited for
         return b""
-    if path.suffix != ".gz":
-        return path.read_bytes()
-    with suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
-        return file.read(_MAX_TEXT_BYTES)
-    return b""
+    try:
+        if suffix == ".parquet":
+            return _read_table(path)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = file.read(_MAX_TEXT_BYTES + 1)
+    except (EOFError, zlib.error, ValueError) as err:
+        raise OSError(errno.EIO, f"damaged: {err}", str(path)) from err
+    if len(data) > _MAX_TEXT_BYTES:
+        raise OSError(errno.EFBIG, f"has more than {_MAX_TEXT_BYTES >> 20} MiB", str(path))
+    return data
 
 
 def _read_table(path: Path) -> bytes:
@@ -141,9 +197,10 @@ def _read_table(path: Path) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with suppress(OSError, pa.ArrowException):
+    try:
         return json.dumps(pq.read_table(path).to_pylist(), default=str).encode()
-    return b""
+    except pa.ArrowException as err:
+        raise ValueError(err) from err
 
 
 class Finder:
@@ -152,15 +209,30 @@ class Finder:
     def __init__(self, handle: str, jobs: Sequence[FoundJob], needles: Sequence[bytes]) -> None:
         """Prepare to look for a handle, the slugs of jobs, and posts."""
         own = (job.slug for job in jobs if handle in job.handles)
-        slugs = {Job.of([handle]).slug, *own}
-        words = b"|".join(re.escape(word.encode()) for word in sorted({handle, *slugs}))
-        self._word = re.compile(rb"(?<![A-Za-z0-9_])(?:" + words + rb")(?![A-Za-z0-9_])", re.I)
-        self._handle = handle.encode()
+        # As typed, alice.mastodon.social is alice@mastodon.social.
+        names = {handle, handle.replace(".", "@", 1), Job.of([handle]).slug, *own}
+        word = b"(?:" + b"|".join(re.escape(name.encode()) for name in sorted(names)) + b")"
+        before, after = rb"(?<![A-Za-z0-9_])", rb"(?![A-Za-z0-9_])"
+        word += _NO_LONGER_HANDLE
+        self._word = re.compile(before + word + after, re.I)
+        # In records of W&B and TensorBoard a length, which may be a letter, stands before a text,
+        # and after it the head of the next field, which is none of these.
+        no_field = rb"(?![0-9_cdfgklnostvw])"
+        in_records = rb"(?<!_)" + word + after + b"|" + before + word + no_field
+        self._in_records = re.compile(in_records, re.I)
+        in_json = rb'"' + word + rb'"\s*(?::\s*\{|[,\]])'
+        in_yaml = rb"^\s*(?:\w+: |- ).*?" + before + word + after
+        self._in_sweeps = re.compile(in_json + b"|" + in_yaml, re.I | re.M)
         self._needles = tuple(needles)
+        self.unread: dict[Path, str] = {}
+        """What could not be looked into, and why."""
 
     def names(self, path: Path) -> bool:
-        """Whether the person stands in the name of a file or folder."""
-        return bool(self._word.search(os.fsencode(path.name)))
+        """Whether the person stands in the name of a file or folder that is not of all people."""
+        places = {path.parent.name, path.parent.parent.name}
+        if path.name in _OURS or not places.isdisjoint((LEDGER_DIR, "wandb")):
+            return False
+        return bool(self._word.search(_ENDINGS.sub(b"", os.fsencode(path.name))))
 
     def is_about(self, text: bytes, path: Path) -> bool:
         """Whether the person, or one of the posts, stands in a text of this file."""
@@ -168,7 +240,7 @@ class Finder:
             with suppress(ValueError, AttributeError):
                 row = json.loads(text)
                 text = f"{row.get('slug')} {row.get('reason')}".encode()
-        if self._word.search(text):
+        if self._word.search(_LOG_HEAD.sub(b"", text)):
             return True
         return any(needle in text for needle in self._needles)
 
@@ -177,11 +249,12 @@ class Finder:
         try:
             data = read_text_bytes(path)
         except OSError as err:
-            logger.warning("%s cannot be looked into (%s)", path, err.strerror)
+            self.unread[path] = err.strerror or str(err)
             return 0
-        # In records of W&B and TensorBoard a length, which may be a letter, stands before a text.
-        is_named = self._handle in data.lower() if b"\0" in data else self._word.search(data)
-        if not (is_named or any(needle in data for needle in self._needles)):
+        pattern = self._in_records if b"\0" in data else self._word
+        if path.name in _OF_SWEEPS:
+            pattern = self._in_sweeps
+        if not (pattern.search(data) or any(needle in data for needle in self._needles)):
             return 0
         if not is_made_of_lines(path):
             return 1
@@ -224,7 +297,11 @@ def traces_lines(traces: Traces) -> list[str]:
     lines += [f"  file    {path}" for path in traces.files]
     lines += [f"  lines   {num} of {path}" for path, num in traces.lines]
     lines += [
-        f"  link    {path} leads to {path.resolve()}, which is not looked into; purge there too"
+        f"  link    {path} leads to {target_of(path)}, which is not looked into; purge there too"
         for path in traces.links
+    ]
+    lines += [
+        f"  unread  {path} ({why}); make it readable and run this again, or look into it yourself"
+        for path, why in traces.unread
     ]
     return [shown(line) for line in lines]

@@ -111,7 +111,7 @@ def add_optout(handle: str, configured: str | None = None) -> Path:
     Raises:
         ConfigError: it cannot be read or written.
     """
-    path = optout_path(configured)
+    path = Path(os.path.realpath(optout_path(configured)))  # a linked list is for all who share it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _in_turn(path.parent):  # of two who add at the same time none is lost

@@ -110,6 +110,7 @@ def _extraction(quality: Quality) -> Table | None:
 
 def _diversity(text: TextQuality) -> Table:
     both = (text.diversity.samples, text.diversity.humans)
+    by_chance = text.diversity.human_length_distance
     rows = [(f"distinct-{n + 1}", *(_percent(one.distinct[n]) for one in both)) for n in range(3)]
     rows += [
         ("self-BLEU", *(f"{one.self_bleu:.3f}" for one in both)),
@@ -117,7 +118,7 @@ def _diversity(text: TextQuality) -> Table:
         (
             "distance of lengths, characters",
             f"{text.diversity.length_distance:.1f}",
-            f"{text.diversity.human_length_distance:.1f}",
+            "–" if by_chance is None else f"{by_chance:.1f}",
         ),
     ]
     return Table(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -40,20 +40,19 @@ class ArtifactSpec:
     """Files, and folders whose visible files belong to it."""
     reference: str | None = None
     """Where it comes from when its files are not ours to keep, as a URL."""
-    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-def tweets_artifact(slug: str, *paths: Path, **metadata: Any) -> ArtifactSpec:
+def tweets_artifact(slug: str, *paths: Path) -> ArtifactSpec:
     """Describe the posts as received, masked where training masks."""
-    return ArtifactSpec(f"tweets-{slug}", ArtifactKind.raw_dataset, paths, metadata=metadata)
+    return ArtifactSpec(f"tweets-{slug}", ArtifactKind.raw_dataset, paths)
 
 
-def dataset_artifact(slug: str, *paths: Path, **metadata: Any) -> ArtifactSpec:
+def dataset_artifact(slug: str, *paths: Path) -> ArtifactSpec:
     """Describe what is trained on."""
-    return ArtifactSpec(f"dataset-{slug}", ArtifactKind.train_dataset, paths, metadata=metadata)
+    return ArtifactSpec(f"dataset-{slug}", ArtifactKind.train_dataset, paths)
 
 
-def base_artifact(model_path: str | None, **metadata: Any) -> ArtifactSpec:
+def base_artifact(model_path: str | None) -> ArtifactSpec:
     """Describe a base model: a name on the Hub, a local folder, or None for the tiny one."""
     name = model_path or "tiny"
     is_hub_name = model_path is not None and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name, re.ASCII)
@@ -63,18 +62,16 @@ def base_artifact(model_path: str | None, **metadata: Any) -> ArtifactSpec:
     else:
         reference = None
         safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name).name).strip("-") or "base"
-    return ArtifactSpec(
-        safe_name[:120], ArtifactKind.pretrained_model, reference=reference, metadata=metadata
-    )
+    return ArtifactSpec(safe_name[:120], ArtifactKind.pretrained_model, reference=reference)
 
 
-def model_artifact(slug: str, *folders: Path, **metadata: Any) -> ArtifactSpec:
+def model_artifact(slug: str, *folders: Path) -> ArtifactSpec:
     """Describe the finished model folder."""
-    return ArtifactSpec(slug, ArtifactKind.finetuned_model, folders, metadata=metadata)
+    return ArtifactSpec(slug, ArtifactKind.finetuned_model, folders)
 
 
 class Tracker:
-    """Records one job; this one nothing. No call waits for a network or raises."""
+    """Records one job; this one nothing. No call waits for a network, and no fault ends a job."""
 
     def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Begin a phase, ending the one before; `config` holds its hyperparameters."""
@@ -95,9 +92,8 @@ class Tracker:
         """Return the pages known so far where people can look at the phases."""
         return {}
 
-    def finish(self, *, succeeded: bool = True) -> list[str]:
-        """End the job, send what can be sent in bounded time, and return the pages."""
-        return []
+    def finish(self, *, succeeded: bool = True) -> None:
+        """End the job and send what can be sent in bounded time, which alone is waited for."""
 
 
 def run_name(slug: str, phase: Phase) -> str:

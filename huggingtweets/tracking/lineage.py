@@ -14,7 +14,6 @@ from huggingtweets.tracking.base import (
     Tracker,
     files_of,
     run_name,
-    without_secrets,
 )
 
 logger = logging.getLogger(__name__)
@@ -37,10 +36,12 @@ class LineageTracker(Tracker):
         self._run = ""
         self._edges: dict[tuple[str, str, str], dict[str, str]] = {}
         self._artifacts: dict[str, dict[str, Any]] = {}
+        self._pages: dict[str, str] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):
             old = read_json(path)
             self._edges = {_key(edge): edge for edge in old["edges"]}
             self._artifacts = dict(old["artifacts"])
+            self._pages = dict(old["pages"])
 
     def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Begin a phase, and save what is known."""
@@ -70,11 +71,10 @@ class LineageTracker(Tracker):
         """Pass on."""
         return self._inner.urls()
 
-    def finish(self, *, succeeded: bool = True) -> list[str]:
+    def finish(self, *, succeeded: bool = True) -> None:
         """Save, with the pages of the phases."""
-        urls = self._inner.finish(succeeded=succeeded)
+        self._inner.finish(succeeded=succeeded)
         self._save()
-        return urls
 
     def _add(self, direction: str, artifact: ArtifactSpec) -> None:
         edge = {"run": self._run, "direction": direction, "artifact": artifact.name}
@@ -83,8 +83,8 @@ class LineageTracker(Tracker):
             self._artifacts[artifact.name] = _describe(artifact)
 
     def _save(self) -> None:
-        pages = {run_name(self._slug, phase): url for phase, url in self.urls().items()}
-        edges = list(self._edges.values())
+        known = {run_name(self._slug, phase): url for phase, url in self.urls().items()}
+        pages, edges = self._pages | known, list(self._edges.values())
         try:
             write_json(self._path, {"edges": edges, "artifacts": self._artifacts, "pages": pages})
         except (OSError, ValueError) as err:
@@ -99,7 +99,6 @@ def _describe(artifact: ArtifactSpec) -> dict[str, Any]:
     return {
         "type": artifact.kind.value,
         "reference": artifact.reference,
-        "metadata": without_secrets(artifact.metadata),
         "files": {name: _fingerprint(path) for name, path in files_of(artifact)},
     }
 

@@ -1,7 +1,9 @@
 """Delete from W&B what jobs have put there: runs, and the artifacts of posts and models."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 from huggingtweets.errors import TrackingError
 from huggingtweets.logs import redact
@@ -14,13 +16,16 @@ from huggingtweets.tracking.base import (
 )
 
 _TIMEOUT_S = 30
+_PAGE = re.compile(r"/([^/]+/[^/]+)/runs/([^/?#]+)")
 
 
-def delete_online(jobs: Sequence[tuple[str | None, str, str]]) -> int:
+def delete_online(jobs: Sequence[tuple[str | None, str, str, Sequence[str]]]) -> int:
     """Delete runs and artifacts of jobs; return how many there were.
 
     Args:
-        jobs: entity (None: the default one), project and slug of each.
+        jobs: entity (None: the default one), project and slug of each, and the recorded pages of
+            its runs, which tell better where and what they are: the environment may have had
+            another project and other names.
 
     Raises:
         TrackingError: W&B refuses or does not answer; some may be deleted.
@@ -30,8 +35,11 @@ def delete_online(jobs: Sequence[tuple[str | None, str, str]]) -> int:
     try:
         api = wandb.Api(timeout=_TIMEOUT_S)
         return sum(
-            _delete_job(api, f"{entity or api.default_entity}/{project}", slug)
-            for entity, project, slug in jobs
+            _delete_job(api, place, slug, run_ids)
+            for entity, project, slug, pages in jobs
+            for place, run_ids in (
+                _runs_of(pages) or {f"{entity or api.default_entity}/{project}": []}
+            ).items()
         )
     except (wandb.Error, OSError, ValueError) as err:
         said = " ".join(redact(str(err)).split())[:200]
@@ -41,9 +49,18 @@ def delete_online(jobs: Sequence[tuple[str | None, str, str]]) -> int:
         ) from err
 
 
-def _delete_job(api: Any, project: str, slug: str) -> int:
+def _runs_of(pages: Sequence[str]) -> Mapping[str, list[str]]:
+    """Return the ids of the runs of some pages, by entity and project."""
+    found: dict[str, list[str]] = {}
+    for page in filter(None, map(_PAGE.search, pages)):
+        found.setdefault(unquote(page[1]), []).append(unquote(page[2]))
+    return found
+
+
+def _delete_job(api: Any, project: str, slug: str, run_ids: Sequence[str]) -> int:
     names = [run_name(slug, phase) for phase in Phase]
-    runs = list(api.runs(project, filters={"display_name": {"$in": names}}))
+    is_one = [{"display_name": {"$in": names}}, {"name": {"$in": run_ids}}]  # its name is its id
+    runs = list(api.runs(project, filters={"$or": is_one}))
     artifacts = (tweets_artifact(slug), dataset_artifact(slug), model_artifact(slug))
     collections = [
         (one.kind.value, f"{project}/{one.name}")

@@ -225,9 +225,7 @@ class WandbSession:
         """Make the W&B artifact of a description; files are not copied, neither now nor after."""
         import wandb
 
-        built = wandb.Artifact(
-            artifact.name, artifact.kind.value, metadata=without_secrets(artifact.metadata)
-        )
+        built = wandb.Artifact(artifact.name, artifact.kind.value)
         if self._config.upload_posts or artifact.kind not in _MADE_OF_POSTS:
             for name, path in files_of(artifact):
                 built.add_file(str(path), name=name, policy="immutable", skip_cache=True)

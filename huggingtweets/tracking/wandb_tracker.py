@@ -97,7 +97,7 @@ class WandbTracker(Tracker):
         """Return the pages of the runs that are online."""
         return dict(self._urls)
 
-    def finish(self, *, succeeded: bool = True) -> list[str]:
+    def finish(self, *, succeeded: bool = True) -> None:
         """Finish the runs and wait for what can be sent."""
         self._calls.put(("close", (0 if succeeded else 1,)))
         self._calls.put(None)
@@ -116,7 +116,6 @@ class WandbTracker(Tracker):
                 "send it with `wandb sync`",
                 self._slug,
             )
-        return list(self._urls.values())
 
     def _work(self) -> None:
         """Make the calls, until one is lost with its process."""

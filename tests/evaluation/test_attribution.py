@@ -11,6 +11,7 @@ from huggingtweets.errors import DataError
 from huggingtweets.evaluation.attribution import Voice, measure_attribution, read_voices
 from huggingtweets.generation.samples import Prediction
 from huggingtweets.posts.cleaning import clean_timeline
+from huggingtweets.posts.optout import add_optout
 from huggingtweets.posts.records import Timeline
 from huggingtweets.storage.files import write_json, write_jsonl
 from huggingtweets.storage.paths import JobPaths
@@ -31,21 +32,35 @@ def test_samples_go_to_whom_they_sound_like() -> None:
     assert figures.chance == 0.5
 
 
+def test_of_nothing_there_is_no_share() -> None:
+    voices = {"cat": Voice(CAT, (), ()), "dog": Voice(DOG[:20], DOG[20:], ())}
+    figures = measure_attribution(voices, seed=0)
+    assert (figures.samples_frac, figures.heldout_frac) == (None, 1)
+    assert figures.per_voice == {"cat": (None, None), "dog": (None, 1)}
+
+
 def test_one_voice_cannot_be_told_apart() -> None:
     with pytest.raises(DataError, match="at least 2"):
         measure_attribution({"cat": Voice(CAT, (), ())}, seed=0)
 
 
-def test_read_voices_takes_finished_jobs_only(tmp_path: Path) -> None:
-    for slug in ("cat", "dog"):
+def test_read_voices_takes_whole_finished_jobs_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("HUGGINGTWEETS_OPTOUT", str(tmp_path / "optout.txt"))
+    add_optout("shy")
+    for slug in ("cat", "dog", "shy", "torn"):
         paths = JobPaths(tmp_path / slug)
         rows = [{"user": slug, "side": "train", "text": "a"}]
         rows += [{"user": slug, "side": "heldout", "text": "b"}]
         write_jsonl(paths.dataset, rows)
         write_jsonl(paths.predictions, [asdict(Prediction("I like", "I like fish"))])
-    write_json(JobPaths(tmp_path / "cat").result, {"slug": "cat"})
+    for slug in ("cat", "shy", "torn"):
+        write_json(JobPaths(tmp_path / slug).result, {"slug": slug, "handles": [slug]})
+    JobPaths(tmp_path / "torn").predictions.unlink()
     (tmp_path / "ledger").mkdir()
     assert read_voices(tmp_path) == {"cat": Voice(("a",), ("b",), ("fish",))}
+    assert caplog.text.count("is left out") == 2
 
 
 def test_real_people_are_told_apart(read_account: Callable[[str], Timeline]) -> None:

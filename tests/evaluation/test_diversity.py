@@ -1,5 +1,6 @@
 import math
 import random
+import time
 from collections import Counter
 
 import pytest
@@ -51,6 +52,14 @@ def test_distinct_counts_within_texts(n: int, expected: float) -> None:
     assert distinct([["a", "b", "a"], ["a", "b", "c"]], n) == pytest.approx(expected)
 
 
+def test_distinct_of_many_posts_takes_no_time() -> None:
+    rng = random.Random(0)
+    texts = [[str(rng.random()) for _ in range(20)] for _ in range(3000)]
+    started = time.process_time()
+    assert distinct(texts, 2) == 1
+    assert time.process_time() - started < 2, "a second for thousands of posts is quadratic"
+
+
 def test_duplicates_are_told_without_case_and_punctuation() -> None:
     assert measure_diversity(["Hello there!", "hello, there", "bye"]).duplicate_frac == (
         pytest.approx(1 / 3)
@@ -71,3 +80,4 @@ def test_humans_are_compared_in_equal_number() -> None:
     assert both.samples.distinct[1] < both.humans.distinct[1]
     assert both.samples.duplicate_frac == pytest.approx(7 / 8)
     assert both.length_distance > both.human_length_distance
+    assert compare_diversity(["a"] * 50, ["a"] * 50, posts, seed=0).human_length_distance is None

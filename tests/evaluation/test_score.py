@@ -1,11 +1,14 @@
 import pytest
 import torch
 from by_heart import learn_by_heart, tiny_gpt2
+from transformers import MistralConfig, MistralForCausalLM
 
 from huggingtweets.config.schema import Precision
-from huggingtweets.data.prepare import pack_set
+from huggingtweets.data.blocks import pack_posts
+from huggingtweets.data.prepare import HeldoutSet, pack_set
 from huggingtweets.evaluation.score import score_model, score_posts, try_model
 from huggingtweets.training.extraction import as_extraction, count_extracted
+from huggingtweets.training.parallel.heldout import score_set
 
 POSTS = [
     "Good morning everyone!",
@@ -28,6 +31,25 @@ def test_posts_score_as_each_alone() -> None:
         assert score.num_tokens == len(ids) - 1 == len(score.greedy)
         assert score.num_bytes == len(post.encode())
         assert list(score.greedy) == (logits.argmax(-1) == torch.tensor(ids[1:])).tolist()
+
+
+def test_a_post_beyond_the_window_scores_as_the_model_does() -> None:
+    shape = MistralConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, sliding_window=8, max_position_embeddings=64,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = MistralForCausalLM(shape).eval()
+    for weights in model.parameters():
+        weights.data.mul_(8)
+    ids = torch.randint(1, 64, (40,))
+    blocks, pieces = pack_posts([ids.tolist()], block_size=64, eos_id=0)
+    [score] = score_set(model, HeldoutSet(blocks, 40, pieces, (40,)), eos_id=0)
+    with torch.no_grad():
+        logits = model(torch.cat([torch.zeros(1, dtype=ids.dtype), ids])[None]).logits[0]
+    targets = torch.cat([ids, torch.zeros(1, dtype=ids.dtype)])
+    nats = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    assert score.nats == pytest.approx(float(nats), rel=1e-4)
 
 
 def test_a_post_beyond_the_positions_is_scored_in_pieces() -> None:

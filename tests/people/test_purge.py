@@ -3,7 +3,10 @@
 import errno
 import gzip
 import json
+import os
+import sqlite3
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,9 @@ from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
 from huggingtweets.jobs.status import read_states
+from huggingtweets.people import traces as traces_module
 from huggingtweets.people.purge import plan_purge, purge
+from huggingtweets.people.traces import traces_lines
 from huggingtweets.posts.reading.timeline import RawPost
 from huggingtweets.posts.records import Post, Timeline, write_timelines
 from huggingtweets.posts.sources.paging import Page, Partial
@@ -240,8 +245,10 @@ def test_copies_in_the_cache_of_wandb_go_too(
 def test_a_job_at_work_is_not_touched(outputs: Path) -> None:
     traces = plan_purge(ANN, outputs)
     before = everything_in(outputs / ANN)
+    asked = []
     with acquire_lock(outputs / f"{ANN}-{BOB}"), pytest.raises(JobBusyError):
-        purge(traces)
+        purge(traces, elsewhere=lambda: asked.append(1) or 1)
+    assert asked == [], "nothing is deleted online either"
     assert everything_in(outputs / ANN).startswith(before[:20])
     assert (outputs / ANN / "tweets.jsonl.gz").exists()
     assert (outputs / "index.html").exists()
@@ -258,6 +265,117 @@ def test_links_out_of_the_folder_are_not_followed(outputs: Path, tmp_path: Path)
     purge(plan_purge(ANN, outputs))
     assert everything_in(elsewhere) == before
     assert not (outputs / f"{ANN}-latest").is_symlink()
+
+
+def test_links_to_what_is_not_looked_into_are_told(outputs: Path, tmp_path: Path) -> None:
+    disk, posts = tmp_path / "disk", tmp_path / "posts"
+    posts.mkdir()
+    for path in (disk / f"{ANN}.jsonl", disk / "all.csv", disk / "weights", disk / "more.jsonl"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(posts_of(ANN)[0])
+    links = {
+        posts / f"{ANN}.jsonl": disk / f"{ANN}.jsonl",
+        posts / f"{ANN}.csv": disk / "all.csv",
+        outputs / "extra.jsonl": disk / "more.jsonl",
+        outputs / ANN / "model" / "weights": disk / "weights",
+        outputs / "circle": outputs / "circle",
+        outputs / "within": outputs / BOB,
+    }
+    for link, target in links.items():
+        link.symlink_to(target)
+    traces = plan_purge(ANN, outputs, posts)
+    told = {posts / f"{ANN}.csv", outputs / "extra.jsonl", outputs / ANN / "model" / "weights"}
+    assert set(traces.links) == told
+    assert f"{outputs / 'extra.jsonl'} leads to {disk / 'more.jsonl'}" in str(traces_lines(traces))
+    purge(traces)
+    assert sorted(path.name for path in disk.iterdir()) == ["all.csv", "more.jsonl", "weights"]
+
+
+def test_what_cannot_be_looked_into_is_told(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (outputs / "closed").mkdir()
+    (outputs / "long.txt").write_text(ANN + "\n" * 100_000)
+    (outputs / "long.txt.gz").write_bytes(gzip.compress((ANN + "\n" * 100_000).encode()))
+    (outputs / "cut.txt.gz").write_bytes(b"\x1f\x8b")
+    before = (outputs / "long.txt.gz").read_bytes()
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:  # root may read everything
+        if os.fspath(path) == str(outputs / "closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(traces_module, "_MAX_TEXT_BYTES", 1 << 16)
+    names = ("closed", "long.txt", "long.txt.gz", "cut.txt.gz")
+    for handle in (ANN, "nobody"):
+        traces = plan_purge(handle, outputs)
+        assert {path for path, _ in traces.unread} == {outputs / name for name in names}
+    assert cli.main(["purge", "nobody", "--outputs", str(outputs)]) == 0
+    shown = capsys.readouterr().out
+    assert f"unread  {outputs / 'closed'} (Permission denied)" in shown
+    assert "nothing found in what could be looked into" in shown
+    purge(traces)
+    assert (outputs / "long.txt.gz").read_bytes() == before
+
+
+def test_what_a_batch_goes_on_writing_is_kept(outputs: Path) -> None:
+    (outputs / "batch.log").write_text(f"12:00:00 INFO job={ANN} step=1\nkept\n")
+    with open_ledger(outputs) as ledger, (outputs / "batch.log").open("a") as log:
+        purge(plan_purge(ANN, outputs))
+        ledger.record(BOB, JobStatus.failed, reason="no room", retryable=True)
+        log.write("12:00:01 INFO later\n")
+    assert_nothing_left(ANN, outputs)
+    last = (outputs / "ledger" / "main.jsonl").read_text().splitlines()[-1]
+    assert json.loads(last)["reason"] == "no room"
+    assert (outputs / "batch.log").read_text().split() == ["kept", "12:00:01", "INFO", "later"]
+
+
+@pytest.mark.parametrize(
+    "handle",
+    ["main", "command", "ledger", "error", "seed", "lr", "default", "index", "published", "wandb",
+     "study", "config", "prom", "log", "run", "example", "b"],
+)  # fmt: skip
+def test_handles_that_are_common_words_spare_what_is_of_others(outputs: Path, handle: str) -> None:
+    sweep = outputs / "sweep-x"
+    make_job(sweep / "posts", BOB)
+    with sqlite3.connect(sweep / "study.db") as study:
+        study.execute("CREATE TABLE attributes (key TEXT DEFAULT 'default', value TEXT)")
+        outcome = {"seed": 42, "users": {BOB: {"lr": 1e-3}}}
+        study.execute("INSERT INTO attributes VALUES ('default', ?)", [json.dumps(outcome)])
+    (sweep / "best.yaml").write_text(dump_config(TrainConfig(user=BOB)))
+    (outputs / "ledger" / "command.txt").write_text(f"huggingtweets train user={BOB}\n")
+    (outputs / "ledger" / "metrics.prom").write_text('jobs{writer="main"} 5\n')
+    row = {"slug": BOB, "state": "x", "url": f"a/lab/{BOB}"}
+    write_jsonl(outputs / "published.jsonl", [row])
+    (outputs / "batch.out").write_text(f"12:00:00 ERROR job={BOB} failed\n")
+    traces = plan_purge(handle, outputs)
+    assert traces.is_empty, (traces.files, traces.lines)
+    assert not plan_purge(BOB, outputs).is_empty
+
+
+def test_a_longer_handle_is_another_person(tmp_path: Path) -> None:
+    make_job(tmp_path, BOB)
+    others = ["alice.bsky.social", "Alice@mastodon.social", "malice"]
+    (tmp_path / "users.txt").write_text("\n".join([*others, "alice", "@Alice.", "to:alice\n"]))
+    for name in ("alice.bsky.social.log", "alice.JSONL.gz", "alice.log.1", "alice.bsky.social.png"):
+        (tmp_path / name).write_bytes(gzip.compress(b"x") if name.endswith(".gz") else b"x")
+    (tmp_path / "events.1").write_bytes(b"\x0aalice.bsky.social\x12\x00 alices alice2\x00")
+    (tmp_path / "events.2").write_bytes(b"\x00\x05aliceB\x01a")  # the next field begins with a B
+    purge(plan_purge("alice", tmp_path))
+    left = ["alice.bsky.social.log", "alice.bsky.social.png", "events.1", "purged.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *left[:2],
+        BOB,
+        *left[2:],
+        "users.txt",
+    ]
+    assert (tmp_path / "users.txt").read_text() == "\n".join([*others, ""])
+    purge(plan_purge("alice.mastodon.social", tmp_path))
+    assert (tmp_path / "users.txt").read_text() == "\n".join([others[0], others[2], ""])
+    purge(plan_purge("alice.bsky.social", tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BOB, "purged.jsonl", "users.txt"]
 
 
 @pytest.mark.parametrize("handle", ["done", "slug", "status", "result", "a", "model"])
@@ -299,7 +417,7 @@ class _Hub(BaseHTTPRequestHandler):
         self.requests.append(f"GET {self.path}")
         if self.path.startswith("/api/whoami"):
             self.reply(200, {"name": "me"})
-        elif self.path.startswith(f"/api/models/me/{ANN}"):
+        elif self.path.startswith((f"/api/models/me/{ANN}", f"/api/models/lab/{ANN}-lm")):
             self.reply(200, {"id": f"me/{ANN}", "sha": "0" * 40})
         else:
             self.reply(404, {}, {"X-Error-Code": "RepoNotFound"})
@@ -318,23 +436,46 @@ class _Hub(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def test_repositories_are_deleted_by_the_real_client(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from huggingtweets.publishing.hub import delete_repositories
-
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[_Hub]]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("HF_TOKEN", "hf_" + "a" * 30)
-    try:
-        assert delete_repositories([(None, ANN), (None, BOB)]) == [f"me/{ANN}"]
-    finally:
-        server.shutdown()
-        server.server_close()
-    deleted = [request for request in _Hub.requests if request.startswith("DELETE")]
-    assert len(deleted) == 1
-    assert ANN in deleted[0]
+    _Hub.requests.clear()
+    yield _Hub
+    server.shutdown()
+    server.server_close()
+
+
+def deleted(hub: type[_Hub]) -> list[str]:
+    return [request for request in hub.requests if request.startswith("DELETE")]
+
+
+def test_repositories_are_deleted_by_the_real_client(hub: type[_Hub]) -> None:
+    from huggingtweets.publishing.hub import delete_repositories
+
+    assert delete_repositories([(None, ANN), (None, BOB)]) == [f"me/{ANN}"]
+    assert len(deleted(hub)) == 1
+    assert ANN in deleted(hub)[0]
+
+
+@pytest.mark.parametrize("has_job", [True, False])
+def test_repositories_are_deleted_where_they_were_published(
+    hub: type[_Hub], tmp_path: Path, capsys: pytest.CaptureFixture[str], has_job: bool
+) -> None:
+    make_job(tmp_path, ANN if has_job else BOB)
+    row = {"slug": ANN, "state": "x", "url": f"https://hub.example/lab/{ANN}-lm"}
+    write_jsonl(tmp_path / "published.jsonl", [row])
+    command = ["purge", ANN, "--outputs", str(tmp_path)]
+    assert cli.main(command) == 0
+    assert f"stays   lab/{ANN}-lm, whose record goes; --hub deletes it" in capsys.readouterr().out
+    if has_job:
+        with acquire_lock(tmp_path / ANN):
+            assert cli.main([*command, "--hub", "--yes"]) == 1
+    assert deleted(hub) == []
+    assert cli.main([*command, "--hub", "--yes"]) == 0
+    assert any(f"{ANN}-lm" in request and "lab" in request for request in deleted(hub))
 
 
 def test_a_person_goes_from_the_trials_of_a_sweep(tmp_path: Path) -> None:
@@ -346,7 +487,7 @@ def test_a_person_goes_from_the_trials_of_a_sweep(tmp_path: Path) -> None:
         trial = root / f"trial-{number:04d}"
         acquire_lock(trial).release()
         (trial / "config.yaml").write_text(dump_config(TrainConfig(user="file:users.txt")))
-        (trial / "trial.json").write_text(json.dumps({"users": {ANN: 1, BOB: 2}}))
+        (trial / "trial.json").write_text(json.dumps({"users": {ANN: {}, BOB: {}}}))
         make_job(trial, ANN)
         make_job(trial, BOB)
     purge(plan_purge(ANN, tmp_path / "out"))

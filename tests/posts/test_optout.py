@@ -34,6 +34,16 @@ def test_adding_twice_changes_nothing_and_keeps_comments(tmp_path: Path) -> None
     assert re.fullmatch(r"# ours\n[0-9a-f]{64}  # \d{4}-\d\d-\d\d\n", once)
 
 
+def test_a_linked_list_is_written_where_it_lies(tmp_path: Path) -> None:
+    shared, mine = tmp_path / "shared" / "optout.txt", tmp_path / "mine" / "optout.txt"
+    mine.parent.mkdir()
+    mine.symlink_to(Path("..") / "shared" / "optout.txt")
+    assert add_optout("alice", str(mine)) == shared
+    assert mine.is_symlink()
+    with pytest.raises(OptedOutError):
+        check_opted_out(["alice"], str(shared))
+
+
 def test_of_many_who_add_at_the_same_time_none_is_lost(tmp_path: Path) -> None:
     path, handles = tmp_path / "optout.txt", [f"person_{n}" for n in range(40)]
     with ThreadPoolExecutor(8) as pool:

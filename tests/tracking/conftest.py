@@ -245,8 +245,8 @@ how = json.loads(os.environ.get("BUILD", "{}"))
 tracker = timed(build_tracker, config, "alice-bob", paths, **how)
 secret = {"recipe": {"lr": 1e-4}, "api_key": "hf_INTHECONFIG0", "note": "bearer hf_INTHECONFIG1"}
 timed(tracker.start_phase, Phase.preprocess, secret)
-timed(tracker.log_artifact, tweets_artifact("alice-bob", paths.posts, kept=3))
-dataset = dataset_artifact("alice-bob", paths.posts, tokens=7)
+timed(tracker.log_artifact, tweets_artifact("alice-bob", paths.posts))
+dataset = dataset_artifact("alice-bob", paths.posts)
 timed(tracker.log_artifact, dataset)
 if trouble != "none" and "-" in trouble:
     wait_until(lambda: Phase.preprocess in tracker.urls())
@@ -264,8 +264,10 @@ timed(tracker.log_table, "examples", ["Input", "Prediction"], [["My dream is", "
 timed(tracker.log_artifact, model_artifact("alice-bob", paths.model))
 print("hf_ONTHESTDOUT0")
 began = time.monotonic()
-urls = tracker.finish()
-report = {"slowest_s": slowest, "finish_s": time.monotonic() - began, "urls": urls}
+tracker.finish()
+finish_s = time.monotonic() - began
+urls = list(tracker.urls().values())
+report = {"slowest_s": slowest, "finish_s": finish_s, "urls": urls}
 print(json.dumps(report | {"ended_s": time.monotonic() - start}))
 """
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from huggingtweets.people.found_jobs import FoundJob, pages_of
 from huggingtweets.storage.files import read_json
 from huggingtweets.tracking import lineage
 from huggingtweets.tracking.base import (
@@ -26,13 +27,13 @@ def posts(tmp_path: Path) -> Path:
 def run_phases(path: Path, posts: Path) -> None:
     tracker = LineageTracker(Tracker(), path, "alice")
     tracker.start_phase(Phase.preprocess, {})
-    tracker.log_artifact(tweets_artifact("alice", posts, kept=3, token="hf_SECRETSECRET"))
+    tracker.log_artifact(tweets_artifact("alice", posts))
     tracker.log_artifact(dataset_artifact("alice"))
     tracker.start_phase(Phase.train, {})
     tracker.use_artifact(dataset_artifact("alice"))
     tracker.use_artifact(base_artifact("gpt2"))
     tracker.log_artifact(model_artifact("alice", posts.parent / "model"))
-    assert tracker.finish() == []
+    tracker.finish()
 
 
 def test_lineage_holds_edges_and_artifacts(tmp_path: Path, posts: Path) -> None:
@@ -49,7 +50,6 @@ def test_lineage_holds_edges_and_artifacts(tmp_path: Path, posts: Path) -> None:
     assert saved["artifacts"]["tweets-alice"] == {
         "type": "raw-dataset",
         "reference": None,
-        "metadata": {"kept": 3},
         "files": {"tweets.jsonl.gz": {"bytes": 5, "sha256": hashlib.sha256(b"posts").hexdigest()}},
     }
     assert saved["artifacts"]["gpt2"]["reference"] == "https://huggingface.co/gpt2"
@@ -61,6 +61,20 @@ def test_lineage_of_a_second_attempt_is_the_same(tmp_path: Path, posts: Path) ->
     first = path.read_bytes()
     run_phases(path, posts)
     assert path.read_bytes() == first
+
+
+def test_pages_of_an_earlier_attempt_stay(tmp_path: Path) -> None:
+    class Online(Tracker):
+        def urls(self) -> dict[Phase, str]:
+            return {Phase.train: "https://wandb.example/lab/p/runs/1"}
+
+    path = tmp_path / "alice" / "lineage.json"
+    LineageTracker(Online(), path, "alice").start_phase(Phase.train, {})
+    LineageTracker(Tracker(), path, "alice").start_phase(Phase.train, {})  # without a network
+    assert read_json(path)["pages"] == {"@alice-train": "https://wandb.example/lab/p/runs/1"}
+    assert pages_of(FoundJob(path.parent, "alice", frozenset(), None)) == [
+        "https://wandb.example/lab/p/runs/1"
+    ]
 
 
 def test_lineage_survives_a_stop_between_phases(tmp_path: Path, posts: Path) -> None:

@@ -16,7 +16,7 @@ from huggingtweets.tracking.base import (
 
 def test_artifacts_have_the_names_and_types_of_the_original(tmp_path: Path) -> None:
     artifacts = [
-        tweets_artifact("a-b", tmp_path, kept=3),
+        tweets_artifact("a-b", tmp_path),
         dataset_artifact("a-b"),
         base_artifact("gpt2"),
         model_artifact("a-b", tmp_path),
@@ -27,7 +27,6 @@ def test_artifacts_have_the_names_and_types_of_the_original(tmp_path: Path) -> N
         ("gpt2", "pretrained-model"),
         ("a-b", "finetuned-model"),
     ]
-    assert artifacts[0].metadata == {"kept": 3}
 
 
 @pytest.mark.parametrize(

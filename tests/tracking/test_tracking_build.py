@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from huggingtweets.storage.files import read_json
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.tracking.base import Phase, Tracker, tweets_artifact
 from huggingtweets.tracking.build import build_tracker, check_tracking
+from huggingtweets.tracking.tensorboard import TensorBoardTracker
 
 
 def run_job(tracker: Tracker, paths: JobPaths) -> None:
@@ -19,7 +21,8 @@ def run_job(tracker: Tracker, paths: JobPaths) -> None:
     for step in range(1, 4):
         tracker.log_metrics({"train/loss": 3.0 / step, "train/mfu": None}, step=step)
     tracker.log_table("examples", ["Input", "Prediction"], [["My dream is", "<b>to\n| be"]])
-    assert tracker.finish() == []
+    tracker.log_table("figures", ["Step", "Loss"], [[1, 2.5]])
+    tracker.finish()
 
 
 @pytest.mark.parametrize("kind", [TrackingKind.local, TrackingKind.none])
@@ -75,6 +78,27 @@ def test_tensorboard_writes_what_it_is_told(tmp_path: Path) -> None:
     )
     assert "    schedule: cosine\n" in config
     assert "    My dream is\t<b>to\n    | be\n" in table
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_tensorboard_on_a_disk_that_fails_ends_no_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("tensorboard")
+    paths = JobPaths(tmp_path / "alice")
+    paths.root.mkdir()
+    (paths.root / "tensorboard").write_text("in the way")
+    run_job(build_tracker(TrackingConfig(TrackingKind.tensorboard), "alice", paths), paths)
+    assert "is not written any further" in caplog.text
+    tracker = TensorBoardTracker(tmp_path / "board")
+    tracker.start_phase(Phase.train, {})
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        tracker._writer.file_writer.event_writer._async_writer._writer._writer = full
+        for step in range(200):
+            tracker.log_metrics({"train/loss": 1.0}, step=step)
+            time.sleep(0.01)
+        tracker.finish()
+    assert caplog.text.count("No space left") == 1
 
 
 def test_tracking_imports_nothing_heavy() -> None:

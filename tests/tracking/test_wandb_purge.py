@@ -24,7 +24,9 @@ class Wandb(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         slugs = ("ann", "bob", "ann-bob")
-        self.runs = {f"@{slug}-{phase}" for slug in slugs for phase in ("preprocess", "train")}
+        names = [f"@{slug}-{phase}" for slug in slugs for phase in ("preprocess", "train")]
+        self.runs = {f"id{n}": name for n, name in enumerate(names)}
+        """Names by id, which W&B's filters call `name`."""
         self.collections = {
             name: kind
             for slug in slugs
@@ -37,6 +39,7 @@ class Wandb(ThreadingHTTPServer):
         del self.collections["dataset-ann"]  # never uploaded
         self.is_forbidden = False
         self.with_artifacts: set[bool] = set()
+        self.places: set[str] = set()
 
     def answer(self, query: str, values: dict[str, Any]) -> dict[str, Any]:
         match re.findall(r"(?:query|mutation)\s+(\w+)", query)[0]:
@@ -47,9 +50,14 @@ class Wandb(ThreadingHTTPServer):
                                "flags": "{}", "teams": teams}
                 }  # fmt: skip
             case "Runs":
-                wanted = json.loads(values["filters"])["display_name"]["$in"]
-                found = [name for name in wanted if name in self.runs]
-                edges = [{"node": _run(name), "cursor": name} for name in found]
+                self.places.add(f"{values['entity']}/{values['project']}")
+                names, ids = json.loads(values["filters"])["$or"]
+                found = [
+                    one
+                    for one, name in self.runs.items()
+                    if name in names["display_name"]["$in"] or one in ids["name"]["$in"]
+                ]
+                edges = [{"node": _run(one, self.runs[one]), "cursor": one} for one in found]
                 page = {"endCursor": None, "hasNextPage": False}
                 runs = {"totalCount": len(found), "edges": edges, "pageInfo": page}
                 return {"project": {"internalId": "1", "runCount": len(found), "readOnly": False,
@@ -64,15 +72,15 @@ class Wandb(ThreadingHTTPServer):
                 state = {"__typename": "ArtifactSequence", "state": "DELETED"}
                 return {"result": {"artifactCollection": state}}
             case "DeleteRun":
-                self.runs.remove(values["id"])
+                del self.runs[values["id"]]
                 self.with_artifacts.add(values["deleteArtifacts"])
                 return {"deleteRun": {"clientMutationId": None}}
         raise AssertionError(query)
 
 
-def _run(name: str) -> dict[str, Any]:
+def _run(run_id: str, name: str) -> dict[str, Any]:
     return {
-        "id": name, "name": "r" + name[1:], "displayName": name, "tags": [], "sweepName": None,
+        "id": run_id, "name": run_id, "displayName": name, "tags": [], "sweepName": None,
         "state": "finished", "config": "{}", "group": None, "jobType": "train", "commit": None,
         "readOnly": False, "createdAt": DATE, "heartbeatAt": DATE, "description": "",
         "notes": None, "systemMetrics": "{}", "summaryMetrics": "{}", "historyLineCount": 0,
@@ -121,16 +129,18 @@ def server() -> Iterator[Wandb]:
 
 
 CHILD = """
+import sys
 from huggingtweets.errors import TrackingError
 from huggingtweets.tracking.wandb_purge import delete_online
 try:
-    print("deleted", delete_online([(None, "tweets", "ann"), ("lab", "tweets", "ann-bob")]))
+    jobs = [(None, "tweets", "ann", sys.argv[1:]), ("lab", "tweets", "ann-bob", [])]
+    print("deleted", delete_online(jobs))
 except TrackingError as err:
     print("refused", err)
 """
 
 
-def purge(server: Wandb, folder: Path) -> str:
+def purge(server: Wandb, folder: Path, *pages: str) -> str:
     """Run the client in a process of its own: it reads its settings but once."""
     own = {
         "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_port}",
@@ -140,7 +150,7 @@ def purge(server: Wandb, folder: Path) -> str:
         "WANDB_CONFIG_DIR": str(folder),
     }
     done = subprocess.run(
-        [sys.executable, "-c", CHILD],
+        [sys.executable, "-c", CHILD, *pages],
         cwd=folder,
         env={**os.environ, **own, "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
@@ -156,10 +166,18 @@ def test_the_real_client_deletes_the_persons_runs_and_artifacts(
     server: Wandb, tmp_path: Path
 ) -> None:
     assert purge(server, tmp_path) == "deleted 9"
-    assert server.runs == {"@bob-preprocess", "@bob-train"}
+    assert set(server.runs.values()) == {"@bob-preprocess", "@bob-train"}
     assert set(server.collections) == {"tweets-bob", "dataset-bob", "bob"}
     assert server.with_artifacts == {True}
     assert purge(server, tmp_path) == "deleted 0"
+
+
+def test_recorded_pages_tell_where_and_what_the_runs_are(server: Wandb, tmp_path: Path) -> None:
+    server.runs["id1"] = "paper-v2"  # WANDB_NAME; and WANDB_PROJECT
+    pages = [f"https://wandb.example/team/my%20paper/runs/id{n}?nw=x" for n in range(2)]
+    assert purge(server, tmp_path, *pages) == "deleted 9"
+    assert server.places == {"team/my paper", "lab/tweets"}
+    assert set(server.runs.values()) == {"@bob-preprocess", "@bob-train"}
 
 
 def test_what_the_server_refuses_is_one_sentence(server: Wandb, tmp_path: Path) -> None:

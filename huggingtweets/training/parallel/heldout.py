@@ -59,9 +59,10 @@ def score_set(
     model: transformers.PreTrainedModel, posts: HeldoutSet, *, eos_id: int
 ) -> tuple[PostScore, ...]:
     """Score posts with a model that is not in training, on its device; autocast is the caller's."""
-    module = SummedLoss(model, isolate=True).eval()
-    settle_attention(module, eos_id)
     blocks = posts.blocks
+    longest = int(blocks.position_ids.max()) + 1
+    module = SummedLoss(model, isolate=True, longest_document=longest).eval()
+    settle_attention(module, eos_id)
     num = _num_blocks(posts)
     found: list[tuple[Tensor, Tensor]] = []
     for start in range(0, len(blocks), num):
