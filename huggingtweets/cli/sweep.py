@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from huggingtweets import attempt
+from huggingtweets.causes import as_known
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, say, setup_logging
@@ -31,8 +32,11 @@ def _run_sweep(args: argparse.Namespace) -> int:
         return _run_sweep_status(args)
     try:
         code = _search(args)
-    except HuggingtweetsError as err:
-        code = exit_code_of(err)
+    except (HuggingtweetsError, OSError) as err:
+        known = as_known("sweep", err)
+        if known is None:
+            raise
+        code = exit_code_of(known)
     return attempt.tell_exit(code)
 
 

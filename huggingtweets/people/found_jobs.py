@@ -19,7 +19,7 @@ from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.posts.records import read_timelines
 from huggingtweets.standing import read_result
 from huggingtweets.storage.files import read_json
-from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.paths import STUDY_FILES, JobPaths
 
 _TRIAL = re.compile(r"trial-[0-9]{4,}")
 
@@ -116,8 +116,8 @@ def _is_moved_job(link: Path) -> bool:
 
 def _is_trial(root: Path) -> bool:
     """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
-    studies = (root.parent / "study.db", root.parent / "study.journal")
-    return bool(_TRIAL.fullmatch(root.name)) and any(study.exists() for study in studies)
+    is_trial = _TRIAL.fullmatch(root.name)
+    return bool(is_trial) and any((root.parent / name).exists() for name in STUDY_FILES)
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+STUDY_FILES = ("study.db", "study.journal")
+"""Of a sweep, in its folder: one of the two."""
+
 
 def cache_dir() -> Path:
     """Folder for what can be had again: `HUGGINGTWEETS_CACHE`, else under the XDG cache."""
