@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         help="as given to train; sweep.KEY=VALUE changes the file's own settings; or DIR",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="of `status`: one JSON object")
-    parser.set_defaults(run=_run_sweep)
+    parser.set_defaults(run=_run_sweep, takes_more="arguments")
 
 
 def _run_sweep(args: argparse.Namespace) -> int:

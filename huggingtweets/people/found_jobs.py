@@ -19,7 +19,7 @@ from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.posts.records import read_timelines
 from huggingtweets.standing import read_result
 from huggingtweets.storage.files import read_json
-from huggingtweets.storage.paths import STUDY_FILES, JobPaths
+from huggingtweets.storage.paths import STUDY_FILES, JobPaths, expanded
 
 _TRIAL = re.compile(r"trial-[0-9]{4,}")
 
@@ -173,7 +173,7 @@ def _is_made_from(job: FoundJob, others: Sequence[FoundJob]) -> bool:
 
 def _base_places(job: FoundJob) -> list[Path]:
     """Where the base may be: a relative path was typed in some folder above the job's."""
-    base = Path(job.base or "").expanduser()
+    base = expanded(job.base or "")
     if base.is_absolute():
         return [base]
     return [Path.cwd() / base, *(above / base for above in job.root.absolute().parents)]

@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 from accelerate import Accelerator
@@ -26,6 +25,7 @@ from huggingtweets.pipeline.notices import tell_of_posts
 from huggingtweets.pipeline.stages import begin_job, prepare_job
 from huggingtweets.storage.files import write_text
 from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.storage.paths import expanded
 from huggingtweets.sweep.fused import run_fused_trials
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.processes import run_process_trials
@@ -192,9 +192,9 @@ def _best_config(sweep: Sweep, best: TrialRow) -> TrainConfig:
 
 def _anywhere(path: str | None) -> str | None:
     """Return a path that holds from any folder; a name on the Hub stays as it is."""
-    if path is None or not Path(path).expanduser().exists():
+    if path is None or not expanded(path).exists():
         return path
-    return str(Path(path).expanduser().resolve())
+    return str(expanded(path).resolve())
 
 
 def _exit_code(summary: SweepSummary) -> int:
