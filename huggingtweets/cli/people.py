@@ -45,7 +45,7 @@ def add_optout(commands: Commands) -> None:
     """Describe the command line of `optout`."""
     parser = commands.add_parser("optout", help="put people on the list of those without a model")
     parser.add_argument("handles", nargs="+", metavar="HANDLE", help="people")
-    parser.add_argument("--file", metavar="PATH", help="the list; as optout_file= of train.py")
+    parser.add_argument("--file", metavar="PATH", help="the list; as optout_file= of train")
     parser.set_defaults(run=_run_optout, takes_more="handles")
 
 

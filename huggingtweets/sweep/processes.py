@@ -274,7 +274,7 @@ def _reason(log: Path, code: int) -> str:
     said = [line for line in lines if line.startswith("huggingtweets: ")]
     if said:
         return said[-1].removeprefix("huggingtweets: ")
-    return f"train.py ended with code {code}; {log} tells more"
+    return f"the training ended with code {code}; {log} tells more"
 
 
 def _end_all(running: Sequence[_Child]) -> None:

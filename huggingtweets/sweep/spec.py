@@ -229,7 +229,7 @@ def _checked(flat: Mapping[str, Any], where: str) -> dict[str, Any]:
             isinstance(value, list) and all(isinstance(text, str) for text in value)
         ):
             raise ConfigError(
-                f"{where} {key}: got {value!r}; expected a list of arguments for train.py; write "
+                f"{where} {key}: got {value!r}; expected a list of arguments for train; write "
                 "`- recipe=huggingtweets`"
             )
         elif key == "launch" and not isinstance(value, str | None):
