@@ -11,7 +11,13 @@ import re
 from collections.abc import Iterator
 from enum import StrEnum
 
-from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, StorageError, TrainingError
+from huggingtweets.errors import (
+    ConfigError,
+    HuggingtweetsError,
+    OutOfMemoryError,
+    StorageError,
+    TrainingError,
+)
 
 
 class Cause(StrEnum):
@@ -80,9 +86,13 @@ def as_known(where: object, err: BaseException) -> HuggingtweetsError | None:
         err.cause = cause
         err.retryable = err.retryable or cause is not None
         return err
+    place = (isinstance(err, OSError) and err.filename) or where
+    if isinstance(err, OSError) and err.errno in _FINAL_ERRNOS:
+        return ConfigError(
+            f"{place}: got {err.strerror}; expected a path that this system takes; choose another"
+        )
     if cause is None:
         return None
-    place = (isinstance(err, OSError) and err.filename) or where
     said = " ".join(str(getattr(err, "strerror", None) or err or type(err).__name__).split())[:200]
     known: HuggingtweetsError
     match cause:

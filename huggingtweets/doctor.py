@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
+from huggingface_hub import constants
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -106,7 +107,7 @@ def _packages() -> Iterator[Finding]:
     yield Finding("packages", ", ".join(found))
     required = [name for name in missing if name not in OPTIONAL]
     if required:
-        advice = "run pip install . in a clone of the project"
+        advice = "run pip install huggingtweets (in a clone: pip install .)"
         yield Finding("missing", ", ".join(required), advice, is_fatal=True)
     if len(missing) > len(required):
         yield Finding("not installed", ", ".join(sorted({*missing} - {*required})) + " (extras)")
@@ -180,7 +181,7 @@ def _deepspeed(process: subprocess.Popen[str] | None) -> Finding:
 
 
 def _accelerate() -> Iterator[Finding]:
-    folder = _hf_home() / "accelerate"
+    folder = Path(constants.HF_HOME) / "accelerate"
     files = [folder / "default_config.yaml", folder / "default_config.json"]
     config = next((path for path in files if path.is_file()), None)
     yield Finding(
@@ -194,22 +195,16 @@ def _accelerate() -> Iterator[Finding]:
 
 
 def _hub() -> Iterator[Finding]:
-    default = _hf_home() / "hub"
-    cache = Path(os.environ.get("HF_HUB_CACHE", str(default))).expanduser()
+    cache = Path(constants.HF_HUB_CACHE)
     bases = sorted(path.name.removeprefix("models--") for path in cache.glob("models--*"))
     listed = ", ".join(base.replace("--", "/") for base in bases[:8]) or "no model yet"
     more = f" and {len(bases) - 8} more" if len(bases) > 8 else ""
     is_offline = is_offline_wanted()
     advice = "HF_HUB_OFFLINE is set; fetch the base model first" if is_offline and not bases else ""
     yield Finding("hub cache", f"{cache}: {listed}{more}", advice)
-    has_token = bool(os.environ.get("HF_TOKEN")) or (_hf_home() / "token").is_file()
+    has_token = bool(os.environ.get("HF_TOKEN")) or Path(constants.HF_TOKEN_PATH).is_file()
     mode = "offline" if is_offline else "online"
     yield Finding("hub", f"{mode}, {'a' if has_token else 'no'} token")
-
-
-def _hf_home() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("HF_HOME", f"{cache}/huggingface")).expanduser()
 
 
 def _wandb() -> Finding:

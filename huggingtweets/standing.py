@@ -115,8 +115,9 @@ def find_done(plans: Sequence[Plan]) -> frozenset[str]:
             others.append(str(err))
     if len(others) > 1 or (others and len(plans) > 1):
         folder = plans[0].paths.root.parent
+        place = folder.resolve() if folder.name in ("", "..") else folder  # `.` has no name
         number = 2
-        while (fresh := folder.with_name(f"{folder.name}-{number}")).exists():
+        while (fresh := Path(f"{place}-{number}")).exists():
             number += 1
         raise ConfigError(
             f"output_dir: {len(others)} of {len(plans)} jobs in {folder} are not those asked for, "

@@ -11,6 +11,7 @@ stopping.install()  # before anything that takes seconds to import
 import gc
 import os
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +22,7 @@ from omegaconf import DictConfig
 from huggingtweets import attempt
 from huggingtweets.bases.prefetch import check_base_at_hand
 from huggingtweets.causes import as_known
-from huggingtweets.config.compose import check_arguments, register, to_config, with_own_folders
+from huggingtweets.config.compose import check_arguments, register, to_config
 from huggingtweets.config.overrides import CONFIG_DIR, plain_values
 from huggingtweets.config.plan import is_batch
 from huggingtweets.config.results_schema import PublishKind
@@ -42,8 +43,8 @@ BUSY_LOAD = 0.6
 """Average load per core from which on the machine is taken to be shared."""
 
 
-def run(composed: DictConfig) -> int:
-    """Run the jobs of one composed configuration and return the exit code."""
+def run(composed: DictConfig, words: Sequence[str]) -> int:
+    """Run the jobs of one composed configuration, asked for by `words`; return the exit code."""
     try:
         config = to_config(composed)
         check_source(config.source)
@@ -61,7 +62,7 @@ def run(composed: DictConfig) -> int:
             # heavy: only for a configuration that is accepted
             from huggingtweets.jobs.runner import run_jobs
         keep_imports()
-        return run_jobs(config, jobs, command=sys.argv[1:])
+        return run_jobs(config, jobs, command=words)
     except HuggingtweetsError as err:
         return exit_code_of(err)
     except OSError as err:  # of what belongs to no job: those are counted where they fail
@@ -95,17 +96,19 @@ def main() -> int:
     setup_logging()
     attempt.watch(stopping.request_stop)
     register()
-    sys.argv[1:] = with_own_folders(plain_values(quote_user(sys.argv[1:])))
+    words = plain_values(quote_user(sys.argv[1:]))
     try:
-        if {"--help", "-h"} & {*sys.argv[1:]}:
-            words = [word for word in sys.argv[1:] if not word.startswith("-")]
-            say(usage(words).rstrip("\n"))
+        if {"--help", "-h"} & {*words}:
+            say(usage([word for word in words if not word.startswith("-")]).rstrip("\n"))
             code = 0
         else:
-            composed = check_arguments(sys.argv[1:])
-            code = run_by_hydra() if composed is None else run(composed)
-    except HuggingtweetsError as err:
-        code = exit_code_of(err)
+            composed, sys.argv[1:] = check_arguments(words)
+            code = run_by_hydra(words) if composed is None else run(composed, words)
+    except (HuggingtweetsError, OSError) as err:
+        known = as_known("train", err)
+        if known is None:
+            raise
+        code = exit_code_of(known)
     attempt.tell_exit(code)
     if code == STOPPED:
         stopping.say_after_launcher(
@@ -114,18 +117,21 @@ def main() -> int:
     return code
 
 
-def run_by_hydra() -> int:
-    """Run what Hydra itself makes of `sys.argv`, a grid (`-m`) above all."""
+def run_by_hydra(words: Sequence[str]) -> int:
+    """Run what Hydra itself makes of `sys.argv`, a grid (`-m`) above all.
+
+    Args:
+        words: the command line as it was typed, for who wants to run it again.
+    """
     codes, folders = [], []
 
     @hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")
     def hydra_main(composed: DictConfig) -> None:
-        codes.append(run(composed))
+        codes.append(run(composed, words))
         folders.append(str(composed.output_dir))
 
     with TemporaryDirectory() as scratch:
-        if any(word in ("-m", "--multirun") for word in sys.argv):
-            sys.argv.append(f"hydra.sweep.dir={scratch}")  # else Hydra leaves a multirun.yaml here
+        sys.argv.insert(1, f"hydra.sweep.dir={scratch}")  # else a grid leaves a multirun.yaml here
         hydra_main()
     if len(set(folders)) > 1 and 0 in codes:
         from huggingtweets.compare.grid import end_grid

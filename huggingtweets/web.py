@@ -207,16 +207,12 @@ def _client(url: str, timeout_s: float) -> "httpx.Client":
 
     is_safe = urlsplit(url).scheme == "https"
     return httpx.Client(
-        verify=_trust() if is_safe else False,
+        # What the system trusts may be more than the list that httpx brings.
+        verify=ssl.create_default_context() if is_safe else False,
         trust_env=is_safe,
         timeout=timeout_s,
         follow_redirects=False,
     )
-
-
-def _trust() -> ssl.SSLContext:
-    """Return what the system trusts, which may be more than the list that httpx brings."""
-    return ssl.create_default_context()
 
 
 def _read(response: "httpx.Response", max_bytes: int) -> bytes:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, models
 from huggingtweets.causes import Cause, as_known, cause_of, is_curable
 from huggingtweets.errors import (
     CheckpointError,
+    ConfigError,
     HuggingtweetsError,
     OptedOutError,
     SourceError,
@@ -102,6 +103,13 @@ def test_a_write_that_fails_is_known_by_safetensors(tmp_path: Path) -> None:
 )
 def test_what_comes_again_is_not_tried_again(err: Exception) -> None:
     assert not is_curable(err)
+
+
+def test_a_name_that_no_system_takes_is_a_wrong_setting(tmp_path: Path) -> None:
+    known = as_known("out", raised(lambda: (tmp_path / ("x" * 300)).read_text()))
+    assert isinstance(known, ConfigError)
+    assert not known.retryable
+    assert "choose another" in str(known)
 
 
 def test_a_cause_goes_along_through_raise_from_and_through_a_process() -> None:

@@ -113,6 +113,61 @@ def test_a_usage_error_has_no_traceback(arguments: list[str]) -> None:
     assert "usage: huggingtweets" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "expected"),
+    [
+        (["generate", "d", "-n", "1", "My dream is"], "prompts", ["My dream is"]),
+        (["compare", "a", "--json", "b"], "folders", ["a", "b"]),
+        (["optout", "a", "--file", "x", "b"], "handles", ["a", "b"]),
+        (["import", "jsonl", "a", "--to", "d", "b"], "handles", ["a", "b"]),
+        (["sweep", "status", "--json", "d"], "arguments", ["d"]),
+        (["check", "seed=1", "--show", "seed=2"], "overrides", ["seed=1", "seed=2"]),
+        (["prefetch", "seed=1", "--from", "hub", "seed=2"], "overrides", ["seed=1", "seed=2"]),
+    ],
+    ids=str,
+)
+def test_words_may_follow_an_option(words: list[str], name: str, expected: list[str]) -> None:
+    assert getattr(cli.parse(words), name) == expected
+
+
+LONG = "x" * 300
+HOMELESS = "~nobody_of_this_name/x"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["status", LONG],
+        ["export", "csv", LONG],
+        ["compare", LONG, "a"],
+        ["attribute", LONG],
+        ["generate", LONG],
+        ["sweep", LONG],
+        ["sweep", "status", LONG],
+        ["purge", "a", "--outputs", LONG],
+        ["prefetch", f"model.path={LONG}"],
+        ["train", "user=demo", f"--config-dir={LONG}"],
+        ["train", "user=demo", f"output_dir={LONG}", "model=tiny", "recipe.block_size=128"],
+        ["check", f"user=file:{HOMELESS}"],
+        ["check", "user=demo", f"optout_file={HOMELESS}"],
+        ["check", "user=demo", "source=jsonl", f"source.path={HOMELESS}"],
+    ],
+    ids=lambda words: " ".join(words)[:30],
+)
+def test_a_path_that_nobody_can_take_is_one_sentence(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [])
+    assert cli.main(words) in (1, 2)
+    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("hugg")]
+    assert len(said) == 1
+    assert "expected" in said[0] or "does not exist" in said[0]
+
+
 def test_help_answers_at_once() -> None:
     start = time.monotonic()
     done = run("--help")

@@ -56,7 +56,7 @@ def overrides_of(words: list[str]) -> list[str] | None:
             return None
         if words[1] == "train":
             return list(args.words)
-        given = [*vars(args).get("handles", []), *vars(args).get("overrides", []), *args.more]
+        given = [*vars(args).get("handles", []), *vars(args).get("overrides", [])]
         extra = [f"source={args.source}"] if words[1] == "import" else []
         return extra + [word for word in given if "=" in word]
     if "train.py" in words:

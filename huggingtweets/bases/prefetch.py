@@ -14,6 +14,7 @@ from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.data.estimate import cached_file
 from huggingtweets.errors import ConfigError
 from huggingtweets.online import go_offline_if_unreachable
+from huggingtweets.storage.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ def check_base_at_hand(config: TrainConfig) -> None:
             "model=tiny begins with random weights and knows no language: what it writes about "
             "real posts is noise. Take model=gpt2, or another base that docs/bases.md lists"
         )
-    is_here = path is None or Path(path).expanduser().exists()
+    is_here = path is None or expanded(path).exists()
     if is_here and not needs_hub(config):
         return
     if go_offline_if_unreachable() or is_here or is_prefetched(config.model):

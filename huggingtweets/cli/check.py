@@ -14,7 +14,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--show", action="store_true", help="all there is to say of each person, not a line each"
     )
-    parser.set_defaults(run=_run_check, takes_more=True)
+    parser.set_defaults(run=_run_check, takes_more="overrides")
 
 
 def _run_check(args: argparse.Namespace) -> int:
@@ -23,7 +23,7 @@ def _run_check(args: argparse.Namespace) -> int:
     from huggingtweets.people.check import check_job, describe, table_lines
     from huggingtweets.posts.sources.load import check_source
 
-    config = composed([*args.overrides, *args.more])
+    config = composed(args.overrides)
     check_source(config.source)
     jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
     is_table = len(jobs) > 1 and not args.show

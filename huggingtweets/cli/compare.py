@@ -12,7 +12,7 @@ def add(commands: Commands) -> None:
     """Describe the command line of `compare`."""
     parser = commands.add_parser("compare", help="hold trainings of the same people side by side")
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="DIR",
+        "folders", nargs="+", metavar="DIR",
         help="output folders; that of a grid or of a sweep stands for its settings",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
@@ -20,7 +20,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="score no posts: no intervals person by person"
     )
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, takes_more="folders")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -28,7 +28,8 @@ def _run(args: argparse.Namespace) -> int:
     from huggingtweets.compare.settings import read_settings
     from huggingtweets.compare.table import build_comparison, write_page
 
-    settings = read_settings(args.folders)
+    folders = [Path(folder) for folder in args.folders]
+    settings = read_settings(folders)
     score = None
     if not args.quick:
         from huggingtweets.compare.scores import score_person  # heavy: loads models
@@ -36,7 +37,7 @@ def _run(args: argparse.Namespace) -> int:
         score = score_person
     found = compare(settings, score)
     if args.page:
-        title = " and ".join(folder.resolve().name for folder in args.folders)
+        title = " and ".join(folder.resolve().name for folder in folders)
         write_page(args.page, found, [setting.folder for setting in settings], title)
     if args.json:
         say(json.dumps(found.as_json()))

@@ -38,7 +38,7 @@ def _add(
     kinds: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, says: str
 ) -> argparse.ArgumentParser:
     parser = kinds.add_parser(name, help=says)
-    parser.add_argument("output_dir", type=Path, help="what train.py was given as output_dir")
+    parser.add_argument("output_dir", type=Path, help="the output_dir of the jobs")
     parser.add_argument(
         "--user", action="append", default=[], metavar="SLUG", help="only this; may be repeated"
     )

@@ -89,7 +89,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description="One language model per person: train, look after, use.",
     )
     parser.add_argument("--version", action=_Version)
-    parser.set_defaults(takes_more=False)
+    parser.set_defaults(takes_more="")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in COMMANDS:
         add(commands)
@@ -107,7 +107,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args, rest = parser.parse_known_args(argv)
     if rest and (not args.takes_more or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    args.more = rest
+    if rest:  # argparse takes no further words of a list behind an option
+        getattr(args, args.takes_more).extend(rest)
     return args
 
 

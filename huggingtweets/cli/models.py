@@ -25,7 +25,7 @@ def add_generate(commands: Commands) -> None:
     parser.add_argument("prompts", nargs="*", help="how posts begin (those of sampling=default)")
     _add_sampling(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per post")
-    parser.set_defaults(run=_run_generate)
+    parser.set_defaults(run=_run_generate, takes_more="prompts")
 
 
 def _run_generate(args: argparse.Namespace) -> int:

@@ -16,8 +16,7 @@ def add_import(commands: Commands) -> None:
         "handles", nargs="+", metavar="HANDLE", help="people; also overrides, as source.path=FILE"
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="one file per person")
-    # argparse takes no further words after an option; people write overrides last.
-    parser.set_defaults(run=_run_import, takes_more=True)
+    parser.set_defaults(run=_run_import, takes_more="handles")
 
 
 def _run_import(args: argparse.Namespace) -> int:
@@ -25,9 +24,8 @@ def _run_import(args: argparse.Namespace) -> int:
     from huggingtweets.people.import_posts import import_posts
     from huggingtweets.posts.sources.load import check_source
 
-    words = [*args.handles, *args.more]
-    overrides = [word for word in words if "=" in word]
-    handles = [parse_handle(word) for word in words if "=" not in word]
+    overrides = [word for word in args.handles if "=" in word]
+    handles = [parse_handle(word) for word in args.handles if "=" not in word]
     config = composed([f"source={args.source}", *overrides])
     check_source(config.source)
     codes = [0]
@@ -47,8 +45,8 @@ def add_optout(commands: Commands) -> None:
     """Describe the command line of `optout`."""
     parser = commands.add_parser("optout", help="put people on the list of those without a model")
     parser.add_argument("handles", nargs="+", metavar="HANDLE", help="people")
-    parser.add_argument("--file", metavar="PATH", help="the list; as optout_file= of train.py")
-    parser.set_defaults(run=_run_optout)
+    parser.add_argument("--file", metavar="PATH", help="the list; as optout_file= of train")
+    parser.set_defaults(run=_run_optout, takes_more="handles")
 
 
 def _run_optout(args: argparse.Namespace) -> int:

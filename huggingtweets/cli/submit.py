@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
                         help="no last job that tries again what a rerun may cure")  # fmt: skip
     parser.add_argument("--watch", action="store_true", help="then follow until all is done")
     parser.add_argument("--dry-run", action="store_true", help="only show the commands")
-    parser.set_defaults(run=_run_submit, takes_more=True)
+    parser.set_defaults(run=_run_submit, takes_more="overrides")
 
 
 def _run_submit(args: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ def _run_submit(args: argparse.Namespace) -> int:
         options=options,
         retry=not args.no_retry,
     )
-    submission = plan_submission([*args.overrides, *args.more], wishes)
+    submission = plan_submission(args.overrides, wishes)
     say(f"jobs    {submission.size}")
     if not submission.num_jobs:
         return 0

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from huggingtweets import attempt
+from huggingtweets.causes import as_known
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import exit_code_of, say, setup_logging
@@ -23,7 +24,7 @@ def add(commands: Commands) -> None:
         help="as given to train; sweep.KEY=VALUE changes the file's own settings; or DIR",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="of `status`: one JSON object")
-    parser.set_defaults(run=_run_sweep)
+    parser.set_defaults(run=_run_sweep, takes_more="arguments")
 
 
 def _run_sweep(args: argparse.Namespace) -> int:
@@ -31,8 +32,11 @@ def _run_sweep(args: argparse.Namespace) -> int:
         return _run_sweep_status(args)
     try:
         code = _search(args)
-    except HuggingtweetsError as err:
-        code = exit_code_of(err)
+    except (HuggingtweetsError, OSError) as err:
+        known = as_known("sweep", err)
+        if known is None:
+            raise
+        code = exit_code_of(known)
     return attempt.tell_exit(code)
 
 

@@ -68,13 +68,12 @@ class Comparison:
         return asdict(self)
 
 
-def compare(settings: Sequence[Setting], score: ScorePerson | None, *, seed: int = 0) -> Comparison:
+def compare(settings: Sequence[Setting], score: ScorePerson | None) -> Comparison:
     """Hold all settings against the first, over the people that all have.
 
     Args:
         settings: two or more.
         score: scores a person's posts by every setting's model; None: no posts are scored.
-        seed: of the bootstrap.
 
     Raises:
         ConfigError: they have no person in common.
@@ -91,25 +90,23 @@ def compare(settings: Sequence[Setting], score: ScorePerson | None, *, seed: int
             except HuggingtweetsError:  # a model is damaged or gone: its figures are still known
                 scores = None
         intervals = tuple(
-            scores.difference(index, seed=seed) if scores and index else None
+            scores.difference(index, seed=0) if scores and index else None
             for index in range(len(settings))
         )
         figures = tuple(setting.people[slug] for setting in settings)
         people.append(
             PersonRow(slug, figures, intervals, len(scores.num_bytes) if scores else None)
         )
-    totals = tuple(
-        _total(setting, index, people, seed=seed) for index, setting in enumerate(settings)
-    )
+    totals = tuple(_total(setting, index, people) for index, setting in enumerate(settings))
     everybody = set().union(*(setting.people for setting in settings))
     people.sort(key=lambda row: row.figures[-1].bits - row.figures[0].bits)
     return Comparison(totals, tuple(people), differences(settings), len(everybody) - len(slugs))
 
 
-def _total(setting: Setting, index: int, people: Sequence[PersonRow], *, seed: int) -> Total:
+def _total(setting: Setting, index: int, people: Sequence[PersonRow]) -> Total:
     own = [row.figures[index] for row in people]
     above = [row.figures[index].bits - row.figures[0].bits for row in people]
-    interval = mean_difference(above, seed=seed) if index else None
+    interval = mean_difference(above, seed=0) if index else None
     if index and interval is None:  # one person: the posts are all there is to draw from
         interval = people[0].intervals[index]
     return Total(

@@ -11,11 +11,11 @@ import yaml
 from huggingtweets.errors import ConfigError
 from huggingtweets.standing import finished
 from huggingtweets.storage.files import flatten
+from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_output_dir, check_package
 
 _PLACES = ("user", "output_dir", "shard", "job_index", "consent", "defaults", "hydra", "tracking")
 """Keys that decide nothing about a model."""
-_STUDIES = ("study.db", "study.journal")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def differences(settings: Sequence[Setting]) -> dict[str, list[Any]]:
 
 def _read(folder: Path) -> list[Setting]:
     check_output_dir("compare", folder)
-    if any((folder / name).exists() for name in _STUDIES):
+    if any((folder / name).exists() for name in STUDY_FILES):
         return _read_sweep(folder)
     own = _read_output(folder, folder.resolve().name)
     if own is not None:

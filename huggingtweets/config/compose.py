@@ -1,10 +1,11 @@
 """Compose `conf/` and overrides into a `TrainConfig`, and say in one sentence what is wrong."""
 
+import hashlib
 import io
 import re
 import shlex
 from collections.abc import Sequence
-from contextlib import redirect_stderr, suppress
+from contextlib import redirect_stderr
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +17,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -23,13 +25,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from huggingtweets.config.change import change_value
 from huggingtweets.config.overrides import (
     CONFIG_DIR,
     check_overrides,
     explain,
     is_sweep,
+    key_kinds,
     own_config_dirs,
     plain_values,
+    sweep_values,
 )
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
@@ -66,56 +71,74 @@ def thaw(node: DictConfig) -> None:
             thaw(child)
 
 
-def check_arguments(argv: Sequence[str]) -> DictConfig | None:
-    """Check the command line of `train.py` before Hydra sees it, for the sake of clear errors.
+def check_arguments(argv: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
+    """Check the command line of `train` before Hydra sees it, for the sake of clear errors.
 
     Returns:
         What it composes to: Hydra would compose it twice more, in half a second. None: a grid, or
-        something that Hydra itself has to answer.
+        something that Hydra itself has to answer. And the words as Hydra takes them: of a grid
+        with a folder for each setting.
 
     Raises:
-        ConfigError: as `compose_config`; or a sweep under a launcher of several processes.
+        ConfigError: as `compose_config`; or a grid under a launcher of several processes.
     """
     with redirect_stderr(io.StringIO()) as complaint:
         try:
-            args = hydra_args_parser().parse_args(list(argv))
+            args, more = hydra_args_parser().parse_known_args(list(argv))
         except SystemExit as err:
             last = complaint.getvalue().strip().splitlines()[-1]
-            if any(word in ("-m", "--multirun") for word in argv[1:]):
-                rest = [word for word in argv if word not in ("-m", "--multirun")]
-                raise ConfigError(
-                    "train.py: got -m between other words; expected it first; use "
-                    f"`{shlex.join(['python', 'train.py', '-m', *rest])}`"
-                ) from err
-            raise ConfigError(
-                f"train.py: {last.rpartition('error: ')[2]}; expected key=value without dashes; "
-                "`huggingtweets train --help` lists the keys"
-            ) from err
+            raise _not_words(last.rpartition("error: ")[2]) from err
+    if unknown := [word for word in more if word.startswith("-")]:
+        raise _not_words(f"got {shlex.join(unknown)}")
+    overrides = [*args.overrides, *more]  # Hydra's parser takes no further ones behind a flag
+    flags = [word for word in argv if word not in overrides]
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-        return None
-    overrides = list(args.overrides)
-    if args.multirun:
-        if world_size() > 1:
-            raise ConfigError(
-                f"train.py -m: got {world_size()} processes, each of which would run the whole "
-                f"sweep; expected one; use `{shlex.join(['python', 'train.py', *argv])}`, or "
-                "`huggingtweets sweep FILE` to train the settings side by side"
-            )
-        check_overrides(overrides)
-        # What a setting's folder is called is known only once Hydra runs.
-        overrides = [text for text in overrides if not is_sweep(text) and "${hydra:" not in text]
+        return None, [*overrides, *flags]
+    if args.multirun and world_size() > 1:
+        raise ConfigError(
+            f"train -m: got {world_size()} processes, each of which would run the whole grid; "
+            f"expected one; use `{shlex.join(['huggingtweets', 'train', *argv])}`, or "
+            "`huggingtweets sweep FILE` to train the settings side by side"
+        )
     folders = [_folder(flag, getattr(args, flag)) for flag in ("config_dir", "config_path")]
     if args.config_path and folders[1] is None:
-        return None  # relative to the file of train.py: Hydra itself says what is wrong with it
+        # Relative to the file of train.py: Hydra itself says what is wrong with it.
+        return None, [*overrides, *flags]
+    places = [folders[0]] if folders[0] else []
+    first, swept = overrides, list[Override]()
+    if args.multirun:
+        check_overrides(overrides, places)
+        parsed = [OverridesParser.create().parse_override(text) for text in overrides]
+        swept = [one for one in parsed if one.is_sweep_override()]
+        # What a setting's folder is called is known only once Hydra runs.
+        first = [_first(one) for one in parsed if "${hydra:" not in str(one.input_line)]
     composed = compose_config(
-        overrides,
-        args.config_name or "train",
-        config_dir=folders[1] or CONFIG_DIR,
-        more=[folders[0]] if folders[0] else [],
+        first, args.config_name or "train", config_dir=folders[1] or CONFIG_DIR, more=places
     )
-    to_config(composed)
-    is_for_hydra = args.multirun or any(text.startswith("hydra") for text in overrides)
-    return None if is_for_hydra else composed
+    config = to_config(composed)
+    if args.multirun:
+        for one in swept:
+            if one.key_or_group in key_kinds() and one.key_or_group != "user":
+                for value in sweep_values(one):
+                    change_value(config, one.key_or_group, value)
+        root = str(cast(dict[str, object], OmegaConf.to_container(composed))["output_dir"])
+        return None, [*with_own_folders(overrides, root), *flags]
+    is_for_hydra = any(text.startswith("hydra") for text in overrides)
+    return None if is_for_hydra else composed, [*overrides, *flags]
+
+
+def _not_words(what: str) -> ConfigError:
+    return ConfigError(
+        f"train: {what}; expected key=value without dashes; `huggingtweets train --help` lists the "
+        "keys"
+    )
+
+
+def _first(override: Override) -> str:
+    """Return an override with the first of its values."""
+    if not override.is_sweep_override():
+        return str(override.input_line)
+    return f"{override.key_or_group}={next(override.sweep_string_iterator())}"
 
 
 def _folder(flag: str, value: str | None) -> Path | None:
@@ -134,33 +157,28 @@ def _folder(flag: str, value: str | None) -> Path | None:
     return Path(value).resolve()
 
 
-def with_own_folders(argv: Sequence[str]) -> list[str]:
+def with_own_folders(overrides: Sequence[str], root: str) -> list[str]:
     """Give each setting of a grid (`-m recipe.lr=1e-4,2e-4`) a folder below `output_dir`.
 
     Without it the second setting would find the models of the first in its place. An `output_dir`
     that tells the settings apart by itself stays as it is.
+
+    Args:
+        overrides: words of the command line.
+        root: the `output_dir` that they compose to, interpolations as they are.
     """
-    words = list(argv)
-    if not any(word in ("-m", "--multirun") for word in words):
-        return words
-    named = [word for word in words if word.startswith("output_dir=")]
-    root = named[-1].partition("=")[2].strip("'\"") if named else "output"
-    if "${" in root or "," in root:
-        return words
-    keys = []
-    for word in words:
-        with suppress(HydraException):
-            override = OverridesParser.create().parse_override(word)
-            if override.is_sweep_override() and override.key_or_group != "user":
-                keys.append(override.key_or_group)
-    if not keys:
-        return words
+    named = [word for word in overrides if word.startswith("output_dir=")]
+    parsed = [OverridesParser.create().parse_override(word) for word in overrides]
+    keys = [one.key_or_group for one in parsed if one.is_sweep_override()]
+    keys = [key for key in keys if key != "user"]
+    if not keys or "output_dir" in keys or "${" in "".join([root, *named[-1:]]):
+        return list(overrides)
     OmegaConf.register_new_resolver(FOLDER_NAME, folder_name, replace=True)
     parts = []
     for key in keys:
         source = f"hydra:runtime.choices.{key}" if key in group_names() else key
         parts.append(f"{key.rpartition('.')[2]}-${{{FOLDER_NAME}:${{{source}}}}}")
-    rest = [word for word in words if word not in named]
+    rest = [word for word in overrides if word not in named]
     # In quotes: Hydra's grammar knows no interpolation within an interpolation.
     path = f"{root.rstrip('/')}/{'_'.join(parts)}".replace("'", "\\'")
     return [*rest, f"output_dir='{path}'"]
@@ -168,11 +186,16 @@ def with_own_folders(argv: Sequence[str]) -> list[str]:
 
 FOLDER_NAME = "folder_name"
 """Name of the resolver behind `folder_name`."""
+_NAME_CHARS = 40
+"""Of one value: names have 255 bytes at most, and settings several values."""
 
 
 def folder_name(value: object) -> str:
-    """Return a value of a setting as part of the name of one folder: a path has slashes."""
-    return re.sub(r"[^A-Za-z0-9._+-]+", "-", str(value)).strip("-.") or "none"
+    """Return a value of a setting as part of the name of one folder, another for each value."""
+    text = str(value)
+    plain = re.sub(r"[^\w.+-]+", "-", text).strip("-.")[:_NAME_CHARS]  # a path has slashes
+    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+    return plain if text and plain == text else f"{plain}-{digest}".lstrip("-")
 
 
 def compose_config(

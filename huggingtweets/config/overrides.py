@@ -2,19 +2,22 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, cast, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.logs import SECRET_KEY
-from huggingtweets.storage.paths import config_home, shipped
+from huggingtweets.storage.paths import config_home, expanded, shipped
 
 CONFIG_DIR = shipped("conf")
 
@@ -53,13 +56,19 @@ def is_sweep(override: str) -> bool:
         return False
 
 
+def sweep_values(override: Override) -> list[Any]:
+    """Return the values of an override that has several."""
+    values = override.sweep_iterator()
+    return [one.text if isinstance(one, QuotedString) else one for one in values]
+
+
 def plain_values(words: Sequence[str]) -> list[str]:
     """Write overrides as our keys take them: what sweeps of others hand out is of another kind.
 
     `recipe.epochs=3.0` becomes `recipe.epochs=3` (W&B's `q_uniform` gives floats), and `None`, for
-    a key that may be empty, `null`.
+    a key that may be empty, `null`. Paths are quoted, as Hydra reads few letters without.
     """
-    kinds = dict(schema_keys(TrainConfig))
+    kinds = key_kinds()
     found = []
     for word in words:
         key, equals, value = word.partition("=")
@@ -68,8 +77,22 @@ def plain_values(words: Sequence[str]) -> list[str]:
             value = re.sub(r"(?<![\w.])(\d+)\.0*(?![\w.])", r"\1", value)
         if equals and value == "None" and type(None) in get_args(kind):
             value = "null"
+        if kind is not None and key.endswith(_PATHS) and not _NOT_PLAIN.search(value):
+            value = ",".join(_quoted(piece.strip()) for piece in value.split(","))
         found.append(f"{key}{equals}{value}")
     return found
+
+
+_PATHS = ("path", "_dir", "_file", ".warm_start")
+"""Ends of the keys that hold one."""
+_NOT_PLAIN = re.compile(r"[\\(){}$'\"\[\]]")
+"""Quotes, functions, lists and interpolations: left to Hydra."""
+
+
+def _quoted(path: str) -> str:
+    if path.startswith("~"):  # which not every shell expands behind a `=`
+        path = str(expanded(path))
+    return path if path in ("", "null") else f"'{path}'"
 
 
 def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None:
@@ -82,7 +105,7 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
     Raises:
         ConfigError: names the key, what was got, what is allowed, the nearest name.
     """
-    keys = dict(schema_keys(TrainConfig))
+    keys = key_kinds()
     for text in overrides:
         try:
             override = OverridesParser.create().parse_override(text)
@@ -110,36 +133,40 @@ def check_overrides(overrides: Sequence[str], more: Sequence[Path] = ()) -> None
                 f"{text!r}: keys cannot be added or removed; expected key=value with one of the "
                 f"known keys{did_you_mean(key.lstrip('+~'), keys)}"
             )
-        if override.is_sweep_override() and key != "user" and (key in keys or key in group_names()):
-            for value in override.sweep_iterator():
-                if key in group_names():
-                    check_option(key, value, more)
-                elif not isinstance(value, str):  # a text may stand for a number or for null
-                    check_value(key, value, keys[key])
-        elif key in group_names() or key == "experiment":
-            check_option(key, override.value(), more)
-        elif key not in keys:
+        is_group = key in group_names() or key == "experiment"
+        if not is_group and key not in keys:
             raise ConfigError(
                 f"{key}: there is no such key; expected one of the keys that `huggingtweets "
                 f"train --help` lists{did_you_mean(key, [*keys, *group_names(), 'experiment'])}"
             )
-        elif override.is_sweep_override():
+        value = override.value()
+        if override.is_sweep_override() and not isinstance(value, ChoiceSweep | RangeSweep):
+            raise ConfigError(
+                f"{text!r}: got no values that can be listed; expected some; write a,b,c or "
+                "range(1, 4), or have `huggingtweets sweep` search it"
+            )
+        if key == "user":  # told by the selection of jobs, with the quoting to use
             continue
-        else:
-            check_value(key, override.value(), keys[key])
+        for one in sweep_values(override) if override.is_sweep_override() else [value]:
+            if is_group:
+                check_option(key, one, more)
+            else:
+                check_value(key, one, keys[key])
 
 
 def check_option(group: str, option: object, more: Sequence[Path] = ()) -> None:
-    """Refuse a text that is no option of a group.
+    """Refuse what is no option of a group.
 
     Raises:
         ConfigError: with those there are.
     """
+    if option is None and group == "experiment":  # as it is without
+        return
     options = option_names(group, more)
-    if isinstance(option, str) and option not in options and "," not in option:
+    if option not in options:
         raise ConfigError(
-            f"{group}: got {option!r}; expected one of {', '.join(options)}"
-            f"{did_you_mean(option, options, f'{group}=')}"
+            f"{group}: got {_shown(option)}; expected one of {', '.join(options)}"
+            f"{did_you_mean(str(option), options, f'{group}=')}"
         )
 
 
@@ -149,26 +176,48 @@ def check_value(key: str, value: object, kind: Any) -> None:
     Raises:
         ConfigError: it is not what a key of this type holds.
     """
-    if isinstance(kind, type) and issubclass(kind, StrEnum) and isinstance(value, str):
-        allowed = [member.value for member in kind]
+    bare = strip_optional(kind)
+    if value is None and bare is not kind:
+        return
+    if isinstance(bare, type) and issubclass(bare, StrEnum):
+        allowed = [member.value for member in bare]
         if value not in allowed:
             raise ConfigError(
-                f"{key}: got {value!r}; expected one of {', '.join(allowed)}"
-                f"{did_you_mean(value, allowed, f'{key}=')}"
+                f"{key}: got {_shown(value)}; expected one of {', '.join(allowed)}"
+                f"{did_you_mean(str(value), allowed, f'{key}=')}"
             )
-    if kind == list[str] and not isinstance(value, list):
-        raise ConfigError(f"{key}: got {value!r}; expected a list, as in '{key}=[a,b]'")
-    names = {int: "a whole number", float: "a number", bool: "true or false"}
-    if kind in names:
+    if bare == list[str] and not isinstance(value, list):
+        raise ConfigError(f"{key}: got {_shown(value)}; expected a list, as in '{key}=[a,b]'")
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if bare in names:
         text = str(value).lower()
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         is_valid = {
             int: is_number and float(cast(float, value)).is_integer(),
             float: is_number,
             bool: isinstance(value, bool) or text in ("true", "false", "yes", "no", "on", "off"),
-        }[kind]
+            str: not isinstance(value, (list, dict)) and value is not None,
+        }[bare]
         if not is_valid:
-            raise ConfigError(f"{key}: got {str(value)!r}; expected {names[kind]}")
+            raise ConfigError(f"{key}: got {_shown(value)}; expected {names[bare]}")
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else repr(str(value))
+
+
+def strip_optional(kind: Any) -> Any:
+    """Return the type without `None`; a union of several others stays."""
+    if get_origin(kind) in (Union, UnionType):
+        others = [one for one in get_args(kind) if one is not type(None)]
+        return others[0] if len(others) == 1 else kind
+    return kind
+
+
+@cache
+def key_kinds() -> Mapping[str, Any]:
+    """Return every key that `huggingtweets train --help` lists with its type."""
+    return dict(schema_keys(TrainConfig))
 
 
 def schema_keys(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -87,7 +87,8 @@ def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> l
     return found
 
 
-def _user(job: Job) -> str | list[str]:
+def user_of(job: Job) -> str | list[str]:
+    """Return what `user=` is for one job."""
     return list(job.handles) if job.is_cyborg else job.handles[0]
 
 
@@ -142,5 +143,5 @@ def make_plan(config: TrainConfig, job: Job) -> Plan:
             "or use publish=local"
         )
     recipe = replace(config.recipe, warm_start=_warm_start(config))
-    narrowed = replace(config, user=_user(job), shard=None, job_index=None, recipe=recipe)
+    narrowed = replace(config, user=user_of(job), shard=None, job_index=None, recipe=recipe)
     return Plan(job, narrowed, config.sampling)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from huggingtweets.config.schema import BATCH
 from huggingtweets.storage.files import read_json, write_json
+from huggingtweets.storage.paths import expanded
 from huggingtweets.storage.seals import find_fault, take_seals
 
 FOLDER = ".crowd"
@@ -38,7 +39,7 @@ class Crowd:
 
 def crowd_folder(warm_start: str, output_dir: Path) -> Path:
     """Return where the crowd lies, or is to lie, that a `recipe.warm_start` means."""
-    return output_dir / FOLDER if warm_start == BATCH else Path(warm_start).expanduser()
+    return output_dir / FOLDER if warm_start == BATCH else expanded(warm_start)
 
 
 def model_of(folder: Path) -> Path:

@@ -124,7 +124,10 @@ def _check_batch(config: TrainConfig, why_not: str | None) -> None:
     elif why_not:
         wrong = f"with a base that is trained alone ({why_not}); expected another base"
     if wrong:
-        raise ConfigError(f"recipe.warm_start: got batch {wrong}, or a folder, or drop it")
+        raise ConfigError(
+            f"recipe.warm_start: got batch {wrong}, or the crowd of another batch as "
+            "recipe.warm_start=FOLDER, or none"
+        )
 
 
 def _wait_or_train(

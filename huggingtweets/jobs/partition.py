@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.handles import Job
+from huggingtweets.storage.paths import expanded
 
 FIXED_COST_BYTES = 20_000
 """Cost of a job without a post: loading, sampling and saving take about as long as training on so
@@ -60,7 +61,7 @@ def _file_sizes(source: SourceConfig | None) -> dict[str, int]:
         return {}
     sizes = {}
     try:
-        with os.scandir(Path(source.path).expanduser()) as entries:
+        with os.scandir(expanded(source.path)) as entries:
             for entry in entries:
                 if Path(entry.path).is_file():
                     sizes[_handle_of(entry.name)] = entry.stat().st_size

@@ -15,6 +15,7 @@ from huggingtweets.errors import SelectionError
 from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.posts.sources.load import archive_owner, check_owner
+from huggingtweets.storage.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ def _all_jobs(user: Any) -> list[Job]:
         )
     if isinstance(user, str):
         if user.startswith(FILE_PREFIX):
-            return _read_users(Path(user.removeprefix(FILE_PREFIX)).expanduser())
+            return _read_users(expanded(user.removeprefix(FILE_PREFIX)))
         return [Job.of([user])]
     if isinstance(user, Sequence) and not isinstance(user, bytes):
         return [_merge(user)]

@@ -26,7 +26,7 @@ from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.jobs.slurm_word import COMMAND, LOGS
 from huggingtweets.posts.sources.load import check_source
 from huggingtweets.standing import find_done
-from huggingtweets.storage.paths import template
+from huggingtweets.storage.paths import expanded, template
 
 ARRAY = "slurm/array.sbatch"
 MULTI_NODE = "slurm/multi_node.sbatch"
@@ -201,7 +201,7 @@ def estimate_seconds(config: TrainConfig, jobs: Sequence[Job]) -> float | None:
     costs = estimate_costs(jobs, config.source)
     tokens = [float(TYPICAL_TOKENS)] * len(jobs)
     if any(cost != 1.0 for cost in costs):
-        rate = TOKENS_PER_BYTE[_is_compressed(Path(config.source.path or "").expanduser())]
+        rate = TOKENS_PER_BYTE[_is_compressed(expanded(config.source.path or ""))]
         tokens = [(cost - FIXED_COST_BYTES) * rate for cost in costs]
     steps = [guess_steps(num * (1 - config.recipe.heldout_frac), config.recipe) for num in tokens]
     return sum(JOB_S + training_seconds(num, shape, config.recipe, GPU_FLOPS) for num in steps)
@@ -218,15 +218,15 @@ def _check_place(wishes: Wishes) -> None:
         names = sorted(path.name for path in template(CPU).parent.glob("*.yaml"))
         there = ", ".join(f"launch/{name}" for name in names)
         raise ConfigError(f"--launch: got {launch}, which is not there; expected one of {there}")
-    for name in ("tasks", "at_once", "nodes"):
-        value = getattr(wishes, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name.replace('_', '-')}: got {value}; expected 1 or more")
-    if wishes.tasks is not None and (wishes.nodes or launch):
-        raise ConfigError(
-            "--tasks: got it beside --nodes or --launch, where all nodes share each job; expected "
-            "either; leave one out"
-        )
+    for name, least in (("tasks", 1), ("at_once", 1), ("nodes", 1), ("gpus_per_node", 0)):
+        option, value = f"--{name.replace('_', '-')}", getattr(wishes, name)
+        if value is not None and value < least:
+            raise ConfigError(f"{option}: got {value}; expected {least} or more")
+        if value and name in ("tasks", "at_once") and (wishes.nodes or launch):
+            raise ConfigError(
+                f"{option}: got it beside --nodes or --launch, where all nodes share each job; "
+                "expected either; leave one out"
+            )
 
 
 def _folders() -> dict[str, str]:

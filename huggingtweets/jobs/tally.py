@@ -15,7 +15,6 @@ from huggingtweets.errors import (
     HuggingtweetsError,
     OptedOutError,
     StoppedError,
-    StorageError,
     TrainingError,
 )
 from huggingtweets.jobs.ledger import JobState, JobStatus, Ledger
@@ -63,11 +62,6 @@ def as_failure(plan: Plan, err: Exception) -> HuggingtweetsError:
     known = as_known(plan.paths.root, err)
     if known is not None:
         return known
-    if isinstance(err, OSError) and err.strerror:
-        return StorageError(
-            f"{err.filename or plan.paths.root}: got {err.strerror}; expected a path that this "
-            "system takes; choose another one"
-        )
     logger.error("job=%s unforeseen error", slug, exc_info=err)
     return TrainingError(
         f"job {slug}: {type(err).__name__}: {str(err)[:200]}; this is a bug of ours; please report "

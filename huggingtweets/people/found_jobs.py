@@ -20,7 +20,7 @@ from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.posts.records import read_timelines
 from huggingtweets.standing import read_result
 from huggingtweets.storage.files import read_json, read_jsonl
-from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.paths import STUDY_FILES, JobPaths, expanded
 
 _TRIAL = re.compile(r"trial-[0-9]{4,}")
 
@@ -143,8 +143,8 @@ def _is_moved_job(link: Path) -> bool:
 
 def _is_trial(root: Path) -> bool:
     """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
-    studies = (root.parent / "study.db", root.parent / "study.journal")
-    return bool(_TRIAL.fullmatch(root.name)) and any(study.exists() for study in studies)
+    is_trial = _TRIAL.fullmatch(root.name)
+    return bool(is_trial) and any((root.parent / name).exists() for name in STUDY_FILES)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _is_made_from(job: FoundJob, others: Sequence[FoundJob]) -> bool:
 
 def _base_places(job: FoundJob) -> list[Path]:
     """Where the base may be: a relative path was typed in some folder above the job's."""
-    base = Path(job.base or "").expanduser()
+    base = expanded(job.base or "")
     if base.is_absolute():
         return [base]
     return [Path.cwd() / base, *(above / base for above in job.root.absolute().parents)]

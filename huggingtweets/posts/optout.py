@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingtweets.errors import ConfigError, OptedOutError
 from huggingtweets.storage.files import lock_file, write_text
-from huggingtweets.storage.paths import config_home, shipped
+from huggingtweets.storage.paths import config_home, expanded, shipped
 
 ENV_KEY = "HUGGINGTWEETS_OPTOUT"
 SHIPPED = shipped("conf/optout.txt")
@@ -30,7 +30,7 @@ def handle_hash(handle: str) -> str:
 def optout_path(configured: str | None) -> Path:
     """Return where the list is: as configured, else by the environment, else the user's own."""
     named = configured or os.environ.get(ENV_KEY)
-    return Path(named).expanduser() if named else own_list()
+    return expanded(named) if named else own_list()
 
 
 def own_list() -> Path:

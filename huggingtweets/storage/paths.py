@@ -4,6 +4,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+STUDY_FILES = ("study.db", "study.journal")
+"""Of a sweep, in its folder: one of the two."""
+
 
 def cache_dir() -> Path:
     """Folder for what can be had again: `HUGGINGTWEETS_CACHE`, else under the XDG cache."""
@@ -19,7 +22,15 @@ def config_home() -> Path:
     """
     own = os.environ.get("HUGGINGTWEETS_CONFIG")
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(own).expanduser() if own else Path(base) / "huggingtweets"
+    return expanded(own) if own else Path(base) / "huggingtweets"
+
+
+def expanded(path: str) -> Path:
+    """Write `~` and `~name` out; like a shell, leave them where nobody knows such a home."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def shipped(name: str) -> Path:

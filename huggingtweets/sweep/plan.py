@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from huggingtweets.config.change import change_value
 from huggingtweets.config.compose import compose_config, group_choices, to_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.results_schema import PublishConfig, PublishKind
@@ -21,7 +22,7 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
 from huggingtweets.storage.files import flatten
-from huggingtweets.sweep.space import Dimension, Scalar, apply_params, as_override, check_space
+from huggingtweets.sweep.space import Dimension, Scalar, as_override, check_space
 from huggingtweets.sweep.spec import SweepSpec, merged
 
 logger = logging.getLogger(__name__)
@@ -162,7 +163,9 @@ def _with_params(
 ) -> TrainConfig:
     """Return the configuration with other values; a group is composed again."""
     if not any(key in group_names() for key in params):
-        return apply_params(config, params)
+        for key, value in params.items():
+            config = change_value(config, key, value)
+        return config
     chosen = [as_override(key, value) for key, value in params.items()]
     changed = to_config(compose_config(merged([*overrides, *chosen])))
     return replace(changed, user=config.user, consent=config.consent)

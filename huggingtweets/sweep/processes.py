@@ -23,7 +23,7 @@ from typing import Any
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.results_schema import TrackingConfig, TrackingKind
-from huggingtweets.errors import HuggingtweetsError
+from huggingtweets.errors import HuggingtweetsError, StorageError
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED
 from huggingtweets.storage.files import read_json, write_text
@@ -43,6 +43,8 @@ BUSY_WAIT_S = 2.0
 """Until a training that an earlier sweep left behind is asked for again."""
 _BUSY = "got a second start of this job"
 _DIVERGED = "training: the loss is not finite"
+_NO_DISK = "; expected a disk "
+"""Of `causes.as_known`: room has to be made, and every other trial would fail as well."""
 _SLURM_STEP = ("SLURM_PROCID", "SLURM_LOCALID", "RANK", "LOCAL_RANK", "WORLD_SIZE",
                "HUGGINGTWEETS_MARK")  # fmt: skip
 """A trial is no rank of whoever started the sweep, nor does its end concern the batch script."""
@@ -162,8 +164,7 @@ def launcher(launch: str | None) -> list[str]:
     """Return what stands before train.py: this Python, or accelerate with a configuration."""
     if launch is None:
         return [sys.executable]
-    own = Path(sys.executable).with_name("accelerate")
-    return [str(own) if own.exists() else "accelerate", "launch", "--config_file", launch]
+    return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", launch]
 
 
 def _devices() -> list[str]:
@@ -201,7 +202,11 @@ def _look(child: _Child, progresses: TrialProgresses) -> None:
 def _take(child: _Child, progresses: TrialProgresses) -> bool:
     """Count a training whose process has ended; return whether it could be had at all.
 
-    It cannot while the training of a sweep that was killed is still saving and leaving.
+    It cannot while the training of a sweep that was killed is still saving and leaving, nor when it
+    was asked to stop: Ctrl-C and `scancel` reach it beside us, and maybe before us.
+
+    Raises:
+        StorageError: the disk is full or broken; the trial stays under way.
     """
     progress, slug = child.progress, child.job.slug
     rows = _rows(child.paths.metrics)
@@ -222,8 +227,12 @@ def _take(child: _Child, progresses: TrialProgresses) -> bool:
         shutil.rmtree(unused, ignore_errors=True)
         return True
     reason = _reason(progress.opened.folder / f"{slug}.log", code)
-    if _BUSY in reason:
+    if code == STOPPED:
+        stopping.request_stop(f"the stop of trial {progress.opened.number}")
+    if stopping.stop_requested() or _BUSY in reason:  # `accelerate launch` has codes of its own
         return False
+    if _NO_DISK in reason:
+        raise StorageError(reason)
     progresses.failed(progress, slug, reason, diverged=_DIVERGED in reason)
     return True
 
@@ -265,7 +274,7 @@ def _reason(log: Path, code: int) -> str:
     said = [line for line in lines if line.startswith("huggingtweets: ")]
     if said:
         return said[-1].removeprefix("huggingtweets: ")
-    return f"train.py ended with code {code}; {log} tells more"
+    return f"the training ended with code {code}; {log} tells more"
 
 
 def _end_all(running: Sequence[_Child]) -> None:

@@ -1,11 +1,9 @@
 """report.html of a sweep: one self-contained page. No script, and nothing is fetched."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import page_environment
-from huggingtweets.storage.files import write_text
 from huggingtweets.sweep.charts import front, history, label, shown, slices
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.status import best_command, won
@@ -28,11 +26,6 @@ class UserRow:
     own_number: int
     own_params: str
     worst: float
-
-
-def write_sweep_report(path: Path, sweep: Sweep, summary: SweepSummary) -> None:
-    """Write the page."""
-    write_text(path, render_sweep_report(sweep, summary))
 
 
 def render_sweep_report(sweep: Sweep, summary: SweepSummary) -> str:

@@ -5,7 +5,6 @@ import json
 import logging
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import optuna
 from accelerate import Accelerator
@@ -15,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from huggingtweets.bases.model import Base
 from huggingtweets.config.checks import AUTO
 from huggingtweets.config.compose import dump_config
-from huggingtweets.config.plan import make_plan
+from huggingtweets.config.plan import make_plan, user_of
 from huggingtweets.config.schema import EngineKind, TrainConfig
 from huggingtweets.errors import ConfigError, DataError, JobBusyError
 from huggingtweets.handles import Job
@@ -26,11 +25,12 @@ from huggingtweets.pipeline.notices import tell_of_posts
 from huggingtweets.pipeline.stages import begin_job, prepare_job
 from huggingtweets.storage.files import write_text
 from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.storage.paths import expanded
 from huggingtweets.sweep.fused import run_fused_trials
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.processes import run_process_trials
 from huggingtweets.sweep.record import TrialRecorder
-from huggingtweets.sweep.report import write_sweep_report
+from huggingtweets.sweep.report import render_sweep_report
 from huggingtweets.sweep.space import is_fusable
 from huggingtweets.sweep.spec import Way
 from huggingtweets.sweep.study import Trials, open_study, storage_errors, study_path
@@ -106,11 +106,10 @@ def choose_way(sweep: Sweep, base: Base, accelerator: Accelerator) -> Way:
     spec = sweep.spec
     if spec.way is Way.processes:
         return Way.processes
-    wanted = spec.way is Way.fused
     can_fuse = is_fusable(spec.space) and spec.launch is None
     if can_fuse and choose_engine(sweep.config, base, accelerator, 2) is EngineKind.fused:
         return Way.fused
-    if wanted:
+    if spec.way is Way.fused:
         raise ConfigError(
             "way: got fused, which this base, engine or launch file does not allow; expected "
             "processes; use way: auto"
@@ -163,7 +162,7 @@ def write_findings(sweep: Sweep, study: optuna.Study) -> SweepSummary:
         if summary.best:
             best = summary.row(summary.best[0])
             write_text(sweep.root / BEST, dump_config(_best_config(sweep, best)))
-        write_sweep_report(sweep.root / REPORT, sweep, summary)
+        write_text(sweep.root / REPORT, render_sweep_report(sweep, summary))
         again = summarise_sweep(study, sweep.spec.objective.names)
         if again.counts == summary.counts:
             return summary
@@ -173,9 +172,7 @@ def _best_config(sweep: Sweep, best: TrialRow) -> TrainConfig:
     """Return the configuration of a trial as one would train it in full, from any folder."""
     folder = sweep.root.resolve() / "best"
     trial = sweep.trial_config(best.params, folder, is_default=best.is_default)
-    user: object = (
-        list(sweep.jobs[0].handles) if sweep.jobs[0].is_cyborg else sweep.jobs[0].handles[0]
-    )
+    user: object = user_of(sweep.jobs[0])
     if len(sweep.jobs) > 1:
         path = sweep.root / USERS
         write_text(path, "".join(" ".join(job.handles) + "\n" for job in sweep.jobs))
@@ -195,9 +192,9 @@ def _best_config(sweep: Sweep, best: TrialRow) -> TrainConfig:
 
 def _anywhere(path: str | None) -> str | None:
     """Return a path that holds from any folder; a name on the Hub stays as it is."""
-    if path is None or not Path(path).expanduser().exists():
+    if path is None or not expanded(path).exists():
         return path
-    return str(Path(path).expanduser().resolve())
+    return str(expanded(path).resolve())
 
 
 def _exit_code(summary: SweepSummary) -> int:

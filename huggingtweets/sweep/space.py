@@ -9,10 +9,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-from huggingtweets.config.change import change_value, key_kind, strip_optional
+from huggingtweets.config.change import change_value, key_kind
 from huggingtweets.config.compose import compose_config, to_config
-from huggingtweets.config.overrides import check_option, did_you_mean
-from huggingtweets.config.schema import TrainConfig, group_names
+from huggingtweets.config.overrides import check_option, did_you_mean, strip_optional
+from huggingtweets.config.schema import group_names
 from huggingtweets.errors import ConfigError
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -264,17 +264,6 @@ def check_space(space: Mapping[str, Dimension], overrides: Sequence[str], where:
 def is_fusable(space: Mapping[str, Dimension]) -> bool:
     """Whether the trials can be trained side by side by the fused engine."""
     return PER_SLOT.issuperset(space)
-
-
-def apply_params(config: TrainConfig, params: Mapping[str, Scalar]) -> TrainConfig:
-    """Return the configuration of one trial, its keys being no groups.
-
-    Raises:
-        ConfigError: a value is not one for its key.
-    """
-    for key, value in params.items():
-        config = change_value(config, key, value)
-    return config
 
 
 def as_override(key: str, value: Scalar) -> str:

@@ -154,21 +154,20 @@ def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
     Raises:
         ConfigError: one sentence naming the key.
     """
-    raw = _load(path)
     settings, searched, overrides = _split(arguments)
-    raw |= settings
+    flat = _flat(_load(path)) | _flat(settings)
     where = str(path)
-    if not raw.get("space") and searched:
-        raw["space"] = {}
-    if "space" not in raw:
+    if not flat.get("space") and searched:
+        flat["space"] = {}
+    if "space" not in flat:
         raise ConfigError(
             f"{where}: got no space; expected the keys to search; add `space:` with a range or "
             "choices for each"
         )
-    if searched and isinstance(raw["space"], Mapping):
-        raw["space"] = {**raw["space"], **searched}
-    space = read_space(raw["space"], where)
-    flat = _checked(raw, where)
+    if searched and isinstance(flat["space"], Mapping):
+        flat["space"] = {**flat["space"], **searched}
+    space = read_space(flat["space"], where)
+    flat = _checked(flat, where)
     pruner = {key.partition(".")[2]: one for key, one in flat.items() if key.startswith("pruner.")}
     size = grid_size(space) if flat.get("sampler") is Sampler.grid else None
     trials = flat.get("trials", size or 32)
@@ -192,18 +191,24 @@ _PLAIN = ("sampler", "parallel", "storage", "way", "launch", "seed")
 _KEYS = tuple(dict.fromkeys((*_PLAIN, "space", "config", "objective", *_KINDS, *_LEAST)))
 
 
-def _checked(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check the keys of a file and the kinds of their values; the pruner's come dotted.
-
-    Raises:
-        ConfigError: one sentence naming the key.
-    """
+def _flat(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the pruner's settings dotted, so that an argument changes one and leaves the others."""
     flat: dict[str, Any] = {}
     for key, value in raw.items():
         if key == "pruner" and isinstance(value, Mapping):
             flat |= {f"pruner.{name}": each for name, each in value.items()}
         else:
             flat["pruner.kind" if key == "pruner" else key] = value
+    return flat
+
+
+def _checked(flat: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check the keys of a file and the kinds of their values.
+
+    Raises:
+        ConfigError: one sentence naming the key.
+    """
+    checked = dict(flat)
     for key, value in flat.items():
         if key not in _KEYS:
             names = [name for name in _KEYS if ("." in name) == ("." in key)]
@@ -212,25 +217,24 @@ def _checked(raw: Mapping[str, Any], where: str) -> dict[str, Any]:
                 f"{did_you_mean(key, names)}"
             )
         if key in _KINDS:
-            flat[key] = _member(_KINDS[key], "none" if value is None else value, f"{where} {key}")
+            value = "none" if value is None else value
+            checked[key] = _member(_KINDS[key], value, f"{where} {key}")
         elif key in _LEAST and (key, value) != ("parallel", "auto"):
             if not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[key]:
                 raise ConfigError(
                     f"{where} {key}: got {value!r}; expected a whole number of {_LEAST[key]} or "
                     "more; write one"
                 )
-        elif key == "config" and not _are_texts(value):
+        elif key == "config" and not (
+            isinstance(value, list) and all(isinstance(text, str) for text in value)
+        ):
             raise ConfigError(
-                f"{where} {key}: got {value!r}; expected a list of arguments for train.py; write "
+                f"{where} {key}: got {value!r}; expected a list of arguments for train; write "
                 "`- recipe=huggingtweets`"
             )
         elif key == "launch" and not isinstance(value, str | None):
             raise ConfigError(f"{where} {key}: got {value!r}; expected a path; write one")
-    return flat
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return checked
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -37,8 +37,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
+from huggingtweets.causes import as_known
 from huggingtweets.errors import ConfigError, JobBusyError, StorageError
 from huggingtweets.storage.lock import JobLock, acquire_lock, is_left
+from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_package
 from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
@@ -46,7 +48,7 @@ from huggingtweets.upstream import running_trial, stored_trial, suggest
 
 logger = logging.getLogger(__name__)
 
-SQLITE, JOURNAL = "study.db", "study.journal"
+SQLITE, JOURNAL = STUDY_FILES
 STUDY = "sweep"
 IDENTITY = "identity"
 DEFAULT = "default"
@@ -60,7 +62,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 def study_path(root: Path) -> Path | None:
     """Return the file of the study of a folder; None: there is none."""
-    for name in (SQLITE, JOURNAL):
+    for name in STUDY_FILES:
         if (root / name).exists():
             return root / name
     return None
@@ -139,7 +141,10 @@ def _file_name(kind: StorageKind) -> str:
 def _storage(path: Path) -> BaseStorage:
     if path.name == JOURNAL:
         return JournalStorage(JournalFileBackend(str(path)))
-    return RDBStorage(f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}})
+    from sqlalchemy import URL  # comes with Optuna, which imports it late itself
+
+    url = URL.create("sqlite", database=str(path))  # a path may have a `?` or a `%`
+    return RDBStorage(url.render_as_string(), engine_kwargs={"connect_args": {"timeout": 60}})
 
 
 @contextmanager
@@ -153,7 +158,8 @@ def storage_errors(path: Path, *, is_new: bool = False) -> Iterator[None]:
     Raises:
         StorageError: it cannot be read or written.
     """
-    kinds: tuple[type[Exception], ...] = (optuna.exceptions.OptunaError, OSError)
+    # No OSError: it may be of any file that is written meanwhile, and says itself which.
+    kinds: tuple[type[Exception], ...] = (optuna.exceptions.OptunaError,)
     if is_new:
         kinds += (KeyError, ValueError)
     if path.name == SQLITE:
@@ -163,10 +169,12 @@ def storage_errors(path: Path, *, is_new: bool = False) -> Iterator[None]:
     try:
         yield
     except kinds as err:
+        if known := as_known(path, err):  # a full disk
+            raise known from err
         reason = str(err).partition("\n")[0]
+        advice = "choose another output_dir" if is_new else "run the same command again to go on"
         raise StorageError(
-            f"{path}: cannot be read or written ({reason}); expected the study of a sweep; move "
-            "the file away to begin again, or make room"
+            f"{path}: cannot be read or written ({reason}); expected the study of a sweep; {advice}"
         ) from err
 
 
@@ -236,8 +244,6 @@ class OpenTrial:
     params: dict[str, Scalar]
     folder: Path
     lock: JobLock
-    is_again: bool
-    """Begun by a process that died."""
     is_default: bool = False
     """Of the searched keys as they stand without a search."""
 
@@ -300,7 +306,7 @@ class Trials:
         lock = self._claim(trial.number)
         if lock is None:  # taken for dead between the two
             return None
-        return self._open(trial, lock, is_again=False)
+        return self._open(trial, lock)
 
     def _claim(self, number: int) -> JobLock | None:
         try:
@@ -313,9 +319,9 @@ class Trials:
         if stored_trial(self._study, frozen).state is not TrialState.RUNNING:
             lock.release()
             return None
-        return self._open(running_trial(self._study, frozen), lock, is_again=True)
+        return self._open(running_trial(self._study, frozen), lock)
 
-    def _open(self, trial: optuna.Trial, lock: JobLock, *, is_again: bool) -> OpenTrial:
+    def _open(self, trial: optuna.Trial, lock: JobLock) -> OpenTrial:
         spec = self._spec
         default: dict[str, Scalar] = trial.user_attrs.get(DEFAULT) or {}
         if default and not all(holds(one, default[key]) for key, one in spec.space.items()):
@@ -327,7 +333,7 @@ class Trials:
             params = {key: suggest(trial, key, one) for key, one in self._space.items()}
         self._own.add(trial.number)
         folder = trial_folder(self._root, trial.number)
-        return OpenTrial(trial, trial.number, params, folder, lock, is_again, bool(default))
+        return OpenTrial(trial, trial.number, params, folder, lock, bool(default))
 
     def _sampler_of(self, trial: optuna.Trial, default: Mapping[str, Scalar]) -> BaseSampler:
         """Return what a trial's values are drawn by: on its number alone, not on who asks when."""

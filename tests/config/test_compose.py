@@ -1,5 +1,6 @@
 """Every option composes; every typo gets one sentence."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from huggingtweets.config.compose import (
     check_arguments,
     compose_config,
     dump_config,
+    folder_name,
     load_config,
     register,
     to_config,
@@ -18,6 +20,7 @@ from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
+from huggingtweets.storage.files import flatten
 
 register()
 NEEDS_PATH = {
@@ -93,6 +96,12 @@ TYPOS = {
     "engine.slots=0": "expected auto or a number",
     "sampling.top_p=0": "above 0, at most 1",
     "sampling.prompts=3": "expected a list",
+    "source=null": "source: got null; expected one of",
+    "recipe=3": "recipe: got '3'; expected one of",
+    "output_dir=null": "output_dir: got null; expected text",
+    "output_dir=[a]": "expected text",
+    "recipe.dropout=abc": "recipe.dropout: got 'abc'; expected a number",
+    "recipe.stop=null": "recipe.stop: got null; expected one of",
     "sampling.min_new_tokens=999": "sampling.max_new_tokens",
     "seed=x": "expected a whole number",
     "seed=-1": "expected 0 to",
@@ -122,21 +131,68 @@ def test_typo_gets_one_sentence(typo: str) -> None:
 def test_multirun_is_refused_under_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     check_arguments(["-m", "user=a,b", "recipe.lr=1e-4,2e-4"])
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigError, match=r"use `python train\.py -m user=a,b`"):
+    with pytest.raises(ConfigError, match=r"use `huggingtweets train -m user=a,b`"):
         check_arguments(["-m", "user=a,b"])
 
 
 def test_each_setting_of_a_grid_gets_a_folder_of_its_own() -> None:
-    grid = ["-m", "user=a,b", "recipe.lr=1e-4,2e-4", "seed=1,2", "model=tiny,gpt2", "shard=0/2"]
-    *kept, folder = with_own_folders(grid)
+    grid = ["user=a,b", "recipe.lr=1e-4,2e-4", "seed=1,2", "model=tiny,gpt2", "shard=0/2"]
+    *kept, folder = with_own_folders(grid, "mine")
     assert kept == grid
     assert folder == (
-        "output_dir='output/lr-${folder_name:${recipe.lr}}_seed-${folder_name:${seed}}"
+        "output_dir='mine/lr-${folder_name:${recipe.lr}}_seed-${folder_name:${seed}}"
         "_model-${folder_name:${hydra:runtime.choices.model}}'"
     )
-    assert with_own_folders([*grid, "output_dir=x"])[-1].startswith("output_dir='x/lr-")
-    for words in (["user=a"], ["-m", "user=a,b"], ["recipe.lr=1,2"]):
-        assert with_own_folders(words) == words
+    for words in (["user=a"], ["user=a,b"], ["seed=1,2", "output_dir=a,b"]):
+        assert with_own_folders(words, "mine") == words
+
+
+@pytest.mark.parametrize("flags", [["-m"], ["--multirun"], ["--mult"]], ids=str)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_a_grid_is_one_however_it_is_asked_for(flags: list[str], at: int, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("# @package _global_\noutput_dir: my-results\n")
+    words = ["user=a", "seed=1,2", "experiment=mine", f"--config-dir={tmp_path}"]
+    words[at:at] = flags
+    composed, taken = check_arguments(words)
+    assert composed is None
+    own = "output_dir='my-results/seed-${folder_name:${seed}}'"
+    assert taken[:4] == ["user=a", "seed=1,2", "experiment=mine", own]
+    assert {*taken[4:]} == {*flags, f"--config-dir={tmp_path}"}
+
+
+def test_a_grid_may_have_several_sources() -> None:
+    _, words = check_arguments(["-m", "user=a", "source=jsonl", "source.path=a,b"])
+    assert words[-2].startswith("output_dir='output/path-$")
+
+
+def test_each_value_has_a_folder_name_of_its_own() -> None:
+    values = ["посты", "записи", "a/b", "a-b", "a/b c", None, 1e-4, "..", "", "x" * 300, -1, 1]
+    values += ["\udcff", "\udcfe"]
+    names = [folder_name(value) for value in values]
+    assert len(set(names)) == len(names)
+    assert names[:2] == values[:2]
+    assert all(name and name == Path(name).name and len(name) < 60 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        ("output_dir=über uns", "über uns"),
+        ("output_dir=~nosuch/x", "~nosuch/x"),
+        ("output_dir=1e5", "1e5"),
+        ("output_dir=~/x", str(Path.home() / "x")),
+        ("optout_file=#1;2.txt", "#1;2.txt"),
+        ("source.path=посты/a.jsonl", "посты/a.jsonl"),
+        ("model.path=null", None),
+        ("model.path='a,b'", "a,b"),
+        ("recipe.warm_start=&/.crowd", "&/.crowd"),
+    ],
+)
+def test_a_path_needs_no_quotes(word: str, value: object) -> None:
+    config = flatten(asdict(to_config(compose_config([word]))))
+    assert config[word.partition("=")[0]] == value
+    assert plain_values(plain_values([word])) == plain_values([word])
 
 
 @pytest.mark.parametrize("flag", [["--help"], ["--cfg", "job"], ["--info", "defaults"]])
@@ -145,11 +201,11 @@ def test_flags_of_hydra_are_left_to_hydra(flag: list[str]) -> None:
 
 
 def test_what_is_checked_is_what_runs_but_for_what_hydra_has_to_do() -> None:
-    composed = check_arguments(["user=a", "recipe.epochs=2"])
+    composed, _ = check_arguments(["user=a", "recipe.epochs=2"])
     assert composed is not None
     assert to_config(composed) == config_of("user=a", "recipe.epochs=2")
     for words in (["-m", "user=a", "seed=1,2"], ["user=a", "hydra.verbose=true"], ["--info"]):
-        assert check_arguments(words) is None
+        assert check_arguments(words)[0] is None
 
 
 def test_dumped_config_loads_as_it_was(tmp_path: Path) -> None:
@@ -195,7 +251,11 @@ def test_numbers_of_other_sweeps_are_taken_as_they_are_meant() -> None:
     [
         (["-m", "user=a", "hydra/launcher=submitit_slurm"], "`huggingtweets submit`"),
         (["user=a", "hydra/job_logging=none"], "are not used here"),
-        (["user=a", "-m", "recipe.lr=1e-4,2e-4"], "python train.py -m user=a recipe.lr=1e-4,2e-4"),
+        (["-m", "user=a", "recipe.lr=interval(1,2)"], "`huggingtweets sweep`"),
+        (["-m", "user=a", "recipe=glob(*)"], "expected some; write a,b,c"),
+        (["-m", "user=a", "recipe.stop=never,nevre"], "did you mean recipe.stop=never?"),
+        (["-m", "user=a", "recipe.lr=1e-4,-1"], "recipe.lr: got -1"),
+        (["-m", "user=a", "--nosuch"], "train: got --nosuch; expected key=value"),
         (["user=a", "--config-dir=/no/such/folder"], "--config-dir: got '/no/such/folder'"),
         (["user=a", "--config-path=/no/such/folder"], "--config-path: got '/no/such/folder'"),
     ],

@@ -1,6 +1,7 @@
 """What a submission would do, told without a cluster."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,6 +98,21 @@ def test_other_settings_are_refused_before_anything_is_queued(words: list[str]) 
         plan_submission([*words, "recipe.epochs=7"], Wishes())
 
 
+@pytest.mark.parametrize(("asked", "fresh"), [(".", "{here}-2"), ("..", "{up}-2"), ("a", "a-2")])
+def test_a_fresh_folder_is_named_for_a_folder_without_a_name(
+    asked: str, fresh: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    words = [*words, f"output_dir={asked}"]
+    for plan in plans_of(words)[:2]:
+        leave_model(plan)
+        plan.paths.config.write_text(sealed_config(dump_config(plan.config), plan.digest))
+    fresh = fresh.format(here=tmp_path / "here", up=tmp_path)
+    with pytest.raises(ConfigError, match=f"take output_dir={re.escape(fresh)}, or set"):
+        plan_submission([*words, "recipe.epochs=7"], Wishes())
+
+
 def test_a_user_is_handed_on_as_typed(words: list[str]) -> None:
     words[0] = "user=user1"
     assert "user=user1" in plan_submission(words, Wishes()).first
@@ -144,7 +160,9 @@ def test_the_network_is_left_out_where_nothing_needs_it(
         ("user=file:no", Wishes(), "no is not there"),
         ("seed=1", Wishes(launch=Path("launch/none.yaml")), "which is not there; expected one of"),
         ("seed=1", Wishes(at_once=0), "--at-once: got 0"),
-        ("seed=1", Wishes(tasks=2, nodes=2), "beside --nodes"),
+        ("seed=1", Wishes(tasks=2, nodes=2), "--tasks: got it beside --nodes"),
+        ("seed=1", Wishes(at_once=2, nodes=2), "--at-once: got it beside --nodes"),
+        ("seed=1", Wishes(gpus_per_node=-2), "--gpus-per-node: got -2; expected 0 or more"),
     ],
 )
 def test_mistakes_are_told(words: list[str], word: str, wishes: Wishes, sentence: str) -> None:

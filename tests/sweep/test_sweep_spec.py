@@ -11,7 +11,7 @@ from huggingtweets.config.overrides import CONFIG_DIR
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.plan import Sweep, check_alone, plan_sweep
 from huggingtweets.sweep.space import Choices, Range, as_override
-from huggingtweets.sweep.spec import Measure, Objective, PrunerKind, Sampler, read_spec
+from huggingtweets.sweep.spec import Measure, Objective, Pruner, PrunerKind, Sampler, read_spec
 
 register()
 
@@ -121,6 +121,14 @@ def test_the_command_line_goes_before_the_file(tmp_path: Path) -> None:
     assert sweep.spec.pruner.kind is PrunerKind.asha
     assert sweep.config.recipe.block_size == 256
     assert str(sweep.root) == "x"
+
+
+def test_an_argument_changes_one_setting_of_the_pruner(tmp_path: Path) -> None:
+    text = GOOD + "pruner: {kind: asha, min_epochs: 2, factor: 3}"
+    sweep = plan(text, tmp_path / "a.yaml", "sweep.pruner.factor=4")
+    assert sweep.spec.pruner == Pruner(PrunerKind.asha, min_epochs=2, factor=4)
+    sweep = plan(GOOD + "pruner: asha", tmp_path / "a.yaml", "sweep.pruner.factor=4")
+    assert sweep.spec.pruner == Pruner(PrunerKind.asha, factor=4)
 
 
 def test_several_users_and_a_cyborg_are_told_apart(tmp_path: Path) -> None:

@@ -19,7 +19,15 @@ from huggingtweets.sweep.spec import (
     StorageKind,
     SweepSpec,
 )
-from huggingtweets.sweep.study import SURPLUS, OpenTrial, Trials, counted, open_study
+from huggingtweets.sweep.study import (
+    SURPLUS,
+    OpenTrial,
+    Trials,
+    counted,
+    load_study,
+    open_study,
+    storage_errors,
+)
 from huggingtweets.sweep.summary import summarise_sweep
 
 SPACE = {
@@ -79,7 +87,6 @@ def test_a_killed_trial_goes_on_under_its_own_number(kind: StorageKind, tmp_path
     resumed = again.next()
     assert resumed
     assert (resumed.number, resumed.params) == (first.number, first.params)
-    assert resumed.is_again
     following = again.next()
     assert following
     assert following.number == 2
@@ -222,6 +229,26 @@ def test_a_damaged_study_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_bytes(b"not a database" * 100)
     with pytest.raises(StorageError, match=r"study\.db: cannot be read"):
         study_of(tmp_path, spec_of())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["q?uiz", "a b%20", "x#y", "{a}", "über"])
+def test_a_study_lies_in_its_folder_whatever_that_is_called(
+    name: str, kind: StorageKind, tmp_path: Path
+) -> None:
+    study_of(tmp_path / name, spec_of(storage=kind)).set_user_attr("a", 1)
+    assert load_study(tmp_path / name).user_attrs["a"] == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_fails_in_a_sweep_is_not_taken_for_the_study(tmp_path: Path) -> None:
+    log = tmp_path / "trial-0003" / "ann.log"
+    with pytest.raises(FileNotFoundError), storage_errors(tmp_path / "study.db"):
+        log.open("ab")
+    with pytest.raises(StorageError, match="same command again"), storage_errors(tmp_path):
+        raise optuna.exceptions.StorageInternalError("database is locked")
+    with pytest.raises(StorageError, match="make room"), storage_errors(tmp_path):
+        raise optuna.exceptions.StorageInternalError("database or disk is full")
 
 
 def test_slurm_tasks_share_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from huggingtweets.posts.sources.parquet import read_hub, read_parquet
 from huggingtweets.posts.sources.text import read_text
 from huggingtweets.posts.sources.x_api import check_x_api, read_x_api
 from huggingtweets.posts.sources.x_archive import find_x_owner, read_x_archive
+from huggingtweets.storage.paths import expanded
 
 _OWN = {
     SourceKind.mastodon_archive: read_mastodon_archive,
@@ -70,7 +71,7 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
         SourceError: the posts of this person cannot be read.
     """
     check_source(source)
-    path = _path(source)
+    path = expanded(source.path or "")
     match source.kind:
         case SourceKind.demo:
             return demo_timeline(handle)
@@ -132,9 +133,9 @@ def archive_owner(source: SourceConfig, handle: str = "") -> str | None:
         return None
     check_source(source)
     if source.kind is SourceKind.x_archive:
-        owner = find_x_owner(_path(source), handle)
+        owner = find_x_owner(expanded(source.path or ""), handle)
         return name_key(owner) if owner else None
-    found = find_owner(source, _path(source))
+    found = find_owner(source, expanded(source.path or ""))
     return found.handle if found else None
 
 
@@ -171,7 +172,7 @@ def check_source(source: SourceConfig) -> None:
         if source.kind is SourceKind.x_api:
             check_x_api(source)
         return
-    path = _path(source)
+    path = expanded(source.path or "")
     if source.kind is SourceKind.hub and not _is_local(source.path or ""):
         return
     try:
@@ -197,13 +198,6 @@ def check_demo(source: SourceConfig, handles: Sequence[str]) -> None:
     if source.kind is SourceKind.demo:
         for handle in handles:
             demo_timeline(handle)
-
-
-def _path(source: SourceConfig) -> Path:
-    try:
-        return Path(source.path or "").expanduser()
-    except RuntimeError as err:  # no such user's home
-        raise ConfigError(f"source.path: {show(source.path or '')} is no path ({err})") from err
 
 
 def _is_local(name: str) -> bool:

@@ -28,6 +28,7 @@ from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.jsonl import rows_of
+from huggingtweets.storage.paths import expanded
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1 << 14
@@ -254,7 +255,7 @@ def _load(path: str, split: str) -> Any:
         )
     import datasets
 
-    folder = Path(path).expanduser()
+    folder = expanded(path)
     try:
         if (folder / "state.json").is_file():
             return datasets.load_from_disk(str(folder))
