@@ -79,12 +79,14 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
     config = settle_precision(config)
     if not is_batch(config.user):
         config = replace(config, tracking=replace(config.tracking, per_user=True))
-    is_alone = not is_batch(config.user)
-    plans = [replace(make_plan(config, job), is_alone=is_alone) for job in jobs]
-    costs = dict(zip((job.slug for job in jobs), estimate_costs(jobs, config.source), strict=True))
-    deadline = Deadline(own_deadline(), costs)
     accelerator = build_accelerator(config.engine.precision, tf32=config.engine.tf32)
     try:
+        # Each process has looked for itself: lists are edited and files grow between two looks.
+        jobs, sizes = broadcast((list(jobs), estimate_costs(jobs, config.source)))
+        is_alone = not is_batch(config.user)
+        plans = [replace(make_plan(config, job), is_alone=is_alone) for job in jobs]
+        costs = dict(zip((job.slug for job in jobs), sizes, strict=True))
+        deadline = Deadline(own_deadline(), costs)
         # One process makes or downloads the base, the others find it in the cache.
         with waiting(f"looking for the base {config.model.path or 'tiny'}"):
             found = on_main(accelerator, lambda: check_base(config))
