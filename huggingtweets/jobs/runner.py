@@ -49,7 +49,7 @@ from huggingtweets.posts.sources.x_api import SPENDING
 from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.terminal import show_summary
 from huggingtweets.runtime.device import is_cuda
-from huggingtweets.standing import find_done, is_done
+from huggingtweets.standing import find_done
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.tracking.console import waiting
@@ -329,9 +329,6 @@ def _run_in_turn(
         if not broadcast(deadline.allows(plan.job.slug)):
             left.append(plan)
             continue
-        if broadcast(on_main(accelerator, partial(is_done, plan))):
-            tally.done(plan, before=True)  # by another start meanwhile
-            continue
         try:
             if room:
                 on_main(accelerator, room.wait_until_open)
@@ -354,7 +351,9 @@ def _run_in_turn(
             if tally.is_stopped:
                 return
             continue
-        tally.done(plan, ended_by=facts.train.ended_by if facts else Ending.full)
+        # None on the main process: another start has finished it meanwhile.
+        ended_by = facts.train.ended_by if facts else Ending.full
+        tally.done(plan, before=facts is None, ended_by=ended_by)
         deadline.end(plan.job.slug)
         if facts and is_shown:
             show_summary(facts, plan.paths, make_console())
