@@ -37,23 +37,14 @@ class Attempt:
         The script removes its files then. What cannot be read for another reason says nothing.
         """
         try:
-            return int(self._path("attempt").read_text(encoding="ascii")) > self.number
+            return int(self.path("attempt").read_text(encoding="ascii")) > self.number
         except FileNotFoundError:
             return True
         except (OSError, ValueError):
             return False
 
-    def tell_progress(self) -> None:
-        """Leave word that a job ended or a checkpoint was written in this attempt."""
-        with suppress(OSError):
-            self._path(f"progress-{self.number}").touch()
-
-    def tell_exit(self, code: int) -> None:
-        """Leave word how this attempt ended."""
-        with suppress(OSError):
-            self._path(f"exit-{self.number}").write_text(f"{code}\n", encoding="ascii")
-
-    def _path(self, what: str) -> Path:
+    def path(self, what: str) -> Path:
+        """Return one of the small files."""
         return self.mark.with_name(f"{self.mark.name}.{what}")
 
 
@@ -70,17 +61,19 @@ def is_superseded() -> bool:
 
 
 def tell_progress() -> None:
-    """Leave word for the batch script, if there is one, that something was achieved."""
+    """Leave word for the batch script, if any: a job ended or a checkpoint was written."""
     attempt = own_attempt()
     if attempt is not None:
-        attempt.tell_progress()
+        with suppress(OSError):
+            attempt.path(f"progress-{attempt.number}").touch()
 
 
 def tell_exit(code: int) -> int:
     """Leave word for the batch script how this attempt ended, last of all; return the code."""
     attempt = own_attempt()
     if attempt is not None and rank() == 0 and not attempt.is_superseded():
-        attempt.tell_exit(code)
+        with suppress(OSError):
+            attempt.path(f"exit-{attempt.number}").write_text(f"{code}\n", encoding="ascii")
     return code
 
 

@@ -84,16 +84,22 @@ def is_done(plan: Plan) -> bool:
             return True
         logger.warning("job=%s was done, but %s; it is trained again", slug, fault)
         return False
-    is_same, others = _compare(plan, result)
-    if others is not None and plan.config.overwrite:
+    changes = _compare(plan, result)
+    others = "; ".join(changes or ())
+    if others and plan.config.overwrite:
         logger.warning("job=%s replaces a job with other settings (%s)", slug, others)
         return False
-    if others is not None:
+    if others:
         raise ConfigError(
             f"{paths.root}: holds a job with other settings ({others}); expected the same job or "
             "none; choose another output_dir, or set overwrite=true to replace it"
         )
-    if result is not None and is_same and _is_named(result) and not find_model_fault(paths, result):
+    if (
+        result is not None
+        and changes == []
+        and _is_named(result)
+        and not find_model_fault(paths, result)
+    ):
         return True  # the same settings, by the words of another version
     if result is None and paths.result.exists():
         logger.warning("job=%s %s cannot be read; it is trained again", slug, paths.result)
@@ -129,23 +135,22 @@ def find_done(plans: Sequence[Plan]) -> frozenset[str]:
     return frozenset(done)
 
 
-def holds_same(plan: Plan) -> bool:
-    """Whether the folder is that of this very job, by its own undamaged word."""
-    return _compare(plan, None)[0]
-
-
-def _compare(plan: Plan, result: dict[str, Any] | None) -> tuple[bool, str | None]:
-    """Hold the folder's config.yaml against a plan.
+def find_changes(plan: Plan) -> list[str] | None:
+    """Return in which settings the folder's job differs from a plan, by its own undamaged word.
 
     Returns:
-        Whether it has the same settings, and else those in which it differs; False and None where
-        there is none, or nobody can say.
+        `key: old -> new` each; None where there is no job, or nobody can say.
     """
+    return _compare(plan, None)
+
+
+def _compare(plan: Plan, result: dict[str, Any] | None) -> list[str] | None:
+    """Do that, and beside a whole `result` take a damaged config.yaml for another job's."""
     from huggingtweets.config.compose import load_config  # a second: seldom needed
 
     paths = plan.paths
     if not (paths.config.exists() or paths.config.is_symlink()):
-        return False, None
+        return None
     head, body = _head(paths)
     try:
         if head is not None and hashlib.sha256(body).hexdigest() != head[2].decode():
@@ -153,18 +158,16 @@ def _compare(plan: Plan, result: dict[str, Any] | None) -> tuple[bool, str | Non
         if not body.strip():
             raise ConfigError(f"{paths.config}: is empty or cannot be read")
         if head is not None and head[1].decode() == plan.digest:
-            return True, None
+            return []
         old = make_plan(load_config(paths.config), plan.job)
     except ConfigError as err:
         if result is not None and _is_named(result) and not find_model_fault(paths, result):
-            return False, "which, its damaged config.yaml does not say"
+            return ["which, its damaged config.yaml does not say"]
         if not isinstance(err.__cause__, FileNotFoundError):
             said = str(err).partition("; expected")[0]
             logger.warning("job=%s %s; the job is begun again", plan.job.slug, said)
-        return False, None
-    if old.digest == plan.digest:
-        return True, None
-    return False, "; ".join(differences(old.identity, plan.identity))
+        return None
+    return differences(old.identity, plan.identity)
 
 
 def _is_named(result: dict[str, Any]) -> bool:

@@ -21,6 +21,16 @@ refuse() {
     exit 2
 }
 
+# SLURM's answer; asked for again where there is none, as while its controller is started anew.
+ask() {
+    local pause
+    for pause in 0 5 10 15; do
+        sleep "$pause"
+        if "$@"; then return 0; fi
+    done
+    return 1
+}
+
 begin_attempt() {
     # Not SLURM_JOB_ID: the last task of an array has the number of the whole array, and requeueing
     # that one starts every task again.
@@ -34,7 +44,10 @@ begin_attempt() {
     mv "$mark.attempt.tmp" "$mark.attempt"
     local ends
     unset HUGGINGTWEETS_DONE_BY
-    ends=$(date -d "$(squeue -h -j "$me" -o %e)" +%s 2>/dev/null) || ends=
+    # Without an answer there is no time to be done by: of nothing `date` makes this morning.
+    ends=$(ask squeue -h -j "$me" -o %e 2>/dev/null) || ends=
+    ends=$(date -d "${ends:-unknown}" +%s 2>/dev/null) || ends=
+    if [[ -n $ends ]] && ((ends <= $(date +%s))); then ends=; fi
     if [[ -n $ends ]]; then export HUGGINGTWEETS_DONE_BY=$((ends - HUGGINGTWEETS_LEAD_S)); fi
     export HUGGINGTWEETS_MARK=$mark HUGGINGTWEETS_ATTEMPT=$attempt
     # Bars redraw themselves with carriage returns, which make a log file unreadable.
@@ -46,9 +59,10 @@ begin_attempt() {
 run_attempt() {
     # The signals reach the launchers too: those of one process would die of them and take SLURM's
     # step along. They ignore them; train.py sets its own handlers, saves and ends, and so do they.
+    # An empty CONTAINER is an unknown one to bash 4.2.
     srun --kill-on-bad-exit=1 --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
         --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-        bash -c 'trap "" USR1 TERM; exec "$@"' task "${CONTAINER[@]}" "$@" &
+        bash -c 'trap "" USR1 TERM; exec "$@"' task ${CONTAINER[@]+"${CONTAINER[@]}"} "$@" &
     local child=$!
     # A trap runs once the foreground command has ended, so srun is not in the foreground; and
     # `wait` returns for every signal.
@@ -59,8 +73,9 @@ run_attempt() {
 }
 
 # Job state as SLURM tells it, such as RUNNING; and whether it was the time limit that ended the job.
-state_of_job() { scontrol -o show job "$me" 2>/dev/null | grep -o 'JobState=[A-Z_]*' | cut -d= -f2; }
-is_time_limit() { scontrol -o show job "$me" 2>/dev/null | grep -q ' Reason=TimeLimit '; }
+said_of_job() { ask scontrol -o show job "$me" 2>/dev/null; }
+state_of_job() { said_of_job | grep -o 'JobState=[A-Z_]*' | cut -d= -f2; }
+is_time_limit() { [[ $(said_of_job) == *' Reason=TimeLimit '* ]]; }
 is_newest() { [[ $(cat "$mark.attempt" 2>/dev/null) == "$attempt" ]]; }
 
 settle() {
@@ -76,8 +91,11 @@ settle() {
         look_after_others || true
         exit "$code"
     fi
-    # While SLURM ends the job itself, it is not RUNNING: cancelled, or preempted and requeued.
-    if [[ $(state_of_job) == RUNNING ]] || is_time_limit; then
+    # While SLURM ends the job itself, it is not RUNNING: cancelled, or preempted and requeued. What
+    # it says nothing of, it does not end.
+    local state
+    state=$(state_of_job) || state=RUNNING
+    if [[ $state == RUNNING ]] || is_time_limit; then
         requeue
     fi
     exit 75
@@ -122,7 +140,7 @@ requeue() { # at most once an attempt
         exit 1
     fi
     say "task $me: attempt $attempt is over, asking to be started again"
-    if scontrol requeue "$me"; then
+    if ask scontrol requeue "$me"; then
         # Ended by SLURM: with an exit before that the job could count as completed.
         sleep 120
     fi

@@ -1,8 +1,11 @@
 """What a batch script and the processes it starts tell each other."""
 
+import os
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,69 @@ def test_a_later_attempt_takes_the_lock_of_a_living_one(
 
 def test_the_mark_of_another_folder_is_another_task(tmp_path: Path) -> None:
     assert Attempt(tmp_path / "a", 0).task != Attempt(tmp_path / "b", 0).task
+
+
+def slurm(folder: Path, script: str, **answers: str) -> subprocess.CompletedProcess[str]:
+    """Run a batch script's lines beside stand-ins for SLURM's commands, which write down calls."""
+    bodies = {"sleep": "", "scontrol": "", "squeue": "", "srun": ""} | answers
+    for name, body in bodies.items():
+        path = folder / name
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >>{folder}/calls\n{body}\n')
+        path.chmod(0o755)
+    return subprocess.run(
+        ["bash", "-c", f"set -euo pipefail; source {ROOT}/slurm/attempt.sh; {script}"],
+        env={
+            "PATH": f"{folder}:{os.environ['PATH']}",
+            "HUGGINGTWEETS_MARKS": str(folder / "marks"),
+            "HUGGINGTWEETS_LEAD_S": "60",
+            "SLURM_JOB_ID": "7",
+            "SLURM_JOB_NODELIST": "n1",
+            "SLURM_JOB_NUM_NODES": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def failing(folder: Path, times: int, then: str) -> str:
+    """The body of a command that fails so often before it does what it should."""
+    return f"echo >>{folder}/$1; (($(wc -l <{folder}/$1) > {times})) || exit 1\n{then}"
+
+
+@pytest.mark.parametrize("failures", [0, 1, 9], ids=["at-once", "asked-again", "never"])
+@pytest.mark.parametrize("left_s", [7200, -60, None], ids=["time-left", "past", "nothing"])
+def test_a_task_is_to_be_done_by_what_slurm_says_and_by_no_other_time(
+    tmp_path: Path, failures: int, left_s: int | None
+) -> None:
+    ends = round(time.time()) + (left_s or 0)
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(ends)) if left_s else ""
+    squeue = failing(tmp_path, failures, f"echo {stamp}")
+    done = slurm(tmp_path, 'begin_attempt; echo "${HUGGINGTWEETS_DONE_BY-none}"', squeue=squeue)
+    is_known = left_s == 7200 and failures < 9
+    assert done.stdout.strip() == (str(ends - 60) if is_known else "none"), done.stderr
+
+
+RUNNING = "echo 'JobId=7 JobState=RUNNING Reason=None x'"
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "is_requeued"),
+    [
+        (lambda folder: RUNNING, True),
+        (lambda folder: failing(folder, 2, RUNNING), True),  # both what it shows and the requeue
+        (lambda folder: "[[ $1 == requeue ]]", True),
+        (lambda folder: "echo 'JobId=7 JobState=CANCELLED Reason=None x'", False),
+        (lambda folder: "echo 'JobId=7 JobState=TIMEOUT Reason=TimeLimit x'", True),
+    ],
+    ids=["running", "fails-at-first", "says-nothing", "cancelled", "time-limit"],
+)
+def test_a_stopped_task_is_requeued_unless_slurm_says_that_it_ends_it(
+    tmp_path: Path, scontrol: Callable[[Path], str], is_requeued: bool
+) -> None:
+    srun = 'echo 75 >"$HUGGINGTWEETS_MARK.exit-0"'
+    lines = "begin_attempt; run_attempt true"  # and no CONTAINER
+    done = slurm(tmp_path, lines, srun=srun, scontrol=scontrol(tmp_path))
+    assert done.returncode == 75, done.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert ("scontrol requeue 7\nsleep 120\n" in calls) == is_requeued, calls

@@ -60,11 +60,8 @@ def _ask(job: Job) -> Consent:
     """Ask on what ground the posts are used; anything but a number or a name leaves it unstated."""
     who = " and ".join(f"@{handle}" for handle in job.handles)
     lines = [f"On what ground do you use the posts of {who}?"]
-    lines += [f"  {n}  {meaning} ({ground})" for n, (ground, meaning) in _numbered()]
+    numbered = list(enumerate(_MEANINGS.items(), start=1))
+    lines += [f"  {n}  {meaning} ({ground})" for n, (ground, meaning) in numbered]
     answer = ask("\n".join([*lines, "Number, or nothing to leave it unstated:"]))
-    names = {str(n): ground for n, (ground, _) in _numbered()} | {name: name for name in _MEANINGS}
+    names = {str(n): ground for n, (ground, _) in numbered} | {name: name for name in _MEANINGS}
     return Consent(names.get(answer, Consent.unstated))
-
-
-def _numbered() -> list[tuple[int, tuple[str, str]]]:
-    return list(enumerate(_MEANINGS.items(), start=1))

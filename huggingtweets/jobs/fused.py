@@ -195,11 +195,9 @@ class _Workshop:
         self._ended: deque[_Ended] = deque()
         """Jobs that wait to be sampled."""
         self._num_together = 1  # on a CPU products are apart anyway
-        if is_cuda(studio.device):
-            self._num_together = 1
-            if studio.layout is not None:
-                finishing = finishing_of(plans[0], studio.layout)
-                self._num_together = finishing.num_together(free_bytes(studio.device))
+        if is_cuda(studio.device) and studio.layout is not None:
+            finishing = finishing_of(plans[0], studio.layout)
+            self._num_together = finishing.num_together(free_bytes(studio.device))
         self._num_threads = 1 if settings.engines > 1 else torch.get_num_threads()
         self._open: dict[str, OpenJob] = {}
         """Jobs that are begun and not yet with a finisher."""

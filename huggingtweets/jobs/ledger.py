@@ -4,13 +4,14 @@ The ledger is for people and for planning the next run. Whether a job is done is
 result.json alone, so lines are not flushed to the platter one by one.
 """
 
+import heapq
 import json
 import logging
 import os
 import re
 import shlex
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from typing import Any, Self
 
 from huggingtweets.errors import LaunchError
 from huggingtweets.logs import redact, shown
-from huggingtweets.process import lives, own_process
+from huggingtweets.process import own_process
 from huggingtweets.storage.files import (
     clear_for_file,
     make_folder,
@@ -181,12 +182,9 @@ def read_ledger(output_dir: Path) -> dict[str, JobState]:
     Raises:
         OSError: a file cannot be read.
     """
-    states: dict[str, JobState] = {}
-    for path in sorted((output_dir / LEDGER_DIR).glob("*.jsonl")):
-        for slug, state in _read_file(path).items():
-            if slug not in states or state.changed_at >= states[slug].changed_at:
-                states[slug] = state
-    return states
+    paths = sorted((output_dir / LEDGER_DIR).glob("*.jsonl"))
+    # A job may go over to another file with the number of shards: its crashes go along.
+    return _last_states(heapq.merge(*map(_lines, paths), key=lambda line: line[0]))
 
 
 def keep_command(output_dir: Path, arguments: Sequence[str]) -> None:
@@ -217,39 +215,49 @@ def own_writer() -> Writer:
     return Writer(socket.gethostname(), me.pid, me.started)
 
 
-def is_alive(writer: Writer) -> bool:
-    """Whether a process of this machine still runs."""
-    return lives(writer.pid, writer.started)
-
-
 def _is_cut(fd: int) -> bool:
     size = os.fstat(fd).st_size
     return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
 
 
-def _read_file(path: Path) -> dict[str, JobState]:
-    """The last state of every job in one file."""
-    last: dict[str, Mapping[str, Any]] = {}
-    running_since: dict[str, str] = {}
+def _last_states(lines: Iterable[tuple[float, Mapping[str, Any]]]) -> dict[str, JobState]:
+    """The last state of every job, by lines in order of their times."""
+    last: dict[str, tuple[float, Mapping[str, Any]]] = {}
+    begun: dict[str, tuple[float, Mapping[str, Any]]] = {}
     crashes: dict[str, tuple[int, int]] = {}
-    for row in _rows(_text_of(path)):
+    for line in lines:
+        row = line[1]
         with suppress(KeyError, TypeError, ValueError):  # not ours
             slug, status = row["slug"], row["status"]
             if status in _STATUSES:
-                last[slug] = row
+                last[slug] = line
             if status == JobStatus.running:
-                running_since[slug] = row["time"]
+                begun[slug] = line
                 num, step = crashes.get(slug, (0, 0))
                 now = int(row.get("step", 0))
                 crashes[slug] = (1 if now > step else num + 1, now)
             elif status != JobStatus.queued or row["reason"]:  # not merely to be begun
                 crashes.pop(slug, None)
     states = {}
-    for slug, row in last.items():
+    for slug, (moment, row) in last.items():
         with suppress(ValueError, KeyError, TypeError, OverflowError):
-            state = _state_of(row, running_since.get(slug))
+            state = _state_of(row, moment)
+            since, first = begun.get(slug, (moment, None))
+            has_ended = state.status in (JobStatus.done, JobStatus.failed)
+            if has_ended and first is not None and _writer_of(first) == state.writer:
+                state = replace(state, seconds=max(0.0, moment - since))
             states[slug] = replace(state, crashes=crashes.get(slug, (0, 0))[0])
     return states
+
+
+def _lines(path: Path) -> Iterator[tuple[float, Mapping[str, Any]]]:
+    """Yield the lines of one file that say a time, each after it."""
+    for row in _rows(_text_of(path)):
+        moment = None
+        with suppress(KeyError, TypeError, ValueError, OverflowError):  # not ours
+            moment = datetime.fromisoformat(row["time"]).timestamp()
+        if moment is not None:
+            yield moment, row
 
 
 def _text_of(path: Path) -> str:
@@ -281,20 +289,18 @@ def _parse(text: str) -> Any:
         return None
 
 
-def _state_of(row: Mapping[str, Any], running_since: str | None) -> JobState:
-    status = JobStatus(row["status"])
-    changed_at = datetime.fromisoformat(row["time"]).timestamp()
-    seconds = None
-    if running_since is not None and status in (JobStatus.done, JobStatus.failed):
-        seconds = max(0.0, changed_at - datetime.fromisoformat(running_since).timestamp())
+def _state_of(row: Mapping[str, Any], changed_at: float) -> JobState:
     return JobState(
         slug=shown(str(row["slug"])),
-        status=status,
+        status=JobStatus(row["status"]),
         reason=shown(str(row["reason"])),
         retryable=bool(row["retryable"]),
         attempt=int(row["attempt"]),
         changed_at=changed_at,
-        seconds=seconds,
-        writer=Writer(str(row["host"]), int(row["pid"]), str(row["started"])),
+        writer=_writer_of(row),
         trial=str(row.get("trial", "")),
     )
+
+
+def _writer_of(row: Mapping[str, Any]) -> Writer:
+    return Writer(str(row["host"]), int(row["pid"]), str(row["started"]))

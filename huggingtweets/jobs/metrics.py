@@ -62,7 +62,7 @@ class MetricsFile:
 
     def write(self) -> None:
         """Write the file, whole or not at all. That it cannot be written fails no job."""
-        if is_superseded():  # a process that outlived its node: the file is its successor\'s
+        if is_superseded():  # a process that outlived its node: the file is its successor's
             return
         with suppress(OSError):
             write_text(self._path, "".join(self._lines()))

@@ -1,4 +1,7 @@
-"""Spread jobs over shards and ranks by estimated cost. Deterministic: every process plans alike."""
+"""Spread jobs over the processes of a launch by estimated cost.
+
+The estimate is the main process's, for all: files may grow between two looks at their sizes.
+"""
 
 import heapq
 import math
@@ -15,25 +18,25 @@ FIXED_COST_BYTES = 20_000
 many bytes of posts."""
 
 
-def partition(costs: Sequence[float], num_shards: int) -> list[list[int]]:
-    """Assign every index of `costs` to one shard: the costliest first, each to the least loaded.
+def partition(costs: Sequence[float], num_parts: int) -> list[list[int]]:
+    """Assign every index of `costs` to one part: the costliest first, each to the least loaded.
 
-    Ties go to the shard with fewer jobs, then to the lower number. The indices of a shard ascend.
+    Ties go to the part with fewer jobs, then to the lower number. The indices of a part ascend.
 
     Raises:
-        ValueError: no shard, or a cost that is negative or not a number.
+        ValueError: no part, or a cost that is negative or not a number.
     """
-    if num_shards < 1:
-        raise ValueError(f"num_shards: got {num_shards}; expected 1 or more")
+    if num_parts < 1:
+        raise ValueError(f"num_parts: got {num_parts}; expected 1 or more")
     if not all(0 <= cost < math.inf for cost in costs):
         raise ValueError("costs: expected finite numbers of 0 or more")
-    shards: list[list[int]] = [[] for _ in range(num_shards)]
-    loads = [(0.0, 0, shard) for shard in range(num_shards)]
+    parts: list[list[int]] = [[] for _ in range(num_parts)]
+    loads = [(0.0, 0, part) for part in range(num_parts)]
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
-        load, num_jobs, shard = loads[0]
-        heapq.heapreplace(loads, (load + costs[index], num_jobs + 1, shard))
-        shards[shard].append(index)
-    return [sorted(shard) for shard in shards]
+        load, num_jobs, part = loads[0]
+        heapq.heapreplace(loads, (load + costs[index], num_jobs + 1, part))
+        parts[part].append(index)
+    return [sorted(part) for part in parts]
 
 
 def estimate_costs(jobs: Sequence[Job], source: SourceConfig | None) -> list[float]:

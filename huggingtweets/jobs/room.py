@@ -179,7 +179,10 @@ class Room:
         )
 
     def _remove_drafts(self) -> int:
-        """Remove what killed writers left in folders that nobody holds; return how many."""
+        """Remove what killed writers left in folders that nobody holds; return how many.
+
+        Only jobs have a holder: in the ledger's folder other shards write.
+        """
         num = 0
         with suppress(OSError):
             for pattern in ("*/.*.tmp", "*/checkpoints/.step-*.tmp"):
@@ -187,7 +190,7 @@ class Room:
                 for draft in list(self._folder.glob(pattern)):
                     job = self._folder / draft.relative_to(self._folder).parts[0]
                     with suppress(OSError):
-                        if is_left(job):
+                        if (job / ".lock").is_dir() and is_left(job):
                             remove(draft)
                             num += 1
         return num

@@ -49,7 +49,7 @@ from huggingtweets.posts.sources.x_api import SPENDING
 from huggingtweets.publishing.index import Row, write_index
 from huggingtweets.publishing.terminal import show_summary
 from huggingtweets.runtime.device import is_cuda
-from huggingtweets.standing import find_done, is_done
+from huggingtweets.standing import find_done
 from huggingtweets.tracking.base import Phase
 from huggingtweets.tracking.build import build_batch_tracker
 from huggingtweets.tracking.console import waiting
@@ -79,12 +79,14 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
     config = settle_precision(config)
     if not is_batch(config.user):
         config = replace(config, tracking=replace(config.tracking, per_user=True))
-    is_alone = not is_batch(config.user)
-    plans = [replace(make_plan(config, job), is_alone=is_alone) for job in jobs]
-    costs = dict(zip((job.slug for job in jobs), estimate_costs(jobs, config.source), strict=True))
-    deadline = Deadline(own_deadline(), costs)
     accelerator = build_accelerator(config.engine.precision, tf32=config.engine.tf32)
     try:
+        # Each process has looked for itself: lists are edited and files grow between two looks.
+        jobs, sizes = broadcast((list(jobs), estimate_costs(jobs, config.source)))
+        is_alone = not is_batch(config.user)
+        plans = [replace(make_plan(config, job), is_alone=is_alone) for job in jobs]
+        costs = dict(zip((job.slug for job in jobs), sizes, strict=True))
+        deadline = Deadline(own_deadline(), costs)
         # One process makes or downloads the base, the others find it in the cache.
         with waiting(f"looking for the base {config.model.path or 'tiny'}"):
             found = on_main(accelerator, lambda: check_base(config))
@@ -327,9 +329,6 @@ def _run_in_turn(
         if not broadcast(deadline.allows(plan.job.slug)):
             left.append(plan)
             continue
-        if broadcast(on_main(accelerator, partial(is_done, plan))):
-            tally.done(plan, before=True)  # by another start meanwhile
-            continue
         try:
             if room:
                 on_main(accelerator, room.wait_until_open)
@@ -352,7 +351,9 @@ def _run_in_turn(
             if tally.is_stopped:
                 return
             continue
-        tally.done(plan, ended_by=facts.train.ended_by if facts else Ending.full)
+        # None on the main process: another start has finished it meanwhile.
+        ended_by = facts.train.ended_by if facts else Ending.full
+        tally.done(plan, before=facts is None, ended_by=ended_by)
         deadline.end(plan.job.slug)
         if facts and is_shown:
             show_summary(facts, plan.paths, make_console())

@@ -13,7 +13,6 @@ from huggingtweets.config.plan import FILE_PREFIX, is_batch
 from huggingtweets.config.posts_schema import ARCHIVES, SourceConfig
 from huggingtweets.errors import SelectionError
 from huggingtweets.handles import Job, parse_handle
-from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.posts.sources.load import archive_owner, check_owner
 from huggingtweets.storage.paths import expanded
 
@@ -40,9 +39,10 @@ def select_jobs(
     Args:
         user: A handle; a list of handles, which is one job; or `file:PATH` with one job per line.
             Nothing: the person whose archive the source is.
-        shard: `i/n` with i from 0 to n-1: the i-th of n parts of about equal cost; may be empty.
+        shard: `i/n` with i from 0 to n-1: every n-th job from the i-th on; may be none. Tasks start
+            hours apart, so a share follows from the list alone, not from files that grow meanwhile.
         job_index: Only the job of this 0-based entry of the file, duplicates not counted.
-        source: Where the posts lie, to estimate costs; of an archive, whose it is.
+        source: Where the posts lie; of an archive, whose it is.
 
     Raises:
         SelectionError: something is malformed or missing; the sentence says what to type.
@@ -62,8 +62,7 @@ def select_jobs(
         return [jobs[job_index]]
     if shard is not None:
         shard_index, num_shards = _parse_shard(shard)
-        chosen = partition(estimate_costs(jobs, source), num_shards)[shard_index]
-        return [jobs[index] for index in chosen]
+        return jobs[shard_index::num_shards]
     return jobs
 
 

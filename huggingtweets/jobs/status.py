@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.jobs.ledger import JobState, JobStatus, is_alive, read_ledger
+from huggingtweets.jobs.ledger import JobState, JobStatus, read_ledger
+from huggingtweets.process import lives
 from huggingtweets.publishing.index import NotDone
 from huggingtweets.standing import find_model_fault, read_result
 from huggingtweets.storage.paths import JobPaths
@@ -36,8 +37,6 @@ class BatchSummary:
     """None: nothing is running, or too little is finished."""
     remaining_s: float | None
     """Estimated from the rate."""
-    failures: tuple[tuple[str, int], ...]
-    """Reasons, most frequent first, without the names and numbers in them."""
     slowest: tuple[tuple[str, float], ...]
     """Slugs and seconds."""
 
@@ -74,14 +73,12 @@ def summarise(states: Iterable[JobState]) -> BatchSummary:
     counts = {status: found[status] for status in JobStatus}
     rate = _jobs_per_hour(states) if counts[JobStatus.running] else None
     left = counts[JobStatus.queued] + counts[JobStatus.running]
-    reasons = Counter(kind_of(state) for state in states if state.status is JobStatus.failed)
     timed = [(state.slug, state.seconds) for state in states if state.seconds is not None]
     return BatchSummary(
         total=len(states),
         counts=counts,
         jobs_per_hour=rate,
         remaining_s=left / rate * 3600 if rate else None,
-        failures=tuple(reasons.most_common()),
         slowest=tuple(sorted(timed, key=lambda pair: -pair[1])[:NUM_SLOWEST]),
     )
 
@@ -155,7 +152,7 @@ def _is_at_work(state: JobState, paths: JobPaths | None) -> bool:
     if state.writer is None:
         return False
     if state.writer.host == socket.gethostname():
-        return is_alive(state.writer)
+        return lives(state.writer.pid, state.writer.started)
     last_sign = _last_sign(paths.root / ".lock") if paths else None
     return last_sign is None or time.time() - last_sign < SILENT_AFTER_S
 

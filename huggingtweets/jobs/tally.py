@@ -131,8 +131,8 @@ class Tally:
         if state.trial and state.trial != self._trial(plan):
             return False
         logger.warning(
-            "job=%s failed before and is not tried again (%s); another setting does, or "
-            "retry_failed=true",
+            "job=%s failed before (%s); it is tried again once a setting or its posts change, or "
+            "with retry_failed=true",
             plan.job.slug,
             state.reason,
         )

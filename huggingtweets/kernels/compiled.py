@@ -20,7 +20,7 @@ from huggingtweets.ops.dropout import ScaledSite, Site
 from huggingtweets.ops.linear import Gradients
 from huggingtweets.ops.reference import Loss, Ops
 from huggingtweets.ops.saved import Saved
-from huggingtweets.storage.cache import cached_file
+from huggingtweets.storage.cache import cached_folder
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,8 @@ def _build() -> Path:
         reason = done.stderr.strip().partition("\n")[0]
         raise subprocess.SubprocessError(f"{compiler} failed: {reason}")
 
-    return cached_file(f"kernels-{digest}.so", compile_to)
+    name = "kernels.so"
+    return cached_folder(f"kernels-{digest}", lambda folder: compile_to(folder / name)) / name
 
 
 def _cpu() -> str:

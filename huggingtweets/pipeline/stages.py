@@ -2,12 +2,10 @@
 
 import logging
 import shutil
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
 from accelerate import Accelerator
 
@@ -15,6 +13,7 @@ from huggingtweets.bases.model import Base
 from huggingtweets.causes import cause_of
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan
+from huggingtweets.config.posts_schema import SourceKind
 from huggingtweets.config.results_schema import PublishKind
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.data.prepare import HeldoutSet, Prepared, clean_posts, prepare
@@ -44,7 +43,7 @@ from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.mark import marked
 from huggingtweets.runtime.helper import shared_helpers
-from huggingtweets.standing import holds_same, seal_model, sealed_config
+from huggingtweets.standing import find_changes, is_done, seal_model, sealed_config
 from huggingtweets.storage.files import (
     remove,
     remove_drafts,
@@ -54,7 +53,7 @@ from huggingtweets.storage.files import (
     write_text,
 )
 from huggingtweets.storage.lock import acquire_lock
-from huggingtweets.training.collectives import leave_if_stopped
+from huggingtweets.training.collectives import broadcast, leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.parallel.single import train_single
 from huggingtweets.training.progress import Training, training_job
@@ -62,7 +61,8 @@ from huggingtweets.training.records import Scores, TrainResult
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
+_OF_POSTS = ("source.", "cleaning.")
+"""Settings that say which posts there are, and how they are masked; see `differences`."""
 
 
 def run_job(
@@ -77,7 +77,8 @@ def run_job(
         since: when the user began to wait for it, by `time.monotonic`; None: with the command.
 
     Returns:
-        All there is to say about the finished model, on the main process.
+        All there is to say about the finished model, on the main process; None on the others, and
+        where an earlier start, given up as dead, has finished the job meanwhile.
 
     Raises:
         HuggingtweetsError: the job cannot be done; what was written so far stays.
@@ -86,6 +87,8 @@ def run_job(
     leave_if_stopped("begin")
     with ExitStack() as stack:
         lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
+        if broadcast(on_main(accelerator, lambda: is_done(plan))):
+            return None
         cleaned = on_main(accelerator, lambda: begin_job(plan))
         leave_if_stopped("data")
         prepared = prepare_job(plan, base, cleaned)
@@ -119,6 +122,10 @@ class Cleaned:
 def begin_job(plan: Plan) -> Cleaned | None:
     """Open the job's folder and get its posts, unless an earlier attempt did; main process only.
 
+    Where a job with other settings lies there, all of it stays until the posts have come. Posts
+    that were paid for are taken from it; all others are read again, for there may be new ones, or
+    a wish that there be no model.
+
     Returns:
         The posts, so that nobody need clean them again; None where an earlier attempt got them.
 
@@ -129,14 +136,22 @@ def begin_job(plan: Plan) -> Cleaned | None:
         TooFewPostsError: a user has too little text.
     """
     check_opted_out(plan.job.handles, plan.config.optout_file)
+    changes = find_changes(plan)
+    has_posts = changes == [] or (
+        changes is not None
+        and plan.config.source.kind is SourceKind.x_api
+        and not any(line.startswith(_OF_POSTS) for line in changes)
+    )
+    cleaned = _get_posts(plan) if changes and not has_posts else None
     try:
         plan.paths.root.mkdir(parents=True, exist_ok=True)
         remove_drafts(plan.paths.root)
         # Not done, or not as now asked for: what it was must not be taken for what it becomes.
         remove(plan.paths.result)
-        if not holds_same(plan):
-            for old in (plan.paths.posts, plan.paths.checkpoints):
-                remove(old)
+        if not has_posts:
+            remove(plan.paths.posts)
+        if changes != []:
+            remove(plan.paths.checkpoints)
         text = dump_config(replace(plan.config, overwrite=False))
         write_text(plan.paths.config, sealed_config(text, plan.digest))
     except OSError as err:
@@ -147,19 +162,27 @@ def begin_job(plan: Plan) -> Cleaned | None:
         failure.cause = cause_of(err)
         raise failure from err
     if is_saved(plan.paths.posts, plan.job.handles):
+        if changes:
+            logger.info("job=%s takes the posts in %s", plan.job.slug, plan.paths.posts)
         return None
+    cleaned = cleaned or _get_posts(plan)
+    reports = {report.handle: asdict(report) for report in cleaned.reports}
+    write_json(plan.paths.cleaning, reports)
+    if plan.config.publish.pictures and plan.config.publish.kind is not PublishKind.none:
+        write_pictures(plan.paths.pictures, cleaned.timelines, plan.config.publish.picture_hosts)
+    write_timelines(plan.paths.posts, cleaned.timelines)
+    return cleaned
+
+
+def _get_posts(plan: Plan) -> Cleaned:
+    """Read and clean the posts of a job; nothing is written of a user with too few of them."""
     # Masked at once: what lies in the folder is also what is recorded as an artifact.
     timelines = load_masked(plan.config, plan.job)
     for note in (note for timeline in timelines for note in timeline.notes):
         logger.warning("job=%s %s", plan.job.slug, note)
     users, reports = clean_posts(timelines, plan.config.cleaning)
-    write_json(plan.paths.cleaning, {report.handle: asdict(report) for report in reports})
     for warning in check_enough(reports, plan.config.cleaning):
         logger.warning("job=%s %s", plan.job.slug, warning)
-    if plan.config.publish.pictures and plan.config.publish.kind is not PublishKind.none:
-        write_pictures(plan.paths.pictures, timelines, plan.config.publish.picture_hosts)
-    # Only now: a user with too few posts is asked for again by the next attempt.
-    write_timelines(plan.paths.posts, timelines)
     return Cleaned(timelines, users, reports)
 
 
@@ -280,8 +303,11 @@ def finish_job(
         started_at=job.started_at,
     )
     with replacing_folder(paths.model) as draft, ThreadPoolExecutor(1) as beside:
-        call = shared_helpers(build_texts.__module__).call if is_published else _call
-        made = beside.submit(call, build_texts, outcome, utc_now())
+        if is_published:
+            call = shared_helpers(build_texts.__module__).call
+            made = beside.submit(call, build_texts, outcome, utc_now())
+        else:  # nothing in it is worth another process
+            made = beside.submit(build_texts, outcome, utc_now())
         trained.save(plan, base, draft)
         texts = made.result()
         if is_published:
@@ -300,11 +326,6 @@ def finish_job(
     write_json(paths.result, texts.result | {"model": {"files": seal_model(paths)}})
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return texts.facts
-
-
-def _call(function: Callable[..., T], *arguments: Any) -> T:
-    """Call a function here: nothing in it is worth another process."""
-    return function(*arguments)
 
 
 def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scores]:

@@ -38,27 +38,11 @@ def cached_folder(name: str, make: Callable[[Path], object]) -> Path:
     Raises:
         Exception: what `make` raises.
     """
-    return _cached(name, lambda folder: _make_folder(folder, make), _fault_of_folder)
-
-
-def cached_file(name: str, make: Callable[[Path], object]) -> Path:
-    """Return a file of the cache, as it was made; else as `cached_folder`.
-
-    Args:
-        name: with a digest of all that its content depends on.
-        make: writes the file whose path it is given.
-    """
-    return _cached(name, lambda path: _make_file(path, make), _fault_of_file)
-
-
-def _cached(
-    name: str, make: Callable[[Path], None], find_fault_of: Callable[[Path], str | None]
-) -> Path:
     path = cache_dir() / name
     with _lock:
-        if name in _own and find_fault_of(_own[name]) is None:
+        if name in _own and _fault_of_folder(_own[name]) is None:
             return _own[name]
-        fault = find_fault_of(path)
+        fault = _fault_of_folder(path)
         if fault is None:
             return path
         if path.exists() or path.is_symlink():
@@ -77,35 +61,8 @@ def _cached(
             own = Path(tempfile.mkdtemp(prefix="huggingtweets-"))
             atexit.register(shutil.rmtree, own, ignore_errors=True)
             path = _own[name] = own / path.name
-        make(path)
+        _make_folder(path, make)
         return path
-
-
-def _make_file(path: Path, make: Callable[[Path], object]) -> None:
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as name:
-        draft = Path(name) / path.name
-        make(draft)
-        seals = take_seals(draft.parent)
-        with draft.open("rb+") as file:
-            os.fsync(file.fileno())
-        if path.is_dir() and not path.is_symlink():
-            remove(path)
-        draft.replace(path)
-    write_json(_seal_of(path), seals)
-
-
-def _seal_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.seal.json")
-
-
-def _fault_of_file(path: Path) -> str | None:
-    """Say why a cached file cannot be used; None: it is as it was made."""
-    try:
-        seals = read_json(_seal_of(path))
-    except (OSError, ValueError):
-        return f"{path} is of unknown content"
-    fault = find_fault(path.parent, seals)
-    return fault if fault or path.name in seals else f"{path} is of unknown content"
 
 
 def _make_folder(folder: Path, make: Callable[[Path], object]) -> None:

@@ -113,7 +113,7 @@ def append_row(path: Path, row: Any) -> None:
     write_bytes(path, before + json.dumps(row).encode("ascii") + b"\n")
 
 
-def read_plain(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
+def read_plain(path: Path) -> bytes:
     """Read a file of ours whole; what lies there in its place is neither waited for nor swallowed.
 
     Raises:
@@ -122,7 +122,7 @@ def read_plain(path: Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
     status = path.stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes:
+    if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_READ_BYTES:
         raise OSError(errno.EINVAL, "is no plain file, or far too large", str(path))
     return path.read_bytes()
 

@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -96,6 +96,11 @@ class JobLock:
                 is gone.
         """
         newest = _newest(self._path.parent)
+        if not newest:
+            raise LaunchError(
+                f"{self._path.parents[1]}: got a job folder that was deleted, or its .lock; "
+                "expected it to stay while the job is at work; this process ends without writing"
+            )
         if newest != self.generation:
             raise LaunchError(
                 f"{self._path.parents[1]}: got a job folder that belongs to a later start "
@@ -120,7 +125,7 @@ class JobLock:
         remove_fence(self._path.parents[1])
         with suppress(OSError):
             if _newest(self._path.parent) == self.generation:
-                _write(self._path, _Claim(**{**asdict(self._claim), "is_released": True}))
+                _write(self._path, replace(self._claim, is_released=True))
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
@@ -167,9 +172,9 @@ def is_left(job_root: Path) -> bool:
     """
     folder = job_root / ".lock"
     generation = _newest(folder)
-    claim = _read(_path(folder, generation)) if generation else None
     if not generation:
         return True
+    claim = _read(_path(folder, generation))
     if claim is None:
         return _is_abandoned(folder, _path(folder, generation))
     return claim.is_released or _is_dead(claim)
@@ -274,11 +279,10 @@ def _is_abandoned(folder: Path, path: Path) -> bool:
             probe.unlink(missing_ok=True)
 
 
-def _busy(folder: Path, claim: _Claim | None) -> JobBusyError:
-    holder = f"process {claim.pid} on {claim.host}" if claim else "another process"
+def _busy(folder: Path, claim: _Claim) -> JobBusyError:
     return JobBusyError(
-        f"{folder.parent}: got a second start of this job; expected one at a time, and {holder} "
-        "is at work on it; wait for it or stop it"
+        f"{folder.parent}: got a second start of this job; expected one at a time, and process "
+        f"{claim.pid} on {claim.host} is at work on it; wait for it or stop it"
     )
 
 

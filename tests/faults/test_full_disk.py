@@ -12,6 +12,8 @@ import pytest
 from job_processes import SMALL, Running, Start, weights_digest, write_posts
 
 from huggingtweets.jobs.ledger import read_ledger
+from huggingtweets.jobs.room import Room
+from huggingtweets.storage.lock import acquire_lock
 
 HANDLES = ("ann", "bob", "carl")
 WAYS = (("fused", "none"), ("fused", "local"), ("single", "local"))
@@ -124,3 +126,25 @@ def test_a_batch_that_waits_goes_on_when_there_is_room(tmp_path: Path, disk: Pat
     resize(disk, "100m")
     assert running.wait(120) == 0, running.words()
     assert "failed=0" in running.words()
+
+
+DIE = """
+import os, sys
+from pathlib import Path
+from huggingtweets.storage.lock import acquire_lock
+acquire_lock(Path(sys.argv[1]))
+os._exit(0)
+"""
+
+
+def test_a_full_disk_costs_the_drafts_of_the_dead_and_no_others(tmp_path: Path) -> None:
+    """Other shards write metrics in the ledger's folder, which has no holder."""
+    names = ("ledger", "living", "dead")
+    drafts = {name: tmp_path / name / f".one-{name}.0badcafe.tmp" for name in names}
+    for draft in drafts.values():
+        draft.parent.mkdir()
+        draft.touch()
+    subprocess.run([sys.executable, "-c", DIE, str(tmp_path / "dead")], check=True)
+    with acquire_lock(tmp_path / "living"):
+        assert not Room(tmp_path, 1 << 62, wait_s=60).is_open()
+    assert [name for name, draft in drafts.items() if draft.exists()] == ["ledger", "living"]

@@ -1,5 +1,6 @@
 """SIGKILL at random instants of the real train.py: nothing is lost, and nobody can tell."""
 
+import json
 import random
 import signal
 import time
@@ -126,3 +127,28 @@ def test_killed_jobs_end_as_undisturbed_ones(tmp_path: Path, kills: int) -> None
             assert (job / "result.json").exists()
     assert tally.kills >= kills
     assert tally.mid_write >= kills / 4, tally
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_job_that_its_silent_holder_finishes_meanwhile_is_not_trained_again(
+    tmp_path: Path, world: int
+) -> None:
+    posts = write_posts(tmp_path / "posts", "ann")
+    job, log = tmp_path / "ann", tmp_path / "log"
+    run(arguments("ann", posts, tmp_path), world, log=log)
+    result, hidden = job / "result.json", tmp_path / "result.json"
+    stamp = result.stat().st_mtime_ns
+    result.rename(hidden)
+    claim = max(job.glob(".lock/0*"))
+    silent = {**json.loads(claim.read_text()), "place": "other", "host": "node7", "pid": 1}
+    claim.write_text(json.dumps({**silent, "is_released": False}))
+    running = Running(Start(arguments("ann", posts, tmp_path), world, log=log))
+    while "waiting up to" not in running.words():
+        assert running.is_running(), running.words()
+        time.sleep(0.01)
+    hidden.rename(result)
+    claim.write_text(json.dumps({**silent, "is_released": True}))
+    assert running.wait() == 0, running.words()
+    assert result.stat().st_mtime_ns == stamp, running.words()
+    assert "was done before" in running.words()

@@ -1,11 +1,12 @@
 """A batch through the real train.py: good users are trained, bad ones fail alone."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from job_processes import train
+from job_processes import run, small_batch, train
 from small import SMALL_MODEL
 
 from huggingtweets.jobs.ledger import JobStatus
@@ -74,3 +75,33 @@ def test_bad_users_fail_alone_and_a_rerun_touches_only_them(posts: Path, tmp_pat
     states = read_states(tmp_path / "out")
     assert states.pop("shy").status is JobStatus.skipped
     assert {state.status for state in states.values()} == {JobStatus.done}
+
+
+def look_elsewhere() -> None:
+    """Let each process find another list and other posts under one name."""
+    os.chdir(os.environ["RANK"])
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("engine", ["fused", "single"])
+def test_processes_that_found_other_lists_and_sizes_train_as_the_main_one_says(
+    tmp_path: Path, engine: str
+) -> None:
+    names = ("ann", "bob", "carl", "dora")
+    for rank, handles in (("0", names), ("1", (*names[::-1], "eve"))):
+        (tmp_path / rank).mkdir()
+        arguments = small_batch(tmp_path / rank, engine, "out", handles)
+    for grown in ("0/posts/ann.jsonl", "1/posts/bob.jsonl"):
+        path = tmp_path / grown
+        path.write_text(path.read_text() * 20)
+    places = ("user=file:users.txt", "source.path=posts", f"output_dir={tmp_path / 'out'}")
+    log = tmp_path / "log"
+    options = ("publish=none", "sampling.num=0", "recipe.max_steps=2")
+    run([*arguments, *places, *options], 2, prepare=look_elsewhere, log=log, cwd=tmp_path)
+    states = read_states(tmp_path / "out")
+    assert {slug: state.status for slug, state in states.items()} == dict.fromkeys(
+        names, JobStatus.done
+    ), log.read_text()
+    ledgers = (tmp_path / "out" / "ledger").glob("*.jsonl")
+    lines = "".join(path.read_text() for path in ledgers)
+    assert lines.count('"running"') == len(names), "each begins once"

@@ -13,12 +13,11 @@ from huggingtweets.errors import LaunchError
 from huggingtweets.jobs.ledger import (
     JobStatus,
     Ledger,
-    Writer,
-    is_alive,
     open_ledger,
     own_writer,
     read_ledger,
 )
+from huggingtweets.process import lives
 
 
 def test_ledger_keeps_the_last_state_of_each_job(tmp_path: Path) -> None:
@@ -218,19 +217,19 @@ def test_ledger_of_100000_lines_is_read_in_seconds(tmp_path: Path) -> None:
 
 def test_writer_is_alive_while_it_runs() -> None:
     me = own_writer()
-    assert is_alive(me)
-    assert not is_alive(Writer(me.host, me.pid, "1"))
+    assert lives(me.pid, me.started)
+    assert not lives(me.pid, "1")
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     child.wait()
-    assert not is_alive(Writer(me.host, child.pid, ""))
+    assert not lives(child.pid, "")
 
 
 def test_writer_that_is_a_zombie_is_dead() -> None:
     child = subprocess.Popen([sys.executable, "-c", "pass"])
     deadline = time.monotonic() + 20
-    while is_alive(Writer("", child.pid, "")) and time.monotonic() < deadline:
+    while lives(child.pid, "") and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not is_alive(Writer("", child.pid, ""))
+    assert not lives(child.pid, "")
     assert os.waitpid(child.pid, 0)[0] == child.pid
 
 
@@ -254,3 +253,16 @@ def test_ledger_counts_the_runs_that_died_of_a_job(tmp_path: Path) -> None:
         ledger.record("alice", JobStatus.running)
         ledger.record("alice", JobStatus.done)
         assert crashes() == 0
+
+
+def test_ledger_counts_the_runs_that_died_of_a_job_over_all_files(tmp_path: Path) -> None:
+    """Another number of shards has other files."""
+    for shard in ("0/4", "0/4", "0/8", "0/4", None):
+        with open_ledger(tmp_path, shard=shard) as ledger:
+            ledger.record("alice", JobStatus.queued)
+            ledger.record("alice", JobStatus.running)
+        time.sleep(0.002)  # times are in milliseconds
+    assert read_ledger(tmp_path)["alice"].crashes == 5
+    with open_ledger(tmp_path, shard="0/8") as ledger:
+        ledger.record("alice", JobStatus.done)
+    assert read_ledger(tmp_path)["alice"].crashes == 0

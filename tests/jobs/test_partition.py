@@ -16,20 +16,20 @@ from huggingtweets.jobs.runner import longest_first
 COSTS = st.lists(st.floats(0, 1e9), max_size=60)
 
 
-@given(costs=COSTS, num_shards=st.integers(1, 20))
-def test_partition_places_every_job_once_in_order(costs: list[float], num_shards: int) -> None:
-    shards = partition(costs, num_shards)
-    assert len(shards) == num_shards
-    assert sorted(index for shard in shards for index in shard) == list(range(len(costs)))
-    assert all(shard == sorted(shard) for shard in shards)
+@given(costs=COSTS, num_parts=st.integers(1, 20))
+def test_partition_places_every_job_once_in_order(costs: list[float], num_parts: int) -> None:
+    parts = partition(costs, num_parts)
+    assert len(parts) == num_parts
+    assert sorted(index for part in parts for index in part) == list(range(len(costs)))
+    assert all(part == sorted(part) for part in parts)
 
 
-@given(costs=COSTS, num_shards=st.integers(1, 20))
+@given(costs=COSTS, num_parts=st.integers(1, 20))
 def test_partition_is_balanced_to_the_bound_of_longest_first(
-    costs: list[float], num_shards: int
+    costs: list[float], num_parts: int
 ) -> None:
-    heaviest = max(sum(costs[index] for index in shard) for shard in partition(costs, num_shards))
-    bound = sum(costs) / num_shards + max(costs, default=0)
+    heaviest = max(sum(costs[index] for index in part) for part in partition(costs, num_parts))
+    bound = sum(costs) / num_parts + max(costs, default=0)
     assert heaviest <= bound * (1 + 1e-9)
 
 
@@ -48,7 +48,7 @@ def test_partition_of_100000_jobs_takes_under_two_seconds() -> None:
     first = partition(costs, 512)
     assert time.perf_counter() - start < 2
     assert first == partition(costs, 512)
-    loads = [sum(costs[index] for index in shard) for shard in first]
+    loads = [sum(costs[index] for index in part) for part in first]
     assert max(loads) / min(loads) < 1.001
 
 
@@ -56,7 +56,7 @@ def test_partition_of_100000_jobs_takes_under_two_seconds() -> None:
 def test_partition_refuses_costs_that_are_none(costs: list[float]) -> None:
     with pytest.raises(ValueError, match="costs"):
         partition(costs, 2)
-    with pytest.raises(ValueError, match="num_shards"):
+    with pytest.raises(ValueError, match="num_parts"):
         partition([1.0], 0)
 
 
@@ -91,10 +91,10 @@ def test_estimate_costs_are_equal_where_nothing_is_known(posts: Path) -> None:
 
 
 @settings(max_examples=20)
-@given(num_shards=st.integers(1, 30))
-def test_partition_is_the_same_for_every_process(num_shards: int) -> None:
+@given(num_parts=st.integers(1, 30))
+def test_partition_is_the_same_for_every_process(num_parts: int) -> None:
     costs = [3.0, 1.0, 1.0, 2.0, 3.0, 0.5] * 5
-    assert partition(costs, num_shards) == partition(tuple(costs), num_shards)
+    assert partition(costs, num_parts) == partition(tuple(costs), num_parts)
 
 
 def test_the_longest_go_first_and_what_crashed_last() -> None:

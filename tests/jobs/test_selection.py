@@ -118,16 +118,25 @@ def test_select_more_shards_than_jobs_leaves_some_empty(users: Path) -> None:
     ]
 
 
-def test_select_shards_by_the_size_of_the_posts(tmp_path: Path) -> None:
-    path = tmp_path / "users.txt"
-    path.write_text("a\nb\nc\nd\n")
-    posts = tmp_path / "posts"
+def test_select_shards_stay_disjoint_and_complete_while_posts_change(tmp_path: Path) -> None:
+    """Tasks of an array start hours apart: posts are imported, and a disk fails for a moment."""
+    path, posts = tmp_path / "users.txt", tmp_path / "posts"
+    names = [f"u{number:02}" for number in range(40)]
+    path.write_text("\n".join(names))
     posts.mkdir()
-    for handle, size in [("a", 10), ("b", 10), ("c", 10), ("d", 900_000)]:
-        (posts / f"{handle}.jsonl").write_bytes(b"x" * size)
+    for number, handle in enumerate(names):
+        (posts / f"{handle}.jsonl").write_bytes(b"x" * (1_000 + 99 * number))
     source = SourceConfig(kind=SourceKind.jsonl, path=str(posts))
-    assert slugs(select_jobs(f"file:{path}", "0/2", source=source)) == ["d"]
-    assert slugs(select_jobs(f"file:{path}", "1/2", source=source)) == ["a", "b", "c"]
+
+    def shard(index: int) -> list[str]:
+        return slugs(select_jobs(f"file:{path}", f"{index}/4", source=source))
+
+    found = shard(0) + shard(1)
+    (posts / "u03.jsonl").write_bytes(b"x" * 60_000)
+    found += shard(2)
+    posts.rename(tmp_path / "gone")
+    found += shard(3)
+    assert sorted(found) == names
 
 
 def test_select_job_index_counts_entries_from_zero(users: Path) -> None:

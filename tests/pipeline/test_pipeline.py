@@ -1,4 +1,4 @@
-"""What is said of a job: of its posts while it runs, and of its settings in card and record."""
+"""What is said of a job: of its posts, of its settings; and what a job takes from the one before it."""
 
 import json
 import logging
@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_services import serving
 from small import SMALL_MODEL
 
 from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import Plan, differences, make_plan
+from huggingtweets.errors import SourceError
 from huggingtweets.handles import Job
 from huggingtweets.pipeline import recorder
 from huggingtweets.pipeline.notices import tell_of_posts
 from huggingtweets.pipeline.outcome import command_of, told_identity
 from huggingtweets.pipeline.stages import begin_job, prepare_job
+from huggingtweets.posts.records import read_timelines
 from huggingtweets.tracking.base import Phase, Tracker
 
 
@@ -170,3 +173,46 @@ def test_folders_of_this_machine_are_told_nobody(
     assert told_identity(plan)["model"]["path"] == "my base"
     assert str(tmp_path) in str(asdict(plan.config))
     assert str(tmp_path) not in f"{heard.settings} {command_of(plan)} {told_identity(plan)}"
+
+
+@pytest.mark.parametrize(
+    ("change", "is_asked_again"),
+    [("recipe.lr=0.5", False), ("cleaning.mask_pii=false", True), ("source.max_posts=10", True)],
+)
+def test_posts_that_were_paid_for_are_taken_by_a_job_with_another_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, is_asked_again: bool
+) -> None:
+    monkeypatch.setenv("X_BEARER_TOKEN", "t0ken")
+    monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path / "cache"))
+    register()
+    with serving([f"{text} ann@example.org" for text in UNLIKE * 4]) as server:
+        words = ["user=ann", "source=x_api", f"source.api_url={server.url}", *SMALL_MODEL]
+        words += ["source.terms=accepted", "source.max_cost_usd=99", "cleaning.min_chars=1"]
+        words += ["recipe.block_size=64"]
+        words += [f"output_dir={tmp_path / 'out'}", "overwrite=true"]
+        config = to_config(compose_config(words))
+        begin_job(make_plan(config, Job.of(["ann"])))
+        num = len(server.requests)
+        plan = make_plan(to_config(compose_config([*words, change])), Job.of(["ann"]))
+        begin_job(plan)
+        assert (len(server.requests) > num) == is_asked_again
+    (timeline,) = read_timelines(plan.paths.posts)
+    assert len(timeline.posts) == min(16, plan.config.source.max_posts)
+    assert ("example.org" in timeline.posts[0].text) != plan.config.cleaning.mask_pii
+
+
+def test_a_job_stays_as_it_was_while_the_posts_of_its_successor_cannot_be_read(
+    tmp_path: Path,
+) -> None:
+    plan = plan_of(tmp_path, UNLIKE)
+    begin_job(plan)
+    plan.paths.result.write_text("{}")
+    source = replace(plan.config.source, text_column="words")
+    other = replace(plan, config=replace(plan.config, source=source, overwrite=True))
+    before = {path: path.read_bytes() for path in plan.paths.root.iterdir()}
+    with pytest.raises(SourceError):
+        begin_job(other)
+    assert {path: path.read_bytes() for path in plan.paths.root.iterdir()} == before
+    (tmp_path / "ann.jsonl").write_text("".join(json.dumps({"words": t}) + "\n" for t in UNLIKE))
+    begin_job(other)
+    assert not plan.paths.result.exists()

@@ -11,7 +11,7 @@ import pytest
 from job_processes import SMALL, run, write_posts
 
 from huggingtweets.kernels import compiled
-from huggingtweets.storage.cache import cached_file, cached_folder
+from huggingtweets.storage.cache import cached_folder
 from huggingtweets.storage.files import remove
 
 
@@ -37,25 +37,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("place", ["thing", ".thing.seal.json"])
-def test_a_damaged_file_is_made_anew(cache: Path, place: str, damage: str) -> None:
+@pytest.mark.parametrize("place", ["thing/a", "thing/.seal.json", "thing"])
+def test_a_damaged_folder_is_made_anew(cache: Path, place: str, damage: str) -> None:
     made = []
 
     def make(path: Path) -> None:
         made.append(path)
-        path.write_bytes(b"content")
-
-    cached_file("thing", make)
-    DAMAGES[damage](cache / place)
-    assert cached_file("thing", make).read_bytes() == b"content"
-    assert cached_file("thing", make).read_bytes() == b"content"
-    assert len(made) == 2
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("place", ["thing/a", "thing/.seal.json", "thing"])
-def test_a_damaged_folder_is_made_anew(cache: Path, place: str, damage: str) -> None:
-    def make(path: Path) -> None:
         (path / "a").write_bytes(b"content")
 
     folder = cached_folder("thing", make)
@@ -64,6 +51,8 @@ def test_a_damaged_folder_is_made_anew(cache: Path, place: str, damage: str) -> 
     else:
         DAMAGES[damage](cache / place)
     assert (cached_folder("thing", make) / "a").read_bytes() == b"content"
+    assert (cached_folder("thing", make) / "a").read_bytes() == b"content"
+    assert len(made) == 2
     assert sorted(path.name for path in (cache / "thing").iterdir()) == [".seal.json", "a"]
 
 
@@ -87,13 +76,11 @@ def test_a_cut_library_is_thrown_away_and_not_loaded(
     if compiled.compiled_ops() is None:
         pytest.skip("needs a C++ compiler")
     library, cache = compiled._build(), tmp_path / "cache"
-    cache.mkdir()
-    for name in (library.name, f".{library.name}.seal.json"):
-        shutil.copy2(library.parent / name, cache / name)
-    os.truncate(cache / library.name, 4096)
+    copy = shutil.copytree(library.parent, cache / library.parent.name) / library.name
+    os.truncate(copy, 4096)
     monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(cache))
     assert subprocess.run([sys.executable, "-c", BUILD, str(library)]).returncode == 0
-    assert (cache / library.name).read_bytes() == library.read_bytes()
+    assert copy.read_bytes() == library.read_bytes()
 
 
 def test_a_home_that_cannot_be_written_costs_speed_only(tmp_path: Path) -> None:

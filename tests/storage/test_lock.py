@@ -2,6 +2,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,13 @@ def test_a_holder_given_up_for_dead_is_fenced_off(tmp_path: Path) -> None:
         first.release()
         second.check()
         assert first.generation < second.generation
+
+
+def test_a_holder_whose_folder_was_deleted_is_told_so(tmp_path: Path) -> None:
+    with acquire_lock(tmp_path / "job") as lock:
+        shutil.rmtree(tmp_path / "job")
+        with pytest.raises(LaunchError, match=r"/job: got a job folder that was deleted"):
+            lock.check()
 
 
 def test_a_holder_given_up_for_dead_beats_no_more(

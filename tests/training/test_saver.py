@@ -1,10 +1,12 @@
 import threading
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from huggingtweets.errors import CheckpointError
+from huggingtweets.errors import CheckpointError, LaunchError
+from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.training.checkpoints import saver as module
 from huggingtweets.training.checkpoints.checkpoint import CheckpointState, Writer, latest_checkpoint
 from huggingtweets.training.checkpoints.saver import Saver
@@ -39,12 +41,44 @@ def test_what_is_saved_is_the_state_of_its_step(
     assert found.tensors("model")["w"].unique().tolist() == [3.0]
 
 
-def test_a_failed_save_raises_at_the_next_one(root: Path) -> None:
+@pytest.mark.parametrize("available", [1 << 40, 0], ids=["background", "no-memory-for-a-copy"])
+@pytest.mark.parametrize("is_mended", [True, False])
+def test_a_failed_save_is_made_good_by_the_next_or_raises_there(
+    root: Path, monkeypatch: pytest.MonkeyPatch, available: int, is_mended: bool
+) -> None:
+    monkeypatch.setattr(module, "available_bytes", lambda: available)
+    saver = Saver(root / "gone" / "checkpoints", Writer({}), every_s=1e-9)
+    saver.save(state(1, torch.zeros(2)))
+    while not saver.is_due():
+        time.sleep(0.001)
+    if is_mended:
+        (root / "gone").mkdir(parents=True)
+        saver.save(state(2, torch.zeros(2)))
+    else:
+        with pytest.raises(CheckpointError, match="No such file"):
+            saver.save(state(2, torch.zeros(2)))
+    saver.join()
+    names = [path.name for path in root.glob("gone/checkpoints/*")]
+    assert names == (["step-00000002"] if is_mended else [])
+
+
+def test_a_failed_save_of_a_step_raises_where_that_step_is_saved_again(root: Path) -> None:
     saver = Saver(root / "gone" / "checkpoints", Writer({}), every_s=60)
     saver.save(state(1, torch.zeros(2)))
     with pytest.raises(CheckpointError, match="No such file"):
-        saver.save(state(2, torch.zeros(2)))
+        saver.save(state(1, torch.zeros(2)))
     saver.join()
+
+
+def test_a_save_into_a_folder_that_was_taken_over_raises_at_once(tmp_path: Path) -> None:
+    root = tmp_path / "job" / "checkpoints"
+    with acquire_lock(tmp_path / "job"):
+        saver = Saver(root, Writer({}), every_s=60)
+        (tmp_path / "job" / ".lock" / "00000002").touch()
+        saver.save(state(1, torch.zeros(2)))
+        with pytest.raises(LaunchError, match="later start"):
+            saver.save(state(2, torch.zeros(2)))
+        saver.join()
 
 
 def test_a_failed_save_raises_at_the_end(root: Path) -> None:

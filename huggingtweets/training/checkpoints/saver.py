@@ -1,5 +1,6 @@
 """Save checkpoints behind the back of training: a snapshot now, the writing in a thread."""
 
+import logging
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from huggingtweets.attempt import tell_progress
+from huggingtweets.errors import CheckpointError
 from huggingtweets.runtime.device import host_like, synchronize
 from huggingtweets.training.checkpoints.checkpoint import (
     CheckpointState,
@@ -17,6 +19,8 @@ from huggingtweets.training.checkpoints.checkpoint import (
 from huggingtweets.training.meter import available_bytes
 from huggingtweets.training.stopping import tell_save
 
+logger = logging.getLogger(__name__)
+
 MAX_OVERHEAD_FRAC = 0.03
 """Most of the time that training may stand still for saves; saves are rarer where it would."""
 
@@ -25,8 +29,8 @@ class Saver:
     """Saves one job's checkpoints every this many seconds and keeps the newest ones.
 
     Holds a copy of the state in CPU memory where at least twice as much is free; else saving waits
-    for the disk. One save is under way at a time. A save that failed raises at the next `save` or
-    at `join`.
+    for the disk. One save is under way at a time. One that failed is made good by the next: a disk
+    that is full for a moment ends no training. It raises where that fails too, or at `join`.
     """
 
     def __init__(
@@ -43,6 +47,8 @@ class Saver:
         self._copies: dict[tuple[str, str], Tensor] = {}
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._save: Future[None] | None = None
+        self._failure: CheckpointError | None = None
+        """Of the last save, where it was waited for."""
 
     def is_due(self) -> bool:
         """Whether the interval has passed; the main process asks and tells the others.
@@ -58,17 +64,27 @@ class Saver:
         """Start saving, after the save before has ended; does nothing for a step on disk already.
 
         Raises:
-            CheckpointError: the save before failed, or this one where no copy fits.
+            CheckpointError: the save before failed, and so does this one.
+            LaunchError: the job folder was taken over.
         """
-        self._finish()
+        failure = self._finish()
         if state.step == self._saved_step:
+            if failure is not None:
+                raise failure
             return
+        if failure is not None:
+            logger.warning("the last checkpoint was not saved, this one is tried: %s", failure)
         self._saved_step = state.step
         self._saved_at = time.monotonic()
-        if self._fits(state):
+        if failure is None and self._fits(state):
             self._save = self._pool.submit(self._write, self._copied(state))
         else:
-            self._write(state)
+            try:
+                self._write(state)
+            except CheckpointError as err:
+                if failure is not None:
+                    raise
+                self._failure = err
         self._blocked_s = time.monotonic() - self._saved_at
 
     def join(self) -> None:
@@ -78,12 +94,20 @@ class Saver:
             CheckpointError: a save failed.
         """
         self._pool.shutdown()
-        self._finish()
+        failure = self._finish()
+        if failure is not None:
+            raise failure
 
-    def _finish(self) -> None:
+    def _finish(self) -> CheckpointError | None:
+        """Wait for the save that is under way; return why the last one failed."""
         save, self._save = self._save, None
-        if save is not None:
-            save.result()
+        failure, self._failure = self._failure, None
+        try:
+            if save is not None:
+                save.result()
+        except CheckpointError as err:
+            failure = err
+        return failure
 
     def _write(self, state: CheckpointState) -> None:
         began = time.monotonic()
