@@ -46,8 +46,8 @@ LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
 """Columns of totals (K, 4) fp64: what K models did since their last logged lines."""
 
 MOST_BAD_STEPS = 10
-"""In a row, before a training is given up. The loss scale of fp16 begins at 2**16 and doubles now and
-then: one or a few steps overflow until it fits, and a line may be of a single step."""
+"""In a row, before a training is given up. The loss scale of fp16 begins at 2**16 and doubles now
+and then: one or a few steps overflow until it fits, and a line may be of a single step."""
 
 _KEPT = ("step", "tokens", "seconds", "num_bad_steps", "history", "evals", "kept_step")
 """What a checkpoint holds of a training, beside weights and optimizer state."""

@@ -169,7 +169,7 @@ class SummedLoss(nn.Module):
         return inputs
 
     def _waits_without_mask(self, input_ids: Tensor) -> bool:
-        """Whether transformers (4.57 to 5.23) would look for packed documents, and so at the GPU."""
+        """Whether transformers (4.57 to 5.23) would look for documents, and so wait for the GPU."""
         is_alike = not self._outgrows_window(input_ids.shape[1])
         return is_cuda(input_ids.device) and self.attention is Attention.masked and is_alike
 
