@@ -60,7 +60,7 @@ from huggingtweets.ops.reference import TRITON, Ops
 from huggingtweets.training.modules.loss import SummedLoss, choose_attention, swap_modules
 from huggingtweets.training.modules.optimizer import build_optimizer
 from huggingtweets.training.stacked.decode import build_cache, decode_step, draw_tokens
-from huggingtweets.training.stacked.heldout import heldout_nats
+from huggingtweets.training.stacked.heldout import score_blocks
 from huggingtweets.training.stacked.memory import MAX_PROMPT, Finishing, need_of
 from huggingtweets.training.stacked.slots import (
     MicroKind,
@@ -497,7 +497,7 @@ def _judging(case: Case, device: torch.device) -> list[Callable[[], None]]:
     blocks = Blocks(*(np.zeros((case.blocks, case.block_size), np.int32) for _ in range(3)))
 
     def judge() -> None:
-        heldout_nats(stack, [blocks], width=256, use_fused=True, hits=[[]], each=[[]])
+        score_blocks(stack, [blocks], width=256, use_fused=True)
 
     return [judge, lambda: None]
 

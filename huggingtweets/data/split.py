@@ -33,7 +33,8 @@ def split_posts(
         users: kept posts. Age is told by date, else by the number of the id; posts without
             either are taken to stand newest first.
         kind: how groups are chosen.
-        heldout_frac: 0 holds out nothing; otherwise at least one post of a user with two.
+        heldout_frac: 0 holds out nothing; otherwise at least one post of a user with two, and never
+            all.
         seed: the job's; `SplitKind.time` ignores it.
     """
     by_user = [_newest_first(user.posts) for user in users]
@@ -72,7 +73,7 @@ def _newest_first(posts: Sequence[CleanPost]) -> list[CleanPost]:
 def _num_heldout(num_posts: int, frac: float) -> int:
     if frac <= 0 or num_posts < 2:
         return 0
-    return max(1, round(num_posts * frac))
+    return min(max(1, round(num_posts * frac)), num_posts - 1)
 
 
 def _members(labels: Sequence[int]) -> list[list[int]]:

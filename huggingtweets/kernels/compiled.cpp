@@ -390,7 +390,7 @@ inline double sums_above(double *sums, const float *x, float cut, int64_t num) {
     return whole;
 }
 
-// A token of each of n rows of logits (n, V) from its nucleus; see Ops.draw. `scratch` has room for
+// A token of each of n rows of logits (n, V) from its nucleus; see RowOps.draw. `scratch` has room for
 // `vocab_size` floats, `sums` for one double a CHUNK of them.
 template <class T>
 void draw_rows(int64_t *tokens, const T *logits, const float *temperatures, const float *top_ps,
@@ -460,13 +460,14 @@ void score_rows(float *nats, uint8_t *hits, const T *logits, const int64_t *targ
         }
         const float of_target = load(logits[target]) - largest;
         nats[i] = logf(total) - of_target;
-        hits[i] = of_target == 0;
+        hits[i] = of_target == 0;  // and of equal ones, as in bf16, the first, as argmax has it
+        for (int64_t v = 0; v < target && hits[i]; v++) hits[i] = load(logits[v]) < largest;
     }
 }
 
 }  // namespace
 
-// The order is that of _SIGNATURES in kernels.py.
+// The order is that of _SIGNATURES in compiled.py.
 #define KERNELS(T)                                                                                 \
     {                                                                                              \
         (void *)gelu<T>, (void *)gelu_backward<T>, (void *)norm<T>, (void *)norm_backward<T>,      \

@@ -5,6 +5,7 @@ Llama). Their adapters become one of as many times the rank, whose `up` is block
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -84,7 +85,7 @@ def stack_on_base(
             for layer in master
         )
     adapters = Adapters(master, compute, torch.ones(len(rows), device=rows.device))
-    return Stack(layout.shape, rows, frozen.master, frozen.compute, frozen.table, adapters, copies)
+    return replace(frozen, rows=rows, adapters=adapters, copies=copies)
 
 
 def linear_tensors(layout: Layout) -> dict[str, Tensors]:

@@ -186,10 +186,9 @@ def begin(
 ) -> Pass:
     """Return a pass over a micro-batch, with the angles of its positions where there are any."""
     angles, turning = None, stack.shape.rotary
-    if turning is not None:
+    if turning is not None and stack.frequencies is not None:
         places = batch.position_ids.flatten(0, 1)
-        frequencies = torch.tensor(turning.frequencies, device=places.device)
-        angles = angles_of(places, frequencies, factor=turning.factor, dtype=torch.float32)
+        angles = angles_of(places, stack.frequencies, factor=turning.factor, dtype=torch.float32)
     return Pass(stack, batch, grads, accumulate, angles)
 
 

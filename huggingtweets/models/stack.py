@@ -61,6 +61,9 @@ class Stack:
     adapters: Adapters | None = None
     copies: Tensor | None = None
     """(K, N) on CUDA: the copy of the rows that what products use are views of."""
+    frequencies: Tensor | None = None
+    """(head width / 2,) fp32, of rotary positions; on the device, as a pass that is captured as a
+    CUDA graph may not copy from the host."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -84,7 +87,7 @@ class Stack:
         if self.compute is not self.master:
             compute = self.compute.map(lambda tensor: tensor[start:stop])
         table = rows.view(-1, self.shape.width)
-        return Stack(self.shape, rows, master, compute, table, copies=copies)
+        return replace(self, rows=rows, master=master, compute=compute, table=table, copies=copies)
 
     def refresh(self) -> None:
         """Bring the copy up to date with the master."""
@@ -135,8 +138,9 @@ def build_stack(layout: Layout, rows: Tensor, dtype: torch.dtype) -> Stack:
         compute = layout.stack(copies)
     elif dtype != rows.dtype:
         compute = master.map(lambda t: t.to(dtype, copy=True).contiguous())
-    table = rows.view(-1, layout.shape.width)
-    return Stack(layout.shape, rows, master, compute, table, copies=copies)
+    table, rotary = rows.view(-1, layout.shape.width), layout.shape.rotary
+    frequencies = None if rotary is None else torch.tensor(rotary.frequencies, device=rows.device)
+    return Stack(layout.shape, rows, master, compute, table, copies=copies, frequencies=frequencies)
 
 
 def copies_of(rows: Tensor, dtype: torch.dtype) -> Tensor | None:

@@ -26,16 +26,15 @@ MIN_ROWS = 256
 def _chunks(hidden: Tensor, vocab_size: int, ops: Ops) -> list[tuple[slice, slice]]:
     """Return which slots and which of their tokens are computed together, in turn.
 
-    On a GPU a few slots with all their tokens, so that the gradient of a table is written once; on
-    a CPU all slots.
+    A few slots with all their tokens, so that the gradient of a table is written once; how many
+    tokens does not depend on the number of slots.
     """
     K, R, _ = hidden.shape
     limit = by_kind(CHUNK_LOGITS, hidden.device, 2**26)
-    slots, rows = K, max(MIN_ROWS, limit // (K * vocab_size))
-    if is_cuda(hidden.device):
-        limit *= 2 if ops.overwrites_logits else 1  # else there are copies in fp32
-        rows = min(R, max(MIN_ROWS, limit // vocab_size))
-        slots = max(1, limit // (rows * vocab_size))
+    if is_cuda(hidden.device) and ops.overwrites_logits:
+        limit *= 2  # else there are copies in fp32
+    rows = min(R, max(MIN_ROWS, limit // vocab_size))
+    slots = max(1, limit // (rows * vocab_size))
     return [
         (slice(first, first + slots), slice(start, start + rows))
         for first in range(0, K, slots)

@@ -115,11 +115,14 @@ def put(target: Tensor, value: Tensor, *, accumulate: bool) -> None:
 def put_product(target: Tensor, a: Tensor, b: Tensor, *, accumulate: bool) -> None:
     """Write a b (K, m, n) where the optimizer reads it, a part of each row, or add it there.
 
-    On CUDA straight from the product, summed in fp32. On CPUs PyTorch falls back to one product a
-    slot where the result is not contiguous, which costs more than the pass that it saves.
+    On CUDA straight from the product, summed in fp32. On CPUs that of a single model alone: where
+    the result is not contiguous PyTorch falls back to one product a slot, which costs more than the
+    pass that it saves.
     """
     if is_cuda(target.device):
         _product_into(target, a, b, accumulate)
+    elif len(target) == 1 and a.dtype == target.dtype and not accumulate:
+        torch.bmm(a, b, out=target)
     else:
         put(target, torch.bmm(a, b), accumulate=accumulate)
 

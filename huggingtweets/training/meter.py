@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import resource
+import sys
 import time
 
 import psutil
@@ -33,7 +34,7 @@ def flops_per_token(model: transformers.PreTrainedModel, mean_context: float) ->
     """Return the arithmetic of one trained token, forward and backward, in FLOP.
 
     6 for each weight of a matrix product (the head's included, embeddings looked up are not), and
-    12 * layers * width for each position attended to; recomputation does not count.
+    12 * layers * heads * head width for each position attended to; recomputation does not count.
 
     Args:
         model: the whole model, not a shard of it.
@@ -47,13 +48,16 @@ def flops_per_token(model: transformers.PreTrainedModel, mean_context: float) ->
     num_matmul -= table.numel() + (positions.weight.numel() if positions is not None else 0)
     layers = getattr(config, "num_hidden_layers", 0)
     width = getattr(config, "hidden_size", 0)
+    if head_width := getattr(config, "head_dim", None):  # of Qwen 3 and others more than the width
+        width = config.num_attention_heads * head_width
     return _flops(num_matmul, layers * width, mean_context)
 
 
 def flops_of_layout(layout: Layout, mean_context: float) -> float:
     """Return what `flops_per_token` says of the models of a layout."""
     shape = layout.shape
-    return _flops(layout.num_multiplied, shape.num_layers * shape.width, mean_context)
+    depth = shape.num_layers * shape.num_heads * shape.head_width
+    return _flops(layout.num_multiplied, depth, mean_context)
 
 
 def _flops(num_matmul: int, depth: int, mean_context: float) -> float:
@@ -92,7 +96,8 @@ def peak_memory_gib(device: torch.device) -> float:
     """Return the most memory in GiB: allocated on a GPU, or on a CPU taken by the process."""
     if is_cuda(device):
         return peak_bytes(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def command_began() -> float:

@@ -45,6 +45,10 @@ Report = Callable[[LoggedStep | LoggedEval], None]
 LOSS, GOOD_TARGETS, BAD_STEPS, GRAD_NORM = range(4)
 """Columns of totals (K, 4) fp64: what K models did since their last logged lines."""
 
+MOST_BAD_STEPS = 10
+"""In a row, before a training is given up. The loss scale of fp16 begins at 2**16 and doubles now
+and then: one or a few steps overflow until it fits, and a line may be of a single step."""
+
 _KEPT = ("step", "tokens", "seconds", "num_bad_steps", "history", "evals", "kept_step")
 """What a checkpoint holds of a training, beside weights and optimizer state."""
 
@@ -163,6 +167,8 @@ class Training:
     ended_by: Ending = Ending.full
     scores: dict[int, Scores] = field(default_factory=dict)
     """By step, of the base, the kept weights and the last evaluation; not in checkpoints."""
+    bad_in_a_row: int = 0
+    """Steps of the last lines that had no good one."""
     line_tokens: int = 0
     line_steps: int = 0
     line_wait_s: float = 0.0
@@ -249,7 +255,7 @@ class Training:
         """Write a line whose totals have arrived; `speed` is the utilisation of the device.
 
         Raises:
-            TrainingError: no step since the line before had a finite gradient.
+            TrainingError: no step had a finite gradient, for some time.
         """
         num_bad = int(totals[BAD_STEPS])
         self.seconds += line.seconds
@@ -259,8 +265,12 @@ class Training:
             logger.warning(
                 "job=%s skipped=%d steps with a gradient that is not finite", slug, num_bad
             )
-        if num_bad == line.num_steps:
-            raise self._diverged()
+        self.bad_in_a_row = self.bad_in_a_row + num_bad if num_bad == line.num_steps else 0
+        if self.bad_in_a_row:  # nothing to log: there was no loss
+            learnt_nothing = self.ends_epoch and not self.history
+            if self.bad_in_a_row >= MOST_BAD_STEPS or learnt_nothing:
+                raise self._diverged()
+            return
         self.history.append(
             LoggedStep(
                 step=line.step,

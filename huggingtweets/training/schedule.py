@@ -10,10 +10,11 @@ from huggingtweets.data.blocks import TrainingSet
 def lr_at(step: int, *, recipe: RecipeConfig, total_steps: int) -> float:
     """Return the learning rate of optimizer step `step`, counted from 0.
 
-    Grows linearly over the warm-up, then falls to zero (cosine or linear) at `total_steps`, or
-    stays: the values `transformers.get_scheduler` gives.
+    Grows linearly from 0 over the warm-up, then falls to zero (cosine or linear) at `total_steps`,
+    or stays: the values `transformers.get_scheduler` gives, but that the last step, which may be
+    the only one, is none of the warm-up.
     """
-    warmup_steps = math.ceil(recipe.warmup_frac * total_steps)
+    warmup_steps = min(math.ceil(recipe.warmup_frac * total_steps), total_steps - 1)
     if step < warmup_steps:
         return recipe.lr * step / warmup_steps
     progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)

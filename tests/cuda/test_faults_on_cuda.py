@@ -20,7 +20,7 @@ from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 PLACES = {
     "load": {"load"},
-    "evaluate": {"heldout_nats"},
+    "evaluate": {"score_blocks"},
     "step": {"micro_step"},
     "update": {"finish_step"},
     "capture": {"_capture"},

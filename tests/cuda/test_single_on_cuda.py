@@ -1,10 +1,13 @@
 """The single engine's micro-step as a GPU runs it, by software graphs."""
 
+from typing import Any
+
 import pytest
 import torch
 from software_cuda import installed
 from stacked_reference import VOCAB, T, build_base
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.training.modules.attention import Attention
@@ -64,3 +67,27 @@ def test_attention_suits_the_device() -> None:
     with installed():
         assert chosen(torch.bfloat16) is Attention.varlen
         assert chosen(torch.float32) is Attention.masked
+
+
+class _Reads(TorchDispatchMode):
+    """Remembers what asked for a value of a tensor: on a GPU that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if "_local_scalar_dense" in str(func) or "is_nonzero" in str(func):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("isolate", [False, True], ids=["joined", "isolated"])
+def test_a_pass_with_a_mask_waits_for_nothing(isolate: bool) -> None:
+    module = SummedLoss(build_base(), isolate=isolate, attention=Attention.masked).train()
+    [batch] = micro_batches(1)
+    whole = module(*batch)
+    with installed(), _Reads() as reads:
+        loss = module(*batch)
+    assert reads.found == []
+    torch.testing.assert_close(loss, whole)

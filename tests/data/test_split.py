@@ -245,3 +245,11 @@ def test_no_duplicate_crosses_the_split_of_any_account(
     for account in accounts:
         for config in (CleaningConfig(), ORIGINAL):
             check_no_leak(read_account(account), config)
+
+
+@pytest.mark.parametrize(("num", "frac"), [(2, 0.8), (3, 0.9), (5, 0.95)])
+def test_never_all_posts_are_held_out(num: int, frac: float) -> None:
+    split = split_posts(
+        [person("ann", different_texts(num))], kind=SplitKind.random, heldout_frac=frac, seed=0
+    )
+    assert len(split.train[0]) == 1

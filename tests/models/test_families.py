@@ -151,6 +151,20 @@ def test_a_second_micro_batch_adds_up_and_recomputing_changes_nothing(name: str)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_a_pass_copies_nothing_from_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA that waits for the device, and a graph cannot hold it."""
+    layout = layout_of(shape_of(CONFIGS[name]))
+    rows = torch.stack([layout.pack(m.state_dict()) for m in build_models(CONFIGS[name], 2)])
+    stack = build_stack(layout, rows, torch.float32)
+    grads = build_stack(layout, torch.zeros_like(rows), torch.float32)
+    batch, weight = build_batch(layout, 2, isolate=True), torch.full((2,), 0.01)
+    for maker in ("tensor", "as_tensor", "from_numpy"):
+        monkeypatch.setattr(torch, maker, lambda *_, **__: pytest.fail("made of host values"))
+    loss_and_gradients(stack, grads, batch, weight, accumulate=False)
+    logits(stack, batch)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_unpack_undoes_pack(name: str) -> None:
     (model,) = build_models(CONFIGS[name], 1)
     layout = layout_of(shape_of(CONFIGS[name]))

@@ -16,7 +16,7 @@ from huggingtweets.training.extraction import as_extraction, count_extracted, hi
 from huggingtweets.training.modules.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.modules.loss import SummedLoss, document_mask
 from huggingtweets.training.records import Extraction
-from huggingtweets.training.stacked.heldout import heldout_nats, score_sets
+from huggingtweets.training.stacked.heldout import score_blocks, score_sets
 
 YES, NO = [True], [False]
 
@@ -70,12 +70,12 @@ def test_both_engines_see_the_same_hits() -> None:
     with torch.no_grad():
         nats, hits = module(ids, targets, positions, with_hits=True)
         assert float(nats.sum()) == pytest.approx(float(module(ids, targets, positions)), rel=1e-6)
-    parts: tuple[list[torch.Tensor], ...] = ([], [])
     stack = build_stack(LAYOUT, ROW.repeat(2, 1), torch.float32)
-    fused = heldout_nats(stack, [blocks, None], width=64, use_fused=False, hits=parts)
-    assert float(fused[0]) == pytest.approx(float(nats.sum()), rel=1e-5)
-    assert torch.equal(torch.cat(parts[0]), hits)
-    assert not any(map(torch.Tensor.any, parts[1]))
+    fused, found = score_blocks(stack, [blocks, None], width=64, use_fused=False)
+    assert float(fused[0].sum()) == pytest.approx(float(nats.sum()), rel=1e-5)
+    assert torch.equal(found[0], hits)
+    assert not fused[1].any()
+    assert not found[1].any()
     counted = blocks.targets != IGNORED
     assert 0.3 < hits.numpy()[counted].mean() < 0.8
     assert not hits.numpy()[~counted].any()

@@ -23,5 +23,7 @@ def test_lr_at_is_what_transformers_gives(schedule: Schedule, warmup_frac: float
         theirs.step()
 
 
-def test_lr_at_of_one_step() -> None:
-    assert lr_at(0, recipe=RecipeConfig(lr=0.5), total_steps=1) == 0.5
+@pytest.mark.parametrize("warmup_frac", [0.0, 0.05, 0.9])
+def test_lr_at_of_one_step(warmup_frac: float) -> None:
+    recipe = RecipeConfig(lr=0.5, warmup_frac=warmup_frac)
+    assert lr_at(0, recipe=recipe, total_steps=1) == 0.5

@@ -271,6 +271,19 @@ def test_bf16_adapters_train() -> None:
     assert half.final_loss == pytest.approx(exact.final_loss, rel=0.01)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_engines_share_the_base(dtype: torch.dtype) -> None:
+    tuning, settings = tuning_of("llama2"), StackedSettings(1, 1, T, dtype=dtype)
+    first, second = (tuning.hold(1, CPU, settings)._base.grouped.model for _ in range(2))
+    places = [
+        {name: module.weight.data_ptr() for name, module in model.named_modules() if "proj" in name}
+        for model in (first, second)
+    ]
+    assert places[0] == places[1]
+    assert len(places[0]) == 7 * len(first.model.layers)
+    assert first.model.layers[0].mlp.up_proj.weight.dtype == dtype
+
+
 @pytest.mark.parametrize("kind", ["llama2", "gpt2"])
 def test_merged_they_say_what_the_slot_says(kind: str) -> None:
     tuning = tuning_of(kind)

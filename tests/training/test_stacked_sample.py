@@ -13,6 +13,7 @@ from huggingtweets.kernels.rows import CompiledRowOps, RowOps, choose_row_ops, n
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.ops.dropout import MAX_COLUMNS
+from huggingtweets.training.stacked import sample
 from huggingtweets.training.stacked.decode import build_cache, decode_step
 from huggingtweets.training.stacked.sample import TextEnds, draw_uniforms, sample_stacked
 
@@ -89,6 +90,18 @@ def test_a_user_s_samples_do_not_depend_on_neighbours() -> None:
             seeds=[user + 1],
         )
         assert alone[0] == together[user]
+
+
+def test_a_neighbour_s_long_prompt_takes_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Side by side, as on a GPU."""
+    monkeypatch.setattr(sample, "is_cpu", lambda device: False)
+    stack, config = stack_of(build_models(2)), config_of()
+    long = [EOS] * (stack.shape.num_positions - 3)
+    alone = sample_stacked(stack.slots(0, 1), [[[EOS]]], config=config, eos_id=EOS, seeds=[1])
+    beside = sample_stacked(stack, [[[EOS]], [long]], config=config, eos_id=EOS, seeds=[1, 2])
+    assert beside[0] == alone[0]
+    assert len(alone[0][0]) > 3
+    assert len(beside[1][0]) <= 3
 
 
 def test_seeds_and_sequences_draw_differently() -> None:
@@ -220,6 +233,16 @@ def test_compiled_rows_equal_pytorch_s(dtype: torch.dtype) -> None:
     )
     assert torch.allclose(nats, nats_of_theirs, rtol=1e-4, atol=1e-4)
     assert torch.equal(hits, hits_of_theirs)
+
+
+def test_of_equal_logits_the_first_is_the_likeliest() -> None:
+    """In bf16 many are equal; a greedy choice takes one of them."""
+    logits = torch.full((2, 8), -80.0, dtype=torch.bfloat16)
+    logits[:, 3], logits[:, 5] = -70.1, -70.0
+    assert logits[0, 3] == logits[0, 5]
+    rows = choose_row_ops(torch.device("cpu"), num_positions=0, head_width=0)
+    for one in (RowOps(), rows):
+        assert one.score(logits.clone(), torch.tensor([3, 5]))[1].tolist() == [True, False]
 
 
 def test_uniforms_are_uniform_and_of_row_and_position_alone() -> None:

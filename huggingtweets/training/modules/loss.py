@@ -163,7 +163,15 @@ class SummedLoss(nn.Module):
             inputs["attention_mask"] = additive_mask(position_ids, self.model.dtype)
         elif isolate:
             inputs["attention_mask"] = document_mask(position_ids)
+        elif self._waits_without_mask(input_ids):
+            places = torch.arange(input_ids.shape[1], device=input_ids.device)
+            inputs["attention_mask"] = document_mask(places.unsqueeze(0))
         return inputs
+
+    def _waits_without_mask(self, input_ids: Tensor) -> bool:
+        """Whether transformers (4.57 to 5.23) would look for documents, and so wait for the GPU."""
+        is_alike = not self._outgrows_window(input_ids.shape[1])
+        return is_cuda(input_ids.device) and self.attention is Attention.masked and is_alike
 
     def logits(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Return the logits (B, T, V) of isolated documents, in evaluation mode."""

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from huggingtweets.config.plan import Plan
-from huggingtweets.errors import HuggingtweetsError, StoppedError
+from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, StoppedError
 from huggingtweets.storage.lock import JobLock
 from huggingtweets.training.checkpoints.checkpoint import (
     Checkpoint,
@@ -26,7 +26,7 @@ from huggingtweets.training.checkpoints.saver import Saver
 from huggingtweets.training.checkpoints.scaling import load_scaler, scaler_state
 from huggingtweets.training.collectives import all_gather, any_rank, broadcast
 from huggingtweets.training.launch import Batch, on_main
-from huggingtweets.training.parallel.memory import remember
+from huggingtweets.training.parallel.memory import halved, remember
 from huggingtweets.training.parallel.shards import (
     GROUPS,
     is_sharded,
@@ -157,12 +157,15 @@ class CheckpointSession:
             )
 
     def start_over(self, batch: Batch) -> NoReturn:
-        """End a training whose processes can no longer agree; the next start takes this batch.
+        """End a training whose processes can no longer agree; the next start halves this batch.
 
         Raises:
             OutOfMemoryError: this process is alone; with others, it ends them all.
         """
-        failure = remember(self._root, batch)
+        try:
+            failure = remember(self._root, halved(batch))
+        except OutOfMemoryError as one_block:  # nothing smaller is left to try
+            failure = one_block
         if self._accelerator.num_processes > 1:
             logger.error("%s", failure)
             self._watchdog.end_group()

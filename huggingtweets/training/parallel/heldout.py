@@ -41,12 +41,16 @@ def evaluate_heldout(
     size = heldout.blocks.targets.shape
     # One more row: where a rank's last micro-batch is filled up, its blocks are nobody's.
     found = torch.zeros(2, size[0] + 1, size[1], device=accelerator.device)
+    order: list[int] = []
+    parts: list[Tensor] = []
     with torch.no_grad():
         for index in range(blocks.num_groups):
             for micro_batch, rows in zip(blocks.group(index), blocks.rows(index), strict=True):
                 nats, hits = module(*micro_batch, with_hits=True)
-                found[0, rows], found[1, rows] = nats.float(), hits.float()
+                parts.append(torch.stack([nats.float(), hits.float()]))
+                order += rows
                 beat()
+    found[:, order] = torch.cat(parts, 1)
     module.train(was_training)
     # sync: once per epoch; all decide by the same bits
     whole = accelerator.reduce(found, reduction="sum")[:, :-1].cpu().numpy()

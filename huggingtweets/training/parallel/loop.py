@@ -90,7 +90,7 @@ def fit(
                 raise
             outcome = None
         if outcome is None and not take_back(model, micro_batches[-1]):
-            session.start_over(halved(batch))
+            session.start_over(batch)
         verdict = session.agree(ran_out=outcome is None)
         if outcome is None or verdict.ran_out:
             batch = halved(batch)
@@ -114,7 +114,9 @@ def fit(
             totals.zero_()
         if training.ends_epoch:
             evaluate()
+        start = time.perf_counter()
         session.settle(verdict, training, totals)
+        training.line_start += time.perf_counter() - start  # nor is that of saving
 
     training.ended_by = ending
     if training.best is None:

@@ -6,6 +6,7 @@ does (`SummedLoss`): a job's figures do not depend on the engine, but for roundi
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,7 +21,12 @@ from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.kernels.choose import choose_ops
-from huggingtweets.models.adapter_rows import AdapterStack, adapter_layout, build_adapter_stack
+from huggingtweets.models.adapter_rows import (
+    AdapterStack,
+    adapter_layout,
+    build_adapter_stack,
+    linear_layers,
+)
 from huggingtweets.models.grouped import GroupedModel, SlotDropout, sharing_copy
 from huggingtweets.ops.adamw import Controls
 from huggingtweets.ops.head import Head, summed_loss
@@ -84,6 +90,8 @@ class GroupedTuning:
         self.is_causal = settle_attention(module, bos_id)
         self.attention = module.attention
         self.has_plain_head = _has_plain_head(module.model.eval(), bos_id)
+        self._lock = threading.Lock()
+        self._cast: dict[torch.dtype, transformers.PreTrainedModel] = {torch.float32: model}
 
     @property
     def why_not(self) -> str | None:
@@ -91,6 +99,15 @@ class GroupedTuning:
         if not self.is_causal or self.attention is Attention.apart:
             return "its posts go through it one by one"
         return _why_not_apart(self)
+
+    def model_in(self, dtype: torch.dtype) -> transformers.PreTrainedModel:
+        """Return the base with its linear weights in a precision: on a CPU all engines share it."""
+        with self._lock:
+            if dtype not in self._cast:
+                self._cast[dtype] = sharing_copy(self.model)
+                for _, module in linear_layers(self._cast[dtype]):
+                    module.to(dtype)
+            return self._cast[dtype]
 
     def hold(self, num: int, device: torch.device, settings: StackedSettings) -> HeldAdapters:
         """See `Tuning`; an architecture's own code is not compiled, and brings its own kernels."""
@@ -158,7 +175,8 @@ class GroupedBase:
     ) -> None:
         """Put it there, with its linear weights in the precision of the products."""
         self.device, self.dtype = device, dtype
-        self.grouped = GroupedModel(tuning.model, device, dtype, ops)
+        base = tuning.model_in(dtype) if is_cpu(device) else tuning.model
+        self.grouped = GroupedModel(base, device, dtype, ops)
         model: Any = self.grouped.model
         swap_modules(model, dropouts=False)
         self.module = SummedLoss(model, isolate=True, attention=tuning.attention).eval()

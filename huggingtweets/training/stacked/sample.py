@@ -127,11 +127,13 @@ class _Sampler:
         lengths = [len(prompt) for own in prompts for prompt in own]
         self._stack, self._config, self._eos_id = stack, config, eos_id
         self._prompts = prompts
-        self._most = torch.tensor(most, device=device).unsqueeze(1)
         self._longest, self._shortest = max(lengths, default=1), min(lengths, default=1)
         self._num_positions = min(self._longest + max(most), stack.shape.num_positions)
-        room = self._num_positions - self._longest  # the same for all, whatever their prompts
-        self._most.clamp_(max=room)
+        room = [self._num_positions - max(map(len, own), default=1) for own in prompts]
+        limits = [
+            min(pair) for pair in zip(most, room, strict=True)
+        ]  # a matter of one's own prompts
+        self._most = torch.tensor(limits, device=device).unsqueeze(1)
         num = max(1, *map(len, prompts))
         self._batch = self._start(num, seeds, ends)
         self._cache = build_cache(stack, num, self._num_positions)
