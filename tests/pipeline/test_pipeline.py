@@ -1,4 +1,4 @@
-"""What is said of a job: of its posts, of its settings; and what a job takes from the one before it."""
+"""What is said of a job, of its posts and settings, and what it takes from the one before it."""
 
 import json
 import logging
