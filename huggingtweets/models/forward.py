@@ -66,6 +66,8 @@ class Pass:
         return self._rows(self.batch.position_ids, name)
 
     def _rows(self, ids: Tensor, name: str) -> Tensor:
+        # `stack.table` is all rows of the K models, one after another, cut in widths: a model has
+        # so many of them, and a storage offset tells at which one an embedding begins.
         table = self.stack.master.own[name]
         per_model = len(self.stack.table) // len(table)
         first = table[0].storage_offset() - self.stack.table.storage_offset()
@@ -74,20 +76,14 @@ class Pass:
 
     def embedding(self, *rows: Tensor) -> Tensor:
         """Return the sum of rows of the table for each token, with dropout."""
-        site = self._site(0, 0)
-        if self.grads is None or self.grads.adapters is not None:
-            is_trained = self.grads is not None
-            return embedding(
-                list(rows), self.stack.table, None, site, self.batch.ops, begins_graph=is_trained
-            )
-        if not self.accumulate:
-            for name in ("wte", "wpe"):
+        out = None
+        if self.grads is not None and self.grads.adapters is None:
+            out = self.grads.table
+            for name in () if self.accumulate else ("wte", "wpe"):
                 is_written = name == "wte" and self.stack.shape.is_tied  # by the head
                 if name in self.grads.master.own and not is_written:
                     self.grads.master.own[name].zero_()
-        return embedding(
-            list(rows), self.stack.table, self.grads.table, site, self.batch.ops, begins_graph=True
-        )
+        return embedding(list(rows), self.stack.table, out, self._site(0, 0), self.batch.ops)
 
     def branch(
         self, x: Stream, index: int, norm: str, to: str, *, activate: bool = False

@@ -266,10 +266,6 @@ class GroupedLinear(nn.Module):
             out = _Linear.apply(grouped, layer, gradients, now.ops)  # type: ignore[no-untyped-call]
         return out.view(*x.shape[:-1], self.out_features)
 
-    def extra_repr(self) -> str:
-        """Say what it is, as PyTorch's own layers do."""
-        return f"in_features={self.in_features}, out_features={self.out_features}"
-
 
 class _Linear(torch.autograd.Function):
     """Adds the adapters' gradients to what is there: a layer may be used more than once."""

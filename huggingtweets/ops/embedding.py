@@ -16,8 +16,6 @@ def embedding(
     out: Tensor | None,
     site: ScaledSite | None,
     ops: Ops,
-    *,
-    begins_graph: bool,
 ) -> Tensor:
     """Return the sum of several rows of a table for each token, (K, R, C), with dropout.
 
@@ -27,9 +25,8 @@ def embedding(
         out: (n, C); the gradient is added to what is there. None: the table is frozen.
         site: of dropout.
         ops: what computes.
-        begins_graph: what follows is to be differentiated.
     """
-    if not begins_graph:
+    if not torch.is_grad_enabled():
         return ops.embed(places, table, site)[0]
     # Autograd begins at a tensor that requires a gradient; the tables themselves are not leaves.
     anchor = torch.empty(0, requires_grad=True)

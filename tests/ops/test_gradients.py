@@ -176,7 +176,7 @@ def test_embedding_adds_to_the_rows_looked_up(rate: float) -> None:
     table = randn(7, C)
     out = torch.ones(7, C, dtype=torch.float64)
     site = dropout_of(rate).residual(0, 3, C) if rate else None
-    x = embedding(places, table.detach(), out, site, PYTORCH, begins_graph=True)
+    x = embedding(places, table.detach(), out, site, PYTORCH)
     grad = torch.randn_like(x)
     expected = F.embedding(places[0], table) + F.embedding(places[1], table)
     if site is not None:

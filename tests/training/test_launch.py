@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from huggingtweets.config.compose import compose_config, to_config
+from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.schema import Precision
 from huggingtweets.training.launch import _tell_of_idle_cores, settle_precision
+
+register()
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.reference import PYTORCH
 from huggingtweets.training.progress import TrainingJob
-from huggingtweets.training.records import Ending, LoggedEval, LoggedStep, TrainResult
+from huggingtweets.training.records import Ending, LoggedEval, TrainResult
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked import tuning as stacked_tuning
 from huggingtweets.training.stacked.jobs import StackedResult
@@ -208,24 +208,6 @@ def test_a_job_that_does_not_fit_fails_alone(plain: dict[str, Plain]) -> None:
     results = train([wide, jobs[0]], slots=2)
     assert "recipe.block_size: got 64; expected at most the 32" in str(results["wide"].error)
     assert_equal(jobs[0], results[jobs[0].slug], plain[jobs[0].slug])
-
-
-def test_every_line_is_reported_with_its_slug() -> None:
-    jobs = build_jobs()[:3]
-    seen: list[tuple[str, LoggedStep | LoggedEval]] = []
-    settings = StackedSettings(slots=2, micro_batch_size=2, block_size=T, log_every=LOG_EVERY)
-    results = train_stacked(
-        FullTuning(LAYOUT, ROW),
-        iter(jobs),
-        settings=settings,
-        device=CPU,
-        report=lambda slug, line: seen.append((slug, line)),
-    )
-    for result in results:
-        assert result.trained is not None
-        lines = [line for slug, line in seen if slug == result.slug]
-        assert [x for x in lines if isinstance(x, LoggedStep)] == list(result.trained.history)
-        assert [x for x in lines if isinstance(x, LoggedEval)] == list(result.trained.evals)
 
 
 def test_dropout_does_not_depend_on_slots_micro_batches_or_neighbours() -> None:

@@ -53,7 +53,7 @@ class CheckpointState:
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """One file each: `{"model": {...}, "optimizer": {...}}`; on any device."""
+    """One file each: model, exp_avg, exp_avg_sq and best; on any device."""
     values: Values
     """Plain JSON values."""
 

@@ -19,7 +19,7 @@ from huggingtweets.training.parallel.step import ParallelModel
 from huggingtweets.training.records import PostScore
 
 MAX_TOKENS = 4096
-"""Tokens of a forward pass without a backward one, which keeps less than any training step."""
+"""Tokens of a forward pass without a backward one: it keeps nothing but their logits."""
 
 
 def evaluate_heldout(

@@ -228,8 +228,7 @@ def _can_graph(accelerator: Accelerator, plan: Plan) -> bool:
     return (
         plan.config.engine.cuda_graphs
         and is_cuda(accelerator.device)
-        and accelerator.num_processes == 1
-        and not is_sharded(accelerator)
+        and accelerator.distributed_type is DistributedType.NO  # DDP of one wants more warm-ups
         and accelerator.scaler is None
         and not plan.config.engine.profile
         and not plan.config.engine.activation_checkpointing

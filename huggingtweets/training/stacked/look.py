@@ -1,7 +1,7 @@
 """A look before every leap: whether a GPU computes what the plain way computes, before it trains.
 
 Nobody has seen every card, driver and build of PyTorch. So at the start of a run two small models
-with the heads of the real ones, with dropout, learn three short jobs on that very device in its
+with the heads of the real ones, with dropout, learn four short jobs on that very device in its
 quick way (kernels in Triton, fused kernels, graphs, a slot that is refilled), and once more in the
 plain way: PyTorch's operators one by one. What differs is left out and said: a card may be slow
 with us, it never trains garbage. Costs about a second, once for each device, driver and version.
@@ -210,7 +210,7 @@ def _small(head_width: int) -> tuple[Layout, Tensor]:
 
 
 def _jobs(rank: int) -> list[TrainingJob]:
-    """Return jobs of 5, 7 and 4 steps: the third takes a slot that falls free."""
+    """Return jobs of 5, 7, 4 and 6 steps: the last ones take slots that fall free."""
     jobs = []
     for index, (num_steps, rate, isolate) in enumerate(
         ((5, 0.1, False), (7, 0.1, True), (4, 0.0, False), (6, 0.0, True))

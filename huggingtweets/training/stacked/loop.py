@@ -21,7 +21,7 @@ from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.host_memory import keep_freed_memory
 from huggingtweets.training.meter import peak_memory_gib
 from huggingtweets.training.progress import PendingLine, Speed, Training, TrainingJob
-from huggingtweets.training.records import Ending, LoggedEval, LoggedStep
+from huggingtweets.training.records import Ending
 from huggingtweets.training.stacked.jobs import (
     SlotState,
     StackedResult,
@@ -33,8 +33,6 @@ from huggingtweets.training.stacked.step import Stepper
 from huggingtweets.training.stacked.tuning import StackedSettings, Tuning
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[str, LoggedStep | LoggedEval], None]
 
 JobScores = tuple[SetScores, SetScores | None]
 """Of the held-out posts and of the probe."""
@@ -53,7 +51,6 @@ def train_stacked(
     settings: StackedSettings,
     device: torch.device,
     speed: Speed | None = None,
-    report: Report | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[StackedResult]:
     """Train job after job, K at a time, and yield each as it ends.
@@ -67,7 +64,6 @@ def train_stacked(
         settings: how to compute.
         device: on which.
         speed: to tell the utilisation of the device, by all slots together.
-        report: called with a job's slug and each of its logged lines and evaluations.
         is_stopped: asked between steps; when it says so, what has ended is still yielded, and the
             jobs under way are given up.
 
@@ -81,7 +77,7 @@ def train_stacked(
     while True:
         engine = None
         try:
-            engine = _Engine(tuning, num_slots, settings, device, speed, report)
+            engine = _Engine(tuning, num_slots, settings, device, speed)
             yield from engine.run(jobs, is_stopped)
         except RuntimeError as err:
             if not lacks_memory(err):
@@ -113,14 +109,12 @@ class _Engine:
         settings: StackedSettings,
         device: torch.device,
         speed: Speed | None,
-        report: Report | None,
     ) -> None:
         self.states: list[SlotState] = []
         self._tuning = tuning
         self._settings = settings
         self._device = device
         self._speed = speed
-        self._report = report or (lambda slug, line: None)
         self._num_slots = num_slots
         self._held = tuning.hold(num_slots, device, settings)
         self._stepper = Stepper(self._held, settings, device)
@@ -180,7 +174,7 @@ class _Engine:
                 break
             if job is None:
                 break
-            training = Training(job, partial(self._report, job.slug), line_start=self._seconds)
+            training = Training(job, line_start=self._seconds)
             state = start_slot(training, free[0], self._tuning.rates(job.recipe))
             reason = untrainable(job, self._settings.block_size, self._tuning.rank)
             if reason:
