@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from huggingtweets.config.posts_schema import CleaningConfig, WordRule
 from huggingtweets.errors import TooFewPostsError
 from huggingtweets.posts.masking import MASKS, mask_pii
+from huggingtweets.posts.own_words import own_words
 from huggingtweets.posts.records import Post, Timeline
 
 JOIN_CHARS = len("<|endoftext|>")
@@ -62,16 +63,21 @@ class CleaningReport:
 def clean_timeline(timeline: Timeline, config: CleaningConfig) -> tuple[CleanPosts, CleaningReport]:
     """Drop retweets, short posts and repeats; clean and mask the text of the rest.
 
+    Words of others in a post go first, unless the cleaning is the original's: what is nothing else
+    counts as a retweet.
+
     Of several posts with one cleaned text the first of the timeline, the newest, is kept.
     """
     kept: list[CleanPost] = []
     seen: set[str] = set()
     retweets = short = repeats = masked = 0
     for post in timeline.posts:
-        if is_retweet(post):
+        shown = _reveal(post.text, config)
+        own = shown if _is_original(config) else own_words(shown)
+        if is_retweet(post) or (shown.strip() and not own.strip()):
             retweets += 1
             continue
-        text = clean_text(post.text, config)
+        text = _flatten(own, config)
         text = mask_pii(text) if config.mask_pii else text
         if not text or count_words(text, config.word_rule) < config.min_words:
             short += 1
@@ -122,16 +128,29 @@ def is_retweet(post: Post) -> bool:
     return post.is_retweet
 
 
+def _is_original(config: CleaningConfig) -> bool:
+    """Whether a text is cleaned as the original does, which knows retweets by their mark alone."""
+    return not (config.all_entities or config.strip_controls or config.all_links)
+
+
 def clean_text(text: str, config: CleaningConfig) -> str:
     """Unescape, drop links and invisible noise, fold white space to single spaces.
 
     With everything off in `config` this is the original's cleaning, character for character.
     """
+    return _flatten(_reveal(text, config), config)
+
+
+def _reveal(text: str, config: CleaningConfig) -> str:
     text = _unescape_all(text) if config.all_entities else _unescape_three(text)
     if config.strip_controls:
         text = strip_noise(text)
     elif config.all_entities:
         text = _SURROGATE.sub("\ufffd", text)
+    return text
+
+
+def _flatten(text: str, config: CleaningConfig) -> str:
     if config.all_links:
         text = _find_all_links(text)
     for scheme in ("http:", "https:"):
@@ -208,35 +227,49 @@ _NO_SCHEME = re.compile(
 _SPLIT_LINK = re.compile(r"(https?://) (?=(?:t\.co|pic\.twitter\.com|www\.)[./])", re.IGNORECASE)
 _CAPITALS = re.compile(r"\bHTTPS?:(?=//)|\bHttps?:(?=//)")
 _CUT_SCHEME = re.compile(r"(?<!\S)(?:htt|http|https|https?:/{0,2})(?=…\s*\Z)")
-_BEHIND = re.compile(
-    rf"(https?://t\.co/[A-Za-z0-9]{{1,20}}|https?://[!-~]*?[A-Za-z0-9])(?=[{_SPACELESS}])"
+_EMOJI = (
+    "\u00a9\u00ae\u203c-\u2bff\u3030\u303d\u3297\u3299\ufe0f"
+    "\U0001f000-\U0001faff\U000e0020-\U000e007f"
 )
-"""A link that text in a script without spaces follows at once. In other addresses than X's such
-signs may belong to the path: behind a `/`, `=` or `_` they do."""
+"""Symbols, the emoji variation selector, and the tags that spell out flags."""
+_LINK = (
+    r"https?://(?:t\.co/[A-Za-z0-9]{1,10}(?:\?[a-z]{1,4}=\w{1,9}|…)?|(?:"
+    # In other addresses than X's, letters of a script without spaces may belong to the path:
+    # behind a `/`, `=` or `_` they do. So may what is in brackets, and a mask.
+    rf"[^\s()\[\]{{}}<>\"“”«»{_EMOJI}{_SPACELESS}]|(?<![A-Za-z0-9])[{_SPACELESS}]"
+    rf"|\([^\s()]{{0,200}}\)|\[[^\s\[\]]{{0,200}}\]|{'|'.join(MASKS)}"
+    r")+(?<![.,:;!?'’])(?:\.{3})?)"
+)
+_WHOLE_LINK = re.compile(
+    rf"\[([^\[\]\n]{{1,200}})\]\({_LINK}\)"  # Markdown: its words stay
+    # as it stands in brackets or quotation marks; a stop behind it goes to the word before it
+    rf"|(?:((?<=\w) )| )?(?:([(\[{{<\"“«]) ?)?{_LINK}(?(3) ?[)\]}}>\"”»])"
+    r"(?:([.,:;!?]+)(?=\s|$)|((?=[)\]}\"”»])))?"
+)
 
 
 def _find_all_links(text: str) -> str:
-    """Give every link the form in which it is dropped: a scheme before it, a space behind it."""
+    """Drop every link, and give what only resembles one the form in which it is dropped."""
     if "htt" in text or "HTT" in text or "Htt" in text:
         text = _CAPITALS.sub(lambda match: match[0].lower(), text)
         text = _SPLIT_LINK.sub(r"\1", text)
         text = _CUT_SCHEME.sub("", text)
-        if not text.isascii():
-            text = _BEHIND.sub(r"\1 ", text)
     if "/" in text and "." in text:
         text = _NO_SCHEME.sub(lambda match: f" https://{match[0]} ", text)
-    return text
+    return _WHOLE_LINK.sub(_words_of_link, text) if "://" in text else text
+
+
+def _words_of_link(match: re.Match[str]) -> str:
+    title, gap, _, stop, is_in_brackets = match.groups()
+    if title or is_in_brackets is not None:
+        return title or ""
+    return (gap and stop) or (" " if match[0].startswith(" ") else "")
 
 
 # --- Invisible noise
 
 _JOINING = "\u0590-\u1fff\ufb50-\ufdff\ufe70-\ufefc"
 """Scripts, Hebrew to Khmer, in which joiners change what is read."""
-_EMOJI = (
-    "\u00a9\u00ae\u203c-\u2bff\u3030\u303d\u3297\u3299\ufe0f"
-    "\U0001f000-\U0001faff\U000e0020-\U000e007f"
-)
-"""Symbols, the emoji variation selector, and the tags that spell out flags."""
 _SPACELESS_SEA = "\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u1950-\u19ff\u1a20-\u1aaf\ua9e0-\uaadf"
 """Thai, Lao, Tibetan, Myanmar, Khmer, Tai scripts, Tai Tham, Tai Viet."""
 

@@ -20,6 +20,7 @@ from huggingtweets.posts.cleaning import (
     count_words,
     strip_noise,
 )
+from huggingtweets.posts.own_words import own_words
 from huggingtweets.posts.records import Post, Timeline
 
 DEFAULT = CleaningConfig()
@@ -159,6 +160,21 @@ def test_default_cleaning_by_hand(raw: str, clean: str) -> None:
         ("https://example.com/a?c=見て ok", "ok"),
         ("emoji &#55357;&#56834; and half &#55357;", "emoji 😂 and half"),
         ("emoji &#xD83D;&#xDE02;", "emoji 😂"),
+        ("see (https://t.co/AbCdEf0001) or (bit.ly/2aBcd)", "see or"),
+        ("(a talk https://t.co/AbCdEf0001) of mine", "(a talk) of mine"),
+        ("[my post](https://example.com/a) is up", "my post is up"),
+        ("read &lt;https://example.com/a&gt; now", "read now"),
+        ('"https://example.com/a" is it', "is it"),
+        ("he said “so be it https://t.co/AbCdEf0001” once", "he said “so be it” once"),
+        ("see https://example.com/a,b, then go", "see, then go"),
+        ("https://example.com/a. Then go", "Then go"),
+        ("read this: https://example.com/a. Thanks", "read this: Thanks"),
+        ("on https://en.wikipedia.org/wiki/Ann_(name)?", "on?"),
+        ("a https://example.com/?mail=<email>&b=1 c", "a c"),
+        ("look https://t.co/AbCdEf0001😀👍 wow", "look 😀👍 wow"),
+        ("look https://example.com/a👍 wow", "look 👍 wow"),
+        ("look https://t.co/AbCdEf0001Привет https://t.co/AbCdEf0001مرحبا", "look Привет مرحبا"),
+        ("look https://t.co/AbCdEf0001?amp=1 here", "look here"),
     ],
 )
 def test_default_cleaning_finds_every_link_and_the_original_does_not(raw: str, clean: str) -> None:
@@ -200,6 +216,7 @@ UNITS += (
     "\ud83d",
     "\u200b",
 )
+UNITS += ("> wrote:\n", "RT @", '"@a', "//@a", "https://a.b/(", "[a](https://", '"https://a ')
 UNITS += ("pic.twitter.com/", "t.co/", "https://t.co/あ", "https:// t.co/", "&#55357;")
 UNITS += ("\u200d", "👩\u200d", "ก\u200b", "ש\u200f", "🏴\U000e0067", "\U000e0067")
 
@@ -259,7 +276,8 @@ def test_default_drops_no_post_as_short_that_the_original_keeps(
     posts = read_account(account)
     original, _ = clean_timeline(posts, ORIGINAL)
     every, _ = clean_timeline(posts, replace(DEFAULT, drop_repeats=False))
-    assert {post.id for post in original.posts} <= {post.id for post in every.posts}
+    own = {post.id for post in posts.posts if own_words(post.text)}
+    assert {post.id for post in original.posts} & own <= {post.id for post in every.posts}
 
 
 def test_big_ben_has_eleven_different_posts(read_account: Callable[[str], Timeline]) -> None:
@@ -268,10 +286,73 @@ def test_big_ben_has_eleven_different_posts(read_account: Callable[[str], Timeli
     assert report.downloaded == report.retweets + report.short + report.repeats + report.kept
 
 
-def test_prefix_tells_a_retweet_only_where_the_source_does_not() -> None:
-    for flag, retweets in ((None, 1), (True, 2), (False, 0)):
+def test_prefix_tells_a_retweet_and_the_original_trusts_the_source() -> None:
+    for flag, retweets, of_original in ((None, 1, 1), (True, 2, 2), (False, 1, 0)):
         posts = timeline("RT @bob says one two three", "nobody says RT @bob", is_retweet=flag)
         assert clean_timeline(posts, DEFAULT)[1].retweets == retweets
+        assert clean_timeline(posts, ORIGINAL)[1].retweets == of_original
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rt @bob: {}",
+        "RT@bob {}",
+        "RT  @bob: {}",
+        " RT \u200e@bob {}",
+        "MT @bob {}",
+        "“@bob: {}” yes",
+        '"RT @bob: {}"',
+        'RT "@bob: {}"',
+        "RT by @ann: {}",
+        "RT : {}",
+        "Retweeted Bob Reed (@bob): {}",
+        "my own words are here RT @bob: {}",
+        "my own words are here! RT @bob {}",
+        "my own words are here mt @bob@server.social: {}",
+        "my own words are here “@bob: {}”",
+        "my own words are here//@鲍勃：{}",
+        "&gt; {}\n\nmy own words are here",
+        "my own words are here\n&gt;{}\n&gt; {}\n",
+        "On Mon, 3 May, Bob wrote:\r\n> {}\r\n> {}\r\n\r\nmy own words are here",
+        "my own words are here\nQuote Tweet\nBob Reed\n@bob\n· Dec 3, 2022\n{}\nShow this thread",
+    ],
+)
+@pytest.mark.parametrize("flag", [None, False])
+def test_what_is_quoted_by_hand_is_not_learnt(text: str, flag: bool | None) -> None:
+    theirs = "a sentence that Bob said"
+    cleaned, report = clean_timeline(
+        timeline(text.format(theirs, theirs), is_retweet=flag), DEFAULT
+    )
+    kept = [post.text.rstrip("!") for post in cleaned.posts]
+    assert kept == ["my own words are here"] * ("own" in text)
+    assert report.retweets == 1 - len(kept)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "please RT @bob and me",
+        "RT if you agree with me",
+        "RT: the best of the week",
+        "start @ noon, MT time",
+        '"@bob is the best" I said',
+        "ask @bob: he knows it all",
+        "> one line is no quotation",
+        "one line here\n>:( >_< and faces",
+        "read //comments in all code",
+    ],
+)
+def test_own_words_about_others_are_kept(text: str) -> None:
+    assert [post.text for post in clean_timeline(timeline(text), DEFAULT)[0].posts] == [
+        " ".join(text.split())
+    ]
+
+
+def test_the_original_keeps_what_is_quoted_by_hand() -> None:
+    texts = "MT @bob: what he said", "&gt; what he said\n\nmy own words", "I say RT @bob: he said"
+    cleaned, _ = clean_timeline(timeline(*texts), ORIGINAL)
+    assert [post.text for post in cleaned.posts] == [clean_slowly(text) for text in texts]
 
 
 def test_of_equal_posts_the_newest_is_kept() -> None:

@@ -11,8 +11,9 @@ MAX_CONTENT_CHARS = 100_000
 _TAG = re.compile(r"<(?P<end>/?)(?P<name>[A-Za-z][A-Za-z0-9]{0,20})\b[^<>]*>|<[!?/][^<>]*>")
 """Not html.parser, which takes quadratic time on what is broken on purpose."""
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-_UNSHOWN = ("script", "style", "template")
-_NEW_LINE = ("br", "li", "blockquote", "pre", "h1", "h2", "h3", "h4", "h5", "h6")
+_UNSHOWN = ("script", "style", "template", "blockquote")
+"""A `blockquote` holds what somebody else said."""
+_NEW_LINE = ("br", "li", "pre", "h1", "h2", "h3", "h4", "h5", "h6")
 _QUOTE_LINK = re.compile(r"class=[\"']?[^\"'>]{0,200}\bquote-inline\b")
 """`RE: <link>` for clients that show no quotes: before the post in Mastodon 4.5, behind it in
 Akkoma and Misskey. Mastodon itself hides it."""
@@ -36,6 +37,7 @@ def html_to_text(content: str) -> str:
         if not depth_unshown and name in ("p", "span") and _QUOTE_LINK.search(tag[0]):
             hidden, is_hidden = name, True
         if is_hidden:
+            parts.append("\n" * (name == "blockquote"))
             depth_unshown = max(0, depth_unshown + (-1 if tag["end"] else 1))
             hidden = hidden if depth_unshown else ""
         elif depth_unshown:

@@ -518,6 +518,8 @@ def test_mastodon_people_of_other_servers_are_asked_for_by_their_whole_name(
         ('<p>again<span class="quote-inline"><br/><br/>RE: <span>x</span></span></p>', "again"),
         ('<p class="other quote-inline">RE: x</p>', ""),
         ('<p class="quote">RE: x</p>', "RE: x"),
+        ("<p>one</p><blockquote>a<blockquote>b</blockquote></blockquote><p>two</p>", "one\n\ntwo"),
+        ("one<blockquote>a</blockquote>two", "one\n\ntwo"),
         ("<p", "<p"),
         ("", ""),
     ],
@@ -527,7 +529,22 @@ def test_html_becomes_what_a_reader_sees(content: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", ["<", "<!", "<!--", "<a ", "</", "&", "&#", "<p>", "<![CDATA[", "<a b='", "<?", "\0"]
+    "piece",
+    [
+        "<",
+        "<!",
+        "<!--",
+        "<a ",
+        "</",
+        "&",
+        "&#",
+        "<p>",
+        "<blockquote>",
+        "<![CDATA[",
+        "<a b='",
+        "<?",
+        "\0",
+    ],
 )
 def test_hostile_html_takes_no_time(piece: str) -> None:
     done = threading.Event()
