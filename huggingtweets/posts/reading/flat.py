@@ -23,7 +23,7 @@ MAX_PATHS = 2000
 """Of one record; more is not looked at."""
 _MAX_DEPTH = 7
 _EMPTY = frozenset({"", "none", "null", "nan", "na", "n/a", "undefined", "<na>", "[]", "{}", "nat"})
-_ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
+ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
 """Last words of paths that may hold the address of a post."""
 
 
@@ -101,7 +101,7 @@ def layout_of(paths: tuple[str, ...]) -> Layout:
         tuple(
             (n, one.who)
             for n, one in enumerate(roles)
-            if one.who is not None or words_of(paths[n])[-1:] in _ADDRESSES
+            if one.who is not None or words_of(paths[n])[-1:] in ADDRESSES
         ),
         tuple(n for n, one in enumerate(roles) if one == UNKNOWN),
     )

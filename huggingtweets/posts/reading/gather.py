@@ -10,11 +10,12 @@ from typing import Any
 from huggingtweets.config.posts_schema import Decode, SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import Said, nearest, quoted, show
+from huggingtweets.posts.reading.byline import Field
 from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.decoding import decode_texts
 from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
 from huggingtweets.posts.reading.names import Mark, Who, words_of
-from huggingtweets.posts.reading.record import Draft, Field, Reader, has_text
+from huggingtweets.posts.reading.record import Draft, Reader, has_text
 from huggingtweets.posts.reading.shapes import (
     CLOSED,
     KNOWN,

@@ -2,20 +2,20 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig
-from huggingtweets.posts.reading.by_handle import name_key, show
+from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.byline import Field, fields_of
 from huggingtweets.posts.reading.flat import (
     MAX_PATHS,
     Layout,
     flatten,
     get_path,
     is_empty,
-    is_foreign,
     layout_of,
     roles_of,
 )
@@ -25,7 +25,6 @@ from huggingtweets.posts.reading.names import (
     OWN_KINDS,
     RETWEET_KINDS,
     Mark,
-    Who,
     words_of,
 )
 from huggingtweets.posts.reading.rich_text import html_to_text
@@ -37,7 +36,6 @@ from huggingtweets.posts.reading.timeline import (
     parse_picture_url,
 )
 
-_MAX_DEPTH = 7
 _MAX_VERSIONS = 100
 _MAX_KIND_CHARS = 20
 _MAX_VALUE_CHARS = 200
@@ -46,31 +44,7 @@ _FALSE = frozenset(
 )
 _PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
-_ADDRESS = re.compile(
-    r"https?://(?:(?:www\.|mobile\.|m\.)?(?:twitter|x)\.com/(?:intent/user\?screen_name=)?"
-    r"|[^/\s]{1,100}/(?:@|users/|u/|profile/|ap/users/))@?([\w.@-]{1,90})/?",
-    re.ASCII,
-)
-"""Of a person's page, on X, Mastodon, Bluesky; other addresses are of anything."""
-_PERMALINK = re.compile(
-    r"(?:https?://[\w.-]{1,100})?/@?([\w.-]{1,90})/status(?:es)?/(\d{1,20})\b", re.ASCII
-)
-_HANDLE = re.compile(r"@?(?:\w{1,30}|[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6})", re.ASCII)
-_PRINTED_USER = re.compile(r"\b(?:screen_name|username)='(\w{1,30})'", re.ASCII)
-"""In an object of tweepy or snscrape as Python prints it."""
 _NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)
-
-
-class Field(NamedTuple):
-    """One thing that a record says about its author."""
-
-    who: Who
-    depth: int
-    """How deep it is nested; the shallower counts."""
-    path: str
-    value: str
-    """As it is compared: a handle lower case without `@`, an id or a name as written."""
-    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +108,7 @@ class Reader:
             older_ids=tuple(one for one in versions[:-1] if one != own_id) * _is_v2(record),
             is_outdated=own_id in versions[:-1],
         )
-        fields = tuple(_fields(flat, layout.authors, own_id))
+        fields = tuple(fields_of(flat, layout.authors, own_id))
         return Draft(post, fields, is_soft, marks, is_rich, line)
 
     def _remember(self, path: str) -> None:
@@ -287,61 +261,6 @@ def read_mark(role: Mark, value: object, path: str) -> bool | None:
         return False if role is Mark.presence or words_of(path)[-1] == "id" else None
     word = str(value).strip().lower()
     return word not in _FALSE
-
-
-def named(value: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Return the handle that an object gives for its author, None where it gives none.
-
-    Args:
-        value: the object.
-        prefix: `user.` where the object is itself the author, whatever it is called.
-    """
-    flat = [(prefix + path, one) for path, one in flatten(value)]
-    found = _fields(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
-    handles = [one for one in found if one.who < Who.display]
-    return min(handles).value if handles else None
-
-
-def _fields(
-    flat: list[tuple[str, Any]], places: tuple[tuple[int, Who | None], ...], own_id: str | None
-) -> Iterator[Field]:
-    for place, who in places:
-        path, value = flat[place]
-        if isinstance(value, str) and value.startswith("at://did:") and not is_foreign(path):
-            yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
-        if who is None:
-            if isinstance(value, str) and (own_id in value if own_id else not is_foreign(path)):
-                yield from _permalink(path, value, own_id)
-            continue
-        if isinstance(value, bool | float | list | dict) or is_empty(value):
-            continue
-        text = str(value).strip()
-        if text.startswith("User(") and (match := _PRINTED_USER.search(text)):
-            text, who = match[1], Who.handle
-        text = text[:_MAX_VALUE_CHARS]
-        depth = path.count(".")
-        if who is Who.id:
-            yield Field(who, depth, path, text.rpartition(":")[2] if "twitter" in text else text)
-            continue
-        if "/" in text:
-            match = _ADDRESS.fullmatch(text)
-            if match is None:
-                continue
-            text, who = match[1], max(who, Who.username)
-        if who is not Who.display and not _HANDLE.fullmatch(text):
-            who = Who.display
-        yield Field(who, depth, path, text if who is Who.display else name_key(text), text)
-
-
-def _permalink(path: str, value: str, own_id: str | None) -> Iterator[Field]:
-    """Yield the author whom the address of the post itself names: `x.com/ann/status/<own id>`."""
-    match = _PERMALINK.match(value)
-    if (
-        match
-        and own_id in (match[2], None)
-        and match[1] not in ("i", "anyuser", "user", "status", "web")
-    ):
-        yield Field(Who.someone, path.count(".") + _MAX_DEPTH, path, name_key(match[1]))
 
 
 def _picture(record: Mapping[str, Any]) -> str | None:

@@ -6,11 +6,12 @@ from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.byline import named
 from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.flat import roles_of
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
 from huggingtweets.posts.reading.names import TABLES, words_of
-from huggingtweets.posts.reading.record import RICH, has_text, named
+from huggingtweets.posts.reading.record import RICH, has_text
 from huggingtweets.posts.reading.rich_text import whole_links
 from huggingtweets.posts.reading.tables import is_table, may_be_handle, table_of
 from huggingtweets.posts.reading.timeline import Skip
