@@ -92,6 +92,13 @@ def named(value: Mapping[str, Any], prefix: str = "") -> str | None:
     return min(handles).value if handles else None
 
 
+def says_author(value: Mapping[str, Any]) -> bool:
+    """Whether an object names its author, be it by a display name."""
+    flat = list(flatten(value))
+    found = fields_of(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
+    return any(one.who <= Who.display for one in found)
+
+
 def fields_of(
     flat: list[tuple[str, Any]], places: tuple[tuple[int, Who | None], ...], own_id: str | None
 ) -> Iterator[Field]:

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from huggingtweets.posts.reading.names import (
+    ACCESS,
     DATES,
     FOREIGN,
     IDS,
@@ -82,6 +83,8 @@ class Layout(NamedTuple):
     """None: no author by its name, but it may be the address of the post."""
     unknown: tuple[int, ...]
     """What no table knows."""
+    access: tuple[int, ...]
+    """What may say that it is not for all."""
 
 
 @lru_cache(maxsize=1 << 11)
@@ -104,6 +107,7 @@ def layout_of(paths: tuple[str, ...]) -> Layout:
             if one.who is not None or words_of(paths[n])[-1:] in ADDRESSES
         ),
         tuple(n for n, one in enumerate(roles) if one == UNKNOWN),
+        tuple(n for n, path in enumerate(paths) if rank_of(path, ACCESS) is not None),
     )
 
 

@@ -15,10 +15,10 @@ from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.decoding import decode_texts
 from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
 from huggingtweets.posts.reading.names import Mark, Who, words_of
-from huggingtweets.posts.reading.record import Draft, Reader, has_text
+from huggingtweets.posts.reading.record import CLOSED, Draft, Reader, has_text
 from huggingtweets.posts.reading.shapes import (
-    CLOSED,
     KNOWN,
+    LISTED,
     inner_value,
     records_of,
     rich,
@@ -160,6 +160,9 @@ class _Gathering:
         if KNOWN in fields:
             self._authors.know(fields[KNOWN])
             return None
+        if LISTED in fields:
+            self._authors.check_key(fields[LISTED])
+            fields = {key: one for key, one in fields.items() if key != LISTED}
         draft = self._reader.read(fields, row.line)
         if isinstance(draft, Skip):
             return draft

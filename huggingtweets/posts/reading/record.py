@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
 
@@ -21,6 +21,7 @@ from huggingtweets.posts.reading.flat import (
 )
 from huggingtweets.posts.reading.json_values import dig
 from huggingtweets.posts.reading.names import (
+    CLOSED_WORDS,
     OTHER_KINDS,
     OWN_KINDS,
     RETWEET_KINDS,
@@ -71,6 +72,7 @@ class Reader:
         self._config = config
         self.taken: dict[str, dict[str, None]] = {"text": {}, "mark": {}, "date": {}, "id": {}}
         """Per use the paths that were taken, in the order they came."""
+        self._textless = ""
         self.paths: dict[str, None] = {}
         """Paths seen, those of objects on the way included."""
         self.flat: list[tuple[str, Any]] = []
@@ -85,9 +87,12 @@ class Reader:
             for path, _ in flat:
                 if path not in self.paths:
                     self._remember(path)
+        for path, value in (flat[place] for place in layout.access):
+            if (kept_back := _kept_back(path, value)) is not None:
+                return replace(kept_back, line=line)
         text = self._text(record, flat, layout.texts)
         if isinstance(text, Skip):
-            return Skip(text.reason, line)
+            return replace(text, line=line)
         is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout)
         if not is_post:
             return Skip("a like, a follow or the like, no post", line)
@@ -126,6 +131,8 @@ class Reader:
                 self.taken["text"][name] = None
                 return value
             return Skip(f"no text in the column {show(name)}")
+        if rivals := record.get(RIVALS):
+            return Skip(f"texts in {', '.join(map(show, rivals))}; set source.text_column= to one")
         found = [flat[place] for place in places]
         for path, value in found:
             if is_text_value(path, value) and (text := _as_text(value)):
@@ -135,7 +142,10 @@ class Reader:
             return ""
         if found:
             return Skip(f"no text in the column {show(found[0][0])}")
-        return Skip("a line without a text; see source.text_column=")
+        if not self._textless and flat:
+            names = ", ".join(show(path, 40) for path, _ in flat[:8] if path[:1] != "\0")
+            self._textless = f" (the first has the columns {names}); set source.text_column="
+        return Skip(f"no text that is known{self._textless}")
 
     def _pick(
         self,
@@ -213,6 +223,21 @@ class Reader:
 
 RICH = "\0rich"
 """Key that a shape adds to a record whose text is HTML (`html`) or ready (`text`)."""
+
+
+RIVALS = "\0rivals"
+"""Key that a shape adds to a record of several texts, for where they stand."""
+CLOSED = Skip("a post that is not open to everyone")
+
+
+def _kept_back(path: str, value: object) -> Skip | None:
+    """Return why a post is not for all, by a column that may say so."""
+    word, words = str(value).strip().lower(), words_of(path)
+    if not {"visibility", "privacy", "audience"}.isdisjoint(words):
+        return CLOSED if word in CLOSED_WORDS else None
+    if isinstance(value, dict | list) or is_empty(value) or word in _FALSE:
+        return None
+    return Skip("a deleted post") if "deleted" in words else CLOSED
 
 
 def _first_text(flat: list[tuple[str, Any]]) -> str | None:
@@ -296,7 +321,16 @@ def _versions(record: Mapping[str, Any]) -> list[str]:
 
 def has_text(value: object) -> bool:
     """Whether an object has a text of its own, however it is called."""
-    return isinstance(value, dict) and any(
-        is_text_value(path, inner) and roles_of(path).text is not None
-        for path, inner in flatten(value)
+    return isinstance(value, dict) and text_path(value) is not None
+
+
+def text_path(value: Mapping[str, Any]) -> str | None:
+    """Return where an object has a text, None where it has none."""
+    return next(
+        (
+            path
+            for path, inner in flatten(value)
+            if is_text_value(path, inner) and roles_of(path).text is not None
+        ),
+        None,
     )

@@ -154,6 +154,19 @@ class Authors:
             return None
         return writer_of(str(value)) or name_key(str(value)[:200])
 
+    def check_key(self, key: str) -> None:
+        """Refuse a list that nothing but its key names, unless that is the handle.
+
+        Raises:
+            SourceError: it is not.
+        """
+        if self._column is None and not self.is_wanted(name_key(key)):
+            raise SourceError(
+                f"{self._where}: got a list under the key {show(key)}, and nothing says whose it "
+                f"is; expected posts of {self._handle}; call the key {self._handle} if they are "
+                f"theirs, or set {_ALL_THEIRS}"
+            )
+
     def see(self, draft: Draft) -> bool:
         """Take note of a record; False: it is surely somebody else's, so its text can go."""
         self._num_seen += 1
