@@ -1,4 +1,4 @@
-"""What is no plain record: activities of ActivityPub, what Meta gives people of themselves."""
+"""What some services alone have: activities, Meta's downloads, texts in HTML, kinds of events."""
 
 import re
 from collections.abc import Mapping
@@ -6,15 +6,41 @@ from typing import Any
 
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text
 from huggingtweets.posts.reading.record import CLOSED, RICH
+from huggingtweets.posts.reading.rich_text import whole_links
 from huggingtweets.posts.reading.timeline import Skip
 
 Record = dict[str, Any]
 
 _PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
 _ACTIVITIES = frozenset({"create", "announce"})
+_NOTES = (1, 20, 1111, 30023)
+"""Kinds of Nostr's events that are posts for all, comments and articles among them."""
 _ON_A_TIMELINE = re.compile(r" wrote on .+ timeline\b")
 _NAME = re.compile(r"((?:(?![a-z])[\w.'-]+ ){1,4})(?=\w)")
 """Before the first word that begins with a small letter: Facebook says who did what."""
+
+
+def rich(record: Record) -> Record | Skip:
+    """Mark what is HTML by its shape, and make Bluesky's shortened links whole.
+
+    What a server of Mastodon says is not a post of ours: closed ones, and profiles with a `note`.
+    """
+    if RICH in record:
+        return record
+    if isinstance(record.get("content"), str) and any(
+        key in record for key in ("reblog", "visibility", "spoiler_text", "attributedTo")
+    ):
+        return {**record, RICH: "html"}
+    if "pubkey" in record and "sig" in record and record.get("kind") not in _NOTES:
+        return Skip("an event of Nostr that is no note")
+    if "acct" in record and "note" in record and "content" not in record:
+        return Skip("a profile, no post")
+    if "facets" in record or str(record.get("$type", "")).startswith("app.bsky."):
+        return whole_links(record)
+    return record
+
+
+# --- ActivityPub
 
 
 def activity_of(value: Record) -> Record | Skip | None:

@@ -43,7 +43,7 @@ def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 return
             path = prefix + key if isinstance(key, str) else f"{prefix}{key}"
             if isinstance(inner, list) and len(inner) == 1 and may_name_people(path):
-                inner = inner[0]  # `"authors": [{"name": ...}]`
+                inner = inner if is_foreign(path) else inner[0]  # `"authors": [{"name": ...}]`
             if isinstance(inner, dict) and inner and depth < _MAX_DEPTH and not is_foreign(path):
                 stack.append((f"{path}.", inner, depth + 1))
             else:

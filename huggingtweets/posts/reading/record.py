@@ -73,6 +73,10 @@ class Reader:
         self.taken: dict[str, dict[str, None]] = {"text": {}, "mark": {}, "date": {}, "id": {}}
         """Per use the paths that were taken, in the order they came."""
         self._textless = ""
+        self.num_dates = 0
+        self.num_unread_dates = 0
+        self.unread_date: tuple[str, str] | None = None
+        """Column and value of the first that should be a date and cannot be read."""
         self.paths: dict[str, None] = {}
         """Paths seen, those of objects on the way included."""
         self.flat: list[tuple[str, Any]] = []
@@ -90,7 +94,8 @@ class Reader:
         for path, value in (flat[place] for place in layout.access):
             if (kept_back := _kept_back(path, value)) is not None:
                 return replace(kept_back, line=line)
-        text = self._text(record, flat, layout.texts)
+        is_post = bool(layout.dates or layout.authors)
+        text = self._text(record, flat, layout.texts, is_post=is_post)
         if isinstance(text, Skip):
             return replace(text, line=line)
         is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout)
@@ -122,8 +127,14 @@ class Reader:
             self.paths[path] = None
 
     def _text(
-        self, record: Mapping[str, Any], flat: list[tuple[str, Any]], places: tuple[int, ...]
+        self,
+        record: Mapping[str, Any],
+        flat: list[tuple[str, Any]],
+        places: tuple[int, ...],
+        *,
+        is_post: bool,
     ) -> str | Skip:
+        """Return the text; where no other is known, `description` of what may be a post."""
         name = self._config.text_column
         if name is not None:
             value = get_path(record, name)
@@ -140,6 +151,10 @@ class Reader:
                 return text
         if any(isinstance(value, str) for _, value in found):
             return ""
+        last = record.get("description")
+        if not found and isinstance(last, str) and last.strip() and is_post:
+            self.taken["text"]["description"] = None
+            return last
         if found:
             return Skip(f"no text in the column {show(found[0][0])}")
         if not self._textless and flat:
@@ -163,7 +178,11 @@ class Reader:
             path, value = flat[place]
             if (found := parse(value)) is not None:
                 self.taken[use][path] = None
+                self.num_dates += use == "date"
                 return found
+            if use == "date" and not is_empty(value):
+                self.unread_date = self.unread_date or (path, str(value))
+                self.num_unread_dates += 1
         return None
 
     def _marks(
@@ -174,6 +193,8 @@ class Reader:
     ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
         """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
         configured = self._config.retweet_column
+        if configured == "":
+            return None, False, (), True
         if configured:
             value = get_path(record, configured)
             word = _kind_of(value)
@@ -280,12 +301,22 @@ def read_mark(role: Mark, value: object, path: str) -> bool | None:
         if isinstance(value, list):
             return any(dig(one, "type") == "retweeted" for one in value)
         return None if value is None or value != value else "retweeted" in str(value)
-    if isinstance(value, dict):
-        return True
-    if is_empty(value):
+    if is_empty(value) or (isinstance(value, dict) and _is_hollow(value)):
         return False if role is Mark.presence or words_of(path)[-1] == "id" else None
+    if isinstance(value, dict):
+        return not is_empty(value.get("tree_html", True))  # Tumblr: of what was there before
     word = str(value).strip().lower()
+    if (isinstance(value, list) and words_of(path)[-1] == "by") or "/intent/" in word:
+        return None  # who shared it, and where to click to share it
     return word not in _FALSE
+
+
+def _is_hollow(value: Mapping[str, Any]) -> bool:
+    """Whether an object has keys alone, as Arrow writes what is absent; X has `{"result": {}}`."""
+    return all(
+        _is_hollow(inner) if isinstance(inner, dict) and inner else inner != {} and is_empty(inner)
+        for inner in value.values()
+    )
 
 
 def _picture(record: Mapping[str, Any]) -> str | None:

@@ -5,15 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading.activities import activity_of, meta_post
+from huggingtweets.posts.reading.activities import activity_of, meta_post, rich
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.byline import named, says_author
 from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.flat import is_empty, roles_of
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
 from huggingtweets.posts.reading.names import TABLES, words_of
-from huggingtweets.posts.reading.record import RICH, RIVALS, has_text, text_path
-from huggingtweets.posts.reading.rich_text import whole_links
+from huggingtweets.posts.reading.record import RIVALS, has_text, text_path
 from huggingtweets.posts.reading.tables import is_table, may_be_handle, table_of
 from huggingtweets.posts.reading.timeline import Skip
 
@@ -221,24 +220,6 @@ def _hoist(value: Record, key: str, inner: Record) -> Record:
     return {**beside, **inner}
 
 
-def rich(record: Record) -> Record | Skip:
-    """Mark what is HTML by its shape, and make Bluesky's shortened links whole.
-
-    What a server of Mastodon says is not a post of ours: closed ones, and profiles with a `note`.
-    """
-    if RICH in record:
-        return record
-    if isinstance(record.get("content"), str) and any(
-        key in record for key in ("reblog", "visibility", "spoiler_text", "attributedTo")
-    ):
-        return {**record, RICH: "html"}
-    if "acct" in record and "note" in record and "content" not in record:
-        return Skip("a profile, no post")
-    if "facets" in record or str(record.get("$type", "")).startswith("app.bsky."):
-        return whole_links(record)
-    return record
-
-
 # --- Pages of X's API v2
 
 
@@ -268,8 +249,8 @@ def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
         if says_references:  # then a post without is known to be no retweet
             merged = {"referenced_tweets": [], **merged}
         for one in dig_list(post, "referenced_tweets"):
-            if dig(one, "type") == "retweeted":
-                merged = {**merged, "retweeted_status": originals.get(str(one.get("id")), {})}
+            if dig(one, "type") == "retweeted" and (key := str(one.get("id"))) in originals:
+                merged = {**merged, "retweeted_status": originals[key]}
         yield from records_of(merged, depth + 1)
     error = None if posts else _error(page)
     if error is not None:
