@@ -24,6 +24,7 @@ MAX_PATHS = 2000
 """Of one record; more is not looked at."""
 _MAX_DEPTH = 7
 _EMPTY = frozenset({"", "none", "null", "nan", "na", "n/a", "undefined", "<na>", "[]", "{}", "nat"})
+_ANSWERS = (("reply",), ("response",), ("answer",), ("reply", "text"), ("response", "text"))
 ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
 """Last words of paths that may hold the address of a post."""
 
@@ -85,6 +86,8 @@ class Layout(NamedTuple):
     """What no table knows."""
     access: tuple[int, ...]
     """What may say that it is not for all."""
+    answers: tuple[int, ...]
+    """What may be a text beside the text: nobody can tell whose it is."""
 
 
 @lru_cache(maxsize=1 << 11)
@@ -108,6 +111,7 @@ def layout_of(paths: tuple[str, ...]) -> Layout:
         ),
         tuple(n for n, one in enumerate(roles) if one == UNKNOWN),
         tuple(n for n, path in enumerate(paths) if rank_of(path, ACCESS) is not None),
+        tuple(n for n, path in enumerate(paths) if words_of(path) in _ANSWERS),
     )
 
 

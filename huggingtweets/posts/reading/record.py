@@ -25,6 +25,7 @@ from huggingtweets.posts.reading.names import (
     OTHER_KINDS,
     OWN_KINDS,
     RETWEET_KINDS,
+    TABLES,
     Mark,
     words_of,
 )
@@ -94,8 +95,7 @@ class Reader:
         for path, value in (flat[place] for place in layout.access):
             if (kept_back := _kept_back(path, value)) is not None:
                 return replace(kept_back, line=line)
-        is_post = bool(layout.dates or layout.authors)
-        text = self._text(record, flat, layout.texts, is_post=is_post)
+        text = self._text(record, flat, layout)
         if isinstance(text, Skip):
             return replace(text, line=line)
         is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout)
@@ -127,12 +127,7 @@ class Reader:
             self.paths[path] = None
 
     def _text(
-        self,
-        record: Mapping[str, Any],
-        flat: list[tuple[str, Any]],
-        places: tuple[int, ...],
-        *,
-        is_post: bool,
+        self, record: Mapping[str, Any], flat: list[tuple[str, Any]], layout: Layout
     ) -> str | Skip:
         """Return the text; where no other is known, `description` of what may be a post."""
         name = self._config.text_column
@@ -142,15 +137,21 @@ class Reader:
                 self.taken["text"][name] = None
                 return value
             return Skip(f"no text in the column {show(name)}")
-        if rivals := record.get(RIVALS):
+        found = [flat[place] for place in layout.texts]
+        beside = (flat[place] for place in layout.answers)
+        answers = [path for path, one in beside if isinstance(one, str) and " " in one.strip()]
+        rivals = record.get(RIVALS) or [path for path, _ in found[:1] if answers] + answers
+        if len(rivals) > 1:
             return Skip(f"texts in {', '.join(map(show, rivals))}; set source.text_column= to one")
-        found = [flat[place] for place in places]
         for path, value in found:
             if is_text_value(path, value) and (text := _as_text(value)):
                 self.taken["text"][path] = None
                 return text
         if any(isinstance(value, str) for _, value in found):
             return ""
+        # A profile has its names bare: `username`, `displayName`.
+        authors = (words_of(flat[place][0]) for place, who in layout.authors if who is not None)
+        is_post = any(not TABLES["people"].isdisjoint(words) for words in authors)
         last = record.get("description")
         if not found and isinstance(last, str) and last.strip() and is_post:
             self.taken["text"]["description"] = None
@@ -172,10 +173,8 @@ class Reader:
         parse: Callable[[Any], str | None],
     ) -> str | None:
         """Return the first value that can be read among the columns for this use."""
-        if configured:
-            return parse(get_path(record, configured))
-        for place in places:
-            path, value = flat[place]
+        told = [(configured, get_path(record, configured))] if configured else None
+        for path, value in told or (flat[place] for place in places):
             if (found := parse(value)) is not None:
                 self.taken[use][path] = None
                 self.num_dates += use == "date"

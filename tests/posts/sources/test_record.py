@@ -237,8 +237,12 @@ def test_texts_are_known_in_several_languages(tmp_path: Path, column: str) -> No
 
 
 def test_a_description_counts_only_where_nothing_else_is_a_text() -> None:
-    rows = [Row({"text": "mine", "description": "who I am", "user": "ann"})]
-    assert gather(Asked("f.csv", "ann", config_of()), rows).posts[0].text == "mine"
+    rows = [
+        Row({"text": "mine", "description": "who I am", "user": "ann"}),
+        Row({"username": "ann", "displayName": "Ann", "description": "who I am", "date": "2020"}),
+    ]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert [post.text for post in timeline.posts] == ["mine"]
 
 
 def test_dates_that_cannot_be_read_are_told() -> None:
