@@ -269,7 +269,7 @@ class _Gathering:
             texts[index] = text
         self._notes += [f"{where}: {one}" for one in done]
         reader = self._reader
-        if reader.unread_date is not None and reader.num_unread_dates > reader.num_dates:
+        if reader.unread_date is not None and reader.num_unread_dates > max(1, reader.num_dates):
             column, value = map(show, reader.unread_date)
             self._notes.append(
                 f"{where}: {reader.num_unread_dates} dates in {column} cannot be read, such as "
