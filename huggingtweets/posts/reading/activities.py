@@ -83,8 +83,9 @@ def meta_post(value: Record) -> Record | Skip | None:
     if comment is not None:
         when = dig(value, "string_map_data", "Time", "timestamp")
         return {"text": comment, "created_at": when}
-    post = next((text for one in dig_list(value, "data") if (text := dig_text(one, "post"))), None)
-    if post is not None and "timestamp" in value:
+    data = dig_list(value, "data") if "timestamp" in value else []
+    post = next((text for one in data if (text := dig_text(one, "post"))), None)
+    if post is not None:
         title = str(value.get("title") or "")
         if _ON_A_TIMELINE.search(title):
             return Skip("written on a timeline by whoever is named there")

@@ -139,7 +139,8 @@ def fields_of(
 
 def _permalink(path: str, value: str, own_id: str | None) -> Iterator[Field]:
     """Yield the author whom the address of the post itself names: `x.com/ann/status/<own id>`."""
-    match, name = _PERMALINK.match(value), writer_of(value)
+    match = _PERMALINK.match(value)
+    name = match and writer_of(value)
     if match and name and own_id in (match[4], None) and name not in _NOBODY:
         who = Who.id if name.startswith("did:") else Who.someone
         yield Field(who, path.count(".") + _MAX_DEPTH, path, name)

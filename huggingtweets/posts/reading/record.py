@@ -138,9 +138,11 @@ class Reader:
                 return value
             return Skip(f"no text in the column {show(name)}")
         found = [flat[place] for place in layout.texts]
-        beside = (flat[place] for place in layout.answers)
-        answers = [path for path, one in beside if isinstance(one, str) and " " in one.strip()]
-        rivals = record.get(RIVALS) or [path for path, _ in found[:1] if answers] + answers
+        rivals = record.get(RIVALS, [])
+        if layout.answers:
+            beside = (flat[place] for place in layout.answers)
+            answers = [path for path, one in beside if isinstance(one, str) and " " in one.strip()]
+            rivals = rivals or [path for path, _ in found[:1] if answers] + answers
         if len(rivals) > 1:
             return Skip(f"texts in {', '.join(map(show, rivals))}; set source.text_column= to one")
         for path, value in found:
