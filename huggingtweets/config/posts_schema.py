@@ -75,6 +75,7 @@ class SourceConfig:
     id_column: str | None = None
     date_column: str | None = None
     retweet_column: str | None = None
+    """Empty: by their texts alone, whatever columns say."""
     encoding: str | None = None
     """Of a file, such as `cp1252`; null: UTF-8 or UTF-16, or Windows-1252 where that is plain."""
     decode: Decode = Decode.auto

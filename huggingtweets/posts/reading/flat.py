@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from huggingtweets.posts.reading.names import (
+    ACCESS,
     DATES,
     FOREIGN,
     IDS,
@@ -23,7 +24,8 @@ MAX_PATHS = 2000
 """Of one record; more is not looked at."""
 _MAX_DEPTH = 7
 _EMPTY = frozenset({"", "none", "null", "nan", "na", "n/a", "undefined", "<na>", "[]", "{}", "nat"})
-_ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
+_ANSWERS = (("reply",), ("response",), ("answer",), ("reply", "text"), ("response", "text"))
+ADDRESSES = (("url",), ("link",), ("permalink",), ("uri",), ("href",), ("id",))
 """Last words of paths that may hold the address of a post."""
 
 
@@ -42,7 +44,7 @@ def flatten(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
                 return
             path = prefix + key if isinstance(key, str) else f"{prefix}{key}"
             if isinstance(inner, list) and len(inner) == 1 and may_name_people(path):
-                inner = inner[0]  # `"authors": [{"name": ...}]`
+                inner = inner if is_foreign(path) else inner[0]  # `"authors": [{"name": ...}]`
             if isinstance(inner, dict) and inner and depth < _MAX_DEPTH and not is_foreign(path):
                 stack.append((f"{path}.", inner, depth + 1))
             else:
@@ -82,6 +84,10 @@ class Layout(NamedTuple):
     """None: no author by its name, but it may be the address of the post."""
     unknown: tuple[int, ...]
     """What no table knows."""
+    access: tuple[int, ...]
+    """What may say that it is not for all."""
+    answers: tuple[int, ...]
+    """What may be a text beside the text: nobody can tell whose it is."""
 
 
 @lru_cache(maxsize=1 << 11)
@@ -101,9 +107,11 @@ def layout_of(paths: tuple[str, ...]) -> Layout:
         tuple(
             (n, one.who)
             for n, one in enumerate(roles)
-            if one.who is not None or words_of(paths[n])[-1:] in _ADDRESSES
+            if one.who is not None or words_of(paths[n])[-1:] in ADDRESSES
         ),
         tuple(n for n, one in enumerate(roles) if one == UNKNOWN),
+        tuple(n for n, path in enumerate(paths) if rank_of(path, ACCESS) is not None),
+        tuple(n for n, path in enumerate(paths) if words_of(path) in _ANSWERS),
     )
 
 

@@ -9,18 +9,19 @@ from typing import Any
 
 from huggingtweets.config.posts_schema import Decode, SourceConfig
 from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.activities import rich
 from huggingtweets.posts.reading.by_handle import Said, nearest, quoted, show
+from huggingtweets.posts.reading.byline import Field
 from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.decoding import decode_texts
 from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
 from huggingtweets.posts.reading.names import Mark, Who, words_of
-from huggingtweets.posts.reading.record import Draft, Field, Reader, has_text
+from huggingtweets.posts.reading.record import CLOSED, Draft, Reader, has_text
 from huggingtweets.posts.reading.shapes import (
-    CLOSED,
     KNOWN,
+    LISTED,
     inner_value,
     records_of,
-    rich,
 )
 from huggingtweets.posts.reading.timeline import (
     RawPost,
@@ -77,7 +78,8 @@ def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> Non
                 f"{where}: got {show(name)} as the name of {names.count(name)} columns; expected "
                 "each name once; rename or remove what is not wanted"
             )
-    if config.text_column is None and all(roles_of(name).text is None for name in names):
+    is_known = any(roles_of(name).text is not None or name == "description" for name in names)
+    if config.text_column is None and not is_known:
         raise SourceError(
             f"{where}: got the columns {', '.join(map(show, names[:12]))}; expected one with the "
             "posts; name it with source.text_column="
@@ -169,6 +171,9 @@ class _Gathering:
             return None
         if fields.get("type") == "service" and "actor" in fields:  # in a channel of Telegram
             return Skip("what the service says, no post", row.line)
+        if LISTED in fields:
+            self._authors.check_key(fields[LISTED])
+            fields = {key: one for key, one in fields.items() if key != LISTED}
         draft = self._reader.read(fields, row.line)
         if isinstance(draft, Skip):
             return draft
@@ -241,6 +246,12 @@ class _Gathering:
                 )
         marks = [*self._reader.taken["mark"], *sorted(flags)]
         num = sum(bool(draft.post.is_retweet) for draft in settled)
+        is_plain = all(draft.post.text.startswith("RT @") for draft in drafts)
+        if num == len(drafts) and not is_plain and not self._asked.config.retweet_column:
+            self._notes.append(
+                f"{self._asked.where}: all {num} posts are retweets by {show(marks[0])}; if it "
+                "says something else, set source.retweet_column= (empty) to go by their texts"
+            )
         self._how.append(
             "retweets: "
             + (f"{', '.join(marks[:4])} ({num} marked)" if marks else "texts that begin with RT @")
@@ -273,6 +284,13 @@ class _Gathering:
         for index, text in zip(open_, decoded, strict=True):
             texts[index] = text
         self._notes += [f"{where}: {one}" for one in done]
+        reader = self._reader
+        if reader.unread_date is not None and reader.num_unread_dates > max(1, reader.num_dates):
+            column, value = map(show, reader.unread_date)
+            self._notes.append(
+                f"{where}: {reader.num_unread_dates} dates in {column} cannot be read, such as "
+                f"{value}; the order of the file counts"
+            )
         text_columns = ", ".join([*self._reader.taken["text"]][:4])
         encoding = (self._said.encoding or "").lower()
         self._how.append(

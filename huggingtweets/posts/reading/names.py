@@ -121,6 +121,7 @@ def _of_name(roots: list[str]) -> Who | None:
 # --- What it says, which it is, when it was written
 
 TEXTS, IDS, DATES = _FACTS["texts"], _FACTS["ids"], _FACTS["dates"]
+ACCESS, CLOSED_WORDS = _FACTS["access"], TABLES["closed"]
 
 
 def rank_of(name: str, names: tuple[str, ...]) -> int | None:

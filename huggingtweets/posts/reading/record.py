@@ -2,30 +2,31 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig
-from huggingtweets.posts.reading.by_handle import name_key, show
+from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.byline import Field, fields_of
 from huggingtweets.posts.reading.flat import (
     MAX_PATHS,
     Layout,
     flatten,
     get_path,
     is_empty,
-    is_foreign,
     layout_of,
     roles_of,
 )
 from huggingtweets.posts.reading.json_values import dig
 from huggingtweets.posts.reading.names import (
+    CLOSED_WORDS,
     OTHER_KINDS,
     OWN_KINDS,
     RETWEET_KINDS,
+    TABLES,
     Mark,
-    Who,
     words_of,
 )
 from huggingtweets.posts.reading.rich_text import html_to_text
@@ -37,7 +38,6 @@ from huggingtweets.posts.reading.timeline import (
     parse_picture_url,
 )
 
-_MAX_DEPTH = 7
 _MAX_VERSIONS = 100
 _MAX_KIND_CHARS = 20
 _MAX_VALUE_CHARS = 200
@@ -46,31 +46,7 @@ _FALSE = frozenset(
 )
 _PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
-_ADDRESS = re.compile(
-    r"https?://(?:(?:www\.|mobile\.|m\.)?(?:twitter|x)\.com/(?:intent/user\?screen_name=)?"
-    r"|[^/\s]{1,100}/(?:@|users/|u/|profile/|ap/users/))@?([\w.@-]{1,90})/?",
-    re.ASCII,
-)
-"""Of a person's page, on X, Mastodon, Bluesky; other addresses are of anything."""
-_PERMALINK = re.compile(
-    r"(?:https?://[\w.-]{1,100})?/@?([\w.-]{1,90})/status(?:es)?/(\d{1,20})\b", re.ASCII
-)
-_HANDLE = re.compile(r"@?(?:\w{1,30}|[\w-]{1,63}(?:[.@][\w-]{1,63}){1,6})", re.ASCII)
-_PRINTED_USER = re.compile(r"\b(?:screen_name|username)='(\w{1,30})'", re.ASCII)
-"""In an object of tweepy or snscrape as Python prints it."""
 _NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)
-
-
-class Field(NamedTuple):
-    """One thing that a record says about its author."""
-
-    who: Who
-    depth: int
-    """How deep it is nested; the shallower counts."""
-    path: str
-    value: str
-    """As it is compared: a handle lower case without `@`, an id or a name as written."""
-    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +73,11 @@ class Reader:
         self._config = config
         self.taken: dict[str, dict[str, None]] = {"text": {}, "mark": {}, "date": {}, "id": {}}
         """Per use the paths that were taken, in the order they came."""
+        self._textless = ""
+        self.num_dates = 0
+        self.num_unread_dates = 0
+        self.unread_date: tuple[str, str] | None = None
+        """Column and value of the first that should be a date and cannot be read."""
         self.paths: dict[str, None] = {}
         """Paths seen, those of objects on the way included."""
         self.flat: list[tuple[str, Any]] = []
@@ -111,9 +92,12 @@ class Reader:
             for path, _ in flat:
                 if path not in self.paths:
                     self._remember(path)
-        text = self._text(record, flat, layout.texts)
+        for path, value in (flat[place] for place in layout.access):
+            if (kept_back := _kept_back(path, value)) is not None:
+                return replace(kept_back, line=line)
+        text = self._text(record, flat, layout)
         if isinstance(text, Skip):
-            return Skip(text.reason, line)
+            return replace(text, line=line)
         is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout)
         if not is_post:
             return Skip("a like, a follow or the like, no post", line)
@@ -134,7 +118,7 @@ class Reader:
             older_ids=tuple(one for one in versions[:-1] if one != own_id) * _is_v2(record),
             is_outdated=own_id in versions[:-1],
         )
-        fields = tuple(_fields(flat, layout.authors, own_id))
+        fields = tuple(fields_of(flat, layout.authors, own_id))
         return Draft(post, fields, is_soft, marks, is_rich, line)
 
     def _remember(self, path: str) -> None:
@@ -143,8 +127,9 @@ class Reader:
             self.paths[path] = None
 
     def _text(
-        self, record: Mapping[str, Any], flat: list[tuple[str, Any]], places: tuple[int, ...]
+        self, record: Mapping[str, Any], flat: list[tuple[str, Any]], layout: Layout
     ) -> str | Skip:
+        """Return the text; where no other is known, `description` of what may be a post."""
         name = self._config.text_column
         if name is not None:
             value = get_path(record, name)
@@ -152,16 +137,33 @@ class Reader:
                 self.taken["text"][name] = None
                 return value
             return Skip(f"no text in the column {show(name)}")
-        found = [flat[place] for place in places]
+        found = [flat[place] for place in layout.texts]
+        rivals = record.get(RIVALS, [])
+        if layout.answers:
+            beside = (flat[place] for place in layout.answers)
+            answers = [path for path, one in beside if isinstance(one, str) and " " in one.strip()]
+            rivals = rivals or [path for path, _ in found[:1] if answers] + answers
+        if len(rivals) > 1:
+            return Skip(f"texts in {', '.join(map(show, rivals))}; set source.text_column= to one")
         for path, value in found:
             if is_text_value(path, value) and (text := _as_text(value)):
                 self.taken["text"][path] = None
                 return text
         if any(isinstance(value, str) for _, value in found):
             return ""
+        # A profile has its names bare: `username`, `displayName`.
+        authors = (words_of(flat[place][0]) for place, who in layout.authors if who is not None)
+        is_post = any(not TABLES["people"].isdisjoint(words) for words in authors)
+        last = record.get("description")
+        if not found and isinstance(last, str) and last.strip() and is_post:
+            self.taken["text"]["description"] = None
+            return last
         if found:
             return Skip(f"no text in the column {show(found[0][0])}")
-        return Skip("a line without a text; see source.text_column=")
+        if not self._textless and flat:
+            names = ", ".join(show(path, 40) for path, _ in flat[:8] if path[:1] != "\0")
+            self._textless = f" (the first has the columns {names}); set source.text_column="
+        return Skip(f"no text that is known{self._textless}")
 
     def _pick(
         self,
@@ -173,13 +175,15 @@ class Reader:
         parse: Callable[[Any], str | None],
     ) -> str | None:
         """Return the first value that can be read among the columns for this use."""
-        if configured:
-            return parse(get_path(record, configured))
-        for place in places:
-            path, value = flat[place]
+        told = [(configured, get_path(record, configured))] if configured else None
+        for path, value in told or (flat[place] for place in places):
             if (found := parse(value)) is not None:
                 self.taken[use][path] = None
+                self.num_dates += use == "date"
                 return found
+            if use == "date" and not is_empty(value):
+                self.unread_date = self.unread_date or (path, str(value))
+                self.num_unread_dates += 1
         return None
 
     def _marks(
@@ -190,6 +194,8 @@ class Reader:
     ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
         """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
         configured = self._config.retweet_column
+        if configured == "":
+            return None, False, (), True
         if configured:
             value = get_path(record, configured)
             word = _kind_of(value)
@@ -241,6 +247,21 @@ RICH = "\0rich"
 """Key that a shape adds to a record whose text is HTML (`html`) or ready (`text`)."""
 
 
+RIVALS = "\0rivals"
+"""Key that a shape adds to a record of several texts, for where they stand."""
+CLOSED = Skip("a post that is not open to everyone")
+
+
+def _kept_back(path: str, value: object) -> Skip | None:
+    """Return why a post is not for all, by a column that may say so."""
+    word, words = str(value).strip().lower(), words_of(path)
+    if not {"visibility", "privacy", "audience"}.isdisjoint(words):
+        return CLOSED if word in CLOSED_WORDS else None
+    if isinstance(value, dict | list) or is_empty(value) or word in _FALSE:
+        return None
+    return Skip("a deleted post") if "deleted" in words else CLOSED
+
+
 def _first_text(flat: list[tuple[str, Any]]) -> str | None:
     places = layout_of(tuple(path for path, _ in flat)).texts
     return next((flat[place][1] for place in places if isinstance(flat[place][1], str)), None)
@@ -281,67 +302,22 @@ def read_mark(role: Mark, value: object, path: str) -> bool | None:
         if isinstance(value, list):
             return any(dig(one, "type") == "retweeted" for one in value)
         return None if value is None or value != value else "retweeted" in str(value)
-    if isinstance(value, dict):
-        return True
-    if is_empty(value):
+    if is_empty(value) or (isinstance(value, dict) and _is_hollow(value)):
         return False if role is Mark.presence or words_of(path)[-1] == "id" else None
+    if isinstance(value, dict):
+        return not is_empty(value.get("tree_html", True))  # Tumblr: of what was there before
     word = str(value).strip().lower()
+    if (isinstance(value, list) and words_of(path)[-1] == "by") or "/intent/" in word:
+        return None  # who shared it, and where to click to share it
     return word not in _FALSE
 
 
-def named(value: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Return the handle that an object gives for its author, None where it gives none.
-
-    Args:
-        value: the object.
-        prefix: `user.` where the object is itself the author, whatever it is called.
-    """
-    flat = [(prefix + path, one) for path, one in flatten(value)]
-    found = _fields(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
-    handles = [one for one in found if one.who < Who.display]
-    return min(handles).value if handles else None
-
-
-def _fields(
-    flat: list[tuple[str, Any]], places: tuple[tuple[int, Who | None], ...], own_id: str | None
-) -> Iterator[Field]:
-    for place, who in places:
-        path, value = flat[place]
-        if isinstance(value, str) and value.startswith("at://did:") and not is_foreign(path):
-            yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
-        if who is None:
-            if isinstance(value, str) and (own_id in value if own_id else not is_foreign(path)):
-                yield from _permalink(path, value, own_id)
-            continue
-        if isinstance(value, bool | float | list | dict) or is_empty(value):
-            continue
-        text = str(value).strip()
-        if text.startswith("User(") and (match := _PRINTED_USER.search(text)):
-            text, who = match[1], Who.handle
-        text = text[:_MAX_VALUE_CHARS]
-        depth = path.count(".")
-        if who is Who.id:
-            yield Field(who, depth, path, text.rpartition(":")[2] if "twitter" in text else text)
-            continue
-        if "/" in text:
-            match = _ADDRESS.fullmatch(text)
-            if match is None:
-                continue
-            text, who = match[1], max(who, Who.username)
-        if who is not Who.display and not _HANDLE.fullmatch(text):
-            who = Who.display
-        yield Field(who, depth, path, text if who is Who.display else name_key(text), text)
-
-
-def _permalink(path: str, value: str, own_id: str | None) -> Iterator[Field]:
-    """Yield the author whom the address of the post itself names: `x.com/ann/status/<own id>`."""
-    match = _PERMALINK.match(value)
-    if (
-        match
-        and own_id in (match[2], None)
-        and match[1] not in ("i", "anyuser", "user", "status", "web")
-    ):
-        yield Field(Who.someone, path.count(".") + _MAX_DEPTH, path, name_key(match[1]))
+def _is_hollow(value: Mapping[str, Any]) -> bool:
+    """Whether an object has keys alone, as Arrow writes what is absent; X has `{"result": {}}`."""
+    return all(
+        _is_hollow(inner) if isinstance(inner, dict) and inner else inner != {} and is_empty(inner)
+        for inner in value.values()
+    )
 
 
 def _picture(record: Mapping[str, Any]) -> str | None:
@@ -377,7 +353,16 @@ def _versions(record: Mapping[str, Any]) -> list[str]:
 
 def has_text(value: object) -> bool:
     """Whether an object has a text of its own, however it is called."""
-    return isinstance(value, dict) and any(
-        is_text_value(path, inner) and roles_of(path).text is not None
-        for path, inner in flatten(value)
+    return isinstance(value, dict) and text_path(value) is not None
+
+
+def text_path(value: Mapping[str, Any]) -> str | None:
+    """Return where an object has a text, None where it has none."""
+    return next(
+        (
+            path
+            for path, inner in flatten(value)
+            if is_text_value(path, inner) and roles_of(path).text is not None
+        ),
+        None,
     )

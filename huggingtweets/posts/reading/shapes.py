@@ -5,13 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.activities import activity_of, meta_post, rich
 from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.byline import named, says_author
 from huggingtweets.posts.reading.chats import refuse_json_chat
-from huggingtweets.posts.reading.flat import roles_of
+from huggingtweets.posts.reading.flat import is_empty, roles_of
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
 from huggingtweets.posts.reading.names import TABLES, words_of
-from huggingtweets.posts.reading.record import RICH, has_text, named
-from huggingtweets.posts.reading.rich_text import whole_links
+from huggingtweets.posts.reading.record import RIVALS, has_text, text_path
 from huggingtweets.posts.reading.tables import is_table, may_be_handle, table_of
 from huggingtweets.posts.reading.timeline import Skip
 
@@ -25,22 +26,19 @@ _LISTS = (
 """Keys under which tools keep their list of posts: the Community Archive and people's own
 (`tweets`), X v1.1's search and mastodon-archive (`statuses`), X v2 and twarc (`data`), ATProto
 (`records`, `feed`), ActivityPub (`orderedItems`), scrapers' caches."""
-_NOT_POSTS = TABLES["no posts"]
+_NOT_POSTS, _INSIDE = TABLES["no posts"], TABLES["inside posts"]
 _HOISTED = (
     "tweet", "status", "post", "node", "value", "record", "commit", "item", "toot", "legacy", "doc",
     "_source",
 )  # fmt: skip
 """Keys of objects that wrap one post."""
+_ANSWERS = ("comment", "reply", "response")
+"""The same where they say by whom they are; beside another text, nobody can tell which is whose."""
 _PEOPLE = ("users", "accounts")
 """Keys of profiles mostly; where each has a list of posts, of people and their posts."""
 _ENVELOPE = frozenset({"status", "message"})
 """What an API says of its answer, beside the list: `{"status": "ok", "data": [...]}`."""
 _MAX_DEPTH = 8
-_PUBLIC = frozenset({"https://www.w3.org/ns/activitystreams#Public", "as:Public", "Public"})
-_ACTIVITIES = frozenset({"create", "announce"})
-_CLOSED = ("private", "direct", "followers", "specified", "limited", "mutuals_only", "local")
-"""As Mastodon, Misskey and Pleroma call it."""
-CLOSED = Skip("a post that is not open to everyone")
 
 
 def records_of(
@@ -98,26 +96,24 @@ def _names_text(key: str) -> bool:
 
 def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     refuse_json_chat(value)
-    activity = _activity(value) or _meta_post(value)
+    activity = activity_of(value) or meta_post(value)
     if activity is not None:
         yield activity
         return
     texts = {key for key, one in value.items() if isinstance(one, str) and _names_text(key)}
     is_post = bool(texts) and not (texts <= _ENVELOPE and _lists_directly(value))
     is_post = is_post or "text_entities" in value  # Telegram, whose text may come in pieces
-    for key in () if is_post else _HOISTED:
-        inner = value.get(key)
-        if isinstance(inner, dict) and (has_text(inner) or len(value) == 1):
-            yield from records_of(_hoist(value, key, inner), depth + 1)
-            return
-    if not is_post and _is_page(value):
+    if not is_post and (wrapped := _wrapped(value)):
+        for one in wrapped:
+            yield from (one,) if RIVALS in one else records_of(one, depth + 1)
+    elif not is_post and _is_page(value):
         yield from _page(value, depth)
     elif (table := table_of(value)) is not None:
         yield from table
     elif not is_post and (lists := _lists(value)):
         beside = {key: one for key, one in value.items() if key not in lists}
         for key, posts in lists.items():
-            yield from _owned(posts, _owner(beside, key, posts), depth)
+            yield from _owned(posts, _owner(beside, key, posts, len(lists)), depth)
         users = _by_id(beside.get("users"))
         yield from () if not users else (_known(users),)
     elif not is_post and not has_text(value) and (found := list(_web_results(value))):
@@ -154,23 +150,34 @@ def _owned(posts: Any, owner: Record | None, depth: int) -> Iterator[Record | st
     """Yield the records of a list, those that name nobody as by whom the list is."""
     for one in records_of(posts, depth + 1):
         record = {"text": one} if isinstance(one, str) and owner else one
-        if owner and isinstance(record, dict) and KNOWN not in record and not named(record):
-            record = {**record, "author": owner}
+        if owner and isinstance(record, dict) and KNOWN not in record:
+            is_open = not named(record) or (LISTED in record and LISTED not in owner)
+            record = {**record, **owner} if is_open else record
+            if is_open and LISTED not in owner:
+                record.pop(LISTED, None)
         yield record
 
 
-def _owner(beside: Record, key: str, posts: Any) -> Record | None:
+LISTED = "\0listed"
+"""Key of a record for the only key that may say whose it is."""
+
+
+def _owner(beside: Record, key: str, posts: Any, num_lists: int) -> Record | None:
     """Return whose list it is: what stands beside it says so, or its own key, `ann_marsh`."""
     account = beside.get("account")
     account = account[0] if isinstance(account, list) and account else account
     account = dig(account, "account") or account
     name = dig_text(account, "username")
     if name is not None:
-        return {"screen_name": name, "name": str(dig(account, "accountDisplayName") or name)}
+        display = str(dig(account, "accountDisplayName") or name)
+        return {"author": {"screen_name": name, "name": display}}
     handle = named({name: one for name, one in beside.items() if not _is_long(one)})
-    if handle is None and may_be_handle(key) and not _is_connection(posts):
-        handle = key
-    return {"screen_name": handle} if handle else None
+    if handle is not None:
+        return {"author": {"screen_name": handle}}
+    if not may_be_handle(key) or _is_connection(posts):
+        return None
+    is_sure = num_lists > 1 or key.startswith("@")
+    return {"author": {"screen_name": key}} | ({} if is_sure else {LISTED: key})
 
 
 def _is_long(value: Any) -> bool:
@@ -183,6 +190,25 @@ def _is_connection(value: Any) -> bool:
     return isinstance(dig(value, "edges"), list)
 
 
+def _wrapped(value: Record) -> list[Record]:
+    """Return the post that an object wraps, or those that it wraps and that name their authors."""
+    found: dict[str, Record] = {
+        key: value[key]
+        for key in (*_HOISTED, *_ANSWERS)
+        if isinstance(value.get(key), dict)
+        and (has_text(value[key]) or (len(value) == 1 and key in _HOISTED))
+    }
+    if "comment" in found and "creator" in value:  # Lemmy: of the comment; the post is context
+        return [_hoist(value, "comment", found["comment"])]
+    by_whom = {key: one for key, one in found.items() if len(found) > 1 and named(one)}
+    rest = [key for key in found if key not in by_whom]
+    if len(rest) > 1:
+        return [{**value, RIVALS: [f"{key}.{text_path(found[key])}" for key in rest]}]
+    beside = {key: one for key, one in value.items() if key not in by_whom}
+    is_open = by_whom or rest[:1] not in ([key] for key in _ANSWERS) or says_author(found[rest[0]])
+    return [*by_whom.values(), *(_hoist(beside, key, found[key]) for key in rest if is_open)]
+
+
 def _hoist(value: Record, key: str, inner: Record) -> Record:
     """Unwrap one post, keeping what stands beside it: its author, its mark, its id."""
     beside = {name: one for name, one in value.items() if name not in (key, "reply", "reason")}
@@ -193,26 +219,6 @@ def _hoist(value: Record, key: str, inner: Record) -> Record:
     if "repost" in str(dig(value, "reason", "$type")).lower():
         beside["is_repost"] = True
     return {**beside, **inner}
-
-
-def rich(record: Record) -> Record | Skip:
-    """Mark what is HTML by its shape, and make Bluesky's shortened links whole.
-
-    What a server of Mastodon says is not a post of ours: closed ones, and profiles with a `note`.
-    """
-    if RICH in record:
-        return record
-    if record.get("visibility") in _CLOSED:
-        return CLOSED
-    if isinstance(record.get("content"), str) and any(
-        key in record for key in ("reblog", "visibility", "spoiler_text", "attributedTo")
-    ):
-        return {**record, RICH: "html"}
-    if "acct" in record and "note" in record and "content" not in record:
-        return Skip("a profile, no post")
-    if "facets" in record or str(record.get("$type", "")).startswith("app.bsky."):
-        return whole_links(record)
-    return record
 
 
 # --- Pages of X's API v2
@@ -244,8 +250,8 @@ def _page(page: Record, depth: int) -> Iterator[Record | str | Skip]:
         if says_references:  # then a post without is known to be no retweet
             merged = {"referenced_tweets": [], **merged}
         for one in dig_list(post, "referenced_tweets"):
-            if dig(one, "type") == "retweeted":
-                merged = {**merged, "retweeted_status": originals.get(str(one.get("id")), {})}
+            if dig(one, "type") == "retweeted" and (key := str(one.get("id"))) in originals:
+                merged = {**merged, "retweeted_status": originals[key]}
         yield from records_of(merged, depth + 1)
     error = None if posts else _error(page)
     if error is not None:
@@ -274,47 +280,6 @@ def _error(value: Mapping[str, Any]) -> str | None:
     return None if text is None else show(text, 120)
 
 
-# --- ActivityPub
-
-
-def _activity(value: Record) -> Record | Skip | None:
-    """Read an activity: what somebody did with an object. Only what was created counts."""
-    verb = str(value.get("type") or "").lower()
-    actor = value.get("actor")
-    actor = (actor.get("id") or actor.get("url")) if isinstance(actor, dict) else actor
-    if not isinstance(actor, str) or verb not in _ACTIVITIES:
-        return None
-    inner = value.get("object")
-    if not isinstance(inner, dict) or verb == "announce" or _is_by_another(inner, actor):
-        return {"text": "", "account_url": actor, "is_reblog": True, "id": value.get("id")}
-    if not _PUBLIC.intersection([*_listed(inner, "to"), *_listed(inner, "cc")]):
-        return CLOSED
-    return {**inner, "account_url": inner.get("attributedTo") or actor, RICH: "html"}
-
-
-def _is_by_another(inner: Record, actor: str) -> bool:
-    """Whether an object names somebody else; addresses of one account end alike."""
-    by = inner.get("attributedTo")
-    ends = [one.rpartition("/")[2].lstrip("@").lower() for one in (str(by), actor)]
-    return isinstance(by, str) and ends[0] != ends[1]
-
-
-def _listed(value: Mapping[str, Any], key: str) -> list[str]:
-    found = value.get(key)
-    return [str(one) for one in found] if isinstance(found, list) else [str(found)]
-
-
-# --- What people download of themselves from Threads and Instagram
-
-
-def _meta_post(value: Record) -> Record | None:
-    """Read `{"media": [{"title": ...}]}`, the text being that of the first picture, or outside."""
-    first = next(iter(dig_list(value, "media")), None)
-    when = dig(first, "creation_timestamp")
-    text = value.get("title") or dig(first, "title")
-    return {"text": text, "created_at": when} if when and isinstance(text, str) else None
-
-
 # --- Lists under a key
 
 
@@ -324,7 +289,7 @@ def _lists(value: Record) -> dict[str, Any]:
     In the place of a list there may be an object that has one in it.
     """
     found = _lists_directly(value) or {
-        key: one for key, one in value.items() if _is_wanted(key, one) and _has_posts(one)
+        key: one for key, one in value.items() if _is_wanted(key, value) and _has_posts(one)
     }
     if len(found) > 1 and not all(map(may_be_handle, found)):
         names = ", ".join(map(show, list(found)[:4]))
@@ -339,7 +304,9 @@ def _lists_directly(value: Record) -> dict[str, Any]:
     lists = {
         key: one
         for key, one in value.items()
-        if isinstance(one, list) and any(isinstance(item, dict | str) for item in one[:20])
+        if isinstance(one, list)
+        and any(isinstance(item, dict | str) for item in one[:20])
+        and not _is_about_one(key, value)
     }
     usual = next((key for key in _LISTS if key in lists), None)
     if usual is not None:
@@ -347,14 +314,43 @@ def _lists_directly(value: Record) -> dict[str, Any]:
     return {
         key: one
         for key, one in lists.items()
-        if _is_wanted(key) and any(map(_holds_text, one[:20]))
+        if _is_wanted(key, value) and any(_holds_text(item, key, value) for item in one[:20])
     }
 
 
-def _is_wanted(key: str, value: Any = None) -> bool:
-    words = words_of(key)
+def _is_about_one(key: str, value: Record) -> bool:
+    """Whether a list is about one post, which has it: its tags, what others wrote below it."""
+    is_inside = not _INSIDE.isdisjoint(words_of(key)) and words_of(key)[-1:] != ("caption",)
+    return is_inside and any(
+        isinstance(one, str) and name not in _ENVELOPE for name, one in value.items()
+    )
+
+
+def _is_wanted(key: str, value: Record) -> bool:
+    """Whether what stands under a key of an object may be posts."""
+    one, words = value[key], words_of(key)
+    if _is_about_one(key, value):
+        return False
     is_other = "".join(words) in _NOT_POSTS or not _NOT_POSTS.isdisjoint(words)
-    return not is_other or _is_connection(value) or (key in _PEOPLE and _has_posts(value))
+    if is_other and not (_is_connection(one) or (key in _PEOPLE and _has_posts(one))):
+        return False
+    is_known = not may_be_handle(key) or _names_text(key) or _is_connection(one)
+    return is_known or not _is_record(value)
+
+
+def _is_record(value: Record) -> bool:
+    """Whether an object says by whom, which or of when it is, or has what may be its text.
+
+    Then it is a post, and lists under names that say nothing are none of posts.
+    """
+    for key, one in value.items():
+        roles = roles_of(key)
+        says = (roles.who, roles.id, roles.date) != (None, None, None)
+        if says and not isinstance(one, bool | list) and not is_empty(one):
+            return True
+        if isinstance(one, str) and " " in one.strip():
+            return True
+    return False
 
 
 def _has_posts(value: Any) -> bool:
@@ -367,15 +363,17 @@ def _has_list(value: Any, depth: int = 0) -> bool:
     if not isinstance(value, dict) or depth > _MAX_DEPTH or has_text(value):
         return False
     return bool(_lists_directly(value)) or any(
-        _is_wanted(key, one) and (_has_list(one, depth + 1) or is_table(one))
+        _is_wanted(key, value) and (_has_list(one, depth + 1) or is_table(one))
         for key, one in value.items()
     )
 
 
-def _holds_text(one: Any) -> bool:
+def _holds_text(one: Any, key: str, value: Record) -> bool:
+    """Whether an item of a list may be a post; a text alone where the key or all else says so."""
     if isinstance(one, str):
-        return True
+        is_known = not may_be_handle(key) or _names_text(key)
+        return is_known or all(isinstance(beside, list) for beside in value.values())
     if not isinstance(one, dict):
         return False
-    inner = next((one[key] for key in _HOISTED if isinstance(one.get(key), dict)), one)
-    return has_text(one) or has_text(inner) or _meta_post(one) is not None
+    wrapped = (one[name] for name in (*_HOISTED, *_ANSWERS) if isinstance(one.get(name), dict))
+    return has_text(one) or any(map(has_text, wrapped)) or meta_post(one) is not None

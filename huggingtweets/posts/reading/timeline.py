@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 
@@ -205,11 +206,17 @@ _API_DATE = re.compile(
 )
 
 
+_DAY = re.compile(r"(\d{1,2})([/.-])(\d{1,2})\2\d{4}", re.ASCII)
+_TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
+_PAGES = ("%b %d, %Y · %I:%M %p UTC", "%I:%M %p - %d %b %Y", "%I:%M %p · %b %d, %Y", "%b %d, %Y")
+
+
 def parse_date(value: object) -> str | None:
     """Return a date as `2022-04-28T00:45:59Z`; None where it cannot be read.
 
-    Reads ISO 8601 and its usual variants, the date of the v1.1 API, seconds and milliseconds since
-    1970. Dates without a zone are taken for UTC.
+    Reads ISO 8601 and its usual variants, the date of the v1.1 API, what web pages and
+    spreadsheets write, seconds, milliseconds and microseconds since 1970. Dates without a zone are
+    taken for UTC.
     """
     try:
         moment = _moment(value)
@@ -231,12 +238,34 @@ def _moment(value: object) -> datetime | None:
             month = _MONTHS.index(match[1]) // 3 + 1
             day, hour, minute, second, year = (int(match[number]) for number in range(2, 7))
             return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
-        if re.fullmatch(r"\d{10}|\d{13}", text, re.ASCII):
-            return _moment(int(text))
-        text = re.sub(r"\s*(UTC|GMT)$", "+00:00", text)
-        parsed = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d\d:?\d\d$)", "", text))
+        if re.fullmatch(r"\d{10}(?:\.\d{1,9})?|\d{13}|\d{16}", text, re.ASCII):
+            return _moment(float(text))
+        iso = re.sub(r"\s*(UTC|GMT)$", "+00:00", text)
+        try:
+            parsed = datetime.fromisoformat(re.sub(r"\s+(?=[+-]\d\d:?\d\d$)", "", iso))
+        except ValueError:
+            parsed = _as_pages_write(text)
         return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = value / 1000 if abs(value) >= 1e11 else value
+        seconds = value / (1e6 if abs(value) >= 1e14 else 1000 if abs(value) >= 1e11 else 1)
         return datetime.fromtimestamp(seconds, tz=UTC) if abs(seconds) >= 1e8 else None
     return None
+
+
+def _as_pages_write(text: str) -> datetime:
+    """Read `21/03/2006 20:50`, where it is plain which is the day, and what X and Nitter show.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    forms: Iterable[str] = _PAGES
+    if match := _DAY.match(text):
+        mark, day_first = match[2], match[2] == "." or int(match[1]) > 12
+        if not day_first and int(match[3]) <= 12:
+            raise ValueError("day or month")
+        day = f"%d{mark}%m{mark}%Y" if day_first else f"%m{mark}%d{mark}%Y"
+        forms = (day + time for time in _TIMES)
+    for form in forms:
+        with suppress(ValueError):
+            return datetime.strptime(text, form).replace(tzinfo=UTC)
+    raise ValueError("no date")

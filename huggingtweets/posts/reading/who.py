@@ -14,7 +14,15 @@ from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.posts.reading.by_handle import name_key, nearest, quoted, show
-from huggingtweets.posts.reading.flat import UNKNOWN, get_path, roles_of
+from huggingtweets.posts.reading.byline import (
+    Field,
+    is_called,
+    named,
+    squeezed,
+    typed_handle,
+    writer_of,
+)
+from huggingtweets.posts.reading.flat import ADDRESSES, UNKNOWN, get_path, roles_of
 from huggingtweets.posts.reading.names import (
     NEVER,
     NO_AUTHORS,
@@ -24,7 +32,7 @@ from huggingtweets.posts.reading.names import (
     may_name_people,
     words_of,
 )
-from huggingtweets.posts.reading.record import Draft, Field, named
+from huggingtweets.posts.reading.record import Draft
 
 _MAX_VALUES = 1000
 _MAX_COLUMNS = 300
@@ -62,6 +70,8 @@ class _Column:
     def __init__(self, path: str) -> None:
         words = words_of(path)
         self.values: Counter[str] = Counter()
+        self.writers: Counter[str] = Counter()
+        """Of the addresses of posts; whose they are counts where all values are such."""
         self.is_closed = False
         self.is_people = may_name_people(path)
         self.is_of_profile = is_of_profile(path)
@@ -69,6 +79,10 @@ class _Column:
         self.is_known = not (self.is_people or NO_AUTHORS.isdisjoint(words))
 
     def add(self, text: str) -> None:
+        if not (self.values or self.is_closed) and (writer := writer_of(text)) is not None:
+            self.writers[writer] += 1
+            return
+        self.writers.clear()
         is_name = len(text) <= _MAX_NAME_CHARS and text.count(" ") < _MAX_NAME_WORDS
         if not (self.is_of_profile or (is_name and "\n" not in text)):
             self.is_closed = True
@@ -81,6 +95,8 @@ class _Column:
 
         Sure enough are the handle itself or values with `@`; else few values that may be names.
         """
+        if len(self.writers) > 1 and self.writers.total() >= num_records / 2:
+            return True
         keys = {name_key(value) for value in self.values}
         if len(keys) < 2 or self.is_of_profile:
             return len(keys) > 1
@@ -97,11 +113,6 @@ class _Column:
             return False
         is_few = len(keys) <= num / 2 and num >= num_records / 2
         return self.is_people or (is_few and not is_named_for)
-
-
-def squeezed(name: str) -> str:
-    """Return a name without what handles cannot have: `Pond Keeper` is `pondkeeper`."""
-    return re.sub(r"[\W_]", "", name).lower()
 
 
 def is_no_name(value: str) -> bool:
@@ -141,7 +152,20 @@ class Authors:
             return named(value, "user.")
         if isinstance(value, bool | float) or not str(value if value is not None else "").strip():
             return None
-        return name_key(str(value)[:200])
+        return writer_of(str(value)) or name_key(str(value)[:200])
+
+    def check_key(self, key: str) -> None:
+        """Refuse a list that nothing but its key names, unless that is the handle.
+
+        Raises:
+            SourceError: it is not.
+        """
+        if self._column is None and not self.is_wanted(name_key(key)):
+            raise SourceError(
+                f"{self._where}: got a list under the key {show(key)}, and nothing says whose it "
+                f"is; expected posts of {self._handle}; call the key {self._handle} if they are "
+                f"theirs, or set {_ALL_THEIRS}"
+            )
 
     def see(self, draft: Draft) -> bool:
         """Take note of a record; False: it is surely somebody else's, so its text can go."""
@@ -164,7 +188,7 @@ class Authors:
 
     def see_told(self, key: str) -> bool:
         """Take note of an author by the configured column; False: it is somebody else."""
-        if self.is_wanted(key, self._column or ""):
+        if self.is_wanted(key, self._column or "") or is_called(key, self._handle):
             return True
         self._count_other(Field(Who.username, 0, self._column or "", key))
         return False
@@ -204,7 +228,8 @@ class Authors:
         if key in (self._handle, f"{self._handle}.bsky.social"):
             return True
         name, dot, _ = self._handle.partition(".")
-        return bool(dot) and key == name and "account" in words_of(path)
+        words = words_of(path)
+        return bool(dot) and key == name and ("account" in words or words[-1:] in ADDRESSES)
 
     def _count_other(self, field_: Field) -> None:
         self.num_others += 1
@@ -301,7 +326,7 @@ class Authors:
             if column.is_of_profile and has_number:
                 continue
             if column.may_tell_authors(self._handle, len(drafts), self._is_named_for):
-                self._refuse(path, column.values)
+                self._refuse(path, column.writers or column.values)
 
     def _refuse_another(self, found: str, path: str) -> None:
         raise SourceError(
@@ -312,11 +337,18 @@ class Authors:
 
     def _refuse(self, path: str, values: Collection[str]) -> None:
         shown = ", ".join(show(value, 40) for value in list(values)[:2])
+        first = next(iter(values))
+        typed = typed_handle(first)
+        do = (
+            f"if it tells them, with user={typed} for {show(first, 40)}"
+            if typed
+            else "and a name of your own in its cells, as user= takes no other letters than English"
+        )
         raise SourceError(
             f"{self._where}: got records of {len(values)} authors by the column {show(path)} "
             f"({shown}), and nothing says which are by {self._handle}; expected the posts of one "
-            f"person, or a column with handles; set source.user_column={quoted(path)} if it "
-            f"tells them, with user= as it stands there, or {_ALL_THEIRS}"
+            f"person, or a column with handles; set source.user_column={quoted(path)} {do}, "
+            f"or {_ALL_THEIRS}"
         )
 
     def _without_optouts(self, drafts: list[Draft]) -> list[Draft]:
@@ -349,7 +381,7 @@ class Authors:
         num = len(self.others)
         only = next(iter(self.others))
         there = "is 1 other user" if num == 1 else f"are {num} other users"
-        one = f"use user={quoted(only)}, or {_ALL_THEIRS}"
+        one = f"use user={quoted(typed_handle(only) or only)}, or {_ALL_THEIRS}"
         raise SourceError(
             f"{self._where}: got no post of user {self._handle}; there {there}"
             f"{nearest(self._handle, self.others)} (column {show(self._path_of_others)}); "

@@ -13,7 +13,8 @@ from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading.by_handle import name_key, open_bytes, show
+from huggingtweets.posts.reading.by_handle import open_bytes, show
+from huggingtweets.posts.reading.byline import is_called
 from huggingtweets.posts.reading.flat import UNKNOWN, roles_of
 from huggingtweets.posts.reading.gather import (
     Others,
@@ -187,8 +188,7 @@ def _rows_of(batch: Any, user_column: str, handle: str) -> tuple[Any, list[str]]
 
     users = batch.column(user_column).cast(pa.string(), safe=False)  # of bytes as well
     names = [name for name in _values(pc.unique(users)) if isinstance(name, str)]
-    same = (handle, f"{handle}.bsky.social")
-    others = [name for name in names if name.strip() and name_key(name) not in same]
+    others = [name for name in names if name.strip() and not is_called(name, handle)]
     is_other = pc.is_in(users, value_set=pa.array(others, pa.string()))
     return batch.filter(pc.invert(is_other)), others
 

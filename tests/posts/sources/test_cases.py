@@ -129,6 +129,69 @@ def test_an_author_is_found_in_every_shape(tmp_path: Path, load: Load, name: str
         load("jsonl", path, "nobody_here")
 
 
+ADDRESSES = [
+    "https://bsky.app/profile/{}.bsky.social/post/3k{}",
+    "https://m.example/@{}/1000{}",
+    "https://m.example/users/{}/statuses/1000{}",
+    "https://www.threads.net/@{}/post/abc{}",
+    "https://www.reddit.com/user/{}/comments/abc{}/",
+]
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_whose_a_post_is_stands_in_its_address(tmp_path: Path, load: Load, address: str) -> None:
+    """Where the id is another one, nobody can tell that the address is the post's own."""
+    pairs = [(ANN, text) for text in OWN] + [(DESK, text) for text in THEIRS]
+    records: Rows = [{"url": address.format(who, n), "text": t} for n, (who, t) in enumerate(pairs)]
+    assert kept(load("csv", write_csv(tmp_path / "a.csv", records), ANN)) == sorted(OWN)
+    path = write_csv(tmp_path / "b.csv", [{"id": n + 500, **row} for n, row in enumerate(records)])
+    with pytest.raises(SourceError, match="2 authors by the column 'url'"):
+        load("csv", path, ANN)
+    assert kept(load("csv", path, ANN, user_column="url")) == sorted(OWN)
+
+
+def test_addresses_of_what_was_shared_tell_nobody(tmp_path: Path, load: Load) -> None:
+    shared = ("https://m.example/@bob/1", f"https://m.example/@{ANN}/2", "https://a.example/b", "")
+    path = write_csv(tmp_path / "a.csv", rows(lambda text, n: {"text": text, "url": shared[n % 4]}))
+    assert kept(load("csv", path, ANN)) == sorted(OWN)
+
+
+@pytest.mark.parametrize(
+    ("names", "typed"),
+    [
+        (("Ann Mársh", "The News"), "ann_marsh"),
+        (("did:plc:" + "a" * 24, "did:plc:" + "b" * 24), "did.plc." + "a" * 24),
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_display_name_is_told_by_the_handle_in_the_message(
+    tmp_path: Path, load: Load, names: tuple[str, str], typed: str, kind: str
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    records = rows(
+        lambda t, n: {"text": t, "BY": names[0]}, lambda t, n: {"text": t, "BY": names[1]}
+    )
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        write_csv(path, records)
+    else:
+        pq.write_table(pa.Table.from_pylist(records), path)
+    with pytest.raises(SourceError, match=f"source.user_column=BY .*with user={typed} for "):
+        load(kind, path, "someone_else")
+    assert kept(load(kind, path, typed, user_column="BY")) == sorted(OWN)
+
+
+def test_a_name_without_latin_letters_cannot_be_typed(tmp_path: Path, load: Load) -> None:
+    path = write_lines(
+        tmp_path / "a.jsonl",
+        [{"用户昵称": "张三李四"[n % 2 * 2 :][:2], "text": t} for n, t in enumerate(OWN)],
+    )
+    with pytest.raises(SourceError, match="user= takes no other letters than English"):
+        load("jsonl", path, ANN)
+
+
 def test_structs_of_parquet_and_dotted_columns_are_the_same(tmp_path: Path, load: Load) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -687,11 +750,11 @@ def test_shapes_that_people_have(tmp_path: Path, load: Load, name: str) -> None:
 
 
 @pytest.mark.parametrize("posts", [THEIRS, [{"text": text} for text in THEIRS]])
-def test_a_list_by_another_handle_is_refused_with_the_name(
+def test_a_list_under_another_key_is_refused_with_the_key(
     tmp_path: Path, load: Load, posts: list[Any]
 ) -> None:
     path = write_json(tmp_path / "p.json", {"bob_y": posts})
-    with pytest.raises(SourceError, match=r"no post of user ann_marsh; .*'bob_y'.*use user=bob_y"):
+    with pytest.raises(SourceError, match="list under the key 'bob_y', and nothing says whose"):
         load("jsonl", path, ANN)
     assert len(load("jsonl", path, "bob_y").posts) == len(THEIRS)
     assert len(load("jsonl", path, ANN, user_column="").posts) == len(THEIRS)

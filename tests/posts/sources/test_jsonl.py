@@ -181,7 +181,7 @@ def test_a_misspelt_column_is_refused(write: Callable[..., Path], load: Load) ->
     assert texts(load("jsonl", path, "x", text_column="phrase", date_column="when")) == ["a", "b"]
     with pytest.raises(SourceError, match=r"source.id_column=kei; .*nearest: 'key'"):
         load("jsonl", path, "x", text_column="phrase", id_column="kei")
-    with pytest.raises(SourceError, match=r"see source.text_column="):
+    with pytest.raises(SourceError, match=r"columns 'phrase', 'key'\); set source.text_column="):
         load("jsonl", path, "x")
 
 

@@ -13,6 +13,7 @@ from huggingtweets.posts.reading.names import Mark, Who, mark_role, who_role
 from huggingtweets.posts.reading.record import Draft, Reader, read_mark
 from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
+from huggingtweets.posts.sources.load import load_timeline
 
 HERE = Path(__file__).parent
 
@@ -183,6 +184,75 @@ def test_what_is_shared_on_linkedin_is_ones_own() -> None:
 def test_a_picture_may_change_where_one_number_is_in_all_records() -> None:
     rows = [Row({"text": f"{n}", "author_id": "12", "avatar": f"{n}.png"}) for n in range(4)]
     assert len(gather(Asked("f.csv", "ann", config_of()), rows).posts) == 4
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"retweeted_status": {"id": None, "text": None}},
+        {"retweeted_status": {"id": None, "user": {"screen_name": None}}},
+        {"retweeted_status": {}},
+        {"repost": {"id": None, "by": None}},
+        {"reblog": {"comment": "<p>mine</p>", "tree_html": ""}, "reblog_key": "aBc"},
+        {"retweet_link": "https://x.com/intent/retweet?tweet_id=1"},
+        {"retweeted_by": ["carl"]},
+        {"reposted_by": ["carl", "dora"]},
+    ],
+)
+def test_what_stands_in_every_record_of_a_tool_is_no_mark(mark: dict[str, Any]) -> None:
+    """Arrow's empty structs, what Tumblr says of every post, and who shared one's own."""
+    rows = [Row({"text": f"post {n}", **mark}) for n in range(4)]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert not any(post.is_retweet for post in timeline.posts)
+
+
+def test_a_mark_in_every_record_is_told_and_can_be_put_aside() -> None:
+    rows = [Row({"text": f"post {n}", "retweet_id": "5"}) for n in range(4)]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert all(post.is_retweet for post in timeline.posts)
+    assert "all 4 posts are retweets by 'retweet_id'; if it says something" in timeline.notes[0]
+    timeline = gather(Asked("f.csv", "ann", config_of(retweet_column="")), rows)
+    assert [post.is_retweet for post in timeline.posts] == [None] * 4
+
+
+def test_reposts_of_threads_are_marked() -> None:
+    kinds = ("TEXT_POST", "REPOST_FACADE")
+    rows = [Row({"text": kind, "media_type": kind}) for kind in kinds]
+    posts = gather(Asked("f.csv", "ann", config_of()), rows).posts
+    assert [post.text for post in posts if post.is_retweet] == ["REPOST_FACADE"]
+
+
+TEXTS = [
+    "Текст", "Tekst", "Testo", "Inhalt", "Nachricht", "conteúdo", "Mensagem", "Treść", "metin",
+    "publicación", "selftext", "comment_text", "commentText", "message_text", "description",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", TEXTS)
+def test_texts_are_known_in_several_languages(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "f.csv"
+    path.write_text(f"date,user,{column}\n2023-01-01,ann,mine\n2023-01-02,bob,his\n")
+    source = SourceConfig(kind=SourceKind.csv, path=str(path))
+    assert [post.text for post in load_timeline(source, "ann").posts] == ["mine"]
+
+
+def test_a_description_counts_only_where_nothing_else_is_a_text() -> None:
+    rows = [
+        Row({"text": "mine", "description": "who I am", "user": "ann"}),
+        Row({"username": "ann", "displayName": "Ann", "description": "who I am", "date": "2020"}),
+    ]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert [post.text for post in timeline.posts] == ["mine"]
+
+
+def test_dates_that_cannot_be_read_are_told() -> None:
+    dates = ("01/03/2006 20:50", "02/03/2006 20:50", "21/03/2006 20:50")
+    rows = [Row({"text": date, "date": date}) for date in dates]
+    timeline = gather(Asked("f.csv", "ann", config_of()), rows)
+    assert timeline.notes == (
+        "f.csv: 2 dates in 'date' cannot be read, such as '01/03/2006 20:50'; the order of the "
+        "file counts",
+    )
 
 
 def test_a_count_of_retweets_is_no_mark() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading.record import Draft, Reader
+from huggingtweets.posts.reading.record import CLOSED, Draft, Reader
 from huggingtweets.posts.reading.shapes import KNOWN, records_of
 from huggingtweets.posts.reading.timeline import RawPost, Skip
 from huggingtweets.posts.records import Timeline
@@ -350,3 +350,151 @@ def test_posts_of_a_page_of_xs_come_also_alone(tmp_path: Path, load: Load) -> No
     entry = {"content": {"itemContent": {"tweet_results": {"result": result}}}}
     (tmp_path / "f.jsonl").write_text(json.dumps(entry) + "\n")
     assert [post.text for post in load("jsonl", tmp_path / "f.jsonl", "ann").posts] == ["mine"]
+
+
+CAPTION = {"edge_media_to_caption": {"edges": [{"node": {"text": "mine"}}]}}
+BELOW = [{"text": "his"}]
+INSIDE: list[dict[str, Any]] = [
+    {"author": "ann", "context": ["his"], "target": "mine"},
+    {"author": "ann", "caption_text": "mine", "top_comments": ["his"]},
+    {"author": "ann", "msg": "mine", "responses": BELOW},
+    {"author": "ann", "msg": "mine", "quotes": BELOW},
+    {"author": "ann", "msg": "mine", "labels": ["x"], "urls": ["https://a.example"]},
+    {"author": "ann", "msg": "mine", "remarks": BELOW},
+    {"msg": "mine too", "remarks": BELOW, "keywords": ["his"]},
+    {"id": 1, "image": "x.jpg", "comments": BELOW},
+    {"author": "ann", "text": None, "comments": BELOW},
+    {"data": [{"username": "ann", "media_url": "x", "comments": {"data": BELOW}}]},
+]
+
+
+@pytest.mark.parametrize("value", INSIDE)
+def test_lists_inside_a_post_hold_none_of_its_author(
+    value: dict[str, Any], tmp_path: Path, load: Load
+) -> None:
+    """What a post is about, and what others wrote below it; its own text is named by the user."""
+    (tmp_path / "f.jsonl").write_text(json.dumps(value) + "\n")
+    with pytest.raises(SourceError, match=r"no text (that is known|in the column)"):
+        load("jsonl", tmp_path / "f.jsonl", "ann")
+    column = next((key for key in ("target", "caption_text", "msg") if key in value), None)
+    if column is not None:
+        [post] = load("jsonl", tmp_path / "f.jsonl", "ann", text_column=column).posts
+        assert post.text.startswith("mine")
+
+
+def test_captions_come_without_what_is_below_them(tmp_path: Path, load: Load) -> None:
+    below = {"edge_media_to_comment": {"edges": [{"node": {"text": "his"}}]}}
+    value = {"shortcode": "x", "owner": {"username": "ann"}, **CAPTION, **below}
+    (tmp_path / "f.json").write_text(json.dumps([value]))
+    assert [post.text for post in load("jsonl", tmp_path / "f.json", "ann").posts] == ["mine"]
+
+
+@pytest.mark.parametrize("key", ["target_posts", "string_map", "politics", "home_timeline"])
+def test_a_key_that_is_no_container_is_not_taken_for_a_user(
+    key: str, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "f.json").write_text(json.dumps({key: BELOW}))
+    with pytest.raises(SourceError, match=f"list under the key '{key}', and nothing says whose"):
+        load("jsonl", tmp_path / "f.json", "ann")
+    assert len(load("jsonl", tmp_path / "f.json", "ann", user_column="").posts) == 1
+
+
+@pytest.mark.parametrize("key", ["mentions", "inbox", "saved_posts", "retweets", "dialog"])
+def test_lists_of_others_are_no_lists_of_posts(key: str, tmp_path: Path, load: Load) -> None:
+    (tmp_path / "f.json").write_text(json.dumps({key: BELOW}))
+    with pytest.raises(SourceError, match=f"no text that is known .*'{key}'"):
+        load("jsonl", tmp_path / "f.json", "ann")
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        ({"comment": {"text": "mine"}, "post": {"text": "his"}, "author": "ann"}, "post.text"),
+        ({"response": {"text": "mine"}, "tweet": {"text": "his"}, "user": "ann"}, "tweet.text"),
+        ({"reply": "mine it is", "tweet": "his", "author": "ann"}, "tweet"),
+    ],
+)
+def test_of_two_texts_nobody_can_tell_which_is_whose(
+    value: dict[str, Any], other: str, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "f.jsonl").write_text(json.dumps(value) + "\n")
+    column = next(iter(value)) + other.removeprefix("post").removeprefix("tweet")
+    with pytest.raises(SourceError, match=f"texts in '{other}', '{column}'; set source.text_colum"):
+        load("jsonl", tmp_path / "f.jsonl", "ann")
+    [post] = load("jsonl", tmp_path / "f.jsonl", "ann", text_column=column).posts
+    assert post.text.startswith("mine")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {  # Lemmy
+            "comment": {"content": "mine", "creator_id": 2},
+            "creator": {"name": "ann"},
+            "post": {"name": "Title", "body": "his"},
+        },
+        {
+            "tweet": {"text": "his", "user": {"screen_name": "bob"}},
+            "reply": {"text": "mine", "user": {"screen_name": "ann"}},
+        },
+        {"tweet": {"text": "his", "user": {"screen_name": "bob"}}, "reply": {"text": "mine"},
+         "author": "ann"},
+    ],
+)  # fmt: skip
+def test_of_two_texts_each_is_by_whom_it_names(
+    value: dict[str, Any], tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "f.jsonl").write_text(json.dumps(value) + "\n")
+    assert [post.text for post in load("jsonl", tmp_path / "f.jsonl", "ann").posts] == ["mine"]
+
+
+def facebook(text: str, title: str) -> dict[str, Any]:
+    return {"timestamp": 1700000000, "data": [{"post": text}], "title": title}
+
+
+def test_the_titles_of_facebook_say_who_did_what(tmp_path: Path, load: Load) -> None:
+    own = [facebook("mine", "Ann Marsh updated her status."), facebook("too", "Ann Marsh hat was")]
+    theirs = facebook("his", "Bob Reed wrote on Ann Marsh's timeline.")
+    (tmp_path / "f.json").write_text(json.dumps([*own, theirs]))
+    timeline = load("jsonl", tmp_path / "f.json", "ann")
+    assert {post.text for post in timeline.posts} == {"mine", "too"}
+    assert timeline.display_name == "Ann Marsh"
+    assert timeline.posts[0].created_at == "2023-11-14T22:13:20Z"
+    assert any("written on a timeline" in note for note in timeline.notes)
+    (tmp_path / "f.json").write_text(json.dumps([*own, facebook("his", "Bob Reed posted in A.")]))
+    with pytest.raises(SourceError, match=r"source.user_column=author.name .*user=ann_marsh for"):
+        load("jsonl", tmp_path / "f.json", "ann")
+
+
+def test_comments_from_facebook_and_instagram_are_ones_own(tmp_path: Path, load: Load) -> None:
+    comment = {"timestamp": 1, "comment": "mine", "author": "Ann Marsh"}
+    facebook = {"comments_v2": [{"timestamp": 1, "data": [{"comment": comment}], "title": "A b"}]}
+    texts = {"Comment": {"value": "mine"}, "Media Owner": {"value": "bob"}}
+    for value in (facebook, {"comments_reels_comments": [{"string_map_data": texts}]}):
+        (tmp_path / "f.json").write_text(json.dumps(value))
+        assert [post.text for post in load("jsonl", tmp_path / "f.json", "ann").posts] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("mark", "reason"),
+    [
+        ({"privacy": "friends"}, CLOSED.reason),
+        ({"Visibility": "CONNECTIONS"}, CLOSED.reason),
+        ({"user": {"screen_name": "ann", "protected": True}}, CLOSED.reason),
+        ({"deleted_at": "2023-01-01"}, "a deleted post"),
+        ({"isDeleted": "t"}, "a deleted post"),
+        ({"pubkey": "a", "sig": "b", "kind": 4}, "an event of Nostr that is no note"),
+        ({"pubkey": "a", "sig": "b", "kind": 6}, "an event of Nostr that is no note"),
+    ],
+)
+def test_what_is_not_for_all_is_left_out(
+    mark: dict[str, Any], reason: str, tmp_path: Path, load: Load
+) -> None:
+    lines = [{"text": "no", "user": "ann", **mark}, {"text": "open", "user": "ann"}]
+    lines += [{"text": f"{n}", "user": "ann", key: value} for n, (key, value) in enumerate(
+        {"privacy": "public", "isDeleted": "f", "deleted_at": None, "protected": False}.items()
+    )]  # fmt: skip
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    timeline = load("jsonl", tmp_path / "a.jsonl", "ann")
+    assert {post.text for post in timeline.posts} == {"open", "0", "1", "2", "3"}
+    assert timeline.notes == (f"a.jsonl: 1 skipped: {reason} (first: line 1)",)
