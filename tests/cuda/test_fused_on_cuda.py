@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import torch
 from software_cuda import State, installed
-from stacked_reference import BASE, CPU, LAYOUT, ROW, T, build_jobs
+from stacked_reference import BASE, CPU, LAYOUT, LLAMA, ROW, T, build_jobs
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.config.schema import Adapter
 from huggingtweets.models.adapter_rows import adapter_layout, build_adapter_stack
+from huggingtweets.models.families import layout_of, shape_of
+from huggingtweets.models.layout import Layout
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.loop import train_stacked
@@ -22,15 +25,19 @@ CLOSE = 1e-4
 
 
 def train(
-    jobs: list[TrainingJob], *, adapter_rank: int = 0, **changes: object
+    jobs: list[TrainingJob],
+    *,
+    adapter_rank: int = 0,
+    base: tuple[Layout, Tensor] = (LAYOUT, ROW),
+    **changes: object,
 ) -> dict[str, Tensor]:
     settings = replace(StackedSettings(3, micro_batch_size=2, block_size=T), **changes)  # type: ignore[arg-type]
     rows = {}
-    tuning = FullTuning(LAYOUT, ROW, adapter_rank)
+    tuning = FullTuning(*base, adapter_rank)
     for result in train_stacked(tuning, iter(jobs), settings=settings, device=CPU):
         assert result.error is None, result.error
         assert result.weights is not None
-        rows[result.slug] = LAYOUT.pack(result.weights)
+        rows[result.slug] = tuning.layout.pack(result.weights)
     return rows
 
 
@@ -46,10 +53,12 @@ def with_recipe(**changes: object) -> list[TrainingJob]:
     ]
 
 
-def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], most: float = CLOSE) -> None:
+def assert_close(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], most: float = CLOSE, base: Tensor = ROW
+) -> None:
     assert ours.keys() == theirs.keys()
     for slug, row in ours.items():
-        change = float((theirs[slug] - ROW).norm())
+        change = float((theirs[slug] - base).norm())
         assert float((row - theirs[slug]).norm()) < most * change, slug
 
 
@@ -68,6 +77,19 @@ def test_weights_equal_those_of_the_cpu(slots: int, changes: dict[str, float]) -
     jobs = with_recipe(**changes)
     ours, state = by_graphs(jobs, slots=slots)
     assert_close(ours, train(jobs, slots=slots))
+    assert state.replays > 10
+
+
+@pytest.mark.parametrize("is_tied", [True, False])
+def test_a_llama_equals_that_of_the_cpu(is_tied: bool) -> None:
+    """Its angles, too, lie where a graph finds them."""
+    config = LlamaConfig(**LLAMA, tie_word_embeddings=is_tied, pad_token_id=0)
+    torch.manual_seed(0)
+    layout = layout_of(shape_of(config))
+    base = layout, layout.pack(LlamaForCausalLM(config).state_dict())
+    jobs = with_recipe(dropout=0.0, max_steps=8)
+    ours, state = by_graphs(jobs, base=base)
+    assert_close(ours, train(jobs, base=base), base=base[1])
     assert state.replays > 10
 
 
