@@ -288,7 +288,7 @@ def test_method_that_is_none_is_answered_with_those_that_are(server: Serving) ->
 
 
 def test_memory_for_a_few_models_serves_everybody(server: Serving, tmp_path: Path) -> None:
-    folder = shutil.copytree(server.folder, tmp_path / "few")
+    folder = shutil.copytree(server.folder, tmp_path / "few", symlinks=True)
     bodies = [
         {"model": slug, "prompt": "My", "n": 2, "seed": number, **LOOSE}
         for number in range(2)
