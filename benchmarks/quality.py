@@ -227,10 +227,11 @@ def run_variant(
     for key in {key for one in trained.values() for key in one.figures}:  # not all have all
         values = [one.figures[key] for one in trained.values() if key in one.figures]
         mean[key] = math.fsum(values) / len(values)
-    mean |= {
+    shares = {
         "attributed": attribution.samples_frac,
         "held-out attributed": attribution.heldout_frac,
     }
+    mean |= {key: share for key, share in shares.items() if share is not None}
     wins, pairs = count_own_wins(trained, base)
     below = sum(one.figures["bits/byte"] < one.figures["base"] for one in trained.values())
     return {
