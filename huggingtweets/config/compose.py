@@ -28,6 +28,7 @@ from yaml import YAMLError
 from huggingtweets.config.change import change_value
 from huggingtweets.config.overrides import (
     CONFIG_DIR,
+    PATHS,
     check_overrides,
     explain,
     is_sweep,
@@ -219,9 +220,13 @@ def compose_config(
     overrides = plain_values(overrides)
     check_overrides(overrides, more)
     for text in filter(is_sweep, overrides):
+        key, _, value = text.partition("=")
+        way = "or write a list, as in 'user=[a,b]'"
+        if key.endswith(PATHS):  # whose pieces were quoted each
+            way = f"or quote a path that has a comma, \"{key}='{value.replace(chr(39), '')}'\""
         raise ConfigError(
             f"{text!r}: got several values; expected one; add -m to run one job after the other, "
-            "or write a list, as in 'user=[a,b]'"
+            f"{way}"
         )
     places = ",".join(f"'file://{folder}'" for folder in more)
     searched = [f"hydra.searchpath=[{places}]"] if places else []

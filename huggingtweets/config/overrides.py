@@ -77,13 +77,13 @@ def plain_values(words: Sequence[str]) -> list[str]:
             value = re.sub(r"(?<![\w.])(\d+)\.0*(?![\w.])", r"\1", value)
         if equals and value == "None" and type(None) in get_args(kind):
             value = "null"
-        if kind is not None and key.endswith(_PATHS) and not _NOT_PLAIN.search(value):
+        if kind is not None and key.endswith(PATHS) and not _NOT_PLAIN.search(value):
             value = ",".join(_quoted(piece.strip()) for piece in value.split(","))
         found.append(f"{key}{equals}{value}")
     return found
 
 
-_PATHS = ("path", "_dir", "_file", ".warm_start")
+PATHS = ("path", "_dir", "_file", ".warm_start")
 """Ends of the keys that hold one."""
 _NOT_PLAIN = re.compile(r"[\\(){}$'\"\[\]]")
 """Quotes, functions, lists and interpolations: left to Hydra."""
@@ -160,8 +160,6 @@ def check_option(group: str, option: object, more: Sequence[Path] = ()) -> None:
     Raises:
         ConfigError: with those there are.
     """
-    if option is None and group == "experiment":  # as it is without
-        return
     options = option_names(group, more)
     if option not in options:
         raise ConfigError(

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -34,7 +33,7 @@ from huggingtweets.publishing.facts import (
 )
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
 from huggingtweets.storage.files import flatten
-from huggingtweets.storage.paths import shipped
+from huggingtweets.storage.paths import expanded, shipped
 from huggingtweets.tracking.base import ArtifactKind, dataset_artifact, tweets_artifact
 from huggingtweets.training.records import HeldoutLoss, Scores, TrainResult
 
@@ -196,7 +195,7 @@ def _told_path(path: str | None) -> str | None:
     """Return a name on the Hub as it is, and the last one of a path on this machine."""
     if path is None:
         return None
-    place = Path(path).expanduser()
+    place = expanded(path)
     return (place.name or path) if place.is_absolute() or place.exists() else path
 
 

@@ -21,7 +21,9 @@ _EMAIL = re.compile(
 )
 _SPELT_EMAIL = re.compile(
     r"(?i)(?<![\w.%+@-])(?!(?:me|us|you|him|her|it|them|all|one|out|up|is|are|be|was|were|live|look"
-    r"|online|here|now|more|site|website|page|shop|store|available|today|and|or|job|work)\b)"
+    r"|online|here|now|more|site|website|page|shop|store|available|today|and|or|job|work|met|meet"
+    r"|read|see|seen|find|found|watch|order|buy|sold|sign|check|visit|works|worked|join|register"
+    r"|listen|apply|book|donate|vote|learn|details|info|tickets)\b)"
     r"[a-z0-9][a-z0-9._%+-]{0,19} at [a-z0-9][a-z0-9-]{0,15}(?: dot [a-z]{2,6}){1,2}(?!\w)"
 )
 _KEY = re.compile(
@@ -44,7 +46,7 @@ _SECRET = re.compile(
     r"|secret[ _-]?(?:access[ _-]?)?key|token|passw(?:or)?d|passphrase|passcode|pwd|pw"
     r"|passwort|kennwort|contraseña|mot de passe|senha|пароль|密[码碼]|パスワード|비밀번호)"
     r"[\"']?(?: ?[:=] ?| is )|bearer )[\"']?"
-    r"((?!https?:|[@#])[^\s\"'<>]{6,200})"
+    r"((?!https?:|[@#$])[^\s\"'<>]{6,200})"
 )
 _TOKEN = re.compile(r"(?<![\w#@/-])[A-Za-z0-9_-]{32,200}(?![\w-])")
 _IBAN = re.compile(
@@ -105,10 +107,13 @@ _NO_IP_BEHIND = re.compile(
 )
 _YEAR = re.compile(r"(?:19|20)[0-9]{2}")
 _MONTH = re.compile(r"(?:0?[1-9]|1[0-2])/(?:19|20)[0-9]{2}\b")
+_DAY = re.compile(r"[0-3]?[0-9]([ ./-])[0-3]?[0-9]\1[1-9][0-9]{3}")
+_TIMES = re.compile(r"[0-2]?[0-9]\.[0-5][0-9](?:[ -]{1,2}[0-2]?[0-9]\.[0-5][0-9]){1,3}")
 _DIGITS = re.compile("[0-9]+")
 _NUMBER = re.compile(r"[0-9](?:[ .()/-]{0,4}[0-9]){6}|8[0-9]{2}-[A-Z]{7}")
 _LOGIN = re.compile(r"(?i)\b(?:user|login)")
 _CONTEXT_CHARS = 40
+_MIN_TOKEN_CHARS = 16
 
 MASKS = ("<email>", "<phone>", "<ip>", "<card>", "<iban>", "<key>")
 """What stands in the place of what was there."""
@@ -151,6 +156,8 @@ _PLAIN = _Plain(
 
 def _is_secret(match: re.Match[str]) -> bool:
     """Whether the value is no plain word, or a name to log in with stands before it."""
+    if match[0].lower().startswith("bearer") and len(match[1]) < _MIN_TOKEN_CHARS:
+        return False
     is_plain = re.search(r"[0-9]|[a-z][A-Z]", match[1]) is None
     return not is_plain or _LOGIN.search(_before(match, match.start())) is not None
 
@@ -203,10 +210,13 @@ def _is_phone(match: re.Match[str]) -> bool:
         and all(len(group) == 3 for group in groups[1:])
         and (len(digits) <= 9 or digits.endswith("000"))
     )
-    is_time = bool(named) and "." in number and "-" in number  # call 10.30-11.30
+    is_time = bool(named) and _TIMES.fullmatch(number) is not None  # call 10.30-11.30
+    lengths = set(map(len, groups))
+    is_row = len(groups) > 4 and lengths == {1, 2} and number[0] != "+"  # call 1 10 20 30 40 50
     return not (
         is_amount
         or is_time
+        or is_row
         or digits.endswith("00000")
         or 2 * len(groups) > len(digits) + 2  # +1 2 3 4 5 6 7 8
         or _is_dated(number, groups)
@@ -217,7 +227,12 @@ def _is_phone(match: re.Match[str]) -> bool:
 
 
 def _is_dated(number: str, groups: list[str]) -> bool:
-    """Whether a number is made of years and months: 2023-05-06, 09/2010-2011, 02/2021-12345."""
+    """Whether a number is made of years and months: 2023-05-06, 09/2010-2011, 02/2021-12345.
+
+    Or is a day of any year: 04-07-1776, 01.09.1815.
+    """
+    if _DAY.fullmatch(number):
+        return True
     rest = [group for group in groups if not _YEAR.fullmatch(group)]
     has_year = len(rest) < len(groups)
     is_date = has_year and all(len(group) <= 2 for group in rest)

@@ -3,10 +3,10 @@
 import configparser
 import netrc
 import os
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from huggingtweets.config.results_schema import WandbMode
+from huggingtweets.storage.paths import expanded
 from huggingtweets.web import answers
 
 DEFAULT_URL = "https://api.wandb.ai"
@@ -30,7 +30,7 @@ def has_credentials() -> bool:
         return True
     host = urlsplit(base_url()).netloc
     paths = [os.environ.get("NETRC", ""), "~/.netrc", "~/_netrc"]
-    path = next((Path(p).expanduser() for p in paths if p and Path(p).expanduser().exists()), None)
+    path = next((expanded(p) for p in paths if p and expanded(p).exists()), None)
     if path is None:
         return False
     try:
@@ -47,7 +47,7 @@ def base_url() -> str:
     folder = os.environ.get("WANDB_CONFIG_DIR", "~/.config/wandb")
     settings = configparser.ConfigParser(interpolation=None)
     try:
-        settings.read(Path(folder).expanduser() / "settings", encoding="utf-8")
+        settings.read(expanded(folder) / "settings", encoding="utf-8")
         return settings.get("default", "base_url", fallback=DEFAULT_URL).rstrip("/")
     except (configparser.Error, OSError, ValueError):
         return DEFAULT_URL

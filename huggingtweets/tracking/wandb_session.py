@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any, Literal, TypeVar
 
 from huggingtweets.config.results_schema import TrackingConfig, WandbMode
+from huggingtweets.storage.paths import expanded
 from huggingtweets.tracking.base import (
     ArtifactKind,
     ArtifactSpec,
@@ -74,7 +75,7 @@ class WandbSession:
                 "recorded apart, and the sweep sees none; train one job per trial, as user=NAME"
             )
         asked = os.environ.get("WANDB_DIR", "").strip()
-        self._folder = Path(asked).expanduser() if asked else folder
+        self._folder = expanded(asked) if asked else folder
         self._failures: Counter[str] = Counter()
         self._run: Any = None
         self._uploads: list[Any] = []

@@ -121,6 +121,7 @@ def run_all(folder: Path) -> None:
     tuning = GroupedTuning(BASE, 8, CPU, bos_id=0, block_size=T)
     assert len(list(train_stacked(tuning, iter(adapters), settings=settings, device=CPU))) == 3
     learn(isolate=True, graphed=True)
+    learn(isolate=False, graphed=False)
     choose_attention(CPU, torch.float32, is_sharded=False, is_compiled=False)
     build_stack(LAYOUT, ROW.unsqueeze(0), torch.bfloat16)
     stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)

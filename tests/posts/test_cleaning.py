@@ -301,7 +301,8 @@ def test_prefix_tells_a_retweet_and_the_original_trusts_the_source() -> None:
         "RT  @bob: {}",
         " RT \u200e@bob {}",
         "MT @bob {}",
-        "“@bob: {}” yes",
+        "“@bob: {}”",
+        "“@bob: {}” my own words are here",
         '"RT @bob: {}"',
         'RT "@bob: {}"',
         "RT by @ann: {}",
@@ -416,3 +417,15 @@ def test_clean_timeline_masks_after_counting_words() -> None:
     cleaned, report = clean_timeline(Timeline("a", "A", (Post("1", text),)), CleaningConfig())
     assert [post.text for post in cleaned.posts] == ["please write <email> <phone>"]
     assert (report.kept, report.masked) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I wrote a poem about roses today:\n> roses are red",
+        "Mt @Everest is the best mountain there is",
+    ],
+)
+def test_own_words_beside_what_looks_quoted_are_learnt(text: str) -> None:
+    cleaned, _ = clean_timeline(timeline(text), DEFAULT)
+    assert [post.text for post in cleaned.posts] == [text.partition("\n")[0]]

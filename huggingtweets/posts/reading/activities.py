@@ -86,7 +86,7 @@ def meta_post(value: Record) -> Record | Skip | None:
     data = dig_list(value, "data") if "timestamp" in value else []
     post = next((text for one in data if (text := dig_text(one, "post"))), None)
     if post is not None:
-        title = str(value.get("title") or "")
+        title = str(value.get("title") or "")[:300]
         if _ON_A_TIMELINE.search(title):
             return Skip("written on a timeline by whoever is named there")
         name = _NAME.match(title)

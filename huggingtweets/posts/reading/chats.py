@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.byline import squeezed
 from huggingtweets.posts.reading.flat import roles_of
 from huggingtweets.posts.reading.names import CHATS, words_set
 
@@ -59,10 +60,11 @@ _CHAT_KEYS = (
 """Keys that only the chats of a service have together."""
 _PAGE = re.compile(
     r"\s*<(?:\?xml|!doctype html|html|head|body|table|rss|feed)\b"
-    r"|\s*<(?!(?:p|div|span|ul|ol|blockquote)\b)[a-z][\w:.-]*>\s*$",
+    r"|\s*<(?:tweets?|posts?|status(?:es)?|messages?|items?|entry|entries|records?|rows?|root|data"
+    r"|dataset|export|archive|document|channel|opml|plist)>\s*$",
     re.I,
 )
-"""Of the web, or XML: an opening tag alone, and not one that is undone where posts are HTML."""
+"""Of the web, or XML, whose first tag stands alone; `<sigh>` is said."""
 _NAME = r"@?\w[\w.@ -]{0,30}?"
 _SPEAKER = re.compile(
     r"(?!RT @)(?:[\[(]?\d[\d.:/T+Z -]{3,60}[\])]?\s?[,|-]?\s?)?"  # number, date
@@ -85,8 +87,8 @@ _FORMATS = [
         ),
         (r"\s*\|.*\|\s*$", 0.8, "a table of Markdown", "save it as CSV and use source=csv"),
         (
-            r"\s*(?:(?:INSERT INTO|(?:DROP|CREATE) TABLE|LOCK TABLES)\b|/\*!\d|\(\d+,)", 0.3,
-            "SQL", "save the table as CSV and use source=csv",
+            r"\s*(?:(?:INSERT INTO|(?:DROP|CREATE) TABLE|LOCK TABLES)\b|/\*!\d|\(\d+,.*\)[,;]?$)",
+            0.3, "SQL", "save the table as CSV and use source=csv",
         ),
         (
             r"\s*(?:[\[\]{}]+,?|\"[^\"]{1,60}\":\s?\S.*|\".*\",|\[\{\".*)\s*$", 0.8, "JSON",
@@ -134,7 +136,7 @@ def refuse_text_chat(
     bare = [_MARKS.sub("", line).strip() for line in shown]
     hits = sum(bool(_LINE.match(line)) for line in bare)
     heads = [match["after"] or match["before"] for line in bare if (match := _HEAD.match(line))]
-    hits = max(hits, len(heads) if _come_again(heads) else 0)
+    hits = max(hits, len(heads) if len(set(heads)) > 1 and _come_again(heads) else 0)
     if hits >= _MIN_LINES and hits >= _MIN_SHARE * len(shown):
         raise _refusal(where, "WhatsApp, Telegram, Signal or Discord")
     refuse_page(where, shown[0] if shown else "")
@@ -148,7 +150,7 @@ def refuse_text_chat(
         matches = [match for line in shown if (match := pattern.match(line))]
         speakers = [next(filter(None, match.groups()[::-1])).lower() for match in matches]
         names = sorted(set(speakers))
-        is_alone = len(names) == 1 and _letters(names[0]) == _letters(handle)
+        is_alone = len(names) == 1 and squeezed(names[0]) == squeezed(handle)
         is_of_many = (len(names) > 1 and _come_again(speakers)) or is_alone
         if is_of_many and len(speakers) >= max(_MIN_LINES, share * len(shown)):
             raise SourceError(
@@ -166,11 +168,6 @@ def refuse_text_chat(
 def _come_again(names: list[str]) -> bool:
     """Whether there are twice as many lines as names, as where a few people talk."""
     return 0 < len(set(names)) <= len(names) / 2
-
-
-def _letters(name: str) -> str:
-    """Return what `Ann Marsh` and `@ann_marsh` have in common."""
-    return re.sub(r"[\W_]", "", name).lower()
 
 
 def refuse_page(where: str, line: str) -> None:

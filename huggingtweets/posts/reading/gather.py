@@ -73,7 +73,9 @@ def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> Non
     told = configured_columns(config).values()
     twice = [name for name, num in Counter(names).items() if num > 1]
     for name in twice:
-        if name in told or (roles_of(name).text, roles_of(name).who) != (None, None):
+        is_text = config.text_column is None and roles_of(name).text is not None
+        is_author = config.user_column is None and roles_of(name).who is not None
+        if name in told or is_text or is_author:
             raise SourceError(
                 f"{where}: got {show(name)} as the name of {names.count(name)} columns; expected "
                 "each name once; rename or remove what is not wanted"

@@ -257,7 +257,8 @@ def _kept_back(path: str, value: object) -> Skip | None:
     word, words = str(value).strip().lower(), words_of(path)
     if not {"visibility", "privacy", "audience"}.isdisjoint(words):
         return CLOSED if word in CLOSED_WORDS else None
-    if isinstance(value, dict | list) or is_empty(value) or word in _FALSE:
+    is_never = word == r"\n" or word.startswith("0000-00-00")  # as MySQL writes it
+    if isinstance(value, dict | list) or is_empty(value) or word in _FALSE or is_never:
         return None
     return Skip("a deleted post") if "deleted" in words else CLOSED
 

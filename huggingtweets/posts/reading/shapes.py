@@ -321,9 +321,7 @@ def _lists_directly(value: Record) -> dict[str, Any]:
 def _is_about_one(key: str, value: Record) -> bool:
     """Whether a list is about one post, which has it: its tags, what others wrote below it."""
     is_inside = not _INSIDE.isdisjoint(words_of(key)) and words_of(key)[-1:] != ("caption",)
-    return is_inside and any(
-        isinstance(one, str) and name not in _ENVELOPE for name, one in value.items()
-    )
+    return is_inside and _is_record({name: one for name, one in value.items() if name != key})
 
 
 def _is_wanted(key: str, value: Record) -> bool:
@@ -339,16 +337,19 @@ def _is_wanted(key: str, value: Record) -> bool:
 
 
 def _is_record(value: Record) -> bool:
-    """Whether an object says by whom, which or of when it is, or has what may be its text.
+    """Whether an object says which or of when it is, or has what may be its text, be it empty.
 
-    Then it is a post, and lists under names that say nothing are none of posts.
+    Then it is a post, and lists under names that say nothing are none of posts. An author alone is
+    none: `{"username": "ann", "rants": [...]}`.
     """
+    has_author = any(roles_of(key).who is not None for key in value)
     for key, one in value.items():
         roles = roles_of(key)
-        says = (roles.who, roles.id, roles.date) != (None, None, None)
-        if says and not isinstance(one, bool | list) and not is_empty(one):
+        if isinstance(one, bool | list | dict) or key in _ENVELOPE or roles.who is not None:
+            continue
+        if _names_text(key) or ((roles.id, roles.date) != (None, None) and not is_empty(one)):
             return True
-        if isinstance(one, str) and " " in one.strip():
+        if isinstance(one, str) and one.strip() and (has_author or " " in one.strip()):
             return True
     return False
 

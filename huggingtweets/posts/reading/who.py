@@ -22,7 +22,7 @@ from huggingtweets.posts.reading.byline import (
     typed_handle,
     writer_of,
 )
-from huggingtweets.posts.reading.flat import ADDRESSES, UNKNOWN, get_path, roles_of
+from huggingtweets.posts.reading.flat import ADDRESSES, UNKNOWN, get_path, is_foreign, roles_of
 from huggingtweets.posts.reading.names import (
     NEVER,
     NO_AUTHORS,
@@ -77,9 +77,11 @@ class _Column:
         self.is_of_profile = is_of_profile(path)
         self.is_source = words[-1:] == ("source",)
         self.is_known = not (self.is_people or NO_AUTHORS.isdisjoint(words))
+        self.is_address = words[-1:] in ADDRESSES and not is_foreign(path)
 
     def add(self, text: str) -> None:
-        if not (self.values or self.is_closed) and (writer := writer_of(text)) is not None:
+        has_others = self.values or self.is_closed or not self.is_address
+        if not has_others and (writer := writer_of(text)) is not None:
             self.writers[writer] += 1
             return
         self.writers.clear()

@@ -151,7 +151,8 @@ def csv_rows(
     separator, header, start = _header(head, where, text_column)
     if not header:
         return
-    if any(line and line.strip(f"{_SEPARATORS}\ufeff\r\n ") for _, line in head[: start - 1]):
+    above = [line for _, line in head[: max(0, start - 1)] if line and not _SEP.match(line)]
+    if any(line.strip(f"{_SEPARATORS}\ufeff\r\n ") for line in above):
         notes.append(f"{where}: the names of the columns are in line {start}; those above left out")
     lines = chain(head[start:], lines)
     rows = _Rows(_plain(lines) if _has_backslashes(head) else lines, separator, header)
@@ -174,6 +175,8 @@ def csv_rows(
         )
 
 
+_SEP = re.compile(r"\ufeff?(?i:sep)=.\s*$")
+"""How Excel is told what separates columns."""
 _LINKEDINS = "ShareCommentary"
 _LINKEDIN_BREAK = re.compile(r'"(?:\r?\n")+(?!\r?\n)|\r?\n(?:"\r?\n)+')
 """LinkedIn writes each end of a line within quotation marks of its own."""

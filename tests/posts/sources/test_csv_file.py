@@ -1,12 +1,14 @@
 """CSV and TSV."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.records import Timeline
+from huggingtweets.posts.sources.csv_file import csv_rows
 
 Load = Callable[..., Timeline]
 
@@ -134,3 +136,13 @@ def test_linkedin_puts_ends_of_lines_into_quotation_marks(read: Callable[..., Ti
     rows = '1,"the ""pond""\r\n""\r\n""\r\nis grey"\n2,"one""\r\n""two"\n'
     shared = texts(read("Date,ShareCommentary\n" + rows))
     assert [" ".join(one.split()) for one in shared] == ['the "pond" is grey', "one two"]
+
+
+@pytest.mark.parametrize(
+    "content", ["sep=;\nid;text\n1;my own words\n", "hello world this is me\nsecond of my posts\n"]
+)
+def test_nothing_is_said_of_lines_that_are_no_title(content: str) -> None:
+    notes: list[str] = []
+    with suppress(SourceError):
+        list(csv_rows(enumerate(content.splitlines(keepends=True), 1), "f.csv", notes))
+    assert not any("names of the columns" in note for note in notes)

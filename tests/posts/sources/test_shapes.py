@@ -382,6 +382,33 @@ def test_lists_inside_a_post_hold_none_of_its_author(
         assert post.text.startswith("mine")
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"username": "ann", "comments": [{"text": "mine"}]},
+        {"username": "ann", "rants": [{"text": "mine"}]},
+        {"author": "ann", "quotes": ["mine"]},
+    ],
+)
+def test_an_author_beside_a_list_holds_for_it(tmp_path: Path, load: Load, value: object) -> None:
+    (tmp_path / "f.json").write_text(json.dumps(value))
+    assert [post.text for post in load("jsonl", tmp_path / "f.json", "ann").posts] == ["mine"]
+
+
+@pytest.mark.parametrize("column", ["expanded_urls", "video"])
+def test_links_in_a_post_name_nobody_who_wrote_it(tmp_path: Path, load: Load, column: str) -> None:
+    links = [f"https://x.com/{name}/status/{n}55" for n, name in enumerate(["ann"] * 5 + ["bob"])]
+    rows = "".join(f"{n},text {n},{link}\n" for n, link in enumerate(links))
+    (tmp_path / "f.csv").write_text(f"id,text,{column}\n{rows}")
+    assert len(load("csv", tmp_path / "f.csv", "ann").posts) == 6
+
+
+@pytest.mark.parametrize("empty", ["\\N", "0000-00-00 00:00:00"])
+def test_what_mysql_writes_for_never_is_no_deletion(tmp_path: Path, load: Load, empty: str) -> None:
+    (tmp_path / "f.csv").write_text(f"id,text,deleted_at\n1,mine,{empty}\n2,his,2024-01-01\n")
+    assert [post.text for post in load("csv", tmp_path / "f.csv", "ann").posts] == ["mine"]
+
+
 def test_captions_come_without_what_is_below_them(tmp_path: Path, load: Load) -> None:
     below = {"edge_media_to_comment": {"edges": [{"node": {"text": "his"}}]}}
     value = {"shortcode": "x", "owner": {"username": "ann"}, **CAPTION, **below}
