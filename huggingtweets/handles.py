@@ -13,7 +13,7 @@ _DOMAIN = re.compile(rf"[A-Za-z0-9_](?:[A-Za-z0-9_-]{{0,61}}[A-Za-z0-9_])?(?:\.{
 MAX_HANDLE_CHARS = 90
 MAX_SLUG_CHARS = 96
 """The Hub's limit for a repository name."""
-_NO_SLUG = "ledger"
+RESERVED = "ledger"
 """What a batch calls the folder of its own, beside those of its jobs; see `jobs/ledger.py`."""
 
 
@@ -65,7 +65,7 @@ class Job:
         because a handle itself contains the joining `-`, or be the name of a batch's own folder.
         """
         joined = "-".join(self.handles)
-        is_plain = joined != _NO_SLUG and not any("-" in handle for handle in self.handles)
+        is_plain = joined != RESERVED and not any("-" in handle for handle in self.handles)
         if is_plain and len(joined) <= MAX_SLUG_CHARS:
             return joined
         digest = hashlib.sha256(",".join(self.handles).encode()).hexdigest()[:10]

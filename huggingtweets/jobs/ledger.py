@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from huggingtweets.errors import LaunchError
+from huggingtweets.handles import RESERVED
 from huggingtweets.logs import redact, shown
 from huggingtweets.process import own_process
 from huggingtweets.storage.files import (
@@ -32,7 +33,8 @@ from huggingtweets.storage.files import (
 
 logger = logging.getLogger(__name__)
 
-LEDGER_DIR = "ledger"
+LEDGER_DIR = RESERVED
+"""No job has this name."""
 DRAFT_IDLE_S = 60.0
 """A small file is written within a fraction of a second."""
 _COMMAND = "command.txt"
