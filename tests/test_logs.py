@@ -53,9 +53,10 @@ def test_a_log_line_does_not_stick_to_the_bar(monkeypatch: pytest.MonkeyPatch) -
         lambda stderr: Console(stderr=stderr, force_terminal=True, width=100),
     )
     setup_logging()
-    with TrainingProgress("alice", 10) as progress:
-        progress.update(1, "loss=3")
-        logging.getLogger("huggingtweets.x").warning("hello")
+    progress = TrainingProgress("alice", 10)
+    progress.update(1, "loss=3")
+    logging.getLogger("huggingtweets.x").warning("hello")
+    progress.close()
     # rich moves the cursor to the bar's line, clears it, writes the line, and draws the bar below.
     lines = terminal.getvalue().replace("\r", "\n").split("\n")
     [line] = [line for line in lines if "hello" in line]

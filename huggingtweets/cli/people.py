@@ -78,7 +78,6 @@ def _run_purge(args: argparse.Namespace) -> int:
     from huggingtweets.people.purge import plan_purge, purge
     from huggingtweets.people.traces import traces_lines
     from huggingtweets.posts.asking import ask_yes, is_somebody_there
-    from huggingtweets.publishing.hub import delete_repositories
     from huggingtweets.tracking.wandb_purge import delete_online
 
     handle = parse_handle(args.handle)
@@ -105,8 +104,12 @@ def _run_purge(args: argparse.Namespace) -> int:
         return 0
 
     def elsewhere() -> int:
-        num_repositories = len(delete_repositories(repositories)) if args.hub else 0
-        return num_repositories + (delete_online(runs) if args.wandb else 0)
+        num = 0
+        if args.hub:
+            from huggingtweets.publishing.upload import delete_repositories  # heavy
+
+            num = len(delete_repositories(repositories))
+        return num + (delete_online(runs) if args.wandb else 0)
 
     say(f"deleted; recorded without names in {purge(traces, elsewhere=elsewhere)}")
     say(f"`huggingtweets optout {handle}` keeps it so")

@@ -1,7 +1,7 @@
 """Whose voice it is: samples of many models, attributed by a classifier of human posts.
 
 Multinomial naive Bayes over hashed runs of 1 to 4 characters, trained on the training posts of
-every person; the held-out posts show how well it tells people apart at all.
+every person, all held equally likely; the held-out posts show how well it tells people apart.
 """
 
 import logging
@@ -28,6 +28,7 @@ MAX_USERS = 500
 """More are drawn from: a person is distinguished from some hundred others."""
 
 Buckets = npt.NDArray[np.int64]
+LogProbs = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,6 @@ class Attribution:
     """Slug to the shares of its samples and of its held-out posts."""
 
 
-class VoiceClassifier:
-    """Tells by character runs which of several voices a text is likest to."""
-
-    def __init__(self, posts: Mapping[str, Sequence[str]]) -> None:
-        """Learn from each voice's posts; all voices are held equally likely."""
-        self.names = tuple(posts)
-        counts = np.stack(
-            [
-                sum(
-                    (np.bincount(_buckets(text), minlength=1 << BUCKET_BITS) for text in texts),
-                    np.zeros(1 << BUCKET_BITS, np.int64),
-                )
-                for texts in posts.values()
-            ]
-        ).astype(np.float32)
-        counts += SMOOTHING
-        self._log_probs = np.log(counts / counts.sum(axis=1, keepdims=True)).T.copy()
-
-    def attribute(self, texts: Sequence[str]) -> list[str]:
-        """Return the likeliest voice of each text."""
-        best = [int(self._log_probs[_buckets(text)].sum(axis=0).argmax()) for text in texts]
-        return [self.names[index] for index in best]
-
-
 def measure_attribution(voices: Mapping[str, Voice], *, seed: int) -> Attribution:
     """Train the classifier on all voices' training posts and attribute the rest.
 
@@ -88,35 +65,45 @@ def measure_attribution(voices: Mapping[str, Voice], *, seed: int) -> Attributio
             f"attribution: got {len(voices)} finished job(s); expected at least 2 to tell apart; "
             "name a folder with more jobs"
         )
-    chosen = sorted(voices)
-    if len(chosen) > MAX_USERS:
-        chosen = sorted(random.Random(f"attribution/{seed}").sample(chosen, MAX_USERS))
-    classifier = VoiceClassifier({name: voices[name].train for name in chosen})
-    right: dict[str, tuple[int, int]] = {}
-    for name in chosen:
-        voice = voices[name]
-        right[name] = (
-            classifier.attribute(voice.samples).count(name),
-            classifier.attribute(voice.heldout).count(name),
-        )
-    num_samples = sum(len(voices[name].samples) for name in chosen)
-    num_heldout = sum(len(voices[name].heldout) for name in chosen)
+    names = sorted(voices)
+    if len(names) > MAX_USERS:
+        names = sorted(random.Random(f"attribution/{seed}").sample(names, MAX_USERS))
+    chosen = [voices[name] for name in names]
+    log_probs = _learn([voice.train for voice in chosen])
+    samples_frac, of_samples = _attribute([voice.samples for voice in chosen], log_probs)
+    heldout_frac, of_heldout = _attribute([voice.heldout for voice in chosen], log_probs)
+    per_voice = zip(of_samples, of_heldout, strict=True)
     return Attribution(
-        samples_frac=_share(sum(samples for samples, _ in right.values()), num_samples),
-        heldout_frac=_share(sum(heldout for _, heldout in right.values()), num_heldout),
-        chance=1 / len(chosen),
-        per_voice={
-            name: (
-                _share(samples, len(voices[name].samples)),
-                _share(heldout, len(voices[name].heldout)),
-            )
-            for name, (samples, heldout) in right.items()
-        },
+        samples_frac, heldout_frac, 1 / len(names), dict(zip(names, per_voice, strict=True))
     )
 
 
+def _learn(posts: Sequence[Sequence[str]]) -> LogProbs:
+    """Return the log-probability of each bucket in each voice's posts, (buckets, voices)."""
+    none = np.empty(0, np.int64)  # of somebody without posts
+    buckets = (np.concatenate([none, *map(_buckets, texts)]) for texts in posts)
+    counts = np.array(
+        [np.bincount(each, minlength=1 << BUCKET_BITS) for each in buckets], np.float32
+    )
+    counts += SMOOTHING
+    log_probs: LogProbs = np.log(counts / counts.sum(axis=1, keepdims=True))
+    return log_probs.T.copy()  # the voices of a bucket side by side, as they are read
+
+
+def _attribute(
+    texts: Sequence[Sequence[str]], log_probs: LogProbs
+) -> tuple[float | None, list[float | None]]:
+    """Return the share of all voices' texts that are likeliest in their own, and that of each."""
+    right = [
+        sum(log_probs[_buckets(text)].sum(axis=0).argmax() == voice for text in own)
+        for voice, own in enumerate(texts)
+    ]
+    sizes = list(map(len, texts))
+    return _share(sum(right), sum(sizes)), list(map(_share, right, sizes))
+
+
 def _share(part: int, whole: int) -> float | None:
-    return part / whole if whole else None
+    return float(part / whole) if whole else None
 
 
 def read_voices(output_dir: Path) -> dict[str, Voice]:
@@ -128,12 +115,12 @@ def read_voices(output_dir: Path) -> dict[str, Voice]:
         ConfigError: a list of people who opted out was named and cannot be read.
         DataError: there is no such folder.
     """
-    voices = {}
     if not output_dir.is_dir():
         raise DataError(
             f"attribution: got {output_dir}, which is not a folder; expected the output_dir of a "
             "run; check the path"
         )
+    voices = {}
     for paths, result in finished(output_dir):
         try:
             check_opted_out(result.get("handles", ()))
@@ -155,12 +142,14 @@ def read_voices(output_dir: Path) -> dict[str, Voice]:
 
 def _buckets(text: str) -> Buckets:
     """Return the hashed runs of 1 to `MAX_CHARS` characters of a text, one bucket each."""
+    # Blanks around it: runs at the ends of a post are runs at the ends of words.
     data = to_encodable(f" {text} ").encode("utf-32-le")
     codes = np.frombuffer(data, dtype=np.uint32).astype(np.uint64)
     found = []
     keys = np.zeros(len(codes) + 1, dtype=np.uint64)
     for n in range(1, MAX_CHARS + 1):
-        # Polynomial hashing modulo 2**64, then the well-mixed high bits.
+        # Polynomial hashing modulo 2**64 by FNV's prime, then the well-mixed high bits of a product
+        # with 2**64 over the golden ratio (Fibonacci hashing).
         keys = keys[: len(codes) - n + 1] * np.uint64(0x100000001B3) + codes[n - 1 :] + np.uint64(n)
         found.append((keys * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - BUCKET_BITS))
     return np.concatenate(found).astype(np.int64)

@@ -13,6 +13,7 @@ from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.words import split_words
 
 MAX_BLEU_POSTS = 500
+"""Self-BLEU holds every run of words of all posts in memory."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,8 @@ def compare_diversity(
     return DiversityComparison(
         measure_diversity(continuations),
         measure_diversity(humans),
-        wasserstein([len(text) for text in samples], [len(text) for text in posts]),
-        wasserstein([len(text) for text in humans], [len(text) for text in others])
-        if others
-        else None,
+        wasserstein(list(map(len, samples)), list(map(len, posts))),
+        wasserstein(list(map(len, humans)), list(map(len, others))) if others else None,
     )
 
 
@@ -96,6 +95,7 @@ def self_bleu(texts: Sequence[Sequence[str]]) -> float:
     scores = []
     for words, *parts in zip(texts, *precisions, strict=True):
         logs = [math.log(part) if part else -math.inf for part in parts]
+        # BLEU's brevity penalty, as a logarithm: a text shorter than the others loses.
         penalty = min(0.0, 1 - _closest_other(lengths, len(words)) / len(words))
         scores.append(math.exp(sum(logs) / 4 + penalty))
     return sum(scores) / len(scores)
@@ -144,6 +144,7 @@ def wasserstein(left: Sequence[float], right: Sequence[float]) -> float:
     """Return the area between two distribution functions, in the unit of the values."""
     if not left or not right:
         return 0.0
+    # In one dimension: between two neighbouring values both functions are level.
     a, b = np.sort(np.asarray(left, float)), np.sort(np.asarray(right, float))
     points = np.sort(np.concatenate([a, b]))
     below_a = np.searchsorted(a, points[:-1], side="right") / len(a)

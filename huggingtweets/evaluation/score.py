@@ -6,6 +6,7 @@ family has one, else by transformers.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
@@ -26,7 +27,7 @@ from huggingtweets.models.run import hidden_states, score_rows
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.reference import Ops
-from huggingtweets.runtime.device import by_kind, is_cuda
+from huggingtweets.runtime.device import by_kind, is_cuda, lacks_memory, release_memory
 from huggingtweets.training.extraction import (
     MAX_REST,
     MIN_REST,
@@ -38,9 +39,12 @@ from huggingtweets.training.parallel.heldout import autocast, products_dtype, sc
 from huggingtweets.training.records import PostScore
 from huggingtweets.training.stacked.heldout import MAX_TOKENS, score_sets
 
+logger = logging.getLogger(__name__)
+
 FIRST_TRIED = 4
 """Targets of a post that are tried at first, then twice as many: nearly all posts miss in these."""
 MIN_BLOCK = 128
+"""Tokens: a shorter block holds too few posts to fill a pass."""
 
 Posts = tuple[PostScore, ...]
 """What a model makes of each of some posts, in their order."""
@@ -58,14 +62,23 @@ def score_posts(
     """Score posts in evaluation mode, fp32; one that the tokenizer leaves nothing of is left out.
 
     Args:
-        model: any causal LM, on any device.
+        model: any causal LM, on any device; is on the CPU afterwards if memory was lacking there.
         codec: of the model.
         posts: cleaned texts.
         max_positions: of the model; a longer post is cut into pieces, each scored alone.
     """
     longest = max(map(len, codec.encode(posts)), default=0) + 1
     packed = pack_set(posts, codec, min(max_positions, max(MIN_BLOCK, longest)))
-    return score_model(model, packed, Precision.fp32, eos_id=codec.eos_id) if packed else ()
+    if packed is None:
+        return ()
+    try:
+        return score_model(model, packed, Precision.fp32, eos_id=codec.eos_id)
+    except RuntimeError as err:
+        if not lacks_memory(err):
+            raise
+        logger.warning("posts are scored on the CPU: %s has no memory left", model.device)
+    release_memory()  # only now, when the error and the frames in it are gone
+    return score_model(model.to("cpu"), packed, Precision.fp32, eos_id=codec.eos_id)
 
 
 def score_model(
@@ -124,6 +137,7 @@ def _tried(posts: HeldoutSet) -> Iterator[Indices]:
     for start, size, owner in zip(pieces.starts, pieces.sizes, pieces.posts.tolist(), strict=True):
         owned.setdefault(owner, []).append(np.arange(start, start + size))
     for parts in owned.values():
+        # Without the last target, the end of the post: its text is out without it.
         text = np.concatenate(parts)[:-1][: PROMPT_TOKENS + MAX_REST]
         if len(text) >= PROMPT_TOKENS + MIN_REST:
             yield text
@@ -147,6 +161,7 @@ def _hits(
     num = max(1, by_kind(MAX_TOKENS, device, 16384) // steps.size)
     for first in range(0, len(parts), num):
         size = sizes[first : first + num]
+        # A shorter text is filled up with its own tokens, so that every place is one of a block.
         places = np.array([np.resize(part, steps.size) for part in parts[first : first + num]])
         behind = steps >= size  # padding, a document of its own as in any block
         positions = np.where(behind, steps - size, blocks.position_ids.reshape(-1)[places])

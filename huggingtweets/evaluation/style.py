@@ -4,9 +4,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+# With a letter in it: `#1` is a number. Behind `&` it is an entity, such as `&#39;`.
 _HASHTAG = re.compile(r"(?<![\w&])#\w*[^\W\d_]\w*")
 _MENTION = re.compile(r"(?<![\w@])@[A-Za-z0-9_]{1,30}")
 _LINK = re.compile(r"https?:\S|\bwww\.\S", re.IGNORECASE)
+# Signs that are drawn as pictures; digits, © and the like, which may be, are mostly text.
 _EMOJI = re.compile(
     "[\u203c\u2049\u2139\u2194-\u21aa\u231a-\u23ff\u2600-\u27bf\u2b05-\u2b55\U0001f000-\U0001faff]"
 )

@@ -122,13 +122,13 @@ def _languages(outcome: Outcome) -> tuple[str, ...]:
     return detect_languages([post for posts in outcome.split.train for post in posts])
 
 
-def _lineage(slug: str, base_name: str) -> tuple[Artifact, ...]:
+def _lineage(slug: str, base_name: str) -> tuple[tuple[Artifact, ...], ...]:
     posts, dataset = tweets_artifact(slug).name, dataset_artifact(slug).name
+    base = Artifact(base_name, ArtifactKind.pretrained_model)
     return (
-        Artifact(posts, ArtifactKind.raw_dataset),
-        Artifact(dataset, ArtifactKind.train_dataset, (posts,)),
-        Artifact(base_name, ArtifactKind.pretrained_model),
-        Artifact(slug, ArtifactKind.finetuned_model, (dataset, base_name)),
+        (Artifact(posts, ArtifactKind.raw_dataset), base),
+        (Artifact(dataset, ArtifactKind.train_dataset, (posts,)),),
+        (Artifact(slug, ArtifactKind.finetuned_model, (dataset, base_name)),),
     )
 
 

@@ -89,7 +89,6 @@ class Recorder:
             self._progress = TrainingProgress(
                 slug, count_steps(prepared.training_set, plan.config.recipe)
             )
-            self._progress.__enter__()
 
     def record(self, line: LoggedStep | LoggedEval) -> None:
         """Take a line from the training loop. A resumed training reports its history again."""
@@ -139,7 +138,7 @@ class Recorder:
     def _close(self) -> None:
         GAUGES.ended(self._plan.job.slug)
         if self._progress:
-            self._progress.__exit__()
+            self._progress.close()
         if self._file:
             self._file.close()
         self._progress = self._file = None

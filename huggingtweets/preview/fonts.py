@@ -1,6 +1,7 @@
 """The fonts of this machine: find them, choose one per character, draw emoji in colour.
 
-A machine may have none but the one inside Pillow; nothing here raises for it.
+A machine may have none but the one inside Pillow; nothing here raises for it. Pillow's own wheels
+and those of every distribution have FreeType; without it nothing is drawn.
 """
 
 import re
@@ -10,8 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+from PIL.ImageFont import FreeTypeFont
 
 _TEXT_FAMILIES = (
     "Inter", "NotoSans", "Roboto", "OpenSans", "LiberationSans", "Arial", "DejaVuSans",
@@ -26,6 +26,7 @@ _EMOJI_SIZES = (109, 160)
 _BUILT_IN = Path()
 _PROBE_SIZE = 24
 _NO_CHARACTER = "\U0010fffe"
+"""Never to be a character: what a font draws for it is its box for missing ones."""
 
 _PICTURE = (
     "[\U0001f000-\U0001faff\u2194-\u21aa\u231a-\u23ff\u25aa-\u27bf\u2934-\u2b55\u3030\u303d\u3297"
@@ -45,7 +46,7 @@ _IN_COLOUR = re.compile(  # without a variation selector too
 )
 
 
-def font_for(char: str, size: int, is_bold: bool) -> Font | None:
+def font_for(char: str, size: int, is_bold: bool) -> FreeTypeFont | None:
     """Return a font that has the character; None where this machine has none."""
     path = _choose(char, is_bold)
     return None if path is None else _open(path, size)
@@ -70,12 +71,6 @@ def emoji_tile(emoji: str, size: int) -> Image.Image | None:
     tile = Image.new("RGBA", (width + 2 * padding, height))
     tile.paste(glyph.resize((width, height), Image.Resampling.LANCZOS), (padding, 0))
     return tile
-
-
-def forget_fonts() -> None:
-    """Forget what is known about the fonts of this machine, and look again at the next use."""
-    for cached in (_font_files, _open, _choose, _has_glyph, _emoji_font, emoji_tile):
-        cached.cache_clear()
 
 
 def font_folders() -> list[Path]:
@@ -124,10 +119,12 @@ def _choose(char: str, is_bold: bool) -> Path | None:
 
 
 @lru_cache(maxsize=256)
-def _open(path: Path, size: int, layout: ImageFont.Layout | None = None) -> Font | None:
+def _open(path: Path, size: int, layout: ImageFont.Layout | None = None) -> FreeTypeFont | None:
     try:
         if path == _BUILT_IN:
-            return ImageFont.load_default(size)
+            built_in = ImageFont.load_default(size)
+            assert isinstance(built_in, FreeTypeFont)  # as ever where a size is named (Pillow 10.1)
+            return built_in
         font = ImageFont.truetype(path, size, layout_engine=layout)
     except (OSError, ImportError):
         return None
@@ -145,26 +142,24 @@ def _has_glyph(path: Path, char: str) -> bool:
         return True
     try:
         glyph, missing = font.getmask(char), font.getmask(_NO_CHARACTER)
-    except (OSError, ValueError):  # a bitmap font knows Latin-1 only
+    except (OSError, ValueError):  # a damaged file, of which FreeType finds out only here
         return False
-    if glyph.getbbox() is None:
-        return False
-    return glyph.size != missing.size or bytes(glyph) != bytes(missing)
+    is_box = glyph.size == missing.size and bytes(glyph) == bytes(missing)
+    return glyph.getbbox() is not None and not is_box
 
 
 @lru_cache(maxsize=1)
-def _emoji_font() -> ImageFont.FreeTypeFont | None:
+def _emoji_font() -> FreeTypeFont | None:
     """Return a colour emoji font that Pillow can draw, in a size it has."""
-    for name in _EMOJI_FAMILIES:
-        path = _family_file(name, is_bold=False)
-        for size in _EMOJI_SIZES if path else ():
-            font = _open(path, size) if path else None
-            if isinstance(font, ImageFont.FreeTypeFont) and _draw_emoji("🤖", font):
+    for path in filter(None, (_family_file(name, is_bold=False) for name in _EMOJI_FAMILIES)):
+        for size in _EMOJI_SIZES:
+            font = _open(path, size)
+            if font and _draw_emoji("🤖", font):
                 return font
     return None
 
 
-def _draw_emoji(emoji: str, font: ImageFont.FreeTypeFont) -> Image.Image | None:
+def _draw_emoji(emoji: str, font: FreeTypeFont) -> Image.Image | None:
     """Return an emoji in its font's own size; None where the font has no picture of it."""
     try:
         left, top, right, bottom = font.getbbox(emoji)

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+from PIL.ImageFont import FreeTypeFont, Layout
 
-from huggingtweets.preview.fonts import EMOJI, Font, emoji_tile, font_for, is_colour_emoji
+from huggingtweets.preview.fonts import EMOJI, emoji_tile, font_for, is_colour_emoji
 
 _NEVER_FIRST = frozenset(
     "、。，．・：；？！）］｝〕〉》」』】〙〗〟’”ーぁぃぅぇぉっゃゅょァィゥェォッャュョ々…"
 )
-
+"""Signs that no line of Chinese or Japanese begins with (kinsoku)."""
 
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _MIRRORED = str.maketrans("()[]{}<>«»", ")(][}{><»«")
@@ -42,7 +43,7 @@ class Run:
 
     text: str
     style: Style
-    font: Font | None
+    font: FreeTypeFont | None
     """None: emoji in colour."""
     is_rtl: bool
     width: float
@@ -91,11 +92,9 @@ def draw_line(image: Image.Image, x: float, baseline: float, line: Line) -> None
     for run in line:
         if run.font is None:
             _draw_emoji(image, x, baseline, run)
-        elif isinstance(run.font, ImageFont.FreeTypeFont):
+        else:
             text, direction = _for_pillow(run.text, run.font, run.is_rtl)
             draw.text((x, baseline), text, run.style.colour, run.font, "ls", direction=direction)
-        else:  # Pillow built without FreeType: one bitmap font, no anchors
-            draw.text((x, baseline - 10), run.text, run.style.colour, run.font)
         x += run.width
 
 
@@ -206,7 +205,7 @@ def _runs(spans: Sequence[Span], *, is_rtl: bool) -> list[Run]:
     """Cut text into runs, in reading order."""
     clusters = [(cluster, style) for text, style in spans for cluster in _clusters(text)]
     directions = _directions([cluster for cluster, _ in clusters], is_rtl)
-    chosen: list[tuple[str, Style, Font | None, bool]] = []
+    chosen: list[tuple[str, Style, FreeTypeFont | None, bool]] = []
     for (cluster, style), direction in zip(clusters, directions, strict=True):
         if is_colour_emoji(cluster):
             chosen.append((cluster, style, None, direction))
@@ -223,7 +222,7 @@ def _runs(spans: Sequence[Span], *, is_rtl: bool) -> list[Run]:
     return runs
 
 
-def _visible(cluster: str, style: Style, font: Font) -> str:
+def _visible(cluster: str, style: Style, font: FreeTypeFont) -> str:
     """Return a letter with those of its marks that its font has."""
     marks = (
         mark
@@ -233,13 +232,11 @@ def _visible(cluster: str, style: Style, font: Font) -> str:
     return cluster[0] + "".join(marks)
 
 
-def _width(text: str, style: Style, font: Font | None, is_rtl: bool) -> float:
+def _width(text: str, style: Style, font: FreeTypeFont | None, is_rtl: bool) -> float:
     if font is None:
         return sum(tile.width for tile in _tiles(text, style.size))
-    if isinstance(font, ImageFont.FreeTypeFont):
-        shown, direction = _for_pillow(text, font, is_rtl)
-        return font.getlength(shown, direction=direction)
-    return float(font.getlength(text))
+    shown, direction = _for_pillow(text, font, is_rtl)
+    return font.getlength(shown, direction=direction)
 
 
 def _visual_order(line: Sequence[Span], is_rtl: bool) -> Line:
@@ -279,10 +276,11 @@ def _directions(clusters: Sequence[str], base_is_rtl: bool) -> list[bool]:
 
 
 def _for_pillow(
-    text: str, font: ImageFont.FreeTypeFont, is_rtl: bool
+    text: str, font: FreeTypeFont, is_rtl: bool
 ) -> tuple[str, Literal["rtl", "ltr"] | None]:
     """Return text and direction; without raqm Pillow neither reorders nor joins letters."""
-    if font.layout_engine == ImageFont.Layout.RAQM:
+    # Pillow's wheels have raqm, but look for FriBiDi on the machine, where it may be missing.
+    if font.layout_engine == Layout.RAQM:
         return text, "rtl" if is_rtl else "ltr"
     if not is_rtl:
         return text, None
@@ -297,5 +295,6 @@ def _tiles(text: str, size: int) -> list[Image.Image]:
 
 def _draw_emoji(image: Image.Image, x: float, baseline: float, run: Run) -> None:
     for tile in _tiles(run.text, run.style.size)[:: -1 if run.is_rtl else 1]:
+        # A fifth below the baseline, as letters with tails are.
         image.paste(tile, (round(x), round(baseline - tile.height * 0.8)), tile)
         x += tile.width

@@ -99,10 +99,21 @@ def _soften(value: int) -> int:
     return round(235 * share * share * (3 - 2 * share))
 
 
-def _paste_shape(image: Image.Image, mask: Image.Image, at: tuple[int, int], colour: str) -> None:
-    """Paste a colour through a mask that was drawn `_SMOOTH` times too large."""
-    small = mask.resize((mask.width // _SMOOTH, mask.height // _SMOOTH), Image.Resampling.LANCZOS)
-    image.paste(Image.new("RGB", small.size, colour), at, small)
+def _paste(
+    image: Image.Image,
+    mask: Image.Image,
+    at: tuple[int, int],
+    fill: str | bytes,
+    opacity: float = 1,
+) -> None:
+    """Paste a colour, or a PNG file, through a mask that was drawn `_SMOOTH` times too large."""
+    size = (mask.width // _SMOOTH, mask.height // _SMOOTH)
+    small = mask.resize(size, Image.Resampling.LANCZOS).point(lambda value: value * opacity)
+    if isinstance(fill, str):
+        image.paste(Image.new("RGB", size, fill), at, small)
+        return
+    with Image.open(io.BytesIO(fill), formats=("PNG",)) as picture:
+        image.paste(picture.convert("RGB").resize(size, Image.Resampling.LANCZOS), at, small)
 
 
 def _rounded(width: int, height: int, radius: int) -> Image.Image:
@@ -127,24 +138,15 @@ def _draw_avatars(image: Image.Image, facts: ModelFacts) -> int:
     top = _TITLE_Y - size // 2
     for index, (letters, colour, picture) in enumerate(faces):
         x = _MARGIN + index * step
-        _paste_shape(image, _rounded(size, size, size // 2), (x, top), "#ffffff")
+        _paste(image, _rounded(size, size, size // 2), (x, top), "#ffffff")
         inner = _rounded(size - 8, size - 8, size // 2 - 4)
-        if picture is not None:
-            _paste_picture(image, picture, inner, (x + 4, top + 4))
+        _paste(image, inner, (x + 4, top + 4), picture or colour)
+        if picture:
             continue
-        _paste_shape(image, inner, (x + 4, top + 4), colour)
         style = Style(round(size * 0.36), "#ffffff", is_bold=True)
         line = wrap([(letters, style)], size, 1)[0][0]
         draw_line(image, x + size / 2 - line_width(line) / 2, _TITLE_Y + style.size * 0.36, line)
     return _MARGIN + step * (len(faces) - 1) + size + 26
-
-
-def _paste_picture(image: Image.Image, png: bytes, mask: Image.Image, at: tuple[int, int]) -> None:
-    """Paste a picture through a mask, as `_paste_shape` does a colour."""
-    size = (mask.width // _SMOOTH, mask.height // _SMOOTH)
-    with Image.open(io.BytesIO(png), formats=("PNG",)) as picture:
-        small = picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
-    image.paste(small, at, mask.resize(size, Image.Resampling.LANCZOS))
 
 
 def _letters(person: CleaningReport) -> str:
@@ -159,10 +161,8 @@ def _draw_badge(image: Image.Image, text: str) -> int:
     robot = 62
     width = round(line_width(line)) + robot + 62
     x, y = SIZE[0] - _MARGIN - width, _TITLE_Y - 38
-    glass = Image.new("RGB", (width, 76), "#ffffff")
-    mask = _rounded(width, 76, 38).resize((width, 76), Image.Resampling.LANCZOS)
-    image.paste(glass, (x, y), mask.point(lambda value: value * 36 // 255))
-    _paste_shape(image, _robot(robot), (x + 22, y + 4), "#ffffff")
+    _paste(image, _rounded(width, 76, 38), (x, y), "#ffffff", opacity=36 / 255)
+    _paste(image, _robot(robot), (x + 22, y + 4), "#ffffff")
     draw_line(image, x + robot + 34, y + 47, line)
     return x
 
@@ -201,7 +201,7 @@ def _draw_title(image: Image.Image, facts: ModelFacts, x: int, width: int) -> No
     y = _TITLE_Y - 4 - (len(title) - 1) * (leading - 12)
     for index, line in enumerate(title):
         draw_line(image, x, y + index * leading, line)
-    if names != handles:
+    if names != handles:  # those without a name are called by their handles already
         draw_line(image, x, y + (len(title) - 1) * leading + 40, below[0])
 
 
@@ -216,7 +216,6 @@ def _title(names: Sequence[str], width: int) -> list[Line]:
 
 def _shortened(names: Sequence[str], style: Style, width: int, max_lines: int) -> list[Line]:
     """Set as many names as go in, `A, B & 3 more`."""
-    lines: list[Line] = []
     for shown in range(min(len(names), _MAX_NAMES), 0, -1):
         lines, is_whole = wrap([(joined(names, shown), style)], width, max_lines)
         if is_whole:
@@ -230,12 +229,13 @@ def _draw_bubble(image: Image.Image, facts: ModelFacts, tint: float) -> None:
     mask = _rounded(width, height, 40)
     tail = Image.new("L", (44 * _SMOOTH, 26 * _SMOOTH))
     ImageDraw.Draw(tail).polygon([(0, tail.height), (tail.width, tail.height), (0, 0)], fill=255)
-    _paste_shape(image, mask, (left, top), "#fdfcf9")
-    _paste_shape(image, tail, (left + 38, top - 25), "#fdfcf9")
+    _paste(image, mask, (left, top), "#fdfcf9")
+    _paste(image, tail, (left + 38, top - 25), "#fdfcf9")
     spans = _quote(facts, tint)
     lines, size = _set_quote(spans, width - 2 * _PADDING, height - 2 * _PADDING + 16)
     is_rtl = reads_from_right("".join(text for text, _ in spans))
     leading = size * _LEADING
+    # The middle of small letters lies about a third of their size above the baseline.
     y = top + (height - leading * (len(lines) - 1)) / 2 + size * 0.34
     for index, line in enumerate(lines):
         x = right - _PADDING - line_width(line) if is_rtl else left + _PADDING

@@ -11,6 +11,7 @@ from markupsafe import Markup
 WIDTH, HEIGHT = 440, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 36
 _MAX_POINTS = 240
+"""Of a line: fewer than it has pixels, and a page stays small after a hundred thousand steps."""
 
 Point = tuple[float, float]
 
@@ -104,6 +105,7 @@ def number_axis(low: float, high: float, about: int, *, is_whole: bool = False) 
     step = _round_up((high - low) / about)
     if is_whole:
         step = max(1.0, step)
+    # The hair of room on both sides: a tick on the very edge must not be lost to rounding.
     first = math.ceil(low / step - 1e-9)
     values = [index * step for index in range(first, math.floor(high / step + 1e-9) + 1)]
     gap = min((b - a for a, b in pairwise(values)), default=1.0)
@@ -127,10 +129,16 @@ def line_chart(
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points] + ([0.0] if from_zero else [])
     frame = _frame(_span(min(xs), max(xs)), _span(min(ys), max(ys)))
+    line = Markup('<polyline class="line c{}" points="{}"/>')
+    dot = Markup(
+        '<circle class="dot c{}" cx="{}" cy="{}" r="3.5"><title>{}: {:.4g} ({:g})</title></circle>'
+    )
     parts = []
     for index, one in enumerate(drawn):
-        parts.append(_path(one, index, frame))
-        parts += [_dot(one.name, point, index, frame) for point in one.points if one.has_dots]
+        shown = one.points if one.has_dots else _thin(one.points)
+        parts.append(line.format(index, frame.points(shown)))
+        for x, y in shown if one.has_dots else ():
+            parts.append(dot.format(index, frame.x(x), frame.y(y), one.name, y, x))
     return frame.chart(title, x_label, parts, tuple(one.name for one in drawn))
 
 
@@ -139,7 +147,11 @@ def histogram(title: str, samples: Sequence[tuple[str, Sequence[int]]]) -> Chart
     drawn = [(name, values) for name, values in samples if values]
     if not drawn:
         return None
-    bins, width = 15, _bin_width([value for _, values in drawn for value in values], 15)
+    bins = 15
+    # A round width at which all but the longest hundredth of the values fit.
+    ordered = sorted(value for _, values in drawn for value in values)
+    longest = max(1, ordered[int(0.99 * (len(ordered) - 1))])
+    width = max(1, round(_round_up(longest / bins)))
     shares = []
     for _, values in drawn:
         counts = [0] * bins
@@ -162,17 +174,6 @@ def _frame(across: Point, up: Point) -> Frame:
     return Frame(number_axis(*across, 5), number_axis(*up, 4))
 
 
-def _path(series: Series, index: int, frame: Frame) -> Markup:
-    points = frame.points(series.points if series.has_dots else _thin(series.points))
-    return Markup('<polyline class="line c{}" points="{}"/>').format(index, points)
-
-
-def _dot(name: str, point: Point, index: int, frame: Frame) -> Markup:
-    return Markup(
-        '<circle class="dot c{}" cx="{}" cy="{}" r="3.5"><title>{}: {:.4g} ({:g})</title></circle>'
-    ).format(index, frame.x(point[0]), frame.y(point[1]), name, point[1], point[0])
-
-
 def _thin(points: Sequence[Point]) -> list[Point]:
     """Return at most `_MAX_POINTS` points, each the mean of its neighbours."""
     group = math.ceil(len(points) / _MAX_POINTS)
@@ -181,21 +182,19 @@ def _thin(points: Sequence[Point]) -> list[Point]:
 
 
 def _span(low: float, high: float) -> tuple[float, float]:
-    """Return two different bounds with a little air around; none below zero."""
-    air = (high - low) * 0.04 or abs(low) * 0.5 or 1.0
-    return (low - air if low else low), high + air
+    """Return two different bounds with a little air around, below zero only for values there."""
+    spread = high - low
+    # What differs by rounding alone is level: a float has no digits for two ticks between.
+    is_level = spread < 1e-9 * max(abs(low), abs(high))
+    air = abs(high) * 0.5 if is_level else spread * 0.04
+    air = air or 1.0
+    return (low - air if low < 0 else max(low - air, 0.0)), high + air
 
 
 def _round_up(value: float) -> float:
     """Return the next of 1, 2, 5, 10 ... times a power of ten."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= value * 0.999)
-
-
-def _bin_width(values: Sequence[int], bins: int) -> int:
-    """Return a round width at which all but the longest hundredth of the values fit."""
-    ordered = sorted(values)
-    return max(1, round(_round_up(max(1, ordered[int(0.99 * (len(ordered) - 1))]) / bins)))
 
 
 def _short(value: float) -> str:

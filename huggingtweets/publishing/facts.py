@@ -145,7 +145,8 @@ class ModelFacts:
     human_lengths: tuple[int, ...] = ()
     machine_lengths: tuple[int, ...] = ()
     """Characters per post, of kept posts and of samples."""
-    lineage: tuple[Artifact, ...] = ()
+    lineage: tuple[tuple[Artifact, ...], ...] = ()
+    """In columns, each made of what stands to its left."""
     links: Links = field(default_factory=Links)
     languages: tuple[str, ...] = ("en",)
     """Codes as the Hub takes them (ISO 639-1), most used first."""

@@ -1,4 +1,4 @@
-"""Publish a model folder as a repository on the Hub, and delete it there again.
+"""Publish a model folder as a repository on the Hub.
 
 The upload itself runs in a process of its own (`upload.py`): whatever hangs there ends at the
 deadline, and the client's settings for it reach nobody else's downloads.
@@ -10,7 +10,7 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 DEADLINE_S = 1800.0
 """For the upload of one model."""
-_DELETE_TIMEOUT_S = 60.0
 _TOKEN_KEYS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# What the Hub takes for a name: at most 96 characters, no `--` and no `..`.
 _REPO_NAME = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _WEIGHTS = re.compile(r"(?:adapter_)?model(?:-\d{5}-of-\d{5})?\.safetensors")
 _OTHER_FILES = (
@@ -34,7 +34,8 @@ _OTHER_FILES = (
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt",
     "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "chat_template.jinja",
 )  # fmt: skip
-_OURS = re.compile("|".join([_WEIGHTS.pattern, *map(re.escape, _OTHER_FILES)]))
+OURS = re.compile("|".join([_WEIGHTS.pattern, *map(re.escape, _OTHER_FILES)]))
+"""The files that a job makes: they may be published, and go when the next model is."""
 
 
 class PublishRefusedError(PublishError):
@@ -71,7 +72,7 @@ def publish_model(
             that name exists while `private` is asked for.
         PublishError: the Hub could not be reached, or not within DEADLINE_S.
     """
-    token = _token_of(os.environ)
+    token = hub_token()
     if token is None:
         raise PublishRefusedError(
             "publish=hub: got no token; expected one in the environment; "
@@ -87,10 +88,8 @@ def publish_model(
         "files": files_to_publish(model_dir),
         "repo_name": repo_name,
         "org": org,
-        "ours": _OURS.pattern,
         "private": private,
         "consent": consent,
-        "endpoint": os.environ.get("HF_ENDPOINT"),
         "deadline_s": DEADLINE_S,
     }
     quiet = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
@@ -98,50 +97,13 @@ def publish_model(
     if "url" in answer:
         logger.info("published repo=%s url=%s", repo_name, answer["url"])
         return str(answer["url"])
-    kinds = {"refused": PublishRefusedError, "forbidden": CannotPublishError}
+    kinds = {kind.__name__: kind for kind in (PublishRefusedError, CannotPublishError)}
     raise kinds.get(answer["kind"], PublishError)(f"{repo_name}: {redact(answer['error'])}")
 
 
-def delete_repositories(slugs: Sequence[tuple[str | None, str]]) -> list[str]:
-    """Delete the repositories there are of these names; return their ids.
-
-    Args:
-        slugs: organisation (None: the token's owner) and name of each.
-
-    Raises:
-        PublishError: there is no token, or the Hub refuses or does not answer; some may be deleted.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    from huggingtweets.publishing.upload import bound_requests, transport_error
-
-    token = _token_of(os.environ)
-    if token is None:
-        raise PublishError(
-            "purge --hub: got no token; expected one that may delete repositories; set HF_TOKEN"
-        )
-    bound_requests(_DELETE_TIMEOUT_S)
-    deleted = []
-    try:
-        api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token)
-        owner = api.whoami()["name"] if any(org is None for org, _ in slugs) else ""
-        for org, slug in slugs:
-            repo_id = f"{org or owner}/{slug}"
-            if api.repo_exists(repo_id):
-                api.delete_repo(repo_id)
-                deleted.append(repo_id)
-    except (HfHubHTTPError, transport_error()) as err:
-        said = " ".join(redact(str(err)).split())[:200]
-        raise PublishError(
-            f"purge --hub: the Hub did not delete the repositories ({said}); expected it to; "
-            "delete them on its page, or run the command again"
-        ) from err
-    return deleted
-
-
-def _token_of(environ: Mapping[str, str]) -> str | None:
-    return next((environ[key] for key in _TOKEN_KEYS if environ.get(key)), None)
+def hub_token() -> str | None:
+    """Return the token of the environment; one of `hf auth login` is not taken."""
+    return next((os.environ[key] for key in _TOKEN_KEYS if os.environ.get(key)), None)
 
 
 def files_to_publish(model_dir: Path) -> list[str]:
@@ -153,7 +115,7 @@ def files_to_publish(model_dir: Path) -> list[str]:
     """
     names = sorted(path.name for path in model_dir.iterdir()) if model_dir.is_dir() else []
     for name in names:
-        if not _OURS.fullmatch(name):
+        if not OURS.fullmatch(name):
             raise CannotPublishError(
                 f"{model_dir}: got {name!r}; expected only weights, configuration, tokenizer, "
                 "README.md and preview.png; move it elsewhere"

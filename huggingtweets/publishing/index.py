@@ -11,7 +11,7 @@ import io
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from huggingtweets.storage.paths import JobPaths
 logger = logging.getLogger(__name__)
 
 SAMPLE_CHARS = 280
+"""As long as a post may be."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def write_index(output_dir: Path, not_done: Sequence[NotDone] = ()) -> list[Row]
     for paths, result in finished(output_dir):
         try:
             row, values = _row(paths, result), flat_result(result)
-            as_script([list(asdict(row).values()), list(values.values())])
+            as_script([astuple(row), list(values.values())])
         except Exception as err:  # of a damaged or foreign file anything may come
             logger.warning("%s is left out (%s)", paths.result, type(err).__name__)
             continue
@@ -110,13 +111,18 @@ def render_index(rows: list[Row], *, title: str, not_done: Sequence[NotDone] = (
         gain=f"{100 * sum(gains) / len(gains):.1f} %" if gains else "",
         not_done=[tuple(map(visible, astuple(one))) for one in not_done[:MAX_NOT_DONE]],
         num_not_done=len(not_done),
-        rows=as_script([list(asdict(row).values()) for row in rows]),
+        rows=as_script(list(map(astuple, rows))),
     )
 
 
 def as_script(value: Any) -> Markup:
-    """Return JSON that is safe within a script element, whatever its texts are."""
-    text = json.dumps(value, separators=(",", ":"))  # ASCII only
+    """Return JSON that is safe within a script element, whatever its texts are.
+
+    Raises:
+        ValueError: a number is none: browsers read no NaN, and one would cost the whole page.
+    """
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)  # ASCII only
+    # A parser of HTML ends the script at `</script`, and hides it behind `<!--`.
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
     return Markup(text)
@@ -132,30 +138,25 @@ def flat_result(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(paths: JobPaths, result: Mapping[str, Any]) -> Row:
-    held_out = result.get("eval") or {}
-    numbers = (
-        result["tweets"]["kept"], result["data"]["train_tokens"], result["train"]["steps"],
-        result["train"]["seconds"],
-    )  # fmt: skip
-    if not all(isinstance(num, int | float) and abs(num) < 2**53 for num in numbers):
-        raise ValueError("numbers that are none")
-    return Row(
+    train, held_out = result["train"], result.get("eval") or {}
+    base, tuned = (held_out.get(key) for key in ("base_bits_per_byte", "bits_per_byte"))
+    row = Row(
         slug=paths.root.name,
         handles=" ".join(f"@{name}" for name in result.get("written") or result["handles"]),
         kept=result["tweets"]["kept"],
         tokens=result["data"]["train_tokens"],
-        steps=result["train"]["steps"],
-        seconds=round(result["train"]["seconds"], 2),
-        base=_rounded(held_out.get("base_bits_per_byte")),
-        tuned=_rounded(held_out.get("bits_per_byte")),
+        steps=train["steps"],
+        seconds=round(train["seconds"], 2),
+        base=None if base is None else round(base, 4),
+        tuned=None if tuned is None else round(tuned, 4),
         sample=_sample(paths.predictions),
         has_preview=paths.preview.exists(),
         has_report=paths.report.exists(),
     )
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    # Beyond 2**53 a browser's numbers are no longer whole.
+    if not all(abs(num) < 2**53 for num in (row.kept, row.tokens, row.steps, row.seconds)):
+        raise ValueError("numbers that are none")
+    return row
 
 
 def _sample(path: Path) -> str:
@@ -169,9 +170,8 @@ def _sample(path: Path) -> str:
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows that may differ in their columns, a missing value as an empty field."""
-    names = dict.fromkeys(name for row in rows for name in row)
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, _columns(rows), restval="", lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({key: _spreadsheet_safe(value) for key, value in row.items()})
@@ -180,33 +180,32 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def _spreadsheet_safe(value: Any) -> Any:
     """Keep a spreadsheet from running a text as a formula."""
-    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     return f"'{value}" if is_formula else value
 
 
 def write_parquet(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows that may differ in their columns."""
+    """Write rows that may differ in their columns, a missing value as null."""
     import pyarrow as pa  # heavy
     import pyarrow.parquet as pq
 
+    table = pa.table({name: _alike([row.get(name) for row in rows]) for name in _columns(rows)})
     sink = pa.BufferOutputStream()
-    pq.write_table(build_table(rows), sink)
+    pq.write_table(table, sink)
     write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def build_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    """Return an Arrow table of rows that may differ in their columns."""
-    import pyarrow as pa  # heavy
-
-    names = dict.fromkeys(name for row in rows for name in row)
-    return pa.table({name: _column(pa, [row.get(name) for row in rows]) for name in names})
+def _columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names that any row has, in the order in which they come up."""
+    return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _column(pa: Any, values: list[Any]) -> Any:
-    """Return an Arrow array; numbers of both kinds become floats, any other mixture texts."""
+def _alike(values: list[Any]) -> list[Any]:
+    """Return values of one kind: numbers of both kinds become floats, any other mixture texts."""
     kinds = {type(value) for value in values if value is not None}
+    # Arrow's integers have 64 bits.
     is_large = any(isinstance(value, int) and abs(value) >= 2**63 for value in values)
-    if len(kinds) > 1 or is_large:
-        kind = float if kinds == {int, float} and not is_large else str
-        values = [None if value is None else kind(value) for value in values]
-    return pa.array(values)
+    if len(kinds) <= 1 and not is_large:
+        return values
+    kind = float if kinds == {int, float} and not is_large else str
+    return [None if value is None else kind(value) for value in values]

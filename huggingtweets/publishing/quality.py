@@ -9,6 +9,7 @@ from huggingtweets.publishing.facts import Metric, Sample, Table
 
 def build_sample(prompt: str, text: str, copied: Spans) -> Sample:
     """Return a sample whose copied spans, given in the whole post, count from its continuation."""
+    # `continuation` may begin with a space that the text has not.
     offset = len(prompt) if text.startswith(prompt) else 0
     shift = len(Sample(prompt, text).continuation) - (len(text) - offset)
     spans = [(max(0, start - offset) + shift, end - offset + shift) for start, end in copied]

@@ -5,7 +5,6 @@ them.
 """
 
 import base64
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from statistics import median
@@ -18,7 +17,6 @@ from huggingtweets.publishing.charts import Chart, Point, Series, histogram, lin
 from huggingtweets.publishing.facts import (
     ENDINGS,
     NOISE_BITS_PER_BYTE,
-    Artifact,
     ModelFacts,
     Sample,
 )
@@ -74,9 +72,6 @@ def render_report(facts: ModelFacts, preview_png: bytes | None = None) -> str:
         samples=samples,
         has_copied=any(one.copied for one in shown),
         num_hidden=len(facts.samples) - len(shown),
-        lineage=lineage_columns(facts.lineage),
-        is_noise=facts.is_noise,
-        is_worse=facts.is_worse,
         noise_bits=NOISE_BITS_PER_BYTE,
         consent=CONSENT_SENTENCES[facts.consent],
         command=redact(facts.command),
@@ -131,31 +126,10 @@ def parts(sample: Sample) -> list[Part]:
     return [Part(visible(piece.text), piece.is_copied) for piece in pieces if piece.text]
 
 
-def lineage_columns(artifacts: Sequence[Artifact]) -> list[list[Artifact]]:
-    """Return artifacts in columns, each to the right of all it was made from."""
-    known = {artifact.name: artifact for artifact in artifacts}
-    depths: dict[str, int] = {}
-    remaining = dict(known)
-    while remaining:
-        ready = [
-            artifact
-            for artifact in remaining.values()
-            if not any(name in remaining for name in artifact.inputs)
-        ]
-        for artifact in ready or list(remaining.values()):  # a circle: show it all the same
-            below = (depths[name] for name in artifact.inputs if name in depths)
-            depths[artifact.name] = 1 + max(below, default=-1)
-            del remaining[artifact.name]
-    columns: list[list[Artifact]] = [[] for _ in range(1 + max(depths.values(), default=-1))]
-    for name, depth in depths.items():
-        columns[depth].append(known[name])
-    return columns
-
-
 def _charts(facts: ModelFacts) -> list[Chart]:
     steps, evals = facts.train.history, facts.train.evals
     known = [(one.epoch, one.trained, one.heldout) for one in evals if one.trained]
-    gaps = [(one.epoch, one.gap_since(evals[0])) for one in evals]
+    gaps = [(one.epoch, gap) for one in evals if (gap := one.gap_since(evals[0])) is not None]
     drawn = [(one.epoch, one.extracted) for one in evals if one.extracted]
     heldout = [(one.step, one.heldout.loss) for one in evals]
     charts = [
@@ -176,7 +150,7 @@ def _charts(facts: ModelFacts) -> list[Chart]:
         ),
         line_chart(
             "Memorised: bits per byte won on training posts beyond held-out ones",
-            [Series("gap", [(x, one) for x, one in gaps if one is not None], has_dots=True)],
+            [Series("gap", gaps, has_dots=True)],
             x_label="epoch",
             from_zero=True,
         ),
@@ -190,16 +164,17 @@ def _charts(facts: ModelFacts) -> list[Chart]:
             from_zero=True,
         ),
     ]
+    mfu: list[Point] = [(one.step, 100 * one.mfu) for one in steps if one.mfu is not None]
     over_steps: dict[str, list[Point]] = {
         "Learning rate": [(one.step, one.lr) for one in steps],
         "Tokens per second": [(one.step, one.tokens_per_s) for one in steps],
-        "Share of the device's peak (MFU, per cent)": [
-            (one.step, 100 * one.mfu) for one in steps if one.mfu is not None
-        ],
+        "Share of the device's peak (MFU, per cent)": mfu,
         "Gradient norm": [(one.step, one.grad_norm) for one in steps],
     }
-    for title, points in over_steps.items():
-        charts.append(line_chart(title, [Series(title, points)], from_zero=True))
+    charts += [
+        line_chart(title, [Series(title, points)], from_zero=True)
+        for title, points in over_steps.items()
+    ]
     return [chart for chart in charts if chart]
 
 

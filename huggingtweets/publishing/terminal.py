@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from huggingtweets.publishing.facts import ModelFacts, Sample
 from huggingtweets.publishing.names import display_name, joined_names, plain_text
@@ -28,15 +29,11 @@ def show_summary(facts: ModelFacts, paths: JobPaths, console: Console) -> None:
             "\n[bold yellow]The model is worse than its base[/] on posts that it has not seen. "
             "Train again at a lower recipe.lr, or for fewer recipe.epochs."
         )
-    samples = _some(facts.samples)
-    if samples:
+    if samples := _some(facts.samples):
         console.print(f"\n[bold]What {escape(joined_names(facts.people))} might say[/]")
         for sample in samples:
-            prompt, post = (
-                escape(plain_text(text))
-                for text in (sample.input, sample.input + sample.continuation)
-            )
-            text = f"[cyan]{prompt}[/]{post.removeprefix(prompt)}"
+            text = Text(plain_text(sample.input + sample.continuation))
+            text.stylize("cyan", 0, len(plain_text(sample.input)))
             console.print(Padding(text, (0, 0, 0, 2)))
     console.print()
     console.print(_counts(facts))
@@ -82,5 +79,6 @@ def _files(paths: JobPaths) -> Table:
     rows = (
         (f"{path.relative_to(paths.root)}{'/' if path.is_dir() else ''}", meaning)
         for path, meaning in listed.items()
+        if path.exists()  # publish=none leaves neither card, picture nor report
     )
     return build_table(f"Files in {paths.root}", ("", ""), rows, has_head=False)

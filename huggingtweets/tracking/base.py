@@ -62,6 +62,7 @@ def base_artifact(model_path: str | None) -> ArtifactSpec:
     else:
         reference = None
         safe_name = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(name).name).strip("-") or "base"
+    # W&B takes names of at most 128 characters.
     return ArtifactSpec(safe_name[:120], ArtifactKind.pretrained_model, reference=reference)
 
 
@@ -116,6 +117,7 @@ def files_of(artifact: ArtifactSpec) -> list[tuple[str, Path]]:
 def without_secrets(value: Any) -> Any:
     """Copy plain values for the record: keys that name a secret dropped, texts redacted."""
     if isinstance(value, Mapping):
+        # A revision is a commit: 40 hexadecimal digits, as a key of W&B is.
         return {
             str(key): item if key == "revision" else without_secrets(item)
             for key, item in value.items()

@@ -10,6 +10,7 @@ from huggingtweets.tracking.base import Tracker
 from huggingtweets.tracking.lineage import LineageTracker
 from huggingtweets.tracking.tensorboard import TensorBoardTracker
 from huggingtweets.tracking.wandb_access import choose_mode
+from huggingtweets.tracking.wandb_names import RunNames
 from huggingtweets.tracking.wandb_tracker import WandbTracker
 
 
@@ -60,7 +61,7 @@ def build_tracker(
     inner: Tracker
     match config.kind:
         case TrackingKind.wandb if config.per_user and _is_wandb_on(config):
-            inner = WandbTracker(config, slug, paths.root, identity=identity, is_alone=is_alone)
+            inner = WandbTracker(config, RunNames(slug, paths.root, identity, is_alone))
         case TrackingKind.tensorboard:
             inner = TensorBoardTracker(paths.root / "tensorboard")
         case _:
@@ -71,7 +72,7 @@ def build_tracker(
 def build_batch_tracker(config: TrackingConfig, output_dir: Path) -> Tracker:
     """Make the tracker of a batch that has one run for all its users; main process only."""
     if config.kind is TrackingKind.wandb and not config.per_user and _is_wandb_on(config):
-        return WandbTracker(config, output_dir.resolve().name, output_dir / ".batch")
+        return WandbTracker(config, RunNames(output_dir.resolve().name, output_dir / ".batch"))
     return Tracker()
 
 

@@ -25,7 +25,7 @@ def waiting(text: str) -> Iterator[None]:
 
 
 class TrainingProgress:
-    """Shows one job's training; a context manager. Only the main process makes one."""
+    """Shows one job's training until it is closed. Only the main process makes one."""
 
     def __init__(self, slug: str, total_steps: int) -> None:
         """Show a bar where standard error is a terminal, else log one line per update."""
@@ -44,14 +44,9 @@ class TrainingProgress:
             self._task = self._bar.add_task(
                 slug, total=total_steps, figures="waiting for the first step"
             )
-
-    def __enter__(self) -> "TrainingProgress":
-        """Start drawing."""
-        if self._bar:
             self._bar.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         """Stop drawing, leaving the last state on the screen."""
         if self._bar:
             self._bar.stop()

@@ -8,13 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingtweets.storage.files import read_json, write_json
-from huggingtweets.tracking.base import (
-    ArtifactSpec,
-    Phase,
-    Tracker,
-    files_of,
-    run_name,
-)
+from huggingtweets.tracking.base import ArtifactSpec, Phase, Tracker, files_of, run_name
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +28,13 @@ class LineageTracker(Tracker):
         self._path = path
         self._slug = slug
         self._run = ""
-        self._edges: dict[tuple[str, str, str], dict[str, str]] = {}
+        self._edges: list[dict[str, str]] = []
         self._artifacts: dict[str, dict[str, Any]] = {}
         self._pages: dict[str, str] = {}
         with suppress(OSError, ValueError, KeyError, TypeError):
             old = read_json(path)
-            self._edges = {_key(edge): edge for edge in old["edges"]}
-            self._artifacts = dict(old["artifacts"])
-            self._pages = dict(old["pages"])
+            self._artifacts, self._pages = dict(old["artifacts"]), dict(old["pages"])
+            self._edges = [dict(edge) for edge in old["edges"]]
 
     def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
         """Begin a phase, and save what is known."""
@@ -78,21 +71,19 @@ class LineageTracker(Tracker):
 
     def _add(self, direction: str, artifact: ArtifactSpec) -> None:
         edge = {"run": self._run, "direction": direction, "artifact": artifact.name}
-        self._edges[_key(edge)] = edge
+        if edge not in self._edges:
+            self._edges.append(edge)
         if direction == "output" or artifact.name not in self._artifacts:
-            self._artifacts[artifact.name] = _describe(artifact)
+            with suppress(OSError):  # a disk that fails ends no job here
+                self._artifacts[artifact.name] = _describe(artifact)
 
     def _save(self) -> None:
         known = {run_name(self._slug, phase): url for phase, url in self.urls().items()}
-        pages, edges = self._pages | known, list(self._edges.values())
+        saved = {"edges": self._edges, "artifacts": self._artifacts, "pages": self._pages | known}
         try:
-            write_json(self._path, {"edges": edges, "artifacts": self._artifacts, "pages": pages})
+            write_json(self._path, saved)
         except (OSError, ValueError) as err:
             logger.warning("job=%s lineage not saved: %s", self._slug, err)
-
-
-def _key(edge: Mapping[str, str]) -> tuple[str, str, str]:
-    return edge["run"], edge["direction"], edge["artifact"]
 
 
 def _describe(artifact: ArtifactSpec) -> dict[str, Any]:

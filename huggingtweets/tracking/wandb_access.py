@@ -7,18 +7,20 @@ from urllib.parse import urlsplit
 
 from huggingtweets.config.results_schema import WandbMode
 from huggingtweets.storage.paths import expanded
-from huggingtweets.web import answers
 
 DEFAULT_URL = "https://api.wandb.ai"
+_OLD_MODES = {"dryrun": "offline", "run": "online"}
+"""Values of $WANDB_MODE that W&B has renamed and still takes (0.31)."""
 
 
 def choose_mode(mode: WandbMode | None) -> WandbMode:
     """Resolve `tracking.mode`; null: $WANDB_MODE, else online with credentials, else offline."""
     if mode is not None:
         return mode
-    asked = os.environ.get("WANDB_MODE", "")
     if os.environ.get("WANDB_DISABLED", "").lower() in ("1", "true", "yes"):
         return WandbMode.disabled
+    asked = os.environ.get("WANDB_MODE", "")
+    asked = _OLD_MODES.get(asked, asked)
     if asked in WandbMode.__members__:
         return WandbMode(asked)
     return WandbMode.online if has_credentials() else WandbMode.offline
@@ -28,14 +30,11 @@ def has_credentials() -> bool:
     """Whether a key or token for the server is in the environment or in the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(base_url()).netloc
     paths = [os.environ.get("NETRC", ""), "~/.netrc", "~/_netrc"]
-    path = next((expanded(p) for p in paths if p and expanded(p).exists()), None)
-    if path is None:
-        return False
     try:
-        found = netrc.netrc(path).authenticators(host)
-    except (OSError, netrc.NetrcParseError):
+        path = next((expanded(p) for p in paths if p and expanded(p).exists()), None)
+        found = path and netrc.netrc(path).authenticators(urlsplit(base_url()).netloc)
+    except (OSError, ValueError, netrc.NetrcParseError):  # ValueError: it is no text
         return False
     return bool(found and found[2])
 
@@ -51,8 +50,3 @@ def base_url() -> str:
         return settings.get("default", "base_url", fallback=DEFAULT_URL).rstrip("/")
     except (configparser.Error, OSError, ValueError):
         return DEFAULT_URL
-
-
-def is_reachable(url: str, *, timeout_s: float) -> bool:
-    """Ask the server a question that needs no login; errors of its own count as unreachable."""
-    return answers(f"{url}/graphql", timeout_s=timeout_s)

@@ -35,6 +35,7 @@ class RunNames:
             return asked
         if not (asked or self.identity):
             return None
+        # Cut at the front: what tells the ids of a batch apart stands at the end.
         own = hashlib.sha256(f"{self.identity}/{self.slug}/{phase}".encode()).hexdigest()[:16]
         return _NOT_IN_IDS.sub("-", f"{asked}-{own}" if asked else own)[-_MAX_CHARS:]
 

@@ -24,6 +24,8 @@ from huggingtweets.tracking.wandb_session import Told, WandbSession
 
 _Calls = queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None]
 
+_DONE = ("done", None)
+"""What is told last of a call."""
 _LAST_CALL_S = 5.0
 """For the call under way when this process ends."""
 
@@ -61,11 +63,12 @@ class WandbProcess:
             OSError: likewise.
         """
         self._line.send((name, arguments))
-        while (message := self._line.recv()) is not None:
+        while (message := self._line.recv()) != _DONE:
             told(*message)
 
     def kill(self) -> None:
         """End it and what W&B has started there; a call under way ends with an error."""
+        # Its children first, and before it is gone: W&B's own process would live on by itself.
         doomed = []
         with suppress(psutil.Error):
             doomed = psutil.Process(self._process.pid).children(recursive=True)
@@ -80,12 +83,10 @@ def serve(fd: str) -> None:
     """Make the calls that are asked for until the line is closed: the whole life of the process."""
     line, lock = Connection(int(fd)), threading.Lock()
 
-    def send(message: tuple[str, Any] | None) -> None:
-        with lock, suppress(OSError):
-            line.send(message)
-
     def tell(kind: str, value: Any) -> None:
-        send((kind, value))
+        # Calls that are left to their threads, and W&B's log lines, tell at any time.
+        with lock, suppress(OSError):
+            line.send((kind, value))
 
     calls: _Calls = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(line, calls), daemon=True).start()
@@ -102,7 +103,7 @@ def serve(fd: str) -> None:
                 getattr(session, name)(*arguments)
         except Exception as err:  # none may end the process, which has more to record
             package.warning("W&B: %s failed (%s: %s)", name, type(err).__name__, err)
-        send(None)
+        tell(*_DONE)
     os._exit(0)  # W&B's hooks at exit may wait for a server
 
 

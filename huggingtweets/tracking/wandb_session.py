@@ -20,13 +20,9 @@ from huggingtweets.tracking.base import (
     files_of,
     without_secrets,
 )
-from huggingtweets.tracking.wandb_access import (
-    base_url,
-    choose_mode,
-    has_credentials,
-    is_reachable,
-)
+from huggingtweets.tracking.wandb_access import base_url, choose_mode, has_credentials
 from huggingtweets.tracking.wandb_names import RunNames
+from huggingtweets.web import answers
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +30,7 @@ T = TypeVar("T")
 Told = Callable[[str, Any], None]
 """Takes what is told while a call is made: a kind and a value."""
 
+# Together they keep a server that hangs from costing a job more than 20 s (docs/tracking.md).
 PROBE_TIMEOUT_S = 2.0
 CALL_TIMEOUT_S = 4.0
 INIT_TIMEOUT_S = 10.0
@@ -50,17 +47,14 @@ _MADE_OF_POSTS = (ArtifactKind.raw_dataset, ArtifactKind.train_dataset)
 class WandbSession:
     """The W&B runs of one job. Every failure is a warning and never more."""
 
-    def __init__(
-        self, tell: Told, config: TrackingConfig, names: RunNames, folder: Path, pause_s: float
-    ) -> None:
+    def __init__(self, tell: Told, config: TrackingConfig, names: RunNames, pause_s: float) -> None:
         """Start nothing yet.
 
         Args:
             tell: takes `url` (a phase and its page), `outage` (seconds to leave the server
                 alone), `alive`, and `stuck`: a call has not come back.
             config: where to.
-            names: of the runs.
-            folder: of the job.
+            names: of the runs, and where they are kept.
             pause_s: how long to leave the server alone, which did not answer.
         """
         self._config = config
@@ -75,12 +69,12 @@ class WandbSession:
                 "recorded apart, and the sweep sees none; train one job per trial, as user=NAME"
             )
         asked = os.environ.get("WANDB_DIR", "").strip()
-        self._folder = expanded(asked) if asked else folder
+        self._folder = expanded(asked) if asked else names.folder
         self._failures: Counter[str] = Counter()
         self._run: Any = None
         self._uploads: list[Any] = []
         self._has_restarted = False
-        self.is_online = False
+        self._is_online = False
         """Whether calls go to the server just now, and not only to the disk."""
 
     def open(self, phase: Phase, config: Mapping[str, Any]) -> None:
@@ -88,14 +82,14 @@ class WandbSession:
         self.close()
         if phase is Phase.preprocess and os.environ.get("WANDB_SWEEP_ID"):
             return  # the agent of a W&B sweep has named one run, and that is the training's
-        self.is_online = self._is_online_wanted()
-        if self.is_online and self._answers():
+        self._is_online = self._is_online_wanted()
+        if self._is_online and self._answers():
             self._run = self._try("online run", lambda: self._init(phase, config, "online"))
             if self._run is not None:
                 self._tell("url", (phase, self._run.url))
                 return
             self._note_outage()
-        self.is_online = False
+        self._is_online = False
         self._run = self._try("offline run", lambda: self._init(phase, config, "offline"))
 
     def close(self, exit_code: int = 0) -> None:
@@ -107,27 +101,23 @@ class WandbSession:
             self._await_upload(upload)
         self._uploads.clear()
         self._beside("finish", lambda: run.finish(exit_code=exit_code), FINISH_TIMEOUT_S + 1)
-        if not self.is_online:
+        if not self._is_online:
             folder = Path(run.dir).parent
             self._try("clean-up", lambda: _remove_earlier(folder, run.id))
             logger.info("job=%s recorded offline; send it: wandb sync %s", self._slug, folder)
 
     def use_artifact(self, artifact: ArtifactSpec) -> None:
         """Draw the edge into the run. Offline W&B refuses that: lineage.json has it."""
-        run = self._run
-        if run is not None and self.is_online and self._answers():
+        if self._is_online and (run := self._ready_run()):
             built = self._try("artifact", lambda: self._build(artifact))
-            self._beside("use_artifact", lambda: built and run.use_artifact(built), CALL_TIMEOUT_S)
+            self._beside("use_artifact", lambda: built and run.use_artifact(built))
 
     def log_artifact(self, artifact: ArtifactSpec) -> None:
         """Begin to upload files, or to record them offline by their place."""
-        run = self._run
-        if run is not None and (not self.is_online or self._answers()):
+        if run := self._ready_run():
             built = self._try("artifact", lambda: self._build(artifact))
-            upload = self._beside(
-                "log_artifact", lambda: built and run.log_artifact(built), CALL_TIMEOUT_S
-            )
-            if upload is not None and self.is_online:
+            upload = self._beside("log_artifact", lambda: built and run.log_artifact(built))
+            if upload is not None and self._is_online:
                 self._uploads.append(upload)
 
     def log_metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -137,11 +127,12 @@ class WandbSession:
 
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Record a table."""
-        run = self._run
-        if run is not None and (not self.is_online or self._answers()):
-            self._beside(
-                "log_table", lambda: run.log({name: _table(columns, rows)}), CALL_TIMEOUT_S
-            )
+        if run := self._ready_run():
+            self._beside("log_table", lambda: run.log({name: _table(columns, rows)}))
+
+    def _ready_run(self) -> Any:
+        """Return the run to write to; None without one, or where its server does not answer."""
+        return self._run if not self._is_online or self._answers() else None
 
     def _is_online_wanted(self) -> bool:
         if choose_mode(self._config.mode) is not WandbMode.online:
@@ -159,7 +150,7 @@ class WandbSession:
         """Whether the server is up. Asked before calls that would try for a minute on their own."""
         if time.monotonic() < self._pause_until:
             return False
-        if is_reachable(base_url(), timeout_s=PROBE_TIMEOUT_S):
+        if answers(f"{base_url()}/graphql", timeout_s=PROBE_TIMEOUT_S):
             return True
         self._note_outage()
         logger.warning(
@@ -199,13 +190,15 @@ class WandbSession:
             # A kill loses at most a second.
             "x_transaction_log_flush_interval": 1.0,
         }
+        # Those that begin with x_ are W&B's own, and may go with any version of it.
         known = wandb.Settings.model_fields
         settings = {key: value for key, value in wanted.items() if key in known}
+        run_id = self._names.run_id(phase)
         return wandb.init(
             project=self._project(),
             entity=self._config.entity,
-            id=self._names.run_id(phase),
-            resume="allow" if self._names.run_id(phase) else None,
+            id=run_id,
+            resume="allow" if run_id else None,
             name=self._names.name(phase),
             job_type=phase.value,
             group=self._names.group,
@@ -258,20 +251,23 @@ class WandbSession:
                 " and is not tried again" if self._failures[what] == MAX_FAILURES else "",
                 f"{type(err).__name__} {err}".splitlines()[0],
             )
+            # As W&B says it when its own process is gone (0.31).
             if isinstance(err, ConnectionError) or type(err).__name__ == "MailboxClosedError":
                 self._restart_service()
             return None
         self._failures[what] = 0
         return result
 
-    def _beside(self, what: str, call: Callable[[], T], limit_s: float) -> T | None:
+    def _beside(
+        self, what: str, call: Callable[[], T], limit_s: float = CALL_TIMEOUT_S
+    ) -> T | None:
         """Make a call that may never come back, and go on without it after a while.
 
         W&B's own time-outs do not hold in every state; the call is left to its thread.
         """
         results: list[T | None] = []
         thread = self._start(what, call, results)
-        thread.join(limit_s if self.is_online else None)
+        thread.join(limit_s if self._is_online else None)
         if thread.is_alive():
             self._tell("stuck", None)
         return results[0] if results else None
@@ -295,8 +291,10 @@ class WandbSession:
 
 def _remove_earlier(folder: Path, run_id: str) -> None:
     """Remove what earlier starts recorded offline of a run: the last one holds all of it."""
-    for old in folder.parent.glob(f"offline-run-*-{run_id}"):
-        if old.name < folder.name and not old.is_symlink():
+    for old in folder.parent.glob("offline-run-*"):
+        # offline-run-DATE_TIME-ID, so that an id which only ends alike makes a longer name.
+        is_same = old.name.endswith(f"-{run_id}") and len(old.name) == len(folder.name)
+        if is_same and old.name < folder.name and not old.is_symlink():
             shutil.rmtree(old, ignore_errors=True)
 
 

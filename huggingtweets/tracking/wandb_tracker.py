@@ -39,36 +39,23 @@ def _end_idle() -> None:
             _idle.get_nowait().kill()
 
 
-class _Pause:
-    """Until when the server, which is one for all jobs of this process, is left alone."""
-
-    until = 0.0
-    """On the monotonic clock."""
-
-
 class WandbTracker(Tracker):
     """Runs `@<slug>-preprocess` and `@<slug>-train`, their files in the job's folder."""
 
-    def __init__(
-        self,
-        config: TrackingConfig,
-        slug: str,
-        folder: Path,
-        *,
-        identity: str = "",
-        is_alone: bool = False,
-    ) -> None:
-        """Start the thread; nothing is started or sent yet. See `build_tracker`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self._slug = slug
+    _pause_until = 0.0
+    """On the monotonic clock: how long the server is left alone, the same for all jobs."""
+
+    def __init__(self, config: TrackingConfig, names: RunNames) -> None:
+        """Start the thread; nothing is started or sent yet."""
+        names.folder.mkdir(parents=True, exist_ok=True)
+        self._slug = names.slug
         self._urls: dict[Phase, str] = {}
         self._process: WandbProcess | None = None
-        self._environment = _environment(folder.parent)
+        self._environment = _environment(names.folder.parent)
         self._is_stuck = False
         self._heard_at = time.monotonic()
         self._calls: queue.SimpleQueue[tuple[str, tuple[Any, ...]] | None] = queue.SimpleQueue()
-        names = RunNames(slug, folder, identity, is_alone)
-        self._calls.put(("begin", (config, names, folder)))
+        self._calls.put(("begin", (config, names)))
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
         self._thread.start()
 
@@ -125,7 +112,7 @@ class WandbTracker(Tracker):
                 if self._process is None:
                     self._process = self._take()
                 if name == "begin":
-                    arguments = (*arguments, max(0.0, _Pause.until - time.monotonic()))
+                    arguments = (*arguments, max(0.0, self._pause_until - time.monotonic()))
                 self._process.call(name, arguments, self._note)
                 self._heard_at = time.monotonic()
         except (EOFError, OSError) as err:
@@ -137,12 +124,11 @@ class WandbTracker(Tracker):
                     err or "killed",
                 )
             return
-        if self._process is None:
-            return
-        if self._is_stuck:
-            self._process.kill()
-        else:
-            _idle.put(self._process)
+        if self._process is not None:
+            if self._is_stuck:
+                self._process.kill()
+            else:
+                _idle.put(self._process)
 
     def _take(self) -> WandbProcess:
         try:
@@ -159,7 +145,7 @@ class WandbTracker(Tracker):
             case "url":
                 self._urls.update([value])
             case "outage":
-                _Pause.until = time.monotonic() + value
+                WandbTracker._pause_until = time.monotonic() + value
             case "stuck":
                 self._is_stuck = True
 

@@ -109,5 +109,24 @@ def test_posts_tried_no_further_than_their_first_miss_count_the_same(max_positio
     assert 0 < whole < 20 or max_positions < 128
 
 
+def test_posts_are_scored_on_the_cpu_where_the_device_lacks_memory(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny = tiny_gpt2()
+    model = tiny.load()
+    expected = score_posts(model, tiny.codec, POSTS, max_positions=128)
+    calls = []
+
+    def score_once_in_vain(*args: object, **options: object) -> object:
+        calls.append(args)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return score_model(*args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("huggingtweets.evaluation.score.score_model", score_once_in_vain)
+    assert score_posts(model, tiny.codec, POSTS, max_positions=128) == expected
+    assert "scored on the CPU" in caplog.text
+
+
 def test_extraction_needs_posts_long_enough() -> None:
     assert as_extraction(count_extracted([(True,) * 10])) is None

@@ -453,7 +453,7 @@ def deleted(hub: type[_Hub]) -> list[str]:
 
 
 def test_repositories_are_deleted_by_the_real_client(hub: type[_Hub]) -> None:
-    from huggingtweets.publishing.hub import delete_repositories
+    from huggingtweets.publishing.upload import delete_repositories
 
     assert delete_repositories([(None, ANN), (None, BOB)]) == [f"me/{ANN}"]
     assert len(deleted(hub)) == 1

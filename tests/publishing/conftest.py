@@ -69,9 +69,8 @@ def _make_facts(*people: tuple[str, str], **changes: Any) -> ModelFacts:
         "human_lengths": tuple(20 + 13 * i % 240 for i in range(400)),
         "machine_lengths": tuple(15 + 29 * i % 200 for i in range(50)),
         "lineage": (
-            Artifact("tweets-ada_l", "raw-dataset"),
-            Artifact("gpt2", "pretrained-model"),
-            Artifact("ada_l", "finetuned-model", ("tweets-ada_l", "gpt2")),
+            (Artifact("tweets-ada_l", "raw-dataset"), Artifact("gpt2", "pretrained-model")),
+            (Artifact("ada_l", "finetuned-model", ("tweets-ada_l", "gpt2")),),
         ),
         "finished_at": "2026-11-03T12:00:00Z",
     }
@@ -84,17 +83,24 @@ def make_facts() -> Any:
     return _make_facts
 
 
+def forget_fonts() -> None:
+    """Empty every cache of the module, so that it looks at the machine again."""
+    for value in vars(fonts).values():
+        if hasattr(value, "cache_clear"):
+            value.cache_clear()
+
+
 @pytest.fixture
 def font_folders(monkeypatch: pytest.MonkeyPatch) -> Any:
     """`font_folders(*paths)`: a machine whose fonts lie there alone."""
 
     def pretend(*paths: Path) -> None:
         monkeypatch.setattr(fonts, "font_folders", lambda: list(paths))
-        fonts.forget_fonts()
+        forget_fonts()
 
     yield pretend
     monkeypatch.undo()
-    fonts.forget_fonts()
+    forget_fonts()
 
 
 HOSTILE = {

@@ -6,6 +6,7 @@ import shutil
 import ssl
 import subprocess
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -199,6 +200,21 @@ def test_a_small_file_of_very_many_pixels_is_refused() -> None:
     assert len(bomb) < MAX_BYTES
     with pytest.raises(SourceError, match="9000 x 9000 pixels"):
         remade(bomb)
+
+
+def test_other_threads_keep_their_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Filters of warnings are the process's: users are prepared beside a training."""
+    seen = []
+    opened = Image.open
+
+    def spy(*args: Any, **options: Any) -> Any:
+        seen.append(list(warnings.filters))
+        return opened(*args, **options)
+
+    before = list(warnings.filters)
+    monkeypatch.setattr(Image, "open", spy)
+    remade(encoded("PNG"))
+    assert seen == [before]
 
 
 def test_what_is_no_picture_is_one_sentence() -> None:

@@ -26,7 +26,15 @@ def test_line_chart_leaves_out_what_is_no_number():
     assert line_chart("Loss", [Series("train", [(0, float("nan"))])]) is None
 
 
-@pytest.mark.parametrize("values", [[(5, 1.0)], [(0, 0.0), (9, 0.0)], [(0, -3.0), (1, -3.0)]])
+@pytest.mark.parametrize(
+    "values",
+    [
+        [(5, 1.0)],
+        [(0, 0.0), (9, 0.0)],
+        [(0, -3.0), (1, -3.0)],
+        [(0, 2.1), (1, 2.1000000000000005)],  # a learning rate that changes rounding alone
+    ],
+)
 def test_line_chart_takes_single_points_and_level_lines(values):
     chart = line_chart("Loss", [Series("train", values, has_dots=True)])
     assert chart.svg.count("<circle") == len(values)
@@ -44,6 +52,14 @@ def test_ticks_are_round_numbers():
     chart = line_chart("Rate", [Series("lr", [(0, 0.0), (600, 1.372e-4)])], from_zero=True)
     ticks = re.findall(r'class="tick"[^>]*>([^<]*)<', chart.svg)
     assert ticks == ["0", "5e-5", "1e-4", "0", "200", "400", "600", "step"]
+
+
+def test_no_axis_goes_below_zero_for_values_that_do_not():
+    for values in ([(0, 0.01), (1, 10.0)], [(0, 0.0), (1, 10.0)]):
+        chart = line_chart("Loss", [Series("train", values)])
+        assert min(y for _, y in points(chart.svg, "polyline")) >= 12
+        bottom = max(y for _, y in points(chart.svg, "polyline"))
+        assert bottom == pytest.approx(194, abs=0.3), "the lowest value lies on the axis"
 
 
 def test_histogram_draws_shares_of_each_sample():

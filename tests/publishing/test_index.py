@@ -93,9 +93,23 @@ def test_jobs_without_a_model_are_listed_with_their_reason(tmp_path: Path) -> No
 def test_the_csv_holds_no_formula(tmp_path: Path) -> None:
     write_job(tmp_path, "ann")
     path = tmp_path / "ann" / "result.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"note": "=1+1"}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"a": "=1+1", "b": "\n=1+1"}))
     write_index(tmp_path)
-    assert ",'=1+1" in (tmp_path / "results.csv").read_text()
+    text = (tmp_path / "results.csv").read_text()
+    assert ",'=1+1" in text
+    assert ",\"'\n=1+1" in text
+
+
+def test_a_number_that_is_none_costs_one_row_and_not_the_page(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_job(tmp_path, "ann")
+    write_job(tmp_path, "bob")
+    path = tmp_path / "bob" / "result.json"
+    path.write_text(path.read_text().replace('"bits_per_byte": 1.5', '"bits_per_byte": NaN'))
+    assert [row.slug for row in write_index(tmp_path)] == ["ann"]
+    assert "bob" in caplog.text
+    assert "NaN" not in (tmp_path / "index.html").read_text()
 
 
 def test_no_jobs_leave_no_index(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 import hashlib
 from pathlib import Path
 
@@ -101,6 +102,20 @@ def test_lineage_records_large_files_by_size(
     run_phases(tmp_path / "lineage.json", posts)
     files = read_json(tmp_path / "lineage.json")["artifacts"]["tweets-alice"]["files"]
     assert files == {"tweets.jsonl.gz": {"bytes": 5}}
+
+
+def test_lineage_of_a_file_that_cannot_be_read_ends_no_job(
+    tmp_path: Path, posts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    run_phases(tmp_path / "lineage.json", posts)
+    monkeypatch.undo()
+    saved = read_json(tmp_path / "lineage.json")
+    assert len(saved["edges"]) == 5
+    assert "tweets-alice" not in saved["artifacts"]
 
 
 def test_lineage_that_cannot_be_saved_ends_no_job(

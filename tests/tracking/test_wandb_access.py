@@ -10,8 +10,8 @@ from huggingtweets.tracking.wandb_access import (
     base_url,
     choose_mode,
     has_credentials,
-    is_reachable,
 )
+from huggingtweets.web import answers
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,14 @@ def test_mode_is_what_the_config_says(mode: WandbMode, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(
-    ("value", "mode"), [("disabled", "disabled"), ("offline", "offline"), ("dryrun", "online")]
+    ("value", "mode"),
+    [
+        ("disabled", "disabled"),
+        ("offline", "offline"),
+        ("dryrun", "offline"),
+        ("run", "online"),
+        ("nonsense", "online"),
+    ],
 )
 def test_mode_follows_the_environment(
     value: str, mode: str, monkeypatch: pytest.MonkeyPatch
@@ -77,9 +84,11 @@ def test_credentials_are_those_of_the_configured_server(
     assert has_credentials()
 
 
-@pytest.mark.parametrize("damage", ["", "machine", "machine api.wandb.ai login", "\0\xff"])
-def test_credentials_survive_a_damaged_netrc(home: Path, damage: str) -> None:
-    (home / ".netrc").write_text(damage)
+@pytest.mark.parametrize(
+    "damage", [b"", b"machine", b"machine api.wandb.ai login", "\0\xff".encode(), b"machine \xff"]
+)
+def test_credentials_survive_a_damaged_netrc(home: Path, damage: bytes) -> None:
+    (home / ".netrc").write_bytes(damage)
     assert not has_credentials()
 
 
@@ -104,10 +113,9 @@ def test_reachable_means_that_the_server_answers(
 ) -> None:
     fake = start_wandb()
     fake.mode = mode
-    assert is_reachable(fake.url, timeout_s=5) is reachable
+    assert answers(f"{fake.url}/graphql", timeout_s=5) is reachable
 
 
 def test_reachable_gives_up_in_time(black_hole: str, refused: str) -> None:
-    assert not is_reachable(black_hole, timeout_s=0.2)
-    assert not is_reachable(refused, timeout_s=0.2)
-    assert not is_reachable("nonsense", timeout_s=0.2)
+    for url in (black_hole, refused, "nonsense"):
+        assert not answers(f"{url}/graphql", timeout_s=0.2)

@@ -13,6 +13,7 @@ import pytest
 from wandb.proto.wandb_internal_pb2 import Record
 
 from huggingtweets.storage.files import read_json
+from huggingtweets.tracking.wandb_session import _remove_earlier
 
 Start = Callable[..., Any]
 SECRETS = (b"hf_INTHE", b"hf_ONTHE", b"0123456789abcdef0123")
@@ -262,6 +263,16 @@ def test_wandb_of_a_batch_under_a_sweeps_agent_has_a_run_per_job(
     assert all(run.run_id.startswith("abc123-") for run in runs.values())
     assert not any(run.sweep_id for run in runs.values())
     assert job.log.count("train one job per trial") == 1
+
+
+def test_only_earlier_starts_of_the_same_run_are_removed(tmp_path: Path) -> None:
+    """Runs of others lie beside it where WANDB_DIR is one folder for all."""
+    names = ["20260101_000000-7", "20260102_000000-7", "20260101_000000-other-7"]
+    folders = [tmp_path / f"offline-run-{name}" for name in names]
+    for folder in folders:
+        folder.mkdir()
+    _remove_earlier(folders[1], "7")
+    assert [folder.exists() for folder in folders] == [False, True, True]
 
 
 @pytest.mark.slow
