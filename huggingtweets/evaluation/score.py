@@ -154,8 +154,9 @@ def _hits(
         parts: where the tokens of each text lie in these; what follows a shorter one counts as hit.
         start: the first target that is asked for.
     """
-    blocks, device = posts.blocks, stack.rows.device
-    ways, rows = _ways(stack, posts), choose_row_ops(device, num_positions=0, head_width=0)
+    device, ways = stack.rows.device, _ways(stack, posts)
+    rows = choose_row_ops(device, num_positions=0, head_width=0)
+    blocks = (posts.blocks.input_ids, posts.blocks.targets, posts.blocks.position_ids)
     sizes = np.array([len(part) for part in parts])[:, None]
     steps = np.arange(sizes.max())[None]
     num = max(1, by_kind(MAX_TOKENS, device, 16384) // steps.size)
@@ -163,22 +164,13 @@ def _hits(
         size = sizes[first : first + num]
         # A shorter text is filled up with its own tokens, so that every place is one of a block.
         places = np.array([np.resize(part, steps.size) for part in parts[first : first + num]])
+        tokens = np.stack([part.reshape(-1)[places] for part in blocks])
         behind = steps >= size  # padding, a document of its own as in any block
-        positions = np.where(behind, steps - size, blocks.position_ids.reshape(-1)[places])
-        ids, targets, places_in_text = (
-            torch.from_numpy(one).unsqueeze(0).to(device, torch.int64)
-            for one in (
-                blocks.input_ids.reshape(-1)[places],
-                blocks.targets.reshape(-1)[places],
-                positions,
-            )
-        )
+        tokens[2] = np.where(behind, steps - size, tokens[2])
+        reach = int(tokens[2].max()) + 1
+        ids, targets, positions = torch.from_numpy(tokens).unsqueeze(1).to(device, torch.int64)
         batch = micro_batch(
-            stack.shape,
-            (ids, targets, places_in_text),
-            isolate=True,
-            reach=int(positions.max()) + 1,
-            **ways,
+            stack.shape, (ids, targets, positions), isolate=True, reach=reach, **ways
         )
         hidden = hidden_states(begin(stack, batch)).view(1, *places.shape, -1)
         _, hits = score_rows(

@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Literal
 
 from PIL import Image, ImageDraw
@@ -20,6 +20,8 @@ _NEVER_FIRST = frozenset(
 )
 """Signs that no line of Chinese or Japanese begins with (kinsoku)."""
 
+_LETTERS = {"L": False, "R": True, "AL": True}
+"""Bidirectional classes of letters, by whether they run from right to left."""
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _MIRRORED = str.maketrans("()[]{}<>«»", ")(][}{><»«")
 
@@ -107,11 +109,8 @@ def is_drawable(text: str) -> bool:
 
 def reads_from_right(text: str) -> bool:
     """Return whether the first letter belongs to a script written from right to left."""
-    for char in text:
-        kind = unicodedata.bidirectional(char)
-        if kind in ("L", "R", "AL"):
-            return kind != "L"
-    return False
+    directions = (_LETTERS.get(unicodedata.bidirectional(char)) for char in text)
+    return next((is_rtl for is_rtl in directions if is_rtl is not None), False)
 
 
 def _drawable(spans: Sequence[Span]) -> list[Span]:
@@ -244,11 +243,11 @@ def _visual_order(line: Sequence[Span], is_rtl: bool) -> Line:
     pieces = list(line)
     while pieces and pieces[-1][0].isspace():
         pieces.pop()
-    ordered: list[Run] = []
-    for run_is_rtl, group in groupby(_runs(pieces, is_rtl=is_rtl), key=lambda run: run.is_rtl):
-        runs = list(group)[:: -1 if run_is_rtl else 1]
-        ordered = [*runs, *ordered] if is_rtl else [*ordered, *runs]
-    return tuple(ordered)
+    stretches = [
+        list(group)[:: -1 if run_is_rtl else 1]
+        for run_is_rtl, group in groupby(_runs(pieces, is_rtl=is_rtl), key=lambda run: run.is_rtl)
+    ]
+    return tuple(chain.from_iterable(stretches[:: -1 if is_rtl else 1]))
 
 
 def _directions(clusters: Sequence[str], base_is_rtl: bool) -> list[bool]:
@@ -260,19 +259,22 @@ def _directions(clusters: Sequence[str], base_is_rtl: bool) -> list[bool]:
     last: bool | None = None
     for cluster in clusters:
         kind = unicodedata.bidirectional(cluster[0])
-        last = {"L": False, "R": True, "AL": True}.get(kind, last)
-        known.append(last if kind in ("L", "R", "AL", "EN", "AN") else None)
-    after: list[bool] = []
-    following = base_is_rtl
-    for direction in reversed(known):
-        following = following if direction is None else direction
-        after.append(following)
-    resolved = []
-    before = base_is_rtl
-    for direction, following in zip(known, reversed(after), strict=True):
-        before = before if direction is None else direction
-        resolved.append(before if before == following else base_is_rtl)
-    return resolved
+        last = _LETTERS.get(kind, last)
+        known.append(last if kind in (*_LETTERS, "EN", "AN") else None)
+    before = _carried_on(known, base_is_rtl)
+    after = _carried_on(known[::-1], base_is_rtl)[::-1]
+    return [
+        left if left == right else base_is_rtl for left, right in zip(before, after, strict=True)
+    ]
+
+
+def _carried_on(known: Sequence[bool | None], first: bool) -> list[bool]:
+    """Return values with what was last known in the place of what is not."""
+    whole, last = [], first
+    for one in known:
+        last = last if one is None else one
+        whole.append(last)
+    return whole
 
 
 def _for_pillow(

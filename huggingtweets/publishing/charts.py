@@ -1,7 +1,7 @@
 """Charts as inline SVG: lines over steps, histograms, and axes. A style sheet colours them."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -14,15 +14,8 @@ _MAX_POINTS = 240
 """Of a line: fewer than it has pixels, and a page stays small after a hundred thousand steps."""
 
 Point = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Series:
-    """One line of a chart, or the same with its points marked."""
-
-    name: str
-    points: Sequence[Point]
-    has_dots: bool = False
+Curves = Mapping[str, Sequence[Point]]
+"""By name."""
 
 
 @dataclass(frozen=True)
@@ -116,30 +109,33 @@ def number_axis(low: float, high: float, about: int, *, is_whole: bool = False) 
 
 
 def line_chart(
-    title: str, series: Sequence[Series], *, x_label: str = "step", from_zero: bool = False
+    title: str,
+    lines: Curves,
+    dots: Curves | None = None,
+    *,
+    x_label: str = "step",
+    from_zero: bool = False,
 ) -> Chart | None:
-    """Draw lines over steps; None when no point is a number."""
-    drawn = [
-        Series(one.name, points, one.has_dots)
-        for one in series
-        if (points := [point for point in one.points if all(map(math.isfinite, point))])
-    ]
+    """Draw lines over steps, and such with their points marked; None when no point is a number."""
+    drawn = []
+    for name, points in (*lines.items(), *(dots or {}).items()):
+        if finite := [point for point in points if all(map(math.isfinite, point))]:
+            drawn.append((name, finite))
     if not drawn:
         return None
-    xs = [x for one in drawn for x, _ in one.points]
-    ys = [y for one in drawn for _, y in one.points] + ([0.0] if from_zero else [])
+    xs = [x for _, points in drawn for x, _ in points]
+    ys = [y for _, points in drawn for _, y in points] + ([0.0] if from_zero else [])
     frame = _frame(_span(min(xs), max(xs)), _span(min(ys), max(ys)))
     line = Markup('<polyline class="line c{}" points="{}"/>')
     dot = Markup(
         '<circle class="dot c{}" cx="{}" cy="{}" r="3.5"><title>{}: {:.4g} ({:g})</title></circle>'
     )
     parts = []
-    for index, one in enumerate(drawn):
-        shown = one.points if one.has_dots else _thin(one.points)
-        parts.append(line.format(index, frame.points(shown)))
-        for x, y in shown if one.has_dots else ():
-            parts.append(dot.format(index, frame.x(x), frame.y(y), one.name, y, x))
-    return frame.chart(title, x_label, parts, tuple(one.name for one in drawn))
+    for index, (name, points) in enumerate(drawn):
+        marked = points if dots and name in dots else []
+        parts.append(line.format(index, frame.points(marked or _thin(points))))
+        parts += [dot.format(index, frame.x(x), frame.y(y), name, y, x) for x, y in marked]
+    return frame.chart(title, x_label, parts, tuple(name for name, _ in drawn))
 
 
 def histogram(title: str, samples: Sequence[tuple[str, Sequence[int]]]) -> Chart | None:

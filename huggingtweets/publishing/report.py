@@ -13,7 +13,7 @@ from jinja2 import Template
 
 from huggingtweets.logs import redact
 from huggingtweets.publishing.card import CONSENT_SENTENCES
-from huggingtweets.publishing.charts import Chart, Point, Series, histogram, line_chart
+from huggingtweets.publishing.charts import Chart, Curves, histogram, line_chart
 from huggingtweets.publishing.facts import (
     ENDINGS,
     NOISE_BITS_PER_BYTE,
@@ -131,50 +131,48 @@ def _charts(facts: ModelFacts) -> list[Chart]:
     known = [(one.epoch, one.trained, one.heldout) for one in evals if one.trained]
     gaps = [(one.epoch, gap) for one in evals if (gap := one.gap_since(evals[0])) is not None]
     drawn = [(one.epoch, one.extracted) for one in evals if one.extracted]
-    heldout = [(one.step, one.heldout.loss) for one in evals]
     charts = [
         line_chart(
             "Loss (nats per token)",
-            [
-                Series("training", [(one.step, one.loss) for one in steps]),
-                Series("held-out posts", heldout, has_dots=True),
-            ],
+            {"training": [(one.step, one.loss) for one in steps]},
+            {"held-out posts": [(one.step, one.heldout.loss) for one in evals]},
         ),
         line_chart(
             "Bits per byte over the epochs",
-            [
-                Series("training posts", [(x, one.bits_per_byte) for x, one, _ in known], True),
-                Series("held-out posts", [(x, one.bits_per_byte) for x, _, one in known], True),
-            ],
+            {},
+            {
+                "training posts": [(x, one.bits_per_byte) for x, one, _ in known],
+                "held-out posts": [(x, one.bits_per_byte) for x, _, one in known],
+            },
             x_label="epoch",
         ),
         line_chart(
             "Memorised: bits per byte won on training posts beyond held-out ones",
-            [Series("gap", gaps, has_dots=True)],
+            {},
+            {"gap": gaps},
             x_label="epoch",
             from_zero=True,
         ),
         line_chart(
             "Training posts extracted by their first 8 tokens (per cent)",
-            [
-                Series("word for word", [(x, 100 * one.verbatim_frac) for x, one in drawn], True),
-                Series("before a mistake", [(x, 100 * one.prefix_frac) for x, one in drawn], True),
-            ],
+            {},
+            {
+                "word for word": [(x, 100 * one.verbatim_frac) for x, one in drawn],
+                "before a mistake": [(x, 100 * one.prefix_frac) for x, one in drawn],
+            },
             x_label="epoch",
             from_zero=True,
         ),
     ]
-    mfu: list[Point] = [(one.step, 100 * one.mfu) for one in steps if one.mfu is not None]
-    over_steps: dict[str, list[Point]] = {
+    mfu = [(one.step, 100 * one.mfu) for one in steps if one.mfu is not None]
+    over_steps: Curves = {
         "Learning rate": [(one.step, one.lr) for one in steps],
         "Tokens per second": [(one.step, one.tokens_per_s) for one in steps],
         "Share of the device's peak (MFU, per cent)": mfu,
         "Gradient norm": [(one.step, one.grad_norm) for one in steps],
     }
-    charts += [
-        line_chart(title, [Series(title, points)], from_zero=True)
-        for title, points in over_steps.items()
-    ]
+    for title, points in over_steps.items():
+        charts.append(line_chart(title, {title: points}, from_zero=True))
     return [chart for chart in charts if chart]
 
 

@@ -34,13 +34,12 @@ def delete_online(jobs: Sequence[tuple[str | None, str, str, Sequence[str]]]) ->
 
     try:
         api = wandb.Api(timeout=_TIMEOUT_S)
-        return sum(
-            _delete_job(api, place, slug, run_ids)
-            for entity, project, slug, pages in jobs
-            for place, run_ids in (
-                _runs_of(pages) or {f"{entity or api.default_entity}/{project}": []}
-            ).items()
-        )
+        deleted = 0
+        for entity, project, slug, pages in jobs:
+            places = _runs_of(pages) or {f"{entity or api.default_entity}/{project}": []}
+            for place, run_ids in places.items():
+                deleted += _delete_job(api, place, slug, run_ids)
+        return deleted
     except (wandb.Error, OSError, ValueError) as err:
         said = " ".join(redact(str(err)).split())[:200]
         raise TrackingError(

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from huggingtweets.publishing.charts import Series, histogram, line_chart
+from huggingtweets.publishing.charts import histogram, line_chart
 
 
 def points(svg: str, shape: str) -> list[tuple[float, float]]:
@@ -12,7 +12,7 @@ def points(svg: str, shape: str) -> list[tuple[float, float]]:
 
 
 def test_line_chart_puts_larger_values_higher_and_later_ones_further_right():
-    chart = line_chart("Loss", [Series("train", [(0, 4.0), (10, 2.0), (20, 3.0)])])
+    chart = line_chart("Loss", {"train": [(0, 4.0), (10, 2.0), (20, 3.0)]})
     (x0, y0), (x1, y1), (x2, y2) = points(chart.svg, "polyline")
     assert x0 < x1 < x2
     assert y0 < y2 < y1
@@ -20,10 +20,10 @@ def test_line_chart_puts_larger_values_higher_and_later_ones_further_right():
 
 def test_line_chart_leaves_out_what_is_no_number():
     values = [(0, 4.0), (1, float("nan")), (2, float("inf")), (3, 3.0)]
-    chart = line_chart("Loss", [Series("train", values), Series("heldout", [])])
+    chart = line_chart("Loss", {"train": values, "heldout": []})
     assert len(points(chart.svg, "polyline")) == 2
     assert chart.names == ("train",)
-    assert line_chart("Loss", [Series("train", [(0, float("nan"))])]) is None
+    assert line_chart("Loss", {"train": [(0, float("nan"))]}) is None
 
 
 @pytest.mark.parametrize(
@@ -36,27 +36,27 @@ def test_line_chart_leaves_out_what_is_no_number():
     ],
 )
 def test_line_chart_takes_single_points_and_level_lines(values):
-    chart = line_chart("Loss", [Series("train", values, has_dots=True)])
+    chart = line_chart("Loss", {}, {"train": values})
     assert chart.svg.count("<circle") == len(values)
     assert "nan" not in chart.svg
 
 
 def test_long_lines_are_thinned_but_keep_their_level():
-    chart = line_chart("Loss", [Series("train", [(step, 2.0) for step in range(10_000)])])
+    chart = line_chart("Loss", {"train": [(step, 2.0) for step in range(10_000)]})
     drawn = points(chart.svg, "polyline")
     assert 100 < len(drawn) <= 240
     assert len({y for _, y in drawn}) == 1
 
 
 def test_ticks_are_round_numbers():
-    chart = line_chart("Rate", [Series("lr", [(0, 0.0), (600, 1.372e-4)])], from_zero=True)
+    chart = line_chart("Rate", {"lr": [(0, 0.0), (600, 1.372e-4)]}, from_zero=True)
     ticks = re.findall(r'class="tick"[^>]*>([^<]*)<', chart.svg)
     assert ticks == ["0", "5e-5", "1e-4", "0", "200", "400", "600", "step"]
 
 
 def test_no_axis_goes_below_zero_for_values_that_do_not():
     for values in ([(0, 0.01), (1, 10.0)], [(0, 0.0), (1, 10.0)]):
-        chart = line_chart("Loss", [Series("train", values)])
+        chart = line_chart("Loss", {"train": values})
         assert min(y for _, y in points(chart.svg, "polyline")) >= 12
         bottom = max(y for _, y in points(chart.svg, "polyline"))
         assert bottom == pytest.approx(194, abs=0.3), "the lowest value lies on the axis"
@@ -78,6 +78,6 @@ def test_histogram_gathers_outliers_in_the_last_bar():
 
 
 def test_names_are_escaped():
-    chart = line_chart("<b>", [Series("</svg><script>", [(0, 1.0)], has_dots=True)])
+    chart = line_chart("<b>", {}, {"</svg><script>": [(0, 1.0)]})
     assert "<script>" not in chart.svg
     assert "<b>" not in chart.svg
