@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from huggingtweets.config.schema import Consent
 from huggingtweets.logs import redact
-from huggingtweets.publishing.facts import ModelFacts
+from huggingtweets.publishing.facts import Metric, ModelFacts
 from huggingtweets.publishing.names import (
     avatar_colour,
     display_name,
@@ -154,18 +154,18 @@ def front_matter(facts: ModelFacts) -> dict[str, Any]:
 
 def _metrics(facts: ModelFacts) -> list[dict[str, Any]]:
     """Return the held-out figures as `model-index` takes them, without infinite ones."""
-    figures = [(metric.type, metric.name, metric.value) for metric in facts.metrics]
-    if facts.heldout:
-        figures = [
-            ("bits_per_byte", "Bits per byte, held-out posts", facts.heldout.bits_per_byte),
-            ("perplexity", "Perplexity per token, held-out posts", facts.heldout.perplexity),
-            ("loss", "Loss per token (nats), held-out posts", facts.heldout.loss),
-            *figures,
-        ]
+    metrics = facts.metrics
+    if held := facts.heldout:
+        metrics = (
+            Metric("bits_per_byte", "Bits per byte, held-out posts", held.bits_per_byte),
+            Metric("perplexity", "Perplexity per token, held-out posts", held.perplexity),
+            Metric("loss", "Loss per token (nats), held-out posts", held.loss),
+            *metrics,
+        )
     return [
-        {"type": kind, "name": name, "value": round(value, 4)}
-        for kind, name, value in figures
-        if math.isfinite(value)
+        {"type": one.type, "name": one.name, "value": round(one.value, 4)}
+        for one in metrics
+        if math.isfinite(one.value)
     ]
 
 
