@@ -1,6 +1,5 @@
 """The crowd: a model of some posts of many people, from which the models of others may begin."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,19 +58,20 @@ def read_crowd(folder: Path) -> Crowd | None:
     return crowd if is_whole else None
 
 
-def seal_crowd(folder: Path, base: str, people: Sequence[str], num_posts: int) -> None:
+def seal_crowd(crowd: Crowd) -> Crowd:
     """Record whose posts are in it, once its model is written: only now it is finished.
 
     Who was in an earlier crowd of the folder stays recorded: models may have begun from that.
     """
     record = {
-        "base": base,
-        "people": list(people),
-        "earlier": sorted(ever_in_crowd(folder) - set(people)),
-        "posts": num_posts,
-        "files": take_seals(model_of(folder)),
+        "base": crowd.base,
+        "people": list(crowd.people),
+        "earlier": sorted(ever_in_crowd(crowd.folder) - set(crowd.people)),
+        "posts": crowd.num_posts,
+        "files": take_seals(crowd.model),
     }
-    write_json(folder / RECORD, record)
+    write_json(crowd.folder / RECORD, record)
+    return crowd
 
 
 def ever_in_crowd(folder: Path) -> frozenset[str]:

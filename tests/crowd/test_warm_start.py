@@ -158,7 +158,11 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 
 def test_another_base_s_crowd_is_refused(place: Path) -> None:
     config = config_of()
-    begin(config)
+    folder = begin(config).parent
+    # Every tiny model bears the same name.
+    wider = config_of("model.width=64", f"recipe.warm_start={folder}", "user=ann")
+    with pytest.raises(ConfigError, match="trained from another tiny"):
+        begin(wider)
     other = replace(find_base(config.model), name="gpt2")
     with pytest.raises(ConfigError, match="trained from tiny"):
         begin_warm(config, jobs_of(config), other, CPU, None)
