@@ -3,13 +3,11 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingtweets.config.schema import BATCH
+from huggingtweets.config.schema import BATCH, CROWD_FOLDER
 from huggingtweets.storage.files import read_json, write_json
 from huggingtweets.storage.paths import expanded
 from huggingtweets.storage.seals import find_fault, take_seals
 
-FOLDER = ".crowd"
-"""In the output folder of a batch."""
 RECORD = "people.json"
 """In a crowd's folder: whose posts are in it, and what its finished model is."""
 
@@ -38,7 +36,7 @@ class Crowd:
 
 def crowd_folder(warm_start: str, output_dir: Path) -> Path:
     """Return where the crowd lies, or is to lie, that a `recipe.warm_start` means."""
-    return output_dir / FOLDER if warm_start == BATCH else expanded(warm_start)
+    return output_dir / CROWD_FOLDER if warm_start == BATCH else expanded(warm_start)
 
 
 def model_of(folder: Path) -> Path:

@@ -167,7 +167,7 @@ def _train(
             is_stopped=stop_requested,
         )
     )
-    raise_if_stopped("warm start")
+    raise_if_stopped("warm start")  # a training that was stopped gives no result
     [result] = results
     if result.error is not None:
         raise result.error
@@ -195,6 +195,7 @@ def _chosen_posts(
     Who has too few posts, or opted out, is passed by: the job itself will say so.
     """
     seen = set[str]()
+    # By the seed, so that whichever process trains the crowd, it is the same.
     for job in random.Random(f"warm start/{config.seed}").sample(jobs, len(jobs)):
         raise_if_stopped("warm start")
         if len(seen) >= MAX_PEOPLE:

@@ -49,6 +49,7 @@ from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 logger = logging.getLogger(__name__)
 
 NUM_PREPARERS = 2
+"""Reading and tokenising a user takes far less than training; more would take its cores."""
 NUM_FINISHERS = 4
 """More than cores: a finisher mostly waits for the disk."""
 AHEAD_PER_SLOT = 2
@@ -193,6 +194,7 @@ class _Workshop:
 
     def __exit__(self, *_: object) -> None:
         """Wait for the jobs that are being finished and give up all others."""
+        # In this order: samplers hand their jobs on to finishers.
         self._preparers.shutdown(cancel_futures=True)
         self._samplers.shutdown()
         self._finishers.shutdown()
@@ -214,16 +216,14 @@ class _Workshop:
                     free -= 1
                     waiting.append((plan, self._preparers.submit(self._prepare, plan)))
                 is_exhausted = free > 0
-            if not waiting:
-                if is_exhausted or self._room.is_over:
-                    return
+            if not waiting and (is_exhausted or self._room.is_over):
+                return
+            # In order, so that the longest are trained first. None lets the engine step the slots
+            # that are busy, and ask again.
+            if not waiting or not waiting[0][1].done():
                 yield None
                 continue
-            plan, future = waiting[0]
-            if not future.done():
-                yield None
-                continue
-            waiting.popleft()
+            plan, future = waiting.popleft()
             try:
                 job = future.result()
             except Exception as err:
@@ -231,7 +231,7 @@ class _Workshop:
                 continue
             if job is None:
                 self._tally.done(plan, before=True)
-            elif self._is_in_time(plan):
+            elif self._is_in_time(plan):  # asked again: it has waited for its turn
                 self._deadline.begin(plan.job.slug)
                 yield training_job(job.plan, job.prepared)
 
@@ -284,7 +284,7 @@ class _Workshop:
         try:
             use_device(self._studio.device)
             if is_cpu(self._studio.device):
-                torch.set_num_threads(self._num_threads)
+                torch.set_num_threads(self._num_threads)  # new threads begin with all cores
             ready = [job for job in waiting if job.is_sampled_with_others]
             if ready and self._studio.layout is not None:
                 drawn = sample_together(

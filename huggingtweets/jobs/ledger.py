@@ -141,8 +141,10 @@ class Ledger:
             **({"trial": trial} if trial else {}),
         }
         line = ("\n" if self._is_cut else "") + json.dumps(row) + "\n"
+        # One write each, on a file opened to append: lines of threads do not mix.
         data = line.encode("ascii")
         try:
+            # A disk that fills up takes the beginning alone: the next line begins a new one.
             self._is_cut = os.write(self._fd, data) < len(data)
         except OSError as err:
             logger.warning("job=%s %s: not in the ledger (%s)", slug, status, err.strerror)
@@ -194,6 +196,7 @@ def keep_command(output_dir: Path, arguments: Sequence[str]) -> None:
 
     What killed writers left half-written of a batch's own files goes.
     """
+    # A shard's own words would have the whole batch's command train that shard alone.
     words = [word for word in arguments if not word.startswith(_NOT_KEPT)]
     with suppress(OSError):  # no job depends on it
         path = output_dir / LEDGER_DIR / _COMMAND

@@ -97,7 +97,8 @@ class MetricsFile:
             if value is not None:
                 name = f"huggingtweets_{name}"
                 yield f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n"
-                yield f"{name}{{{self._label}}} {value:g}\n"
+                # A counter of joules grows to ten digits: of six of them no rate could be told.
+                yield f"{name}{{{self._label}}} {value:.12g}\n"
 
 
 class _Energy:
@@ -140,6 +141,7 @@ class _Energy:
 
 def _devices() -> list[int]:
     """Return NVML's index of the GPU that this process trains on, as far as it is told."""
+    # NVML knows nothing of CUDA_VISIBLE_DEVICES; of MIG and UUIDs in it nothing is told here.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     named = [int(word) for word in visible.split(",") if word.strip().isdecimal()]
     local = int(os.environ.get("LOCAL_RANK", "0"))

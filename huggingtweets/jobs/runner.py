@@ -106,6 +106,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             is_writer = is_fused or accelerator.is_main_process
             # Before a byte is written: other settings are refused once, for the whole batch.
             done = broadcast(on_main(accelerator, lambda: find_done(plans)))
+            # The newest command is the one that goes on with the batch; see `status`.
             if command and has_ledger and accelerator.is_main_process:
                 keep_command(Path(config.output_dir), command)
             if len(done) < len(plans) and plans[0].config.recipe.warm_start:
@@ -120,6 +121,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             todo = [plan for plan in mine if _is_wanted(plan, plan.job.slug in done, tally, config)]
             # Side by side the longest go first; one after another as they were named.
             todo = longest_first(todo, costs if is_fused else {}, tally.crashes)
+            # Before the first begins, so that `status` knows from the start how many there are.
             for plan in todo:
                 tally.queued(plan)
             room = _open_room(config, base, todo)
@@ -129,7 +131,7 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             else:
                 is_shown = len(plans) == 1
                 _run_in_turn(todo, accelerator, base, tally, deadline, room, is_shown=is_shown)
-        # Once all ranks are through; other shards write it again when they are.
+        # sync: once all ranks are through; other shards write the index again when they are.
         code: int = max(all_gather(tally.exit_code))
         if has_ledger:
             # Of the fused engine each process has counted jobs of its own.
@@ -218,7 +220,7 @@ def job_bytes(base: Base, plan: Plan) -> int:
         return 32 << 20
     if not why_not_fused(base.config):
         return 6 * layout_of(shape_of(base.config)).size
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes alone: no weight is read or allocated
         model = transformers.AutoModelForCausalLM.from_config(base.config)
     return 6 * sum(int(parameter.numel()) for parameter in model.parameters())
 
@@ -236,6 +238,7 @@ def choose_engine(
         logger.warning("engine=single is used: %s", reason)
     if reason:
         return EngineKind.single
+    # On a CPU wider models fill its threads alone; side by side they would only share its cache.
     pays = is_cuda(accelerator.device) or is_grouped or base.config.hidden_size <= CPU_MAX_WIDTH
     return EngineKind.fused if kind is EngineKind.fused or pays else EngineKind.single
 
@@ -341,7 +344,7 @@ def _run_in_turn(
     for index, plan in enumerate(plans):
         # The first one's user has waited since the command.
         since = time.monotonic() if index else None
-        if not broadcast(deadline.allows(plan.job.slug)):
+        if not broadcast(deadline.allows(plan.job.slug)):  # sync: clocks differ, all go or none
             left.append(plan)
             continue
         tries = 0

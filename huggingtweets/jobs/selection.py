@@ -222,6 +222,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             f"user: got file:{path}, which cannot be read ({err.strerror}); "
             "expected a text file with one job per line; give its path"
         ) from err
+    # What the editors of Windows save; without such a mark it is UTF-8, and what is not is shown.
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = data.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
     yield from enumerate(re.split(r"\r\n|\r|\n", text), start=1)

@@ -90,6 +90,7 @@ def ask_slurm(output_dir: Path, num_left: int) -> SlurmWord | None:
     numbers = _numbers(output_dir / LOGS)
     if not numbers or shutil.which("squeue") is None:
         return None
+    # No head (-h), a line per task of an array (-r): number, state, reason.
     ask = ("squeue", "-h", "-r", "-o", "%i|%T|%r", "-j")
     text = _run(*ask, ",".join(numbers))
     if text is None:  # old numbers are unknown to it; asked one by one they do no harm
@@ -122,6 +123,7 @@ def _ended(numbers: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return tasks that accounting says ended badly; empty where there is no accounting."""
     if shutil.which("sacct") is None:
         return ()
+    # No head (-n), whole tasks and not their steps (-X), divided by bars (-P).
     text = _run("sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j", ",".join(numbers)) or ""
     rows = [line.split("|", 1) for line in text.splitlines() if "|" in line]
     good = ("COMPLETED", "RUNNING", "PENDING", "REQUEUED", "RESIZING", "SUSPENDED")

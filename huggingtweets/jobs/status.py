@@ -103,12 +103,8 @@ def summarise(states: Iterable[JobState]) -> BatchSummary:
 
 def not_done(states: Iterable[JobState]) -> list[NotDone]:
     """Return the jobs that failed or were skipped, for the index of the batch."""
-    ended = (JobStatus.failed, JobStatus.skipped)
-    return [
-        NotDone(state.slug, state.status.value, state.reason)
-        for state in states
-        if state.status in ended
-    ]
+    ended = [one for one in states if one.status in (JobStatus.failed, JobStatus.skipped)]
+    return [NotDone(one.slug, one.status.value, one.reason) for one in ended]
 
 
 def as_json(states: Mapping[str, JobState]) -> dict[str, Any]:
@@ -154,7 +150,7 @@ def _lack(paths: JobPaths) -> str | None:
 def _is_at_work(state: JobState, paths: JobPaths | None) -> bool:
     if state.writer is None:
         return False
-    if state.writer.host == socket.gethostname():
+    if state.writer.host == socket.gethostname():  # a number says who it is on one machine alone
         return lives(state.writer.pid, state.writer.started)
     last_sign = _last_sign(paths.root / ".lock") if paths else None
     return last_sign is None or time.time() - last_sign < SILENT_AFTER_S
@@ -171,10 +167,11 @@ def _last_sign(lock: Path) -> float | None:
 def _jobs_per_hour(states: Iterable[JobState]) -> float | None:
     ended = (JobStatus.done, JobStatus.failed, JobStatus.skipped)
     times = sorted(state.changed_at for state in states if state.status in ended)
+    # Up to the last end and not up to now: a pause is no slower pace.
     recent = [moment for moment in times if moment > times[-1] - RATE_WINDOW_S]
     if len(recent) < 2 or recent[-1] <= recent[0]:
         return None
-    return (len(recent) - 1) / (recent[-1] - recent[0]) * 3600
+    return (len(recent) - 1) / (recent[-1] - recent[0]) * 3600  # intervals, one fewer than ends
 
 
 def kind_of(state: JobState) -> str:

@@ -194,6 +194,7 @@ def estimate_seconds(config: TrainConfig, jobs: Sequence[Job]) -> float | None:
         return None
     costs = estimate_costs(jobs, config.source)
     tokens = [float(TYPICAL_TOKENS)] * len(jobs)
+    # 1 is what `estimate_costs` says of every job where there is no folder of files.
     if any(cost != 1.0 for cost in costs):
         rate = TOKENS_PER_BYTE[_is_compressed(expanded(config.source.path or ""))]
         tokens = [(cost - FIXED_COST_BYTES) * rate for cost in costs]
@@ -242,6 +243,7 @@ def _choose_tasks(wishes: Wishes, num_jobs: int, total_s: float | None) -> int:
     if wishes.tasks is not None:
         return wishes.tasks
     gpus = max(1, wishes.gpus_per_node or 1)
+    # A minute per job where the base's shape, and so the work, is not known.
     wanted = math.ceil((total_s or 60.0 * num_jobs) / gpus / TASK_S)
     return max(1, min(wanted, math.ceil(num_jobs / gpus), MAX_TASKS))
 

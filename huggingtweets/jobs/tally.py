@@ -75,6 +75,7 @@ def trial_of(plan: Plan, cost: float) -> str:
     A job that failed permanently is tried again once one of them is another: the person has changed
     what the failure asked for, or the missing posts have come.
     """
+    # The size of the posts is told by the cost, so that no file is read for it.
     settings = {**asdict(plan.config), **dict.fromkeys(_NO_MATTER)}
     text = json.dumps([settings, cost], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -19,7 +19,7 @@ import yaml
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.posts_schema import SourceKind
 from huggingtweets.config.results_schema import PublishKind
-from huggingtweets.config.schema import TrainConfig
+from huggingtweets.config.schema import BATCH, CROWD_FOLDER, TrainConfig
 from huggingtweets.data.language import detect_languages
 from huggingtweets.data.split import Split
 from huggingtweets.evaluation.figures import (
@@ -270,6 +270,8 @@ def command_of(plan: Plan) -> str:
     handles = plan.job.handles
     words = [f"user={_written(list(handles) if plan.job.is_cyborg else handles[0])}"]
     told, defaults = flatten(told_identity(plan)), _defaults()
+    if told["recipe.warm_start"] == BATCH:  # one person alone is no batch: its folder does
+        told["recipe.warm_start"] = CROWD_FOLDER
     for key in defaults:
         if key in told and (told[key] != defaults[key] or key == "source.kind"):
             words.append(f"{key.removesuffix('.kind')}={_written(told[key])}")

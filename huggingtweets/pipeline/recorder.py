@@ -118,7 +118,7 @@ class Recorder:
                 named = {f"eval/{key}": value for key, value in figures.items()}
                 shown = f"held-out {heldout.bits_per_byte:.3f} bits/byte"
         self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self._file.flush()  # `tail -f` and sweeps read it meanwhile
         self._tracker.log_metrics(named, step=line.step)
         if self._progress:
             self._progress.update(line.step, shown)

@@ -88,6 +88,7 @@ def run_job(
     leave_if_stopped("begin")
     with ExitStack() as stack:
         lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
+        # sync: the lock may have been waited for while another start finished the job.
         if broadcast(on_main(accelerator, lambda: is_done(plan))):
             return None
         cleaned = on_main(accelerator, lambda: begin_job(plan))
@@ -150,7 +151,7 @@ def begin_job(plan: Plan) -> Cleaned | None:
         remove(plan.paths.result)
         if not has_posts:
             remove(plan.paths.posts)
-        if changes != []:
+        if changes != []:  # of other settings, or of nobody knows which
             remove(plan.paths.checkpoints)
         text = dump_config(replace(plan.config, overwrite=False))
         write_text(plan.paths.config, sealed_config(text, plan.digest))
@@ -209,6 +210,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
     Raises:
         DataError: nothing is left to train on.
     """
+    # From the file, as every rank and every later start reads it.
     timelines = read_timelines(plan.paths.posts)
     if cleaned is not None and cleaned.timelines == timelines:
         users, reports = cleaned.users, cleaned.reports
@@ -310,10 +312,12 @@ def finish_job(
         write_text(paths.report, texts.report)
     recorder.finish(samples.predictions)
     if plan.config.publish.kind is PublishKind.hub:
+        # Asked again: training takes hours, and what is public cannot be taken back.
         check_opted_out(plan.job.handles, plan.config.optout_file)
         publish_model(
             paths.model, plan.job.slug, org=plan.config.hub.org, private=plan.config.hub.private
         )
+    # Last: its presence means done. Whoever dies before begins again from the checkpoints.
     write_json(paths.result, texts.result | {"model": {"files": seal_model(paths)}})
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return texts.facts

@@ -150,7 +150,7 @@ class Studio:
             for row, state in zip(rows, weights, strict=True):
                 row.copy_(self.layout.pack(state))
             return build_stack(self.layout, rows, dtype)
-        with self._lock:
+        with self._lock:  # once for all threads: it is as large as the base
             if self._row is None:
                 self._row = self.layout.pack(self.base.weights)
         rank = self.tuning.rank

@@ -59,7 +59,7 @@ def folder_source(path: Path) -> SourceConfig:
 def posts(tmp_path: Path) -> Path:
     (tmp_path / "Big.jsonl.gz").write_bytes(b"x" * 90_000)
     (tmp_path / "small.csv").write_bytes(b"x" * 1_000)
-    (tmp_path / "alice.bsky.social.jsonl").write_bytes(b"x" * 5_000)
+    (tmp_path / "@Alice.bsky.social.jsonl").write_bytes(b"x" * 5_000)
     return tmp_path
 
 
