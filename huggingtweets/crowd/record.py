@@ -26,7 +26,7 @@ class Crowd:
     @property
     def model(self) -> Path:
         """Folder of the whole model."""
-        return model_of(self.folder)
+        return self.folder / "model"
 
     @property
     def told(self) -> str:
@@ -37,11 +37,6 @@ class Crowd:
 def crowd_folder(warm_start: str, output_dir: Path) -> Path:
     """Return where the crowd lies, or is to lie, that a `recipe.warm_start` means."""
     return output_dir / CROWD_FOLDER if warm_start == BATCH else expanded(warm_start)
-
-
-def model_of(folder: Path) -> Path:
-    """Return where in its folder a crowd's model lies."""
-    return folder / "model"
 
 
 def read_crowd(folder: Path) -> Crowd | None:
@@ -56,7 +51,7 @@ def read_crowd(folder: Path) -> Crowd | None:
     return crowd if is_whole else None
 
 
-def seal_crowd(crowd: Crowd) -> Crowd:
+def seal_crowd(crowd: Crowd) -> None:
     """Record whose posts are in it, once its model is written: only now it is finished.
 
     Who was in an earlier crowd of the folder stays recorded: models may have begun from that.
@@ -69,7 +64,6 @@ def seal_crowd(crowd: Crowd) -> Crowd:
         "files": take_seals(crowd.model),
     }
     write_json(crowd.folder / RECORD, record)
-    return crowd
 
 
 def ever_in_crowd(folder: Path) -> frozenset[str]:

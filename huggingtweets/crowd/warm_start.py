@@ -19,7 +19,7 @@ from huggingtweets.bases.model import Base, open_base
 from huggingtweets.config.plan import Plan, make_plan, why_no_crowd
 from huggingtweets.config.results_schema import AdapterExport
 from huggingtweets.config.schema import BATCH, Keep, Stop, TrainConfig
-from huggingtweets.crowd.record import Crowd, crowd_folder, model_of, read_crowd, seal_crowd
+from huggingtweets.crowd.record import Crowd, crowd_folder, read_crowd, seal_crowd
 from huggingtweets.data.prepare import clean_posts, prepare
 from huggingtweets.data.split import split_posts
 from huggingtweets.errors import ConfigError, HuggingtweetsError, JobBusyError, OptedOutError
@@ -73,7 +73,7 @@ def begin_warm(
     warm_start = config.recipe.warm_start
     assert warm_start is not None
     folder = crowd_folder(warm_start, Path(config.output_dir))
-    crowd = _usable(read_crowd(folder), config, base)
+    crowd = _find_crowd(folder, config, base)
     if crowd is None and warm_start == BATCH:
         wrong = why_no_crowd(config)
         if why_not and wrong is None:
@@ -96,8 +96,9 @@ def begin_warm(
     )
 
 
-def _usable(crowd: Crowd | None, config: TrainConfig, base: Base) -> Crowd | None:
+def _find_crowd(folder: Path, config: TrainConfig, base: Base) -> Crowd | None:
     """Return a crowd; None: there is none, or it is a batch's own and has to be trained anew."""
+    crowd = read_crowd(folder)
     if crowd is None:
         return None
     try:
@@ -133,7 +134,7 @@ def _wait_or_train(
         try:
             with acquire_lock(folder):
                 # Whoever held the lock before may have trained it.
-                crowd = _usable(read_crowd(folder), config, base)
+                crowd = _find_crowd(folder, config, base)
                 return crowd or _train(folder, config, jobs, base, device)
         except JobBusyError:
             logger.info("warm start: another process trains the crowd")
@@ -151,9 +152,10 @@ def _train(
             f"expected {MIN_PEOPLE} or more; drop it"
         )
     users, reports = [user for user, _ in found], tuple(report for _, report in found)
-    num_posts = sum(len(user.posts) for user in users)
-    logger.info("warm start: training on %d posts of %d people", num_posts, len(users))
-    plan = _plan_of_crowd(config, users[0].handle)
+    people = tuple(user.handle for user in users)
+    crowd = Crowd(folder, base.name, people, sum(len(user.posts) for user in users))
+    logger.info("warm start: training on %s", crowd.told)
+    plan = _plan_of_crowd(config, people[0])
     recipe = plan.config.recipe
     prepared = prepare(users, reports, recipe=recipe, seed=config.seed, codec=base.codec)
     opened = open_base(base, recipe)
@@ -173,9 +175,10 @@ def _train(
         raise result.error
     assert result.exported is not None
     model = Studio(opened, device, tuning).model(result.exported, recipe)
-    with replacing_folder(model_of(folder)) as draft:
+    with replacing_folder(crowd.model) as draft:
         model.save(plan, base, draft)
-    return seal_crowd(Crowd(folder, base.name, tuple(user.handle for user in users), num_posts))
+    seal_crowd(crowd)
+    return crowd
 
 
 def _plan_of_crowd(config: TrainConfig, handle: str) -> Plan:

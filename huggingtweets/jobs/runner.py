@@ -238,7 +238,7 @@ def choose_engine(
         logger.warning("engine=single is used: %s", reason)
     if reason:
         return EngineKind.single
-    # On a CPU wider models fill its threads alone; side by side they would only share its cache.
+    # A wide model keeps a CPU busy by itself: side by side they win nothing (`CPU_MAX_WIDTH`).
     pays = is_cuda(accelerator.device) or is_grouped or base.config.hidden_size <= CPU_MAX_WIDTH
     return EngineKind.fused if kind is EngineKind.fused or pays else EngineKind.single
 
@@ -280,8 +280,8 @@ def _share_of(
 
 def _by_crashes(plans: Sequence[Plan], tally: Tally) -> tuple[list[Plan], list[Plan]]:
     """Return the jobs that may share a process, and those that processes died of."""
-    suspects = [plan for plan in plans if tally.crashes(plan) >= NUM_SUSPECT]
-    return [plan for plan in plans if plan not in suspects], suspects
+    calm = [plan for plan in plans if tally.crashes(plan) < NUM_SUSPECT]
+    return calm, [plan for plan in plans if tally.crashes(plan) >= NUM_SUSPECT]
 
 
 def _together(plans: Sequence[Plan], tally: Tally) -> Iterator[list[Plan]]:
