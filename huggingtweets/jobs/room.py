@@ -88,7 +88,7 @@ class Room:
                 elif self._full_since is not None:
                     logger.info("room: the disk has space again; the batch goes on")
                     self._full_since = None
-                self.is_over = self._is_late()
+                self.is_over |= self._is_late()  # another thread may have given up meanwhile
             return self._full_since is None and not self.is_over
 
     def wait_until_open(self) -> None:

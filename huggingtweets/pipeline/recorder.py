@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import TextIO
 
 from huggingtweets.bases.model import Base
@@ -58,12 +57,7 @@ class Recorder:
         """Nothing to do: `start` opens what there is to open."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, err: BaseException | None, traceback: object) -> None:
         """Close everything; a job that failed is marked so where it is tracked."""
         self._close()
         if err is not None:

@@ -25,7 +25,7 @@ from huggingtweets.evaluation.score import Posts
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.generation.samples import Samples
 from huggingtweets.handles import Job
-from huggingtweets.pipeline.notices import tell_of_posts, tell_refused, tell_worse
+from huggingtweets.pipeline.notices import tell_of_posts, tell_refused
 from huggingtweets.pipeline.outcome import Outcome, Texts, build_texts, kept_and_base_loss
 from huggingtweets.pipeline.recorder import Recorder
 from huggingtweets.pipeline.trained import trained_by_single
@@ -307,7 +307,11 @@ def finish_job(
             (draft / paths.preview.name).write_bytes(texts.preview)
             write_text(draft / paths.card.name, texts.card)
     if texts.facts.is_worse:
-        tell_worse(plan)
+        logger.warning(
+            "job=%s predicts posts that it has not seen worse than its base; lower recipe.lr or "
+            "recipe.epochs",
+            plan.job.slug,
+        )
     if is_published:
         write_text(paths.report, texts.report)
     recorder.finish(samples.predictions)
