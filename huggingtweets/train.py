@@ -37,7 +37,7 @@ from huggingtweets.posts.sources.load import check_demo, check_source
 from huggingtweets.process import usable_cores
 from huggingtweets.runtime.helper import shared_helpers
 
-TEXTS = "huggingtweets.pipeline.texts"
+TEXTS = "huggingtweets.pipeline.outcome"
 """What the helper process begins with."""
 BUSY_LOAD = 0.6
 """Average load per core from which on the machine is taken to be shared."""

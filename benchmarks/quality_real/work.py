@@ -35,7 +35,6 @@ from huggingtweets.training.launch import build_accelerator
 from huggingtweets.training.parallel.single import train_single
 from huggingtweets.training.progress import Training, TrainingJob, training_job
 from huggingtweets.training.records import TrainResult
-from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.pool import train_stacks
 from quality_real.canaries import Canary, candidates, exposure, make_canaries, plant
 from quality_real.plan import Design, Row, Run, Words
@@ -219,7 +218,7 @@ def _stacked(ready: Sequence[Ready], base: Base) -> Iterator[tuple[Ready, Done]]
     opened = open_base(base, plan.config.recipe)
     tuning = tuning_of(opened, base, plan.config.recipe, CPU)
     settings = choose_settings(tuning, plan, CPU, len(ready))
-    studio = Studio(opened, CPU, tuning if isinstance(tuning, GroupedTuning) else None)
+    studio = Studio(opened, CPU, tuning)
     labels: AbstractContextManager[None] = nullcontext()
     if frac := ready[0].run.smoothing:
         assert len(ready) == 1, "labels are smoothed for one account at a time"
@@ -243,7 +242,7 @@ def _stacked(ready: Sequence[Ready], base: Base) -> Iterator[tuple[Ready, Done]]
             continue
         assert result.trained is not None
         assert result.exported is not None
-        model = studio.model(result.exported.weights, result.exported.adapters, plan.config.recipe)
+        model = studio.model(result.exported, plan.config.recipe)
         yield one, Done(result.trained, model, seconds * result.trained.tokens / total)
 
 

@@ -51,8 +51,7 @@ def follow(
     """
     from huggingtweets.jobs.ledger import JobStatus
     from huggingtweets.jobs.slurm_word import ask_slurm
-    from huggingtweets.jobs.status import as_json, read_states, summarise
-    from huggingtweets.jobs.status_table import build_status
+    from huggingtweets.jobs.status import as_json, build_status, read_states, summarise
 
     while True:
         states = read_states(folder)

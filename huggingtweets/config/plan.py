@@ -65,8 +65,7 @@ class Plan:
     @property
     def leaves_adapter(self) -> bool:
         """Whether the model folder holds an adapter, to be put on its base, instead of a model."""
-        is_lora = self.config.recipe.adapter is Adapter.lora
-        return is_lora and self.config.publish.lora is AdapterExport.adapter
+        return leaves_adapter(self.config)
 
     @property
     def digest(self) -> str:
@@ -97,20 +96,36 @@ def is_batch(user: Any) -> bool:
     return isinstance(user, str) and user.startswith(FILE_PREFIX)
 
 
+def leaves_adapter(config: TrainConfig) -> bool:
+    """Whether the model folder of a job will hold an adapter alone."""
+    is_lora = config.recipe.adapter is Adapter.lora
+    return is_lora and config.publish.lora is AdapterExport.adapter
+
+
+def why_no_crowd(config: TrainConfig) -> str | None:
+    """Return why no crowd can be trained for a batch, as far as its settings tell; None: it can."""
+    if not is_batch(config.user):
+        return f"with user={config.user}; expected user=file:PATH, many people"
+    if config.source.kind in SERVICES:
+        return (
+            f"with source={config.source.kind}, which would be asked twice; expected posts on "
+            "disk; use `huggingtweets import` once"
+        )
+    return None
+
+
 def _warm_start(config: TrainConfig) -> str | None:
     """Return where a job begins: `auto` is the crowd of a batch whose posts were donated to all.
 
     Raises:
         ConfigError: what it would leave is of no use to others.
     """
-    asked, is_auto = config.recipe.warm_start, config.recipe.warm_start == AUTO
-    is_lora = config.recipe.adapter is Adapter.lora
-    leaves_adapter = is_lora and config.publish.lora is AdapterExport.adapter
-    if is_auto:
-        is_donated = config.consent is Consent("public-donation") and is_batch(config.user)
-        can_be_read_twice = config.source.kind not in SERVICES
-        return BATCH if is_donated and can_be_read_twice and not leaves_adapter else None
-    if asked and leaves_adapter:
+    asked = config.recipe.warm_start
+    if asked == AUTO:
+        is_donated = config.consent is Consent("public-donation")
+        can_be = why_no_crowd(config) is None and not leaves_adapter(config)
+        return BATCH if is_donated and can_be else None
+    if asked and leaves_adapter(config):
         raise ConfigError(
             "publish.lora: got adapter with recipe.warm_start, whose adapters fit no base that "
             "others have; expected whole models; set publish.lora=merged"

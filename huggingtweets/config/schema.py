@@ -97,6 +97,8 @@ class Stop(StrEnum):
 
 BATCH = "batch"
 """Of `recipe.warm_start`: the people of the batch itself."""
+CROWD_FOLDER = ".crowd"
+"""Where that crowd lies, in the output_dir of the batch."""
 
 
 @dataclass(frozen=True)

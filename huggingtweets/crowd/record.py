@@ -1,16 +1,13 @@
 """The crowd: a model of some posts of many people, from which the models of others may begin."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingtweets.config.schema import BATCH
+from huggingtweets.config.schema import BATCH, CROWD_FOLDER
 from huggingtweets.storage.files import read_json, write_json
 from huggingtweets.storage.paths import expanded
 from huggingtweets.storage.seals import find_fault, take_seals
 
-FOLDER = ".crowd"
-"""In the output folder of a batch."""
 RECORD = "people.json"
 """In a crowd's folder: whose posts are in it, and what its finished model is."""
 
@@ -29,7 +26,7 @@ class Crowd:
     @property
     def model(self) -> Path:
         """Folder of the whole model."""
-        return model_of(self.folder)
+        return self.folder / "model"
 
     @property
     def told(self) -> str:
@@ -39,12 +36,7 @@ class Crowd:
 
 def crowd_folder(warm_start: str, output_dir: Path) -> Path:
     """Return where the crowd lies, or is to lie, that a `recipe.warm_start` means."""
-    return output_dir / FOLDER if warm_start == BATCH else expanded(warm_start)
-
-
-def model_of(folder: Path) -> Path:
-    """Return where in its folder a crowd's model lies."""
-    return folder / "model"
+    return output_dir / CROWD_FOLDER if warm_start == BATCH else expanded(warm_start)
 
 
 def read_crowd(folder: Path) -> Crowd | None:
@@ -59,19 +51,19 @@ def read_crowd(folder: Path) -> Crowd | None:
     return crowd if is_whole else None
 
 
-def seal_crowd(folder: Path, base: str, people: Sequence[str], num_posts: int) -> None:
+def seal_crowd(crowd: Crowd) -> None:
     """Record whose posts are in it, once its model is written: only now it is finished.
 
     Who was in an earlier crowd of the folder stays recorded: models may have begun from that.
     """
     record = {
-        "base": base,
-        "people": list(people),
-        "earlier": sorted(ever_in_crowd(folder) - set(people)),
-        "posts": num_posts,
-        "files": take_seals(model_of(folder)),
+        "base": crowd.base,
+        "people": list(crowd.people),
+        "earlier": sorted(ever_in_crowd(crowd.folder) - set(crowd.people)),
+        "posts": crowd.num_posts,
+        "files": take_seals(crowd.model),
     }
-    write_json(folder / RECORD, record)
+    write_json(crowd.folder / RECORD, record)
 
 
 def ever_in_crowd(folder: Path) -> frozenset[str]:

@@ -13,19 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig
 
 from huggingtweets.bases.model import Base, open_base
-from huggingtweets.config.plan import Plan, is_batch, make_plan
-from huggingtweets.config.posts_schema import SERVICES
+from huggingtweets.config.plan import Plan, make_plan, why_no_crowd
 from huggingtweets.config.results_schema import AdapterExport
 from huggingtweets.config.schema import BATCH, Keep, Stop, TrainConfig
-from huggingtweets.crowd.record import (
-    Crowd,
-    crowd_folder,
-    model_of,
-    read_crowd,
-    seal_crowd,
-)
+from huggingtweets.crowd.record import Crowd, crowd_folder, read_crowd, seal_crowd
 from huggingtweets.data.prepare import clean_posts, prepare
 from huggingtweets.data.split import split_posts
 from huggingtweets.errors import ConfigError, HuggingtweetsError, JobBusyError, OptedOutError
@@ -38,7 +32,6 @@ from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.storage.files import replacing_folder
 from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.training.progress import training_job
-from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 
@@ -49,6 +42,8 @@ MIN_PEOPLE = 4
 """Of fewer people it would be their voices, and not what posts have in common."""
 POSTS_EACH = 40
 """Sixteen people with 40 posts each were measured (docs/quality.md)."""
+_SHAPE = ("model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+"""Keys that the configurations of transformers have in common."""
 _POLL_S = 2.0
 
 
@@ -78,9 +73,16 @@ def begin_warm(
     warm_start = config.recipe.warm_start
     assert warm_start is not None
     folder = crowd_folder(warm_start, Path(config.output_dir))
-    crowd = _usable(read_crowd(folder), config, base)
+    crowd = _find_crowd(folder, config, base)
     if crowd is None and warm_start == BATCH:
-        _check_batch(config, why_not)
+        wrong = why_no_crowd(config)
+        if why_not and wrong is None:
+            wrong = f"with a base that is trained alone ({why_not}); expected another base"
+        if wrong:
+            raise ConfigError(
+                f"recipe.warm_start: got batch {wrong}, or the crowd of another batch as "
+                "recipe.warm_start=FOLDER, or none"
+            )
         crowd = _wait_or_train(folder, config, jobs, base, device)
     if crowd is None:
         raise ConfigError(
@@ -94,8 +96,9 @@ def begin_warm(
     )
 
 
-def _usable(crowd: Crowd | None, config: TrainConfig, base: Base) -> Crowd | None:
+def _find_crowd(folder: Path, config: TrainConfig, base: Base) -> Crowd | None:
     """Return a crowd; None: there is none, or it is a batch's own and has to be trained anew."""
+    crowd = read_crowd(folder)
     if crowd is None:
         return None
     try:
@@ -104,30 +107,23 @@ def _usable(crowd: Crowd | None, config: TrainConfig, base: Base) -> Crowd | Non
         if config.recipe.warm_start != BATCH:
             raise
         return None
-    if crowd.base != base.name:
+    if crowd.base != base.name or not _has_shape_of(base, crowd):
+        other = crowd.base if crowd.base != base.name else f"another {crowd.base}"
         raise ConfigError(
-            f"recipe.warm_start: got {crowd.folder}, which was trained from {crowd.base}; expected "
+            f"recipe.warm_start: got {crowd.folder}, which was trained from {other}; expected "
             f"one of {base.name}; use another output_dir, or delete the folder"
         )
     return crowd
 
 
-def _check_batch(config: TrainConfig, why_not: str | None) -> None:
-    wrong = ""
-    if not is_batch(config.user):
-        wrong = f"with user={config.user}; expected user=file:PATH, many people"
-    elif config.source.kind in SERVICES:
-        wrong = (
-            f"with source={config.source.kind}, which would be asked twice; expected posts on "
-            "disk; use `huggingtweets import` once"
-        )
-    elif why_not:
-        wrong = f"with a base that is trained alone ({why_not}); expected another base"
-    if wrong:
-        raise ConfigError(
-            f"recipe.warm_start: got batch {wrong}, or the crowd of another batch as "
-            "recipe.warm_start=FOLDER, or none"
-        )
+def _has_shape_of(base: Base, crowd: Crowd) -> bool:
+    """Whether a crowd's model is built like a base.
+
+    Names do not tell: every tiny model is called so, and of a base's folder the last name counts.
+    """
+    found = AutoConfig.from_pretrained(crowd.model).get_text_config()
+    asked = base.config.get_text_config()
+    return all(getattr(found, key, None) == getattr(asked, key, None) for key in _SHAPE)
 
 
 def _wait_or_train(
@@ -137,12 +133,9 @@ def _wait_or_train(
         raise_if_stopped("warm start")
         try:
             with acquire_lock(folder):
-                crowd = _usable(read_crowd(folder), config, base)
-                if crowd is None:
-                    _train(folder, config, jobs, base, device)
-                    crowd = read_crowd(folder)
-                    assert crowd is not None
-                return crowd
+                # Whoever held the lock before may have trained it.
+                crowd = _find_crowd(folder, config, base)
+                return crowd or _train(folder, config, jobs, base, device)
         except JobBusyError:
             logger.info("warm start: another process trains the crowd")
             time.sleep(_POLL_S)
@@ -150,7 +143,7 @@ def _wait_or_train(
 
 def _train(
     folder: Path, config: TrainConfig, jobs: Sequence[Job], base: Base, device: torch.device
-) -> None:
+) -> Crowd:
     """Train the crowd of a batch, an epoch by the recipe of its people, and write it."""
     found = list(_chosen_posts(config, jobs))
     if len(found) < MIN_PEOPLE:
@@ -159,9 +152,10 @@ def _train(
             f"expected {MIN_PEOPLE} or more; drop it"
         )
     users, reports = [user for user, _ in found], tuple(report for _, report in found)
-    num_posts = sum(len(user.posts) for user in users)
-    logger.info("warm start: training on %d posts of %d people", num_posts, len(users))
-    plan = _plan_of_crowd(config, users[0].handle)
+    people = tuple(user.handle for user in users)
+    crowd = Crowd(folder, base.name, people, sum(len(user.posts) for user in users))
+    logger.info("warm start: training on %s", crowd.told)
+    plan = _plan_of_crowd(config, people[0])
     recipe = plan.config.recipe
     prepared = prepare(users, reports, recipe=recipe, seed=config.seed, codec=base.codec)
     opened = open_base(base, recipe)
@@ -175,16 +169,16 @@ def _train(
             is_stopped=stop_requested,
         )
     )
-    raise_if_stopped("warm start")
+    raise_if_stopped("warm start")  # a training that was stopped gives no result
     [result] = results
     if result.error is not None:
         raise result.error
     assert result.exported is not None
-    studio = Studio(opened, device, tuning if isinstance(tuning, GroupedTuning) else None)
-    model = studio.model(result.exported.weights, result.exported.adapters, recipe)
-    with replacing_folder(model_of(folder)) as draft:
+    model = Studio(opened, device, tuning).model(result.exported, recipe)
+    with replacing_folder(crowd.model) as draft:
         model.save(plan, base, draft)
-    seal_crowd(folder, base.name, [user.handle for user in users], num_posts)
+    seal_crowd(crowd)
+    return crowd
 
 
 def _plan_of_crowd(config: TrainConfig, handle: str) -> Plan:
@@ -203,10 +197,11 @@ def _chosen_posts(
 
     Who has too few posts, or opted out, is passed by: the job itself will say so.
     """
-    num, seen = 0, set[str]()
+    seen = set[str]()
+    # By the seed, so that whichever process trains the crowd, it is the same.
     for job in random.Random(f"warm start/{config.seed}").sample(jobs, len(jobs)):
         raise_if_stopped("warm start")
-        if num >= MAX_PEOPLE:
+        if len(seen) >= MAX_PEOPLE:
             return
         try:
             found = _posts_of(config, job)
@@ -216,7 +211,6 @@ def _chosen_posts(
         for user, report in found:
             if user.handle not in seen:
                 seen.add(user.handle)
-                num += 1
                 yield user, report
 
 

@@ -60,8 +60,8 @@ def _ask(job: Job) -> Consent:
     """Ask on what ground the posts are used; anything but a number or a name leaves it unstated."""
     who = " and ".join(f"@{handle}" for handle in job.handles)
     lines = [f"On what ground do you use the posts of {who}?"]
-    numbered = list(enumerate(_MEANINGS.items(), start=1))
-    lines += [f"  {n}  {meaning} ({ground})" for n, (ground, meaning) in numbered]
+    grounds = {str(number): ground for number, ground in enumerate(_MEANINGS, start=1)}
+    lines += [f"  {n}  {_MEANINGS[ground]} ({ground})" for n, ground in grounds.items()]
     answer = ask("\n".join([*lines, "Number, or nothing to leave it unstated:"]))
-    names = {str(n): ground for n, (ground, _) in numbered} | {name: name for name in _MEANINGS}
-    return Consent(names.get(answer, Consent.unstated))
+    ground = grounds.get(answer, answer)
+    return Consent(ground) if ground in _MEANINGS else Consent.unstated

@@ -33,16 +33,22 @@ class Deadline:
         """Start the clock of a job."""
         self._begun[slug] = time.monotonic()  # a clock that nobody sets
 
-    def end(self, slug: str) -> None:
-        """Stop the clock of a job that is finished."""
-        self._rates.append((time.monotonic() - self._begun.pop(slug)) / self._costs.get(slug, 1.0))
+    def end(self, slug: str, *, is_done: bool = True) -> None:
+        """Stop the clock of a job, if it was begun; one that failed says nothing of the others.
+
+        Its clock has to be stopped all the same: what is under way counts as slow as it is so far.
+        """
+        begun = self._begun.pop(slug, None)
+        if is_done and begun is not None:
+            self._rates.append((time.monotonic() - begun) / self._costs.get(slug, 1.0))
 
     def allows(self, slug: str) -> bool:
         """Whether a job can be finished if it is begun now."""
         now = time.monotonic()
+        running = list(self._begun.items())  # copied: other threads begin and end jobs
         # Those under way take at least what they have taken so far.
-        running = list(self._begun.items())
-        rates = [*self._rates, *((now - at) / self._costs.get(slug, 1.0) for slug, at in running)]
+        so_far = [(now - since) / self._costs.get(other, 1.0) for other, since in running]
+        rates = [*self._rates, *so_far]
         if self._ends_at is None or not rates:
             return True
         return time.time() + max(rates) * self._costs.get(slug, 1.0) <= self._ends_at

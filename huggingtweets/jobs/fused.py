@@ -31,7 +31,6 @@ from huggingtweets.pipeline.stacking import choose_settings, finishing_of, speed
 from huggingtweets.pipeline.stages import (
     EndedJob,
     begin_job,
-    end_job,
     finish_job,
     prepare_job,
     utc_now,
@@ -40,11 +39,8 @@ from huggingtweets.pipeline.trained import StackedModel, Studio, sample_together
 from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.standing import is_done
 from huggingtweets.storage.lock import JobLock, acquire_lock
-from huggingtweets.training.meter import (
-    peak_flops,
-)
+from huggingtweets.training.meter import peak_flops
 from huggingtweets.training.progress import TrainingJob, training_job
-from huggingtweets.training.stacked.grouped import GroupedTuning
 from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.pool import train_stacks
 from huggingtweets.training.stacked.tuning import StackedSettings
@@ -53,6 +49,7 @@ from huggingtweets.training.stopping import raise_if_stopped, stop_requested
 logger = logging.getLogger(__name__)
 
 NUM_PREPARERS = 2
+"""Reading and tokenising a user takes far less than training; more would take its cores."""
 NUM_FINISHERS = 4
 """More than cores: a finisher mostly waits for the disk."""
 AHEAD_PER_SLOT = 2
@@ -61,19 +58,35 @@ MAX_WAITING_BYTES = 8 * 2**30
 """Of models waiting to be written."""
 
 
-@dataclass(frozen=True)
-class OpenJob:
+@dataclass(eq=False)
+class _OpenJob:
     """A job that is begun: its folder is ours, its blocks are in memory."""
 
     plan: Plan
+    """Its sampling settled."""
     prepared: Prepared
     lock: JobLock
     started_at: str
+    result: StackedResult | None = None
+    """None: it is not trained yet."""
+    samples: Samples | None = None
 
-    def ended(self, result: StackedResult) -> EndedJob:
+    @property
+    def is_sampled_with_others(self) -> bool:
+        """Whether samples are wanted, and drawn by our own pass: the best of several are not."""
+        return self.plan.sampling.num > 0 and self.plan.sampling.best_of == 1
+
+    def ended(self) -> EndedJob:
         """Return it after its training."""
-        assert result.trained is not None
-        return end_job(self.plan, self.prepared, result.trained, self.started_at, engine="fused")
+        assert self.result is not None
+        assert self.result.trained is not None
+        return EndedJob(self.plan, self.prepared, self.result.trained, self.started_at, "fused")
+
+    def model(self, studio: Studio) -> StackedModel:
+        """Return the trained model."""
+        assert self.result is not None
+        assert self.result.exported is not None
+        return studio.model(self.result.exported, self.plan.config.recipe)
 
 
 def run_fused(
@@ -91,18 +104,16 @@ def run_fused(
     a job begun that would not be finished before the deadline, or for which the disk has no room.
     """
     deadline = deadline or Deadline(None, {})
-    room = room or Room(
-        plans[0].paths.root.parent, 0, wait_s=plans[0].config.engine.wait_for_room_s
-    )
+    room = room or Room(plans[0].paths.root.parent)
     recipe = plans[0].config.recipe
     opened = open_base(base, recipe)
     tuning = tuning_of(opened, base, recipe, device)
-    speed = speed_of(opened, tuning, recipe, peak_flops(device, plans[0].config.engine.peak_tflops))
     settings = choose_settings(tuning, plans[0], device, len(plans))
     logger.info(
         "engine=fused jobs=%d slots=%d engines=%d", len(plans), settings.slots, settings.engines
     )
-    studio = Studio(opened, device, tuning if isinstance(tuning, GroupedTuning) else None)
+    studio = Studio(opened, device, tuning)
+    peak = peak_flops(device, plans[0].config.engine.peak_tflops)
     try:
         with _Workshop(plans, base, studio, tally, deadline, room, settings) as workshop:
             results = train_stacks(
@@ -110,7 +121,7 @@ def run_fused(
                 workshop.prepared(),
                 settings=settings,
                 device=device,
-                speed=speed,
+                speed=speed_of(opened, tuning, recipe, peak),
                 is_stopped=lambda: stop_requested() or room.is_over,
             )
             for result in results:
@@ -122,31 +133,6 @@ def run_fused(
             raise out_of_time(workshop.left)
     except HuggingtweetsError as err:
         tally.cut_short(plans, err)
-
-
-@dataclass(eq=False)
-class _Ended:
-    """A job whose training has ended, on its way through sampling to being written."""
-
-    job: OpenJob
-    result: StackedResult
-    samples: Samples | None = None
-    error: Exception | None = None
-
-    def __post_init__(self) -> None:
-        self.error = self.result.error
-
-    @property
-    def can_be_sampled(self) -> bool:
-        """Whether samples are wanted, and drawn as those of many are."""
-        sampling = self.job.plan.sampling
-        return self.error is None and sampling.num > 0 and sampling.best_of == 1
-
-    def model(self, studio: Studio) -> StackedModel:
-        """Return the trained model."""
-        exported = self.result.exported
-        assert exported is not None
-        return studio.model(exported.weights, exported.adapters, self.job.plan.config.recipe)
 
 
 class _Workshop:
@@ -192,15 +178,15 @@ class _Workshop:
         # On a CPU as many as engines, each on one thread; a GPU draws for all that wait at once.
         self._samplers = ThreadPoolExecutor(settings.engines, thread_name_prefix="sample")
         self._finishers = ThreadPoolExecutor(NUM_FINISHERS, thread_name_prefix="finish")
-        self._ended: deque[_Ended] = deque()
+        self._ended: deque[_OpenJob] = deque()
         """Jobs that wait to be sampled."""
         self._num_together = 1  # on a CPU products are apart anyway
         if is_cuda(studio.device) and studio.layout is not None:
             finishing = finishing_of(plans[0], studio.layout)
             self._num_together = finishing.num_together(free_bytes(studio.device))
         self._num_threads = 1 if settings.engines > 1 else torch.get_num_threads()
-        self._open: dict[str, OpenJob] = {}
-        """Jobs that are begun and not yet with a finisher."""
+        self._open: dict[str, _OpenJob] = {}
+        """Jobs that are begun and not yet trained."""
 
     def __enter__(self) -> _Workshop:
         """Return self."""
@@ -208,6 +194,7 @@ class _Workshop:
 
     def __exit__(self, *_: object) -> None:
         """Wait for the jobs that are being finished and give up all others."""
+        # In this order: samplers hand their jobs on to finishers.
         self._preparers.shutdown(cancel_futures=True)
         self._samplers.shutdown()
         self._finishers.shutdown()
@@ -219,7 +206,7 @@ class _Workshop:
 
         A job that cannot be prepared is counted as failed and passed over.
         """
-        waiting: deque[tuple[Plan, Future[OpenJob | None]]] = deque()
+        waiting: deque[tuple[Plan, Future[_OpenJob | None]]] = deque()
         todo = filter(self._is_in_time, self._plans)
         is_exhausted = False
         while True:
@@ -229,16 +216,14 @@ class _Workshop:
                     free -= 1
                     waiting.append((plan, self._preparers.submit(self._prepare, plan)))
                 is_exhausted = free > 0
-            if not waiting:
-                if is_exhausted or self._room.is_over:
-                    return
+            if not waiting and (is_exhausted or self._room.is_over):
+                return
+            # In order, so that the longest are trained first. None lets the engine step the slots
+            # that are busy, and ask again.
+            if not waiting or not waiting[0][1].done():
                 yield None
                 continue
-            plan, future = waiting[0]
-            if not future.done():
-                yield None
-                continue
-            waiting.popleft()
+            plan, future = waiting.popleft()
             try:
                 job = future.result()
             except Exception as err:
@@ -246,14 +231,19 @@ class _Workshop:
                 continue
             if job is None:
                 self._tally.done(plan, before=True)
-            elif self._is_in_time(plan):
+            elif self._is_in_time(plan):  # asked again: it has waited for its turn
                 self._deadline.begin(plan.job.slug)
                 yield training_job(job.plan, job.prepared)
 
     def finish(self, result: StackedResult) -> None:
         """Have a trained model sampled and written in the background; waits while too many are."""
+        job = self._open.pop(result.slug)
+        if result.error is not None:
+            self._close(job, result.error)
+            return
+        job.result = result
         self._waiting.acquire()
-        self._ended.append(_Ended(self._open.pop(result.slug), result))
+        self._ended.append(job)
         self._samplers.submit(self._sample)
 
     def _is_in_time(self, plan: Plan) -> bool:
@@ -262,94 +252,87 @@ class _Workshop:
         self.left.append(plan)
         return False
 
-    def _prepare(self, plan: Plan) -> OpenJob | None:
+    def _prepare(self, plan: Plan) -> _OpenJob | None:
         """Begin a job; None: an earlier start, given up as dead, has finished it meanwhile."""
         self._tally.running(plan)
         return self._room.trying(lambda: self._begin(plan))
 
-    def _begin(self, plan: Plan) -> OpenJob | None:
+    def _begin(self, plan: Plan) -> _OpenJob | None:
+        """Do what the single engine does before training (`stages.run_job`)."""
         started_at = utc_now()
         lock = acquire_lock(plan.paths.root)
         try:
             if is_done(plan):
                 lock.release()
                 return None
-            cleaned = begin_job(plan)
-            prepared = prepare_job(plan, self._thread_base(), cleaned)
+            prepared = prepare_job(plan, self._thread_base(), begin_job(plan))
+            plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
             tell_of_posts(plan, prepared, self._base.max_positions)
         except BaseException:
             lock.release()
             raise
-        job = OpenJob(plan, prepared, lock, started_at)
+        job = _OpenJob(plan, prepared, lock, started_at)
         self._open[plan.job.slug] = job
         return job
 
     def _sample(self) -> None:
         """Draw samples for jobs that wait, all in one call, and hand each on to be written."""
-        waiting = self._take_waiting()
+        waiting: list[_OpenJob] = []  # stays empty where other threads have taken them
+        with suppress(IndexError):
+            while len(waiting) < self._num_together:
+                waiting.append(self._ended.popleft())
         try:
             use_device(self._studio.device)
             if is_cpu(self._studio.device):
-                torch.set_num_threads(self._num_threads)
-            can_sample = self._studio.layout is not None
-            ready = [one for one in waiting if can_sample and one.can_be_sampled]
-            if ready:
-                models = [one.model(self._studio) for one in ready]
-                ended = [one.job.ended(one.result) for one in ready]
+                torch.set_num_threads(self._num_threads)  # new threads begin with all cores
+            ready = [job for job in waiting if job.is_sampled_with_others]
+            if ready and self._studio.layout is not None:
                 drawn = sample_together(
-                    models,
-                    [job.plan for job in ended],
+                    [job.model(self._studio) for job in ready],
+                    [job.plan for job in ready],
                     self._thread_base(),
-                    [job.guards for job in ended],
+                    [job.ended().guards for job in ready],
                 )
-                for one, samples in zip(ready, drawn, strict=True):
-                    one.samples = samples
+                for job, samples in zip(ready, drawn, strict=True):
+                    job.samples = samples
         except Exception as err:  # of one of them: each is sampled by itself when it is written
             logger.warning("%d jobs could not be sampled together: %s", len(waiting), err)
         finally:
-            for one in waiting:
-                self._finishers.submit(self._finish, one)
+            for job in waiting:
+                self._finishers.submit(self._finish, job)
 
-    def _take_waiting(self) -> list[_Ended]:
-        """Return jobs to be sampled together; none where another thread has taken them."""
-        taken: list[_Ended] = []
-        with suppress(IndexError):
-            while len(taken) < self._num_together:
-                taken.append(self._ended.popleft())
-        return taken
-
-    def _finish(self, ended: _Ended) -> None:
-        plan = ended.job.plan
+    def _finish(self, job: _OpenJob) -> None:
+        failure: Exception | None = None
         try:
-            if ended.error is not None:
-                raise ended.error
-            self._room.trying(lambda: self._write(ended))
+            self._room.trying(lambda: self._write(job))
         except Exception as err:
-            self._tally.failed(plan, as_failure(plan, err))
-        else:
-            assert ended.result.trained is not None
-            self._tally.done(plan, ended_by=ended.result.trained.ended_by)
-            self._deadline.end(plan.job.slug)
+            failure = err
+        try:
+            self._close(job, failure)
         finally:
-            ended.job.lock.release()
             self._waiting.release()
 
-    def _write(self, ended: _Ended) -> None:
+    def _close(self, job: _OpenJob, failure: Exception | None) -> None:
+        """Count a job that is written, or failed, and give its folder up."""
+        plan = job.plan
+        try:
+            self._deadline.end(plan.job.slug, is_done=failure is None)
+            if failure is None:
+                self._tally.done(plan, ended_by=job.ended().result.ended_by)
+            else:
+                self._tally.failed(plan, as_failure(plan, failure))
+        finally:
+            job.lock.release()
+
+    def _write(self, job: _OpenJob) -> None:
         """Do what the single engine does after training."""
-        job, trained = ended.job, ended.result.trained
-        assert trained is not None
+        ended = job.ended()
         base = self._thread_base()
         with Recorder(job.plan, is_main=True, is_shown=False) as recorder:
             recorder.start(base, job.prepared)
-            for line in trained.lines():
+            for line in ended.result.lines():
                 recorder.record(line)
-            finish_job(
-                job.ended(ended.result),
-                base,
-                ended.model(self._studio),
-                recorder,
-                ended.samples,
-            )
+            finish_job(ended, base, job.model(self._studio), recorder, job.samples)
 
     def _thread_base(self) -> Base:
         """Return the base with this thread's own tokenizer: they may not be shared."""

@@ -39,7 +39,6 @@ DRAFT_IDLE_S = 60.0
 """A small file is written within a fraction of a second."""
 _COMMAND = "command.txt"
 _NOT_KEPT = ("shard=", "job_index=", "only_curable=", "retry_failed=")
-_CHUNK = 1000
 
 
 class JobStatus(StrEnum):
@@ -100,7 +99,8 @@ class Ledger:
             make_folder(path.parent)
             clear_for_file(path)
             self._fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            self._is_cut = _is_cut(self._fd)
+            size = os.fstat(self._fd).st_size
+            self._is_cut = size > 0 and os.pread(self._fd, 1, size - 1) != b"\n"
         except OSError as err:
             raise LaunchError(
                 f"{path}: cannot be written ({err.strerror}); expected a ledger that can be "
@@ -141,8 +141,10 @@ class Ledger:
             **({"trial": trial} if trial else {}),
         }
         line = ("\n" if self._is_cut else "") + json.dumps(row) + "\n"
+        # One write each, on a file opened to append: lines of threads do not mix.
         data = line.encode("ascii")
         try:
+            # A disk that fills up takes the beginning alone: the next line begins a new one.
             self._is_cut = os.write(self._fd, data) < len(data)
         except OSError as err:
             logger.warning("job=%s %s: not in the ledger (%s)", slug, status, err.strerror)
@@ -194,6 +196,7 @@ def keep_command(output_dir: Path, arguments: Sequence[str]) -> None:
 
     What killed writers left half-written of a batch's own files goes.
     """
+    # A shard's own words would have the whole batch's command train that shard alone.
     words = [word for word in arguments if not word.startswith(_NOT_KEPT)]
     with suppress(OSError):  # no job depends on it
         path = output_dir / LEDGER_DIR / _COMMAND
@@ -217,16 +220,16 @@ def own_writer() -> Writer:
     return Writer(socket.gethostname(), me.pid, me.started)
 
 
-def _is_cut(fd: int) -> bool:
-    size = os.fstat(fd).st_size
-    return size > 0 and os.pread(fd, 1, size - 1) != b"\n"
+_Line = tuple[float, Mapping[str, Any]]
+"""When a line was written, in seconds since the epoch, and what it says."""
 
 
-def _last_states(lines: Iterable[tuple[float, Mapping[str, Any]]]) -> dict[str, JobState]:
+def _last_states(lines: Iterable[_Line]) -> dict[str, JobState]:
     """The last state of every job, by lines in order of their times."""
-    last: dict[str, tuple[float, Mapping[str, Any]]] = {}
-    begun: dict[str, tuple[float, Mapping[str, Any]]] = {}
+    last: dict[str, _Line] = {}
+    begun: dict[str, _Line] = {}
     crashes: dict[str, tuple[int, int]] = {}
+    """How often in a row a job was begun without a word of its end, and from which step."""
     for line in lines:
         row = line[1]
         with suppress(KeyError, TypeError, ValueError):  # not ours
@@ -237,6 +240,7 @@ def _last_states(lines: Iterable[tuple[float, Mapping[str, Any]]]) -> dict[str, 
                 begun[slug] = line
                 num, step = crashes.get(slug, (0, 0))
                 now = int(row.get("step", 0))
+                # A job that died but got further is no hopeless one: it counts anew.
                 crashes[slug] = (1 if now > step else num + 1, now)
             elif status != JobStatus.queued or row["reason"]:  # not merely to be begun
                 crashes.pop(slug, None)
@@ -246,20 +250,19 @@ def _last_states(lines: Iterable[tuple[float, Mapping[str, Any]]]) -> dict[str, 
             state = _state_of(row, moment)
             since, first = begun.get(slug, (moment, None))
             has_ended = state.status in (JobStatus.done, JobStatus.failed)
+            # Two machines' clocks differ: times of one writer alone are compared.
             if has_ended and first is not None and _writer_of(first) == state.writer:
                 state = replace(state, seconds=max(0.0, moment - since))
             states[slug] = replace(state, crashes=crashes.get(slug, (0, 0))[0])
     return states
 
 
-def _lines(path: Path) -> Iterator[tuple[float, Mapping[str, Any]]]:
-    """Yield the lines of one file that say a time, each after it."""
-    for row in _rows(_text_of(path)):
-        moment = None
-        with suppress(KeyError, TypeError, ValueError, OverflowError):  # not ours
-            moment = datetime.fromisoformat(row["time"]).timestamp()
-        if moment is not None:
-            yield moment, row
+def _lines(path: Path) -> Iterator[_Line]:
+    """Yield the lines of one file that say a time; those cut by a crash, or not ours, do not."""
+    for text in _text_of(path).split("\n"):
+        with suppress(KeyError, TypeError, ValueError, OverflowError, RecursionError):
+            row = json.loads(text)
+            yield datetime.fromisoformat(row["time"]).timestamp(), row
 
 
 def _text_of(path: Path) -> str:
@@ -270,25 +273,6 @@ def _text_of(path: Path) -> str:
         if path.is_file():
             raise
         return ""
-
-
-def _rows(text: str) -> Iterator[Any]:
-    """The values of JSON Lines without what cannot be read; a thousand at once, which is faster."""
-    lines = [line for line in text.split("\n") if line]
-    for start in range(0, len(lines), _CHUNK):
-        chunk = lines[start : start + _CHUNK]
-        rows = _parse(f"[{','.join(chunk)}]")
-        if rows is not None and len(rows) == len(chunk):
-            yield from rows
-        else:  # cut by a crash, or not ours
-            yield from filter(None, map(_parse, chunk))
-
-
-def _parse(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
 
 
 def _state_of(row: Mapping[str, Any], changed_at: float) -> JobState:

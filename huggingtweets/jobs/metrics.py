@@ -43,7 +43,7 @@ class MetricsFile:
         name = "metrics.prom" if writer == "main" else f"metrics-{writer}.prom"
         self._path = output_dir / LEDGER_DIR / name
         self._output_dir = output_dir
-        self._label = f'{{writer="{writer}"}}'
+        self._label = f'writer="{writer}"'
         self._spending = spending
         self._has_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
@@ -76,20 +76,19 @@ class MetricsFile:
 
     def _lines(self) -> Iterator[str]:
         summary = summarise(read_states(self._output_dir).values())
-        reading = GAUGES.read()
-        label = self._label[1:-1]
+        now = GAUGES.read()
         yield "# HELP huggingtweets_jobs Jobs of the batch by state.\n"
         yield "# TYPE huggingtweets_jobs gauge\n"
         for status, count in summary.counts.items():
-            yield f'huggingtweets_jobs{{{label},state="{status.value}"}} {count}\n'
-        since_step_s, spent = reading.since_step_s, None
+            yield f'huggingtweets_jobs{{{self._label},state="{status.value}"}} {count}\n'
+        spent = None
         with suppress(Exception):  # a file that cannot be read; nothing hangs on it here
             spent = self._spending.usd
         gauges: tuple[tuple[str, str, str, float | None], ...] = (
             ("jobs_per_hour", "gauge", "Jobs that ended per hour, of late.", summary.jobs_per_hour),
-            ("slots_in_use", "gauge", "Jobs in training.", reading.num_training),
-            ("tokens_per_second", "gauge", "Of all in training.", reading.tokens_per_s),
-            ("seconds_since_last_step", "gauge", "Since a step was last logged.", since_step_s),
+            ("slots_in_use", "gauge", "Jobs in training.", now.num_training),
+            ("tokens_per_second", "gauge", "Of all in training.", now.tokens_per_s),
+            ("seconds_since_last_step", "gauge", "Since a step was last logged.", now.since_step_s),
             ("spent_usd", "gauge", "Money spent on posts.", spent),
             ("gpu_hours_total", "counter", "Hours of GPUs held.", self._energy.gpu_hours),
             ("gpu_joules_total", "counter", "Energy of these GPUs.", self._energy.joules),
@@ -98,7 +97,8 @@ class MetricsFile:
             if value is not None:
                 name = f"huggingtweets_{name}"
                 yield f"# HELP {name} {meaning}\n# TYPE {name} {kind}\n"
-                yield f"{name}{self._label} {value:g}\n"
+                # A counter of joules grows to ten digits: of six of them no rate could be told.
+                yield f"{name}{{{self._label}}} {value:.12g}\n"
 
 
 class _Energy:
@@ -141,6 +141,7 @@ class _Energy:
 
 def _devices() -> list[int]:
     """Return NVML's index of the GPU that this process trains on, as far as it is told."""
+    # NVML knows nothing of CUDA_VISIBLE_DEVICES; of MIG and UUIDs in it nothing is told here.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     named = [int(word) for word in visible.split(",") if word.strip().isdecimal()]
     local = int(os.environ.get("LOCAL_RANK", "0"))

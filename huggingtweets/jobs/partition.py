@@ -4,13 +4,13 @@ The estimate is the main process's, for all: files may grow between two looks at
 """
 
 import heapq
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.handles import Job
+from huggingtweets.posts.reading.by_handle import name_key
 from huggingtweets.storage.paths import expanded
 
 FIXED_COST_BYTES = 20_000
@@ -22,14 +22,8 @@ def partition(costs: Sequence[float], num_parts: int) -> list[list[int]]:
     """Assign every index of `costs` to one part: the costliest first, each to the least loaded.
 
     Ties go to the part with fewer jobs, then to the lower number. The indices of a part ascend.
-
-    Raises:
-        ValueError: no part, or a cost that is negative or not a number.
     """
-    if num_parts < 1:
-        raise ValueError(f"num_parts: got {num_parts}; expected 1 or more")
-    if not all(0 <= cost < math.inf for cost in costs):
-        raise ValueError("costs: expected finite numbers of 0 or more")
+    # Longest processing time first (Graham 1969): no part has more than 4/3 of the best possible.
     parts: list[list[int]] = [[] for _ in range(num_parts)]
     loads = [(0.0, 0, part) for part in range(num_parts)]
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
@@ -67,12 +61,9 @@ def _file_sizes(source: SourceConfig | None) -> dict[str, int]:
         with os.scandir(expanded(source.path)) as entries:
             for entry in entries:
                 if Path(entry.path).is_file():
-                    sizes[_handle_of(entry.name)] = entry.stat().st_size
+                    # As the source finds it: `@Alice.bsky.social.jsonl.gz` is alice.bsky.social.
+                    handle = name_key(Path(entry.name.removesuffix(".gz")).stem)
+                    sizes[handle] = entry.stat().st_size
     except OSError:  # the source itself says what is wrong, job by job
         return {}
     return sizes
-
-
-def _handle_of(file_name: str) -> str:
-    """`Alice.bsky.social.jsonl.gz` -> `alice.bsky.social`."""
-    return Path(file_name.removesuffix(".gz")).stem.lower()

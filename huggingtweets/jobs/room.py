@@ -17,7 +17,7 @@ from huggingtweets.causes import Cause, cause_of
 from huggingtweets.errors import NoRoomError
 from huggingtweets.storage.files import remove
 from huggingtweets.storage.lock import is_left
-from huggingtweets.training.stopping import raise_if_stopped, stop_requested
+from huggingtweets.training.stopping import raise_if_stopped
 
 logger = logging.getLogger(__name__)
 
@@ -35,13 +35,14 @@ PLENTY = 4
 class Room:
     """The room left for the users of one batch; threads may share it."""
 
-    def __init__(self, folder: Path, job_bytes: int, *, wait_s: float) -> None:
+    def __init__(self, folder: Path, job_bytes: int = 0, *, wait_s: float | None = None) -> None:
         """Look at nothing yet.
 
         Args:
             folder: of the batch; the nearest one that is there counts.
-            job_bytes: what a user takes, about.
-            wait_s: how long to wait for room, in all, before giving up.
+            job_bytes: what a user takes, about; 0: no matter, any room will do.
+            wait_s: how long to wait for room, in all, before giving up; None: a lack of room is a
+                failure like any other, as it is where there is but one job.
         """
         self._folder = folder
         self._job_bytes = job_bytes
@@ -80,19 +81,15 @@ class Room:
         """Whether another user may be begun. Costs nothing most of the time."""
         now = time.monotonic()
         with self._lock:
-            if self.is_over or (now - self._looked_at < LOOK_EVERY_S and self._full_since):
-                return False
-            if now - self._looked_at < LOOK_EVERY_S:
-                return True
-            self._looked_at = now
-            if self.free_bytes() >= self._job_bytes:
-                if self._full_since is not None:
+            if now - self._looked_at >= LOOK_EVERY_S and not self.is_over:
+                self._looked_at = now
+                if self.free_bytes() < self._job_bytes:
+                    self._note_full()
+                elif self._full_since is not None:
                     logger.info("room: the disk has space again; the batch goes on")
-                self._full_since = None
-                return True
-            self._note_full()
-            self.is_over = self._waited_s() > self._wait_s
-            return False
+                    self._full_since = None
+                self.is_over |= self._is_late()  # another thread may have given up meanwhile
+            return self._full_since is None and not self.is_over
 
     def wait_until_open(self) -> None:
         """Return once another user may be begun.
@@ -130,38 +127,36 @@ class Room:
 
     def wait_after(self, err: BaseException, tries: int) -> bool:
         """Wait after a failure; whether to try again what failed. See `trying`."""
-        free = self.free_bytes()
-        if cause_of(err) is not Cause.room:
+        if self._wait_s is None or cause_of(err) is not Cause.room:
             return False
+        free = self.free_bytes()
         if free > PLENTY * self._job_bytes and tries >= MAX_TRIES:
             return False
-        self._wait(free)
+        with self._lock:
+            self._note_full()
+        # Until more than a block of the disk has come free, or so long that trying costs little: of
+        # a quota that gives way nothing is to be seen.
+        until = time.monotonic() + TRY_EVERY_S
+        while time.monotonic() < until and self.free_bytes() <= free + 4096:
+            raise_if_stopped("room")
+            if self.is_over or self._is_late():
+                self.is_over = True
+                raise self.failure()
+            time.sleep(LOOK_EVERY_S)
         return True
 
     def failure(self) -> NoRoomError:
         """Return what ends the batch for now."""
         return NoRoomError(
-            f"{self._folder}: got {_size(self.free_bytes())} free for {self._wait_s:.0f} s; "
+            f"{self._folder}: got {_size(self.free_bytes())} free for {self._wait_s or 0:.0f} s; "
             f"expected room for another user (about {_size(self._job_bytes)}); everything so far "
             "is saved; make room, then run the same command again"
         )
 
-    def _wait(self, free: int) -> None:
-        """Return when trying again makes sense."""
-        with self._lock:
-            self._note_full()
-        until = time.monotonic() + TRY_EVERY_S
-        while time.monotonic() < until and self.free_bytes() <= free + 4096:
-            if stop_requested():
-                raise_if_stopped("room")
-            if self.is_over or self._waited_s() > self._wait_s:
-                self.is_over = True
-                raise self.failure()
-            time.sleep(LOOK_EVERY_S)
-
-    def _waited_s(self) -> float:
-        since = self._full_since
-        return 0.0 if since is None else time.monotonic() - since
+    def _is_late(self) -> bool:
+        """Whether it was waited for long enough."""
+        since, wait_s = self._full_since, self._wait_s
+        return since is not None and wait_s is not None and time.monotonic() - since > wait_s
 
     def _note_full(self) -> None:
         if self._full_since is not None:

@@ -6,7 +6,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +20,8 @@ from huggingtweets.attempt import is_superseded
 from huggingtweets.bases.lora import check_lora
 from huggingtweets.bases.model import Base, check_block_size, find_base
 from huggingtweets.config.checks import AUTO
-from huggingtweets.config.plan import Plan, is_batch, make_plan
-from huggingtweets.config.results_schema import AdapterExport, PublishKind
+from huggingtweets.config.plan import Plan, is_batch, leaves_adapter, make_plan
+from huggingtweets.config.results_schema import PublishKind
 from huggingtweets.config.schema import Adapter, EngineKind, Precision, TrainConfig
 from huggingtweets.crowd.warm_start import begin_warm
 from huggingtweets.errors import ConfigError, HuggingtweetsError
@@ -40,10 +40,18 @@ from huggingtweets.jobs.partition import estimate_costs, partition
 from huggingtweets.jobs.room import Room
 from huggingtweets.jobs.selection import select_jobs
 from huggingtweets.jobs.status import not_done, read_states
-from huggingtweets.jobs.tally import MAX_CRASHES, Tally, as_failure, out_of_time, poisoned
+from huggingtweets.jobs.tally import (
+    MAX_CRASHES,
+    Tally,
+    as_failure,
+    out_of_time,
+    poisoned,
+    show_counts,
+)
 from huggingtweets.kernels.choose import CPU_MAX_WIDTH
 from huggingtweets.logs import STOPPED, make_console
 from huggingtweets.models.families import has_own_lora, layout_of, shape_of, why_not_fused
+from huggingtweets.pipeline.outcome import told_identity
 from huggingtweets.pipeline.stages import run_job
 from huggingtweets.posts.sources.x_api import SPENDING
 from huggingtweets.publishing.index import Row, write_index
@@ -77,14 +85,14 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     config = settle_precision(config)
-    if not is_batch(config.user):
+    has_ledger = is_batch(config.user)
+    if not has_ledger:  # one run with a table of all users would be a table of one
         config = replace(config, tracking=replace(config.tracking, per_user=True))
     accelerator = build_accelerator(config.engine.precision, tf32=config.engine.tf32)
     try:
         # Each process has looked for itself: lists are edited and files grow between two looks.
         jobs, sizes = broadcast((list(jobs), estimate_costs(jobs, config.source)))
-        is_alone = not is_batch(config.user)
-        plans = [replace(make_plan(config, job), is_alone=is_alone) for job in jobs]
+        plans = [replace(make_plan(config, job), is_alone=not has_ledger) for job in jobs]
         costs = dict(zip((job.slug for job in jobs), sizes, strict=True))
         deadline = Deadline(own_deadline(), costs)
         # One process makes or downloads the base, the others find it in the cache.
@@ -98,19 +106,22 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             is_writer = is_fused or accelerator.is_main_process
             # Before a byte is written: other settings are refused once, for the whole batch.
             done = broadcast(on_main(accelerator, lambda: find_done(plans)))
-            if command and is_batch(config.user) and accelerator.is_main_process:
+            # The newest command is the one that goes on with the batch; see `status`.
+            if command and has_ledger and accelerator.is_main_process:
                 keep_command(Path(config.output_dir), command)
             if len(done) < len(plans) and plans[0].config.recipe.warm_start:
                 begin = partial(_begin_warm, config, plans[0], base, accelerator.device)
                 base = on_main(accelerator, begin) or begin()  # one trains, the others find it
             tally = _open_tally(config, stack, costs, rank=rank, is_writer=is_writer)
+            mine = plans
             if is_fused:
-                plans = _share_of(rank, accelerator.num_processes, plans, costs, tally)
-            todo = [
-                plan for plan in plans if _is_wanted(plan, plan.job.slug in done, tally, config)
-            ]
+                # What is done takes no time, so that what is left is spread evenly.
+                left = {slug: 0.0 if slug in done else cost for slug, cost in costs.items()}
+                mine = _share_of(rank, accelerator.num_processes, plans, left, tally)
+            todo = [plan for plan in mine if _is_wanted(plan, plan.job.slug in done, tally, config)]
             # Side by side the longest go first; one after another as they were named.
             todo = longest_first(todo, costs if is_fused else {}, tally.crashes)
+            # Before the first begins, so that `status` knows from the start how many there are.
             for plan in todo:
                 tally.queued(plan)
             room = _open_room(config, base, todo)
@@ -120,13 +131,14 @@ def run_jobs(config: TrainConfig, jobs: Sequence[Job], *, command: Sequence[str]
             else:
                 is_shown = len(plans) == 1
                 _run_in_turn(todo, accelerator, base, tally, deadline, room, is_shown=is_shown)
-            if is_batch(config.user):
-                tally.show(Path(config.output_dir))
-        # Once all ranks are through; other shards write it again when they are.
-        codes = all_gather(tally.exit_code)
-        code = max(map(int, codes))
-        if is_batch(config.user) and accelerator.is_main_process and not is_superseded():
-            _sum_up(config, has_ended=code != STOPPED)
+        # sync: once all ranks are through; other shards write the index again when they are.
+        code: int = max(all_gather(tally.exit_code))
+        if has_ledger:
+            # Of the fused engine each process has counted jobs of its own.
+            counts = all_gather(tally.counts) if is_fused else [tally.counts]
+            show_counts(counts, Path(config.output_dir))
+        if has_ledger and accelerator.is_main_process and not is_superseded():
+            _sum_up(config, plans, has_ended=code != STOPPED)
             if code == STOPPED:  # the last that a person at the terminal reads
                 logger.warning(
                     "stopped; everything so far is saved; run the same command again to go on"
@@ -146,10 +158,10 @@ def longest_first(
     return sorted(plans, key=lambda plan: (crashes(plan), -costs.get(plan.job.slug, 0.0)))
 
 
-def _sum_up(config: TrainConfig, *, has_ended: bool) -> None:
+def _sum_up(config: TrainConfig, plans: Sequence[Plan], *, has_ended: bool) -> None:
     """Write the index of a batch, and record it as one run where that is asked for.
 
-    A disk that has no room for it fails no job.
+    A disk that has no room for it fails no job. A shard without jobs leaves the run to the others.
     """
     output_dir = Path(config.output_dir)
     try:
@@ -157,9 +169,11 @@ def _sum_up(config: TrainConfig, *, has_ended: bool) -> None:
     except OSError as err:
         logger.warning("%s: no index.html (%s)", output_dir, err.strerror)
         return
-    if has_ended and rows:
+    if has_ended and rows and plans:
         tracker = build_batch_tracker(config.tracking, output_dir)
-        tracker.start_phase(Phase.batch, asdict(config.recipe) | {"seed": config.seed})
+        # As told, not as configured: a folder of this machine may be named after a person.
+        recipe = told_identity(plans[0])["recipe"]
+        tracker.start_phase(Phase.batch, recipe | {"seed": config.seed})
         table = [list(asdict(row).values()) for row in rows]
         tracker.log_table("results", [field.name for field in fields(Row)], table)
         tracker.finish()
@@ -177,10 +191,8 @@ def check_base(config: TrainConfig) -> Base:
     base = find_base(config.model)
     check_block_size(base, config.recipe.block_size)
     try_base(base, config.recipe)
-    leaves_adapter = (
-        config.recipe.adapter is Adapter.lora and config.publish.lora is AdapterExport.adapter
-    )
-    if leaves_adapter and config.publish.kind is PublishKind.hub and base.hub_id is None:
+    is_on_hub = config.publish.kind is PublishKind.hub
+    if is_on_hub and leaves_adapter(config) and base.hub_id is None:
         raise ConfigError(
             f"publish.lora: got adapter with publish=hub on a base that lies in {base.path}; "
             "expected one that others can find; set model.hub_id=NAME if it is on the Hub, or "
@@ -208,7 +220,7 @@ def job_bytes(base: Base, plan: Plan) -> int:
         return 32 << 20
     if not why_not_fused(base.config):
         return 6 * layout_of(shape_of(base.config)).size
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes alone: no weight is read or allocated
         model = transformers.AutoModelForCausalLM.from_config(base.config)
     return 6 * sum(int(parameter.numel()) for parameter in model.parameters())
 
@@ -226,6 +238,7 @@ def choose_engine(
         logger.warning("engine=single is used: %s", reason)
     if reason:
         return EngineKind.single
+    # A wide model keeps a CPU busy by itself: side by side they win nothing (`CPU_MAX_WIDTH`).
     pays = is_cuda(accelerator.device) or is_grouped or base.config.hidden_size <= CPU_MAX_WIDTH
     return EngineKind.fused if kind is EngineKind.fused or pays else EngineKind.single
 
@@ -243,11 +256,11 @@ def _why_not_stacked(config: TrainConfig, base: Base) -> str | None:
     return why_not_fused(base.config)
 
 
-def _open_room(config: TrainConfig, base: Base, plans: Sequence[Plan]) -> Room | None:
-    """Estimate the room that a batch needs, and say so; None where there is but one job."""
-    if not is_batch(config.user) or not plans:
-        return None
+def _open_room(config: TrainConfig, base: Base, plans: Sequence[Plan]) -> Room:
+    """Estimate the room that a batch needs, and say so; a lone job waits for none."""
     folder = Path(config.output_dir)
+    if not is_batch(config.user) or not plans:
+        return Room(folder)
     room = Room(folder, job_bytes(base, plans[0]), wait_s=config.engine.wait_for_room_s)
     room.estimate(len(plans))
     return room
@@ -260,16 +273,20 @@ def _share_of(
 
     Jobs that processes died of go to the main one: two of them at once could not be told apart.
     """
-    calm = [plan for plan in plans if tally.crashes(plan) < NUM_SUSPECT]
+    calm, suspects = _by_crashes(plans, tally)
     mine = partition([costs[plan.job.slug] for plan in calm], world_size)[rank]
-    suspects = [plan for plan in plans if tally.crashes(plan) >= NUM_SUSPECT]
     return [calm[index] for index in mine] + (suspects if rank == 0 else [])
+
+
+def _by_crashes(plans: Sequence[Plan], tally: Tally) -> tuple[list[Plan], list[Plan]]:
+    """Return the jobs that may share a process, and those that processes died of."""
+    calm = [plan for plan in plans if tally.crashes(plan) < NUM_SUSPECT]
+    return calm, [plan for plan in plans if tally.crashes(plan) >= NUM_SUSPECT]
 
 
 def _together(plans: Sequence[Plan], tally: Tally) -> Iterator[list[Plan]]:
     """Yield the jobs that may share a process; last, each alone, those that processes died of."""
-    calm = [plan for plan in plans if tally.crashes(plan) < NUM_SUSPECT]
-    suspects = [plan for plan in plans if tally.crashes(plan) >= NUM_SUSPECT]
+    calm, suspects = _by_crashes(plans, tally)
     for group in (calm, *([plan] for plan in suspects)):
         if group and not tally.is_stopped:
             yield group
@@ -318,35 +335,37 @@ def _run_in_turn(
     base: Base,
     tally: Tally,
     deadline: Deadline,
-    room: Room | None,
+    room: Room,
     *,
     is_shown: bool,
 ) -> None:
     """Run jobs one after another, each over all processes; a failed one never stops the others."""
     left = []
     for index, plan in enumerate(plans):
+        # The first one's user has waited since the command.
         since = time.monotonic() if index else None
-        if not broadcast(deadline.allows(plan.job.slug)):
+        if not broadcast(deadline.allows(plan.job.slug)):  # sync: clocks differ, all go or none
             left.append(plan)
             continue
+        tries = 0
         try:
-            if room:
-                on_main(accelerator, room.wait_until_open)
+            on_main(accelerator, room.wait_until_open)
             deadline.begin(plan.job.slug)
             tally.running(plan)
-            tries = 0
-            while True:  # in a batch again, once there is room for what could not be written
+            while True:  # again, once there is room for what could not be written
                 tries += 1
                 try:
-                    with _failing_alone(plan, accelerator):
-                        facts = run_job(plan, accelerator, base, since=since)
+                    facts = run_job(plan, accelerator, base, since=since)
                     break
-                except HuggingtweetsError as err:
-                    failure = err
-                wait = partial(room.wait_after, failure, tries) if room else bool
-                if not broadcast(on_main(accelerator, wait)):
+                except Exception as err:
+                    # One process of several that went on would wait for ever for the others.
+                    if accelerator.num_processes > 1 and not isinstance(err, HuggingtweetsError):
+                        raise
+                    failure = as_failure(plan, err)
+                if not broadcast(on_main(accelerator, partial(room.wait_after, failure, tries))):
                     raise failure
         except HuggingtweetsError as err:
+            deadline.end(plan.job.slug, is_done=False)
             tally.failed(plan, err)
             if tally.is_stopped:
                 return
@@ -359,17 +378,3 @@ def _run_in_turn(
             show_summary(facts, plan.paths, make_console())
     if left:
         tally.cut_short(left, out_of_time(left))
-
-
-@contextmanager
-def _failing_alone(plan: Plan, accelerator: Accelerator) -> Iterator[None]:
-    """Make of whatever is raised within a failure of this job alone.
-
-    With several processes an unforeseen error ends the run: the others would wait for ever.
-    """
-    try:
-        yield
-    except Exception as err:
-        if accelerator.num_processes > 1 and not isinstance(err, HuggingtweetsError):
-            raise
-        raise as_failure(plan, err) from err

@@ -191,7 +191,9 @@ def _read_users(path: Path) -> list[Job]:
         if first_lines.setdefault(job, number) != number:
             repeats.append(f"line {number} repeats line {first_lines[job]}")
     if bad:
-        raise SelectionError(f"{path} line {bad[0][0]}: {bad[0][1]}{_others(bad[1:])}")
+        (number, fault), others = bad[0], [str(other) for other, _ in bad[1:]]
+        also = f" (also {len(others)} more: line {_first(others)})" if others else ""
+        raise SelectionError(f"{path} line {number}: {fault}{also}")
     if not first_lines:
         raise SelectionError(f"{path}: got no handle; expected one job per line; add some")
     if repeats:
@@ -199,16 +201,14 @@ def _read_users(path: Path) -> list[Job]:
             "%s: %d line(s) name a job again and are left out (%s)",
             path,
             len(repeats),
-            ", ".join(repeats[:_NUM_SHOWN]) + (", ..." if len(repeats) > _NUM_SHOWN else ""),
+            _first(repeats),
         )
     return list(first_lines)
 
 
-def _others(bad: Sequence[tuple[int, str]]) -> str:
-    if not bad:
-        return ""
-    numbers = ", ".join(str(number) for number, _ in bad[:_NUM_SHOWN])
-    return f" (also {len(bad)} more: line {numbers}{', ...' if len(bad) > _NUM_SHOWN else ''})"
+def _first(words: Sequence[str]) -> str:
+    """Name some of many."""
+    return ", ".join([*words[:_NUM_SHOWN], *(["..."] if len(words) > _NUM_SHOWN else [])])
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -222,6 +222,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             f"user: got file:{path}, which cannot be read ({err.strerror}); "
             "expected a text file with one job per line; give its path"
         ) from err
+    # What the editors of Windows save; without such a mark it is UTF-8, and what is not is shown.
     is_utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = data.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
     yield from enumerate(re.split(r"\r\n|\r|\n", text), start=1)

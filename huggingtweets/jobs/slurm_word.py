@@ -4,10 +4,11 @@ A task whose node was set down and resumed by an administrator may end as `launc
 held`: it waits for ever, and neither the ledger nor the job folders tell.
 """
 
+import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -53,20 +54,18 @@ class SlurmWord:
 
     def lines(self) -> list[str]:
         """Return it for people, with what to type."""
-        lines = []
-        for task in self.tasks:
-            if task.is_held:
-                lines.append(
-                    f"slurm: task {task.number} is held ({task.reason}) and will not begin by "
-                    f"itself; let it go: scontrol release {task.number}"
-                )
+        lines = [
+            f"slurm: task {task.number} is held ({task.reason}) and will not begin by itself; "
+            f"let it go: scontrol release {task.number}"
+            for task in self.tasks
+            if task.is_held
+        ]
         waiting = [task for task in self.tasks if task.state == "PENDING" and not task.is_held]
         if waiting:
             reasons = ", ".join(sorted({task.reason for task in waiting}))
             lines.append(f"slurm: {len(waiting)} task(s) wait ({reasons})")
-        running = [task.number for task in self.tasks if task.state == "RUNNING"]
-        if running:
-            lines.append(f"slurm: {len(running)} task(s) run")
+        if num_running := sum(task.state == "RUNNING" for task in self.tasks):
+            lines.append(f"slurm: {num_running} task(s) run")
         lines += [f"slurm: task {number} ended as {state}" for number, state in self.ended[:20]]
         if not self.tasks and self.num_left and self.command:
             lines.append(
@@ -91,10 +90,11 @@ def ask_slurm(output_dir: Path, num_left: int) -> SlurmWord | None:
     numbers = _numbers(output_dir / LOGS)
     if not numbers or shutil.which("squeue") is None:
         return None
-    text = _run("squeue", "-h", "-r", "-o", "%i|%T|%r", "-j", ",".join(numbers))
+    # No head (-h), a line per task of an array (-r): number, state, reason.
+    ask = ("squeue", "-h", "-r", "-o", "%i|%T|%r", "-j")
+    text = _run(*ask, ",".join(numbers))
     if text is None:  # old numbers are unknown to it; asked one by one they do no harm
-        parts = [_run("squeue", "-h", "-r", "-o", "%i|%T|%r", "-j", one) for one in numbers[-20:]]
-        text = "\n".join(part for part in parts if part)
+        text = "\n".join(_run(*ask, one) or "" for one in numbers[-20:])
     rows = [line.split("|", 2) for line in text.splitlines() if line.count("|") >= 2]
     tasks = tuple(Task(*(shown(part.strip()) for part in row)) for row in rows)
     return SlurmWord(tasks, _ended(numbers), _command(output_dir / LOGS, numbers), num_left)
@@ -123,6 +123,7 @@ def _ended(numbers: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """Return tasks that accounting says ended badly; empty where there is no accounting."""
     if shutil.which("sacct") is None:
         return ()
+    # No head (-n), whole tasks and not their steps (-X), divided by bars (-P).
     text = _run("sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j", ",".join(numbers)) or ""
     rows = [line.split("|", 1) for line in text.splitlines() if "|" in line]
     good = ("COMPLETED", "RUNNING", "PENDING", "REQUEUED", "RESIZING", "SUSPENDED")
@@ -132,15 +133,33 @@ def _ended(numbers: Sequence[str]) -> tuple[tuple[str, str], ...]:
 def _run(*command: str) -> str | None:
     """Return what a command says; None: it fails or does not answer in time."""
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-            check=False,
-        )
+        done = call_slurm(command, timeout_s=TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def call_slurm(
+    command: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of SLURM's commands, which hang where its controller is down.
+
+    Args:
+        command: with its arguments.
+        timeout_s: how long to wait for the answer.
+        environment: added to our own.
+
+    Raises:
+        OSError: there is no such command.
+        subprocess.TimeoutExpired: it gave no answer.
+    """
+    return subprocess.run(
+        command,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=timeout_s,
+        check=False,
+    )

@@ -4,13 +4,12 @@ The work itself is done by the plain scripts in slurm/, which sbatch takes by ha
 """
 
 import math
-import os
 import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from huggingtweets.bases.prefetch import is_prefetched, needs_hub
@@ -23,7 +22,7 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.partition import FIXED_COST_BYTES, estimate_costs
 from huggingtweets.jobs.selection import quote_user, select_jobs
-from huggingtweets.jobs.slurm_word import COMMAND, LOGS
+from huggingtweets.jobs.slurm_word import COMMAND, LOGS, call_slurm
 from huggingtweets.posts.sources.load import check_source
 from huggingtweets.standing import find_done
 from huggingtweets.storage.paths import expanded, template
@@ -75,11 +74,15 @@ class Submission:
     first: tuple[str, ...]
     last: tuple[str, ...]
     """To be run with the first one's number added; empty: none."""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str]
     """Added to that of sbatch, which hands it on."""
-    output_dir: Path = Path()
-    logs: Path = Path()
-    hints: tuple[str, ...] = ()
+    output_dir: Path
+    hints: tuple[str, ...]
+
+    @property
+    def logs(self) -> Path:
+        """Where the tasks write what they say."""
+        return _logs(self.output_dir)
 
     @property
     def size(self) -> str:
@@ -88,12 +91,10 @@ class Submission:
             return "nothing to do: every model is there"
         if self.gpu_s is None:
             return f"{self.num_jobs} to do; tasks {self.tasks}"
-        amount, unit = (
-            (self.gpu_s / 3600, "hours") if self.gpu_s > 7200 else (self.gpu_s / 60, "min")
-        )
+        unit, unit_s = ("hours", 3600) if self.gpu_s > 7200 else ("min", 60)
         return (
-            f"{self.num_jobs} to do, about {amount:.0f} GPU {unit}, give or take a factor of "
-            f"three; tasks {self.tasks}"
+            f"{self.num_jobs} to do, about {self.gpu_s / unit_s:.0f} GPU {unit}, give or take a "
+            f"factor of three; tasks {self.tasks}"
         )
 
     def shown(self) -> list[str]:
@@ -140,22 +141,13 @@ def plan_submission(overrides: Sequence[str], wishes: Wishes) -> Submission:
         )
     elif not needs_hub(config):
         environment["HF_HUB_OFFLINE"] = "1"
-    logs = Path(config.output_dir).absolute() / LOGS
+    output_dir = Path(config.output_dir)
+    logs = _logs(output_dir)
     first = _command(wishes, words, logs, is_array, tasks)
     last: tuple[str, ...] = ()
     if wishes.retry and is_batch(config.user):
         last = _command(wishes, [*words, "only_curable=true"], logs, is_array, 1, name="last")
-    return Submission(
-        num_jobs=len(left),
-        gpu_s=total_s,
-        tasks=tasks,
-        first=first,
-        last=last,
-        environment=environment,
-        output_dir=Path(config.output_dir),
-        logs=logs,
-        hints=tuple(hints),
-    )
+    return Submission(len(left), total_s, tasks, first, last, environment, output_dir, tuple(hints))
 
 
 def submit(submission: Submission) -> list[str]:
@@ -185,7 +177,9 @@ def submit(submission: Submission) -> list[str]:
         try:
             numbers.append(_sbatch(_after(submission.last, numbers[0]), submission.environment))
         except ConfigError:
-            subprocess.run(["scancel", numbers[0]], check=False, timeout=SBATCH_TIMEOUT_S)
+            # Nothing is to be queued; what went wrong is told, whether this goes well or not.
+            with suppress(OSError, subprocess.TimeoutExpired):
+                call_slurm(["scancel", numbers[0]], timeout_s=SBATCH_TIMEOUT_S)
             raise
     return numbers
 
@@ -200,11 +194,17 @@ def estimate_seconds(config: TrainConfig, jobs: Sequence[Job]) -> float | None:
         return None
     costs = estimate_costs(jobs, config.source)
     tokens = [float(TYPICAL_TOKENS)] * len(jobs)
+    # 1 is what `estimate_costs` says of every job where there is no folder of files.
     if any(cost != 1.0 for cost in costs):
         rate = TOKENS_PER_BYTE[_is_compressed(expanded(config.source.path or ""))]
         tokens = [(cost - FIXED_COST_BYTES) * rate for cost in costs]
     steps = [guess_steps(num * (1 - config.recipe.heldout_frac), config.recipe) for num in tokens]
     return sum(JOB_S + training_seconds(num, shape, config.recipe, GPU_FLOPS) for num in steps)
+
+
+def _logs(output_dir: Path) -> Path:
+    # Absolute: sbatch takes a relative path from the folder where the job begins.
+    return output_dir.absolute() / LOGS
 
 
 def _is_compressed(folder: Path) -> bool:
@@ -231,8 +231,10 @@ def _check_place(wishes: Wishes) -> None:
 
 def _folders() -> dict[str, str]:
     """Tell the scripts where they and the launch files lie, if not in the current folder."""
-    places = {"HUGGINGTWEETS_SLURM_DIR": template(ARRAY).parent}
-    places["HUGGINGTWEETS_LAUNCH_DIR"] = template(CPU).parent
+    places = {
+        "HUGGINGTWEETS_SLURM_DIR": template(ARRAY).parent,
+        "HUGGINGTWEETS_LAUNCH_DIR": template(CPU).parent,
+    }
     return {key: str(folder) for key, folder in places.items() if folder.is_absolute()}
 
 
@@ -241,6 +243,7 @@ def _choose_tasks(wishes: Wishes, num_jobs: int, total_s: float | None) -> int:
     if wishes.tasks is not None:
         return wishes.tasks
     gpus = max(1, wishes.gpus_per_node or 1)
+    # A minute per job where the base's shape, and so the work, is not known.
     wanted = math.ceil((total_s or 60.0 * num_jobs) / gpus / TASK_S)
     return max(1, min(wanted, math.ceil(num_jobs / gpus), MAX_TASKS))
 
@@ -276,15 +279,7 @@ def _after(command: Sequence[str], number: str) -> tuple[str, ...]:
 
 def _sbatch(command: Sequence[str], environment: Mapping[str, str]) -> str:
     try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SBATCH_TIMEOUT_S,
-            check=False,
-        )
+        done = call_slurm(command, timeout_s=SBATCH_TIMEOUT_S, environment=environment)
     except subprocess.TimeoutExpired as err:
         raise ConfigError(
             f"submit: sbatch gave no answer in {SBATCH_TIMEOUT_S:.0f} s; expected the number of a "
@@ -296,4 +291,4 @@ def _sbatch(command: Sequence[str], environment: Mapping[str, str]) -> str:
             f"submit: sbatch refused ({'; '.join(lines)}); expected what this cluster has; nothing "
             "is queued; `sinfo` lists partitions and their limits"
         )
-    return done.stdout.strip().partition(";")[0]
+    return done.stdout.strip().partition(";")[0]  # `number;cluster` where there are several

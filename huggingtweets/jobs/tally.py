@@ -75,6 +75,7 @@ def trial_of(plan: Plan, cost: float) -> str:
     A job that failed permanently is tried again once one of them is another: the person has changed
     what the failure asked for, or the missing posts have come.
     """
+    # The size of the posts is told by the cost, so that no file is read for it.
     settings = {**asdict(plan.config), **dict.fromkeys(_NO_MATTER)}
     text = json.dumps([settings, cost], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -116,39 +117,45 @@ class Tally:
         return sum(code == 0 for code in self._codes.values()) - len(self._skipped)
 
     @property
+    def counts(self) -> tuple[int, int, int]:
+        """Jobs that are finished, that failed, and that were skipped."""
+        return self.num_done, len(self.reasons), len(self._skipped)
+
+    @property
     def exit_code(self) -> int:
         """That of the run: in a batch every failure counts the same."""
         if self.is_stopped:
             return STOPPED
         worst = max(self._codes.values(), default=0)
-        return JOB_FAILED if worst and self._ledger else worst
+        # Not asked of the ledger: of processes that train each job together only the main one has
+        # one, and the code of all is the worst of any.
+        return JOB_FAILED if worst and self._is_batch else worst
 
     def failed_for_good(self, plan: Plan) -> bool:
         """Whether the job failed in an earlier run and would fail again; counts it if so."""
-        state = self._before.get(plan.job.slug)
-        if state is None or state.status is not JobStatus.failed or state.retryable:
+        earlier = self._earlier(plan)
+        if earlier.status is not JobStatus.failed or earlier.retryable:
             return False
-        if state.trial and state.trial != self._trial(plan):
+        if earlier.trial and earlier.trial != self._trial(plan):
             return False
         logger.warning(
             "job=%s failed before (%s); it is tried again once a setting or its posts change, or "
             "with retry_failed=true",
             plan.job.slug,
-            state.reason,
+            earlier.reason,
         )
         self._codes[plan.job.slug] = JOB_FAILED
-        self.reasons[plan.job.slug] = state.reason
+        self.reasons[plan.job.slug] = earlier.reason
         return True
 
     def is_curable(self, plan: Plan) -> bool:
         """Whether the job failed in an earlier run for a reason that another try may cure."""
-        state = self._before.get(plan.job.slug)
-        return state is not None and state.status is JobStatus.failed and state.retryable
+        earlier = self._earlier(plan)
+        return earlier.status is JobStatus.failed and earlier.retryable
 
     def crashes(self, plan: Plan) -> int:
         """How many runs in a row died while at work on the job, without getting any further."""
-        state = self._before.get(plan.job.slug)
-        return state.crashes if state else 0
+        return self._earlier(plan).crashes
 
     def queued(self, plan: Plan) -> None:
         """Count a job that is to be run."""
@@ -161,12 +168,12 @@ class Tally:
 
     def done(self, plan: Plan, *, before: bool = False, ended_by: Ending = Ending.full) -> None:
         """Count a finished job; `before`: by an earlier run."""
-        self._codes[plan.job.slug] = 0
         slug, root = plan.job.slug, plan.paths.root
+        self._codes[slug] = 0
         logger.info("job=%s %s: %s", slug, "was done before" if before else "done", root)
         if not before:
             tell_progress()
-        if not before or self._status_before(slug) is not JobStatus.done:
+        if not before or self._earlier(plan).status is not JobStatus.done:
             words = "" if ended_by is Ending.full else f"ended early: {ENDINGS[ended_by]}"
             self._record(plan, JobStatus.done, words)
 
@@ -176,42 +183,38 @@ class Tally:
         In a batch, somebody who wants no model is passed over, and nothing has failed.
         """
         if isinstance(err, StoppedError) or is_superseded():
-            self.is_stopped = True
-            self._record(plan, JobStatus.queued, str(err), retryable=err.retryable)
+            self._stopped(plan, err)
             exit_code_of(err)
-            return
-        if isinstance(err, OptedOutError) and self._is_batch:
-            self._skip(plan, err)
-            return
-        self._codes[plan.job.slug] = exit_code_of(err)
-        self.reasons[plan.job.slug] = str(err)
-        self._failed(plan, err)
-        tell_progress()
-
-    def _skip(self, plan: Plan, err: HuggingtweetsError) -> None:
-        slug = plan.job.slug
-        logger.warning("job=%s skipped: %s", slug, err)
-        self._codes[slug] = 0
-        self._skipped.add(slug)
-        self._record(plan, JobStatus.skipped, str(err))
+        elif isinstance(err, OptedOutError) and self._is_batch:
+            logger.warning("job=%s skipped: %s", plan.job.slug, err)
+            self._codes[plan.job.slug] = 0
+            self._skipped.add(plan.job.slug)
+            self._record(plan, JobStatus.skipped, str(err))
+        else:
+            self._failed(plan, err, exit_code_of(err))
+            tell_progress()
 
     def cut_short(self, plans: Iterable[Plan], err: HuggingtweetsError) -> None:
         """Count what a stop or a failure of the whole run leaves; nothing where all jobs ended."""
         left = [plan for plan in plans if plan.job.slug not in self._codes]
         if not left:
             return
-        code = exit_code_of(err)
+        code = exit_code_of(err)  # says it once, and not for each job
         for plan in left:
-            if isinstance(err, StoppedError):
-                self.is_stopped = True
-                if plan.job.slug in self._begun:
-                    self._record(plan, JobStatus.queued, str(err), retryable=err.retryable)
+            if not isinstance(err, StoppedError):
+                self._failed(plan, err, code)
+            elif plan.job.slug in self._begun:
+                self._stopped(plan, err)
             else:
-                self._codes[plan.job.slug] = code
-                self.reasons[plan.job.slug] = str(err)
-                self._failed(plan, err)
+                self.is_stopped = True
 
-    def _failed(self, plan: Plan, err: HuggingtweetsError) -> None:
+    def _stopped(self, plan: Plan, err: HuggingtweetsError) -> None:
+        self.is_stopped = True
+        self._record(plan, JobStatus.queued, str(err), retryable=err.retryable)
+
+    def _failed(self, plan: Plan, err: HuggingtweetsError, code: int) -> None:
+        self._codes[plan.job.slug] = code
+        self.reasons[plan.job.slug] = str(err)
         is_final = not is_curable(err)
         trial = self._trial(plan) if is_final else ""
         self._record(plan, JobStatus.failed, str(err), retryable=not is_final, trial=trial)
@@ -219,23 +222,23 @@ class Tally:
     def _trial(self, plan: Plan) -> str:
         return trial_of(plan, self._costs.get(plan.job.slug, 1.0))
 
-    def _status_before(self, slug: str) -> JobStatus | None:
-        return self._before[slug].status if slug in self._before else None
+    def _earlier(self, plan: Plan) -> JobState:
+        """Return how a job stood when the run began; of a new one, as one never tried."""
+        slug = plan.job.slug
+        return self._before.get(slug, JobState(slug, JobStatus.queued))
 
     def _record(self, plan: Plan, status: JobStatus, reason: str = "", **more: Any) -> None:
         """Write a line; `more` as `Ledger.record` takes it."""
         if self._ledger is None or is_superseded():
             return
-        earlier = self._before.get(plan.job.slug)
-        attempt = (earlier.attempt if earlier else 0) + 1
+        attempt = self._earlier(plan).attempt + 1
         self._ledger.record(plan.job.slug, status, reason=reason, attempt=attempt, **more)
 
-    def show(self, output_dir: Path) -> None:
-        """Log the sum of a batch and where to read on."""
-        logger.info(
-            "done=%d failed=%d skipped=%d; `huggingtweets status %s` tells which and why",
-            self.num_done,
-            len(self.reasons),
-            len(self._skipped),
-            output_dir,
-        )
+
+def show_counts(counts: Sequence[tuple[int, int, int]], output_dir: Path) -> None:
+    """Log the sum of what processes counted (`Tally.counts`), and where to read on."""
+    logger.info(
+        "done=%d failed=%d skipped=%d; `huggingtweets status %s` tells which and why",
+        *map(sum, zip(*counts, strict=True)),
+        output_dir,
+    )

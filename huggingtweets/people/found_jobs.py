@@ -12,7 +12,8 @@ from typing import Any
 
 import yaml
 
-from huggingtweets.crowd.record import FOLDER, crowd_folder, ever_in_crowd
+from huggingtweets.config.schema import CROWD_FOLDER
+from huggingtweets.crowd.record import crowd_folder, ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.export.hub import RECORD as PUBLISHED
 from huggingtweets.handles import Job, parse_handle
@@ -58,7 +59,7 @@ def jobs_below(outputs: Path, note: Callable[[OSError], None]) -> Iterator[Found
             path = Path(place) / name
             if path.is_symlink() and not _is_moved_job(path):
                 continue
-            if name not in (LEDGER_DIR, FOLDER) and (job := _read_job(path)):
+            if name not in (LEDGER_DIR, CROWD_FOLDER) and (job := _read_job(path)):
                 yield job
                 names.remove(name)
 

@@ -13,8 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingtweets.crowd.record import FOLDER, ever_in_crowd
+from huggingtweets.config.schema import CROWD_FOLDER
 from huggingtweets.crowd.record import RECORD as RECORD_OF_CROWD
+from huggingtweets.crowd.record import ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.export.hub import RECORD as PUBLISHED
 from huggingtweets.handles import Job
@@ -33,7 +34,7 @@ _NO_TEXT = frozenset(
 )
 """Weights, pictures and gauges; everything else is searched, files of W&B and TensorBoard too."""
 _OURS = frozenset(
-    {LEDGER_DIR, FOLDER, PUBLISHED, RECORD, ".wandb", "wandb", "tensorboard", "posts", "logs"}
+    {LEDGER_DIR, CROWD_FOLDER, PUBLISHED, RECORD, ".wandb", "wandb", "tensorboard", "posts", "logs"}
     | {"index.html", "results.csv", "results.parquet", "grid.html", "export.csv", "export.parquet"}
     | {"study.db", "study.journal", "sweep.json", "best.yaml", "report.html", "users.txt"}
     | {"config.yaml", "trial.json"}

@@ -40,15 +40,6 @@ def tell_of_posts(plan: Plan, prepared: Prepared, max_positions: int) -> None:
         )
 
 
-def tell_worse(plan: Plan) -> None:
-    """Say that a model predicts worse than its base."""
-    logger.warning(
-        "job=%s predicts posts that it has not seen worse than its base; lower recipe.lr or "
-        "recipe.epochs",
-        plan.job.slug,
-    )
-
-
 def tell_refused(plan: Plan, samples: Samples) -> None:
     """Say so where the guards left fewer samples than were asked for."""
     asked = len(plan.sampling.prompts) * plan.sampling.num

@@ -1,4 +1,8 @@
-"""What became of one job, as the facts that card, preview, report and result.json tell."""
+"""What became of one job, as the facts that card, preview, report and result.json tell, and these.
+
+From plain values, and imports nothing heavy: a helper process makes the texts and the picture while
+the model's weights are written.
+"""
 
 import json
 import platform
@@ -15,14 +19,23 @@ import yaml
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.posts_schema import SourceKind
 from huggingtweets.config.results_schema import PublishKind
-from huggingtweets.config.schema import TrainConfig
+from huggingtweets.config.schema import BATCH, CROWD_FOLDER, TrainConfig
 from huggingtweets.data.language import detect_languages
 from huggingtweets.data.split import Split
-from huggingtweets.evaluation.figures import Quality, Spans
+from huggingtweets.evaluation.figures import (
+    UNMEASURED,
+    Quality,
+    Spans,
+    evaluate_text,
+    model_quality,
+)
 from huggingtweets.evaluation.intervals import Interval
 from huggingtweets.generation.samples import Samples
 from huggingtweets.posts.cleaning import CleaningReport
 from huggingtweets.preview.avatars import read_pictures
+from huggingtweets.preview.lettering import is_drawable
+from huggingtweets.preview.picture import preview_png
+from huggingtweets.publishing.card import card_template, render_card
 from huggingtweets.publishing.facts import (
     Artifact,
     BaseModel,
@@ -32,12 +45,21 @@ from huggingtweets.publishing.facts import (
     ModelFacts,
 )
 from huggingtweets.publishing.quality import build_sample, quality_metrics, quality_tables
+from huggingtweets.publishing.report import render_report, report_template
 from huggingtweets.storage.files import flatten
 from huggingtweets.storage.paths import expanded, shipped
 from huggingtweets.tracking.base import ArtifactKind, dataset_artifact, tweets_artifact
 from huggingtweets.training.records import HeldoutLoss, Scores, TrainResult
 
 _PACKAGES = ("huggingtweets", "torch", "transformers", "accelerate", "tokenizers")
+
+
+def warm_up() -> None:
+    """Load what the first texts of a process need, 0.7 s of CPU time."""
+    detect_languages(["a post"])
+    is_drawable("a post")
+    card_template()
+    report_template()
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,47 @@ class Outcome:
     def is_published(self) -> bool:
         """Whether there are readers for a card, a picture and a report."""
         return self.plan.config.publish.kind is not PublishKind.none
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What a reader of a finished job finds beside the weights."""
+
+    facts: ModelFacts
+    result: dict[str, Any]
+    """The content of result.json."""
+    card: str = ""
+    preview: bytes = b""
+    """A PNG file."""
+    report: str = ""
+    """All three are empty where nothing is published."""
+
+
+def build_texts(outcome: Outcome, finished_at: str) -> Texts:
+    """Judge a model's samples and scores, and make all there is to say about it."""
+    quality, copied = judge(outcome)
+    facts = build_facts(outcome, quality, copied, finished_at=finished_at)
+    result = build_result(outcome, facts, quality)
+    if not outcome.is_published:
+        return Texts(facts, result)
+    preview = preview_png(facts)
+    return Texts(facts, result, render_card(facts), preview, render_report(facts, preview))
+
+
+def judge(outcome: Outcome) -> tuple[Quality, list[Spans]]:
+    """Say how good a model is, and where its samples were copied, in characters of each."""
+    predictions = outcome.samples.predictions
+    if outcome.scores is None:
+        return UNMEASURED, [()] * len(predictions)
+    seed = outcome.plan.config.seed
+    text, spans = evaluate_text(
+        [(one.input, one.prediction) for one in predictions],
+        train=[post for user in outcome.split.train for post in user],
+        heldout=[post for user in outcome.split.heldout for post in user],
+        seed=seed,
+    )
+    model, base = (model_quality(scores, seed=seed) for scores in outcome.scores)
+    return Quality(model, base, text), spans
 
 
 def build_facts(
@@ -207,6 +270,8 @@ def command_of(plan: Plan) -> str:
     handles = plan.job.handles
     words = [f"user={_written(list(handles) if plan.job.is_cyborg else handles[0])}"]
     told, defaults = flatten(told_identity(plan)), _defaults()
+    if told["recipe.warm_start"] == BATCH:  # one person alone is no batch: its folder does
+        told["recipe.warm_start"] = CROWD_FOLDER
     for key in defaults:
         if key in told and (told[key] != defaults[key] or key == "source.kind"):
             words.append(f"{key.removesuffix('.kind')}={_written(told[key])}")

@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from types import TracebackType
 from typing import TextIO
 
 from huggingtweets.bases.model import Base
@@ -58,12 +57,7 @@ class Recorder:
         """Nothing to do: `start` opens what there is to open."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, err: BaseException | None, traceback: object) -> None:
         """Close everything; a job that failed is marked so where it is tracked."""
         self._close()
         if err is not None:
@@ -117,7 +111,7 @@ class Recorder:
                 named = {f"eval/{key}": value for key, value in figures.items()}
                 shown = f"held-out {heldout.bits_per_byte:.3f} bits/byte"
         self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self._file.flush()  # `tail -f` and sweeps read it meanwhile
         self._tracker.log_metrics(named, step=line.step)
         if self._progress:
             self._progress.update(line.step, shown)

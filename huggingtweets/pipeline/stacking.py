@@ -44,7 +44,7 @@ def tuning_of(
 
 def speed_of(opened: OpenBase, tuning: Tuning, recipe: RecipeConfig, peak: float | None) -> Speed:
     """Return what an engine's utilisation is told by, given the peak of its device."""
-    context = recipe.block_size / 2
+    context = recipe.block_size / 2  # what a token attends to, in the mean over a causal block
     if isinstance(tuning, FullTuning):
         return Speed(flops_of_layout(tuning.layout, context), peak)
     return Speed(flops_per_token(opened.model, context), peak)
@@ -104,7 +104,7 @@ def choose_settings(
         settings,
         slots=slots,
         micro_batch_size=micro,
-        engines=1 if engine.compile else engines,
+        engines=1 if engine.compile else engines,  # each would compile anew, for 40 s
     )
 
 
@@ -112,7 +112,7 @@ def _reserve(plan: Plan, tuning: Tuning, free: int) -> int:
     """Return what training leaves free of a GPU for sampling and judging."""
     if isinstance(tuning, FullTuning):
         return finishing_of(plan, tuning.layout).reserve(free)
-    return free // 8
+    return free // 8  # as much as `Finishing.reserve` takes at most
 
 
 def finishing_of(plan: Plan, layout: Layout) -> Finishing:

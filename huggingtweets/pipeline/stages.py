@@ -2,10 +2,12 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 
 from accelerate import Accelerator
 
@@ -23,10 +25,9 @@ from huggingtweets.evaluation.score import Posts
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.generation.samples import Samples
 from huggingtweets.handles import Job
-from huggingtweets.pipeline.notices import tell_of_posts, tell_refused, tell_worse
-from huggingtweets.pipeline.outcome import Outcome, kept_and_base_loss
+from huggingtweets.pipeline.notices import tell_of_posts, tell_refused
+from huggingtweets.pipeline.outcome import Outcome, Texts, build_texts, kept_and_base_loss
 from huggingtweets.pipeline.recorder import Recorder
-from huggingtweets.pipeline.texts import build_texts
 from huggingtweets.pipeline.trained import trained_by_single
 from huggingtweets.pipeline.whole_model import Trained
 from huggingtweets.posts.cleaning import (
@@ -87,6 +88,7 @@ def run_job(
     leave_if_stopped("begin")
     with ExitStack() as stack:
         lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
+        # sync: the lock may have been waited for while another start finished the job.
         if broadcast(on_main(accelerator, lambda: is_done(plan))):
             return None
         cleaned = on_main(accelerator, lambda: begin_job(plan))
@@ -94,17 +96,16 @@ def run_job(
         prepared = prepare_job(plan, base, cleaned)
         on_main(accelerator, lambda: tell_of_posts(plan, prepared, base.max_positions))
         leave_if_stopped("data")
+        plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
         recorder = stack.enter_context(Recorder(plan, is_main=accelerator.is_main_process))
         on_main(accelerator, lambda: recorder.start(base, prepared))
         training = Training(training_job(plan, prepared), recorder.record)
         result, weights = train_single(accelerator, base, training, plan, lock, since=since)
+        ended = EndedJob(plan, prepared, result, started_at, "single")
         return on_main(
             accelerator,
             lambda: finish_job(
-                end_job(plan, prepared, result, started_at, engine="single"),
-                base,
-                trained_by_single(weights, plan, base, accelerator.device),
-                recorder,
+                ended, base, trained_by_single(weights, plan, base, accelerator.device), recorder
             ),
         )
 
@@ -150,7 +151,7 @@ def begin_job(plan: Plan) -> Cleaned | None:
         remove(plan.paths.result)
         if not has_posts:
             remove(plan.paths.posts)
-        if changes != []:
+        if changes != []:  # of other settings, or of nobody knows which
             remove(plan.paths.checkpoints)
         text = dump_config(replace(plan.config, overwrite=False))
         write_text(plan.paths.config, sealed_config(text, plan.digest))
@@ -209,6 +210,7 @@ def prepare_job(plan: Plan, base: Base, cleaned: Cleaned | None = None) -> Prepa
     Raises:
         DataError: nothing is left to train on.
     """
+    # From the file, as every rank and every later start reads it.
     timelines = read_timelines(plan.paths.posts)
     if cleaned is not None and cleaned.timelines == timelines:
         users, reports = cleaned.users, cleaned.reports
@@ -239,6 +241,7 @@ class EndedJob:
     result: TrainResult
     started_at: str
     engine: str
+    """`single` or `fused`."""
 
     @property
     def guards(self) -> Guards:
@@ -246,14 +249,6 @@ class EndedJob:
         posts = [post for user in self.prepared.split.train for post in user]
         plan = self.plan
         return build_guards(plan.sampling, mask_pii=plan.config.cleaning.mask_pii, train=posts)
-
-
-def end_job(
-    plan: Plan, prepared: Prepared, result: TrainResult, started_at: str, *, engine: str
-) -> EndedJob:
-    """Settle what is known of a job only now."""
-    plan = plan.settled(tokens=prepared.long_tokens, chars=prepared.long_chars)
-    return EndedJob(plan, prepared, result, started_at, engine)
 
 
 def finish_job(
@@ -282,19 +277,18 @@ def finish_job(
     """
     plan, paths = job.plan, job.plan.paths
     if samples is None:
-        samples = Samples(())
-        if plan.sampling.num:
-            samples = trained.sample(plan, base, job.guards)
+        has_some = plan.sampling.num > 0
+        samples = trained.sample(plan, base, job.guards) if has_some else Samples(())
     tell_refused(plan, samples)
     rows = [marked(asdict(prediction)) for prediction in samples.predictions]
     write_jsonl(paths.predictions, rows)
     is_published = plan.config.publish.kind is not PublishKind.none
     outcome = Outcome(
         plan=plan,
-        base=describe_base(plan, base),
+        base=_describe_base(plan, base),
         people=job.prepared.people,
         split=job.prepared.split,
-        data=count_data(job),
+        data=_count_data(job),
         train=job.result,
         samples=samples,
         scores=score_job(job, base, trained) if is_published else None,
@@ -302,27 +296,32 @@ def finish_job(
         links=recorder.links(),
         started_at=job.started_at,
     )
+    make: Callable[..., Texts] = build_texts
+    if is_published:  # else nothing in it is worth another process
+        make = partial(shared_helpers(build_texts.__module__).call, build_texts)
     with replacing_folder(paths.model) as draft, ThreadPoolExecutor(1) as beside:
-        if is_published:
-            call = shared_helpers(build_texts.__module__).call
-            made = beside.submit(call, build_texts, outcome, utc_now())
-        else:  # nothing in it is worth another process
-            made = beside.submit(build_texts, outcome, utc_now())
+        made = beside.submit(make, outcome, utc_now())
         trained.save(plan, base, draft)
         texts = made.result()
         if is_published:
             (draft / paths.preview.name).write_bytes(texts.preview)
             write_text(draft / paths.card.name, texts.card)
     if texts.facts.is_worse:
-        tell_worse(plan)
+        logger.warning(
+            "job=%s predicts posts that it has not seen worse than its base; lower recipe.lr or "
+            "recipe.epochs",
+            plan.job.slug,
+        )
     if is_published:
         write_text(paths.report, texts.report)
     recorder.finish(samples.predictions)
     if plan.config.publish.kind is PublishKind.hub:
+        # Asked again: training takes hours, and what is public cannot be taken back.
         check_opted_out(plan.job.handles, plan.config.optout_file)
         publish_model(
             paths.model, plan.job.slug, org=plan.config.hub.org, private=plan.config.hub.private
         )
+    # Last: its presence means done. Whoever dies before begins again from the checkpoints.
     write_json(paths.result, texts.result | {"model": {"files": seal_model(paths)}})
     shutil.rmtree(paths.checkpoints, ignore_errors=True)
     return texts.facts
@@ -350,24 +349,22 @@ def score_job(job: EndedJob, base: Base, trained: Trained) -> tuple[Scores, Scor
     return found[0], found[1]
 
 
-def describe_base(plan: Plan, base: Base) -> BaseModel:
+def _describe_base(plan: Plan, base: Base) -> BaseModel:
     """Return what is told about a base."""
-    origin = ""
-    if base.origin is not None:
-        origin = (
-            f"{base.origin.file} ({base.origin.quantisation}, SHA-256 {base.origin.sha256[:16]}...)"
-        )
+    source = base.origin
     return BaseModel(
         base.name,
         base.hub_id,
         base.license,
         is_kept=not plan.leaves_adapter,
-        origin=origin,
+        origin=f"{source.file} ({source.quantisation}, SHA-256 {source.sha256[:16]}...)"
+        if source
+        else "",
         warm_start=base.warm_start,
     )
 
 
-def count_data(job: EndedJob) -> DataCounts:
+def _count_data(job: EndedJob) -> DataCounts:
     """Return what the kept posts became."""
     prepared = job.prepared
     kept, _ = kept_and_base_loss(job.result)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,31 +14,25 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor
 
+from huggingtweets.bases.architectures import class_name
+from huggingtweets.bases.folder import for_other_readers
 from huggingtweets.bases.lora import adapter_state, copy_weights
-from huggingtweets.bases.model import (
-    Base,
-    OpenBase,
-    open_base,
-    trained_model,
-)
+from huggingtweets.bases.model import Base, OpenBase, keep_dropout, open_base, trained_model
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import Posts, score_stack, try_stack
 from huggingtweets.generation.guards import Guards
-from huggingtweets.generation.sample import (
-    generation_config,
-    sample_stack,
-)
+from huggingtweets.generation.sample import generation_config, sample_stack
 from huggingtweets.generation.samples import Samples
 from huggingtweets.models.adapter_rows import merge_adapters
 from huggingtweets.models.adapters import adapter_size, pack_adapters, stack_on_base
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.stack import Stack, build_stack
-from huggingtweets.pipeline.shared_files import SharedFiles
 from huggingtweets.pipeline.whole_model import (
     Trained,
     WholeModel,
@@ -54,22 +50,29 @@ from huggingtweets.runtime.device import (
 from huggingtweets.training.extraction import Counts
 from huggingtweets.training.parallel.heldout import products_dtype
 from huggingtweets.training.stacked.grouped import GroupedTuning
+from huggingtweets.training.stacked.jobs import Exported
+from huggingtweets.training.stacked.tuning import Tuning
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+LINKED_BYTES = 1 << 16
+"""Smaller files are written again: a link saves nothing."""
+FICLONE = 0x40049409
+"""Of Linux, <linux/fs.h>: share the blocks of another file; XFS and Btrfs can, ext4 cannot."""
 
 
 def trained_by_single(
     weights: dict[str, Tensor], plan: Plan, base: Base, device: torch.device
 ) -> Trained:
     """Return a model of the weights that the single engine leaves; of transformers if need be."""
-    if plan.config.recipe.adapter is Adapter.lora:
-        model = trained_model(base, plan.config.recipe, weights)
-        return WholeModel(model, device, adapter_state(weights))
-    if why_not_fused(base.config):
-        return WholeModel(trained_model(base, plan.config.recipe, weights), device)
-    return StackedModel(weights, Studio(open_base(base, plan.config.recipe), device))
+    recipe = plan.config.recipe
+    is_lora = recipe.adapter is Adapter.lora
+    if not is_lora and not why_not_fused(base.config):
+        return StackedModel(weights, Studio(open_base(base, recipe), device))
+    adapters = adapter_state(weights) if is_lora else None
+    return WholeModel(trained_model(base, recipe, weights), device, adapters)
 
 
 class Studio:
@@ -82,17 +85,18 @@ class Studio:
         self,
         base: OpenBase,
         device: torch.device,
-        tuning: GroupedTuning | None = None,
+        tuning: Tuning | None = None,
     ) -> None:
         """Hold them.
 
         Args:
             base: on the CPU; stays as it is.
             device: to sample and judge on.
-            tuning: how the adapters of LoRA jobs are grouped on it; None: all weights are trained.
+            tuning: by which the fused engine trains.
         """
         self.base = base
-        self.tuning = tuning
+        self.tuning = tuning if isinstance(tuning, GroupedTuning) else None
+        """How the adapters of LoRA jobs are grouped on it; None: jobs leave whole weights."""
         config = base.config
         self.layout = None if why_not_fused(config) else layout_of(shape_of(config))
         """Of the base's weights; None: it is of no family of ours."""
@@ -109,25 +113,21 @@ class Studio:
     @property
     def bytes_per_model(self) -> int:
         """What a trained model takes of memory until it is written."""
-        if self.tuning is not None:
-            return 4 * self.tuning.layout.size
-        assert self.layout is not None
-        return 4 * self.layout.size
+        layout = self.tuning.layout if self.tuning else self.layout
+        assert layout is not None
+        return 4 * layout.size
 
     @property
     def base_weights(self) -> Mapping[str, Tensor]:
         """What `stack` makes the base of: its weights, or no adapters."""
         return {} if self.tuning else self.base.weights
 
-    def model(
-        self,
-        weights: dict[str, Tensor] | None,
-        adapters: dict[str, Tensor] | None,
-        recipe: RecipeConfig,
-    ) -> StackedModel:
+    def model(self, exported: Exported, recipe: RecipeConfig) -> StackedModel:
         """Return a trained model of what the engine leaves of a job."""
+        weights, adapters = exported.weights, exported.adapters
         if weights is None:
             assert adapters is not None
+            # What a LoRA adds to a layer is alpha / rank * B A (Hu et al. 2021, section 4.1).
             scale = recipe.lora_alpha / recipe.lora_rank
             weights = {
                 name: one * scale if ".lora_B." in name else one for name, one in adapters.items()
@@ -150,7 +150,7 @@ class Studio:
             for row, state in zip(rows, weights, strict=True):
                 row.copy_(self.layout.pack(state))
             return build_stack(self.layout, rows, dtype)
-        with self._lock:
+        with self._lock:  # once for all threads: it is as large as the base
             if self._row is None:
                 self._row = self.layout.pack(self.base.weights)
         rank = self.tuning.rank
@@ -280,3 +280,81 @@ def sample_together(
         one = partial(sample, slice(index, index + 1))
         found += with_memory(one, studio.device, plan, studio.turn)
     return found
+
+
+class SharedFiles:
+    """Configuration and tokenizer; threads may use it side by side."""
+
+    def __init__(self, config: transformers.PretrainedConfig) -> None:
+        """Make nothing yet; `config` is that of the opened base, and stays as it is."""
+        self._config = config
+        self._files: dict[torch.dtype, dict[str, bytes]] = {}
+        self._placed: dict[str, tuple[Path, int, int]] = {}
+        """Where each large file lies already, its inode and when it was written."""
+        self._lock = threading.Lock()
+
+    def put(self, base: Base, dtype: torch.dtype, folder: Path, final: Path) -> None:
+        """Write the files of a model folder that all users share.
+
+        Of a large one, the tokenizer, further copies are links to the first: they cost no room.
+
+        Args:
+            base: of all users.
+            dtype: of the weights.
+            folder: to write into.
+            final: where that folder is to lie.
+        """
+        for name, data in self._files_of(base, dtype).items():
+            if len(data) < LINKED_BYTES:
+                (folder / name).write_bytes(data)
+                continue
+            earlier = self._placed.get(name)
+            if earlier is None or not _shared(*earlier, folder / name):
+                (folder / name).write_bytes(data)
+                found = (folder / name).stat()
+                self._placed[name] = (final / name, found.st_ino, found.st_mtime_ns)
+
+    def _files_of(self, base: Base, dtype: torch.dtype) -> Mapping[str, bytes]:
+        """Return the files that all users share, by name; made once."""
+        with self._lock:
+            if dtype not in self._files:
+                with tempfile.TemporaryDirectory() as name:
+                    folder = Path(name)
+                    config = copy.deepcopy(self._config)
+                    keep_dropout(config, base.config)
+                    config.dtype = dtype
+                    config.architectures = [class_name(config)]
+                    config.save_pretrained(folder)
+                    base.tokenizer.save_pretrained(folder)
+                    for_other_readers(folder)
+                    self._files[dtype] = {p.name: p.read_bytes() for p in folder.iterdir()}
+            return self._files[dtype]
+
+
+def _shared(source: Path, inode: int, written_ns: int, target: Path) -> bool:
+    """Make a file of the same content without a copy: a reflink, else a hard link.
+
+    False where the file system has neither, or the source is no longer what was written.
+    """
+    try:
+        found = source.stat()
+        if (found.st_ino, found.st_mtime_ns) != (inode, written_ns):
+            return False
+        if not _cloned(source, target):
+            os.link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def _cloned(source: Path, target: Path) -> bool:
+    """Make a reflink: both files are their own, and share what neither has changed."""
+    try:
+        import fcntl  # not on Windows
+
+        with source.open("rb") as old, target.open("xb") as new:
+            fcntl.ioctl(new.fileno(), FICLONE, old.fileno())
+    except (ImportError, OSError):
+        target.unlink(missing_ok=True)
+        return False
+    return True

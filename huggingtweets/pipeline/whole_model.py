@@ -14,20 +14,13 @@ from torch import Tensor
 
 from huggingtweets.bases.folder import for_other_readers
 from huggingtweets.bases.lora import save_adapters
-from huggingtweets.bases.model import (
-    Base,
-    keep_dropout,
-    load_model,
-)
+from huggingtweets.bases.model import Base, keep_dropout, load_model
 from huggingtweets.config.plan import Plan
 from huggingtweets.config.results_schema import StoredDtype
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import Posts, score_model, try_model
 from huggingtweets.generation.guards import Guards
-from huggingtweets.generation.sample import (
-    generation_config,
-    sample_posts,
-)
+from huggingtweets.generation.sample import generation_config, sample_posts
 from huggingtweets.generation.samples import Samples
 from huggingtweets.runtime.device import lacks_memory, release_memory
 from huggingtweets.training.extraction import Counts
@@ -78,7 +71,7 @@ class WholeModel:
 
         def sample(device: torch.device) -> Samples:
             return sample_posts(
-                _on(device, self._model),
+                self._model.to(device),
                 base.codec,
                 plan.sampling,
                 guards,
@@ -103,7 +96,7 @@ class WholeModel:
         precision = plan.config.engine.precision
 
         def on(device: torch.device) -> T:
-            return judge(_on(device, model), posts, precision, eos_id=base.eos_id)
+            return judge(model.to(device), posts, precision, eos_id=base.eos_id)
 
         return with_memory(on, self._device, plan)
 
@@ -121,13 +114,8 @@ class WholeModel:
 
 def stored_dtype(plan: Plan, base: Base) -> torch.dtype:
     """Return what the weights of a job are stored in."""
-    match plan.config.publish.dtype:
-        case StoredDtype.bf16:
-            return torch.bfloat16
-        case StoredDtype.fp32:
-            return torch.float32
-        case StoredDtype.auto:
-            return base.dtype
+    named = {StoredDtype.bf16: torch.bfloat16, StoredDtype.fp32: torch.float32}
+    return named.get(plan.config.publish.dtype, base.dtype)
 
 
 def with_memory(
@@ -171,8 +159,3 @@ def save_adapter(
         base_name=base.public_name,
         revision=base.revision if base.hub_id else None,
     )
-
-
-def _on(device: torch.device, model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
-    """Take a model to a device, itself and no copy."""
-    return model.to(device)

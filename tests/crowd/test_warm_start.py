@@ -15,9 +15,9 @@ from small import SMALL_MODEL
 from huggingtweets.bases.model import find_base
 from huggingtweets.config.compose import compose_config, register, to_config
 from huggingtweets.config.plan import make_plan
-from huggingtweets.config.schema import TrainConfig
+from huggingtweets.config.schema import CROWD_FOLDER, TrainConfig
 from huggingtweets.crowd import warm_start
-from huggingtweets.crowd.record import FOLDER, RECORD, read_crowd
+from huggingtweets.crowd.record import RECORD, read_crowd
 from huggingtweets.crowd.warm_start import begin_warm
 from huggingtweets.data.prepare import clean_posts, prepare
 from huggingtweets.errors import ConfigError, OptedOutError
@@ -69,7 +69,7 @@ def begin(config: TrainConfig, why_not: str | None = None) -> Path:
 def test_everybody_begins_from_the_crowd_and_the_card_says_so(place: Path) -> None:
     done = train(*QUICK, cwd=place)
     assert done.returncode == 0, done.stderr
-    crowd = read_crowd(place / "out" / FOLDER)
+    crowd = read_crowd(place / "out" / CROWD_FOLDER)
     assert crowd is not None
     assert sorted(crowd.people) == sorted(PEOPLE)
     assert crowd.num_posts == 5 * 40
@@ -158,7 +158,11 @@ def test_what_cannot_be_is_refused_in_a_sentence(
 
 def test_another_base_s_crowd_is_refused(place: Path) -> None:
     config = config_of()
-    begin(config)
+    folder = begin(config).parent
+    # Every tiny model bears the same name.
+    wider = config_of("model.width=64", f"recipe.warm_start={folder}", "user=ann")
+    with pytest.raises(ConfigError, match="trained from another tiny"):
+        begin(wider)
     other = replace(find_base(config.model), name="gpt2")
     with pytest.raises(ConfigError, match="trained from tiny"):
         begin_warm(config, jobs_of(config), other, CPU, None)
@@ -207,14 +211,14 @@ def test_purge_takes_the_crowd_and_what_began_from_it(place: Path) -> None:
     done = train(*QUICK, "publish=none", cwd=place)
     assert done.returncode == 0, done.stderr
     elsewhere = train(
-        *QUICK, "publish=none", f"recipe.warm_start={place / 'out' / FOLDER}", "output_dir=out/two",
-        "user=ann", cwd=place,
+        *QUICK, "publish=none", f"recipe.warm_start={place / 'out' / CROWD_FOLDER}",
+        "output_dir=out/two", "user=ann", cwd=place,
     )  # fmt: skip
     assert elsewhere.returncode == 0, elsewhere.stderr
     traces = plan_purge("bob", place / "out")
     assert {job.slug for job in traces.jobs} == set(PEOPLE)
-    assert place / "out" / FOLDER in traces.files
+    assert place / "out" / CROWD_FOLDER in traces.files
     purge(traces)
-    assert not (place / "out" / FOLDER).exists()
+    assert not (place / "out" / CROWD_FOLDER).exists()
     assert not (place / "out" / "ann").exists()
     assert plan_purge("bob", place / "out").is_empty

@@ -9,8 +9,13 @@ import pytest
 from job_processes import run, small_batch, train
 from small import SMALL_MODEL
 
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import TrainConfig
+from huggingtweets.errors import ConfigError
+from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
+from huggingtweets.jobs.tally import Tally
 from huggingtweets.posts.optout import add_optout
 
 QUICK = (
@@ -105,3 +110,29 @@ def test_processes_that_found_other_lists_and_sizes_train_as_the_main_one_says(
     ledgers = (tmp_path / "out" / "ledger").glob("*.jsonl")
     lines = "".join(path.read_text() for path in ledgers)
     assert lines.count('"running"') == len(names), "each begins once"
+    assert "done=4 failed=0 skipped=0" in log.read_text(), "of all processes together"
+
+
+@pytest.mark.distributed
+def test_processes_share_what_is_left_and_not_what_is_done(tmp_path: Path) -> None:
+    names = ("ann", "bob", "carl", "dora")
+    options = ("publish=none", "sampling.num=0", "recipe.max_steps=2")
+    arguments = [*small_batch(tmp_path, "fused", "out", names), *options]
+    users = tmp_path / "users.txt"
+    users.write_text("bob\ndora\n")  # the second process's share of all four
+    run(arguments)
+    users.write_text("\n".join(names))
+    run(arguments, 2)
+    begun = {
+        path.stem: path.read_text().count('"running"')
+        for path in (tmp_path / "out" / "ledger").glob("*.jsonl")
+    }
+    assert begun == {"main": 2 + 1, "main-rank1": 1}
+
+
+def test_whatever_fails_in_a_batch_the_code_is_the_same(tmp_path: Path) -> None:
+    """Also on the processes that keep no ledger: the code of all is the worst of any."""
+    plan = make_plan(TrainConfig(output_dir=str(tmp_path)), Job.of(["ann"]))
+    tally = Tally(None, {})
+    tally.failed(plan, ConfigError("source: got nothing; expected posts; give some"))
+    assert tally.exit_code == 1

@@ -1,10 +1,20 @@
 """W&B of a batch, offline: runs a user, grouped, or one run with a table."""
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from job_processes import SMALL, run, write_posts
+
+from huggingtweets.config.plan import make_plan
+from huggingtweets.config.schema import TrainConfig
+from huggingtweets.handles import Job
+from huggingtweets.jobs import runner
+from huggingtweets.publishing.index import Row
+from huggingtweets.tracking.base import Phase, Tracker
 
 
 @pytest.fixture
@@ -44,3 +54,22 @@ def test_runs_a_user_are_grouped_by_the_batch(arguments: list[str], tmp_path: Pa
         assert len(records) == 2
         assert all(b"my-batch" in path.read_bytes() for path in records)
     assert not (output / ".batch").exists()
+
+
+def test_no_path_of_this_machine_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crowd's folder is one, and may be named after people."""
+    told: list[Any] = []
+
+    class Heard(Tracker):
+        def start_phase(self, phase: Phase, config: Mapping[str, Any]) -> None:
+            told.append(config)
+
+    crowd = tmp_path / "home" / "alice" / ".crowd"
+    crowd.mkdir(parents=True)
+    config = TrainConfig(user="file:users.txt", output_dir=str(tmp_path))
+    config = replace(config, recipe=replace(config.recipe, warm_start=str(crowd)))
+    monkeypatch.setattr(runner, "build_batch_tracker", lambda *_: Heard())
+    monkeypatch.setattr(runner, "write_index", lambda *_: [Row("ann", "@ann", *[0] * 9)])
+    runner._sum_up(config, [make_plan(config, Job.of(["ann"]))], has_ended=True)
+    assert told[0]["warm_start"] == ".crowd"
+    assert "alice" not in str(told)

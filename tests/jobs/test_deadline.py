@@ -26,6 +26,13 @@ def test_a_job_under_way_tells_as_much_as_it_has_taken() -> None:
     assert not deadline.allows("also-small")
 
 
+def test_a_job_that_failed_is_no_longer_under_way() -> None:
+    deadline = Deadline(time.time() - 1, COSTS)
+    deadline.begin("small")
+    deadline.end("small", is_done=False)
+    assert deadline.allows("also-small"), "nothing was measured"
+
+
 def test_a_job_is_held_against_the_time_left_by_its_cost() -> None:
     deadline = measured(ends_in_s=30)
     assert deadline.allows("also-small")

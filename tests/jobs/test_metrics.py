@@ -28,7 +28,7 @@ def read(path: Path) -> dict[tuple[str, str], float]:
 
 def test_the_file_tells_how_the_batch_stands(tmp_path: Path) -> None:
     spending = Spending()
-    spending.spend(1.25, lambda before: None)
+    spending.spend(1234567.25, lambda before: None)
     with open_ledger(tmp_path) as ledger, MetricsFile(tmp_path, "main", spending):
         ledger.record("alice", JobStatus.running)
         ledger.record("bob", JobStatus.failed, reason="x")
@@ -37,7 +37,7 @@ def test_the_file_tells_how_the_batch_stands(tmp_path: Path) -> None:
     found = read(tmp_path / "ledger" / "metrics.prom")
     assert (found["jobs", "running"], found["jobs", "failed"], found["jobs", "done"]) == (1, 1, 0)
     assert (found["slots_in_use", ""], found["tokens_per_second", ""]) == (1, 1234.5)
-    assert found["spent_usd", ""] == 1.25
+    assert found["spent_usd", ""] == 1234567.25, "every digit: a rate is made of differences"
     assert 0 <= found["seconds_since_last_step", ""] < 30
 
 

@@ -5,11 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from huggingtweets.cli.base import show
 from huggingtweets.jobs.ledger import JobState, JobStatus, Writer, open_ledger, own_writer
-from huggingtweets.jobs.status import as_json, kind_of, read_states, summarise
-from huggingtweets.jobs.status_table import build_status
+from huggingtweets.jobs.status import as_json, build_status, kind_of, read_states, summarise
 
 
 def make_folder(output_dir: Path, slug: str, *names: str) -> None:
@@ -203,17 +202,16 @@ def test_json_has_the_agreed_shape(tmp_path: Path) -> None:
     assert (job["retryable"], job["attempt"]) == (True, 3)
 
 
-def test_table_shows_hostile_reasons_as_they_are() -> None:
+def test_table_shows_hostile_reasons_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     hostile = "[red]x[/] \x1b[2J \u202eabc"
     states = {
         "alice": state("alice", JobStatus.failed, reason=hostile),
         "bob": JobState("bob", JobStatus.running, writer=Writer("node17", 1, "")),
     }
-    console = Console(record=True, width=120, file=open(os.devnull, "w"))  # noqa: PTH123, SIM115
-    console.print(build_status(Path("out"), states))
-    shown = console.export_text()
+    show(build_status(Path("out"), states))
+    shown = capsys.readouterr().out
     assert "out: 2 jobs, 1 running, 1 failed" in shown
-    assert "[red]x[/] ?[2J ?abc" in shown
+    assert r"[red]x[/] \x1b[2J \u202eabc" in shown
     assert "node17" in shown
     assert "\x1b" not in shown
 

@@ -190,3 +190,19 @@ def test_a_machine_without_sbatch_is_told(
     with pytest.raises(ConfigError, match="a machine without sbatch"):
         submit(plan)
     assert not plan.logs.exists()
+
+
+def test_what_sbatch_refuses_is_told_also_where_nothing_can_be_cancelled(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The array is queued and the last job is not: the first goes again, if scancel is there."""
+    plan = plan_submission(words, Wishes())
+    sbatch = tmp_path / "bin" / "sbatch"
+    sbatch.parent.mkdir()
+    sbatch.write_text(
+        '#!/bin/sh\ncase "$*" in *afterany*) echo no such >&2; exit 1;; esac; echo 7\n'
+    )
+    sbatch.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{sbatch.parent}:/bin")
+    with pytest.raises(ConfigError, match="sbatch refused"):
+        submit(plan)

@@ -144,6 +144,14 @@ def test_the_command_told_trains_the_same_model(handles: list[str], words: list[
     assert "jane" not in command_of(plan)
 
 
+def test_the_command_begins_from_the_crowd_that_a_batch_left(tmp_path: Path) -> None:
+    """One person is no batch, so `recipe.warm_start=batch` would be refused."""
+    plan = plan_of(tmp_path, UNLIKE)
+    recipe = replace(plan.config.recipe, warm_start="batch")
+    plan = replace(plan, config=replace(plan.config, recipe=recipe))
+    assert 'recipe.warm_start=".crowd"' in shlex.split(command_of(plan))
+
+
 class Heard(Tracker):
     def __init__(self) -> None:
         self.settings: dict[Phase, Mapping[str, Any]] = {}

@@ -17,8 +17,8 @@ from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.handles import Job
-from huggingtweets.pipeline import shared_files, trained
 from huggingtweets.pipeline import stages as pipeline
+from huggingtweets.pipeline import trained
 from huggingtweets.pipeline.trained import StackedModel, Studio
 from huggingtweets.pipeline.whole_model import Trained, WholeModel
 from huggingtweets.training.records import PostScore, Scores
@@ -144,7 +144,7 @@ def test_nothing_is_scored_twice(job: tuple[Plan, Base]) -> None:
 def test_weights_are_stored_as_asked_and_the_tokenizer_once(
     job: tuple[Plan, Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    monkeypatch.setattr(shared_files, "LINKED_BYTES", 1024)
+    monkeypatch.setattr(trained, "LINKED_BYTES", 1024)
     plan, base = job
     asked = replace(plan.config, publish=replace(plan.config.publish, dtype=StoredDtype(dtype)))
     base = replace(base, config=GPT2Config(**base.config.to_dict() | {"dtype": "float32"}))

@@ -24,7 +24,7 @@ from huggingtweets.jobs import fused
 from huggingtweets.jobs.ledger import open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
-from huggingtweets.pipeline.texts import build_texts
+from huggingtweets.pipeline.outcome import build_texts
 from huggingtweets.runtime import helper
 from huggingtweets.runtime.helper import Helper, Helpers, shared_helpers
 
