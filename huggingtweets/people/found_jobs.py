@@ -68,7 +68,7 @@ def _read_job(root: Path) -> FoundJob | None:
     paths = JobPaths(root)
     marks = (paths.result, paths.config, paths.posts, paths.cleaning, root / ".lock")
     try:
-        if _is_trial(root) or not any(mark.exists() for mark in marks):
+        if is_trial(root) or not any(mark.exists() for mark in marks):
             return None
     except OSError:  # whoever lists the folder next will be told why
         return None
@@ -141,10 +141,10 @@ def _is_moved_job(link: Path) -> bool:
     return False
 
 
-def _is_trial(root: Path) -> bool:
+def is_trial(root: Path) -> bool:
     """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
-    is_trial = _TRIAL.fullmatch(root.name)
-    return bool(is_trial) and any((root.parent / name).exists() for name in STUDY_FILES)
+    has_study = any((root.parent / name).exists() for name in STUDY_FILES)
+    return has_study and _TRIAL.fullmatch(root.name) is not None
 
 
 def _config(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, get_type_hints
 
 from huggingtweets.attempt import is_superseded, own_attempt
 from huggingtweets.causes import Cause, cause_of
@@ -306,10 +306,9 @@ def _read(path: Path) -> _Claim | None:
     try:
         row = json.loads(path.read_text(encoding="ascii"))
         claim = _Claim(**row)
-        kinds = ((claim.pid, int), (claim.parent, int), (claim.attempt, int))
-        texts = (claim.host, claim.place, claim.started, claim.task, claim.machine, claim.boot)
-        is_sound = all(type(value) is kind for value, kind in kinds)
-        return claim if is_sound and all(type(text) is str for text in texts) else None
+        kinds = get_type_hints(_Claim)
+        is_sound = all(type(getattr(claim, name)) is kind for name, kind in kinds.items())
+        return claim if is_sound else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 

@@ -82,7 +82,7 @@ def run_sweep(sweep: Sweep) -> int:
                     if is_fused:
                         run_fused_trials(sweep, trials, progresses, base, accelerator.device)
                     else:
-                        run_process_trials(sweep, trials, progresses, stop_requested)
+                        run_process_trials(sweep, trials, progresses)
                     if stop_requested() or not trials.take_over():
                         break
         finally:

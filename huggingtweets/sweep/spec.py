@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -17,6 +17,7 @@ from huggingtweets.config.overrides import did_you_mean, is_sweep
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.space import Dimension, Range, Scalar, holds, is_fusable, read_space
 
+Member = TypeVar("Member", bound=StrEnum)
 SETTING = "sweep."
 """Prefix of arguments that change the sweep file's own settings."""
 
@@ -157,84 +158,70 @@ def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
     settings, searched, overrides = _split(arguments)
     flat = _flat(_load(path)) | _flat(settings)
     where = str(path)
-    if not flat.get("space") and searched:
-        flat["space"] = {}
-    if "space" not in flat:
+    raw_space = flat.pop("space", None)
+    if searched and isinstance(raw_space, Mapping | None):
+        raw_space = {**(raw_space or {}), **searched}
+    if raw_space is None:
         raise ConfigError(
             f"{where}: got no space; expected the keys to search; add `space:` with a range or "
             "choices for each"
         )
-    if searched and isinstance(flat["space"], Mapping):
-        flat["space"] = {**flat["space"], **searched}
-    space = read_space(flat["space"], where)
-    flat = _checked(flat, where)
-    pruner = {key.partition(".")[2]: one for key, one in flat.items() if key.startswith("pruner.")}
-    size = grid_size(space) if flat.get("sampler") is Sampler.grid else None
-    trials = flat.get("trials", size or 32)
-    spec = SweepSpec(
-        name=path.stem,
-        space=space,
-        config=merged((*flat.get("config", ()), *overrides)),
-        pruner=Pruner(**pruner),
-        objective=_objective(flat.get("objective", Measure.heldout.value), f"{where} objective"),
-        trials=min(trials, size) if size else trials,
-        **{key: flat[key] for key in _PLAIN if key in flat},
-    )
+    space = read_space(raw_space, where)
+    objective = _objective(flat.pop("objective", Measure.heldout.value), f"{where} objective")
+    checked = {key: _checked(key, value, where) for key, value in flat.items()}
+    pruner = {key: checked.pop(f"pruner.{key}") for key in _PRUNER if f"pruner.{key}" in checked}
+    checked["config"] = merged((*checked.get("config", ()), *overrides))
+    size = grid_size(space) if checked.get("sampler") is Sampler.grid else None
+    if size:
+        checked["trials"] = min(size, checked.get("trials", size))
+    spec = SweepSpec(path.stem, space, pruner=Pruner(**pruner), objective=objective, **checked)
     _check_together(spec, where)
     return spec
 
 
-_KINDS = {"sampler": Sampler, "pruner.kind": PrunerKind, "storage": StorageKind, "way": Way}
+_PRUNER = ("kind", "min_epochs", "factor", "startup_trials")
+_ENUMS = {"sampler": Sampler, "pruner.kind": PrunerKind, "storage": StorageKind, "way": Way}
 _LEAST = {"trials": 1, "parallel": 1, "seed": 0}
 _LEAST |= {"pruner.min_epochs": 1, "pruner.factor": 2, "pruner.startup_trials": 1}
-_PLAIN = ("sampler", "parallel", "storage", "way", "launch", "seed")
-_KEYS = tuple(dict.fromkeys((*_PLAIN, "space", "config", "objective", *_KINDS, *_LEAST)))
+_KEYS = (*_ENUMS, *_LEAST, "launch", "space", "config", "objective")
 
 
 def _flat(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Write the pruner's settings dotted, so that an argument changes one and leaves the others."""
-    flat: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key == "pruner" and isinstance(value, Mapping):
-            flat |= {f"pruner.{name}": each for name, each in value.items()}
-        else:
-            flat["pruner.kind" if key == "pruner" else key] = value
-    return flat
+    flat = dict(raw)
+    pruner = flat.pop("pruner", {})
+    if not isinstance(pruner, Mapping):
+        pruner = {"kind": "none" if pruner is None else pruner}
+    return flat | {f"pruner.{name}": value for name, value in pruner.items()}
 
 
-def _checked(flat: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check the keys of a file and the kinds of their values.
+def _checked(key: str, value: Any, where: str) -> Any:
+    """Return the value of a key of the file as `SweepSpec` has it.
 
     Raises:
         ConfigError: one sentence naming the key.
     """
-    checked = dict(flat)
-    for key, value in flat.items():
-        if key not in _KEYS:
-            names = [name for name in _KEYS if ("." in name) == ("." in key)]
-            raise ConfigError(
-                f"{where}: got {key!r}; expected some of {', '.join(names)}"
-                f"{did_you_mean(key, names)}"
-            )
-        if key in _KINDS:
-            value = "none" if value is None else value
-            checked[key] = _member(_KINDS[key], value, f"{where} {key}")
-        elif key in _LEAST and (key, value) != ("parallel", "auto"):
-            if not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[key]:
-                raise ConfigError(
-                    f"{where} {key}: got {value!r}; expected a whole number of {_LEAST[key]} or "
-                    "more; write one"
-                )
-        elif key == "config" and not (
-            isinstance(value, list) and all(isinstance(text, str) for text in value)
-        ):
-            raise ConfigError(
-                f"{where} {key}: got {value!r}; expected a list of arguments for train; write "
-                "`- recipe=huggingtweets`"
-            )
-        elif key == "launch" and not isinstance(value, str | None):
-            raise ConfigError(f"{where} {key}: got {value!r}; expected a path; write one")
-    return checked
+    if key not in _KEYS:
+        names = [name for name in _KEYS if ("." in name) == ("." in key)]
+        raise ConfigError(
+            f"{where}: got {key!r}; expected some of {', '.join(names)}{did_you_mean(key, names)}"
+        )
+    if key in _ENUMS:
+        return _member(_ENUMS[key], value, f"{where} {key}")
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    is_texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    if key in _LEAST:
+        is_right = (is_whole and value >= _LEAST[key]) or (key, value) == ("parallel", "auto")
+        expected = f"a whole number of {_LEAST[key]} or more; write one"
+    elif key == "config":
+        is_right = is_texts
+        expected = "a list of arguments for train; write `- recipe=huggingtweets`"
+    else:
+        is_right = isinstance(value, str | None)
+        expected = "a path; write one"
+    if not is_right:
+        raise ConfigError(f"{where} {key}: got {value!r}; expected {expected}")
+    return value
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -297,7 +284,7 @@ def merged(overrides: Sequence[str]) -> tuple[str, ...]:
     return tuple(last.values())
 
 
-def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
+def _member(kind: type[Member], value: Any, where: str) -> Member:
     names = [member.value for member in kind]
     if value not in names:
         raise ConfigError(
@@ -308,10 +295,10 @@ def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
 
 
 def _objective(value: Any, where: str) -> Objective:
-    names = (
-        [value] if isinstance(value, str) else value if isinstance(value, Mapping | list) else []
-    )
-    measures = tuple(cast(Measure, _member(Measure, name, where)) for name in names)
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, Mapping | list):
+        names = []
+    measures = tuple(_member(Measure, name, where) for name in names)
     if not measures or len(set(measures)) < len(measures):
         raise ConfigError(
             f"{where}: got {value!r}; expected heldout, a weighted sum or a list; write "
