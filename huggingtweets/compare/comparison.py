@@ -1,7 +1,8 @@
 """The comparison itself: per person and in all, against the first of the settings."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -63,10 +64,6 @@ class Comparison:
     num_left_out: int
     """People whom not all settings have."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def compare(settings: Sequence[Setting], score: ScorePerson | None) -> Comparison:
     """Hold all settings against the first, over the people that all have.
@@ -79,16 +76,15 @@ def compare(settings: Sequence[Setting], score: ScorePerson | None) -> Compariso
         ConfigError: they have no person in common.
     """
     slugs = shared_people(settings)
-    can_score = score is not None and all(setting.has_models for setting in settings)
+    if not all(setting.has_models for setting in settings):
+        score = None
     folders = [setting.folder for setting in settings]
     people = []
     for number, slug in enumerate(slugs):
         scores = None
-        if can_score and score is not None and number < MAX_SCORED:
-            try:
+        if score is not None and number < MAX_SCORED:
+            with suppress(HuggingtweetsError):  # damaged or gone: its figures are still known
                 scores = score(folders, slug)
-            except HuggingtweetsError:  # a model is damaged or gone: its figures are still known
-                scores = None
         intervals = tuple(
             scores.difference(index, seed=0) if scores and index else None
             for index in range(len(settings))

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from huggingtweets.errors import ConfigError
 from huggingtweets.standing import finished
-from huggingtweets.storage.files import flatten
+from huggingtweets.storage.files import read_flat_yaml
 from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_output_dir, check_package
 
@@ -118,18 +116,13 @@ def _read_output(folder: Path, name: str) -> Setting | None:
             figures = _figures(result)
             if figures is not None:
                 people[paths.root.name] = figures
-                config = config or read_flat_config(paths.config)
+                config = config or _read_config(paths.config)
     return Setting(name, folder, config, people) if people else None
 
 
-def read_flat_config(path: Path) -> dict[str, Any]:
-    """Return the settings of a `config.yaml` under dotted names; empty where it cannot be read."""
-    try:
-        raw = yaml.safe_load(path.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    config = raw if isinstance(raw, dict) else {}
-    return flatten({key: value for key, value in config.items() if key not in _PLACES})
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_flat_yaml(path)
+    return {key: value for key, value in config.items() if key.partition(".")[0] not in _PLACES}
 
 
 def _figures(result: Mapping[str, Any]) -> Figures | None:
@@ -170,6 +163,6 @@ def _read_sweep(folder: Path) -> list[Setting]:
             if user.heldout is not None
         }
         title = f"{folder.resolve().name}/{name} (trial {row.number})"
-        config = read_flat_config(place / "config.yaml")
+        config = _read_config(place / "config.yaml")
         found.append(Setting(title, place, config, people, has_models=False))
     return found

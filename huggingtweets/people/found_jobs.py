@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from huggingtweets.crowd.record import FOLDER, crowd_folder, ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.export.hub import RECORD as PUBLISHED
@@ -19,7 +17,7 @@ from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.posts.records import read_timelines
 from huggingtweets.standing import read_result
-from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.files import read_flat_yaml, read_json, read_jsonl
 from huggingtweets.storage.paths import STUDY_FILES, JobPaths, expanded
 
 _TRIAL = re.compile(r"trial-[0-9]{4,}")
@@ -72,7 +70,7 @@ def _read_job(root: Path) -> FoundJob | None:
             return None
     except OSError:  # whoever lists the folder next will be told why
         return None
-    config = _config(paths.config)
+    config = read_flat_yaml(paths.config)
     user = config.get("user")
     handles = set(_handles(user if isinstance(user, list) else [user]))
     with suppress(ValueError, TypeError):
@@ -84,20 +82,16 @@ def _read_job(root: Path) -> FoundJob | None:
             handles.update(timeline.handle for timeline in read_timelines(paths.posts))
     if not handles:  # nothing but a name is left
         handles.update(_handles([root.name, *root.name.split("-")]))
-    model, tracking, hub, recipe = (
-        _part(config, key) for key in ("model", "tracking", "hub", "recipe")
-    )
-    warm_start = recipe.get("warm_start")
-    base, org = model.get("path"), hub.get("org")
-    entity, project = tracking.get("entity"), tracking.get("project")
+    texts = {key: value for key, value in config.items() if isinstance(value, str)}
+    warm_start = texts.get("recipe.warm_start")
     return FoundJob(
         root=root,
         slug=root.name,
         handles=frozenset(handles),
-        base=base if isinstance(base, str) else None,
-        tracking=(entity, project if isinstance(project, str) else "huggingtweets"),
-        org=org if isinstance(org, str) else None,
-        crowd=_crowd_of(warm_start, root) if isinstance(warm_start, str) else None,
+        base=texts.get("model.path"),
+        tracking=(texts.get("tracking.entity"), texts.get("tracking.project", "huggingtweets")),
+        org=texts.get("hub.org"),
+        crowd=_crowd_of(warm_start, root) if warm_start else None,
     )
 
 
@@ -145,19 +139,6 @@ def is_trial(root: Path) -> bool:
     """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
     has_study = any((root.parent / name).exists() for name in STUDY_FILES)
     return has_study and _TRIAL.fullmatch(root.name) is not None
-
-
-def _config(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, yaml.YAMLError):
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict):
-            return value
-    return {}
-
-
-def _part(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key)
-    return value if isinstance(value, dict) else {}
 
 
 def _handles(values: Any) -> Iterator[str]:

@@ -23,7 +23,7 @@ from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
 from huggingtweets.storage.files import flatten
 from huggingtweets.sweep.space import Dimension, Scalar, as_override, check_space
-from huggingtweets.sweep.spec import SweepSpec, merged
+from huggingtweets.sweep.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +59,13 @@ class Sweep:
         searched = epochs.ends() if epochs else (self.config.recipe.epochs,)
         return max(self.default.recipe.epochs, *(int(value or 0) for value in searched))
 
-    def trial_config(
-        self, params: Mapping[str, Scalar], folder: Path, *, is_default: bool = False
-    ) -> TrainConfig:
+    def trial_config(self, params: Mapping[str, Scalar], folder: Path) -> TrainConfig:
         """Return the configuration of one trial: no samples, no card, nothing published.
 
         Raises:
             ConfigError: two values do not go together.
         """
-        config = self.default
-        if not is_default:
-            config = _with_params(self.config, self.spec.config, params)
+        config = _with_params(self.config, self.spec.config, params)
         return replace(
             config,
             output_dir=str(folder),
@@ -167,12 +163,12 @@ def _with_params(
             config = change_value(config, key, value)
         return config
     chosen = [as_override(key, value) for key, value in params.items()]
-    changed = to_config(compose_config(merged([*overrides, *chosen])))
+    changed = to_config(compose_config([*overrides, *chosen]))
     return replace(changed, user=config.user, consent=config.consent)
 
 
 def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell `user=` from the rest; `user=a,b` names two users, `user=[a,b]` one of two voices."""
+    """Tell the last `user=` from the rest; `user=a,b` are two users, `user=[a,b]` is one voice."""
     users: list[str] = []
     rest: list[str] = []
     for text in overrides:
@@ -181,7 +177,7 @@ def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         override = OverridesParser.create().parse_override(text)
         if override.is_sweep_override():
-            users += [f"user={one}" for one in override.sweep_string_iterator()]
+            users = [f"user={one}" for one in override.sweep_string_iterator()]
         else:
-            users.append(text)
+            users = [text]
     return users, rest

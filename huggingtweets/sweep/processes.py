@@ -26,7 +26,8 @@ from huggingtweets.config.results_schema import TrackingConfig, TrackingKind
 from huggingtweets.errors import StorageError
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED
-from huggingtweets.storage.files import read_json, write_text
+from huggingtweets.runtime.device import num_gpus
+from huggingtweets.storage.files import read_json, replacing_file, write_text
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.study import Trials
@@ -124,9 +125,8 @@ def _start(sweep: Sweep, progress: TrialProgress, job: Job, device: str | None) 
     shared = JobPaths(sweep.posts_dir / job.slug)
     for source, target in ((shared.cleaning, paths.cleaning), (shared.posts, paths.posts)):
         if not target.exists():
-            part = target.with_name(f".{target.name}.part")
-            shutil.copyfile(source, part)
-            part.replace(target)
+            with replacing_file(target) as draft:
+                shutil.copyfile(source, draft)
     command = [
         *launcher(sweep.spec.launch),
         "-m",
@@ -159,13 +159,7 @@ def _devices() -> list[str | None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [one for one in visible.split(",") if one]
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(index) for index in range(done.stdout.count("GPU "))]
+    return [str(index) for index in range(num_gpus())]
 
 
 def _look(child: _Child, progresses: TrialProgresses) -> None:

@@ -171,7 +171,7 @@ def write_findings(sweep: Sweep, study: optuna.Study) -> SweepSummary:
 def _best_config(sweep: Sweep, best: TrialRow) -> TrainConfig:
     """Return the configuration of a trial as one would train it in full, from any folder."""
     folder = sweep.root.resolve() / "best"
-    trial = sweep.trial_config(best.params, folder, is_default=best.is_default)
+    trial = sweep.trial_config(best.params, folder)
     user: object = user_of(sweep.jobs[0])
     if len(sweep.jobs) > 1:
         path = sweep.root / USERS

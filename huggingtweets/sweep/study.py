@@ -58,6 +58,8 @@ SURPLUS = "surplus"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+# A trial that is gone on with reports its epochs again: Optuna keeps what it was told first.
+warnings.filterwarnings("ignore", message="The reported value is ignored")
 
 
 def study_path(root: Path) -> Path | None:
@@ -184,8 +186,9 @@ def build_pruner(pruner: Pruner, max_epochs: int) -> optuna.pruners.BasePruner:
         case PrunerKind.none:
             return optuna.pruners.NopPruner()
         case PrunerKind.median:
+            # Steps below `n_warmup_steps` are spared (Optuna 5.0); ours are epochs, from 1 on.
             return optuna.pruners.MedianPruner(
-                n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.min_epochs - 1
+                n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.min_epochs
             )
         case PrunerKind.asha:
             return optuna.pruners.SuccessiveHalvingPruner(
@@ -244,8 +247,6 @@ class OpenTrial:
     params: dict[str, Scalar]
     folder: Path
     lock: JobLock
-    is_default: bool = False
-    """Of the searched keys as they stand without a search."""
 
 
 class Trials:
@@ -266,11 +267,10 @@ class Trials:
             return self._taken_over.pop()
         for frozen in self._running():
             if is_left(trial_folder(self._root, frozen.number)):
-                lock = self._claim(frozen.number)
-                opened = self._adopt(frozen, lock) if lock else None
+                opened = self._adopt(frozen, self._claim(frozen.number))
                 if opened is not None:
                     return opened
-        while self._num_counted() < self._spec.total:
+        while len(counted(self._study)) < self._spec.total:
             opened = self._ask()
             if opened is not None:
                 return opened
@@ -285,10 +285,8 @@ class Trials:
         running = self._running()
         with ThreadPoolExecutor(max(1, min(32, len(running)))) as pool:
             locks = list(pool.map(self._claim, [trial.number for trial in running]))
-        for frozen, lock in zip(running, locks, strict=True):
-            opened = self._adopt(frozen, lock) if lock else None
-            if opened is not None:
-                self._taken_over.append(opened)
+        found = [self._adopt(*pair) for pair in zip(running, locks, strict=True)]
+        self._taken_over += [opened for opened in found if opened is not None]
         return len(self._taken_over)
 
     def _ask(self) -> OpenTrial | None:
@@ -314,8 +312,10 @@ class Trials:
         except JobBusyError:
             return None
 
-    def _adopt(self, frozen: FrozenTrial, lock: JobLock) -> OpenTrial | None:
-        """Go on with a trial of a dead process, unless it ended while we waited for it."""
+    def _adopt(self, frozen: FrozenTrial, lock: JobLock | None) -> OpenTrial | None:
+        """Go on with a trial of a dead process, unless it lives or ended while we waited for it."""
+        if lock is None:
+            return None
         if stored_trial(self._study, frozen).state is not TrialState.RUNNING:
             lock.release()
             return None
@@ -333,7 +333,7 @@ class Trials:
             params = {key: suggest(trial, key, one) for key, one in self._space.items()}
         self._own.add(trial.number)
         folder = trial_folder(self._root, trial.number)
-        return OpenTrial(trial, trial.number, params, folder, lock, bool(default))
+        return OpenTrial(trial, trial.number, params, folder, lock)
 
     def _sampler_of(self, trial: optuna.Trial, default: Mapping[str, Scalar]) -> BaseSampler:
         """Return what a trial's values are drawn by: on its number alone, not on who asks when."""
@@ -353,9 +353,6 @@ class Trials:
     def _running(self) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial for trial in trials if trial.number not in self._own]
-
-    def _num_counted(self) -> int:
-        return len(counted(self._study))
 
     def _num_surplus(self, *, before: int | None = None) -> int:
         trials = self._study.get_trials(deepcopy=False)[:before]

@@ -19,7 +19,6 @@ from huggingtweets.storage.files import write_json, write_text
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import Measure, Objective
 from huggingtweets.sweep.study import OpenTrial, Trials
-from huggingtweets.upstream import stored_trial
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +69,6 @@ class TrialProgress:
     opened: OpenTrial
     recipe: RecipeConfig
     users: dict[str, UserProgress]
-    known: frozenset[int] = frozenset()
-    """Epochs that an earlier process told the pruner of."""
     num_judged: int = 0
     """Epochs that the pruner has been asked about."""
     reason: str = ""
@@ -107,9 +104,7 @@ class TrialProgresses:
         """
         while (opened := trials.next()) is not None:
             try:
-                config = sweep.trial_config(
-                    opened.params, opened.folder, is_default=opened.is_default
-                )
+                config = sweep.trial_config(opened.params, opened.folder)
                 prepared = [prepare(make_plan(config, job)) for job in sweep.jobs]
                 write_text(opened.folder / "config.yaml", dump_config(config))
             except HuggingtweetsError as err:  # a bad trial never ends a sweep
@@ -120,9 +115,7 @@ class TrialProgresses:
 
     def begin(self, opened: OpenTrial, recipe: RecipeConfig, slugs: Sequence[str]) -> TrialProgress:
         """Take up a trial."""
-        known = stored_trial(self._study, opened.trial).intermediate_values
-        users = {slug: UserProgress() for slug in slugs}
-        progress = TrialProgress(opened, recipe, users, frozenset(known))
+        progress = TrialProgress(opened, recipe, {slug: UserProgress() for slug in slugs})
         self._progresses[opened.number] = progress
         return progress
 
@@ -141,9 +134,8 @@ class TrialProgresses:
         while self._has_pruner and progress.num_judged < ready and not progress.reason:
             index = progress.num_judged
             progress.num_judged += 1
-            if progress.num_judged not in progress.known:
-                mean = fmean(user.evals[index].heldout for user in progress.users.values())
-                trial.report(mean, progress.num_judged)
+            mean = fmean(user.evals[index].heldout for user in progress.users.values())
+            trial.report(mean, progress.num_judged)
             if progress.num_judged < progress.recipe.epochs and trial.should_prune():
                 progress.reason = f"pruned after epoch {progress.num_judged}"
         return bool(progress.reason)
