@@ -83,8 +83,9 @@ def compare(settings: Sequence[Setting], score: ScorePerson | None) -> Compariso
     for number, slug in enumerate(slugs):
         scores = None
         if score is not None and number < MAX_SCORED:
-            with suppress(HuggingtweetsError):  # damaged or gone: its figures are still known
+            with suppress(HuggingtweetsError):  # a model is gone: its figures are known
                 scores = score(folders, slug)
+        # One seed: the same trainings have the same intervals each time.
         intervals = tuple(
             scores.difference(index, seed=0) if scores and index else None
             for index in range(len(settings))

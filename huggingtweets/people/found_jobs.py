@@ -64,6 +64,7 @@ def jobs_below(outputs: Path, note: Callable[[OSError], None]) -> Iterator[Found
 def _read_job(root: Path) -> FoundJob | None:
     """Read what a folder says about itself, however damaged; None: it is not a job."""
     paths = JobPaths(root)
+    # Whatever a job writes first or last: a killed one may have left any of these alone.
     marks = (paths.result, paths.config, paths.posts, paths.cleaning, root / ".lock")
     try:
         if is_trial(root) or not any(mark.exists() for mark in marks):

@@ -57,7 +57,9 @@ _ENDINGS = re.compile(rb"(?:\.(?:" + _SUFFIXES + rb"))+$", re.I)
 _LOG_HEAD = re.compile(rb"^\d\d:\d\d:\d\d [A-Z]+ ")
 _MAX_TEXT_BYTES = 1 << 30
 _NUM_NEEDLES = 200
+"""Each file is searched for every one of them."""
 _MIN_NEEDLE_CHARS = 20
+"""What is shorter, others say in the same words."""
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 LEASE_S = 60.0
 """A holder on another machine that gives no sign of life for so long is dead."""
 BEAT_S = 10.0
+"""A sixth of the lease: some may be late on a busy network disk."""
 _ORPHAN_WAIT_S = 30.0
 """A holder whose launcher died saves and leaves within this time."""
 _WRITING_S = 2.0
@@ -188,7 +189,7 @@ def _claim_next(folder: Path, generation: int) -> JobLock | None:
         with path.open("x", encoding="ascii") as file:
             try:
                 file.write(_as_text(claim))
-                file.flush()
+                file.flush()  # so that a full disk is told here, not when it is closed
             except OSError:
                 path.unlink(missing_ok=True)  # no room for its content
                 raise

@@ -20,8 +20,9 @@ _NUM_TICKS = 6
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten, with their double and fivefold where there are few of them."""
+    """Return powers of ten, and multiples of them where there are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    # 3 is about the root of 10, so that the ticks stay evenly apart.
     for factors in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
         found = [factor * 10.0**power for power in powers for factor in factors]
         found = [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]

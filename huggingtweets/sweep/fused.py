@@ -96,6 +96,7 @@ class _Supply:
         self._progresses = progresses
         self._base = base
         self._open: dict[str, tuple[TrialProgress, str]] = {}
+        # Each engine draws jobs, has them judged and hands in results by a thread of its own.
         self._lock = threading.RLock()
         self._blocks_of = lru_cache(MAX_PREPARED)(self._make_blocks)
 

@@ -76,7 +76,7 @@ class Sweep:
     def identity(self) -> dict[str, Any]:
         """Return what decides the trials, flat and as plain values."""
         plan = make_plan(self.config, self.jobs[0])
-        unused = ("handles", "sampling")
+        unused = ("handles", "sampling")  # of one person's job; trials are not sampled
         flat = flatten({key: value for key, value in plan.identity.items() if key not in unused})
         searched = tuple(self.spec.space)
         shared = {
@@ -84,6 +84,8 @@ class Sweep:
             for key, value in flat.items()
             if not any(key == one or key.startswith(f"{one}.") for one in searched)
         }
+        # The study keeps it as JSON, and it is compared with what comes back. The space is the `repr`
+        # of its dataclasses: with another one every sweep that has begun would be refused.
         shared |= {"space": str(dict(self.spec.space)), "users": list(self.slugs)}
         shared |= {"objective": list(self.spec.objective.names)}
         plain: dict[str, Any] = json.loads(json.dumps(shared))

@@ -41,6 +41,8 @@ GRACE_S = 60.0
 """After SIGTERM a training saves and leaves; after this long it is killed."""
 BUSY_WAIT_S = 2.0
 """Until a training that an earlier sweep left behind is asked for again."""
+# Words of the errors of `storage/lock.py`, of the training and of `causes.py`. Nothing else comes
+# out of a process: `accelerate launch` has exit codes of its own.
 _BUSY = "got a second start of this job"
 _DIVERGED = "training: the loss is not finite"
 _NO_DISK = "; expected a disk "
@@ -199,11 +201,12 @@ def _take(child: _Child, progresses: TrialProgresses) -> bool:
             train = read_json(child.paths.result)["train"]
             figures = {key: train[key] for key in ("steps", "seconds", "tokens")}
         progresses.ended(progress, slug, is_cut=code != 0, history=history, **figures)
+        # A sweep keeps no weights; of a pruned training nobody goes on with the checkpoints.
         unused = child.paths.model if code == 0 else child.paths.checkpoints
         shutil.rmtree(unused, ignore_errors=True)
         return True
     reason = _reason(progress.opened.folder / f"{slug}.log", code)
-    if code == STOPPED:
+    if code == STOPPED:  # somebody stopped the training itself, and means all of them
         stopping.request_stop(f"the stop of trial {progress.opened.number}")
     if stopping.stop_requested() or _BUSY in reason:  # `accelerate launch` has codes of its own
         return False

@@ -74,7 +74,8 @@ class Range:
             return None
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
         values = [self.low + index * step for index in range(count)]
-        return tuple(int(value) if self.is_whole else value for value in values)
+        # Rounded, as 3 * 0.1 is a little more than 0.3, and so beyond an end of 0.3.
+        return tuple(int(value) if self.is_whole else float(f"{value:.12g}") for value in values)
 
 
 @dataclass(frozen=True)

@@ -145,6 +145,7 @@ def _storage(path: Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path)))
     from sqlalchemy import URL  # comes with Optuna, which imports it late itself
 
+    # SQLite waits 5 s for another writer, which is little where many tasks end trials at once.
     url = URL.create("sqlite", database=str(path))  # a path may have a `?` or a `%`
     return RDBStorage(url.render_as_string(), engine_kwargs={"connect_args": {"timeout": 60}})
 
@@ -208,6 +209,8 @@ def build_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
         case Sampler.random | Sampler.grid:
             return RandomSampler(seed=seed)
         case Sampler.tpe:
+            # Keys are drawn together, as rate and epochs depend on each other; trials under way
+            # count as bad ones, so that those that are asked for at once differ.
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
         case Sampler.cmaes:
             check_package("sampler: cmaes", "cmaes", "sweep")
@@ -295,6 +298,7 @@ class Trials:
         known = len(study.get_trials(deepcopy=False))
         study.sampler = build_sampler(spec, _mixed(spec.seed, "ask", known, _task()))
         trial = study.ask()
+        # Counting and asking are two steps: other tasks may have asked in between.
         if trial.number >= spec.total + self._num_surplus():
             trial.set_user_attr(SURPLUS, True)
             study.tell(trial, state=TrialState.FAIL)

@@ -131,6 +131,7 @@ class TrialProgresses:
         progress.users[slug].steps = max(progress.users[slug].steps, evals[-1].step if evals else 0)
         ready = min(len(user.evals) for user in progress.users.values())
         trial = progress.opened.trial
+        # All epochs that are new, one by one: pruners compare trials at the same epoch.
         while self._has_pruner and progress.num_judged < ready and not progress.reason:
             index = progress.num_judged
             progress.num_judged += 1
@@ -209,6 +210,7 @@ class TrialProgresses:
             "reason": progress.reason,
             "users": {slug: users[slug] | histories[slug] for slug in users},
         }
+        # Before Optuna hears of it: a trial that has ended always has its trial.json.
         write_json(opened.folder / "trial.json", trial)
         opened.trial.set_user_attr(OUTCOME, {"reason": progress.reason, "users": users})
         self._study.tell(opened.trial, values, state=state)

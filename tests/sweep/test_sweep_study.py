@@ -148,6 +148,17 @@ def test_a_surplus_trial_counts_for_nothing(tmp_path: Path) -> None:
     assert numbers == [1, 2]
 
 
+def test_the_last_point_of_a_grid_is_the_end_of_its_range(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    space = {"recipe.weight_decay": Range(0.0, 0.3, step=0.1)}
+    spec = spec_of(sampler=Sampler.grid, trials=4, space=space, storage=StorageKind.journal)
+    trials = Trials(tmp_path, spec, study_of(tmp_path, spec))
+    values = [opened.params["recipe.weight_decay"] for opened in iter(trials.next, None)]
+    assert sorted(values) == [0.0, 0.1, 0.2, 0.3]
+    assert not [one for one in recwarn if "out of range" in str(one.message)]
+
+
 def draw(root: Path, num: int, spec: SweepSpec) -> list[dict[str, object]]:
     """Parameters of trials, each from a process that was started for it alone."""
     found = []
