@@ -27,13 +27,12 @@ from huggingtweets.people.traces import (
     target_of,
 )
 from huggingtweets.posts.optout import handle_hash
-from huggingtweets.posts.reading.by_handle import name_key
+from huggingtweets.posts.reading.by_handle import name_key, user_of
+from huggingtweets.posts.sources.load import SUFFIXES
 from huggingtweets.posts.sources.paging import partial_path
 from huggingtweets.publishing.index import write_index
 from huggingtweets.storage.files import append_row, remove, write_bytes
 from huggingtweets.storage.lock import acquire_lock
-
-_POSTS_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".zip", "")
 
 
 def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
@@ -70,8 +69,10 @@ def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
 
 
 def _is_file_of(path: Path, handle: str) -> bool:
-    name = path.name.removesuffix(".gz")
-    return any(name_key(name.removesuffix(suffix)) == handle for suffix in _POSTS_SUFFIXES)
+    """Whether a source would take a file for that of the person, or it has the bare name."""
+    names = [user_of(path, suffixes) for suffixes in SUFFIXES.values()]
+    names.append(path.name.removesuffix(".gz"))
+    return any(name_key(name) == handle for name in names if name)
 
 
 def _wandb_cache(jobs: Sequence[FoundJob]) -> list[Path]:

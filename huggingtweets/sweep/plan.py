@@ -84,8 +84,8 @@ class Sweep:
             for key, value in flat.items()
             if not any(key == one or key.startswith(f"{one}.") for one in searched)
         }
-        # The study keeps it as JSON, and it is compared with what comes back. The space is the `repr`
-        # of its dataclasses: with another one every sweep that has begun would be refused.
+        # The study keeps it as JSON, and it is compared with what comes back. Another `repr` of the
+        # dimensions would have every sweep refused that has begun.
         shared |= {"space": str(dict(self.spec.space)), "users": list(self.slugs)}
         shared |= {"objective": list(self.spec.objective.names)}
         plain: dict[str, Any] = json.loads(json.dumps(shared))

@@ -97,6 +97,12 @@ def test_damaged_results_are_passed_over(outputs: list[Path]) -> None:
     assert {row.slug for row in found.people} == {"cy", "<b>dee"}
 
 
+def test_a_configuration_without_end_is_none(outputs: list[Path]) -> None:
+    for slug in ("ann", "bob", "cy", "<b>dee"):
+        (outputs[0] / slug / "config.yaml").write_text("[" * 20_000)
+    assert compare(read_settings(outputs), None).changed["recipe.lr"] == [None, 2e-4]
+
+
 def test_posts_drawn_in_pairs_tell_a_small_steady_gain() -> None:
     rng = np.random.default_rng(1)
     hard = rng.uniform(10, 90, 200)  # posts differ much more than models do

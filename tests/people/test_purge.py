@@ -175,6 +175,11 @@ def test_models_made_from_the_persons_model_go_too(outputs: Path) -> None:
     }
 
 
+def test_a_configuration_without_end_hides_nobody(outputs: Path) -> None:
+    (outputs / ANN / "config.yaml").write_text("[" * 20_000)
+    assert outputs / ANN in {job.root for job in plan_purge(ANN, outputs).jobs}
+
+
 def test_the_index_of_a_batch_is_written_anew(tmp_path: Path) -> None:
     for handle in (ANN, BOB):
         paths = make_job(tmp_path, handle)
@@ -219,8 +224,10 @@ def test_the_record_counts_and_names_nobody(
 
 def test_imported_posts_and_unfinished_fetches_go_too(outputs: Path, tmp_path: Path) -> None:
     posts = tmp_path / "posts"
-    for name in (f"{ANN.upper()}.jsonl.gz", f"{ANN}.csv", f"{BOB}.jsonl.gz"):
-        posts.mkdir(exist_ok=True)
+    read = ("CSV", "text", "car", "js", "Parquet.gz", "zip")
+    names = [f"{ANN.upper()}.jsonl.gz", ANN, *(f"{ANN}.{suffix}" for suffix in read)]
+    posts.mkdir()
+    for name in (*names, f"{BOB}.jsonl.gz"):
         (posts / name).write_text("x")
     partial = Partial("bluesky", ANN, "")
     partial.add(Page((RawPost(posts_of(ANN)[0], "1"),), "next"))
