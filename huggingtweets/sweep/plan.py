@@ -22,7 +22,7 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
 from huggingtweets.storage.files import flatten
-from huggingtweets.sweep.space import Dimension, Scalar, as_override, check_space
+from huggingtweets.sweep.space import Dimension, Scalar, as_override, check_space, wrong
 from huggingtweets.sweep.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
@@ -100,10 +100,8 @@ def check_alone(file: str, arguments: Sequence[str]) -> None:
     """
     if world_size() > 1:
         command = shlex.join(["huggingtweets", "sweep", file, *arguments])
-        raise ConfigError(
-            f"sweep: got {world_size()} processes of a launcher; expected one; run `{command}`, "
-            "several times at once to share the work"
-        )
+        expected = f"one; run `{command}`, several times at once to share the work"
+        raise wrong("sweep", f"{world_size()} processes of a launcher", expected)
 
 
 def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
@@ -119,12 +117,10 @@ def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
         jobs += select_jobs(config.user, config.shard, config.job_index, config.source)
     jobs = list(dict.fromkeys(jobs))
     if not jobs:
-        raise ConfigError("user: got no user for this shard; expected one or more; drop shard=")
+        raise wrong("user", "no user for this shard", "one or more; drop shard=")
     if not config.recipe.heldout_frac and "recipe.heldout_frac" not in spec.space:
-        raise ConfigError(
-            "recipe.heldout_frac: got 0 in a sweep; expected held-out posts to score the trials "
-            "by; set recipe.heldout_frac=0.1"
-        )
+        expected = "held-out posts to score the trials by; set recipe.heldout_frac=0.1"
+        raise wrong("recipe.heldout_frac", "0 in a sweep", expected)
     check_space(spec.space, rest, str(path))
     default = config
     spec = replace(spec, default=_default_params(spec.space, default, rest, jobs))

@@ -50,6 +50,8 @@ PER_SLOT = frozenset(
     }
 )
 """Keys in which the slots of the fused engine may differ."""
+_HEEDED = ("seed", "cleaning", "model", "recipe", "engine")
+"""All trials have the same posts, no samples, and nothing published: other keys change none."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def _read_dimension(key: str, raw: Any, where: str) -> Dimension:
     except ConfigError as err:
         raise ConfigError(f"{where} space: {err}") from err
     name = f"{where} space.{key}"
+    if key.partition(".")[0] not in _HEEDED:
+        raise wrong(name, "a key that no trial heeds", f"keys of {', '.join(_HEEDED)}; drop it")
     if isinstance(raw, str):
         raw = _parse(name, key, raw)
     if isinstance(raw, Mapping):

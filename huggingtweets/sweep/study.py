@@ -42,7 +42,7 @@ from huggingtweets.errors import ConfigError, JobBusyError, StorageError
 from huggingtweets.storage.lock import JobLock, acquire_lock, is_left
 from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_package
-from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
+from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds, wrong
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
 from huggingtweets.upstream import running_trial, stored_trial, suggest
 
@@ -83,10 +83,8 @@ def load_study(root: Path) -> optuna.Study:
     """
     path = study_path(root)
     if path is None:
-        raise ConfigError(
-            f"sweep: got {root}, which holds no study; expected the output_dir of a sweep; "
-            "check the path"
-        )
+        expected = "the output_dir of a sweep; check the path"
+        raise wrong("sweep", f"{root}, which holds no study", expected)
     with storage_errors(path, is_new=True):
         return optuna.load_study(study_name=STUDY, storage=_storage(path))
 

@@ -32,6 +32,9 @@ def plan(text: str, path: Path, *arguments: str) -> Sweep:
 WRONG = {
     "a wrong key": ("space: {recipe.lrr: [1, 2]}", "did you mean recipe.lr?"),
     "a wrong group option": ("space: {model: [tiny, gpt3]}", "model: got 'gpt3'"),
+    "people": ("space: {user: [ann, bob]}", "space.user: got a key that no trial heeds"),
+    "a source": ("space: {source: [demo, jsonl]}", "space.source: got a key that no trial heeds"),
+    "samples": ("space: {sampling.top_p: [0.8, 0.9]}", "got a key that no trial heeds"),
     "an empty range": ("space: {recipe.lr: {low: 2e-3, high: 1e-3}}", "the empty range 0.002"),
     "a range of one point": ("space: {recipe.lr: {low: 1e-3, high: 1e-3}}", "the empty range"),
     "no choice": ("space: {recipe.schedule: []}", "got an empty list"),
