@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _read_output(folder: Path, name: str) -> Setting | None:
     people: dict[str, Figures] = {}
     config: Mapping[str, Any] = {}
     for paths, result in finished(folder):
-        with suppress(ValueError, KeyError, TypeError, AttributeError):  # not ours
+        with suppress(ValueError, LookupError, TypeError, AttributeError):  # not ours
             figures = _figures(result)
             if figures is not None:
                 people[paths.root.name] = figures
@@ -126,14 +126,18 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _figures(result: Mapping[str, Any]) -> Figures | None:
-    """Return the figures of a result.json; None where nothing was held out."""
+    """Return the figures of a result.json; None where nothing was held out.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: it is none of ours.
+    """
     if not result.get("eval"):
         return None
     text = (result.get("quality") or {}).get("text") or {}
     samples = text.get("memorisation", {}).get("samples", {})
     shares = samples.get("ngram_fracs")
     distinct = text.get("diversity", {}).get("samples", {}).get("distinct")
-    return Figures(
+    found = Figures(
         bits=result["eval"]["bits_per_byte"],
         base_bits=result["eval"].get("base_bits_per_byte"),
         copied=sum(shares) / len(shares) if shares else None,
@@ -142,6 +146,11 @@ def _figures(result: Mapping[str, Any]) -> Figures | None:
         tokens=result["train"]["tokens"],
         seconds=result["train"]["seconds"],
     )
+    # Told here, where this one person can still be passed over.
+    are_numbers = all(isinstance(value, int | float | None) for value in astuple(found))
+    if found.bits is None or not are_numbers:
+        raise TypeError("figures that are no numbers")
+    return found
 
 
 def _read_sweep(folder: Path) -> list[Setting]:

@@ -90,9 +90,13 @@ def test_people_in_common_are_needed(outputs: list[Path], tmp_path: Path) -> Non
         compare(read_settings([outputs[0], tmp_path / "other"]), None)
 
 
-def test_damaged_results_are_passed_over(outputs: list[Path]) -> None:
+@pytest.mark.parametrize("bits", ["{}", "null", '"2.0"', "[2.0]"])
+def test_damaged_results_are_passed_over(bits: str, outputs: list[Path]) -> None:
     (outputs[0] / "ann" / "result.json").write_text('{"eval": ')
-    (outputs[1] / "bob" / "result.json").write_text('{"eval": null}')
+    result = (outputs[1] / "bob" / "result.json").read_text()
+    (outputs[1] / "bob" / "result.json").write_text(
+        result.replace('"bits_per_byte": 2.0', f'"bits_per_byte": {bits}')
+    )
     found = compare(read_settings(outputs), None)
     assert {row.slug for row in found.people} == {"cy", "<b>dee"}
 
