@@ -1,5 +1,9 @@
-"""The comparison itself: per person and in all, against the first of the settings."""
+"""The comparison itself: per person and in all, against the first of the settings.
 
+How sure a difference is: posts, and people, are drawn again with replacement, in pairs.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,13 +12,32 @@ from statistics import fmean
 from typing import Any
 
 from huggingtweets.compare.settings import Figures, Setting, differences, shared_people
-from huggingtweets.compare.statistics import PairedScores, mean_difference
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.evaluation.attribution import measure_attribution, read_voices
-from huggingtweets.evaluation.intervals import Interval
+from huggingtweets.evaluation.intervals import Interval, ratio_intervals
 
 MAX_SCORED = 200
 """People whose posts are scored one by one: two small models take about a second each."""
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """The same posts scored by several models."""
+
+    nats: tuple[tuple[float, ...], ...]
+    """Model -> post -> negative log-likelihood."""
+    num_bytes: tuple[int, ...]
+    """Of each post."""
+
+    def difference(self, index: int, *, seed: int) -> Interval:
+        """Return the interval of a model's bits per byte above those of the first.
+
+        Both are scored on the same drawn posts, so that what makes a post hard for both cancels.
+        """
+        pairs = zip(self.nats[index], self.nats[0], strict=True)
+        above = [(own - first) / math.log(2) for own, first in pairs]
+        return ratio_intervals(above, [self.num_bytes], seed=seed)[0]
+
 
 ScorePerson = Callable[[Sequence[Path], str], PairedScores | None]
 
@@ -120,6 +143,16 @@ def _total(setting: Setting, index: int, people: Sequence[PersonRow]) -> Total:
         tokens=_mean([one.tokens for one in own]),
         seconds=_mean([one.seconds for one in own]),
     )
+
+
+def mean_difference(differences: Sequence[float], *, seed: int) -> Interval | None:
+    """Return the interval of a mean over people, one difference each; None for fewer than two.
+
+    People are the units that are drawn: their posts say little about other people.
+    """
+    if len(differences) < 2:
+        return None
+    return ratio_intervals(differences, [[1.0] * len(differences)], seed=seed)[0]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

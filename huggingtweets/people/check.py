@@ -142,7 +142,7 @@ def _balance(reports: Sequence[CleaningReport]) -> float:
 
 
 def _examples(timelines: Sequence[Timeline], kept: Sequence[dict[str, str]]) -> tuple[Example, ...]:
-    """Ten kept posts, evenly spread over the timelines; those that cleaning changed come first."""
+    """Ten kept posts, evenly spread; only such that cleaning changed, where these are ten."""
     pairs = [
         (post.text, texts[post.id])
         for timeline, texts in zip(timelines, kept, strict=True)

@@ -26,7 +26,6 @@ from huggingtweets.config.results_schema import TrackingConfig, TrackingKind
 from huggingtweets.errors import StorageError
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED
-from huggingtweets.runtime.device import num_gpus
 from huggingtweets.storage.files import read_json, replacing_file, write_text
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.sweep.plan import Sweep
@@ -161,6 +160,8 @@ def _devices() -> list[str | None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [one for one in visible.split(",") if one]
+    from huggingtweets.runtime.device import num_gpus  # imports torch
+
     return [str(index) for index in range(num_gpus())]
 
 

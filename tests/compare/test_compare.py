@@ -10,9 +10,8 @@ import pytest
 from job_processes import SMALL, Running, Start
 
 from huggingtweets.cli import main as cli
-from huggingtweets.compare.comparison import compare
+from huggingtweets.compare.comparison import PairedScores, compare, mean_difference
 from huggingtweets.compare.settings import read_settings
-from huggingtweets.compare.statistics import PairedScores, mean_difference
 from huggingtweets.compare.table import write_page
 from huggingtweets.config.compose import check_arguments, register
 from huggingtweets.errors import ConfigError
