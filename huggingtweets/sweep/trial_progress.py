@@ -125,9 +125,10 @@ class TrialProgresses:
         The pruner sees the mean over the users, as soon as all of them have trained an epoch. A
         figure that is not a number ends the trial: Optuna takes none, and no later one gets better.
         """
-        if not progress.reason and any(not math.isfinite(one.heldout) for one in evals):
+        finite = [one for one in evals if math.isfinite(one.heldout + one.memorisation)]
+        if not progress.reason and len(finite) < len(evals):
             progress.reason, progress.is_bad = "the held-out loss is not finite", True
-        progress.users[slug].evals = [one for one in evals if math.isfinite(one.heldout)]
+        progress.users[slug].evals = finite
         progress.users[slug].steps = max(progress.users[slug].steps, evals[-1].step if evals else 0)
         ready = min(len(user.evals) for user in progress.users.values())
         trial = progress.opened.trial
