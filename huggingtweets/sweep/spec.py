@@ -211,13 +211,12 @@ def _checked(key: str, value: Any, where: str) -> Any:
         raise wrong(where, repr(key), f"some of {', '.join(names)}{did_you_mean(key, names)}")
     if key in _ENUMS:
         return _member(_ENUMS[key], value, f"{where} {key}")
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    is_texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
     if key in _LEAST:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
         is_right = (is_whole and value >= _LEAST[key]) or (key, value) == ("parallel", "auto")
         expected = f"a whole number of {_LEAST[key]} or more; write one"
     elif key == "config":
-        is_right = is_texts
+        is_right = isinstance(value, list) and all(isinstance(text, str) for text in value)
         expected = "a list of arguments for train; write `- recipe=huggingtweets`"
     else:
         is_right = isinstance(value, str | None)
