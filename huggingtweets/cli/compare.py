@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from huggingtweets.cli.base import Commands, show
@@ -38,9 +39,9 @@ def _run(args: argparse.Namespace) -> int:
     found = compare(settings, score)
     if args.page:
         title = " and ".join(folder.resolve().name for folder in folders)
-        write_page(args.page, found, [setting.folder for setting in settings], title)
+        write_page(args.page, found, settings, title)
     if args.json:
-        say(json.dumps(found.as_json()))
+        say(json.dumps(asdict(found)))
     else:
         show(build_comparison(found))
     return 0

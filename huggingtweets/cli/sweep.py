@@ -74,8 +74,7 @@ def _compare_with_default(root: Path) -> None:
         found = compare(settings, None)
     except ConfigError:  # nothing ran whole, or the default is the best: said above
         return
-    folders = [setting.folder for setting in settings]
-    write_page(root / "compare.html", found, folders, root.resolve().name)
+    write_page(root / "compare.html", found, settings, root.resolve().name)
     show(build_comparison(found))
 
 

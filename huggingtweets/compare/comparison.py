@@ -1,19 +1,43 @@
-"""The comparison itself: per person and in all, against the first of the settings."""
+"""The comparison itself: per person and in all, against the first of the settings.
 
+How sure a difference is: posts, and people, are drawn again with replacement, in pairs.
+"""
+
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from huggingtweets.compare.settings import Figures, Setting, differences, shared_people
-from huggingtweets.compare.statistics import PairedScores, mean_difference
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.evaluation.attribution import measure_attribution, read_voices
-from huggingtweets.evaluation.intervals import Interval
+from huggingtweets.evaluation.intervals import Interval, ratio_intervals
 
 MAX_SCORED = 200
 """People whose posts are scored one by one: two small models take about a second each."""
+
+
+@dataclass(frozen=True)
+class PairedScores:
+    """The same posts scored by several models."""
+
+    nats: tuple[tuple[float, ...], ...]
+    """Model -> post -> negative log-likelihood."""
+    num_bytes: tuple[int, ...]
+    """Of each post."""
+
+    def difference(self, index: int, *, seed: int) -> Interval:
+        """Return the interval of a model's bits per byte above those of the first.
+
+        Both are scored on the same drawn posts, so that what makes a post hard for both cancels.
+        """
+        pairs = zip(self.nats[index], self.nats[0], strict=True)
+        above = [(own - first) / math.log(2) for own, first in pairs]
+        return ratio_intervals(above, [self.num_bytes], seed=seed)[0]
+
 
 ScorePerson = Callable[[Sequence[Path], str], PairedScores | None]
 
@@ -63,10 +87,6 @@ class Comparison:
     num_left_out: int
     """People whom not all settings have."""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def compare(settings: Sequence[Setting], score: ScorePerson | None) -> Comparison:
     """Hold all settings against the first, over the people that all have.
@@ -79,16 +99,16 @@ def compare(settings: Sequence[Setting], score: ScorePerson | None) -> Compariso
         ConfigError: they have no person in common.
     """
     slugs = shared_people(settings)
-    can_score = score is not None and all(setting.has_models for setting in settings)
+    if not all(setting.has_models for setting in settings):
+        score = None
     folders = [setting.folder for setting in settings]
     people = []
     for number, slug in enumerate(slugs):
         scores = None
-        if can_score and score is not None and number < MAX_SCORED:
-            try:
+        if score is not None and number < MAX_SCORED:
+            with suppress(HuggingtweetsError):  # a model is gone: its figures are known
                 scores = score(folders, slug)
-            except HuggingtweetsError:  # a model is damaged or gone: its figures are still known
-                scores = None
+        # One seed: the same trainings have the same intervals each time.
         intervals = tuple(
             scores.difference(index, seed=0) if scores and index else None
             for index in range(len(settings))
@@ -123,6 +143,16 @@ def _total(setting: Setting, index: int, people: Sequence[PersonRow]) -> Total:
         tokens=_mean([one.tokens for one in own]),
         seconds=_mean([one.seconds for one in own]),
     )
+
+
+def mean_difference(differences: Sequence[float], *, seed: int) -> Interval | None:
+    """Return the interval of a mean over people, one difference each; None for fewer than two.
+
+    People are the units that are drawn: their posts say little about other people.
+    """
+    if len(differences) < 2:
+        return None
+    return ratio_intervals(differences, [[1.0] * len(differences)], seed=seed)[0]
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

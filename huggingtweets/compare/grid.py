@@ -30,7 +30,7 @@ def end_grid(folders: Sequence[Path]) -> None:
         return
     root = Path(os.path.commonpath([folder.resolve() for folder in folders]))
     try:
-        write_page(root / PAGE, found, [setting.folder for setting in settings], root.name)
+        write_page(root / PAGE, found, settings, root.name)
     except OSError as err:
         logger.warning("%s: no page of the grid (%s)", root / PAGE, err.strerror)
     make_console(highlight=False).print(build_comparison(found))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from huggingtweets.compare.statistics import PairedScores
+from huggingtweets.compare.comparison import PairedScores
 from huggingtweets.evaluation.score import score_posts
 from huggingtweets.model_folder import open_folder
 from huggingtweets.storage.files import read_jsonl

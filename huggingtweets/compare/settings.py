@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from huggingtweets.errors import ConfigError
 from huggingtweets.standing import finished
-from huggingtweets.storage.files import flatten
+from huggingtweets.storage.files import read_flat_yaml
 from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_output_dir, check_package
 
@@ -114,33 +112,32 @@ def _read_output(folder: Path, name: str) -> Setting | None:
     people: dict[str, Figures] = {}
     config: Mapping[str, Any] = {}
     for paths, result in finished(folder):
-        with suppress(ValueError, KeyError, TypeError, AttributeError):  # not ours
+        with suppress(ValueError, LookupError, TypeError, AttributeError):  # not ours
             figures = _figures(result)
             if figures is not None:
                 people[paths.root.name] = figures
-                config = config or read_flat_config(paths.config)
+                config = config or _read_config(paths.config)
     return Setting(name, folder, config, people) if people else None
 
 
-def read_flat_config(path: Path) -> dict[str, Any]:
-    """Return the settings of a `config.yaml` under dotted names; empty where it cannot be read."""
-    try:
-        raw = yaml.safe_load(path.read_bytes())
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
-    config = raw if isinstance(raw, dict) else {}
-    return flatten({key: value for key, value in config.items() if key not in _PLACES})
+def _read_config(path: Path) -> dict[str, Any]:
+    config = read_flat_yaml(path)
+    return {key: value for key, value in config.items() if key.partition(".")[0] not in _PLACES}
 
 
 def _figures(result: Mapping[str, Any]) -> Figures | None:
-    """Return the figures of a result.json; None where nothing was held out."""
+    """Return the figures of a result.json; None where nothing was held out.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: it is none of ours.
+    """
     if not result.get("eval"):
         return None
     text = (result.get("quality") or {}).get("text") or {}
     samples = text.get("memorisation", {}).get("samples", {})
     shares = samples.get("ngram_fracs")
     distinct = text.get("diversity", {}).get("samples", {}).get("distinct")
-    return Figures(
+    found = Figures(
         bits=result["eval"]["bits_per_byte"],
         base_bits=result["eval"].get("base_bits_per_byte"),
         copied=sum(shares) / len(shares) if shares else None,
@@ -149,6 +146,11 @@ def _figures(result: Mapping[str, Any]) -> Figures | None:
         tokens=result["train"]["tokens"],
         seconds=result["train"]["seconds"],
     )
+    # Told here, where this one person can still be passed over.
+    are_numbers = all(isinstance(value, int | float | None) for value in astuple(found))
+    if found.bits is None or not are_numbers:
+        raise TypeError("figures that are no numbers")
+    return found
 
 
 def _read_sweep(folder: Path) -> list[Setting]:
@@ -170,6 +172,6 @@ def _read_sweep(folder: Path) -> list[Setting]:
             if user.heldout is not None
         }
         title = f"{folder.resolve().name}/{name} (trial {row.number})"
-        config = read_flat_config(place / "config.yaml")
+        config = _read_config(place / "config.yaml")
         found.append(Setting(title, place, config, people, has_models=False))
     return found

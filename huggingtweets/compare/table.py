@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from huggingtweets.compare.comparison import Comparison, PersonRow, Total
+from huggingtweets.compare.settings import Setting
 from huggingtweets.evaluation.intervals import Interval
 from huggingtweets.publishing.names import visible
 from huggingtweets.publishing.pages import build_table, page_environment
@@ -32,8 +33,16 @@ COLUMNS = (
 )
 
 
-def total_cells(total: Total, num_people: int, *, is_first: bool) -> tuple[str, ...]:
-    """Return the cells of one setting, in the order of COLUMNS."""
+def total_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return the cells of each setting, in the order of COLUMNS."""
+    num = len(comparison.people)
+    return [
+        _total_cells(total, num, is_first=index == 0)
+        for index, total in enumerate(comparison.totals)
+    ]
+
+
+def _total_cells(total: Total, num_people: int, *, is_first: bool) -> tuple[str, ...]:
     base = "" if total.base_bits is None else f" (base {total.base_bits:.3f})"
     against = "" if is_first else signed(total.difference, total.interval)
     return (
@@ -91,12 +100,8 @@ def setting_value(value: Any) -> str:
 def build_comparison(comparison: Comparison) -> RenderableType:
     """Return the tables for a terminal."""
     num = len(comparison.people)
-    rows = [
-        total_cells(total, num, is_first=index == 0)
-        for index, total in enumerate(comparison.totals)
-    ]
     title = "1 person" if num == 1 else f"{num} people, means"
-    parts: list[RenderableType] = [_totals(title, rows)]
+    parts: list[RenderableType] = [_totals(title, total_rows(comparison))]
     if comparison.changed:
         names = (visible(one.name) for one in comparison.totals)
         changed = ((key, *map(setting_value, row)) for key, row in comparison.changed.items())
@@ -131,15 +136,14 @@ def explanation(comparison: Comparison) -> str:
     return note
 
 
-def write_page(path: Path, comparison: Comparison, folders: Sequence[Path], title: str) -> None:
+def write_page(path: Path, comparison: Comparison, settings: Sequence[Setting], title: str) -> None:
     """Write the page; settings whose index lies below the page's folder are linked."""
-    links = []
-    for folder in folders:
-        inside = folder.resolve().is_relative_to(path.resolve().parent)
-        index = folder / "index.html"
-        is_linked = inside and index.is_file()
-        links.append(str(index.resolve().relative_to(path.resolve().parent)) if is_linked else "")
-    num = len(comparison.people)
+    place = path.resolve().parent
+    indexes = [(setting.folder / "index.html").resolve() for setting in settings]
+    links = [
+        str(index.relative_to(place)) if index.is_file() and index.is_relative_to(place) else ""
+        for index in indexes
+    ]
     environment = page_environment()
     environment.filters["setting"] = setting_value
     write_text(
@@ -147,10 +151,7 @@ def write_page(path: Path, comparison: Comparison, folders: Sequence[Path], titl
         environment.get_template("compare.html.jinja").render(
             title=visible(title),
             columns=COLUMNS,
-            totals=[
-                total_cells(total, num, is_first=index == 0)
-                for index, total in enumerate(comparison.totals)
-            ],
+            totals=total_rows(comparison),
             links=links,
             changed=comparison.changed,
             person_columns=person_columns(comparison),

@@ -44,7 +44,7 @@ class Check:
     problem: str
     """Why training would refuse; empty: it would not."""
     examples: tuple[Example, ...]
-    how: tuple[str, ...] = ()
+    how: tuple[tuple[str, str], ...]
     """What the posts were taken for: author, marks of retweets, text, links."""
 
 
@@ -84,6 +84,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
             "consent=unstated: say on what ground these posts are used, as consent=own-archive does"
         )
     kept = [{post.id: post.text for post in user.posts} for user, _ in cleaned]
+    how = [*dict.fromkeys(one for each in timelines for one in each.how), _links(timelines)]
     return Check(
         slug=job.slug,
         reports=reports,
@@ -92,7 +93,7 @@ def check_job(config: TrainConfig, job: Job) -> Check:
         warnings=tuple(warnings),
         problem=problem,
         examples=_examples(timelines, kept),
-        how=(*dict.fromkeys(one for each in timelines for one in each.how), _links(timelines)),
+        how=tuple((name, what) for name, _, what in (one.partition(": ") for one in how)),
     )
 
 
@@ -141,7 +142,7 @@ def _balance(reports: Sequence[CleaningReport]) -> float:
 
 
 def _examples(timelines: Sequence[Timeline], kept: Sequence[dict[str, str]]) -> tuple[Example, ...]:
-    """Ten kept posts, evenly spread over the timelines; those that cleaning changed come first."""
+    """Ten kept posts, evenly spread; only such that cleaning changed, where these are ten."""
     pairs = [
         (post.text, texts[post.id])
         for timeline, texts in zip(timelines, kept, strict=True)
@@ -151,12 +152,7 @@ def _examples(timelines: Sequence[Timeline], kept: Sequence[dict[str, str]]) -> 
     changed = [pair for pair in pairs if pair[0] != pair[1]]
     pool = changed if len(changed) >= NUM_EXAMPLES else pairs
     step = max(1, len(pool) // NUM_EXAMPLES)
-    return tuple(Example(*map(_shown, pair)) for pair in pool[::step][:NUM_EXAMPLES])
-
-
-def _shown(text: str) -> str:
-    """Text from outside that cannot take over a terminal."""
-    return _cut(text, _SHOWN_CHARS)
+    return tuple(Example(*map(_cut, pair)) for pair in pool[::step][:NUM_EXAMPLES])
 
 
 def describe(check: Check) -> list[str]:
@@ -164,7 +160,7 @@ def describe(check: Check) -> list[str]:
     lines = [check.slug]
     for report in check.reports:
         lines += [
-            f"  @{report.handle} ({_shown(report.display_name)})",
+            f"  @{report.handle} ({_cut(report.display_name)})",
             f"    {report.downloaded:>8,} posts received",
             f"    {-report.retweets:>8,} retweets",
             f"    {-report.short:>8,} too short or nothing but links",
@@ -172,7 +168,7 @@ def describe(check: Check) -> list[str]:
             f"    {report.kept:>8,} kept, {report.kept_chars:,} characters, "
             f"something masked in {report.masked:,}",
         ]
-    lines += [f"  {name:<10} {plain_text(what)}" for name, _, what in _how(check)]
+    lines += [f"  {name:<10} {plain_text(what)}" for name, what in check.how]
     lines.append(f"  language   {', '.join(check.languages) or 'none'}")
     if check.estimate:
         lines += _estimate_lines(check.estimate)
@@ -184,10 +180,6 @@ def describe(check: Check) -> list[str]:
     return lines
 
 
-def _how(check: Check) -> list[tuple[str, str, str]]:
-    return [one.partition(": ") for one in check.how]
-
-
 def table_lines(checks: Sequence[Check], refused: Mapping[str, str]) -> list[str]:
     """Return the lines of a table: one per job, their sum, and what it leaves out.
 
@@ -197,37 +189,24 @@ def table_lines(checks: Sequence[Check], refused: Mapping[str, str]) -> list[str
     """
     rows: list[tuple[str, ...]] = [_HEAD]
     for check in checks:
-        author = next((what for name, _, what in _how(check) if name == "author"), "")
+        author = dict(reversed(check.how)).get("author", "")  # that of the first person
         remarks = [f"refused: {check.problem}"] if check.problem else []
         remarks += [warning for warning in check.warnings if not warning.startswith("consent=")]
         more = f" (and {len(remarks) - 1} more)" if len(remarks) > 1 else ""
         seconds = check.estimate.seconds if check.estimate else None
+        time = "" if seconds is None else rough_duration(seconds)
+        languages = "+".join(check.languages[:3])
+        remark = _cut(remarks[0], 90 - len(more)) + more if remarks else ""
         rows.append(
-            (
-                check.slug,
-                *_counts(check.reports),
-                "+".join(check.languages[:3]),
-                "" if seconds is None else rough_duration(seconds),
-                _cut(author, 30),
-                _cut(remarks[0], 90 - len(more)) + more if remarks else "",
-            )
+            (check.slug, *_counts(check.reports), languages, time, _cut(author, 30), remark)
         )
     empty = [""] * (len(_HEAD) - 2)
     rows += [(slug, *empty, _cut(f"refused: {reason}", 90)) for slug, reason in refused.items()]
     reports = [report for check in checks for report in check.reports]
     known = [c.estimate.seconds for c in checks if c.estimate and c.estimate.seconds is not None]
     num_refused = len(refused) + sum(bool(check.problem) for check in checks)
-    sum_of_all = f"{len(checks) + len(refused)} jobs"
-    rows.append(
-        (
-            sum_of_all,
-            *_counts(reports),
-            "",
-            rough_duration(sum(known)),
-            "",
-            f"{num_refused} refused",
-        )
-    )
+    jobs, time = f"{len(checks) + len(refused)} jobs", rough_duration(sum(known))
+    rows.append((jobs, *_counts(reports), "", time, "", f"{num_refused} refused"))
     widths = [max(len(row[index]) for row in rows) for index in range(len(_HEAD))]
     lines = [
         "  ".join(
@@ -250,7 +229,7 @@ def _how_lines(checks: Sequence[Check]) -> list[str]:
     """Return what the posts of all jobs were taken for, a line per question."""
     said: dict[str, Counter[str]] = {}
     for check in checks:
-        for name, _, what in _how(check):
+        for name, what in check.how:
             said.setdefault(name, Counter())[_NUMBERS.sub("", what)] += 1
     return [
         _cut(f"{name}: {'; '.join(f'{what} ({num})' for what, num in counts.most_common(4))}", 160)
@@ -265,7 +244,8 @@ _HEAD = (
 _NUM_COUNTS = 7
 
 
-def _cut(text: str, most: int) -> str:
+def _cut(text: str, most: int = _SHOWN_CHARS) -> str:
+    """Text from outside that cannot take over a terminal."""
     text = plain_text(text)
     return text if len(text) <= most else text[: most - 1] + "…"
 

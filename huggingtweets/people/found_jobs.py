@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from huggingtweets.config.schema import CROWD_FOLDER
 from huggingtweets.crowd.record import crowd_folder, ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
@@ -20,7 +18,7 @@ from huggingtweets.handles import Job, parse_handle
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.posts.records import read_timelines
 from huggingtweets.standing import read_result
-from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.files import read_flat_yaml, read_json, read_jsonl
 from huggingtweets.storage.paths import STUDY_FILES, JobPaths, expanded
 
 _TRIAL = re.compile(r"trial-[0-9]{4,}")
@@ -67,13 +65,14 @@ def jobs_below(outputs: Path, note: Callable[[OSError], None]) -> Iterator[Found
 def _read_job(root: Path) -> FoundJob | None:
     """Read what a folder says about itself, however damaged; None: it is not a job."""
     paths = JobPaths(root)
+    # Whatever a job writes first or last: a killed one may have left any of these alone.
     marks = (paths.result, paths.config, paths.posts, paths.cleaning, root / ".lock")
     try:
-        if _is_trial(root) or not any(mark.exists() for mark in marks):
+        if is_trial(root) or not any(mark.exists() for mark in marks):
             return None
     except OSError:  # whoever lists the folder next will be told why
         return None
-    config = _config(paths.config)
+    config = read_flat_yaml(paths.config)
     user = config.get("user")
     handles = set(_handles(user if isinstance(user, list) else [user]))
     with suppress(ValueError, TypeError):
@@ -85,20 +84,16 @@ def _read_job(root: Path) -> FoundJob | None:
             handles.update(timeline.handle for timeline in read_timelines(paths.posts))
     if not handles:  # nothing but a name is left
         handles.update(_handles([root.name, *root.name.split("-")]))
-    model, tracking, hub, recipe = (
-        _part(config, key) for key in ("model", "tracking", "hub", "recipe")
-    )
-    warm_start = recipe.get("warm_start")
-    base, org = model.get("path"), hub.get("org")
-    entity, project = tracking.get("entity"), tracking.get("project")
+    texts = {key: value for key, value in config.items() if isinstance(value, str)}
+    warm_start = texts.get("recipe.warm_start")
     return FoundJob(
         root=root,
         slug=root.name,
         handles=frozenset(handles),
-        base=base if isinstance(base, str) else None,
-        tracking=(entity, project if isinstance(project, str) else "huggingtweets"),
-        org=org if isinstance(org, str) else None,
-        crowd=_crowd_of(warm_start, root) if isinstance(warm_start, str) else None,
+        base=texts.get("model.path"),
+        tracking=(texts.get("tracking.entity"), texts.get("tracking.project", "huggingtweets")),
+        org=texts.get("hub.org"),
+        crowd=_crowd_of(warm_start, root) if warm_start else None,
     )
 
 
@@ -142,23 +137,10 @@ def _is_moved_job(link: Path) -> bool:
     return False
 
 
-def _is_trial(root: Path) -> bool:
+def is_trial(root: Path) -> bool:
     """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
-    is_trial = _TRIAL.fullmatch(root.name)
-    return bool(is_trial) and any((root.parent / name).exists() for name in STUDY_FILES)
-
-
-def _config(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError, yaml.YAMLError):
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if isinstance(value, dict):
-            return value
-    return {}
-
-
-def _part(config: dict[str, Any], key: str) -> dict[str, Any]:
-    value = config.get(key)
-    return value if isinstance(value, dict) else {}
+    has_study = any((root.parent / name).exists() for name in STUDY_FILES)
+    return has_study and _TRIAL.fullmatch(root.name) is not None
 
 
 def _handles(values: Any) -> Iterator[str]:

@@ -16,25 +16,23 @@ from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.jobs.status import not_done, read_states
 from huggingtweets.people.found_jobs import FoundJob, is_job
 from huggingtweets.people.traces import (
+    INDEX_FILES,
     LOGS,
     RECORD,
     Finder,
     Traces,
     find_traces,
     is_made_of_lines,
-    needles_of,
     read_text_bytes,
     target_of,
 )
 from huggingtweets.posts.optout import handle_hash
-from huggingtweets.posts.reading.by_handle import name_key
+from huggingtweets.posts.reading.by_handle import name_key, user_of
+from huggingtweets.posts.sources.load import SUFFIXES
 from huggingtweets.posts.sources.paging import partial_path
 from huggingtweets.publishing.index import write_index
 from huggingtweets.storage.files import append_row, remove, write_bytes
 from huggingtweets.storage.lock import acquire_lock
-
-INDEX_FILES = ("index.html", "results.csv", "results.parquet")
-_POSTS_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".txt", ".parquet", ".zip", "")
 
 
 def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
@@ -64,17 +62,17 @@ def plan_purge(handle: str, outputs: Path, posts: Path | None = None) -> Traces:
     targets = {path: target_of(path) for path in extra if path.is_symlink()}
     extra += [target for target in targets.values() if _is_file_of(target, handle)]
     traces = find_traces(handle, outputs)
-    finder = Finder(handle, traces.jobs, needles_of(handle, traces.jobs))
-    kept_by_wandb = [*_wandb_cache(traces.jobs), *_wandb_staging(finder)]
+    kept_by_wandb = [*_wandb_cache(traces.jobs), *_wandb_staging(traces.finder)]
     files = dict.fromkeys([*extra, *traces.files, *kept_by_wandb])
     links = [*traces.links, *(link for link, target in targets.items() if target not in files)]
-    unread = dict(traces.unread) | finder.unread
-    return replace(traces, files=tuple(files), links=tuple(links), unread=tuple(unread.items()))
+    return replace(traces, files=tuple(files), links=tuple(links))
 
 
 def _is_file_of(path: Path, handle: str) -> bool:
-    name = path.name.removesuffix(".gz")
-    return any(name_key(name.removesuffix(suffix)) == handle for suffix in _POSTS_SUFFIXES)
+    """Whether a source would take a file for that of the person, or it has the bare name."""
+    names = [user_of(path, suffixes) for suffixes in SUFFIXES.values()]
+    names.append(path.name.removesuffix(".gz"))
+    return any(name_key(name) == handle for name in names if name)
 
 
 def _wandb_cache(jobs: Sequence[FoundJob]) -> list[Path]:
@@ -119,7 +117,6 @@ def purge(traces: Traces, *, elsewhere: Callable[[], int] = int) -> Path:
         JobBusyError: one of the jobs is being trained; then nothing is deleted, online neither.
         LaunchError: something cannot be deleted; running it again goes on.
     """
-    finder = Finder(traces.handle, traces.jobs, needles_of(traces.handle, traces.jobs))
     with ExitStack() as stack:
         for job in traces.jobs:
             stack.enter_context(acquire_lock(job.root))
@@ -133,7 +130,7 @@ def purge(traces: Traces, *, elsewhere: Callable[[], int] = int) -> Path:
             for path in traces.files:
                 remove(path)
             for path, _ in traces.lines:
-                _drop_lines(path, finder)
+                _drop_lines(path, traces.finder)
             for job in traces.jobs:
                 target = job.root.resolve()
                 if job.root.is_symlink():

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,29 +21,32 @@ from huggingtweets.export.hub import RECORD as PUBLISHED
 from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import LEDGER_DIR
 from huggingtweets.logs import shown
-from huggingtweets.people.found_jobs import FoundJob, jobs_below, jobs_of
+from huggingtweets.people.found_jobs import FoundJob, is_trial, jobs_below, jobs_of
 from huggingtweets.posts.records import read_timelines
 from huggingtweets.storage.files import read_jsonl
-from huggingtweets.storage.paths import JobPaths
+from huggingtweets.storage.paths import STUDY_FILES, JobPaths
 
 RECORD = "purged.jsonl"
+INDEX_FILES = frozenset({"index.html", "results.csv", "results.parquet"})
+"""Of all jobs of a folder together."""
 LOGS = frozenset({".log", ".out", ".err"})
 _LINE_FORMATS = LOGS | {".jsonl", ".ndjson", ".txt", ".csv", ".tsv"}
 _NO_TEXT = frozenset(
     {".safetensors", ".bin", ".pt", ".pth", ".npy", ".png", ".jpg", ".jpeg", ".prom"}
 )
 """Weights, pictures and gauges; everything else is searched, files of W&B and TensorBoard too."""
-_OURS = frozenset(
-    {LEDGER_DIR, CROWD_FOLDER, PUBLISHED, RECORD, ".wandb", "wandb", "tensorboard", "posts", "logs"}
-    | {"index.html", "results.csv", "results.parquet", "grid.html", "export.csv", "export.parquet"}
-    | {"study.db", "study.journal", "sweep.json", "best.yaml", "report.html", "users.txt"}
-    | {"config.yaml", "trial.json"}
-)
-"""Names that the project gives to what is of all people, whatever these are called."""
 _OF_SWEEPS = frozenset(
-    {"study.db", "study.journal", "sweep.json", "trial.json", "config.yaml", "best.yaml"}
+    {*STUDY_FILES, "sweep.json", "trial.json", "trial.yaml", "config.yaml", "best.yaml"}
 )
 """Whose people are values, or keys of objects; other keys are the names of settings."""
+_OURS = (
+    INDEX_FILES
+    | _OF_SWEEPS
+    | {LEDGER_DIR, CROWD_FOLDER, PUBLISHED, RECORD, ".wandb", "wandb", "tensorboard"}
+    | {"posts", "logs", "configs"}
+    | {"grid.html", "compare.html", "report.html", "export.csv", "export.parquet", "users.txt"}
+)
+"""Names that the project gives to what is of all people, whatever these are called."""
 _SUFFIXES = (
     b"jsonl|ndjson|json|csv|tsv|txt|log|out|err|html?|ya?ml|md|parquet|db|sqlite|journal|zip|gz|tar|"
     b"tgz|bz2|xz|zst|png|jpe?g|webp|gif|svg|pdf|safetensors|gguf|bin|pth?|np[yz]|wandb|git|ipynb|"
@@ -55,7 +58,9 @@ _ENDINGS = re.compile(rb"(?:\.(?:" + _SUFFIXES + rb"))+$", re.I)
 _LOG_HEAD = re.compile(rb"^\d\d:\d\d:\d\d [A-Z]+ ")
 _MAX_TEXT_BYTES = 1 << 30
 _NUM_NEEDLES = 200
+"""Each file is searched for every one of them."""
 _MIN_NEEDLE_CHARS = 20
+"""What is shorter, others say in the same words."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +74,11 @@ class Traces:
     """To be deleted; folders among them with all that is in them."""
     lines: tuple[tuple[Path, int], ...]
     """Files to be rewritten, and how many lines each loses."""
-    links: tuple[Path, ...] = ()
+    links: tuple[Path, ...]
     """To files and folders elsewhere; these stay as they are."""
-    unread: tuple[tuple[Path, str], ...] = ()
+    unread: Mapping[Path, str]
     """What could not be looked into, and why."""
+    finder: "Finder"
 
     @property
     def is_empty(self) -> bool:
@@ -101,7 +107,7 @@ def find_traces(handle: str, outputs: Path) -> Traces:
     jobs = jobs_of(handle, everyone, crowds)
     roots = {job.root for job in jobs}
     others = {job.root for job in everyone} - roots
-    finder = Finder(handle, jobs, needles_of(handle, jobs))
+    finder = Finder(handle, jobs, unread)
     files = [folder for folder in sorted(crowds) if folder.is_dir()]
     lines: list[tuple[Path, int]] = []
     for path in _outside(outputs, roots | others, finder, note):
@@ -117,8 +123,7 @@ def find_traces(handle: str, outputs: Path) -> Traces:
             else:
                 files.append(path)
     links = tuple(_links_elsewhere(outputs, roots, others))
-    told = tuple((unread | finder.unread).items())
-    return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines), links, told)
+    return Traces(handle, outputs, tuple(jobs), tuple(files), tuple(lines), links, unread, finder)
 
 
 def _outside(
@@ -207,8 +212,14 @@ def _read_table(path: Path) -> bytes:
 class Finder:
     """Tells whether a file, or a line of one, is about the person."""
 
-    def __init__(self, handle: str, jobs: Sequence[FoundJob], needles: Sequence[bytes]) -> None:
-        """Prepare to look for a handle, the slugs of jobs, and posts."""
+    def __init__(self, handle: str, jobs: Sequence[FoundJob], unread: dict[Path, str]) -> None:
+        """Prepare to look for a handle, the slugs of jobs, and posts, while these are there.
+
+        Args:
+            handle: canonical.
+            jobs: that go; those of the person among them.
+            unread: what could not be looked into, and why; more is added.
+        """
         own = (job.slug for job in jobs if handle in job.handles)
         # As typed, alice.mastodon.social is alice@mastodon.social.
         names = {handle, handle.replace(".", "@", 1), Job.of([handle]).slug, *own}
@@ -224,14 +235,13 @@ class Finder:
         in_json = rb'"' + word + rb'"\s*(?::\s*\{|[,\]])'
         in_yaml = rb"^\s*(?:\w+: |- ).*?" + before + word + after
         self._in_sweeps = re.compile(in_json + b"|" + in_yaml, re.I | re.M)
-        self._needles = tuple(needles)
-        self.unread: dict[Path, str] = {}
-        """What could not be looked into, and why."""
+        self._needles = _needles_of(handle, jobs)
+        self.unread = unread
 
     def names(self, path: Path) -> bool:
         """Whether the person stands in the name of a file or folder that is not of all people."""
         places = {path.parent.name, path.parent.parent.name}
-        if path.name in _OURS or not places.isdisjoint((LEDGER_DIR, "wandb")):
+        if path.name in _OURS or is_trial(path) or not places.isdisjoint((LEDGER_DIR, "wandb")):
             return False
         return bool(self._word.search(_ENDINGS.sub(b"", os.fsencode(path.name))))
 
@@ -262,7 +272,7 @@ class Finder:
         return sum(self.is_about(line, path) for line in data.split(b"\n"))
 
 
-def needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
+def _needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:
     """Return the person's longest posts, and samples of their models, as bytes, JSON and HTML."""
     texts: set[str] = set()
     for job in jobs:
@@ -303,6 +313,6 @@ def traces_lines(traces: Traces) -> list[str]:
     ]
     lines += [
         f"  unread  {path} ({why}); make it readable and run this again, or look into it yourself"
-        for path, why in traces.unread
+        for path, why in traces.unread.items()
     ]
     return [shown(line) for line in lines]

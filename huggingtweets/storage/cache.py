@@ -49,6 +49,7 @@ def cached_folder(name: str, make: Callable[[Path], object]) -> Path:
             logger.warning("cache: %s; it is made again", fault)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # Tried, not asked: quotas and network disks refuse what the permissions allow.
             with tempfile.TemporaryDirectory(prefix=".probe.", dir=path.parent):
                 pass
         except OSError as err:
@@ -70,6 +71,7 @@ def _make_folder(folder: Path, make: Callable[[Path], object]) -> None:
     try:
         make(draft)
         seals = take_seals(draft)
+        # Contents and names reach the disk before the seal says that they are whole.
         for path in draft.rglob("*"):
             if path.is_dir():
                 fsync_dir(path)

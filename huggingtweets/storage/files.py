@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 logger = logging.getLogger(__name__)
 
 MAX_READ_BYTES = 4 << 30
@@ -249,6 +251,15 @@ def set_aside(path: Path, fault: str) -> None:
 def _draft_of(path: Path) -> Path:
     """Return a name that no other process writes to."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def read_flat_yaml(path: Path) -> dict[str, Any]:
+    """Return the values of a YAML file under dotted names; empty where it cannot be read."""
+    try:
+        value = yaml.safe_load(read_plain(path))
+        return flatten(value) if isinstance(value, Mapping) else {}
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

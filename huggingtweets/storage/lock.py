@@ -20,19 +20,27 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Self
+from typing import Self, get_type_hints
 
 from huggingtweets.attempt import is_superseded, own_attempt
 from huggingtweets.causes import Cause, cause_of
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 from huggingtweets.process import boot, find_process, lives, machine, own_process, place
-from huggingtweets.storage.files import add_fence, make_folder, remove_fence, set_aside
+from huggingtweets.storage.files import (
+    add_fence,
+    make_folder,
+    read_json,
+    remove_fence,
+    set_aside,
+    write_text,
+)
 
 logger = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 """A holder on another machine that gives no sign of life for so long is dead."""
 BEAT_S = 10.0
+"""A sixth of the lease: some may be late on a busy network disk."""
 _ORPHAN_WAIT_S = 30.0
 """A holder whose launcher died saves and leaves within this time."""
 _WRITING_S = 2.0
@@ -96,22 +104,15 @@ class JobLock:
                 is gone.
         """
         newest = _newest(self._path.parent)
+        if newest == self.generation and not is_superseded():
+            return
+        got = "an attempt that SLURM has given up as dead; expected the newest one"
         if not newest:
-            raise LaunchError(
-                f"{self._path.parents[1]}: got a job folder that was deleted, or its .lock; "
-                "expected it to stay while the job is at work; this process ends without writing"
-            )
-        if newest != self.generation:
-            raise LaunchError(
-                f"{self._path.parents[1]}: got a job folder that belongs to a later start "
-                f"(generation {newest}); expected generation {self.generation}; "
-                "this process was taken to be dead and ends without writing"
-            )
-        if is_superseded():
-            raise LaunchError(
-                f"{self._path.parents[1]}: got an attempt that SLURM has given up as dead; "
-                "expected the newest one; this process ends without writing"
-            )
+            got = "a job folder that was deleted, or its .lock; expected it to stay during the job"
+        elif newest != self.generation:
+            got = f"a job folder that belongs to a later start (generation {newest}); expected "
+            got += f"generation {self.generation}, but this process was taken to be dead"
+        raise LaunchError(f"{self._path.parents[1]}: got {got}; this process ends without writing")
 
     def release(self) -> None:
         """Give the folder up; harmless when it was taken over or is gone, or its disk fails.
@@ -125,7 +126,7 @@ class JobLock:
         remove_fence(self._path.parents[1])
         with suppress(OSError):
             if _newest(self._path.parent) == self.generation:
-                _write(self._path, replace(self._claim, is_released=True))
+                write_text(self._path, _as_text(replace(self._claim, is_released=True)))
 
     def _beat(self) -> None:
         while not self._ended.wait(BEAT_S):
@@ -187,8 +188,8 @@ def _claim_next(folder: Path, generation: int) -> JobLock | None:
     try:
         with path.open("x", encoding="ascii") as file:
             try:
-                file.write(json.dumps(asdict(claim)))
-                file.flush()
+                file.write(_as_text(claim))
+                file.flush()  # so that a full disk is told here, not when it is closed
             except OSError:
                 path.unlink(missing_ok=True)  # no room for its content
                 raise
@@ -304,24 +305,16 @@ def _path(folder: Path, generation: int) -> Path:
 def _read(path: Path) -> _Claim | None:
     """Read a claim; None where there is none that makes sense."""
     try:
-        row = json.loads(path.read_text(encoding="ascii"))
-        claim = _Claim(**row)
-        kinds = ((claim.pid, int), (claim.parent, int), (claim.attempt, int))
-        texts = (claim.host, claim.place, claim.started, claim.task, claim.machine, claim.boot)
-        is_sound = all(type(value) is kind for value, kind in kinds)
-        return claim if is_sound and all(type(text) is str for text in texts) else None
-    except (OSError, ValueError, TypeError, RecursionError):
+        claim = _Claim(**read_json(path))
+        kinds = get_type_hints(_Claim)
+        is_sound = all(type(getattr(claim, name)) is kind for name, kind in kinds.items())
+        return claim if is_sound else None
+    except (OSError, ValueError, TypeError):
         return None
 
 
-def _write(path: Path, claim: _Claim) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
-        temporary.write_text(json.dumps(asdict(claim)), encoding="ascii")
-        temporary.replace(path)
-    except OSError:  # no room: whoever comes next finds its maker dead
-        temporary.unlink(missing_ok=True)
-        raise
+def _as_text(claim: _Claim) -> str:
+    return json.dumps(asdict(claim))
 
 
 def _sign(path: Path) -> tuple[int, bytes]:

@@ -10,9 +10,7 @@ STUDY_FILES = ("study.db", "study.journal")
 
 def cache_dir() -> Path:
     """Folder for what can be had again: `HUGGINGTWEETS_CACHE`, else under the XDG cache."""
-    own = os.environ.get("HUGGINGTWEETS_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "huggingtweets"
+    return _own_folder("HUGGINGTWEETS_CACHE", "XDG_CACHE_HOME", "~/.cache")
 
 
 def config_home() -> Path:
@@ -20,9 +18,14 @@ def config_home() -> Path:
 
     It may hold `optout.txt`, and `conf/`, `launch/`, `slurm/` with own or changed files.
     """
-    own = os.environ.get("HUGGINGTWEETS_CONFIG")
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return expanded(own) if own else Path(base) / "huggingtweets"
+    return _own_folder("HUGGINGTWEETS_CONFIG", "XDG_CONFIG_HOME", "~/.config")
+
+
+def _own_folder(variable: str, xdg: str, default: str) -> Path:
+    # Variables that no shell has set, as those of an `--env-file`, may begin with `~`.
+    if own := os.environ.get(variable):
+        return expanded(own)
+    return expanded(os.environ.get(xdg) or default) / "huggingtweets"
 
 
 def expanded(path: str) -> Path:
@@ -52,83 +55,49 @@ def template(name: str) -> Path:
     return next((path for path in places if path.is_file()), Path(name))
 
 
+class _Inside:
+    """A file or folder at a fixed place in a job's folder."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, paths: "JobPaths", owner: type["JobPaths"]) -> Path:
+        return paths.root / self._name
+
+
 @dataclass(frozen=True)
 class JobPaths:
     """The folder of one job, `<output_dir>/<slug>`, and what lies in it."""
 
     root: Path
 
-    @property
-    def config(self) -> Path:
-        """The composed configuration, re-runnable."""
-        return self.root / "config.yaml"
-
-    @property
-    def posts(self) -> Path:
-        """The posts as received, but masked where training masks."""
-        return self.root / "tweets.jsonl.gz"
-
-    @property
-    def cleaning(self) -> Path:
-        """Counts per user: downloaded, retweets, short, kept."""
-        return self.root / "cleaning.json"
-
-    @property
-    def dataset(self) -> Path:
-        """The kept posts as cleaned, each with the side of the split it is on."""
-        return self.root / "dataset.jsonl.gz"
-
-    @property
-    def pictures(self) -> Path:
-        """Profile pictures, made again, where they were asked for."""
-        return self.root / "pictures"
-
-    @property
-    def checkpoints(self) -> Path:
-        """Training state, while training."""
-        return self.root / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        """One line per logged step."""
-        return self.root / "metrics.jsonl"
-
-    @property
-    def profile(self) -> Path:
-        """Trace and table of `engine.profile=true`."""
-        return self.root / "profile"
-
-    @property
-    def predictions(self) -> Path:
-        """The samples."""
-        return self.root / "predictions.jsonl"
-
-    @property
-    def lineage(self) -> Path:
-        """Which artifact was made from which, also when no tracker could be reached."""
-        return self.root / "lineage.json"
-
-    @property
-    def model(self) -> Path:
-        """The model folder: what is published."""
-        return self.root / "model"
-
-    @property
-    def card(self) -> Path:
-        """The model card."""
-        return self.model / "README.md"
-
-    @property
-    def preview(self) -> Path:
-        """The preview picture."""
-        return self.model / "preview.png"
-
-    @property
-    def report(self) -> Path:
-        """One self-contained page."""
-        return self.root / "report.html"
-
-    @property
-    def result(self) -> Path:
-        """Written last; its presence means done."""
-        return self.root / "result.json"
+    config = _Inside("config.yaml")
+    """The composed configuration, re-runnable."""
+    posts = _Inside("tweets.jsonl.gz")
+    """The posts as received, but masked where training masks."""
+    cleaning = _Inside("cleaning.json")
+    """Counts per user: downloaded, retweets, short, kept."""
+    dataset = _Inside("dataset.jsonl.gz")
+    """The kept posts as cleaned, each with the side of the split it is on."""
+    pictures = _Inside("pictures")
+    """Profile pictures, made again, where they were asked for."""
+    checkpoints = _Inside("checkpoints")
+    """Training state, while training."""
+    metrics = _Inside("metrics.jsonl")
+    """One line per logged step."""
+    profile = _Inside("profile")
+    """Trace and table of `engine.profile=true`."""
+    predictions = _Inside("predictions.jsonl")
+    """The samples."""
+    lineage = _Inside("lineage.json")
+    """Which artifact was made from which, also when no tracker could be reached."""
+    model = _Inside("model")
+    """The model folder: what is published."""
+    card = _Inside("model/README.md")
+    """The model card."""
+    preview = _Inside("model/preview.png")
+    """The preview picture."""
+    report = _Inside("report.html")
+    """One self-contained page."""
+    result = _Inside("result.json")
+    """Written last; its presence means done."""

@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from huggingtweets.errors import ConfigError
@@ -21,7 +22,7 @@ def find_model_dir(path: Path) -> Path:
         ConfigError: it is neither; the sentence names the models that lie there or nearby.
     """
     for folder in (JobPaths(path).model, path):
-        if any((folder / mark).is_file() for mark in _MARKS):
+        if _is_model(folder):
             return folder
     wanted = "expected a model folder, or the job's folder around it"
     if path.is_dir():
@@ -70,10 +71,11 @@ def check_package(where: str, package: str, extra: str) -> None:
 
 def _jobs_in(folder: Path) -> Iterator[str]:
     """Names of the job folders that hold a model."""
-    try:
-        names = [entry.name for entry in folder.iterdir()]
-    except OSError:
-        return
-    for name in names:
-        if (JobPaths(folder / name).model / _MARKS[0]).is_file():
-            yield name
+    with suppress(OSError):  # no folder, or not ours to list
+        for entry in folder.iterdir():
+            if _is_model(JobPaths(entry).model):
+                yield entry.name
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in _MARKS)

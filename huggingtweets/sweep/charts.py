@@ -7,6 +7,7 @@ pruned.
 import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
+from statistics import fmean
 
 from markupsafe import Markup
 
@@ -19,8 +20,9 @@ _NUM_TICKS = 6
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten, with their double and fivefold where there are few of them."""
+    """Return powers of ten, and multiples of them where there are few."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    # 3 is about the root of 10, so that the ticks stay evenly apart.
     for factors in ((1,), (1, 3), (1, 2, 5), tuple(range(1, 10))):
         found = [factor * 10.0**power for power in powers for factor in factors]
         found = [value for value in found if low * (1 - 1e-9) <= value <= high * (1 + 1e-9)]
@@ -36,9 +38,10 @@ def label(name: str) -> str:
 
 def shown(value: Scalar) -> str:
     """Write a value in a few characters."""
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        text = "null" if value is None else str(value).lower() if value in (True, False) else value
-        return str(text)
+    if value is None:
+        return "null"
+    if isinstance(value, bool | str):
+        return value if isinstance(value, str) else str(value).lower()
     if value and not 1e-3 <= abs(value) < 1e5:
         return scientific(value)
     return f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -101,18 +104,16 @@ def history(summary: SweepSummary, index: int) -> Chart | None:
     )
 
 
-def last_heldout(row: TrialRow) -> float | None:
-    """Return the mean over the users of the last figure that a trial reached."""
-    figures = [user.curve[-1][1] for user in row.users.values() if user.curve]
-    return sum(figures) / len(figures) if figures else None
-
-
 def _cut(summary: SweepSummary) -> list[tuple[TrialRow, float]]:
-    """Return the trials that ended before their last step with the first value they reached."""
+    """Return the pruned trials with the last held-out figure they reached, the mean over users."""
     if summary.names[0] != "heldout":
         return []
-    rows = [row for row in summary.rows if row.state == "pruned" and row.params]
-    return [(row, value) for row in rows if (value := last_heldout(row)) is not None]
+    found = []
+    for row in summary.rows:
+        last = [user.curve[-1][1] for user in row.users.values() if user.curve]
+        if row.state == "pruned" and last:
+            found.append((row, fmean(last)))
+    return found
 
 
 def slices(summary: SweepSummary, space: Mapping[str, Dimension]) -> list[Chart]:

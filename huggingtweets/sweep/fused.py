@@ -9,17 +9,15 @@ from functools import lru_cache
 import torch
 
 from huggingtweets.bases.model import Base, open_base
-from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.data.prepare import Prepared
-from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
+from huggingtweets.errors import OutOfMemoryError, TrainingError
 from huggingtweets.handles import Job
 from huggingtweets.pipeline.stacking import choose_settings, speed_of, tuning_of
 from huggingtweets.pipeline.stages import prepare_job
-from huggingtweets.storage.files import write_text
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import PrunerKind, SweepSpec
-from huggingtweets.sweep.study import OpenTrial, Trials
+from huggingtweets.sweep.study import Trials
 from huggingtweets.sweep.trial_progress import Eval, TrialProgress, TrialProgresses
 from huggingtweets.training.meter import peak_flops
 from huggingtweets.training.progress import TrainingJob, training_job
@@ -98,49 +96,33 @@ class _Supply:
         self._progresses = progresses
         self._base = base
         self._open: dict[str, tuple[TrialProgress, str]] = {}
+        # Each engine draws jobs, has them judged and hands in results by a thread of its own.
         self._lock = threading.RLock()
-        self._prepare = lru_cache(MAX_PREPARED)(self._prepare_anew)
+        self._blocks_of = lru_cache(MAX_PREPARED)(self._make_blocks)
 
     def jobs(self) -> Iterator[TrainingJob]:
         """Yield a job for each user of one trial after another, drawn as slots fall free."""
-        while jobs := self._next_trial():
+        while True:
+            with self._lock:
+                begun = self._progresses.begin_next(self._sweep, self._trials, self._prepare)
+                if begun is None:
+                    return
+                progress, prepared = begun
+                jobs = [self._job(progress, plan, one) for plan, one in prepared]
             yield from jobs
 
-    def _next_trial(self) -> list[TrainingJob]:
-        """Begin a trial; empty: there are no more."""
-        with self._lock:
-            while (opened := self._trials.next()) is not None:
-                try:
-                    return self._begin(opened)
-                except HuggingtweetsError as err:  # a bad trial never ends a sweep
-                    self._progresses.refused(opened, self._sweep.config.recipe, str(err))
-            return []
+    def _prepare(self, plan: Plan) -> tuple[Plan, Prepared]:
+        return plan, self._blocks_of(plan.job, plan.config.seed, plan.config.recipe.epochs)
 
-    def _begin(self, opened: OpenTrial) -> list[TrainingJob]:
-        config = self._sweep.trial_config(
-            opened.params, opened.folder, is_default=opened.is_default
-        )
-        plans = [(make_plan(config, job), job) for job in self._sweep.jobs]
-        prepared = [
-            self._prepare(job, plan.config.seed, plan.config.recipe.epochs) for plan, job in plans
-        ]
-        write_text(opened.folder / "config.yaml", dump_config(config))
-        progress = self._progresses.begin(opened, config.recipe, self._sweep.slugs)
-        return [
-            self._stacked_job(progress, plan, job, one)
-            for (plan, job), one in zip(plans, prepared, strict=True)
-        ]
-
-    def _stacked_job(
-        self, progress: TrialProgress, plan: Plan, job: Job, prepared: Prepared
-    ) -> TrainingJob:
-        name = f"{progress.opened.number}/{job.slug}"
-        self._open[name] = (progress, job.slug)
+    def _job(self, progress: TrialProgress, plan: Plan, prepared: Prepared) -> TrainingJob:
+        slug = plan.job.slug
+        name = f"{progress.opened.number}/{slug}"
+        self._open[name] = (progress, slug)
         return training_job(
-            plan, prepared, slug=name, judge=lambda evals: self._judge(progress, job.slug, evals)
+            plan, prepared, slug=name, judge=lambda evals: self._judge(progress, slug, evals)
         )
 
-    def _prepare_anew(self, job: Job, seed: int, epochs: int) -> Prepared:
+    def _make_blocks(self, job: Job, seed: int, epochs: int) -> Prepared:
         """Cut the posts of a user into blocks; all else that decides them is searched nowhere."""
         config = self._sweep.config
         recipe = replace(config.recipe, epochs=epochs)
@@ -157,28 +139,25 @@ class _Supply:
     def take(self, result: StackedResult) -> None:
         """Count a job that has ended."""
         with self._lock:
-            self._take(result)
-
-    def _take(self, result: StackedResult) -> None:
-        progress, slug = self._open.pop(result.slug)
-        if result.error is not None or result.trained is None:
-            assert result.error is not None
-            is_diverged = isinstance(result.error, TrainingError) and not isinstance(
-                result.error, OutOfMemoryError
+            progress, slug = self._open.pop(result.slug)
+            trained = result.trained
+            if trained is None:
+                # Of the kinds of a failed training only lack of memory says nothing of the values.
+                is_diverged = isinstance(result.error, TrainingError) and not isinstance(
+                    result.error, OutOfMemoryError
+                )
+                self._progresses.failed(progress, slug, str(result.error), diverged=is_diverged)
+                return
+            self._progresses.evaluated(progress, slug, as_evals(trained.evals))
+            self._progresses.ended(
+                progress,
+                slug,
+                is_cut=trained.ended_by is Ending.pruned,
+                steps=trained.steps,
+                seconds=trained.seconds,
+                tokens=trained.tokens,
+                history=[(line.step, line.loss, line.lr) for line in trained.history],
             )
-            self._progresses.failed(progress, slug, str(result.error), diverged=is_diverged)
-            return
-        trained = result.trained
-        self._progresses.evaluated(progress, slug, as_evals(trained.evals))
-        self._progresses.ended(
-            progress,
-            slug,
-            steps=trained.steps,
-            seconds=trained.seconds,
-            tokens=trained.tokens,
-            history=[(line.step, line.loss, line.lr) for line in trained.history],
-            is_cut=trained.ended_by is Ending.pruned,
-        )
 
 
 def as_evals(lines: Sequence[LoggedEval]) -> list[Eval]:

@@ -22,8 +22,8 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
 from huggingtweets.storage.files import flatten
-from huggingtweets.sweep.space import Dimension, Scalar, as_override, check_space
-from huggingtweets.sweep.spec import SweepSpec, merged
+from huggingtweets.sweep.space import Dimension, Scalar, as_override, check_space, wrong
+from huggingtweets.sweep.spec import SweepSpec
 
 logger = logging.getLogger(__name__)
 
@@ -59,17 +59,13 @@ class Sweep:
         searched = epochs.ends() if epochs else (self.config.recipe.epochs,)
         return max(self.default.recipe.epochs, *(int(value or 0) for value in searched))
 
-    def trial_config(
-        self, params: Mapping[str, Scalar], folder: Path, *, is_default: bool = False
-    ) -> TrainConfig:
+    def trial_config(self, params: Mapping[str, Scalar], folder: Path) -> TrainConfig:
         """Return the configuration of one trial: no samples, no card, nothing published.
 
         Raises:
             ConfigError: two values do not go together.
         """
-        config = self.default
-        if not is_default:
-            config = _with_params(self.config, self.spec.config, params)
+        config = _with_params(self.config, self.spec.config, params)
         return replace(
             config,
             output_dir=str(folder),
@@ -80,7 +76,7 @@ class Sweep:
     def identity(self) -> dict[str, Any]:
         """Return what decides the trials, flat and as plain values."""
         plan = make_plan(self.config, self.jobs[0])
-        unused = ("handles", "sampling")
+        unused = ("handles", "sampling")  # of one person's job; trials are not sampled
         flat = flatten({key: value for key, value in plan.identity.items() if key not in unused})
         searched = tuple(self.spec.space)
         shared = {
@@ -88,6 +84,8 @@ class Sweep:
             for key, value in flat.items()
             if not any(key == one or key.startswith(f"{one}.") for one in searched)
         }
+        # The study keeps it as JSON, and it is compared with what comes back. Another `repr` of the
+        # dimensions would have every sweep refused that has begun.
         shared |= {"space": str(dict(self.spec.space)), "users": list(self.slugs)}
         shared |= {"objective": list(self.spec.objective.names)}
         plain: dict[str, Any] = json.loads(json.dumps(shared))
@@ -102,10 +100,8 @@ def check_alone(file: str, arguments: Sequence[str]) -> None:
     """
     if world_size() > 1:
         command = shlex.join(["huggingtweets", "sweep", file, *arguments])
-        raise ConfigError(
-            f"sweep: got {world_size()} processes of a launcher; expected one; run `{command}`, "
-            "several times at once to share the work"
-        )
+        expected = f"one; run `{command}`, several times at once to share the work"
+        raise wrong("sweep", f"{world_size()} processes of a launcher", expected)
 
 
 def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
@@ -121,12 +117,10 @@ def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
         jobs += select_jobs(config.user, config.shard, config.job_index, config.source)
     jobs = list(dict.fromkeys(jobs))
     if not jobs:
-        raise ConfigError("user: got no user for this shard; expected one or more; drop shard=")
+        raise wrong("user", "no user for this shard", "one or more; drop shard=")
     if not config.recipe.heldout_frac and "recipe.heldout_frac" not in spec.space:
-        raise ConfigError(
-            "recipe.heldout_frac: got 0 in a sweep; expected held-out posts to score the trials "
-            "by; set recipe.heldout_frac=0.1"
-        )
+        expected = "held-out posts to score the trials by; set recipe.heldout_frac=0.1"
+        raise wrong("recipe.heldout_frac", "0 in a sweep", expected)
     check_space(spec.space, rest, str(path))
     default = config
     spec = replace(spec, default=_default_params(spec.space, default, rest, jobs))
@@ -167,12 +161,12 @@ def _with_params(
             config = change_value(config, key, value)
         return config
     chosen = [as_override(key, value) for key, value in params.items()]
-    changed = to_config(compose_config(merged([*overrides, *chosen])))
+    changed = to_config(compose_config([*overrides, *chosen]))
     return replace(changed, user=config.user, consent=config.consent)
 
 
 def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell `user=` from the rest; `user=a,b` names two users, `user=[a,b]` one of two voices."""
+    """Tell the last `user=` from the rest; `user=a,b` are two users, `user=[a,b]` is one voice."""
     users: list[str] = []
     rest: list[str] = []
     for text in overrides:
@@ -181,7 +175,7 @@ def _split_users(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         override = OverridesParser.create().parse_override(text)
         if override.is_sweep_override():
-            users += [f"user={one}" for one in override.sweep_string_iterator()]
+            users = [f"user={one}" for one in override.sweep_string_iterator()]
         else:
-            users.append(text)
+            users = [text]
     return users, rest

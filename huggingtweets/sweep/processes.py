@@ -14,19 +14,19 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from huggingtweets.config.compose import dump_config
-from huggingtweets.config.plan import make_plan
+from huggingtweets.config.plan import Plan
 from huggingtweets.config.results_schema import TrackingConfig, TrackingKind
-from huggingtweets.errors import HuggingtweetsError, StorageError
+from huggingtweets.errors import StorageError
 from huggingtweets.handles import Job
 from huggingtweets.logs import STOPPED
-from huggingtweets.storage.files import read_json, write_text
+from huggingtweets.storage.files import read_json, replacing_file, write_text
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.study import Trials
@@ -38,9 +38,10 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY_S = 0.2
 GRACE_S = 60.0
 """After SIGTERM a training saves and leaves; after this long it is killed."""
-CONFIG_NAME = "trial"
 BUSY_WAIT_S = 2.0
 """Until a training that an earlier sweep left behind is asked for again."""
+# Words of the errors of `storage/lock.py`, of the training and of `causes.py`. Nothing else comes
+# out of a process: `accelerate launch` has exit codes of its own.
 _BUSY = "got a second start of this job"
 _DIVERGED = "training: the loss is not finite"
 _NO_DISK = "; expected a disk "
@@ -65,29 +66,22 @@ class _Child:
     """Of metrics.jsonl at the last look."""
 
 
-def run_process_trials(
-    sweep: Sweep, trials: Trials, progresses: TrialProgresses, is_stopped: Callable[[], bool]
-) -> None:
+def run_process_trials(sweep: Sweep, trials: Trials, progresses: TrialProgresses) -> None:
     """Train trials until there are no more for this process, or a stop is asked for."""
-    devices = deque(_devices())
-    limit = int(sweep.spec.parallel) if sweep.spec.parallel != "auto" else max(1, len(devices))
-    free = deque(devices[index % len(devices)] if devices else None for index in range(limit))
-    waiting: deque[tuple[TrialProgress, Job]] = deque()
+    devices = _devices() or [None]
+    limit = len(devices) if sweep.spec.parallel == "auto" else int(sweep.spec.parallel)
+    free = deque(devices[index % len(devices)] for index in range(limit))
+    trainings = _trainings(sweep, trials, progresses)
+    again: deque[tuple[TrialProgress, Job]] = deque()
     running: list[_Child] = []
-    has_more = True
     try:
-        while not is_stopped():
-            while free and (waiting or has_more):
-                if not waiting:
-                    has_more = _begin_trial(sweep, trials, progresses, waiting)
-                    continue
-                progress, job = waiting.popleft()
+        while not stopping.stop_requested():
+            while free and (following := again.popleft() if again else next(trainings, None)):
+                progress, job = following
                 if progress.reason:  # ended on account of another user
-                    progresses.ended(
-                        progress, job.slug, steps=0, seconds=0.0, tokens=0, history=(), is_cut=True
-                    )
-                    continue
-                running.append(_start(sweep, progress, job, free.popleft()))
+                    progresses.ended(progress, job.slug, is_cut=True)
+                else:
+                    running.append(_start(sweep, progress, job, free.popleft()))
             if not running:
                 return
             time.sleep(LOOK_EVERY_S)
@@ -99,35 +93,30 @@ def run_process_trials(
                 free.append(child.device)
                 if not _take(child, progresses):
                     time.sleep(BUSY_WAIT_S)
-                    waiting.append((child.progress, child.job))
+                    again.append((child.progress, child.job))
     finally:
         _end_all(running)
 
 
-def _begin_trial(
-    sweep: Sweep,
-    trials: Trials,
-    progresses: TrialProgresses,
-    waiting: deque[tuple[TrialProgress, Job]],
-) -> bool:
-    """Queue the users of the next trial; return whether there was one."""
-    opened = trials.next()
-    if opened is None:
-        return False
-    try:
-        config = sweep.trial_config(opened.params, opened.folder, is_default=opened.is_default)
-        quiet = replace(config, tracking=TrackingConfig(TrackingKind.none))
-        plans = [(job, make_plan(quiet, job)) for job in sweep.jobs]
-    except HuggingtweetsError as err:  # a bad trial never ends a sweep
-        progresses.refused(opened, sweep.config.recipe, str(err))
-        return True
-    progress = progresses.begin(opened, config.recipe, sweep.slugs)
-    for job, plan in plans:
-        path = opened.folder / "configs" / job.slug / f"{CONFIG_NAME}.yaml"
-        write_text(path, dump_config(plan.config))
-        waiting.append((progress, job))
-    write_text(opened.folder / "config.yaml", dump_config(config))
-    return True
+def _trainings(
+    sweep: Sweep, trials: Trials, progresses: TrialProgresses
+) -> Iterator[tuple[TrialProgress, Job]]:
+    """Yield the users of one trial after another, drawn as processes end."""
+    while (begun := progresses.begin_next(sweep, trials, _write_config)) is not None:
+        progress, jobs = begun
+        for job in jobs:
+            yield progress, job
+
+
+def _write_config(plan: Plan) -> Job:
+    """Write what train.py is to run for a user; of the trackers the sweep itself takes care."""
+    quiet = replace(plan.config, tracking=TrackingConfig(TrackingKind.none))
+    write_text(_config_dir(Path(quiet.output_dir), plan.job) / "trial.yaml", dump_config(quiet))
+    return plan.job
+
+
+def _config_dir(folder: Path, job: Job) -> Path:
+    return folder / "configs" / job.slug
 
 
 def _start(sweep: Sweep, progress: TrialProgress, job: Job, device: str | None) -> _Child:
@@ -137,15 +126,14 @@ def _start(sweep: Sweep, progress: TrialProgress, job: Job, device: str | None) 
     shared = JobPaths(sweep.posts_dir / job.slug)
     for source, target in ((shared.cleaning, paths.cleaning), (shared.posts, paths.posts)):
         if not target.exists():
-            part = target.with_name(f".{target.name}.part")
-            shutil.copyfile(source, part)
-            part.replace(target)
+            with replacing_file(target) as draft:
+                shutil.copyfile(source, draft)
     command = [
         *launcher(sweep.spec.launch),
         "-m",
         "huggingtweets.train",
-        f"--config-path={(progress.opened.folder / 'configs' / job.slug).resolve()}",
-        f"--config-name={CONFIG_NAME}",
+        f"--config-path={_config_dir(progress.opened.folder, job).resolve()}",
+        "--config-name=trial",
     ]
     environment = {key: value for key, value in os.environ.items() if key not in _SLURM_STEP}
     environment[stopping.PARENT] = str(os.getpid())
@@ -167,18 +155,14 @@ def launcher(launch: str | None) -> list[str]:
     return [sys.executable, "-m", "accelerate.commands.launch", "--config_file", launch]
 
 
-def _devices() -> list[str]:
+def _devices() -> list[str | None]:
     """Return the GPUs that trials are spread over."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [one for one in visible.split(",") if one]
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return [str(index) for index in range(done.stdout.count("GPU "))]
+    from huggingtweets.runtime.device import num_gpus  # imports torch
+
+    return [str(index) for index in range(num_gpus())]
 
 
 def _look(child: _Child, progresses: TrialProgresses) -> None:
@@ -187,9 +171,8 @@ def _look(child: _Child, progresses: TrialProgresses) -> None:
         size = child.paths.metrics.stat().st_size
         if size != child.size_read:
             child.size_read = size
-            evals = read_evals(child.paths.metrics)
-            if evals:
-                progresses.evaluated(child.progress, child.job.slug, evals)
+            evals = _evals(_rows(child.paths.metrics))
+            progresses.evaluated(child.progress, child.job.slug, evals)
     if child.progress.reason and child.process.poll() is None:
         now = time.monotonic()
         if child.asked_at is None:
@@ -210,24 +193,21 @@ def _take(child: _Child, progresses: TrialProgresses) -> bool:
     """
     progress, slug = child.progress, child.job.slug
     rows = _rows(child.paths.metrics)
-    evals = read_evals(child.paths.metrics)
-    if evals:
-        progresses.evaluated(progress, slug, evals)
-    logged = [row for row in rows if "loss" in row]
-    history = [(row["step"], row["loss"], row["lr"]) for row in logged]
-    steps = logged[-1]["step"] if logged else 0
+    progresses.evaluated(progress, slug, _evals(rows))
+    history = [(row["step"], row["loss"], row["lr"]) for row in rows if "loss" in row]
     code = child.process.returncode
     if code == 0 or progress.reason:
-        train: dict[str, Any] = {"steps": steps, "seconds": 0.0, "tokens": 0}
+        figures = {"steps": history[-1][0]} if history else {}
         if code == 0:
             train = read_json(child.paths.result)["train"]
-        figures = {key: train[key] for key in ("steps", "seconds", "tokens")}
-        progresses.ended(progress, slug, **figures, history=history, is_cut=code != 0)
+            figures = {key: train[key] for key in ("steps", "seconds", "tokens")}
+        progresses.ended(progress, slug, is_cut=code != 0, history=history, **figures)
+        # A sweep keeps no weights; of a pruned training nobody goes on with the checkpoints.
         unused = child.paths.model if code == 0 else child.paths.checkpoints
         shutil.rmtree(unused, ignore_errors=True)
         return True
     reason = _reason(progress.opened.folder / f"{slug}.log", code)
-    if code == STOPPED:
+    if code == STOPPED:  # somebody stopped the training itself, and means all of them
         stopping.request_stop(f"the stop of trial {progress.opened.number}")
     if stopping.stop_requested() or _BUSY in reason:  # `accelerate launch` has codes of its own
         return False
@@ -237,12 +217,12 @@ def _take(child: _Child, progresses: TrialProgresses) -> bool:
     return True
 
 
-def read_evals(path: Path) -> list[Eval]:
-    """Read the evaluations after training steps out of a metrics.jsonl."""
-    rows = [row for row in _rows(path) if "eval_bits_per_byte" in row]
+def _evals(rows: Sequence[Mapping[str, Any]]) -> list[Eval]:
+    """Return the evaluations after training steps among the lines of a metrics.jsonl."""
+    scored = [row for row in rows if "eval_bits_per_byte" in row]
     return [
-        Eval(row["step"], row["epoch"], row["eval_bits_per_byte"], _gap(row, rows[0]))
-        for row in rows[1:]
+        Eval(row["step"], row["epoch"], row["eval_bits_per_byte"], _gap(row, scored[0]))
+        for row in scored[1:]
     ]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import TrialState
 
 from huggingtweets.config.results_schema import TrackingKind
 from huggingtweets.storage.files import read_json
@@ -38,7 +37,7 @@ class TrialRecorder:
     def catch_up(self, study: optuna.Study) -> None:
         """Record what ended without a run."""
         for trial in counted(study):
-            if trial.state not in (TrialState.RUNNING, TrialState.WAITING):
+            if trial.state.is_finished():
                 self.record(trial.number)
 
     def record(self, number: int) -> None:

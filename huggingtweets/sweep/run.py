@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import optuna
 from accelerate import Accelerator
-from optuna.trial import TrialState
 from transformers.utils import logging as transformers_logging
 
 from huggingtweets.bases.model import Base
@@ -16,7 +15,7 @@ from huggingtweets.config.checks import AUTO
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan, user_of
 from huggingtweets.config.schema import EngineKind, TrainConfig
-from huggingtweets.errors import ConfigError, DataError, JobBusyError
+from huggingtweets.errors import DataError, JobBusyError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.runner import check_base, choose_engine
@@ -31,7 +30,7 @@ from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.processes import run_process_trials
 from huggingtweets.sweep.record import TrialRecorder
 from huggingtweets.sweep.report import render_sweep_report
-from huggingtweets.sweep.space import is_fusable
+from huggingtweets.sweep.space import is_fusable, wrong
 from huggingtweets.sweep.spec import Way
 from huggingtweets.sweep.study import Trials, open_study, storage_errors, study_path
 from huggingtweets.sweep.summary import SweepSummary, TrialRow, summarise_sweep
@@ -57,10 +56,8 @@ def run_sweep(sweep: Sweep) -> int:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     if sweep.config.recipe.warm_start not in (None, AUTO):
-        raise ConfigError(
-            f"recipe.warm_start: got {sweep.config.recipe.warm_start!r} in a sweep, whose trials "
-            "begin from the base; expected none; drop it"
-        )
+        got = f"{sweep.config.recipe.warm_start!r} in a sweep, whose trials begin from the base"
+        raise wrong("recipe.warm_start", got, "none; drop it")
     config = settle_precision(settle_consent(sweep.config, sweep.jobs))
     sweep = replace(sweep, config=config)
     engine = sweep.config.engine
@@ -82,7 +79,7 @@ def run_sweep(sweep: Sweep) -> int:
                     if is_fused:
                         run_fused_trials(sweep, trials, progresses, base, accelerator.device)
                     else:
-                        run_process_trials(sweep, trials, progresses, stop_requested)
+                        run_process_trials(sweep, trials, progresses)
                     if stop_requested() or not trials.take_over():
                         break
         finally:
@@ -110,10 +107,8 @@ def choose_way(sweep: Sweep, base: Base, accelerator: Accelerator) -> Way:
     if can_fuse and choose_engine(sweep.config, base, accelerator, 2) is EngineKind.fused:
         return Way.fused
     if spec.way is Way.fused:
-        raise ConfigError(
-            "way: got fused, which this base, engine or launch file does not allow; expected "
-            "processes; use way: auto"
-        )
+        got = "fused, which this base, engine or launch file does not allow"
+        raise wrong("way", got, "processes; use way: auto")
     return Way.processes
 
 
@@ -171,7 +166,7 @@ def write_findings(sweep: Sweep, study: optuna.Study) -> SweepSummary:
 def _best_config(sweep: Sweep, best: TrialRow) -> TrainConfig:
     """Return the configuration of a trial as one would train it in full, from any folder."""
     folder = sweep.root.resolve() / "best"
-    trial = sweep.trial_config(best.params, folder, is_default=best.is_default)
+    trial = sweep.trial_config(best.params, folder)
     user: object = user_of(sweep.jobs[0])
     if len(sweep.jobs) > 1:
         path = sweep.root / USERS
@@ -198,7 +193,7 @@ def _anywhere(path: str | None) -> str | None:
 
 
 def _exit_code(summary: SweepSummary) -> int:
-    failed = [row for row in summary.rows if row.state == TrialState.FAIL.name.lower()]
+    failed = [row for row in summary.rows if row.state == "fail"]
     for row in failed[:3]:
         logger.error("trial=%d failed: %s", row.number, row.reason)
     return JOB_FAILED if failed else 0

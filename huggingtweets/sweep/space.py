@@ -1,17 +1,29 @@
 """The space of a sweep: for each key a range, or choices. Checked against the schema."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    IntervalSweep,
+    Quote,
+    QuotedString,
+    RangeSweep,
+)
 from hydra.errors import HydraException
 
 from huggingtweets.config.change import change_value, key_kind
 from huggingtweets.config.compose import compose_config, to_config
-from huggingtweets.config.overrides import check_option, did_you_mean, strip_optional
+from huggingtweets.config.overrides import (
+    check_option,
+    did_you_mean,
+    strip_optional,
+    sweep_values,
+)
 from huggingtweets.config.schema import group_names
 from huggingtweets.errors import ConfigError
 
@@ -38,6 +50,8 @@ PER_SLOT = frozenset(
     }
 )
 """Keys in which the slots of the fused engine may differ."""
+_HEEDED = ("seed", "cleaning", "model", "recipe", "engine")
+"""All trials have the same posts, no samples, and nothing published: other keys change none."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +76,8 @@ class Range:
             return None
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
         values = [self.low + index * step for index in range(count)]
-        return tuple(int(value) if self.is_whole else value for value in values)
+        # Rounded, as 3 * 0.1 is a little more than 0.3, and so beyond an end of 0.3.
+        return tuple(int(value) if self.is_whole else float(f"{value:.12g}") for value in values)
 
 
 @dataclass(frozen=True)
@@ -94,32 +109,32 @@ def read_space(raw: Any, where: str) -> dict[str, Dimension]:
         ConfigError: one sentence naming the key.
     """
     if not isinstance(raw, Mapping) or not raw:
-        raise ConfigError(
-            f"{where} space: got {_shown(raw)}; expected keys with their ranges or choices; "
-            "write `recipe.lr: {low: 1.0e-5, high: 1.0e-3, log: true}`"
-        )
+        example = "`recipe.lr: {low: 1.0e-5, high: 1.0e-3, log: true}`"
+        expected = f"keys with their ranges or choices; write {example}"
+        raise wrong(f"{where} space", _shown(raw), expected)
     return {str(key): _read_dimension(str(key), value, where) for key, value in raw.items()}
 
 
+def wrong(where: str, got: str, expected: str) -> ConfigError:
+    """Return the refusal of a value; `expected` ends with what to do."""
+    return ConfigError(f"{where}: got {got}; expected {expected}")
+
+
 def _read_dimension(key: str, raw: Any, where: str) -> Dimension:
-    if key in group_names():
-        kind: Any = str
-    else:
-        try:
-            kind = strip_optional(key_kind(key))
-        except ConfigError as err:
-            raise ConfigError(f"{where} space: {err}") from err
+    try:
+        kind = str if key in group_names() else strip_optional(key_kind(key))
+    except ConfigError as err:
+        raise ConfigError(f"{where} space: {err}") from err
     name = f"{where} space.{key}"
+    if key.partition(".")[0] not in _HEEDED:
+        raise wrong(name, "a key that no trial heeds", f"keys of {', '.join(_HEEDED)}; drop it")
     if isinstance(raw, str):
         raw = _parse(name, key, raw)
     if isinstance(raw, Mapping):
         return _read_range(name, raw, kind)
-    if isinstance(raw, Sequence) and not isinstance(raw, str):
+    if isinstance(raw, list):
         return _read_choices(name, raw)
-    raise ConfigError(
-        f"{name}: got {_shown(raw)}; expected a range or a list of choices; write "
-        "interval(1, 10) or [a, b]"
-    )
+    raise wrong(name, _shown(raw), "a range or a list of choices; write interval(1, 10) or [a, b]")
 
 
 def _parse(name: str, key: str, text: str) -> Any:
@@ -127,13 +142,15 @@ def _parse(name: str, key: str, text: str) -> Any:
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException as err:
-        raise ConfigError(
-            f"{name}: got {_shown(text)}, which Hydra cannot read; expected a range or choices; "
-            "write interval(1, 10), tag(log, interval(1e-5, 1e-3)), range(1, 10) or a,b,c"
+        raise wrong(
+            name,
+            f"{_shown(text)}, which Hydra cannot read",
+            "a range or choices; write interval(1, 10), tag(log, interval(1e-5, 1e-3)), "
+            "range(1, 10) or a,b,c",
         ) from err
     match override.value():
-        case ChoiceSweep(list=values):
-            return [one.text if isinstance(one, QuotedString) else one for one in values]
+        case ChoiceSweep():
+            return sweep_values(override)
         case IntervalSweep(start=low, end=high, tags=tags):
             # Hydra reads the ends as floats; `interval(1, 10)` of a whole number means whole ends.
             ends = {
@@ -164,78 +181,59 @@ def holds(dimension: Dimension, value: Scalar) -> bool:
 
 def _read_choices(name: str, raw: Sequence[Any]) -> Choices:
     if not raw:
-        raise ConfigError(f"{name}: got an empty list; expected choices; name at least two values")
+        raise wrong(name, "an empty list", "choices; name at least two values")
     kinds = {_kind_name(value) for value in raw if value is not None}
     if len(kinds) > 1 or kinds & {"list", "mapping"}:
-        raise ConfigError(
-            f"{name}: got {_shown(list(raw))} of {' and '.join(sorted(kinds))}; expected choices "
-            "of one type; write all as numbers, all as text or all as true and false"
+        raise wrong(
+            name,
+            f"{_shown(raw)} of {' and '.join(sorted(kinds))}",
+            "choices of one type; write all as numbers, all as text or all as true and false",
         )
     if len(set(raw)) < len(raw):
-        raise ConfigError(
-            f"{name}: got {_shown(list(raw))}; expected different choices; drop the repeated one"
-        )
+        raise wrong(name, _shown(raw), "different choices; drop the repeated one")
     return Choices(tuple(raw))
 
 
 def _kind_name(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true or false"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, str):
-        return "text"
-    return "mapping" if isinstance(value, Mapping) else "list"
+    kinds = {bool: "true or false", int: "number", float: "number", str: "text", dict: "mapping"}
+    return kinds.get(type(value), "list")
 
 
 def _read_range(name: str, raw: Mapping[Any, Any], kind: Any) -> Range:
     known = ("low", "high", "log", "step")
     for key in raw:
         if key not in known:
-            raise ConfigError(
-                f"{name}: got {key!r}; expected low, high, and log or step"
-                f"{did_you_mean(str(key), known)}"
-            )
+            hint = did_you_mean(str(key), known)
+            raise wrong(name, repr(key), f"low, high, and log or step{hint}")
     if kind not in (int, float):
-        raise ConfigError(
-            f"{name}: got a range; expected choices, as the key holds no number; write [a, b]"
-        )
+        raise wrong(name, "a range", "choices, as the key holds no number; write [a, b]")
     for key in ("low", "high", "step"):
         value = raw.get(key)
         if key in raw and not _is_number(value):
-            raise ConfigError(f"{name}.{key}: got {_shown(value)}; expected a number; write one")
+            raise wrong(f"{name}.{key}", _shown(value), "a number; write one")
         if key not in raw and key != "step":
-            raise ConfigError(f"{name}: got no {key}; expected low and high; add {key}")
+            raise wrong(name, f"no {key}", f"low and high; add {key}")
         if key in raw and kind is int and not float(raw[key]).is_integer():
-            raise ConfigError(f"{name}.{key}: got {value}; expected a whole number; write one")
+            raise wrong(f"{name}.{key}", str(value), "a whole number; write one")
     is_log = raw.get("log", False)
     if not isinstance(is_log, bool):
-        raise ConfigError(f"{name}.log: got {_shown(is_log)}; expected true or false; write one")
-    found = Range(raw["low"], raw["high"], is_log, raw.get("step"), kind is int)
-    return _checked_range(name, found)
+        raise wrong(f"{name}.log", _shown(is_log), "true or false; write one")
+    low, high, step = raw["low"], raw["high"], raw.get("step")
+    if not low < high:
+        raise wrong(
+            name, f"the empty range {low:g} to {high:g}", "low below high; swap or widen them"
+        )
+    if is_log and low <= 0:
+        raise wrong(f"{name}.low", f"{low:g} with log: true", "a number above 0; raise it")
+    if step is not None and (step <= 0 or is_log):
+        expected = "a number above 0, and no log: true; drop one of the two"
+        raise wrong(f"{name}.step", f"{step:g}", expected)
+    return Range(low, high, is_log, step, kind is int)
 
 
 def _is_number(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and math.isfinite(value)
-
-
-def _checked_range(name: str, found: Range) -> Range:
-    if not found.low < found.high:
-        raise ConfigError(
-            f"{name}: got the empty range {found.low:g} to {found.high:g}; expected low below "
-            "high; swap or widen them"
-        )
-    if found.is_log and found.low <= 0:
-        raise ConfigError(
-            f"{name}.low: got {found.low:g} with log: true; expected a number above 0; raise it"
-        )
-    if found.step is not None and (found.step <= 0 or found.is_log):
-        raise ConfigError(
-            f"{name}.step: got {found.step:g}; expected a number above 0, and no log: true; "
-            "drop one of the two"
-        )
-    return found
 
 
 def check_space(space: Mapping[str, Dimension], overrides: Sequence[str], where: str) -> None:
@@ -268,17 +266,9 @@ def is_fusable(space: Mapping[str, Dimension]) -> bool:
 
 def as_override(key: str, value: Scalar) -> str:
     """Write one value as an argument of `train.py`."""
-    match value:
-        case None:
-            text = "null"
-        case bool():
-            text = str(value).lower()
-        case str():
-            escaped = value.replace("'", "\\'")
-            text = f"'{escaped}'"
-        case _:
-            text = repr(value)
-    return f"{key}={text}"
+    if isinstance(value, str):
+        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+    return f"{key}={json.dumps(value)}"
 
 
 def _shown(value: Any) -> str:

@@ -5,18 +5,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from huggingtweets.config.overrides import did_you_mean, is_sweep
 from huggingtweets.errors import ConfigError
-from huggingtweets.sweep.space import Dimension, Range, Scalar, holds, is_fusable, read_space
+from huggingtweets.sweep.space import (
+    Dimension,
+    Range,
+    Scalar,
+    holds,
+    is_fusable,
+    read_space,
+    wrong,
+)
 
+Member = TypeVar("Member", bound=StrEnum)
 SETTING = "sweep."
 """Prefix of arguments that change the sweep file's own settings."""
 
@@ -157,106 +164,85 @@ def read_spec(path: Path, arguments: Sequence[str] = ()) -> SweepSpec:
     settings, searched, overrides = _split(arguments)
     flat = _flat(_load(path)) | _flat(settings)
     where = str(path)
-    if not flat.get("space") and searched:
-        flat["space"] = {}
-    if "space" not in flat:
-        raise ConfigError(
-            f"{where}: got no space; expected the keys to search; add `space:` with a range or "
-            "choices for each"
-        )
-    if searched and isinstance(flat["space"], Mapping):
-        flat["space"] = {**flat["space"], **searched}
-    space = read_space(flat["space"], where)
-    flat = _checked(flat, where)
-    pruner = {key.partition(".")[2]: one for key, one in flat.items() if key.startswith("pruner.")}
-    size = grid_size(space) if flat.get("sampler") is Sampler.grid else None
-    trials = flat.get("trials", size or 32)
-    spec = SweepSpec(
-        name=path.stem,
-        space=space,
-        config=merged((*flat.get("config", ()), *overrides)),
-        pruner=Pruner(**pruner),
-        objective=_objective(flat.get("objective", Measure.heldout.value), f"{where} objective"),
-        trials=min(trials, size) if size else trials,
-        **{key: flat[key] for key in _PLAIN if key in flat},
-    )
+    raw_space = flat.pop("space", None)
+    if searched and isinstance(raw_space, Mapping | None):
+        raw_space = {**(raw_space or {}), **searched}
+    if raw_space is None:
+        expected = "the keys to search; add `space:` with a range or choices for each"
+        raise wrong(where, "no space", expected)
+    space = read_space(raw_space, where)
+    objective = _objective(flat.pop("objective", Measure.heldout.value), f"{where} objective")
+    checked = {key: _checked(key, value, where) for key, value in flat.items()}
+    pruner = {key: checked.pop(f"pruner.{key}") for key in _PRUNER if f"pruner.{key}" in checked}
+    # Hydra takes the last of several values: the command line goes before the file.
+    checked["config"] = (*checked.get("config", ()), *overrides)
+    size = grid_size(space) if checked.get("sampler") is Sampler.grid else None
+    if size:
+        checked["trials"] = min(size, checked.get("trials", size))
+    spec = SweepSpec(path.stem, space, pruner=Pruner(**pruner), objective=objective, **checked)
     _check_together(spec, where)
     return spec
 
 
-_KINDS = {"sampler": Sampler, "pruner.kind": PrunerKind, "storage": StorageKind, "way": Way}
+_PRUNER = ("kind", "min_epochs", "factor", "startup_trials")
+_ENUMS = {"sampler": Sampler, "pruner.kind": PrunerKind, "storage": StorageKind, "way": Way}
 _LEAST = {"trials": 1, "parallel": 1, "seed": 0}
 _LEAST |= {"pruner.min_epochs": 1, "pruner.factor": 2, "pruner.startup_trials": 1}
-_PLAIN = ("sampler", "parallel", "storage", "way", "launch", "seed")
-_KEYS = tuple(dict.fromkeys((*_PLAIN, "space", "config", "objective", *_KINDS, *_LEAST)))
+_KEYS = (*_ENUMS, *_LEAST, "launch", "space", "config", "objective")
 
 
 def _flat(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Write the pruner's settings dotted, so that an argument changes one and leaves the others."""
-    flat: dict[str, Any] = {}
-    for key, value in raw.items():
-        if key == "pruner" and isinstance(value, Mapping):
-            flat |= {f"pruner.{name}": each for name, each in value.items()}
-        else:
-            flat["pruner.kind" if key == "pruner" else key] = value
-    return flat
+    flat = dict(raw)
+    pruner = flat.pop("pruner", {})
+    if not isinstance(pruner, Mapping):
+        pruner = {"kind": "none" if pruner is None else pruner}
+    return flat | {f"pruner.{name}": value for name, value in pruner.items()}
 
 
-def _checked(flat: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check the keys of a file and the kinds of their values.
+def _checked(key: str, value: Any, where: str) -> Any:
+    """Return the value of a key of the file as `SweepSpec` has it.
 
     Raises:
         ConfigError: one sentence naming the key.
     """
-    checked = dict(flat)
-    for key, value in flat.items():
-        if key not in _KEYS:
-            names = [name for name in _KEYS if ("." in name) == ("." in key)]
-            raise ConfigError(
-                f"{where}: got {key!r}; expected some of {', '.join(names)}"
-                f"{did_you_mean(key, names)}"
-            )
-        if key in _KINDS:
-            value = "none" if value is None else value
-            checked[key] = _member(_KINDS[key], value, f"{where} {key}")
-        elif key in _LEAST and (key, value) != ("parallel", "auto"):
-            if not isinstance(value, int) or isinstance(value, bool) or value < _LEAST[key]:
-                raise ConfigError(
-                    f"{where} {key}: got {value!r}; expected a whole number of {_LEAST[key]} or "
-                    "more; write one"
-                )
-        elif key == "config" and not (
-            isinstance(value, list) and all(isinstance(text, str) for text in value)
-        ):
-            raise ConfigError(
-                f"{where} {key}: got {value!r}; expected a list of arguments for train; write "
-                "`- recipe=huggingtweets`"
-            )
-        elif key == "launch" and not isinstance(value, str | None):
-            raise ConfigError(f"{where} {key}: got {value!r}; expected a path; write one")
-    return checked
+    if key not in _KEYS:
+        names = [name for name in _KEYS if ("." in name) == ("." in key)]
+        raise wrong(where, repr(key), f"some of {', '.join(names)}{did_you_mean(key, names)}")
+    if key in _ENUMS:
+        return _member(_ENUMS[key], value, f"{where} {key}")
+    if key in _LEAST:
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        is_right = (is_whole and value >= _LEAST[key]) or (key, value) == ("parallel", "auto")
+        expected = f"a whole number of {_LEAST[key]} or more; write one"
+    elif key == "config":
+        is_right = isinstance(value, list) and all(isinstance(text, str) for text in value)
+        expected = "a list of arguments for train; write `- recipe=huggingtweets`"
+    else:
+        is_right = isinstance(value, str | None)
+        expected = "a path; write one"
+    if not is_right:
+        raise wrong(f"{where} {key}", repr(value), expected)
+    return value
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
         raw = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except FileNotFoundError as err:
-        raise ConfigError(
-            f"sweep: got {path}, which is not there; expected a sweep file; try "
-            "conf/sweep/huggingtweets.yaml"
-        ) from err
+        expected = "a sweep file; try conf/sweep/huggingtweets.yaml"
+        raise wrong("sweep", f"{path}, which is not there", expected) from err
     except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
         reason = str(err).partition("\n")[0]
         raise ConfigError(
             f"{path}: cannot be read ({reason}); expected YAML; see docs/sweeps.md"
         ) from err
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: got no keys; expected `space:` and more; see docs/sweeps.md")
+        raise wrong(str(path), "no keys", "`space:` and more; see docs/sweeps.md")
     if "command" in raw or "method" in raw:
-        raise ConfigError(
-            f"{path}: got a W&B sweep file; expected one of ours; run `wandb sweep {path}`, or "
-            "`huggingtweets sweep conf/sweep/huggingtweets.yaml`"
-        )
+        ours = "`huggingtweets sweep conf/sweep/huggingtweets.yaml`"
+        expected = f"one of ours; run `wandb sweep {path}`, or {ours}"
+        raise wrong(str(path), "a W&B sweep file", expected)
     return {str(key): value for key, value in raw.items()}
 
 
@@ -266,10 +252,8 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], li
     try:
         settings = OmegaConf.to_container(OmegaConf.from_dotlist(own))
     except (YAMLError, OmegaConfBaseException) as err:
-        raise ConfigError(
-            f"sweep.: got {shlex.join(own)}; expected sweep.KEY=VALUE, as in sweep.trials=20; "
-            "write it so"
-        ) from err
+        expected = "sweep.KEY=VALUE, as in sweep.trials=20; write it so"
+        raise wrong("sweep.", shlex.join(own), expected) from err
     assert isinstance(settings, dict)
     searched: dict[str, str] = {}
     rest = []
@@ -284,47 +268,32 @@ def _split(arguments: Sequence[str]) -> tuple[dict[str, Any], dict[str, str], li
     return {str(key): value for key, value in settings.items()}, searched, rest
 
 
-def merged(overrides: Sequence[str]) -> tuple[str, ...]:
-    """Keep the last of several values of one key: the command line goes before the file."""
-    last: dict[str, str] = {}
-    for text in overrides:
-        try:
-            key = OverridesParser.create().parse_override(text).key_or_group
-        except HydraException:
-            key = text  # refused with a sentence when it is composed
-        last.pop(key, None)
-        last[key] = text
-    return tuple(last.values())
-
-
-def _member(kind: type[StrEnum], value: Any, where: str) -> StrEnum:
+def _member(kind: type[Member], value: Any, where: str) -> Member:
     names = [member.value for member in kind]
     if value not in names:
-        raise ConfigError(
-            f"{where}: got {value!r}; expected one of {', '.join(names)}"
-            f"{did_you_mean(str(value), names)}"
-        )
+        hint = did_you_mean(str(value), names)
+        raise wrong(where, repr(value), f"one of {', '.join(names)}{hint}")
     return kind(value)
 
 
+_WEIGHTED = "{heldout: 1, memorisation: 0.5}"
+
+
 def _objective(value: Any, where: str) -> Objective:
-    names = (
-        [value] if isinstance(value, str) else value if isinstance(value, Mapping | list) else []
-    )
-    measures = tuple(cast(Measure, _member(Measure, name, where)) for name in names)
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, Mapping | list):
+        names = []
+    measures = tuple(_member(Measure, name, where) for name in names)
     if not measures or len(set(measures)) < len(measures):
-        raise ConfigError(
-            f"{where}: got {value!r}; expected heldout, a weighted sum or a list; write "
-            "{heldout: 1, memorisation: 0.5} or [heldout, memorisation]"
+        expected = (
+            f"heldout, a weighted sum or a list; write {_WEIGHTED} or [heldout, memorisation]"
         )
+        raise wrong(where, repr(value), expected)
     if not isinstance(value, Mapping):
         return Objective(measures, (1.0,) if len(measures) == 1 else None)
     for weight in value.values():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or weight <= 0:
-            raise ConfigError(
-                f"{where}: got the weight {weight!r}; expected numbers above 0; write "
-                "{heldout: 1, memorisation: 0.5}"
-            )
+            raise wrong(where, f"the weight {weight!r}", f"numbers above 0; write {_WEIGHTED}")
     return Objective(measures, tuple(map(float, value.values())))
 
 
@@ -340,38 +309,25 @@ def grid_size(space: Mapping[str, Dimension]) -> int | None:
 
 
 def _check_together(spec: SweepSpec, where: str) -> None:
-    if spec.sampler is Sampler.grid:
-        for key, dimension in spec.space.items():
-            if dimension.points() is None:
-                raise ConfigError(
-                    f"{where} space.{key}: got a continuous range with sampler: grid; expected "
-                    "values that can be listed; write [a, b, c], or add a step"
-                )
-    if spec.sampler is Sampler.cmaes:
-        for key, dimension in spec.space.items():
-            if not isinstance(dimension, Range):
-                raise ConfigError(
-                    f"{where} space.{key}: got choices with sampler: cmaes; expected ranges of "
-                    "numbers alone; use sampler: tpe"
-                )
-        if len(spec.space) < 2:
-            raise ConfigError(
-                f"{where} sampler: got cmaes with one key; expected two or more; use sampler: tpe"
-            )
-    if spec.objective.weights is None:
-        if spec.pruner.kind is not PrunerKind.none:
-            raise ConfigError(
-                f"{where} pruner: got {spec.pruner.kind} with several objectives; expected none, "
-                "as no trial is simply worse there; write weights, as in "
-                "objective: {heldout: 1, memorisation: 0.5}"
-            )
-        if spec.sampler is Sampler.cmaes:
-            raise ConfigError(
-                f"{where} sampler: got cmaes with several objectives; expected random, tpe or "
-                "grid; use sampler: tpe"
-            )
-    if spec.way is Way.fused and not is_fusable(spec.space):
-        raise ConfigError(
-            f"{where} way: got fused with a space that slots cannot share; expected processes; "
-            "use way: auto"
+    for key, dimension in spec.space.items():
+        if spec.sampler is Sampler.grid and dimension.points() is None:
+            expected = "values that can be listed; write [a, b, c], or add a step"
+            raise wrong(f"{where} space.{key}", "a continuous range with sampler: grid", expected)
+        if spec.sampler is Sampler.cmaes and not isinstance(dimension, Range):
+            expected = "ranges of numbers alone; use sampler: tpe"
+            raise wrong(f"{where} space.{key}", "choices with sampler: cmaes", expected)
+    if spec.sampler is Sampler.cmaes and len(spec.space) < 2:
+        raise wrong(f"{where} sampler", "cmaes with one key", "two or more; use sampler: tpe")
+    is_front = spec.objective.weights is None
+    if is_front and spec.pruner.kind is not PrunerKind.none:
+        raise wrong(
+            f"{where} pruner",
+            f"{spec.pruner.kind} with several objectives",
+            f"none, as no trial is simply worse there; write weights, as in objective: {_WEIGHTED}",
         )
+    if is_front and spec.sampler is Sampler.cmaes:
+        expected = "random, tpe or grid; use sampler: tpe"
+        raise wrong(f"{where} sampler", "cmaes with several objectives", expected)
+    if spec.way is Way.fused and not is_fusable(spec.space):
+        expected = "processes; use way: auto"
+        raise wrong(f"{where} way", "fused with a space that slots cannot share", expected)

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 
+from huggingtweets.publishing.pages import build_table
 from huggingtweets.storage.files import read_json
 from huggingtweets.sweep.charts import shown
 from huggingtweets.sweep.study import load_study
@@ -49,9 +50,9 @@ def sweep_as_json(
 
 
 def _plain(row: TrialRow) -> dict[str, Any]:
-    plain = asdict(replace(row, started=None, ended=None))
-    sums = {"steps": row.steps, "planned_steps": row.planned_steps, "seconds": row.seconds}
-    return {key: value for key, value in plain.items() if key not in ("started", "ended")} | sums
+    plain = asdict(row)
+    del plain["started"], plain["ended"]  # JSON has no times
+    return plain | {key: getattr(row, key) for key in ("steps", "planned_steps", "seconds")}
 
 
 def build_sweep_status(
@@ -104,18 +105,11 @@ def won(summary: SweepSummary) -> str | None:
 
 
 def _table(rows: list[TrialRow], names: tuple[str, ...]) -> Table:
-    table = Table(title="Best trials", title_justify="left")
-    table.add_column("trial", justify="right")
-    for name in names:
-        table.add_column(escape(name), justify="right")
     keys = list(rows[0].params)
-    for key in keys:
-        table.add_column(escape(key), justify="right")
-    table.add_column("steps", justify="right")
+    cells = []
     for row in rows:
-        values = (f"{value:.4f}" for value in row.values or ())
-        values = values if row.values else (row.state for _ in names)
-        params = (escape(shown(row.params.get(key))) for key in keys)
         number = f"{row.number} (default)" if row.is_default else str(row.number)
-        table.add_row(number, *values, *params, f"{row.steps:,}")
-    return table
+        values = [f"{value:.4f}" for value in row.values] or [row.state for _ in names]
+        params = [shown(row.params.get(key)) for key in keys]
+        cells.append((number, *values, *params, f"{row.steps:,}"))
+    return build_table("Best trials", ("trial", *names, *keys, "steps"), cells)

@@ -42,7 +42,7 @@ from huggingtweets.errors import ConfigError, JobBusyError, StorageError
 from huggingtweets.storage.lock import JobLock, acquire_lock, is_left
 from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_package
-from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
+from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds, wrong
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
 from huggingtweets.upstream import running_trial, stored_trial, suggest
 
@@ -58,6 +58,8 @@ SURPLUS = "surplus"
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+# A trial that is gone on with reports its epochs again: Optuna keeps what it was told first.
+warnings.filterwarnings("ignore", message="The reported value is ignored")
 
 
 def study_path(root: Path) -> Path | None:
@@ -81,10 +83,8 @@ def load_study(root: Path) -> optuna.Study:
     """
     path = study_path(root)
     if path is None:
-        raise ConfigError(
-            f"sweep: got {root}, which holds no study; expected the output_dir of a sweep; "
-            "check the path"
-        )
+        expected = "the output_dir of a sweep; check the path"
+        raise wrong("sweep", f"{root}, which holds no study", expected)
     with storage_errors(path, is_new=True):
         return optuna.load_study(study_name=STUDY, storage=_storage(path))
 
@@ -143,6 +143,7 @@ def _storage(path: Path) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path)))
     from sqlalchemy import URL  # comes with Optuna, which imports it late itself
 
+    # SQLite waits 5 s for another writer, which is little where many tasks end trials at once.
     url = URL.create("sqlite", database=str(path))  # a path may have a `?` or a `%`
     return RDBStorage(url.render_as_string(), engine_kwargs={"connect_args": {"timeout": 60}})
 
@@ -184,8 +185,9 @@ def build_pruner(pruner: Pruner, max_epochs: int) -> optuna.pruners.BasePruner:
         case PrunerKind.none:
             return optuna.pruners.NopPruner()
         case PrunerKind.median:
+            # Steps below `n_warmup_steps` are spared (Optuna 5.0); ours are epochs, from 1 on.
             return optuna.pruners.MedianPruner(
-                n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.min_epochs - 1
+                n_startup_trials=pruner.startup_trials, n_warmup_steps=pruner.min_epochs
             )
         case PrunerKind.asha:
             return optuna.pruners.SuccessiveHalvingPruner(
@@ -205,6 +207,8 @@ def build_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
         case Sampler.random | Sampler.grid:
             return RandomSampler(seed=seed)
         case Sampler.tpe:
+            # Keys are drawn together, as rate and epochs depend on each other; trials under way
+            # count as bad ones, so that those that are asked for at once differ.
             return TPESampler(seed=seed, multivariate=True, constant_liar=True)
         case Sampler.cmaes:
             check_package("sampler: cmaes", "cmaes", "sweep")
@@ -244,8 +248,6 @@ class OpenTrial:
     params: dict[str, Scalar]
     folder: Path
     lock: JobLock
-    is_default: bool = False
-    """Of the searched keys as they stand without a search."""
 
 
 class Trials:
@@ -266,11 +268,10 @@ class Trials:
             return self._taken_over.pop()
         for frozen in self._running():
             if is_left(trial_folder(self._root, frozen.number)):
-                lock = self._claim(frozen.number)
-                opened = self._adopt(frozen, lock) if lock else None
+                opened = self._adopt(frozen, self._claim(frozen.number))
                 if opened is not None:
                     return opened
-        while self._num_counted() < self._spec.total:
+        while len(counted(self._study)) < self._spec.total:
             opened = self._ask()
             if opened is not None:
                 return opened
@@ -285,10 +286,8 @@ class Trials:
         running = self._running()
         with ThreadPoolExecutor(max(1, min(32, len(running)))) as pool:
             locks = list(pool.map(self._claim, [trial.number for trial in running]))
-        for frozen, lock in zip(running, locks, strict=True):
-            opened = self._adopt(frozen, lock) if lock else None
-            if opened is not None:
-                self._taken_over.append(opened)
+        found = [self._adopt(*pair) for pair in zip(running, locks, strict=True)]
+        self._taken_over += [opened for opened in found if opened is not None]
         return len(self._taken_over)
 
     def _ask(self) -> OpenTrial | None:
@@ -297,6 +296,7 @@ class Trials:
         known = len(study.get_trials(deepcopy=False))
         study.sampler = build_sampler(spec, _mixed(spec.seed, "ask", known, _task()))
         trial = study.ask()
+        # Counting and asking are two steps: other tasks may have asked in between.
         if trial.number >= spec.total + self._num_surplus():
             trial.set_user_attr(SURPLUS, True)
             study.tell(trial, state=TrialState.FAIL)
@@ -314,8 +314,10 @@ class Trials:
         except JobBusyError:
             return None
 
-    def _adopt(self, frozen: FrozenTrial, lock: JobLock) -> OpenTrial | None:
-        """Go on with a trial of a dead process, unless it ended while we waited for it."""
+    def _adopt(self, frozen: FrozenTrial, lock: JobLock | None) -> OpenTrial | None:
+        """Go on with a trial of a dead process, unless it lives or ended while we waited for it."""
+        if lock is None:
+            return None
         if stored_trial(self._study, frozen).state is not TrialState.RUNNING:
             lock.release()
             return None
@@ -333,7 +335,7 @@ class Trials:
             params = {key: suggest(trial, key, one) for key, one in self._space.items()}
         self._own.add(trial.number)
         folder = trial_folder(self._root, trial.number)
-        return OpenTrial(trial, trial.number, params, folder, lock, bool(default))
+        return OpenTrial(trial, trial.number, params, folder, lock)
 
     def _sampler_of(self, trial: optuna.Trial, default: Mapping[str, Scalar]) -> BaseSampler:
         """Return what a trial's values are drawn by: on its number alone, not on who asks when."""
@@ -353,9 +355,6 @@ class Trials:
     def _running(self) -> list[FrozenTrial]:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial for trial in trials if trial.number not in self._own]
-
-    def _num_counted(self) -> int:
-        return len(counted(self._study))
 
     def _num_surplus(self, *, before: int | None = None) -> int:
         trials = self._study.get_trials(deepcopy=False)[:before]

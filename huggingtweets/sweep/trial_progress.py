@@ -5,21 +5,24 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.trial import TrialState
 
 from huggingtweets.attempt import tell_progress
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import Keep, RecipeConfig
-from huggingtweets.errors import LaunchError
-from huggingtweets.storage.files import write_json
+from huggingtweets.errors import HuggingtweetsError, LaunchError
+from huggingtweets.storage.files import write_json, write_text
+from huggingtweets.sweep.plan import Sweep
 from huggingtweets.sweep.spec import Measure, Objective
-from huggingtweets.sweep.study import OpenTrial
-from huggingtweets.upstream import stored_trial
+from huggingtweets.sweep.study import OpenTrial, Trials
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 OUTCOME = "outcome"
 """Name under which the study keeps what became of a trial."""
 
@@ -66,8 +69,6 @@ class TrialProgress:
     opened: OpenTrial
     recipe: RecipeConfig
     users: dict[str, UserProgress]
-    known: frozenset[int] = frozenset()
-    """Epochs that an earlier process told the pruner of."""
     num_judged: int = 0
     """Epochs that the pruner has been asked about."""
     reason: str = ""
@@ -90,11 +91,31 @@ class TrialProgresses:
         self._has_pruner = not isinstance(study.pruner, optuna.pruners.NopPruner)
         self._progresses: dict[int, TrialProgress] = {}
 
+    def begin_next(
+        self, sweep: Sweep, trials: Trials, prepare: Callable[[Plan], T]
+    ) -> tuple[TrialProgress, list[T]] | None:
+        """Begin the next trial that can be trained; None: there are no more.
+
+        Args:
+            sweep: whose trials.
+            trials: hands them out.
+            prepare: called with the plan of each user before the trial begins; what it returns is
+                returned.
+        """
+        while (opened := trials.next()) is not None:
+            try:
+                config = sweep.trial_config(opened.params, opened.folder)
+                prepared = [prepare(make_plan(config, job)) for job in sweep.jobs]
+                write_text(opened.folder / "config.yaml", dump_config(config))
+            except HuggingtweetsError as err:  # a bad trial never ends a sweep
+                self.refused(opened, sweep.config.recipe, str(err))
+            else:
+                return self.begin(opened, config.recipe, sweep.slugs), prepared
+        return None
+
     def begin(self, opened: OpenTrial, recipe: RecipeConfig, slugs: Sequence[str]) -> TrialProgress:
         """Take up a trial."""
-        known = stored_trial(self._study, opened.trial).intermediate_values
-        users = {slug: UserProgress() for slug in slugs}
-        progress = TrialProgress(opened, recipe, users, frozenset(known))
+        progress = TrialProgress(opened, recipe, {slug: UserProgress() for slug in slugs})
         self._progresses[opened.number] = progress
         return progress
 
@@ -104,18 +125,19 @@ class TrialProgresses:
         The pruner sees the mean over the users, as soon as all of them have trained an epoch. A
         figure that is not a number ends the trial: Optuna takes none, and no later one gets better.
         """
-        if not progress.reason and any(not math.isfinite(one.heldout) for one in evals):
+        finite = [one for one in evals if math.isfinite(one.heldout + one.memorisation)]
+        if not progress.reason and len(finite) < len(evals):
             progress.reason, progress.is_bad = "the held-out loss is not finite", True
-        progress.users[slug].evals = [one for one in evals if math.isfinite(one.heldout)]
+        progress.users[slug].evals = finite
         progress.users[slug].steps = max(progress.users[slug].steps, evals[-1].step if evals else 0)
         ready = min(len(user.evals) for user in progress.users.values())
         trial = progress.opened.trial
+        # All epochs that are new, one by one: pruners compare trials at the same epoch.
         while self._has_pruner and progress.num_judged < ready and not progress.reason:
             index = progress.num_judged
             progress.num_judged += 1
-            if progress.num_judged not in progress.known:
-                mean = fmean(user.evals[index].heldout for user in progress.users.values())
-                trial.report(mean, progress.num_judged)
+            mean = fmean(user.evals[index].heldout for user in progress.users.values())
+            trial.report(mean, progress.num_judged)
             if progress.num_judged < progress.recipe.epochs and trial.should_prune():
                 progress.reason = f"pruned after epoch {progress.num_judged}"
         return bool(progress.reason)
@@ -125,11 +147,11 @@ class TrialProgresses:
         progress: TrialProgress,
         slug: str,
         *,
-        steps: int,
-        seconds: float,
-        tokens: int,
-        history: Sequence[tuple[int, float, float]],
         is_cut: bool,
+        steps: int = 0,
+        seconds: float = 0.0,
+        tokens: int = 0,
+        history: Sequence[tuple[int, float, float]] = (),
     ) -> None:
         """Take that a user's training is over, whole or cut short by the trial's verdict."""
         user = progress.users[slug]
@@ -174,32 +196,24 @@ class TrialProgresses:
             progress.reason = progress.reason if progress.is_bad else ""
         if not progress.reason and not all(user.evals for user in progress.users.values()):
             progress.reason, progress.is_failed = "nothing was held out", True
-        values = None
-        state = TrialState.COMPLETE
-        if progress.is_failed:
-            state = TrialState.FAIL
-        elif progress.reason:
-            state = TrialState.PRUNED
+        state, values = TrialState.COMPLETE, None
+        if progress.is_failed or progress.reason:
+            state = TrialState.FAIL if progress.is_failed else TrialState.PRUNED
         else:
             values = self._objective.values(self._means(progress))
-        outcome = self._outcome(progress)
-        write_json(
-            opened.folder / "trial.json",
-            {
-                "number": opened.number,
-                "state": state.name.lower(),
-                "params": opened.params,
-                "objective": dict(zip(self._objective.names, values, strict=True))
-                if values
-                else None,
-                "reason": progress.reason,
-                "users": {
-                    slug: figures | {"history": progress.users[slug].history}
-                    for slug, figures in outcome["users"].items()
-                },
-            },
-        )
-        opened.trial.set_user_attr(OUTCOME, outcome)
+        users = {slug: _outcome(user, progress.recipe) for slug, user in progress.users.items()}
+        histories = {slug: {"history": user.history} for slug, user in progress.users.items()}
+        trial = {
+            "number": opened.number,
+            "state": state.name.lower(),
+            "params": opened.params,
+            "objective": dict(zip(self._objective.names, values, strict=True)) if values else None,
+            "reason": progress.reason,
+            "users": {slug: users[slug] | histories[slug] for slug in users},
+        }
+        # Before Optuna hears of it: a trial that has ended always has its trial.json.
+        write_json(opened.folder / "trial.json", trial)
+        opened.trial.set_user_attr(OUTCOME, {"reason": progress.reason, "users": users})
         self._study.tell(opened.trial, values, state=state)
         opened.lock.release()
         self._on_end(opened.number)
@@ -211,26 +225,25 @@ class TrialProgresses:
         kept = [user.kept(progress.recipe.keep) for user in progress.users.values()]
         return {measure: fmean(getattr(one, measure.value) for one in kept) for measure in Measure}
 
-    def _outcome(self, progress: TrialProgress) -> dict[str, Any]:
-        users = {}
-        for slug, user in progress.users.items():
-            kept = user.kept(progress.recipe.keep) if user.evals else None
-            users[slug] = {
-                "heldout": kept.heldout if kept else None,
-                "memorisation": kept.memorisation if kept else None,
-                "steps": user.steps,
-                "planned_steps": _planned_steps(user, progress.recipe),
-                "seconds": user.seconds,
-                "tokens": user.tokens,
-                "evals": [asdict(one) for one in user.evals],
-            }
-        return {"reason": progress.reason, "users": users}
-
     def give_up(self) -> None:
         """Let go of the trials under way; the next start takes them up again."""
         for progress in self._progresses.values():
             progress.opened.lock.release()
         self._progresses.clear()
+
+
+def _outcome(user: UserProgress, recipe: RecipeConfig) -> dict[str, Any]:
+    """Return what the study keeps of a user; `summary.UserFigures` reads it."""
+    kept = user.kept(recipe.keep) if user.evals else None
+    return {
+        "heldout": kept.heldout if kept else None,
+        "memorisation": kept.memorisation if kept else None,
+        "steps": user.steps,
+        "planned_steps": _planned_steps(user, recipe),
+        "seconds": user.seconds,
+        "tokens": user.tokens,
+        "evals": [asdict(one) for one in user.evals],
+    }
 
 
 def _planned_steps(user: UserProgress, recipe: RecipeConfig) -> int:

@@ -175,6 +175,11 @@ def test_models_made_from_the_persons_model_go_too(outputs: Path) -> None:
     }
 
 
+def test_a_configuration_without_end_hides_nobody(outputs: Path) -> None:
+    (outputs / ANN / "config.yaml").write_text("[" * 20_000)
+    assert outputs / ANN in {job.root for job in plan_purge(ANN, outputs).jobs}
+
+
 def test_the_index_of_a_batch_is_written_anew(tmp_path: Path) -> None:
     for handle in (ANN, BOB):
         paths = make_job(tmp_path, handle)
@@ -219,8 +224,10 @@ def test_the_record_counts_and_names_nobody(
 
 def test_imported_posts_and_unfinished_fetches_go_too(outputs: Path, tmp_path: Path) -> None:
     posts = tmp_path / "posts"
-    for name in (f"{ANN.upper()}.jsonl.gz", f"{ANN}.csv", f"{BOB}.jsonl.gz"):
-        posts.mkdir(exist_ok=True)
+    read = ("CSV", "text", "car", "js", "Parquet.gz", "zip")
+    names = [f"{ANN.upper()}.jsonl.gz", ANN, *(f"{ANN}.{suffix}" for suffix in read)]
+    posts.mkdir()
+    for name in (*names, f"{BOB}.jsonl.gz"):
         (posts / name).write_text("x")
     partial = Partial("bluesky", ANN, "")
     partial.add(Page((RawPost(posts_of(ANN)[0], "1"),), "next"))
@@ -311,7 +318,7 @@ def test_what_cannot_be_looked_into_is_told(
     names = ("closed", "long.txt", "long.txt.gz", "cut.txt.gz")
     for handle in (ANN, "nobody"):
         traces = plan_purge(handle, outputs)
-        assert {path for path, _ in traces.unread} == {outputs / name for name in names}
+        assert set(traces.unread) == {outputs / name for name in names}
     assert cli.main(["purge", "nobody", "--outputs", str(outputs)]) == 0
     shown = capsys.readouterr().out
     assert f"unread  {outputs / 'closed'} (Permission denied)" in shown
@@ -335,7 +342,7 @@ def test_what_a_batch_goes_on_writing_is_kept(outputs: Path) -> None:
 @pytest.mark.parametrize(
     "handle",
     ["main", "command", "ledger", "error", "seed", "lr", "default", "index", "published", "wandb",
-     "study", "config", "prom", "log", "run", "example", "b"],
+     "study", "config", "prom", "log", "run", "example", "b", "trial", "configs", "compare"],
 )  # fmt: skip
 def test_handles_that_are_common_words_spare_what_is_of_others(outputs: Path, handle: str) -> None:
     sweep = outputs / "sweep-x"
@@ -345,6 +352,11 @@ def test_handles_that_are_common_words_spare_what_is_of_others(outputs: Path, ha
         outcome = {"seed": 42, "users": {BOB: {"lr": 1e-3}}}
         study.execute("INSERT INTO attributes VALUES ('default', ?)", [json.dumps(outcome)])
     (sweep / "best.yaml").write_text(dump_config(TrainConfig(user=BOB)))
+    (sweep / "compare.html").write_text(BOB)
+    write_json(sweep / "trial-0001" / "trial.json", {"users": {BOB: {}}})
+    config = sweep / "trial-0001" / "configs" / BOB / "trial.yaml"
+    config.parent.mkdir(parents=True)
+    config.write_text(dump_config(TrainConfig(user=BOB)))
     (outputs / "ledger" / "command.txt").write_text(f"huggingtweets train user={BOB}\n")
     (outputs / "ledger" / "metrics.prom").write_text('jobs{writer="main"} 5\n')
     row = {"slug": BOB, "state": "x", "url": f"a/lab/{BOB}"}

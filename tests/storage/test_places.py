@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.errors import ConfigError
-from huggingtweets.storage.paths import shipped, template
+from huggingtweets.storage.paths import cache_dir, config_home, shipped, template
 from huggingtweets.storage.places import find_model_dir
 
 
@@ -28,6 +28,24 @@ def test_a_job_and_its_model_mean_the_same(batch: Path) -> None:
 def test_a_batch_lists_its_models(batch: Path) -> None:
     with pytest.raises(ConfigError, match=r"12 jobs.*name one of .*/user00, .* and 4 more"):
         find_model_dir(batch)
+
+
+def test_adapters_of_a_batch_are_models_too(tmp_path: Path) -> None:
+    for name in ("ann", "bob"):
+        (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"2 jobs.*name one of .*/ann, .*/bob"):
+        find_model_dir(tmp_path)
+
+
+@pytest.mark.parametrize("variable", ["HUGGINGTWEETS_CACHE", "HUGGINGTWEETS_CONFIG"])
+def test_our_folders_may_be_told_from_the_home_folder(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    monkeypatch.setenv(variable, "~/elsewhere")
+    folder = {"HUGGINGTWEETS_CACHE": cache_dir, "HUGGINGTWEETS_CONFIG": config_home}[variable]
+    assert folder() == Path("/home/ann/elsewhere")
 
 
 def test_a_misspelt_job_is_answered_by_the_nearest(batch: Path) -> None:

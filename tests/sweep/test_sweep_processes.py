@@ -50,7 +50,7 @@ def states(sweep: Sweep, code: int, words: str, monkeypatch: pytest.MonkeyPatch)
     progresses = TrialProgresses(study, sweep.spec.objective, lambda _: None)
     trials = Trials(sweep.root, sweep.spec, study)
     try:
-        processes.run_process_trials(sweep, trials, progresses, stopping.stop_requested)
+        processes.run_process_trials(sweep, trials, progresses)
     finally:
         progresses.give_up()
     return names(study)

@@ -1,6 +1,7 @@
 """Every mistake in a sweep file is one sentence; what is right is read as it was meant."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from huggingtweets.cli.main import main
 from huggingtweets.config.compose import register
 from huggingtweets.config.overrides import CONFIG_DIR
+from huggingtweets.config.schema import Consent
 from huggingtweets.errors import ConfigError
 from huggingtweets.sweep.plan import Sweep, check_alone, plan_sweep
 from huggingtweets.sweep.space import Choices, Range, as_override
@@ -30,6 +32,9 @@ def plan(text: str, path: Path, *arguments: str) -> Sweep:
 WRONG = {
     "a wrong key": ("space: {recipe.lrr: [1, 2]}", "did you mean recipe.lr?"),
     "a wrong group option": ("space: {model: [tiny, gpt3]}", "model: got 'gpt3'"),
+    "people": ("space: {user: [ann, bob]}", "space.user: got a key that no trial heeds"),
+    "a source": ("space: {source: [demo, jsonl]}", "space.source: got a key that no trial heeds"),
+    "samples": ("space: {sampling.top_p: [0.8, 0.9]}", "got a key that no trial heeds"),
     "an empty range": ("space: {recipe.lr: {low: 2e-3, high: 1e-3}}", "the empty range 0.002"),
     "a range of one point": ("space: {recipe.lr: {low: 1e-3, high: 1e-3}}", "the empty range"),
     "no choice": ("space: {recipe.schedule: []}", "got an empty list"),
@@ -158,7 +163,9 @@ def test_objectives_weigh_or_stand_side_by_side(tmp_path: Path) -> None:
     assert Objective().values(figures) == [2.0]
 
 
-@pytest.mark.parametrize("value", ["it's", "a,b", "1e5", "null", None, True, 1e-5, 3])
+@pytest.mark.parametrize(
+    "value", ["it's", "a,b", "c:\\", "c:\\'", "1e5", "null", None, True, 1e-5, 3]
+)
 def test_overrides_come_through_hydra_as_they_were(value: object) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -225,6 +232,23 @@ def test_the_default_is_the_first_trial(tmp_path: Path) -> None:
     assert groups.spec.default == {"recipe": "tweets"}
     impossible = plan(GOOD, tmp_path / "c.yaml", "model=tiny", "model.max_positions=64")
     assert impossible.spec.default == {}
+
+
+@pytest.mark.parametrize(
+    "space",
+    [
+        "space: {recipe: [huggingtweets, lora], model: [tiny]}",
+        "space: {recipe.schedule: [linear], recipe.keep: [last], model.path: [gpt2, null]}",
+        "space: {recipe.epochs: [9], recipe.dropout: [0.5], recipe.lr: [1], seed: [1, 2]}",
+    ],
+)
+def test_the_default_trial_is_the_settings_without_a_search(space: str, tmp_path: Path) -> None:
+    found = plan(space, tmp_path / "a.yaml", "recipe=tweets", "recipe.epochs=3", "model=tiny")
+    stated = replace(found.config, consent=Consent.permission)  # as `settle_consent` does
+    trial = replace(found, config=stated).trial_config(found.spec.default, tmp_path)
+    assert (trial.model, trial.seed) == (found.default.model, found.default.seed)
+    assert trial.recipe == found.default.recipe
+    assert trial.consent is Consent.permission
 
 
 def test_a_file_that_is_nowhere_is_named_as_it_was_typed(

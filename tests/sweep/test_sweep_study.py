@@ -23,6 +23,7 @@ from huggingtweets.sweep.study import (
     SURPLUS,
     OpenTrial,
     Trials,
+    build_pruner,
     counted,
     load_study,
     open_study,
@@ -147,6 +148,17 @@ def test_a_surplus_trial_counts_for_nothing(tmp_path: Path) -> None:
     assert numbers == [1, 2]
 
 
+def test_the_last_point_of_a_grid_is_the_end_of_its_range(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    space = {"recipe.weight_decay": Range(0.0, 0.3, step=0.1)}
+    spec = spec_of(sampler=Sampler.grid, trials=4, space=space, storage=StorageKind.journal)
+    trials = Trials(tmp_path, spec, study_of(tmp_path, spec))
+    values = [opened.params["recipe.weight_decay"] for opened in iter(trials.next, None)]
+    assert sorted(values) == [0.0, 0.1, 0.2, 0.3]
+    assert not [one for one in recwarn if "out of range" in str(one.message)]
+
+
 def draw(root: Path, num: int, spec: SweepSpec) -> list[dict[str, object]]:
     """Parameters of trials, each from a process that was started for it alone."""
     found = []
@@ -207,6 +219,19 @@ def test_each_pruner_ends_the_bad_ones(kind: PrunerKind, tmp_path: Path) -> None
         opened.lock.release()
     assert study.best_value == 0.0
     assert epochs < 0.75 * 150
+
+
+@pytest.mark.parametrize("min_epochs", [1, 2, 3])
+def test_no_trial_ends_before_its_least_epochs(min_epochs: int) -> None:
+    pruner = Pruner(PrunerKind.median, min_epochs=min_epochs)
+    study = optuna.create_study(pruner=build_pruner(pruner, 9))
+    study.add_trial(
+        optuna.trial.create_trial(value=0.0, intermediate_values=dict.fromkeys(range(1, 10), 0.0))
+    )
+    trial = study.ask()
+    for epoch in range(1, min_epochs + 1):
+        trial.report(1.0, epoch)
+        assert trial.should_prune() == (epoch == min_epochs)
 
 
 def test_another_sweep_in_the_folder_is_refused(tmp_path: Path) -> None:
@@ -291,7 +316,6 @@ def test_the_default_comes_first_and_once(
     trials = Trials(tmp_path, spec, study)
     seen = []
     while (opened := trials.next()) is not None:
-        assert opened.is_default == (opened.number == 0)
         seen.append(opened.params)
         tell(study, opened, 1.0 + opened.number)
     assert seen[0] == default

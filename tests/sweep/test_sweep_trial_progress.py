@@ -89,6 +89,15 @@ def test_a_loss_that_is_no_number_is_a_bad_trial(sweeping: Sweeping) -> None:
     assert (row.state, row.reason) == ("pruned", "the held-out loss is not finite")
 
 
+def test_a_gap_that_is_no_number_is_a_bad_trial(sweeping: Sweeping) -> None:
+    worse = sweeping.begin()
+    gap = [Eval(4, 1.0, 4.0, 0.0), Eval(8, 2.0, 3.0, float("inf"))]
+    assert sweeping.progresses.evaluated(worse, "ann", gap)
+    sweeping.progresses.ended(worse, "ann", is_cut=True)
+    sweeping.train(worse, "bob", 2.0, 1.0)
+    assert sweeping.summary.rows[1].state == "pruned"
+
+
 def test_a_trial_that_cannot_begin_fails_alone(sweeping: Sweeping) -> None:
     opened = sweeping.trials.next()
     assert opened
