@@ -256,26 +256,18 @@ def _has(least: int, *signs: str) -> Callable[[str], bool]:
     return lambda text: any(text.count(sign) >= least for sign in signs)
 
 
-def _has_digit(text: str) -> bool:
-    return _DIGITS.search(text) is not None
-
-
-def _has_number(text: str) -> bool:
-    return _NUMBER.search(text) is not None
-
-
-_Rule = tuple[Callable[[str], bool], re.Pattern[str], str, Callable[[re.Match[str]], bool]]
+_Rule = tuple[Callable[[str], object], re.Pattern[str], str, Callable[[re.Match[str]], bool]]
 _RULES: tuple[_Rule, ...] = (
     (_has(1, "@", "[", "(", "{"), _EMAIL, "<email>", _always),
     (_has(1, " dot ", " DOT "), _SPELT_EMAIL, "<email>", _always),
     (_has(1, ":", "=", " is ", "earer "), _SECRET, "<key>", _is_secret),
-    (_has_digit, _KEY, "<key>", _always),
-    (_has_digit, _TOKEN, "<key>", _is_random),
-    (_has_digit, _IBAN, "<iban>", _is_iban),
-    (_has_number, _CARD, "<card>", _is_card),
+    (_DIGITS.search, _KEY, "<key>", _always),
+    (_DIGITS.search, _TOKEN, "<key>", _is_random),
+    (_DIGITS.search, _IBAN, "<iban>", _is_iban),
+    (_NUMBER.search, _CARD, "<card>", _is_card),
     (_has(2, "."), _IPV4, "<ip>", _is_ip),
     (_has(2, ":"), _IPV6, "<ip>", _is_ip),
-    (_has_number, _PHONE, "<phone>", _is_phone),
-    (_has_number, _NAMED_PHONE, "<phone>", _is_phone),
+    (_NUMBER.search, _PHONE, "<phone>", _is_phone),
+    (_NUMBER.search, _NAMED_PHONE, "<phone>", _is_phone),
 )
 """In this order; each: may a text hold one, where, what stands there then, and is it one."""

@@ -45,18 +45,11 @@ def write_timelines(path: Path, timelines: Sequence[Timeline]) -> None:
             "display_name": timeline.display_name,
             "notes": list(timeline.notes),
             "num_tweets": len(timeline.posts),
+            "picture_url": timeline.picture_url,
         }
-        if timeline.picture_url is not None:
-            head["picture_url"] = timeline.picture_url
-        rows.append(head)
-        for post in timeline.posts:
-            row: dict[str, object] = {"id": post.id, "text": post.text}
-            if post.created_at is not None:
-                row["created_at"] = post.created_at
-            if post.is_retweet is not None:
-                row["is_retweet"] = post.is_retweet
-            rows.append(row)
-    write_jsonl(path, rows)
+        rows += [head, *(vars(post) for post in timeline.posts)]
+    told = ({key: value for key, value in row.items() if value is not None} for row in rows)
+    write_jsonl(path, told)
 
 
 def read_timelines(path: Path) -> tuple[Timeline, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from huggingtweets.posts.reading.by_handle import name_key
-from huggingtweets.posts.reading.flat import flatten, is_empty, is_foreign, layout_of
+from huggingtweets.posts.reading.flat import Flat, flat_of, is_empty, is_foreign
 from huggingtweets.posts.reading.names import Who
 
 _MAX_DEPTH = 7
@@ -86,31 +86,19 @@ def named(value: Mapping[str, Any], prefix: str = "") -> str | None:
         value: the object.
         prefix: `user.` where the object is itself the author, whatever it is called.
     """
-    flat = [(prefix + path, one) for path, one in flatten(value)]
-    found = fields_of(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
-    handles = [one for one in found if one.who < Who.display]
+    handles = [one for one in fields_of(flat_of(value, prefix)) if one.who < Who.display]
     return min(handles).value if handles else None
 
 
 def says_author(value: Mapping[str, Any]) -> bool:
     """Whether an object names its author, be it by a display name."""
-    flat = list(flatten(value))
-    found = fields_of(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
-    return any(one.who <= Who.display for one in found)
+    return any(one.who <= Who.display for one in fields_of(flat_of(value)))
 
 
-def fields_of(
-    flat: list[tuple[str, Any]], places: tuple[tuple[int, Who | None], ...], own_id: str | None
-) -> Iterator[Field]:
-    """Yield what a flat record says about its author.
-
-    Args:
-        flat: its paths and values.
-        places: where its authors and addresses stand.
-        own_id: of the post; an address without it is of another one.
-    """
-    for place, who in places:
-        path, value = flat[place]
+def fields_of(flat: Flat, own_id: str | None = None) -> Iterator[Field]:
+    """Yield what a record says about its author; an address without `own_id` is of another post."""
+    for place, who in flat.layout.authors:
+        path, value = flat.items[place]
         if isinstance(value, str) and value.startswith("at://did:") and not is_foreign(path):
             yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
         if who is None:

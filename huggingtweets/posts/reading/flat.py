@@ -119,6 +119,24 @@ UNKNOWN = _Roles(None, None, None, None, None)
 """Of a path that no table knows."""
 
 
+class Flat(NamedTuple):
+    """A record of any depth, and what is where in it."""
+
+    items: list[tuple[str, Any]]
+    """Paths and values."""
+    layout: Layout
+
+    def at(self, places: tuple[int, ...]) -> list[tuple[str, Any]]:
+        """Return paths and values at some places of the layout."""
+        return [self.items[place] for place in places]
+
+
+def flat_of(record: Mapping[str, Any], prefix: str = "") -> Flat:
+    """Return a record flat, its paths behind a prefix."""
+    items = [(prefix + path, value) for path, value in flatten(record)]
+    return Flat(items, layout_of(tuple([path for path, _ in items])))
+
+
 def get_path(record: Mapping[str, Any], path: str) -> Any:
     """Return the value under a dotted path, or under a key that has dots itself; None: no such."""
     if path in record:

@@ -191,7 +191,7 @@ class _Gathering:
                 return None
         else:
             if not any(field.who < Who.display for field in draft.fields):
-                self._authors.look_at(self._reader.flat)
+                self._authors.look_at(self._reader.unknown)
             if not self._authors.see(draft):
                 return None
         post = draft.post.cut()

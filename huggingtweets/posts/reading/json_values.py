@@ -1,5 +1,6 @@
 """JSON as people's files hold it: value by value, with limits, without ever raising a surprise."""
 
+import ast
 import json
 import re
 from collections.abc import Iterator
@@ -37,6 +38,14 @@ def parse_json(text: str) -> Any:
         return _DECODER.decode(text)
     except RecursionError as err:
         raise ValueError("nested too deep") from err
+
+
+def parse_python(text: str) -> Any:
+    """Parse one value as Python prints it; None where it is none."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
 
 
 def dig(value: Any, *keys: str) -> Any:

@@ -1,6 +1,5 @@
 """JSON of any tool taken apart into records: wrappers, pages, activities, tables, JSON in JSON."""
 
-import ast
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,7 +9,13 @@ from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.byline import named, says_author
 from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.flat import is_empty, roles_of
-from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
+from huggingtweets.posts.reading.json_values import (
+    dig,
+    dig_list,
+    dig_text,
+    parse_json,
+    parse_python,
+)
 from huggingtweets.posts.reading.names import TABLES, words_of
 from huggingtweets.posts.reading.record import RIVALS, has_text, text_path
 from huggingtweets.posts.reading.tables import is_table, may_be_handle, table_of
@@ -83,10 +88,7 @@ def inner_value(text: str) -> Any:
     try:
         value = parse_json(stripped)
     except ValueError:
-        try:
-            value = ast.literal_eval(stripped)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
+        value = parse_python(stripped)
     return value if isinstance(value, dict | list) and value else None
 
 

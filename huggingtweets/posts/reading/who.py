@@ -22,7 +22,7 @@ from huggingtweets.posts.reading.byline import (
     typed_handle,
     writer_of,
 )
-from huggingtweets.posts.reading.flat import ADDRESSES, UNKNOWN, get_path, is_foreign, roles_of
+from huggingtweets.posts.reading.flat import ADDRESSES, get_path, is_foreign
 from huggingtweets.posts.reading.names import (
     NEVER,
     NO_AUTHORS,
@@ -206,12 +206,11 @@ class Authors:
         for name in names:
             self._count_other(Field(Who.someone, 0, path, name_key(name)))
 
-    def look_at(self, flat: Iterable[tuple[str, Any]]) -> None:
+    def look_at(self, unknown: Iterable[tuple[str, Any]]) -> None:
         """Take note of columns that no table knows: they may be authors all the same."""
-        for path, value in flat:
-            if roles_of(path) != UNKNOWN or path[:1] == "\0":
-                continue
-            if not isinstance(value, str) and not (type(value) is int and is_of_profile(path)):
+        for path, value in unknown:
+            is_number_of_profile = type(value) is int and is_of_profile(path)
+            if path[:1] == "\0" or not (isinstance(value, str) or is_number_of_profile):
                 continue
             column = self._columns.get(path)
             if column is None:

@@ -177,12 +177,11 @@ def _collect(
         if len(partial.pages) >= MAX_PAGES:
             notes.append(f"the service has more than {MAX_PAGES} pages; the rest is left out")
             break
-        page = _cut(get_page(partial.cursor))
-        for _ in range(_ASK_AGAIN):
+        for _ in range(1 + _ASK_AGAIN):
+            page = _cut(get_page(partial.cursor))
             if page.cursor not in cursors:
                 break
-            page = _cut(get_page(partial.cursor))
-        if page.cursor in cursors:
+        else:
             notes.append("the service leads back to an earlier page; what follows is missing")
             page = Page(page.found, None)
         if any(post.id in known for post in _posts(page)):

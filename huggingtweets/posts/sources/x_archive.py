@@ -62,6 +62,7 @@ _COMPARED_CHARS = 60
 _MAX_CANDIDATES = 50
 _MAX_LISTED = 20
 _MAX_COMMUNITY_CHARS = 1 << 28
+_COMMUNITY_LISTS = ("tweets", "note-tweet", "account", "community-tweet")
 
 
 Entries = Mapping[str, Callable[[], Iterator[Any]]]
@@ -143,12 +144,8 @@ def _community_files(path: Path) -> Entries:
             f"{path}: got no list of tweets; expected an archive from X, or the JSON file of the "
             "Community Archive; check source=, which is jsonl for other files of JSON"
         )
-    names = {"tweets": "tweets.js", "note-tweet": "note-tweet.js", "account": "account.js"}
-    return {
-        name: partial(iter, value[key])
-        for key, name in (*names.items(), ("community-tweet", "community-tweet.js"))
-        if isinstance(value.get(key), list)
-    }
+    lists = {key: dig_list(value, key) for key in _COMMUNITY_LISTS if key in value}
+    return {f"{key}.js": partial(iter, lists[key]) for key in lists}
 
 
 def _archive_of(path: Path, handle: str) -> Path:
