@@ -1,6 +1,6 @@
 """A record of any depth as dotted paths, and what its paths are known to hold."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -71,6 +71,17 @@ def roles_of(path: str) -> _Roles:
     """What a path is known to hold."""
     text, id_, date = (rank_of(path, names) for names in (TEXTS, IDS, DATES))
     return _Roles(text, id_, date, mark_role(path), who_role(path))
+
+
+MAX_NAME_WORDS = 3
+"""Of a column; what has more is said."""
+
+
+def are_columns(names: Sequence[str]) -> bool:
+    """Whether a row is plainly the names of columns, one of them that of the texts."""
+    are_short = len(names) > 1 and all(len(name.split()) <= MAX_NAME_WORDS for name in names)
+    has_text = any(roles_of(name).text is not None for name in names)
+    return are_short and has_text and [*names].count("") <= 1  # pandas leaves one empty
 
 
 class Layout(NamedTuple):

@@ -17,18 +17,8 @@ from huggingtweets.posts.reading.decoding import decode_texts
 from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
 from huggingtweets.posts.reading.names import Mark, Who, words_of
 from huggingtweets.posts.reading.record import CLOSED, Draft, Reader, has_text
-from huggingtweets.posts.reading.shapes import (
-    KNOWN,
-    LISTED,
-    inner_value,
-    records_of,
-)
-from huggingtweets.posts.reading.timeline import (
-    RawPost,
-    Skip,
-    check_amount,
-    make_timeline,
-)
+from huggingtweets.posts.reading.shapes import KNOWN, LISTED, inner_value, records_of
+from huggingtweets.posts.reading.timeline import RawPost, Skip, check_amount, make_timeline
 from huggingtweets.posts.reading.who import Asked, Authors
 from huggingtweets.posts.records import Timeline
 
@@ -99,20 +89,27 @@ def gather(
     return _Gathering(asked, said or Said()).timeline(found)
 
 
-def posts_of_account(values: Iterable[Any]) -> Iterator[RawPost | Skip]:
+def posts_of_account(values: Iterable[Any], *, is_x: bool = False) -> Iterator[RawPost | Skip]:
     """Read what a service or an archive has of one account; whose it is has been seen to.
 
-    Texts come as its readers see them, escaped, as cleaning unescapes.
+    Texts come as its readers see them, escaped, as cleaning unescapes; X's are escaped already, and
+    those that begin with `RT @` may be retweets.
     """
     reader = Reader(SourceConfig())
     for record in (one for value in values for one in records_of(value)):
+        if isinstance(record, dict) and KNOWN in record:
+            continue
         draft = reader.read(record) if isinstance(record, dict) else record
-        if not isinstance(draft, Draft):
-            yield draft if draft == CLOSED else Skip("an entry without text")
-        else:
+        if isinstance(draft, Draft):
             post = draft.post.cut()
-            text = post.text if draft.is_text else escape(post.text, quote=False)
-            yield replace(post, text=text, is_retweet=bool(post.is_retweet))
+            if not is_x:
+                text = post.text if draft.is_text else escape(post.text, quote=False)
+                post = replace(post, text=text, is_retweet=bool(post.is_retweet))
+            yield post
+        elif isinstance(record, Skip):
+            yield record
+        else:
+            yield CLOSED if draft == CLOSED else Skip("an entry without text")
 
 
 def is_repost(post: RawPost | Skip) -> bool:

@@ -52,14 +52,16 @@ def records_of(
     """Yield the records in one JSON value: objects, bare texts, and what is none.
 
     Args:
-        value: a line, or an element of a list.
+        value: a line, or an element of a list; a `Skip` stays one.
         depth: how deep it stood in the file's own value.
         is_row: whether it is an element of a list of lists.
 
     Raises:
         SourceError: it is a chat.
     """
-    if depth > _MAX_DEPTH:
+    if isinstance(value, Skip):
+        yield value
+    elif depth > _MAX_DEPTH:
         yield Skip("a value nested too deep")
     elif isinstance(value, str):
         inner = inner_value(value)

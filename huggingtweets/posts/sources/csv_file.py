@@ -11,7 +11,7 @@ from pathlib import Path
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import Said, has_bad_bytes, iter_lines, open_text
 from huggingtweets.posts.reading.chats import refuse_page
-from huggingtweets.posts.reading.flat import roles_of
+from huggingtweets.posts.reading.flat import MAX_NAME_WORDS, are_columns, roles_of
 from huggingtweets.posts.reading.gather import Row, check_columns, gather
 from huggingtweets.posts.reading.names import words_of
 from huggingtweets.posts.reading.timeline import Skip, parse_date
@@ -103,17 +103,18 @@ def _header(
         raise SourceError(f"{where}: its first line is not a header; check source=")
     if len(names) > _MAX_COLUMNS:
         raise SourceError(f"{where}: got {len(names)} columns; expected posts, one per row")
-    if not _is_header(names, told):
+
+    def is_header(row: list[str]) -> bool:
+        return are_columns(row) if told is None else told in row
+
+    if not is_header(names):
         num_filled = len([name for name in names if name.strip()])  # a title is narrower
         for (below, its, others), (_, _, next_) in pairwise(rows):
-            if num_filled < len(others) == len(next_) and _is_header(others, told):
+            if num_filled < len(others) == len(next_) and is_header(others):
                 return its, others, below + 1
-    if len(names) == 1 and len(names[0].split()) > _MAX_NAME_WORDS:
+    if len(names) == 1 and len(names[0].split()) > MAX_NAME_WORDS:
         return separator, ["text"], place  # a post: the file has no header
     return separator, names, place + 1
-
-
-_MAX_NAME_WORDS = 3
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -122,15 +123,6 @@ def _split(line: str, separator: str) -> list[str]:
         return next(csv.reader([line], delimiter=separator), [])
     except csv.Error:
         return []
-
-
-def _is_header(names: Sequence[str], told: str | None) -> bool:
-    """Whether a row is plainly the names of columns, one of them that of the texts."""
-    if told is not None:
-        return told in names
-    are_short = len(names) > 1 and all(len(name.split()) <= _MAX_NAME_WORDS for name in names)
-    has_text = any(roles_of(name).text is not None for name in names)
-    return are_short and has_text and [*names].count("") <= 1  # pandas leaves one empty
 
 
 def _outside_quotes(line: str) -> str:

@@ -43,7 +43,7 @@ def read_jsonl(path: Path, asked: Asked) -> Timeline:
 
 def rows_of(value: Any, line: int | None = None) -> Iterator[Row | Skip]:
     """Yield the records in one JSON value."""
-    for one in (value,) if isinstance(value, Skip) else records_of(value):
+    for one in records_of(value):
         if isinstance(one, Skip):
             yield one if one.line is not None else Skip(one.reason, line)
         else:

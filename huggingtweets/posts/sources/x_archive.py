@@ -15,7 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import (
     decode,
@@ -27,9 +26,8 @@ from huggingtweets.posts.reading.by_handle import (
     open_bytes,
     show,
 )
-from huggingtweets.posts.reading.gather import Row
+from huggingtweets.posts.reading.gather import Row, posts_of_account
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, iter_values, parse_json
-from huggingtweets.posts.reading.record import Reader
 from huggingtweets.posts.reading.timeline import (
     MAX_POSTS,
     MAX_TEXT_CHARS,
@@ -194,26 +192,13 @@ def _found(files: Entries, only: str | None = None) -> Iterator[RawPost | Skip]:
         raise SourceError(
             f"{only}: is no file of posts of an archive from X; expected tweets.js or the like"
         )
-    reader = Reader(SourceConfig(kind=SourceKind.x_archive, path="."))
-    count = 0
-    for name in names or ["tweets.csv"]:
-        for entry in files[name]():
-            count += 1
-            if count > 2 * MAX_POSTS:
-                return  # enough for make_timeline to refuse
-            yield entry if isinstance(entry, Skip) else _post(entry, reader)
+    entries = (_unwrapped(entry) for name in names or ["tweets.csv"] for entry in files[name]())
+    yield from posts_of_account(islice(entries, 2 * MAX_POSTS), is_x=True)  # enough to be refused
 
 
-def _post(entry: Any, reader: Reader) -> RawPost | Skip:
-    """Read one entry, in its wrapper (`{"tweet": {...}}`) or, before 2019, without."""
-    if isinstance(entry, dict) and len(entry) == 1:
-        entry = next(iter(entry.values()))
-    if not isinstance(entry, dict):
-        return Skip("an entry that is not a post")
-    draft = reader.read(entry)
-    if isinstance(draft, Skip):
-        return Skip("an entry without text")
-    return draft.post.cut()
+def _unwrapped(entry: Any) -> Any:
+    """Take an entry out of its wrapper, `{"tweet": {...}}`; before 2019 it had none."""
+    return next(iter(entry.values())) if isinstance(entry, dict) and len(entry) == 1 else entry
 
 
 def _entries(files: Members, name: str) -> Iterator[Any]:
