@@ -151,8 +151,6 @@ class _Gathering:
         mine, open_ = self._authors.own(self._drafts)
         column = next((field.path for draft in mine for field in draft.fields), "user")
         yield from (Skip(f"no user in the column {show(column)}", draft.line) for draft in open_)
-        if not mine:
-            self._authors.explain_nothing()
         self._tell_authors()
         yield from self._finish(self._settle_ids(self._settle_marks(mine)))
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig
@@ -109,7 +109,7 @@ class _Column:
         if sum(value.startswith("@") for value in self.values) >= half:
             return True
         num = self.values.total()
-        no_names = {value: count for value, count in self.values.items() if is_no_name(value)}
+        no_names = {value: count for value, count in self.values.items() if _is_no_name(value)}
         is_of_programs = self.is_source and bool(no_names)  # one that is known is enough
         if self.is_known or is_of_programs or 2 * sum(no_names.values()) >= num:
             return False
@@ -117,7 +117,7 @@ class _Column:
         return self.is_people or (is_few and not is_named_for)
 
 
-def is_no_name(value: str) -> bool:
+def _is_no_name(value: str) -> bool:
     """Whether a value can be no name of anybody."""
     return bool(_NO_NAME.fullmatch(value)) or not NO_NAMES.isdisjoint(words_of(value.lower()))
 
@@ -127,12 +127,10 @@ class Authors:
 
     def __init__(self, asked: Asked) -> None:
         """Begin without records."""
-        self._where = asked.where
+        self._asked = asked
         self._handle = asked.handle
         self._column = asked.config.user_column
         """Empty: all is by the handle; None: to be found out."""
-        self._is_named_for = asked.is_named_for
-        self._optouts = asked.optouts
         self.others: dict[str, None] = {}
         """Keys of other authors, in the order they came."""
         self.num_others = 0
@@ -164,9 +162,9 @@ class Authors:
         """
         if self._column is None and not self.is_wanted(name_key(key)):
             raise SourceError(
-                f"{self._where}: got a list under the key {show(key)}, and nothing says whose it "
-                f"is; expected posts of {self._handle}; call the key {self._handle} if they are "
-                f"theirs, or set {_ALL_THEIRS}"
+                f"{self._asked.where}: got a list under the key {show(key)}, and nothing says "
+                f"whose it is; expected posts of {self._handle}; call the key {self._handle} if "
+                f"they are theirs, or set {_ALL_THEIRS}"
             )
 
     def see(self, draft: Draft) -> bool:
@@ -244,11 +242,19 @@ class Authors:
         """Return the drafts of whom was asked for, and those of nobody who can be told.
 
         Raises:
-            SourceError: records differ in what looks like their author, and nothing says how.
+            SourceError: all are other people's, or records differ in what looks like their author,
+                and nothing says how.
         """
+        mine, open_ = self._divide(drafts)
+        mine = self._without_optouts(mine)
+        if self.others and not mine:
+            self._refuse_others()
+        return mine, open_
+
+    def _divide(self, drafts: list[Draft]) -> tuple[list[Draft], list[Draft]]:
         if self._column is not None:
             self.by = f"column {self._column}, as told" if self._column else "all, as told"
-            return self._without_optouts(drafts), []
+            return drafts, []
         mine, open_ = [], []
         for draft in drafts:
             author = self._author(draft)
@@ -260,12 +266,12 @@ class Authors:
             else:
                 self._count_other(author)
         if mine or self.others:
-            return self._without_optouts(mine), open_
+            return mine, open_
         self._check_one_person(open_)
         self.by = self.by or (
-            "the file's name" if self._is_named_for else "nothing; taken for one person's"
+            "the file's name" if self._asked.is_named_for else "nothing; taken for one person's"
         )
-        return self._without_optouts(open_), []
+        return open_, []
 
     @cached_property
     def _known_ids(self) -> list[set[str]]:
@@ -310,9 +316,9 @@ class Authors:
         if values and not in_all:
             paths = ", ".join(show(path) for _, path in list(values)[:3])
             raise SourceError(
-                f"{self._where}: got records that say their author by {paths}, and others that do "
-                f"not; expected the posts of {self._handle} alone, or a handle in all; leave the "
-                "others out, or set source.user_column= (empty) if all are theirs"
+                f"{self._asked.where}: got records that say their author by {paths}, and others "
+                f"that do not; expected the posts of {self._handle} alone, or a handle in all; "
+                f"leave the others out, or set {_ALL_THEIRS}"
             )
         if same:
             who, path = min(same)
@@ -326,12 +332,12 @@ class Authors:
                 self._refuse_another(only, path)
             if column.is_of_profile and has_number:
                 continue
-            if column.may_tell_authors(self._handle, len(drafts), self._is_named_for):
+            if column.may_tell_authors(self._handle, len(drafts), self._asked.is_named_for):
                 self._refuse(path, column.writers or column.values)
 
     def _refuse_another(self, found: str, path: str) -> None:
         raise SourceError(
-            f"{self._where}: got posts by {show(found)} (column {show(path)}), not by "
+            f"{self._asked.where}: got posts by {show(found)} (column {show(path)}), not by "
             f"{self._handle}; expected the posts of {self._handle}; use "
             f"user={quoted(name_key(found))}, or {_ALL_THEIRS}"
         )
@@ -346,7 +352,7 @@ class Authors:
             else "and a name of your own in its cells, as user= takes no other letters than English"
         )
         raise SourceError(
-            f"{self._where}: got records of {len(values)} authors by the column {show(path)} "
+            f"{self._asked.where}: got records of {len(values)} authors by the column {show(path)} "
             f"({shown}), and nothing says which are by {self._handle}; expected the posts of one "
             f"person, or a column with handles; set source.user_column={quoted(path)} {do}, "
             f"or {_ALL_THEIRS}"
@@ -354,14 +360,12 @@ class Authors:
 
     def _without_optouts(self, drafts: list[Draft]) -> list[Draft]:
         """Leave out whoever wants no model, also where they were taken for somebody else."""
-        if not self._optouts:
+        if not self._asked.optouts:
             return drafts
-        memo: dict[str, bool] = {}
 
+        @cache  # a hash per author, not per post
         def wants_none(key: str) -> bool:
-            if key not in memo:
-                memo[key] = key != self._handle and handle_hash(key) in self._optouts
-            return memo[key]
+            return key != self._handle and handle_hash(key) in self._asked.optouts
 
         kept = [
             draft
@@ -371,20 +375,13 @@ class Authors:
         self.num_opted_out = len(drafts) - len(kept)
         return kept
 
-    def explain_nothing(self) -> None:
-        """Raise where the file is of other people.
-
-        Raises:
-            SourceError: it names them.
-        """
-        if not self.others:
-            return
+    def _refuse_others(self) -> None:
         num = len(self.others)
         only = next(iter(self.others))
         there = "is 1 other user" if num == 1 else f"are {num} other users"
         one = f"use user={quoted(typed_handle(only) or only)}, or {_ALL_THEIRS}"
         raise SourceError(
-            f"{self._where}: got no post of user {self._handle}; there {there}"
+            f"{self._asked.where}: got no post of user {self._handle}; there {there}"
             f"{nearest(self._handle, self.others)} (column {show(self._path_of_others)}); "
             + (one if num == 1 else "check user= or set source.user_column=")
         )

@@ -88,7 +88,7 @@ class Partial:
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_jsonl(self._path, [self._head | {"started": time.time()}])
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_sealed(_page_row(page))) + "\n")
+                file.write(json.dumps(_sealed(asdict(page))) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as err:
@@ -228,10 +228,6 @@ def _posts(page: Page) -> list[RawPost]:
     return [item for item in page.found if isinstance(item, RawPost)]
 
 
-def _page_row(page: Page) -> dict[str, Any]:
-    return {"cursor": page.cursor, "found": [asdict(item) for item in page.found]}
-
-
 def _sealed(row: dict[str, Any]) -> dict[str, Any]:
     """Add what shows whether a row is as it was written."""
     return row | {"sha256": hashlib.sha256(json.dumps(row).encode()).hexdigest()}
@@ -250,10 +246,10 @@ def _unsealed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _page(row: dict[str, Any]) -> Page:
-    found: list[RawPost | Skip] = []
-    for item in row["found"]:
-        if "reason" in item:
-            found.append(Skip(**item))
-        else:
-            found.append(RawPost(**{**item, "older_ids": tuple(item["older_ids"])}))
+    found = (
+        Skip(**item)
+        if "reason" in item
+        else RawPost(**{**item, "older_ids": tuple(item["older_ids"])})
+        for item in row["found"]
+    )
     return Page(tuple(found), row["cursor"])

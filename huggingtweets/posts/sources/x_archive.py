@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import (
@@ -120,9 +120,8 @@ def _open(archive: Path) -> Iterator[Entries]:
     is_file = archive.suffix == ".js"
     with open_members(archive.parent if is_file else archive, _WANTED) as members:
         base = "" if is_file else _find_base(members, archive)
-        own = {name.removeprefix(base): name for name in members if name.startswith(base)}
-        files = {name: members[own[name]] for name in own}
-        yield {name: partial(_entries, files, name) for name in files}
+        own = {name: name.removeprefix(base) for name in members if name.startswith(base)}
+        yield {own[name]: partial(_entries, own[name], members[name]) for name in own}
 
 
 def _community_files(path: Path) -> Entries:
@@ -201,24 +200,22 @@ def _unwrapped(entry: Any) -> Any:
     return next(iter(entry.values())) if isinstance(entry, dict) and len(entry) == 1 else entry
 
 
-def _entries(files: Members, name: str) -> Iterator[Any]:
+def _entries(name: str, open_file: Callable[[], IO[bytes]]) -> Iterator[Any]:
     """Yield the entries of one `window.YTD.… = [...]` file, and a `Skip` where it is damaged."""
     damage: list[str] = []
-    if name.endswith(".csv"):
-        with files[name]() as raw:
-            stream = decode(guard(raw, name, None, damage), newline="")
-            for row in csv_rows(iter_lines(stream, _MAX_LINE_CHARS), name, []):
-                yield row.fields if isinstance(row, Row) else row
-        yield from (Skip(problem) for problem in damage)
-        return
-    with files[name]() as raw:
+    with open_file() as raw:
         data = guard(raw, name, None, damage)
-        if not data.peek(1):
+        if name.endswith(".csv"):
+            lines = iter_lines(decode(data, newline=""), _MAX_LINE_CHARS)
+            for row in csv_rows(lines, name, []):
+                yield row.fields if isinstance(row, Row) else row
+        elif data.peek(1):
+            try:
+                yield from iter_values(decode(data), max_chars=_MAX_ENTRY_CHARS)
+            except ValueError:
+                yield Skip(f"{name} is cut off or damaged from there on")
+        else:
             yield Skip(f"{name} is empty")
-        try:
-            yield from iter_values(decode(data), max_chars=_MAX_ENTRY_CHARS)
-        except ValueError:
-            yield Skip(f"{name} is cut off or damaged from there on")
     yield from (Skip(f"{name}: {problem}") for problem in damage)
 
 
@@ -273,14 +270,15 @@ def _notes(files: Entries) -> Iterator[_Note]:
 
 def _join_notes(found: list[RawPost | Skip], files: Entries) -> list[str]:
     """Put the whole texts into the posts of `found`; return a sentence on those without a post."""
-    ids = sorted(
-        (int(post.id), index)
+    posts = {
+        index: post
         for index, post in enumerate(found)
         if isinstance(post, RawPost) and post.id and _SHORT_NUMBER.fullmatch(post.id)
-    )
+    }
+    ids = sorted((int(post.id or 0), index) for index, post in posts.items())
     by_second: dict[str | None, list[int]] = {}
     for _, index in ids:
-        by_second.setdefault(_created_at(found[index]), []).append(index)
+        by_second.setdefault(posts[index].created_at, []).append(index)
     joined: set[int] = set()
     notes = list(islice(_notes(files), MAX_POSTS))
     for note in notes:
@@ -289,8 +287,8 @@ def _join_notes(found: list[RawPost | Skip], files: Entries) -> list[str]:
         near = [index for _, index in ids[first : min(last, first + _MAX_CANDIDATES)]]
         near += by_second.get(note.created_at, [])[:_MAX_CANDIDATES] if note.created_at else []
         for index in near:
-            post = found[index]
-            if index not in joined and isinstance(post, RawPost) and _begins(post.text, note.text):
+            post = posts[index]
+            if index not in joined and _begins(post.text, note.text):
                 found[index] = replace(post, text=_whole_text(post.text, note.text))
                 joined.add(index)
                 break
@@ -298,10 +296,6 @@ def _join_notes(found: list[RawPost | Skip], files: Entries) -> list[str]:
         return []
     unmatched = len(notes) - len(joined)
     return [f"{unmatched} of {len(notes)} long posts in note-tweet.js belong to no post; left out"]
-
-
-def _created_at(post: RawPost | Skip) -> str | None:
-    return post.created_at if isinstance(post, RawPost) else None
 
 
 def _begins(cut: str, note_text: str) -> bool:
