@@ -19,10 +19,7 @@ DIRECTORY_URL = "https://plc.directory"
 """Says on which host a person's own records lie."""
 PAGE_POSTS = 100
 _PREFERENCE = "community.lexicon.preference.ai"
-_REFUSALS = {
-    "training": "no training of models",
-    "syntheticContent": "no synthetic content",
-}
+_REFUSALS = {"training": "no training of models", "syntheticContent": "no synthetic content"}
 """Uses in the record above that making a model of a person comes down to."""
 _HIDDEN_LABEL = "!no-unauthenticated"
 _NO_RECORD = (400, 404)

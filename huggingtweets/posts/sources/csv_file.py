@@ -185,10 +185,7 @@ def _has_backslashes(head: Sequence[tuple[int, str | None]]) -> bool:
 def _plain(lines: Lines) -> Lines:
     """Write quotation marks in texts twice instead."""
     for number, line in lines:
-        yield (
-            number,
-            line and re.sub(r'\\(["\\])', lambda m: '""' if m[1] == '"' else m[1], line),
-        )
+        yield (number, line and re.sub(r'\\(["\\])', lambda m: '""' if m[1] == '"' else m[1], line))
 
 
 class _Rows:

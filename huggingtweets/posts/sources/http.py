@@ -180,11 +180,7 @@ class Service:
             )
 
     def _judge(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        is_whole: Callable[[Any], bool],
+        self, status: int, headers: Mapping[str, str], body: bytes, is_whole: Callable[[Any], bool]
     ) -> Answer:
         if status in _TRY_AGAIN:
             wait_s = asked_wait_s(headers, self._patience.clock())

@@ -165,10 +165,7 @@ def collect_pages(
 
 
 def _collect(
-    get_page: Callable[[str | None], Page],
-    partial: Partial,
-    max_posts: int,
-    known: Collection[str],
+    get_page: Callable[[str | None], Page], partial: Partial, max_posts: int, known: Collection[str]
 ) -> Fetched:
     notes = []
     cursors = {page.cursor for page in partial.pages}
