@@ -10,7 +10,6 @@ from huggingtweets.config.posts_schema import CleaningConfig, WordRule
 from huggingtweets.errors import TooFewPostsError
 from huggingtweets.posts.masking import MASKS, mask_pii
 from huggingtweets.posts.own_words import own_words
-from huggingtweets.posts.reading.by_handle import has_bad_bytes
 from huggingtweets.posts.records import Post, Timeline
 
 JOIN_CHARS = len("<|endoftext|>")
@@ -305,7 +304,7 @@ def strip_noise(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    if has_bad_bytes(text):  # here: halves of pairs
+    if _SURROGATE.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
     text = _TAGS.sub(r"\1", _INVISIBLE.sub("", _CONTROLS.sub("", text))).translate(_BLANKS)
     return text if _RIGHT_TO_LEFT.search(text) else _BIDI.sub("", text)

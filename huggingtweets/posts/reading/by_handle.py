@@ -198,6 +198,8 @@ class Said:
     """As configured, then as found; None: not known yet."""
     notes: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
+    only_column: str = ""
+    """What the one column of a table is called; it is read as `text`."""
 
 
 @contextmanager
@@ -356,8 +358,12 @@ def has_bad_bytes(text: str) -> bool:
     return False
 
 
-def iter_lines(stream: TextIO, max_chars: int = MAX_LINE_CHARS) -> Iterator[tuple[int, str | None]]:
-    """Yield number (from 1) and text of each line; None for a line that is too long."""
+Lines = Iterator[tuple[int, str | None]]
+"""Number (from 1) and text of each line; None for a line that is too long."""
+
+
+def iter_lines(stream: TextIO, max_chars: int = MAX_LINE_CHARS) -> Lines:
+    """Yield the lines of a text."""
     number = 0
     while line := stream.readline(max_chars):
         number += 1
@@ -367,3 +373,14 @@ def iter_lines(stream: TextIO, max_chars: int = MAX_LINE_CHARS) -> Iterator[tupl
         while (rest := stream.readline(max_chars)) and not rest.endswith(("\n", "\r")):
             pass
         yield number, None
+
+
+def look_ahead(lines: Lines, num_chars: int) -> list[tuple[int, str | None]]:
+    """Take lines from the beginning until they have more characters than this."""
+    head = []
+    for number, line in lines:
+        head.append((number, line))
+        num_chars -= len(line or "")
+        if num_chars < 0:
+            break
+    return head

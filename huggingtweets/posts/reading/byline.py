@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from huggingtweets.posts.reading.by_handle import name_key
-from huggingtweets.posts.reading.flat import Flat, flat_of, is_empty, is_foreign
-from huggingtweets.posts.reading.names import Who
+from huggingtweets.posts.reading.flat import ADDRESSES, Flat, flat_of, is_empty, is_foreign
+from huggingtweets.posts.reading.names import Who, words_of
 
 _MAX_DEPTH = 7
 _MAX_VALUE_CHARS = 200
@@ -54,15 +54,26 @@ def squeezed(name: str) -> str:
     return re.sub(r"[\W_]", "", unicodedata.normalize("NFKD", name)).lower()
 
 
-def is_called(name: str, handle: str) -> bool:
+def is_same(key: str, handle: str, path: str) -> bool:
+    """Whether a handle, as a column has it, is the one asked for.
+
+    On Mastodon a server leaves its own name out, on Bluesky people leave out `.bsky.social`.
+    """
+    if key in (handle, f"{handle}.bsky.social"):
+        return True
+    name, dot, _ = handle.partition(".")
+    words = words_of(path)
+    return bool(dot) and key == name and ("account" in words or words[-1:] in ADDRESSES)
+
+
+def is_called(name: str, handle: str, path: str) -> bool:
     """Whether a value of a column that is told to name authors stands for a handle.
 
     What is no handle itself does by its letters and digits: `Ann Marsh` is `ann_marsh`.
     """
     key = name_key(name)
-    if key in (handle, f"{handle}.bsky.social"):
-        return True
-    return not is_handle(key) and squeezed(key) == squeezed(handle)
+    is_alike = not is_handle(key) and squeezed(key) == squeezed(handle)
+    return is_alike or is_same(key, handle, path)
 
 
 def typed_handle(name: str) -> str | None:

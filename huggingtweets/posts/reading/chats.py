@@ -139,9 +139,9 @@ def refuse_text_chat(
                 "posts of one person, one a line; keep that person's lines alone, without the "
                 "name, or set source.user_column= (empty) if all are theirs"
             )
-    for pattern, share, what, do in _FORMATS:
+    for form, share, what, do in _FORMATS:
         looked_at = shown if share else shown[:1]
-        hits = sum(bool(re.match(pattern, line)) for line in looked_at)
+        hits = sum(bool(re.match(form, line)) for line in looked_at)
         if hits and hits >= share * len(looked_at):
             raise SourceError(f"{where}: got {what}; expected posts, one a line; {do}")
 

@@ -146,7 +146,7 @@ class _Gathering:
             if skip is not None:
                 num_skips += 1
                 yield skip
-        yield from (Skip(problem) for problem in self._said.damage)
+        yield from map(Skip, dict.fromkeys(self._said.damage))  # of each pass over the file
         self._check_configured()
         mine, open_ = self._authors.own(self._drafts)
         column = next((field.path for draft in mine for field in draft.fields), "user")
@@ -288,7 +288,8 @@ class _Gathering:
                 f"{where}: {reader.num_unread_dates} dates in {column} cannot be read, such as "
                 f"{value}; the order of the file counts"
             )
-        text_columns = ", ".join([*self._reader.taken["text"]][:4])
+        taken = [*self._reader.taken["text"]][:4]
+        text_columns = self._said.only_column or ", ".join(taken)
         encoding = (self._said.encoding or "").lower()
         self._how.append(
             f"text: {text_columns or 'lines'}"

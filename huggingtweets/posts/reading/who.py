@@ -17,6 +17,7 @@ from huggingtweets.posts.reading.by_handle import name_key, nearest, quoted, sho
 from huggingtweets.posts.reading.byline import (
     Field,
     is_called,
+    is_same,
     named,
     squeezed,
     typed_handle,
@@ -188,7 +189,7 @@ class Authors:
 
     def see_told(self, key: str) -> bool:
         """Take note of an author by the configured column; False: it is somebody else."""
-        if self.is_wanted(key, self._column or "") or is_called(key, self._handle):
+        if is_called(key, self._handle, self._column or ""):
             return True
         self._count_other(Field(Who.username, 0, self._column or "", key))
         return False
@@ -220,15 +221,8 @@ class Authors:
                 column.add(text)
 
     def is_wanted(self, key: str, path: str = "") -> bool:
-        """Whether a handle is the one asked for.
-
-        On Mastodon a server leaves its own name out, on Bluesky people leave out `.bsky.social`.
-        """
-        if key in (self._handle, f"{self._handle}.bsky.social"):
-            return True
-        name, dot, _ = self._handle.partition(".")
-        words = words_of(path)
-        return bool(dot) and key == name and ("account" in words or words[-1:] in ADDRESSES)
+        """Whether a handle is the one asked for."""
+        return is_same(key, self._handle, path)
 
     def _count_other(self, field_: Field) -> None:
         self.num_others += 1

@@ -28,11 +28,7 @@ _DID = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]{1,200})")
 
 
 def read_bluesky(
-    handle: str,
-    config: SourceConfig,
-    *,
-    known: frozenset[str] = frozenset(),
-    patience: Patience | None = None,
+    handle: str, config: SourceConfig, *, known: frozenset[str], patience: Patience | None
 ) -> Timeline:
     """Fetch a person's own posts and replies, newest first; reposts are dropped by author.
 
@@ -179,17 +175,14 @@ def _preference(did: str, config: SourceConfig, patience: Patience | None) -> An
     """Ask the host where the person's records lie; with a service of one's own, that one."""
     host = config.api_url
     if host is None:
-        domain = did.removeprefix("did:web:")
-        if domain == did:
-            directory = Service(DIRECTORY_URL, patience=patience)
-            host = host_of(directory.get(f"/{quote(did)}").value)
-        elif _HOST_URL.fullmatch(f"https://{domain}"):
-            directory = Service(f"https://{domain}", patience=patience)
-            host = host_of(directory.get("/.well-known/did.json").value)
-        else:
+        url, path = DIRECTORY_URL, f"/{quote(did)}"
+        if did.startswith("did:web:"):
+            url, path = f"https://{did.removeprefix('did:web:')}", "/.well-known/did.json"
+        if not _HOST_URL.fullmatch(url):
             raise SourceError(f"{show(did)}: is no place where a person's records lie")
+        host = host_of(Service(url, patience=patience).get(path).value)
         if host is None:
-            raise SourceError(f"{directory.host}: got no host for {show(did)}")
+            raise SourceError(f"{url}: got no host for {show(did)}")
     params = {"repo": did, "collection": _PREFERENCE, "rkey": "self"}
     answer = Service(host, patience=patience).get("/xrpc/com.atproto.repo.getRecord", params)
     if answer.is_ok:

@@ -16,29 +16,23 @@ from huggingtweets.posts.reading.by_handle import (
     open_text,
     show,
 )
-from huggingtweets.posts.reading.gather import Row, gather
+from huggingtweets.posts.reading.gather import Row
 from huggingtweets.posts.reading.json_values import iter_values, parse_json
 from huggingtweets.posts.reading.shapes import inner_value, records_of
 from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
-from huggingtweets.posts.records import Timeline
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
-def read_jsonl(path: Path, asked: Asked) -> Timeline:
-    """Read the posts of one person.
+def read_jsonl(path: Path, asked: Asked, said: Said) -> Iterator[Row | Skip]:
+    """Yield the records.
 
     Raises:
-        SourceError: nothing of this person can be read.
+        SourceError: it is a chat, or a file of an archive from X.
     """
-    said = Said(asked.config.encoding)
-
-    def found() -> Iterator[Row | Skip]:
-        for line, value in _values(path, said):
-            yield from rows_of(value, line)
-
-    return gather(asked, found(), said)
+    for line, value in _values(path, said):
+        yield from rows_of(value, line)
 
 
 def rows_of(value: Any, line: int | None = None) -> Iterator[Row | Skip]:
@@ -64,7 +58,6 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
                 "other people's; expected source=x_archive for it"
             )
         is_document = first is None and _begins_an_object(path)
-    said.damage.clear()  # it comes again
     if is_document or not _is_whole_object(first):
         values = _by_values(path, said)
         head = next(values, None)
@@ -72,7 +65,6 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
             yield from () if head is None else ((None, head),)
             yield from ((None, value) for value in values)
             return
-        said.damage.clear()
     with open_text(path, said) as stream:
         for number, line in iter_lines(stream):
             yield from ((number, value) for value in _line_values(number, line))

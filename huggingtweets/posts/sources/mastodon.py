@@ -33,11 +33,7 @@ _MAX_SHOWN_RULES = 30
 
 
 def read_mastodon(
-    handle: str,
-    config: SourceConfig,
-    *,
-    known: frozenset[str] = frozenset(),
-    patience: Patience | None = None,
+    handle: str, config: SourceConfig, *, known: frozenset[str], patience: Patience | None
 ) -> Timeline:
     """Fetch a person's own open posts, newest first, as text; boosts are dropped.
 

@@ -234,13 +234,8 @@ def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, An
     Raises:
         SourceError: it is not a CAR file of a repository.
     """
-    try:
-        import libipld
-    except ImportError as err:
-        raise SourceError(
-            "source=bluesky_archive: needs the package libipld; expected it installed; run "
-            "pip install libipld"
-        ) from err
+    import libipld
+
     if path.is_dir():
         raise SourceError(f"{path}: is a folder; expected the CAR file of a Bluesky repository")
     with open_bytes(path, []) as stream:

@@ -13,21 +13,14 @@ from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading.by_handle import open_bytes, show
+from huggingtweets.posts.reading.by_handle import Said, open_bytes, show
 from huggingtweets.posts.reading.byline import is_called
 from huggingtweets.posts.reading.flat import UNKNOWN, roles_of
-from huggingtweets.posts.reading.gather import (
-    Others,
-    Row,
-    check_columns,
-    configured_columns,
-    gather,
-)
+from huggingtweets.posts.reading.gather import Others, Row, check_columns, configured_columns
 from huggingtweets.posts.reading.names import Who
 from huggingtweets.posts.reading.record import has_text
 from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
-from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.jsonl import rows_of
 from huggingtweets.storage.paths import expanded
 
@@ -37,23 +30,20 @@ _MAX_GROUP_BYTES = 4 << 30
 """Of the needed columns of one row group, unpacked."""
 
 
-def read_parquet(path: Path, asked: Asked) -> Timeline:
-    """Read the posts of one person; of the other columns and people nothing is built.
+def read_parquet(path: Path, asked: Asked, said: Said) -> Iterator[Row | Others | Skip]:
+    """Yield the rows of one person; of the other columns and people nothing is built.
 
     Raises:
-        SourceError: nothing of this person can be read.
+        SourceError: it cannot be read, or has no column that may hold posts.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def found() -> Iterator[Row | Others | Skip]:
+    try:
         with open_parquet(path) as source, pq.ParquetFile(source) as file:
             columns = needed_columns(file.schema_arrow, asked.config, path.name)
             _check_size(file.metadata, columns, path)
             yield from batch_rows(file.iter_batches(_BATCH_ROWS, columns=columns), asked)
-
-    try:
-        return gather(asked, found())
     except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
         raise SourceError(
             f"{path}: got {show(str(err), 120)}; expected a Parquet file; check source="
@@ -188,7 +178,12 @@ def _rows_of(batch: Any, user_column: str, handle: str) -> tuple[Any, list[str]]
 
     users = batch.column(user_column).cast(pa.string(), safe=False)  # of bytes as well
     names = [name for name in _values(pc.unique(users)) if isinstance(name, str)]
-    others = [name for name in names if name.strip() and not is_called(name, handle)]
+    others = [
+        name
+        for name in names
+        # an address or an object printed as text names somebody too: `gather` reads it, row by row
+        if name.strip() and not ("/" in name or "(" in name or is_called(name, handle, user_column))
+    ]
     is_other = pc.is_in(users, value_set=pa.array(others, pa.string()))
     return batch.filter(pc.invert(is_other)), others
 
@@ -222,11 +217,11 @@ def _value(scalar: Any) -> Any:
 # --- Datasets
 
 
-def read_hub(asked: Asked) -> Timeline:
-    """Read the posts of one person from `config.hub_split` of a dataset.
+def read_hub(asked: Asked) -> Iterator[Row | Others | Skip]:
+    """Yield the rows of one person from `config.hub_split` of a dataset.
 
     Raises:
-        SourceError: the dataset cannot be had, or has nothing of this person.
+        SourceError: the dataset cannot be had, or has no column that may hold posts.
     """
     import pyarrow as pa
 
@@ -235,9 +230,8 @@ def read_hub(asked: Asked) -> Timeline:
         raise dataset
     columns = needed_columns(dataset.features.arrow_schema, asked.config, asked.where)
     needed = dataset.select_columns(columns).with_format("arrow")
-    batches = (table.combine_chunks() for table in needed.iter(_BATCH_ROWS))
     try:
-        return gather(asked, batch_rows(batches, asked))
+        yield from batch_rows((one.combine_chunks() for one in needed.iter(_BATCH_ROWS)), asked)
     except (pa.ArrowException, OSError) as err:
         raise SourceError(f"{asked.where}: cannot be read ({show(str(err), 120)})") from err
 

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import (
+    Said,
     decode,
     guard,
     iter_lines,
@@ -207,7 +208,7 @@ def _entries(name: str, open_file: Callable[[], IO[bytes]]) -> Iterator[Any]:
         data = guard(raw, name, None, damage)
         if name.endswith(".csv"):
             lines = iter_lines(decode(data, newline=""), _MAX_LINE_CHARS)
-            for row in csv_rows(lines, name, []):
+            for row in csv_rows(lines, name, Said()):
                 yield row.fields if isinstance(row, Row) else row
         elif data.peek(1):
             try:
