@@ -73,6 +73,11 @@ def roles_of(path: str) -> _Roles:
     return _Roles(text, id_, date, mark_role(path), who_role(path))
 
 
+def names_text(path: str) -> bool:
+    """Whether a path is known to hold the text of a post."""
+    return roles_of(path).text is not None
+
+
 MAX_NAME_WORDS = 3
 """Of a column; what has more is said."""
 
@@ -80,7 +85,7 @@ MAX_NAME_WORDS = 3
 def are_columns(names: Sequence[str]) -> bool:
     """Whether a row is plainly the names of columns, one of them that of the texts."""
     are_short = len(names) > 1 and all(len(name.split()) <= MAX_NAME_WORDS for name in names)
-    has_text = any(roles_of(name).text is not None for name in names)
+    has_text = any(names_text(name) for name in names)
     return are_short and has_text and [*names].count("") <= 1  # pandas leaves one empty
 
 

@@ -14,7 +14,7 @@ from huggingtweets.posts.reading.by_handle import Said, nearest, quoted, show
 from huggingtweets.posts.reading.byline import Field
 from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.decoding import decode_texts
-from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
+from huggingtweets.posts.reading.flat import MAX_PATHS, names_text, roles_of
 from huggingtweets.posts.reading.names import Mark, Who, words_of
 from huggingtweets.posts.reading.record import CLOSED, Draft, Reader, has_text
 from huggingtweets.posts.reading.shapes import KNOWN, LISTED, inner_value, records_of
@@ -48,6 +48,14 @@ def configured_columns(config: SourceConfig) -> dict[str, str]:
 _COLUMNS = ("text", "user", "id", "date", "retweet")
 
 
+def is_only_column(names: Sequence[str], config: SourceConfig) -> bool:
+    """Whether a table has one column, which holds the texts, whatever it is called.
+
+    One of `json` holds whole posts.
+    """
+    return len(names) == 1 and config.text_column is None and "json" not in words_of(names[0])
+
+
 def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> None:
     """Refuse a table without a column of posts.
 
@@ -63,14 +71,14 @@ def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> Non
     told = configured_columns(config).values()
     twice = [name for name, num in Counter(names).items() if num > 1]
     for name in twice:
-        is_text = config.text_column is None and roles_of(name).text is not None
+        is_text = config.text_column is None and names_text(name)
         is_author = config.user_column is None and roles_of(name).who is not None
         if name in told or is_text or is_author:
             raise SourceError(
                 f"{where}: got {show(name)} as the name of {names.count(name)} columns; expected "
                 "each name once; rename or remove what is not wanted"
             )
-    is_known = any(roles_of(name).text is not None or name == "description" for name in names)
+    is_known = any(names_text(name) or name == "description" for name in names)
     if config.text_column is None and not is_known:
         raise SourceError(
             f"{where}: got the columns {', '.join(map(show, names[:12]))}; expected one with the "
@@ -101,7 +109,7 @@ def posts_of_account(values: Iterable[Any], *, is_x: bool = False) -> Iterator[R
             continue
         draft = reader.read(record) if isinstance(record, dict) else record
         if isinstance(draft, Draft):
-            post = draft.post.cut()
+            post = draft.post
             if not is_x:
                 text = post.text if draft.is_text else escape(post.text, quote=False)
                 post = replace(post, text=text, is_retweet=bool(post.is_retweet))
@@ -179,9 +187,8 @@ class _Gathering:
         if self._asked.config.user_column:
             author = self._authors.told(fields)
             if author is None:
-                return Skip(
-                    f"no user in the column {show(self._asked.config.user_column)}", row.line
-                )
+                column = show(self._asked.config.user_column)
+                return Skip(f"no user in the column {column}", row.line)
             if not self._authors.see_told(author):
                 return None
         else:
@@ -189,9 +196,8 @@ class _Gathering:
                 self._authors.look_at(self._reader.unknown)
             if not self._authors.see(draft):
                 return None
-        post = draft.post.cut()
-        self._drafts.append(draft if post is draft.post else replace(draft, post=post))
-        self._num_chars += len(post.text)
+        self._drafts.append(draft)
+        self._num_chars += len(draft.post.text)
         check_amount(self._asked.where, len(self._drafts), self._num_chars)
         return None
 
@@ -222,21 +228,17 @@ class _Gathering:
 
     def _settle_marks(self, drafts: list[Draft]) -> list[Draft]:
         """Decide by all records which columns tell retweets, and read what depends on that."""
-        most: dict[str, int] = {}
-        least: dict[str, int] = {}
-        seen: Counter[str] = Counter()
-        for draft in drafts:
-            for path, number in draft.marks:
-                seen[path] += 1
-                most[path] = max(most.get(path, 0), number)
-                least[path] = min(least.get(path, number), number)
-        least.update((path, 0) for path in seen if seen[path] < len(drafts))
-        flags = {path for path in most if roles_of(path).mark is Mark.flag and most[path] <= 1}
+        marks_of = [dict(draft.marks) for draft in drafts]
+        paths = dict.fromkeys(path for marks in marks_of for path in marks)
+        numbers = {path: {marks.get(path, 0) for marks in marks_of} for path in paths}
+        flags = {
+            path for path in paths if roles_of(path).mark is Mark.flag and numbers[path] <= {0, 1}
+        }
         settled = [_with_flags(draft, flags) for draft in drafts]
         has_marks = any(draft.post.is_retweet for draft in settled)
-        for path in most if not has_marks else ():
+        for path in paths if not has_marks else ():
             is_open = roles_of(path).mark in (Mark.unsure, None)
-            if is_open and most[path] and not least[path]:
+            if is_open and 0 in numbers[path] and numbers[path] != {0}:
                 self._notes.append(
                     f"{self._asked.where}: the column {show(path)} looks like a mark of retweets "
                     f"and is not used; if it is one, set source.retweet_column={quoted(path)}"

@@ -17,7 +17,7 @@ from huggingtweets.posts.reading.flat import (
     flatten,
     get_path,
     is_empty,
-    roles_of,
+    names_text,
 )
 from huggingtweets.posts.reading.json_values import dig
 from huggingtweets.posts.reading.names import (
@@ -124,7 +124,7 @@ class Reader:
             is_outdated=own_id in versions[:-1],
         )
         fields, is_rich = tuple(fields_of(flat, own_id)), isinstance(record.get(RICH), str)
-        return Draft(post, fields, marks.is_soft, marks.unsure, is_rich, line)
+        return Draft(post.cut(), fields, marks.is_soft, marks.unsure, is_rich, line)
 
     def _remember(self, path: str) -> None:
         self.paths[path] = None
@@ -360,6 +360,6 @@ def has_text(value: object) -> bool:
 def text_path(value: Mapping[str, Any]) -> str | None:
     """Return where an object has a text, None where it has none."""
     for path, inner in flatten(value):
-        if is_text_value(path, inner) and roles_of(path).text is not None:
+        if is_text_value(path, inner) and names_text(path):
             return path
     return None

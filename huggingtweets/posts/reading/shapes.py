@@ -8,7 +8,7 @@ from huggingtweets.posts.reading.activities import activity_of, meta_post, rich
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.byline import named, says_author
 from huggingtweets.posts.reading.chats import refuse_json_chat
-from huggingtweets.posts.reading.flat import is_empty, roles_of
+from huggingtweets.posts.reading.flat import is_empty, names_text, roles_of
 from huggingtweets.posts.reading.json_values import (
     dig,
     dig_list,
@@ -94,17 +94,13 @@ def inner_value(text: str) -> Any:
     return value if isinstance(value, dict | list) and value else None
 
 
-def _names_text(key: str) -> bool:
-    return roles_of(key).text is not None
-
-
 def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     refuse_json_chat(value)
     activity = activity_of(value) or meta_post(value)
     if activity is not None:
         yield activity
         return
-    texts = {key for key, one in value.items() if isinstance(one, str) and _names_text(key)}
+    texts = {key for key, one in value.items() if isinstance(one, str) and names_text(key)}
     is_post = bool(texts) and not (texts <= _ENVELOPE and _lists_directly(value))
     is_post = is_post or "text_entities" in value  # Telegram, whose text may come in pieces
     if not is_post and (wrapped := _wrapped(value)):
@@ -175,18 +171,15 @@ def _owner(beside: Record, key: str, posts: Any, num_lists: int) -> Record | Non
     if name is not None:
         display = str(dig(account, "accountDisplayName") or name)
         return {"author": {"screen_name": name, "name": display}}
-    handle = named({name: one for name, one in beside.items() if not _is_long(one)})
+    # Of one author, `authors` is a list as well; of several it says nothing about this list.
+    said = {name: one for name, one in beside.items() if not isinstance(one, list) or len(one) == 1}
+    handle = named(said)
     if handle is not None:
         return {"author": {"screen_name": handle}}
     if not may_be_handle(key) or _is_connection(posts):
         return None
     is_sure = num_lists > 1 or key.startswith("@")
     return {"author": {"screen_name": key}} | ({} if is_sure else {LISTED: key})
-
-
-def _is_long(value: Any) -> bool:
-    """Whether it is a list of several; of one author, `authors` is a list as well."""
-    return isinstance(value, list) and len(value) != 1
 
 
 def _is_connection(value: Any) -> bool:
@@ -336,7 +329,7 @@ def _is_wanted(key: str, value: Record) -> bool:
     is_other = "".join(words) in _NOT_POSTS or not _NOT_POSTS.isdisjoint(words)
     if is_other and not (_is_connection(one) or (key in _PEOPLE and _has_posts(one))):
         return False
-    is_known = not may_be_handle(key) or _names_text(key) or _is_connection(one)
+    is_known = not may_be_handle(key) or names_text(key) or _is_connection(one)
     return is_known or not _is_record(value)
 
 
@@ -351,7 +344,7 @@ def _is_record(value: Record) -> bool:
         roles = roles_of(key)
         if isinstance(one, bool | list | dict) or key in _ENVELOPE or roles.who is not None:
             continue
-        if _names_text(key) or ((roles.id, roles.date) != (None, None) and not is_empty(one)):
+        if names_text(key) or ((roles.id, roles.date) != (None, None) and not is_empty(one)):
             return True
         if isinstance(one, str) and one.strip() and (has_author or " " in one.strip()):
             return True
@@ -376,7 +369,7 @@ def _has_list(value: Any, depth: int = 0) -> bool:
 def _holds_text(one: Any, key: str, value: Record) -> bool:
     """Whether an item of a list may be a post; a text alone where the key or all else says so."""
     if isinstance(one, str):
-        is_known = not may_be_handle(key) or _names_text(key)
+        is_known = not may_be_handle(key) or names_text(key)
         return is_known or all(isinstance(beside, list) for beside in value.values())
     if not isinstance(one, dict):
         return False

@@ -59,7 +59,7 @@ def read_bluesky(
         answer = service.get(
             "/xrpc/app.bsky.feed.getAuthorFeed",
             params | ({"cursor": cursor} if cursor else {}),
-            is_whole=_is_feed,
+            is_whole=lambda value: isinstance(dig(value, "feed"), list),
         )
         if not answer.is_ok:
             raise SourceError(
@@ -98,7 +98,7 @@ def _profile(service: Service, actor: str) -> dict[str, Any]:
     answer = service.get(
         "/xrpc/app.bsky.actor.getProfile",
         {"actor": actor},
-        is_whole=lambda value: isinstance(value, dict) and _is_did(value.get("did")),
+        is_whole=lambda value: bool(_DID.fullmatch(dig_text(value, "did") or "")),
     )
     if not answer.is_ok:
         raise SourceError(
@@ -107,14 +107,6 @@ def _profile(service: Service, actor: str) -> dict[str, Any]:
         )
     profile: dict[str, Any] = answer.value
     return profile
-
-
-def _is_did(value: object) -> bool:
-    return isinstance(value, str) and bool(_DID.fullmatch(value))
-
-
-def _is_feed(value: Any) -> bool:
-    return isinstance(dig(value, "feed"), list)
 
 
 def _author_of(item: Any) -> object:

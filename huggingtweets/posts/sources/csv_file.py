@@ -19,8 +19,7 @@ from huggingtweets.posts.reading.by_handle import (
 )
 from huggingtweets.posts.reading.chats import refuse_page
 from huggingtweets.posts.reading.flat import MAX_NAME_WORDS, are_columns, roles_of
-from huggingtweets.posts.reading.gather import Row, check_columns
-from huggingtweets.posts.reading.names import words_of
+from huggingtweets.posts.reading.gather import Row, check_columns, is_only_column
 from huggingtweets.posts.reading.timeline import Skip, parse_date
 from huggingtweets.posts.reading.who import Asked
 
@@ -120,7 +119,7 @@ def csv_rows(
         return
     if config and len(header) > 1:
         check_columns(header, config, where)
-    if told is None and len(header) == 1 and "json" not in words_of(header[0]):
+    if is_only_column(header, config or SourceConfig()):
         said.only_column, header = header[0], ["text"]
     above = [line for _, line in head[: max(0, start - 1)] if line and not _SEP.match(line)]
     if any(line.strip(f"{_SEPARATORS}\ufeff\r\n ") for line in above):

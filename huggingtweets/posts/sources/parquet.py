@@ -15,8 +15,14 @@ from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import Said, open_bytes, show
 from huggingtweets.posts.reading.byline import is_called
-from huggingtweets.posts.reading.flat import UNKNOWN, roles_of
-from huggingtweets.posts.reading.gather import Others, Row, check_columns, configured_columns
+from huggingtweets.posts.reading.flat import UNKNOWN, names_text, roles_of
+from huggingtweets.posts.reading.gather import (
+    Others,
+    Row,
+    check_columns,
+    configured_columns,
+    is_only_column,
+)
 from huggingtweets.posts.reading.names import Who
 from huggingtweets.posts.reading.record import has_text
 from huggingtweets.posts.reading.timeline import Skip
@@ -71,7 +77,8 @@ def needed_columns(schema: Any, config: SourceConfig, where: str) -> list[str]:
         for field in schema
         if field.name in told or types.is_struct(field.type) or roles_of(field.name) != UNKNOWN
     ]
-    check_columns(_paths(schema), config, where)
+    if len(schema.names) > 1 or not is_text(schema.field(0)):
+        check_columns(_paths(schema), config, where)
     has_author = any(roles_of(name).who is not None for name in known)
     more = [] if has_author else [field.name for field in schema if is_text(field)]
     wanted = {*known, *more}
@@ -130,7 +137,10 @@ def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | 
             own, others = _rows_of(batch, column, asked.handle)
             if others:
                 yield Others(others, column)
-        values = {name: _values(own.column(n)) for n, name in enumerate(own.schema.names)}
+        names = own.schema.names
+        if is_only_column(names, asked.config) and not names_text(names[0]):
+            names = ["text"]
+        values = {name: _values(own.column(n)) for n, name in enumerate(names)}
         for index in range(own.num_rows):
             row = {name: column[index] for name, column in values.items()}
             broken = next((value for value in row.values() if isinstance(value, Skip)), None)
@@ -145,7 +155,7 @@ def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | 
 
 def _are_posts(name: str, value: Any) -> bool:
     """Whether a list is all posts of somebody, as grouping a table gives it."""
-    is_list = isinstance(value, list) and bool(value) and roles_of(name).text is not None
+    is_list = isinstance(value, list) and bool(value) and names_text(name)
     return is_list and (all(isinstance(one, str) for one in value) or all(map(has_text, value)))
 
 
@@ -255,7 +265,10 @@ def _load(path: str, split: str) -> Any:
             return datasets.load_from_disk(str(folder))
         if (folder / "dataset_dict.json").is_file():
             splits = datasets.load_from_disk(str(folder))
-            return splits[split] if split in splits else _no_split(split, list(splits))
+            if split not in splits:
+                names = ", ".join(splits)
+                return SourceError(f"source.hub_split: got {split}; expected one of {names}")
+            return splits[split]
         return datasets.load_dataset(str(folder) if folder.is_dir() else path, split=split)
     except Exception as err:  # whatever the Hub, the network, fsspec and the builders raise
         return SourceError(
@@ -263,7 +276,3 @@ def _load(path: str, split: str) -> Any:
             f"{show(str(err), 160)}); expected a name on the Hub or a local folder; "
             "check the name, the network, HF_TOKEN and HF_HOME"
         )
-
-
-def _no_split(split: str, splits: list[str]) -> SourceError:
-    return SourceError(f"source.hub_split: got {split}; expected one of {', '.join(splits)}")

@@ -53,6 +53,13 @@ def test_one_user_of_many(write: Callable[..., Path], load: Load) -> None:
         load("parquet", path, "nas")
 
 
+def test_an_only_column_is_that_of_the_texts(write: Callable[..., Path], load: Load) -> None:
+    path = write({"utterance": ["one of mine", "another"]})
+    assert [post.text for post in load("parquet", path, "ann").posts] == ["one of mine", "another"]
+    path = write({"raw_json": ['{"full_text": "whole", "id_str": "1234567890"}']})
+    assert load("parquet", path, "ann").posts == (Post("1234567890", "whole"),)
+
+
 @pytest.mark.parametrize(
     ("column", "mine", "theirs", "told"),
     [
