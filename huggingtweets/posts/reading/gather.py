@@ -97,27 +97,37 @@ def gather(
     return _Gathering(asked, said or Said()).timeline(found)
 
 
-def posts_of_account(values: Iterable[Any], *, is_x: bool = False) -> Iterator[RawPost | Skip]:
+def posts_of_account(values: Iterable[Any]) -> Iterator[RawPost | Skip]:
     """Read what a service or an archive has of one account; whose it is has been seen to.
 
-    Texts come as its readers see them, escaped, as cleaning unescapes; X's are escaped already, and
-    those that begin with `RT @` may be retweets.
+    Texts come as its readers see them, escaped, as cleaning unescapes.
     """
-    reader = Reader(SourceConfig())
-    for record in (one for value in values for one in records_of(value)):
-        if isinstance(record, dict) and KNOWN in record:
+    for draft in _drafts_of(record for value in values for record in records_of(value)):
+        if isinstance(draft, Skip):
+            yield draft
             continue
-        draft = reader.read(record) if isinstance(record, dict) else record
-        if isinstance(draft, Draft):
-            post = draft.post
-            if not is_x:
-                text = post.text if draft.is_text else escape(post.text, quote=False)
-                post = replace(post, text=text, is_retweet=bool(post.is_retweet))
-            yield post
-        elif isinstance(record, Skip):
+        post = draft.post
+        text = post.text if draft.is_text else escape(post.text, quote=False)
+        yield replace(post, text=text, is_retweet=bool(post.is_retweet))
+
+
+def posts_of_x(records: Iterable[dict[str, Any] | str | Skip]) -> Iterator[RawPost | Skip]:
+    """Read what X has of one account: escaped already, retweets perhaps by `RT @` alone."""
+    for draft in _drafts_of(records):
+        yield draft.post if isinstance(draft, Draft) else draft
+
+
+def _drafts_of(records: Iterable[dict[str, Any] | str | Skip]) -> Iterator[Draft | Skip]:
+    reader = Reader(SourceConfig())
+    for record in records:
+        if isinstance(record, Skip):
             yield record
-        else:
-            yield CLOSED if draft == CLOSED else Skip("an entry without text")
+        elif isinstance(record, str):
+            yield Skip("an entry without text")
+        elif KNOWN not in record:
+            draft = reader.read(record)
+            is_told = isinstance(draft, Draft) or draft == CLOSED
+            yield draft if is_told else Skip("an entry without text")
 
 
 def is_repost(post: RawPost | Skip) -> bool:

@@ -77,7 +77,7 @@ def needed_columns(schema: Any, config: SourceConfig, where: str) -> list[str]:
         for field in schema
         if field.name in told or types.is_struct(field.type) or roles_of(field.name) != UNKNOWN
     ]
-    if len(schema.names) > 1 or not is_text(schema.field(0)):
+    if len(schema.names) != 1 or not is_text(schema.field(0)):
         check_columns(_paths(schema), config, where)
     has_author = any(roles_of(name).who is not None for name in known)
     more = [] if has_author else [field.name for field in schema if is_text(field)]

@@ -11,8 +11,9 @@ from typing import Any
 from huggingtweets.config.posts_schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.asking import ask_yes, is_somebody_there
-from huggingtweets.posts.reading.gather import posts_of_account
+from huggingtweets.posts.reading.gather import posts_of_x
 from huggingtweets.posts.reading.json_values import dig, dig_text
+from huggingtweets.posts.reading.shapes import records_of
 from huggingtweets.posts.reading.timeline import make_timeline
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.http import Answer, Patience, Service
@@ -139,7 +140,7 @@ def read_x_api(
                 f"{service.host}: got {answer.complaint} for @{handle}; expected their posts"
             )
         token = dig_text(answer.value, "meta", "next_token") or None
-        return Page(tuple(posts_of_account([answer.value], is_x=True)), token)
+        return Page(tuple(posts_of_x(records_of(answer.value))), token)
 
     try:
         user = _user(service, handle)

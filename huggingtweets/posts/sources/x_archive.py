@@ -27,7 +27,7 @@ from huggingtweets.posts.reading.by_handle import (
     open_bytes,
     show,
 )
-from huggingtweets.posts.reading.gather import Row, posts_of_account
+from huggingtweets.posts.reading.gather import Row, posts_of_x
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, iter_values, parse_json
 from huggingtweets.posts.reading.timeline import (
     MAX_POSTS,
@@ -193,12 +193,14 @@ def _found(files: Entries, only: str | None = None) -> Iterator[RawPost | Skip]:
             f"{only}: is no file of posts of an archive from X; expected tweets.js or the like"
         )
     entries = (_unwrapped(entry) for name in names or ["tweets.csv"] for entry in files[name]())
-    yield from posts_of_account(islice(entries, 2 * MAX_POSTS), is_x=True)  # enough to be refused
+    yield from posts_of_x(islice(entries, 2 * MAX_POSTS))  # enough to be refused
 
 
-def _unwrapped(entry: Any) -> Any:
+def _unwrapped(entry: Any) -> dict[str, Any] | Skip:
     """Take an entry out of its wrapper, `{"tweet": {...}}`; before 2019 it had none."""
-    return next(iter(entry.values())) if isinstance(entry, dict) and len(entry) == 1 else entry
+    if isinstance(entry, dict) and len(entry) == 1:
+        entry = next(iter(entry.values()))
+    return entry if isinstance(entry, dict | Skip) else Skip("an entry that is not a post")
 
 
 def _entries(name: str, open_file: Callable[[], IO[bytes]]) -> Iterator[Any]:

@@ -124,6 +124,8 @@ def test_damaged_files_are_one_sentence(write: Callable[..., Path], load: Load) 
 def test_a_file_without_texts_names_its_columns(write: Callable[..., Path], load: Load) -> None:
     with pytest.raises(SourceError, match="columns 'n'; expected one with the posts"):
         load("parquet", write({"n": [1]}), "nasa")
+    with pytest.raises(SourceError, match="expected one with the posts"):
+        load("parquet", write({}), "nasa")
 
 
 def test_a_bomb_is_refused(
