@@ -74,6 +74,7 @@ def clean_timeline(timeline: Timeline, config: CleaningConfig) -> tuple[CleanPos
     for post in timeline.posts:
         shown = _reveal(post.text, config)
         own = shown if _is_original(config) else own_words(shown)
+        # Own words behind somebody else's are kept; what has none left is a retweet by hand.
         if is_retweet(post) or (shown.strip() and not own.strip()):
             retweets += 1
             continue

@@ -73,6 +73,7 @@ def find_user_file(folder: Path, handle: str, suffixes: Sequence[str]) -> Path:
     Raises:
         SourceError: there is none, or more than one.
     """
+    # By name first: a folder may hold the files of ten thousand people.
     endings = [suffix + packed for suffix in suffixes for packed in ("", ".gz")]
     hits = [folder / (handle + end) for end in endings if (folder / (handle + end)).is_file()]
     if not hits:
@@ -182,6 +183,7 @@ def guess_unicode(sample: bytes) -> str:
     """Tell UTF-16 and UTF-32 by their mark, or by the zeros of every second byte; else UTF-8."""
     encoding = json.detect_encoding(sample[:4])
     even, odd = sample[0::2], sample[1::2]
+    # ASCII letters in UTF-16 have a zero in every second byte; UTF-8 has none.
     if encoding == "utf-8" and len(sample) > 8:
         if odd.count(0) > len(odd) / 3 and not even.count(0):
             return "utf-16-le"
@@ -214,6 +216,7 @@ def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterat
     Raises:
         SourceError: it cannot be read, or is in more than one encoding, or in one unknown.
     """
+    # Opened anew for each look: gzip goes back to the beginning no faster.
     with open_bytes(path, []) as stream:
         head = stream.peek(_SAMPLE_BYTES)
     kind = next((kind for sign, kind in _NO_TEXT.items() if head.startswith(sign)), None)
@@ -298,7 +301,7 @@ def find_encoding(stream: io.BufferedReader, where: str) -> str | None:
     num_bad = num_good = num_lines = 0
     divider = _LINE_END if sample.count(b"\n") > _FEW_LINES else _VALUE_END
     while data := stream.read(1 << 20):
-        data += stream.readline(1 << 20)
+        data += stream.readline(1 << 20)  # whole lines: no sign is cut in two
         every = divider.split(data)
         num_lines += len(every)
         if data.isascii():

@@ -200,7 +200,7 @@ def _undo_run(match: re.Match[str]) -> str:
 
 
 def _undo_mojibake(text: str) -> str:
-    for _ in range(2):  # some files were spoilt twice
+    for _ in range(2):  # some files were spoilt twice: `Ã¢â‚¬â„¢`
         before, text = text, _LOST_QUOTE.sub("”", _RUN.sub(_undo_run, text))
         if text == before:
             break

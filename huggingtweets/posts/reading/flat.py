@@ -106,6 +106,7 @@ class Layout(NamedTuple):
     """What may be a text beside the text: nobody can tell whose it is."""
 
 
+# All records of most files have the same few sets of paths; where keys are data, old ones go.
 @lru_cache(maxsize=1 << 11)
 def layout_of(paths: tuple[str, ...]) -> Layout:
     """Return where what is in a record with these paths."""

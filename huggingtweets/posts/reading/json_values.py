@@ -18,6 +18,7 @@ _HEAD = re.compile(
 
 
 def _parse_int(digits: str) -> int | None:
+    # int() takes quadratic time (CVE-2020-10735), and raises from 4300 digits on.
     return int(digits) if len(digits) <= _MAX_INT_DIGITS else None
 
 

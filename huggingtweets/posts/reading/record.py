@@ -46,6 +46,7 @@ _FALSE = frozenset(
 )
 _PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
+# GNIP's `tag:search.twitter.com,2005:123`, Mastodon's `https://.../statuses/123/activity`
 _NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)
 
 

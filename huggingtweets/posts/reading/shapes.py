@@ -44,6 +44,8 @@ _PEOPLE = ("users", "accounts")
 _ENVELOPE = frozenset({"status", "message"})
 """What an API says of its answer, beside the list: `{"status": "ok", "data": [...]}`."""
 _MAX_DEPTH = 8
+_LOOKED_AT = 20
+"""Items of a list by which it is judged: all posts of one list have one shape."""
 
 
 def records_of(
@@ -302,7 +304,7 @@ def _lists_directly(value: Record) -> dict[str, Any]:
         key: one
         for key, one in value.items()
         if isinstance(one, list)
-        and any(isinstance(item, dict | str) for item in one[:20])
+        and any(isinstance(item, dict | str) for item in one[:_LOOKED_AT])
         and not _is_about_one(key, value)
     }
     usual = next((key for key in _LISTS if key in lists), None)
@@ -311,7 +313,8 @@ def _lists_directly(value: Record) -> dict[str, Any]:
     return {
         key: one
         for key, one in lists.items()
-        if _is_wanted(key, value) and any(_holds_text(item, key, value) for item in one[:20])
+        if _is_wanted(key, value)
+        and any(_holds_text(item, key, value) for item in one[:_LOOKED_AT])
     }
 
 
@@ -353,7 +356,7 @@ def _is_record(value: Record) -> bool:
 
 def _has_posts(value: Any) -> bool:
     if isinstance(value, list):  # of people, each with a list
-        return any(map(_has_list, value[:20]))
+        return any(map(_has_list, value[:_LOOKED_AT]))
     return _has_list(value) or is_table(value)
 
 

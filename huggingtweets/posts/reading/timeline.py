@@ -125,6 +125,7 @@ def make_timeline(
         elif item.is_outdated:
             tally.posts[_OUTDATED] += 1
         else:
+            # Two posts without ids are two posts, be their texts equal: cleaning drops repeats.
             key = item.id if item.id is not None else f"row-{number}"
             if key in by_id:
                 tally.posts[_REPEATED] += 1
@@ -179,6 +180,7 @@ def parse_id(value: object) -> str | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, float):
+        # From 2**53 on a float has lost digits: it would be the id of another post.
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else None
     text = str(value).strip() if isinstance(value, int | str) else ""
     if not text or len(text) > MAX_ID_CHARS or _BROKEN_NUMBER.fullmatch(text):
@@ -231,7 +233,7 @@ def _moment(value: object) -> datetime | None:
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, str) and len(value) <= 64:
         text = value.strip()
-        if match := _API_DATE.fullmatch(text):
+        if match := _API_DATE.fullmatch(text):  # by hand: strptime takes as long as all else here
             month = _MONTHS.index(match[1]) // 3 + 1
             day, hour, minute, second, year = (int(match[number]) for number in range(2, 7))
             return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
@@ -244,6 +246,8 @@ def _moment(value: object) -> datetime | None:
             parsed = _as_pages_write(text)
         return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     if isinstance(value, int | float) and not isinstance(value, bool):
+        # By size: as seconds 1e11 is the year 5138, as milliseconds 1e14 is. Less than 1e8 seconds
+        # (1973) is a count rather than a time.
         seconds = value / (1e6 if abs(value) >= 1e14 else 1000 if abs(value) >= 1e11 else 1)
         return datetime.fromtimestamp(seconds, tz=UTC) if abs(seconds) >= 1e8 else None
     return None

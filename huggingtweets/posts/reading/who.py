@@ -35,6 +35,7 @@ from huggingtweets.posts.reading.names import (
 )
 from huggingtweets.posts.reading.record import Draft
 
+# So that memory stays bounded where columns or keys hold data: more is not looked at.
 _MAX_VALUES = 1000
 _MAX_COLUMNS = 300
 _MAX_AUTHORS = 200_000

@@ -23,6 +23,7 @@ _REFUSALS = {"training": "no training of models", "syntheticContent": "no synthe
 """Uses in the record above that making a model of a person comes down to."""
 _HIDDEN_LABEL = "!no-unauthenticated"
 _NO_RECORD = (400, 404)
+"""Bluesky's own servers answer 400 (`RecordNotFound`) where there is no record."""
 _HOST_URL = re.compile(r"https://(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/?")
 _DID = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]{1,200})")
 

@@ -192,6 +192,7 @@ class _Rows:
             if not line.strip("\r\n"):
                 continue
             taken = [(number, line)]
+            # csv.reader alone would swallow the rest of the file behind one lost quotation mark.
             is_open = line.count('"') % 2 == 1
             while is_open and len(taken) <= _MAX_ROW_LINES and (more := self._next()) is not None:
                 taken.append((more[0], more[1]))  # type: ignore[arg-type]

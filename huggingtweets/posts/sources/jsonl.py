@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import (
@@ -51,7 +51,8 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
     the file is read by values, and by lines after all if not even one value comes out.
     """
     with open_text(path, said) as stream:
-        first = _first_line(stream)
+        lines = (line for _, line in iter_lines(stream))
+        first = next((line for line in lines if line is None or line.strip()), "")  # None: too long
         if first is not None and "window.YTD." in first[:100]:
             raise SourceError(
                 f"{path.name}: got a file of an archive from X, which may hold deleted posts or "
@@ -68,12 +69,6 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
     with open_text(path, said) as stream:
         for number, line in iter_lines(stream):
             yield from ((number, value) for value in _line_values(number, line))
-
-
-def _first_line(stream: TextIO) -> str | None:
-    """Return the first line that is not blank; None where it is too long."""
-    lines = (line for _, line in iter_lines(stream))
-    return next((line for line in lines if line is None or line.strip()), "")
 
 
 def _begins_an_object(path: Path) -> bool:

@@ -88,6 +88,7 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
         case SourceKind.x_archive:
             return read_x_archive(path, handle)
         case SourceKind.mastodon_archive | SourceKind.bluesky_archive:
+            # `alice` may be typed for alice.server, who may be on the list under the whole name.
             owner = archive_owner(source)
             check_opted_out([owner] if owner else [], optout_file)
             read_own = _OWN[source.kind]

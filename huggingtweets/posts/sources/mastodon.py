@@ -54,6 +54,7 @@ def read_mastodon(
     service = Service(url, headers=headers, patience=patience)
     _check_rules(service, config)
     account = _account(service, account_name)
+    # Ids count up: the largest known is that of the newest post.
     since = max((int(one) for one in known if one.isdecimal()), default=0)
 
     def get_page(cursor: str | None) -> Page:

@@ -140,6 +140,7 @@ def _folder_members(root: Path, wanted: re.Pattern[str]) -> Members:
     members: Members = {}
     for folder, subfolders, names in os.walk(root):
         depth = len(Path(folder).relative_to(root).parts)
+        # In place, as os.walk looks at it; media are tens of thousands of files.
         subfolders[:] = [
             name for name in subfolders if depth < _MAX_FOLDER_DEPTH and not name.endswith("_media")
         ]

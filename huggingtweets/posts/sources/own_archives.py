@@ -227,6 +227,7 @@ def _read_car(path: Path) -> tuple[str, dict[str, Any]]:
     return _decode_car(path, status.st_mtime_ns, status.st_size)
 
 
+# Once: whose it is is asked for before the posts are. Time and size, so that a new file is read.
 @lru_cache(maxsize=1)
 def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, Any]]:
     """Return the account's DID and its records by key, `collection/rkey`; once per file.

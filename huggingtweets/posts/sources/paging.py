@@ -90,7 +90,7 @@ class Partial:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(_sealed(asdict(page))) + "\n")
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # X has been paid for it
         except OSError as err:
             self._is_kept = False
             self._remove()  # a page would be missing in it
@@ -192,18 +192,14 @@ def _collect(
 
 
 def _cut(page: Page) -> Page:
-    """Bound what is kept of an answer."""
+    """Bound what is kept of an answer; a cursor that cannot be sent back ends the fetch."""
     found = tuple(
         item.cut() if isinstance(item, RawPost) else item for item in page.found[:MAX_PAGE_POSTS]
     )
-    return Page(found, page.cursor if _is_sound(page.cursor) else None)
-
-
-def _is_sound(cursor: str | None) -> bool:
-    """Whether a cursor can be sent back; what is not text of any encoding cannot."""
-    return cursor is None or (
-        not has_bad_bytes(cursor) and len(cursor.encode()) <= _MAX_CURSOR_BYTES
-    )
+    cursor = page.cursor
+    if cursor and (has_bad_bytes(cursor) or len(cursor.encode()) > _MAX_CURSOR_BYTES):
+        cursor = None
+    return Page(found, cursor)
 
 
 def _first(

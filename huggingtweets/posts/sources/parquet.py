@@ -32,6 +32,7 @@ from huggingtweets.storage.paths import expanded
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1 << 14
+"""Made Python objects at a time, so that memory does not grow with the file."""
 _MAX_GROUP_BYTES = 4 << 30
 """Of the needed columns of one row group, unpacked."""
 

@@ -286,6 +286,7 @@ def _join_notes(found: list[RawPost | Skip], files: Entries) -> list[str]:
     notes = list(islice(_notes(files), MAX_POSTS))
     for note in notes:
         first = bisect.bisect_left(ids, (note.id, 0))
+        # An id of X holds the milliseconds of its making above 22 bits.
         last = bisect.bisect_left(ids, (note.id + (_NOTE_WINDOW_MS << 22), 0))
         near = [index for _, index in ids[first : min(last, first + _MAX_CANDIDATES)]]
         near += by_second.get(note.created_at, [])[:_MAX_CANDIDATES] if note.created_at else []
