@@ -137,7 +137,8 @@ class Authors:
         """Keys of other authors, in the order they came."""
         self.num_others = 0
         self.num_opted_out = 0
-        self._hits: dict[str, Who] = {}
+        self._hits: set[str] = set()
+        """Paths under which the handle itself was found."""
         self._handles_of_id: dict[str, set[str]] = {}
         self._columns: dict[str, _Column] = {}
         self._num_seen = 0
@@ -178,12 +179,9 @@ class Authors:
                 known = self._handles_of_id.setdefault(field_.value, set())
                 sure = min(named)[:1] if named else None
                 known.update(one.value for one in named if (one.who,) == sure)
-        for one in named:
-            if self.is_wanted(one.value, one.path) and one.path not in self._hits:
-                self._hits[one.path] = one.who
-        if not named or any(self.is_wanted(one.value, one.path) for one in named):
-            return True
-        if self._column == "":
+        hits = [one.path for one in named if self.is_wanted(one.value, one.path)]
+        self._hits.update(hits)
+        if not named or hits or self._column == "":
             return True
         self._count_other(min(named))
         return False
@@ -269,9 +267,10 @@ class Authors:
         return open_, []
 
     @cached_property
-    def _known_ids(self) -> list[set[str]]:
-        """Handles of each number that has any; complete when all was read."""
-        return [handles for handles in self._handles_of_id.values() if handles]
+    def _has_known_number(self) -> bool:
+        """Whether a number stands for the handle alone; asked once, when all was read."""
+        sure = (handles for handles in self._handles_of_id.values() if len(handles) == 1)
+        return any(self.is_wanted(*handles) for handles in sure)
 
     def _author(self, draft: Draft) -> Field | None:
         """Return the field that names the author of one record, by all that the file says."""
@@ -286,7 +285,7 @@ class Authors:
             handles = self._handles_of_id.get(one.value, set())
             if len(handles) == 1:
                 return one._replace(value=next(iter(handles)))
-        if ids and any(len(known) == 1 and self.is_wanted(*known) for known in self._known_ids):
+        if ids and self._has_known_number:
             return ids[0]._replace(value=f"id {ids[0].value}")
         names = [field for field in draft.fields if field.who is Who.display]
         if not ids and names and not self._hits and not self.others:
