@@ -74,6 +74,7 @@ def clean_timeline(timeline: Timeline, config: CleaningConfig) -> tuple[CleanPos
     for post in timeline.posts:
         shown = _reveal(post.text, config)
         own = shown if _is_original(config) else own_words(shown)
+        # Own words behind somebody else's are kept; what has none left is a retweet by hand.
         if is_retweet(post) or (shown.strip() and not own.strip()):
             retweets += 1
             continue
@@ -304,18 +305,10 @@ def strip_noise(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    if not _is_encodable(text):
+    if _SURROGATE.search(text):
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "ignore")
     text = _TAGS.sub(r"\1", _INVISIBLE.sub("", _CONTROLS.sub("", text))).translate(_BLANKS)
     return text if _RIGHT_TO_LEFT.search(text) else _BIDI.sub("", text)
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 # --- Words

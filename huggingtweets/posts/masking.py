@@ -173,12 +173,14 @@ def _is_iban(match: re.Match[str]) -> bool:
     code = re.sub("[ -]", "", match[0])
     if not 15 <= len(code) <= 34 or sum(char.isdigit() for char in code) < 10:
         return False
+    # ISO 13616: its first four behind the rest, letters as 10 to 35, leave 1.
     return int("".join(str(int(char, 36)) for char in code[4:] + code[:4])) % 97 == 1
 
 
 def _is_card(match: re.Match[str]) -> bool:
     groups = _DIGITS.findall(match[0])
     digits = [int(char) for char in "".join(groups)]
+    # Luhn's sum of digits, every second from the right doubled.
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0 and not _are_years_or_round(groups)
 
@@ -203,6 +205,7 @@ def _is_phone(match: re.Match[str]) -> bool:
     least = 11 if number.startswith("00") else 7 if named else 8
     if number[-1].isalpha():
         return True
+    # E.164 has at most 15 digits.
     if not least <= len(digits) <= 15 or len(set(digits)) == 1 or digits in _NO_PHONES:
         return False
     is_amount = (  # +10 000 000
@@ -256,26 +259,18 @@ def _has(least: int, *signs: str) -> Callable[[str], bool]:
     return lambda text: any(text.count(sign) >= least for sign in signs)
 
 
-def _has_digit(text: str) -> bool:
-    return _DIGITS.search(text) is not None
-
-
-def _has_number(text: str) -> bool:
-    return _NUMBER.search(text) is not None
-
-
-_Rule = tuple[Callable[[str], bool], re.Pattern[str], str, Callable[[re.Match[str]], bool]]
+_Rule = tuple[Callable[[str], object], re.Pattern[str], str, Callable[[re.Match[str]], bool]]
 _RULES: tuple[_Rule, ...] = (
     (_has(1, "@", "[", "(", "{"), _EMAIL, "<email>", _always),
     (_has(1, " dot ", " DOT "), _SPELT_EMAIL, "<email>", _always),
     (_has(1, ":", "=", " is ", "earer "), _SECRET, "<key>", _is_secret),
-    (_has_digit, _KEY, "<key>", _always),
-    (_has_digit, _TOKEN, "<key>", _is_random),
-    (_has_digit, _IBAN, "<iban>", _is_iban),
-    (_has_number, _CARD, "<card>", _is_card),
+    (_DIGITS.search, _KEY, "<key>", _always),
+    (_DIGITS.search, _TOKEN, "<key>", _is_random),
+    (_DIGITS.search, _IBAN, "<iban>", _is_iban),
+    (_NUMBER.search, _CARD, "<card>", _is_card),
     (_has(2, "."), _IPV4, "<ip>", _is_ip),
     (_has(2, ":"), _IPV6, "<ip>", _is_ip),
-    (_has_number, _PHONE, "<phone>", _is_phone),
-    (_has_number, _NAMED_PHONE, "<phone>", _is_phone),
+    (_NUMBER.search, _PHONE, "<phone>", _is_phone),
+    (_NUMBER.search, _NAMED_PHONE, "<phone>", _is_phone),
 )
 """In this order; each: may a text hold one, where, what stands there then, and is it one."""

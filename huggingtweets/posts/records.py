@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from huggingtweets.errors import SourceError
@@ -45,18 +46,11 @@ def write_timelines(path: Path, timelines: Sequence[Timeline]) -> None:
             "display_name": timeline.display_name,
             "notes": list(timeline.notes),
             "num_tweets": len(timeline.posts),
+            "picture_url": timeline.picture_url,
         }
-        if timeline.picture_url is not None:
-            head["picture_url"] = timeline.picture_url
-        rows.append(head)
-        for post in timeline.posts:
-            row: dict[str, object] = {"id": post.id, "text": post.text}
-            if post.created_at is not None:
-                row["created_at"] = post.created_at
-            if post.is_retweet is not None:
-                row["is_retweet"] = post.is_retweet
-            rows.append(row)
-    write_jsonl(path, rows)
+        rows += [head, *(vars(post) for post in timeline.posts)]
+    told = ({key: value for key, value in row.items() if value is not None} for row in rows)
+    write_jsonl(path, told)
 
 
 def read_timelines(path: Path) -> tuple[Timeline, ...]:
@@ -66,25 +60,14 @@ def read_timelines(path: Path) -> tuple[Timeline, ...]:
         SourceError: the file is damaged.
     """
     try:
-        rows = read_jsonl(path)
         timelines = []
-        position = 0
-        while position < len(rows):
-            head = rows[position]
-            end = position + 1 + head["num_tweets"]
-            posts = tuple(Post(**row) for row in rows[position + 1 : end])
+        rows = iter(read_jsonl(path))
+        for head in rows:
+            posts = tuple(Post(**row) for row in islice(rows, head["num_tweets"]))
             if len(posts) != head["num_tweets"]:
                 raise ValueError("posts are missing at the end")
-            timelines.append(
-                Timeline(
-                    head["handle"],
-                    head["display_name"],
-                    posts,
-                    tuple(head["notes"]),
-                    head.get("picture_url"),
-                )
-            )
-            position = end
+            names, notes = (head["handle"], head["display_name"]), tuple(head["notes"])
+            timelines.append(Timeline(*names, posts, notes, head.get("picture_url")))
     except (OSError, EOFError, ValueError, KeyError, TypeError) as err:
         raise SourceError(
             f"{path}: cannot be read ({err}); expected the posts of a job; delete the file"

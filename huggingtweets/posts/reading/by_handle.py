@@ -73,6 +73,7 @@ def find_user_file(folder: Path, handle: str, suffixes: Sequence[str]) -> Path:
     Raises:
         SourceError: there is none, or more than one.
     """
+    # By name first: a folder may hold the files of ten thousand people.
     endings = [suffix + packed for suffix in suffixes for packed in ("", ".gz")]
     hits = [folder / (handle + end) for end in endings if (folder / (handle + end)).is_file()]
     if not hits:
@@ -182,6 +183,7 @@ def guess_unicode(sample: bytes) -> str:
     """Tell UTF-16 and UTF-32 by their mark, or by the zeros of every second byte; else UTF-8."""
     encoding = json.detect_encoding(sample[:4])
     even, odd = sample[0::2], sample[1::2]
+    # ASCII letters in UTF-16 have a zero in every second byte; UTF-8 has none.
     if encoding == "utf-8" and len(sample) > 8:
         if odd.count(0) > len(odd) / 3 and not even.count(0):
             return "utf-16-le"
@@ -198,6 +200,8 @@ class Said:
     """As configured, then as found; None: not known yet."""
     notes: list[str] = field(default_factory=list)
     damage: list[str] = field(default_factory=list)
+    only_column: str = ""
+    """What the one column of a table is called; it is read as `text`."""
 
 
 @contextmanager
@@ -212,6 +216,7 @@ def open_text(path: Path, said: "Said", *, newline: str | None = "\n") -> Iterat
     Raises:
         SourceError: it cannot be read, or is in more than one encoding, or in one unknown.
     """
+    # Opened anew for each look: gzip goes back to the beginning no faster.
     with open_bytes(path, []) as stream:
         head = stream.peek(_SAMPLE_BYTES)
     kind = next((kind for sign, kind in _NO_TEXT.items() if head.startswith(sign)), None)
@@ -296,7 +301,7 @@ def find_encoding(stream: io.BufferedReader, where: str) -> str | None:
     num_bad = num_good = num_lines = 0
     divider = _LINE_END if sample.count(b"\n") > _FEW_LINES else _VALUE_END
     while data := stream.read(1 << 20):
-        data += stream.readline(1 << 20)
+        data += stream.readline(1 << 20)  # whole lines: no sign is cut in two
         every = divider.split(data)
         num_lines += len(every)
         if data.isascii():
@@ -356,8 +361,12 @@ def has_bad_bytes(text: str) -> bool:
     return False
 
 
-def iter_lines(stream: TextIO, max_chars: int = MAX_LINE_CHARS) -> Iterator[tuple[int, str | None]]:
-    """Yield number (from 1) and text of each line; None for a line that is too long."""
+Lines = Iterator[tuple[int, str | None]]
+"""Number (from 1) and text of each line; None for a line that is too long."""
+
+
+def iter_lines(stream: TextIO, max_chars: int = MAX_LINE_CHARS) -> Lines:
+    """Yield the lines of a text."""
     number = 0
     while line := stream.readline(max_chars):
         number += 1
@@ -367,3 +376,14 @@ def iter_lines(stream: TextIO, max_chars: int = MAX_LINE_CHARS) -> Iterator[tupl
         while (rest := stream.readline(max_chars)) and not rest.endswith(("\n", "\r")):
             pass
         yield number, None
+
+
+def look_ahead(lines: Lines, num_chars: int) -> list[tuple[int, str | None]]:
+    """Take lines from the beginning until they have more characters than this."""
+    head = []
+    for number, line in lines:
+        head.append((number, line))
+        num_chars -= len(line or "")
+        if num_chars < 0:
+            break
+    return head

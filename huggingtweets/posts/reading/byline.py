@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from huggingtweets.posts.reading.by_handle import name_key
-from huggingtweets.posts.reading.flat import flatten, is_empty, is_foreign, layout_of
-from huggingtweets.posts.reading.names import Who
+from huggingtweets.posts.reading.flat import ADDRESSES, Flat, flat_of, is_empty, is_foreign
+from huggingtweets.posts.reading.names import Who, words_of
 
 _MAX_DEPTH = 7
 _MAX_VALUE_CHARS = 200
@@ -54,15 +54,26 @@ def squeezed(name: str) -> str:
     return re.sub(r"[\W_]", "", unicodedata.normalize("NFKD", name)).lower()
 
 
-def is_called(name: str, handle: str) -> bool:
+def is_same(key: str, handle: str, path: str) -> bool:
+    """Whether a handle, as a column has it, is the one asked for.
+
+    On Mastodon a server leaves its own name out, on Bluesky people leave out `.bsky.social`.
+    """
+    if key in (handle, f"{handle}.bsky.social"):
+        return True
+    name, dot, _ = handle.partition(".")
+    words = words_of(path)
+    return bool(dot) and key == name and ("account" in words or words[-1:] in ADDRESSES)
+
+
+def is_called(name: str, handle: str, path: str) -> bool:
     """Whether a value of a column that is told to name authors stands for a handle.
 
     What is no handle itself does by its letters and digits: `Ann Marsh` is `ann_marsh`.
     """
     key = name_key(name)
-    if key in (handle, f"{handle}.bsky.social"):
-        return True
-    return not is_handle(key) and squeezed(key) == squeezed(handle)
+    is_alike = not is_handle(key) and squeezed(key) == squeezed(handle)
+    return is_alike or is_same(key, handle, path)
 
 
 def typed_handle(name: str) -> str | None:
@@ -86,31 +97,19 @@ def named(value: Mapping[str, Any], prefix: str = "") -> str | None:
         value: the object.
         prefix: `user.` where the object is itself the author, whatever it is called.
     """
-    flat = [(prefix + path, one) for path, one in flatten(value)]
-    found = fields_of(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
-    handles = [one for one in found if one.who < Who.display]
+    handles = [one for one in fields_of(flat_of(value, prefix)) if one.who < Who.display]
     return min(handles).value if handles else None
 
 
 def says_author(value: Mapping[str, Any]) -> bool:
     """Whether an object names its author, be it by a display name."""
-    flat = list(flatten(value))
-    found = fields_of(flat, layout_of(tuple(path for path, _ in flat)).authors, None)
-    return any(one.who <= Who.display for one in found)
+    return any(one.who <= Who.display for one in fields_of(flat_of(value)))
 
 
-def fields_of(
-    flat: list[tuple[str, Any]], places: tuple[tuple[int, Who | None], ...], own_id: str | None
-) -> Iterator[Field]:
-    """Yield what a flat record says about its author.
-
-    Args:
-        flat: its paths and values.
-        places: where its authors and addresses stand.
-        own_id: of the post; an address without it is of another one.
-    """
-    for place, who in places:
-        path, value = flat[place]
+def fields_of(flat: Flat, own_id: str | None = None) -> Iterator[Field]:
+    """Yield what a record says about its author; an address without `own_id` is of another post."""
+    for place, who in flat.layout.authors:
+        path, value = flat.items[place]
         if isinstance(value, str) and value.startswith("at://did:") and not is_foreign(path):
             yield Field(Who.id, path.count("."), path, value[5:_MAX_VALUE_CHARS].partition("/")[0])
         if who is None:

@@ -7,7 +7,7 @@ from typing import Any
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.byline import squeezed
-from huggingtweets.posts.reading.flat import roles_of
+from huggingtweets.posts.reading.flat import are_columns
 from huggingtweets.posts.reading.names import CHATS, words_set
 
 _TIME = (
@@ -40,24 +40,17 @@ _HEAD = re.compile(
 """A name and a time, which make a chat only where the names come again."""
 _MARKS = re.compile("[\u200e\u200f\ufeff\u202a-\u202e\u2066-\u2069]")
 """What turns the direction of writing, unseen."""
-_MAX_NAME_WORDS = 3
 _MIN_LINES, _MIN_SHARE, _SURE_SHARE = 3, 0.3, 0.8
 _TELEGRAM = words_set(
     "personal_chat private_group private_supergroup public_supergroup saved_messages bot_chat "
     "private_channel"
 )
-_RECEIVERS = (
-    "recipient", "recipient_id", "recipientId", "recipient_screen_name", "receiver", "receiver_id",
-)  # fmt: skip
-_CHAT_KEYS = (
-    *CHATS,
-    *(
-        ("a message service", frozenset({sender, receiver}))
-        for sender in ("sender", "sender_id", "senderId", "sender_screen_name", "sender_username")
-        for receiver in _RECEIVERS
-    ),
+_SENDERS = words_set("sender sender_id senderId sender_screen_name sender_username")
+_RECEIVERS = words_set(
+    "recipient recipient_id recipientId recipient_screen_name receiver receiver_id"
 )
-"""Keys that only the chats of a service have together."""
+_TELLING = frozenset(max(keys, key=len) for _, keys in CHATS).union(_RECEIVERS, {"messages"})
+"""One key of each chat at least, the least usual: nearly all records have none."""
 _PAGE = re.compile(
     r"\s*<(?:\?xml|!doctype html|html|head|body|table|rss|feed)\b"
     r"|\s*<(?:tweets?|posts?|status(?:es)?|messages?|items?|entry|entries|records?|rows?|root|data"
@@ -72,50 +65,40 @@ _SPEAKER = re.compile(
 )
 _ABOVE = re.compile(r"(@\w{1,30}):?\s?$")
 _SIGNED = re.compile(rf"[^\n]{{1,2000}}\s(?:[-–—~]|--)\s?({_NAME})\s?$")
-_FORMATS = [
-    (re.compile(pattern), share, what, do)
-    for pattern, share, what, do in (
-        (r"window\.YTD\.", 0, "a file of an archive from X", "use source=x_archive"),
-        (r"From \S+@\S+ \w{3} ", 0, "mail", "keep the texts alone"),
-        (
-            r"[\"']?\d{5,25}[\"']?\s?[,;\t|]", 0.8, "a table",
-            "use source=csv with a line of column names above",
-        ),
-        (
-            r"\w{2,30}\(\w{1,30}=|<[\w.]{1,60} object at |\[['\"].*['\"]\]\s*$", 0.8,
-            "objects as Python prints them", "write the texts alone, or JSON",
-        ),
-        (r"\s*\|.*\|\s*$", 0.8, "a table of Markdown", "save it as CSV and use source=csv"),
-        (
-            r"\s*(?:(?:INSERT INTO|(?:DROP|CREATE) TABLE|LOCK TABLES)\b|/\*!\d|\(\d+,.*\)[,;]?$)",
-            0.3, "SQL", "save the table as CSV and use source=csv",
-        ),
-        (
-            r"\s*(?:[\[\]{}]+,?|\"[^\"]{1,60}\":\s?\S.*|\".*\",|\[\{\".*)\s*$", 0.8, "JSON",
-            "use source=jsonl, under a name that ends in .json",
-        ),
-        (
-            r"(?:\s*-\s|\s+)(?:text|content|body|message|user|author|date|id|created_at):\s", 0.8,
-            "YAML", "keep the texts alone, or save it as JSON and use source=jsonl",
-        ),
-        (
-            r"[\d:.,]{8,14} --> [\d:.,]{8,14}", 0.2, "subtitles", "keep the texts alone",
-        ),
-        (
-            rf"[\[(]?{_DAY}(?:[,T]?\s?{_TIME})?[\])]?[\s,|:;-]{{1,4}}\S", 0.8,
-            "lines that begin with dates",
-            "keep the texts alone, or save them as CSV with a line of column names, for source=csv",
-        ),
-    )
-]  # fmt: skip
+_FORMATS = (
+    (r"window\.YTD\.", 0, "a file of an archive from X", "use source=x_archive"),
+    (r"From \S+@\S+ \w{3} ", 0, "mail", "keep the texts alone"),
+    (
+        r"[\"']?\d{5,25}[\"']?\s?[,;\t|]", 0.8, "a table",
+        "use source=csv with a line of column names above",
+    ),
+    (
+        r"\w{2,30}\(\w{1,30}=|<[\w.]{1,60} object at |\[['\"].*['\"]\]\s*$", 0.8,
+        "objects as Python prints them", "write the texts alone, or JSON",
+    ),
+    (r"\s*\|.*\|\s*$", 0.8, "a table of Markdown", "save it as CSV and use source=csv"),
+    (
+        r"\s*(?:(?:INSERT INTO|(?:DROP|CREATE) TABLE|LOCK TABLES)\b|/\*!\d|\(\d+,.*\)[,;]?$)",
+        0.3, "SQL", "save the table as CSV and use source=csv",
+    ),
+    (
+        r"\s*(?:[\[\]{}]+,?|\"[^\"]{1,60}\":\s?\S.*|\".*\",|\[\{\".*)\s*$", 0.8, "JSON",
+        "use source=jsonl, under a name that ends in .json",
+    ),
+    (
+        r"(?:\s*-\s|\s+)(?:text|content|body|message|user|author|date|id|created_at):\s", 0.8,
+        "YAML", "keep the texts alone, or save it as JSON and use source=jsonl",
+    ),
+    (
+        r"[\d:.,]{8,14} --> [\d:.,]{8,14}", 0.2, "subtitles", "keep the texts alone",
+    ),
+    (
+        rf"[\[(]?{_DAY}(?:[,T]?\s?{_TIME})?[\])]?[\s,|:;-]{{1,4}}\S", 0.8,
+        "lines that begin with dates",
+        "keep the texts alone, or save them as CSV with a line of column names, for source=csv",
+    ),
+)  # fmt: skip
 """What is no plain text: how lines of it look, how many of them (0: the first), what to do."""
-_TELLING = words_set(
-    "from_id messages channel_id conversationId envelope chatItem sender_name key_remote_jid "
-    "dmConversation messageCreate client_msg_id message_create dm_conversation_id blocks room_id "
-    "is_from_me topic_id conversationid AuthorID role contact_name Contents IsSender match_id "
-    "chat_messages mapping sentAt rid CONVERSATION_ID Chat_Session Phone_number Name_/_Number chats"
-).union(_RECEIVERS)
-"""One of each at least: nearly all records have none."""
 
 
 def refuse_text_chat(
@@ -158,9 +141,9 @@ def refuse_text_chat(
                 "posts of one person, one a line; keep that person's lines alone, without the "
                 "name, or set source.user_column= (empty) if all are theirs"
             )
-    for pattern, share, what, do in _FORMATS:
+    for form, share, what, do in _FORMATS:
         looked_at = shown if share else shown[:1]
-        hits = sum(bool(pattern.match(line)) for line in looked_at)
+        hits = sum(bool(re.match(form, line)) for line in looked_at)
         if hits and hits >= share * len(looked_at):
             raise SourceError(f"{where}: got {what}; expected posts, one a line; {do}")
 
@@ -186,8 +169,7 @@ def refuse_page(where: str, line: str) -> None:
 def _is_header(line: str) -> bool:
     """Whether a line is the names of columns, one of them for posts."""
     names = max((line.strip().split(separator) for separator in ",;\t|"), key=len)
-    are_names = len(names) > 1 and all(0 < len(name.split()) <= _MAX_NAME_WORDS for name in names)
-    return are_names and any(roles_of(name.strip('" ')).text is not None for name in names)
+    return all(map(str.strip, names)) and are_columns([name.strip('" ') for name in names])
 
 
 def refuse_json_chat(value: Mapping[str, Any]) -> None:
@@ -196,14 +178,16 @@ def refuse_json_chat(value: Mapping[str, Any]) -> None:
     Raises:
         SourceError: it is one.
     """
-    if _TELLING.isdisjoint(value):
+    if _TELLING.isdisjoint(value):  # every record comes by here
         return
     if str(value.get("type")) in _TELEGRAM and isinstance(value.get("messages"), list):
         raise _refusal("", "Telegram")
     is_channel = str(value.get("from_id")).startswith("channel")  # to be read by everyone
-    for service, keys in _CHAT_KEYS:
+    for service, keys in CHATS:
         if keys <= value.keys() and not (is_channel and service == "Telegram"):
             raise _refusal("", service)
+    if not (_SENDERS.isdisjoint(value) or _RECEIVERS.isdisjoint(value)):
+        raise _refusal("", "a message service")
 
 
 def _refusal(where: str, service: str) -> SourceError:

@@ -4,7 +4,6 @@ A single post may look like anything; that half of a file does is no accident. B
 half, nobody can tell, and the file is refused with the key that decides.
 """
 
-import ast
 import json
 import re
 from base64 import urlsafe_b64decode
@@ -17,6 +16,7 @@ from urllib.parse import unquote, unquote_plus
 from huggingtweets.config.posts_schema import Decode
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import show
+from huggingtweets.posts.reading.json_values import parse_python
 from huggingtweets.posts.reading.rich_text import html_to_text
 
 _BYTES = re.compile(r"\s*b(?P<quote>['\"]).+", re.DOTALL)
@@ -29,18 +29,12 @@ _R_BYTES = re.compile(r"(?:<[0-9a-f]{2}>){2,}")
 _HTML = re.compile(
     r"<(?:p|br|a|span|div|strong|em|blockquote|ul|li)(?:\s[^<>]*)?/?>|</(?:p|a|span|div)>", re.I
 )
-_HIGH = "".join(
-    dict.fromkeys(
-        [*(chr(code) for code in range(0x80, 0x100)),
-         *(bytes([code]).decode("cp1252", "ignore") for code in range(0x80, 0x100))]
-    )
-)  # fmt: skip
-"""What a byte from 0x80 on becomes, read as Latin-1 or as cp1252."""
 _BYTE_OF = {
     **{chr(code): code for code in range(0x80, 0x100)},
     **{bytes([code]).decode("cp1252", "ignore") or chr(code): code for code in range(0x80, 0x100)},
 }
-_RUN = re.compile(f"[{re.escape(_HIGH)}]+")
+"""By what a byte from 0x80 on becomes, read as Latin-1 or as cp1252."""
+_RUN = re.compile(f"[{re.escape(''.join(_BYTE_OF))}]+")
 _LOST_QUOTE = re.compile("â€(?=[\\s.,!?;:)]|$)")
 """A closing quotation mark whose third byte, 0x9d, means nothing in cp1252 and was dropped."""
 _PERCENT = re.compile("(?:%[0-9A-Fa-f]{2})+")
@@ -123,20 +117,13 @@ def _undo(
     return decoded
 
 
-def _literal(text: str) -> object:
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
 def _undo_bytes(text: str) -> str:
     match = _BYTES.fullmatch(text)
     assert match is not None
     body = text.strip()
     quote = match["quote"]
     for attempt in (body, body + quote, body.rstrip("….") + quote):
-        value = _literal(attempt)
+        value = parse_python(attempt)
         if isinstance(value, bytes):
             return value.decode("utf-8", "replace")
     return _unescape(body[2:].removesuffix(quote))
@@ -146,12 +133,12 @@ def _undo_quoted(text: str) -> str:
     try:
         value = json.loads(text.strip())
     except ValueError:
-        value = _literal(text)
+        value = parse_python(text)
     return value if isinstance(value, str) else _unescape(text.strip()[1:-1])
 
 
 def _undo_list(text: str) -> str:
-    value = _literal(text)
+    value = parse_python(text)
     if isinstance(value, str):
         return value
     if isinstance(value, list | tuple):
@@ -213,7 +200,7 @@ def _undo_run(match: re.Match[str]) -> str:
 
 
 def _undo_mojibake(text: str) -> str:
-    for _ in range(2):  # some files were spoilt twice
+    for _ in range(2):  # some files were spoilt twice: `Ã¢â‚¬â„¢`
         before, text = text, _LOST_QUOTE.sub("”", _RUN.sub(_undo_run, text))
         if text == before:
             break

@@ -1,6 +1,6 @@
 """A record of any depth as dotted paths, and what its paths are known to hold."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any, NamedTuple
@@ -73,6 +73,22 @@ def roles_of(path: str) -> _Roles:
     return _Roles(text, id_, date, mark_role(path), who_role(path))
 
 
+def names_text(path: str) -> bool:
+    """Whether a path is known to hold the text of a post."""
+    return roles_of(path).text is not None
+
+
+MAX_NAME_WORDS = 3
+"""Of a column; what has more is said."""
+
+
+def are_columns(names: Sequence[str]) -> bool:
+    """Whether a row is plainly the names of columns, one of them that of the texts."""
+    are_short = len(names) > 1 and all(len(name.split()) <= MAX_NAME_WORDS for name in names)
+    has_text = any(names_text(name) for name in names)
+    return are_short and has_text and [*names].count("") <= 1  # pandas leaves one empty
+
+
 class Layout(NamedTuple):
     """Where in a flat record what is, the likeliest first: worked out once per set of paths."""
 
@@ -90,6 +106,7 @@ class Layout(NamedTuple):
     """What may be a text beside the text: nobody can tell whose it is."""
 
 
+# All records of most files have the same few sets of paths; where keys are data, old ones go.
 @lru_cache(maxsize=1 << 11)
 def layout_of(paths: tuple[str, ...]) -> Layout:
     """Return where what is in a record with these paths."""
@@ -117,6 +134,24 @@ def layout_of(paths: tuple[str, ...]) -> Layout:
 
 UNKNOWN = _Roles(None, None, None, None, None)
 """Of a path that no table knows."""
+
+
+class Flat(NamedTuple):
+    """A record of any depth, and what is where in it."""
+
+    items: list[tuple[str, Any]]
+    """Paths and values."""
+    layout: Layout
+
+    def at(self, places: tuple[int, ...]) -> list[tuple[str, Any]]:
+        """Return paths and values at some places of the layout."""
+        return [self.items[place] for place in places]
+
+
+def flat_of(record: Mapping[str, Any], prefix: str = "") -> Flat:
+    """Return a record flat, its paths behind a prefix."""
+    items = [(prefix + path, value) for path, value in flatten(record)]
+    return Flat(items, layout_of(tuple([path for path, _ in items])))
 
 
 def get_path(record: Mapping[str, Any], path: str) -> Any:

@@ -14,21 +14,11 @@ from huggingtweets.posts.reading.by_handle import Said, nearest, quoted, show
 from huggingtweets.posts.reading.byline import Field
 from huggingtweets.posts.reading.chats import refuse_json_chat
 from huggingtweets.posts.reading.decoding import decode_texts
-from huggingtweets.posts.reading.flat import MAX_PATHS, roles_of
+from huggingtweets.posts.reading.flat import MAX_PATHS, names_text, roles_of
 from huggingtweets.posts.reading.names import Mark, Who, words_of
 from huggingtweets.posts.reading.record import CLOSED, Draft, Reader, has_text
-from huggingtweets.posts.reading.shapes import (
-    KNOWN,
-    LISTED,
-    inner_value,
-    records_of,
-)
-from huggingtweets.posts.reading.timeline import (
-    RawPost,
-    Skip,
-    check_amount,
-    make_timeline,
-)
+from huggingtweets.posts.reading.shapes import KNOWN, LISTED, inner_value, records_of
+from huggingtweets.posts.reading.timeline import RawPost, Skip, check_amount, make_timeline
 from huggingtweets.posts.reading.who import Asked, Authors
 from huggingtweets.posts.records import Timeline
 
@@ -58,6 +48,14 @@ def configured_columns(config: SourceConfig) -> dict[str, str]:
 _COLUMNS = ("text", "user", "id", "date", "retweet")
 
 
+def is_only_column(names: Sequence[str], config: SourceConfig) -> bool:
+    """Whether a table has one column, which holds the texts, whatever it is called.
+
+    One of `json` holds whole posts.
+    """
+    return len(names) == 1 and config.text_column is None and "json" not in words_of(names[0])
+
+
 def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> None:
     """Refuse a table without a column of posts.
 
@@ -73,14 +71,14 @@ def check_columns(names: Sequence[str], config: SourceConfig, where: str) -> Non
     told = configured_columns(config).values()
     twice = [name for name, num in Counter(names).items() if num > 1]
     for name in twice:
-        is_text = config.text_column is None and roles_of(name).text is not None
+        is_text = config.text_column is None and names_text(name)
         is_author = config.user_column is None and roles_of(name).who is not None
         if name in told or is_text or is_author:
             raise SourceError(
                 f"{where}: got {show(name)} as the name of {names.count(name)} columns; expected "
                 "each name once; rename or remove what is not wanted"
             )
-    is_known = any(roles_of(name).text is not None or name == "description" for name in names)
+    is_known = any(names_text(name) or name == "description" for name in names)
     if config.text_column is None and not is_known:
         raise SourceError(
             f"{where}: got the columns {', '.join(map(show, names[:12]))}; expected one with the "
@@ -104,15 +102,32 @@ def posts_of_account(values: Iterable[Any]) -> Iterator[RawPost | Skip]:
 
     Texts come as its readers see them, escaped, as cleaning unescapes.
     """
+    for draft in _drafts_of(record for value in values for record in records_of(value)):
+        if isinstance(draft, Skip):
+            yield draft
+            continue
+        post = draft.post
+        text = post.text if draft.is_text else escape(post.text, quote=False)
+        yield replace(post, text=text, is_retweet=bool(post.is_retweet))
+
+
+def posts_of_x(records: Iterable[dict[str, Any] | str | Skip]) -> Iterator[RawPost | Skip]:
+    """Read what X has of one account: escaped already, retweets perhaps by `RT @` alone."""
+    for draft in _drafts_of(records):
+        yield draft.post if isinstance(draft, Draft) else draft
+
+
+def _drafts_of(records: Iterable[dict[str, Any] | str | Skip]) -> Iterator[Draft | Skip]:
     reader = Reader(SourceConfig())
-    for record in (one for value in values for one in records_of(value)):
-        draft = reader.read(record) if isinstance(record, dict) else record
-        if not isinstance(draft, Draft):
-            yield draft if draft == CLOSED else Skip("an entry without text")
-        else:
-            post = draft.post.cut()
-            text = post.text if draft.is_text else escape(post.text, quote=False)
-            yield replace(post, text=text, is_retweet=bool(post.is_retweet))
+    for record in records:
+        if isinstance(record, Skip):
+            yield record
+        elif isinstance(record, str):
+            yield Skip("an entry without text")
+        elif KNOWN not in record:
+            draft = reader.read(record)
+            is_told = isinstance(draft, Draft) or draft == CLOSED
+            yield draft if is_told else Skip("an entry without text")
 
 
 def is_repost(post: RawPost | Skip) -> bool:
@@ -149,13 +164,11 @@ class _Gathering:
             if skip is not None:
                 num_skips += 1
                 yield skip
-        yield from (Skip(problem) for problem in self._said.damage)
+        yield from map(Skip, dict.fromkeys(self._said.damage))  # of each pass over the file
         self._check_configured()
         mine, open_ = self._authors.own(self._drafts)
         column = next((field.path for draft in mine for field in draft.fields), "user")
         yield from (Skip(f"no user in the column {show(column)}", draft.line) for draft in open_)
-        if not mine:
-            self._authors.explain_nothing()
         self._tell_authors()
         yield from self._finish(self._settle_ids(self._settle_marks(mine)))
 
@@ -184,19 +197,17 @@ class _Gathering:
         if self._asked.config.user_column:
             author = self._authors.told(fields)
             if author is None:
-                return Skip(
-                    f"no user in the column {show(self._asked.config.user_column)}", row.line
-                )
+                column = show(self._asked.config.user_column)
+                return Skip(f"no user in the column {column}", row.line)
             if not self._authors.see_told(author):
                 return None
         else:
             if not any(field.who < Who.display for field in draft.fields):
-                self._authors.look_at(self._reader.flat)
+                self._authors.look_at(self._reader.unknown)
             if not self._authors.see(draft):
                 return None
-        post = draft.post.cut()
-        self._drafts.append(draft if post is draft.post else replace(draft, post=post))
-        self._num_chars += len(post.text)
+        self._drafts.append(draft)
+        self._num_chars += len(draft.post.text)
         check_amount(self._asked.where, len(self._drafts), self._num_chars)
         return None
 
@@ -227,21 +238,17 @@ class _Gathering:
 
     def _settle_marks(self, drafts: list[Draft]) -> list[Draft]:
         """Decide by all records which columns tell retweets, and read what depends on that."""
-        most: dict[str, int] = {}
-        least: dict[str, int] = {}
-        seen: Counter[str] = Counter()
-        for draft in drafts:
-            for path, number in draft.marks:
-                seen[path] += 1
-                most[path] = max(most.get(path, 0), number)
-                least[path] = min(least.get(path, number), number)
-        least.update((path, 0) for path in seen if seen[path] < len(drafts))
-        flags = {path for path in most if roles_of(path).mark is Mark.flag and most[path] <= 1}
+        marks_of = [dict(draft.marks) for draft in drafts]
+        paths = dict.fromkeys(path for marks in marks_of for path in marks)
+        numbers = {path: {marks.get(path, 0) for marks in marks_of} for path in paths}
+        flags = {
+            path for path in paths if roles_of(path).mark is Mark.flag and numbers[path] <= {0, 1}
+        }
         settled = [_with_flags(draft, flags) for draft in drafts]
         has_marks = any(draft.post.is_retweet for draft in settled)
-        for path in most if not has_marks else ():
+        for path in paths if not has_marks else ():
             is_open = roles_of(path).mark in (Mark.unsure, None)
-            if is_open and most[path] and not least[path]:
+            if is_open and 0 in numbers[path] and numbers[path] != {0}:
                 self._notes.append(
                     f"{self._asked.where}: the column {show(path)} looks like a mark of retweets "
                     f"and is not used; if it is one, set source.retweet_column={quoted(path)}"
@@ -293,7 +300,8 @@ class _Gathering:
                 f"{where}: {reader.num_unread_dates} dates in {column} cannot be read, such as "
                 f"{value}; the order of the file counts"
             )
-        text_columns = ", ".join([*self._reader.taken["text"]][:4])
+        taken = [*self._reader.taken["text"]][:4]
+        text_columns = self._said.only_column or ", ".join(taken)
         encoding = (self._said.encoding or "").lower()
         self._how.append(
             f"text: {text_columns or 'lines'}"
@@ -305,6 +313,7 @@ class _Gathering:
 
 
 _ID_CHARS, _COMPARED_CHARS = 10, 40
+"""X's ids have had ten digits since the end of 2008; a post that was cut or edited begins alike."""
 
 
 def _beginning(post: RawPost) -> str:

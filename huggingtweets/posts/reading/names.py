@@ -88,8 +88,9 @@ def who_role(name: str) -> Who | None:
     for size in range(len(kept)):
         roots, leaf = kept[: len(kept) - size], " ".join(kept[len(kept) - size :])
         if all(word in _ROOTS or word == "name" for word in roots) and roots[0] in _ROOTS:
-            if not leaf:
-                return Who.someone if "name" not in roots else _of_name(roots)
+            if not leaf:  # `user_name` is either, `author_name` is what somebody is called
+                is_name = "name" in roots and roots[-2:] != ["user", "name"]
+                return Who.display if is_name else Who.someone
             if leaf in _LEAVES:
                 return _LEAVES[leaf]
     return None
@@ -113,11 +114,6 @@ def is_of_profile(name: str) -> bool:
     return not (_ROOTS.isdisjoint(words) or TABLES["profile"].isdisjoint(words))
 
 
-def _of_name(roots: list[str]) -> Who | None:
-    """`user_name` may be either, `author_name` is the name, `author.user.name` as well."""
-    return Who.display if roots[-2:] != ["user", "name"] else Who.someone
-
-
 # --- What it says, which it is, when it was written
 
 TEXTS, IDS, DATES = _FACTS["texts"], _FACTS["ids"], _FACTS["dates"]
@@ -127,13 +123,11 @@ ACCESS, CLOSED_WORDS = _FACTS["access"], TABLES["closed"]
 def rank_of(name: str, names: tuple[str, ...]) -> int | None:
     """Return the place of a name in a list, wrappers before it left out; None: it is not in it."""
     words = words_of(name)
-    while words:
-        phrase = " ".join(words)
-        if phrase in names:
+    for start, word in enumerate(words):
+        if (phrase := " ".join(words[start:])) in names:
             return names.index(phrase)
-        if words[0] not in TABLES["wrappers"]:
-            return None
-        words = words[1:]
+        if word not in TABLES["wrappers"]:
+            break
     return None
 
 

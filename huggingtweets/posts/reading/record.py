@@ -5,19 +5,19 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.byline import Field, fields_of
 from huggingtweets.posts.reading.flat import (
     MAX_PATHS,
-    Layout,
+    Flat,
+    flat_of,
     flatten,
     get_path,
     is_empty,
-    layout_of,
-    roles_of,
+    names_text,
 )
 from huggingtweets.posts.reading.json_values import dig
 from huggingtweets.posts.reading.names import (
@@ -46,6 +46,7 @@ _FALSE = frozenset(
 )
 _PICTURES = ("user.profile_image_url_https", "author.profile_image_url")
 _RETWEET_HEAD = re.compile(r"RT @\w{1,30}: ", re.ASCII)
+# GNIP's `tag:search.twitter.com,2005:123`, Mastodon's `https://.../statuses/123/activity`
 _NUMBERS_END = re.compile(r"[:/](\d{5,25})(?:/activity)?/?\Z", re.ASCII)
 
 
@@ -80,55 +81,58 @@ class Reader:
         """Column and value of the first that should be a date and cannot be read."""
         self.paths: dict[str, None] = {}
         """Paths seen, those of objects on the way included."""
-        self.flat: list[tuple[str, Any]] = []
-        """Paths and values of the record read last."""
+        self.unknown: list[tuple[str, Any]] = []
+        """Of the record read last, paths and values that no table knows."""
 
     def read(self, record: Mapping[str, Any], line: int | None = None) -> Draft | Skip:
         """Read one record."""
-        config = self._config
-        self.flat = flat = list(flatten(record))
-        layout = layout_of(tuple([path for path, _ in flat]))
+        found = self._read(record, line)
+        return replace(found, line=line) if isinstance(found, Skip) else found
+
+    def _read(self, record: Mapping[str, Any], line: int | None) -> Draft | Skip:
+        config, flat = self._config, flat_of(record)
+        layout = flat.layout
+        self.unknown = flat.at(layout.unknown)
         if len(self.paths) < MAX_PATHS:
-            for path, _ in flat:
+            for path, _ in flat.items:
                 if path not in self.paths:
                     self._remember(path)
-        for path, value in (flat[place] for place in layout.access):
+        for path, value in flat.at(layout.access):
             if (kept_back := _kept_back(path, value)) is not None:
-                return replace(kept_back, line=line)
-        text = self._text(record, flat, layout)
+                return kept_back
+        text = self._text(record, flat)
         if isinstance(text, Skip):
-            return replace(text, line=line)
-        is_retweet, is_soft, marks, is_post = self._marks(record, flat, layout)
-        if not is_post:
-            return Skip("a like, a follow or the like, no post", line)
-        own_id = self._pick("id", config.id_column, record, flat, layout.ids, parse_id)
+            return text
+        marks = self._marks(record, flat)
+        if isinstance(marks, Skip):
+            return marks
+        own_id = self._pick("id", _columns(record, config.id_column, flat, layout.ids), parse_id)
         if own_id and (end := _NUMBERS_END.search(own_id)):
             own_id = end[1]
+        dates = _columns(record, config.date_column, flat, layout.dates)
         original = record.get("retweeted_status")
         if isinstance(original, dict):
-            text = _whole_retweet(text, _first_text(list(flatten(original))))
-        is_rich = isinstance(record.get(RICH), str)
+            text = _whole_retweet(text, original)
         versions = _versions(record)
+        is_v2 = "edit_history_tweet_ids" in record
         post = RawPost(
             escape(html_to_text(text), quote=False) if record.get(RICH) == "html" else text,
             own_id,
-            self._pick("date", config.date_column, record, flat, layout.dates, parse_date),
-            is_retweet,
+            self._pick("date", dates, parse_date),
+            marks.is_retweet,
             author_picture=_picture(record),
-            older_ids=tuple(one for one in versions[:-1] if one != own_id) * _is_v2(record),
+            older_ids=tuple(one for one in versions[:-1] if one != own_id) if is_v2 else (),
             is_outdated=own_id in versions[:-1],
         )
-        fields = tuple(fields_of(flat, layout.authors, own_id))
-        return Draft(post, fields, is_soft, marks, is_rich, line)
+        fields, is_rich = tuple(fields_of(flat, own_id)), isinstance(record.get(RICH), str)
+        return Draft(post.cut(), fields, marks.is_soft, marks.unsure, is_rich, line)
 
     def _remember(self, path: str) -> None:
         self.paths[path] = None
         while (path := path.rpartition(".")[0]) and path not in self.paths:
             self.paths[path] = None
 
-    def _text(
-        self, record: Mapping[str, Any], flat: list[tuple[str, Any]], layout: Layout
-    ) -> str | Skip:
+    def _text(self, record: Mapping[str, Any], flat: Flat) -> str | Skip:
         """Return the text; where no other is known, `description` of what may be a post."""
         name = self._config.text_column
         if name is not None:
@@ -137,10 +141,10 @@ class Reader:
                 self.taken["text"][name] = None
                 return value
             return Skip(f"no text in the column {show(name)}")
-        found = [flat[place] for place in layout.texts]
+        found = flat.at(flat.layout.texts)
         rivals = record.get(RIVALS, [])
-        if layout.answers:
-            beside = (flat[place] for place in layout.answers)
+        if flat.layout.answers:
+            beside = flat.at(flat.layout.answers)
             answers = [path for path, one in beside if isinstance(one, str) and " " in one.strip()]
             rivals = rivals or [path for path, _ in found[:1] if answers] + answers
         if len(rivals) > 1:
@@ -151,32 +155,25 @@ class Reader:
                 return text
         if any(isinstance(value, str) for _, value in found):
             return ""
-        # A profile has its names bare: `username`, `displayName`.
-        authors = (words_of(flat[place][0]) for place, who in layout.authors if who is not None)
-        is_post = any(not TABLES["people"].isdisjoint(words) for words in authors)
-        last = record.get("description")
-        if not found and isinstance(last, str) and last.strip() and is_post:
-            self.taken["text"]["description"] = None
-            return last
         if found:
             return Skip(f"no text in the column {show(found[0][0])}")
-        if not self._textless and flat:
-            names = ", ".join(show(path, 40) for path, _ in flat[:8] if path[:1] != "\0")
+        # A profile has its names bare: `username`, `displayName`.
+        authors = [flat.items[place][0] for place, who in flat.layout.authors if who is not None]
+        last = record.get("description")
+        is_post = any(not TABLES["people"].isdisjoint(words_of(path)) for path in authors)
+        if isinstance(last, str) and last.strip() and is_post:
+            self.taken["text"]["description"] = None
+            return last
+        if not self._textless and flat.items:
+            names = ", ".join(show(path, 40) for path, _ in flat.items[:8] if path[:1] != "\0")
             self._textless = f" (the first has the columns {names}); set source.text_column="
         return Skip(f"no text that is known{self._textless}")
 
     def _pick(
-        self,
-        use: str,
-        configured: str | None,
-        record: Mapping[str, Any],
-        flat: list[tuple[str, Any]],
-        places: tuple[int, ...],
-        parse: Callable[[Any], str | None],
+        self, use: str, columns: list[tuple[str, Any]], parse: Callable[[Any], str | None]
     ) -> str | None:
         """Return the first value that can be read among the columns for this use."""
-        told = [(configured, get_path(record, configured))] if configured else None
-        for path, value in told or (flat[place] for place in places):
+        for path, value in columns:
             if (found := parse(value)) is not None:
                 self.taken[use][path] = None
                 self.num_dates += use == "date"
@@ -186,46 +183,34 @@ class Reader:
                 self.num_unread_dates += 1
         return None
 
-    def _marks(
-        self,
-        record: Mapping[str, Any],
-        flat: list[tuple[str, Any]],
-        layout: Layout,
-    ) -> tuple[bool | None, bool, tuple[tuple[str, int], ...], bool]:
-        """Return whether it is a retweet, whether that is soft, doubtful marks, whether a post."""
+    def _marks(self, record: Mapping[str, Any], flat: Flat) -> "_Marks | Skip":
+        """Return what tells whether it is a retweet; a `Skip` for what is no post at all."""
         configured = self._config.retweet_column
-        if configured == "":
-            return None, False, (), True
-        if configured:
-            value = get_path(record, configured)
-            word = _kind_of(value)
-            is_kind = word in RETWEET_KINDS or word in OWN_KINDS
-            flag = word in RETWEET_KINDS if is_kind else read_mark(Mark.flag, value, configured)
-            if configured not in self.paths:
-                return None, False, (), True
+        if configured is not None:
+            if not configured or configured not in self.paths:
+                return _Marks(None)
             self.taken["mark"][configured] = None
-            return flag, False, (), True
+            value = get_path(record, configured)
+            kind = _is_retweet_kind(value)
+            return _Marks(read_mark(Mark.flag, value, configured) if kind is None else kind)
         said: list[tuple[bool, bool]] = []
         unsure = []
-        for place in layout.unknown:  # a column of kinds by another name
-            path, value = flat[place]
-            if isinstance(value, str) and len(value) <= _MAX_KIND_CHARS:
-                word = _kind_of(value)
-                if word in RETWEET_KINDS or word in OWN_KINDS:
-                    unsure.append((path, int(word in RETWEET_KINDS)))
-        for place, role in layout.marks:
-            path, value = flat[place]
+        for path, value in self.unknown:  # a column of kinds by another name
+            is_short = isinstance(value, str) and len(value) <= _MAX_KIND_CHARS
+            if is_short and (kind := _is_retweet_kind(value)) is not None:
+                unsure.append((path, int(kind)))
+        for place, role in flat.layout.marks:
+            path, value = flat.items[place]
+            kind = _is_retweet_kind(value)
             if role is Mark.kind:
-                word = _kind_of(value)
-                if word in OTHER_KINDS:
-                    return None, False, (), False
-                if word in RETWEET_KINDS or word in OWN_KINDS:
-                    self.taken["mark"][path] = None
-                    said.append((word in RETWEET_KINDS, word not in RETWEET_KINDS))
-                continue
-            flag = read_mark(role, value, path)
-            if words_of(path)[-1] == "status" and _kind_of(value) in OWN_KINDS:
-                flag = False  # `retweetStatus`: `original`
+                if _kind_of(value) in OTHER_KINDS:
+                    return Skip("a like, a follow or the like, no post")
+                if kind is None:
+                    continue
+                flag: bool | None = kind
+            else:
+                is_original = kind is False and words_of(path)[-1] == "status"  # `retweetStatus`
+                flag = False if is_original else read_mark(role, value, path)
             if role is Mark.flag and _is_number(value):
                 unsure.append((path, int(float(str(value)))))
                 continue
@@ -236,11 +221,26 @@ class Reader:
             if flag is not None:
                 said.append((flag, role is not Mark.flag))
         if any(flag for flag, _ in said):
-            return True, False, tuple(unsure), True
+            return _Marks(True, False, tuple(unsure))
         if not said:
             is_v1 = isinstance(record.get("user"), dict) and "screen_name" in record["user"]
-            return (False if is_v1 else None), is_v1, tuple(unsure), True
-        return False, all(is_soft for _, is_soft in said), tuple(unsure), True
+            return _Marks(False if is_v1 else None, is_v1, tuple(unsure))
+        return _Marks(False, all(is_soft for _, is_soft in said), tuple(unsure))
+
+
+class _Marks(NamedTuple):
+    """Fields of a `Draft`."""
+
+    is_retweet: bool | None
+    is_soft: bool = False
+    unsure: tuple[tuple[str, int], ...] = ()
+
+
+def _columns(
+    record: Mapping[str, Any], configured: str | None, flat: Flat, places: tuple[int, ...]
+) -> list[tuple[str, Any]]:
+    """Return the configured column with its value, or those that are known for a use."""
+    return [(configured, get_path(record, configured))] if configured else flat.at(places)
 
 
 RICH = "\0rich"
@@ -263,11 +263,6 @@ def _kept_back(path: str, value: object) -> Skip | None:
     return Skip("a deleted post") if "deleted" in words else CLOSED
 
 
-def _first_text(flat: list[tuple[str, Any]]) -> str | None:
-    places = layout_of(tuple(path for path, _ in flat)).texts
-    return next((flat[place][1] for place in places if isinstance(flat[place][1], str)), None)
-
-
 def is_text_value(path: str, value: object) -> bool:
     """Whether it may be a text: a string, or pieces of one, as Telegram's channels have them."""
     return isinstance(value, str) or (isinstance(value, list) and words_of(path)[-1:] == ("text",))
@@ -283,10 +278,18 @@ def _as_text(value: Any) -> str:
 
 def _kind_of(value: object) -> str:
     """Return the word of a kind column: of `Re-tweets` and `app.bsky.defs#retweet`, `retweet`."""
+    if isinstance(value, dict | list):  # whole posts, which take long to print
+        return ""
     word = str(value)[:_MAX_VALUE_CHARS].strip().lower().rpartition(".")[2].rpartition("#")[2]
     word = word.replace("-", "")
     one = word.removesuffix("s")
-    return one if one in RETWEET_KINDS or one in OWN_KINDS else word
+    return one if one in RETWEET_KINDS | OWN_KINDS else word
+
+
+def _is_retweet_kind(value: object) -> bool | None:
+    """Whether a word for a kind of post is one for retweets; None: nor is it one for own posts."""
+    word = _kind_of(value)
+    return word in RETWEET_KINDS if word in RETWEET_KINDS | OWN_KINDS else None
 
 
 def _is_number(value: object) -> bool:
@@ -327,14 +330,12 @@ def _picture(record: Mapping[str, Any]) -> str | None:
     )
 
 
-def _whole_retweet(cut: str, whole: str | None) -> str:
+def _whole_retweet(cut: str, original: Mapping[str, Any]) -> str:
     """Put the whole post behind `RT @name: ` where only its beginning stands."""
-    head = _RETWEET_HEAD.match(cut)
+    head, flat = _RETWEET_HEAD.match(cut), flat_of(original)
+    texts = (text for _, text in flat.at(flat.layout.texts) if isinstance(text, str))
+    whole = next(texts, None)
     return cut if head is None or whole is None else head.group() + whole
-
-
-def _is_v2(record: Mapping[str, Any]) -> bool:
-    return "edit_history_tweet_ids" in record
 
 
 def _versions(record: Mapping[str, Any]) -> list[str]:
@@ -359,11 +360,7 @@ def has_text(value: object) -> bool:
 
 def text_path(value: Mapping[str, Any]) -> str | None:
     """Return where an object has a text, None where it has none."""
-    return next(
-        (
-            path
-            for path, inner in flatten(value)
-            if is_text_value(path, inner) and roles_of(path).text is not None
-        ),
-        None,
-    )
+    for path, inner in flatten(value):
+        if is_text_value(path, inner) and names_text(path):
+            return path
+    return None

@@ -1,6 +1,5 @@
 """JSON of any tool taken apart into records: wrappers, pages, activities, tables, JSON in JSON."""
 
-import ast
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,8 +8,14 @@ from huggingtweets.posts.reading.activities import activity_of, meta_post, rich
 from huggingtweets.posts.reading.by_handle import show
 from huggingtweets.posts.reading.byline import named, says_author
 from huggingtweets.posts.reading.chats import refuse_json_chat
-from huggingtweets.posts.reading.flat import is_empty, roles_of
-from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
+from huggingtweets.posts.reading.flat import is_empty, names_text, roles_of
+from huggingtweets.posts.reading.json_values import (
+    dig,
+    dig_list,
+    dig_text,
+    parse_json,
+    parse_python,
+)
 from huggingtweets.posts.reading.names import TABLES, words_of
 from huggingtweets.posts.reading.record import RIVALS, has_text, text_path
 from huggingtweets.posts.reading.tables import is_table, may_be_handle, table_of
@@ -39,6 +44,8 @@ _PEOPLE = ("users", "accounts")
 _ENVELOPE = frozenset({"status", "message"})
 """What an API says of its answer, beside the list: `{"status": "ok", "data": [...]}`."""
 _MAX_DEPTH = 8
+_LOOKED_AT = 20
+"""Items of a list by which it is judged: all posts of one list have one shape."""
 
 
 def records_of(
@@ -47,14 +54,16 @@ def records_of(
     """Yield the records in one JSON value: objects, bare texts, and what is none.
 
     Args:
-        value: a line, or an element of a list.
+        value: a line, or an element of a list; a `Skip` stays one.
         depth: how deep it stood in the file's own value.
         is_row: whether it is an element of a list of lists.
 
     Raises:
         SourceError: it is a chat.
     """
-    if depth > _MAX_DEPTH:
+    if isinstance(value, Skip):
+        yield value
+    elif depth > _MAX_DEPTH:
         yield Skip("a value nested too deep")
     elif isinstance(value, str):
         inner = inner_value(value)
@@ -83,15 +92,8 @@ def inner_value(text: str) -> Any:
     try:
         value = parse_json(stripped)
     except ValueError:
-        try:
-            value = ast.literal_eval(stripped)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return None
+        value = parse_python(stripped)
     return value if isinstance(value, dict | list) and value else None
-
-
-def _names_text(key: str) -> bool:
-    return roles_of(key).text is not None
 
 
 def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
@@ -100,7 +102,7 @@ def _of_object(value: Record, depth: int) -> Iterator[Record | str | Skip]:
     if activity is not None:
         yield activity
         return
-    texts = {key for key, one in value.items() if isinstance(one, str) and _names_text(key)}
+    texts = {key for key, one in value.items() if isinstance(one, str) and names_text(key)}
     is_post = bool(texts) and not (texts <= _ENVELOPE and _lists_directly(value))
     is_post = is_post or "text_entities" in value  # Telegram, whose text may come in pieces
     if not is_post and (wrapped := _wrapped(value)):
@@ -171,18 +173,15 @@ def _owner(beside: Record, key: str, posts: Any, num_lists: int) -> Record | Non
     if name is not None:
         display = str(dig(account, "accountDisplayName") or name)
         return {"author": {"screen_name": name, "name": display}}
-    handle = named({name: one for name, one in beside.items() if not _is_long(one)})
+    # Of one author, `authors` is a list as well; of several it says nothing about this list.
+    said = {name: one for name, one in beside.items() if not isinstance(one, list) or len(one) == 1}
+    handle = named(said)
     if handle is not None:
         return {"author": {"screen_name": handle}}
     if not may_be_handle(key) or _is_connection(posts):
         return None
     is_sure = num_lists > 1 or key.startswith("@")
     return {"author": {"screen_name": key}} | ({} if is_sure else {LISTED: key})
-
-
-def _is_long(value: Any) -> bool:
-    """Whether it is a list of several; of one author, `authors` is a list as well."""
-    return isinstance(value, list) and len(value) != 1
 
 
 def _is_connection(value: Any) -> bool:
@@ -305,7 +304,7 @@ def _lists_directly(value: Record) -> dict[str, Any]:
         key: one
         for key, one in value.items()
         if isinstance(one, list)
-        and any(isinstance(item, dict | str) for item in one[:20])
+        and any(isinstance(item, dict | str) for item in one[:_LOOKED_AT])
         and not _is_about_one(key, value)
     }
     usual = next((key for key in _LISTS if key in lists), None)
@@ -314,7 +313,8 @@ def _lists_directly(value: Record) -> dict[str, Any]:
     return {
         key: one
         for key, one in lists.items()
-        if _is_wanted(key, value) and any(_holds_text(item, key, value) for item in one[:20])
+        if _is_wanted(key, value)
+        and any(_holds_text(item, key, value) for item in one[:_LOOKED_AT])
     }
 
 
@@ -332,7 +332,7 @@ def _is_wanted(key: str, value: Record) -> bool:
     is_other = "".join(words) in _NOT_POSTS or not _NOT_POSTS.isdisjoint(words)
     if is_other and not (_is_connection(one) or (key in _PEOPLE and _has_posts(one))):
         return False
-    is_known = not may_be_handle(key) or _names_text(key) or _is_connection(one)
+    is_known = not may_be_handle(key) or names_text(key) or _is_connection(one)
     return is_known or not _is_record(value)
 
 
@@ -347,7 +347,7 @@ def _is_record(value: Record) -> bool:
         roles = roles_of(key)
         if isinstance(one, bool | list | dict) or key in _ENVELOPE or roles.who is not None:
             continue
-        if _names_text(key) or ((roles.id, roles.date) != (None, None) and not is_empty(one)):
+        if names_text(key) or ((roles.id, roles.date) != (None, None) and not is_empty(one)):
             return True
         if isinstance(one, str) and one.strip() and (has_author or " " in one.strip()):
             return True
@@ -356,7 +356,7 @@ def _is_record(value: Record) -> bool:
 
 def _has_posts(value: Any) -> bool:
     if isinstance(value, list):  # of people, each with a list
-        return any(map(_has_list, value[:20]))
+        return any(map(_has_list, value[:_LOOKED_AT]))
     return _has_list(value) or is_table(value)
 
 
@@ -372,7 +372,7 @@ def _has_list(value: Any, depth: int = 0) -> bool:
 def _holds_text(one: Any, key: str, value: Record) -> bool:
     """Whether an item of a list may be a post; a text alone where the key or all else says so."""
     if isinstance(one, str):
-        is_known = not may_be_handle(key) or _names_text(key)
+        is_known = not may_be_handle(key) or names_text(key)
         return is_known or all(isinstance(beside, list) for beside in value.values())
     if not isinstance(one, dict):
         return False

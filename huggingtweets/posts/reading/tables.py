@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from huggingtweets.posts.reading.flat import roles_of
+from huggingtweets.posts.reading.flat import names_text
 from huggingtweets.posts.reading.names import TABLES, words_of
 from huggingtweets.posts.reading.record import has_text
 from huggingtweets.posts.reading.timeline import Skip
@@ -37,7 +37,7 @@ def table_of(value: dict[str, Any]) -> Iterator[dict[str, Any] | Skip] | None:
         return ({"id": key, "text": one} for key, one in value.items())
     if len(inner) < 1 or not all(isinstance(one, dict) and one for one in inner):
         return None
-    texts = [key for key in value if roles_of(key).text is not None]
+    texts = [key for key in value if names_text(key)]
     keys = list(inner[0])
     if texts and all(isinstance(one, str) or one is None for one in value[texts[0]].values()):
         keys = list(value[texts[0]])
@@ -59,7 +59,7 @@ def _columns(value: dict[str, Any]) -> dict[str, list[Any]] | None:
     if not is_even or any(isinstance(one[0], list | dict) for one in value.values()):
         return None
     has_texts = any(
-        roles_of(key).text is not None and any(isinstance(one, str) for one in column)
+        names_text(key) and any(isinstance(one, str) for one in column)
         for key, column in value.items()
     )
     return value if has_texts else None

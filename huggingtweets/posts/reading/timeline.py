@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 
 from huggingtweets.errors import SourceError
@@ -56,19 +56,24 @@ class Skip:
     line: int | None = None
 
 
-@dataclass
+_REPEATED = "came more than once and count once"
+_OUTDATED = "were edited later; the last version counts"
+_CUT = f"were cut to {MAX_TEXT_CHARS} characters"
+
+
 class _Tally:
     """What was left out so far."""
 
-    skipped: dict[str, tuple[int, int | None]] = field(default_factory=dict)
-    """Per reason: how many, and the first line."""
-    num_skipped: int = 0
-    repeated: int = 0
-    outdated: int = 0
-    cut: int = 0
+    def __init__(self) -> None:
+        self.skipped: dict[str, tuple[int, int | None]] = {}
+        """Per reason: how many, and the first line."""
+        self.num_skipped = 0
+        self.posts = dict.fromkeys((_REPEATED, _OUTDATED, _CUT), 0)
+        """How many posts met with what."""
 
     def skip(self, skip: Skip) -> None:
-        reason = skip.reason if len(self.skipped) < _MAX_REASONS else "other reasons"
+        is_room = skip.reason in self.skipped or len(self.skipped) < _MAX_REASONS
+        reason = skip.reason if is_room else "other reasons"
         count, line = self.skipped.get(reason, (0, skip.line))
         self.skipped[reason] = (count + 1, line)
         self.num_skipped += 1
@@ -80,16 +85,8 @@ class _Tally:
         ]
 
     def notes(self, where: str) -> list[str]:
-        notes = [f"{where}: {skip}" for skip in self.skips()]
-        if self.repeated:
-            notes.append(f"{where}: {self.repeated} posts came more than once and count once")
-        if self.outdated:
-            notes.append(
-                f"{where}: {self.outdated} posts were edited later; the last version counts"
-            )
-        if self.cut:
-            notes.append(f"{where}: {self.cut} posts were cut to {MAX_TEXT_CHARS} characters")
-        return notes
+        met = [f"{num} posts {what}" for what, num in self.posts.items() if num]
+        return [f"{where}: {one}" for one in (*self.skips(), *met)]
 
 
 def make_timeline(
@@ -126,14 +123,15 @@ def make_timeline(
         if isinstance(item, Skip):
             tally.skip(item)
         elif item.is_outdated:
-            tally.outdated += 1
+            tally.posts[_OUTDATED] += 1
         else:
+            # Two posts without ids are two posts, be their texts equal: cleaning drops repeats.
             key = item.id if item.id is not None else f"row-{number}"
             if key in by_id:
-                tally.repeated += 1
+                tally.posts[_REPEATED] += 1
                 continue
             text = item.text[:MAX_TEXT_CHARS]
-            tally.cut += len(item.text) > MAX_TEXT_CHARS
+            tally.posts[_CUT] += len(item.text) > MAX_TEXT_CHARS
             num_chars += len(text)
             by_id[key] = Post(key, text, item.created_at, item.is_retweet)
             older.update(item.older_ids)
@@ -141,7 +139,7 @@ def make_timeline(
             own_picture = own_picture or item.author_picture
         check_amount(where, len(by_id), num_chars, tally.num_skipped)
     for outdated in older & by_id.keys():
-        tally.outdated += 1
+        tally.posts[_OUTDATED] += 1
         del by_id[outdated]
     posts = tuple(_newest_first(list(by_id.values())))
     if not posts and tally.skipped:  # an empty file is just an empty timeline
@@ -182,6 +180,7 @@ def parse_id(value: object) -> str | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, float):
+        # From 2**53 on a float has lost digits: it would be the id of another post.
         return str(int(value)) if value.is_integer() and abs(value) < 2**53 else None
     text = str(value).strip() if isinstance(value, int | str) else ""
     if not text or len(text) > MAX_ID_CHARS or _BROKEN_NUMBER.fullmatch(text):
@@ -234,7 +233,7 @@ def _moment(value: object) -> datetime | None:
         return datetime(value.year, value.month, value.day, tzinfo=UTC)
     if isinstance(value, str) and len(value) <= 64:
         text = value.strip()
-        if match := _API_DATE.fullmatch(text):
+        if match := _API_DATE.fullmatch(text):  # by hand: strptime takes as long as all else here
             month = _MONTHS.index(match[1]) // 3 + 1
             day, hour, minute, second, year = (int(match[number]) for number in range(2, 7))
             return datetime(year, month, day, hour, minute, second, tzinfo=UTC)
@@ -247,6 +246,8 @@ def _moment(value: object) -> datetime | None:
             parsed = _as_pages_write(text)
         return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
     if isinstance(value, int | float) and not isinstance(value, bool):
+        # By size: as seconds 1e11 is the year 5138, as milliseconds 1e14 is. Less than 1e8 seconds
+        # (1973) is a count rather than a time.
         seconds = value / (1e6 if abs(value) >= 1e14 else 1000 if abs(value) >= 1e11 else 1)
         return datetime.fromtimestamp(seconds, tz=UTC) if abs(seconds) >= 1e8 else None
     return None

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig
@@ -17,12 +17,13 @@ from huggingtweets.posts.reading.by_handle import name_key, nearest, quoted, sho
 from huggingtweets.posts.reading.byline import (
     Field,
     is_called,
+    is_same,
     named,
     squeezed,
     typed_handle,
     writer_of,
 )
-from huggingtweets.posts.reading.flat import ADDRESSES, UNKNOWN, get_path, is_foreign, roles_of
+from huggingtweets.posts.reading.flat import ADDRESSES, get_path, is_foreign
 from huggingtweets.posts.reading.names import (
     NEVER,
     NO_AUTHORS,
@@ -34,6 +35,7 @@ from huggingtweets.posts.reading.names import (
 )
 from huggingtweets.posts.reading.record import Draft
 
+# So that memory stays bounded where columns or keys hold data: more is not looked at.
 _MAX_VALUES = 1000
 _MAX_COLUMNS = 300
 _MAX_AUTHORS = 200_000
@@ -109,7 +111,7 @@ class _Column:
         if sum(value.startswith("@") for value in self.values) >= half:
             return True
         num = self.values.total()
-        no_names = {value: count for value, count in self.values.items() if is_no_name(value)}
+        no_names = {value: count for value, count in self.values.items() if _is_no_name(value)}
         is_of_programs = self.is_source and bool(no_names)  # one that is known is enough
         if self.is_known or is_of_programs or 2 * sum(no_names.values()) >= num:
             return False
@@ -117,7 +119,7 @@ class _Column:
         return self.is_people or (is_few and not is_named_for)
 
 
-def is_no_name(value: str) -> bool:
+def _is_no_name(value: str) -> bool:
     """Whether a value can be no name of anybody."""
     return bool(_NO_NAME.fullmatch(value)) or not NO_NAMES.isdisjoint(words_of(value.lower()))
 
@@ -127,17 +129,16 @@ class Authors:
 
     def __init__(self, asked: Asked) -> None:
         """Begin without records."""
-        self._where = asked.where
+        self._asked = asked
         self._handle = asked.handle
         self._column = asked.config.user_column
         """Empty: all is by the handle; None: to be found out."""
-        self._is_named_for = asked.is_named_for
-        self._optouts = asked.optouts
         self.others: dict[str, None] = {}
         """Keys of other authors, in the order they came."""
         self.num_others = 0
         self.num_opted_out = 0
-        self._hits: dict[str, Who] = {}
+        self._hits: set[str] = set()
+        """Paths under which the handle itself was found."""
         self._handles_of_id: dict[str, set[str]] = {}
         self._columns: dict[str, _Column] = {}
         self._num_seen = 0
@@ -164,9 +165,9 @@ class Authors:
         """
         if self._column is None and not self.is_wanted(name_key(key)):
             raise SourceError(
-                f"{self._where}: got a list under the key {show(key)}, and nothing says whose it "
-                f"is; expected posts of {self._handle}; call the key {self._handle} if they are "
-                f"theirs, or set {_ALL_THEIRS}"
+                f"{self._asked.where}: got a list under the key {show(key)}, and nothing says "
+                f"whose it is; expected posts of {self._handle}; call the key {self._handle} if "
+                f"they are theirs, or set {_ALL_THEIRS}"
             )
 
     def see(self, draft: Draft) -> bool:
@@ -178,19 +179,16 @@ class Authors:
                 known = self._handles_of_id.setdefault(field_.value, set())
                 sure = min(named)[:1] if named else None
                 known.update(one.value for one in named if (one.who,) == sure)
-        for one in named:
-            if self.is_wanted(one.value, one.path) and one.path not in self._hits:
-                self._hits[one.path] = one.who
-        if not named or any(self.is_wanted(one.value, one.path) for one in named):
-            return True
-        if self._column == "":
+        hits = [one.path for one in named if self.is_wanted(one.value, one.path)]
+        self._hits.update(hits)
+        if not named or hits or self._column == "":
             return True
         self._count_other(min(named))
         return False
 
     def see_told(self, key: str) -> bool:
         """Take note of an author by the configured column; False: it is somebody else."""
-        if self.is_wanted(key, self._column or "") or is_called(key, self._handle):
+        if is_called(key, self._handle, self._column or ""):
             return True
         self._count_other(Field(Who.username, 0, self._column or "", key))
         return False
@@ -206,12 +204,11 @@ class Authors:
         for name in names:
             self._count_other(Field(Who.someone, 0, path, name_key(name)))
 
-    def look_at(self, flat: Iterable[tuple[str, Any]]) -> None:
+    def look_at(self, unknown: Iterable[tuple[str, Any]]) -> None:
         """Take note of columns that no table knows: they may be authors all the same."""
-        for path, value in flat:
-            if roles_of(path) != UNKNOWN or path[:1] == "\0":
-                continue
-            if not isinstance(value, str) and not (type(value) is int and is_of_profile(path)):
+        for path, value in unknown:
+            is_number_of_profile = type(value) is int and is_of_profile(path)
+            if path[:1] == "\0" or not (isinstance(value, str) or is_number_of_profile):
                 continue
             column = self._columns.get(path)
             if column is None:
@@ -223,15 +220,8 @@ class Authors:
                 column.add(text)
 
     def is_wanted(self, key: str, path: str = "") -> bool:
-        """Whether a handle is the one asked for.
-
-        On Mastodon a server leaves its own name out, on Bluesky people leave out `.bsky.social`.
-        """
-        if key in (self._handle, f"{self._handle}.bsky.social"):
-            return True
-        name, dot, _ = self._handle.partition(".")
-        words = words_of(path)
-        return bool(dot) and key == name and ("account" in words or words[-1:] in ADDRESSES)
+        """Whether a handle is the one asked for."""
+        return is_same(key, self._handle, path)
 
     def _count_other(self, field_: Field) -> None:
         self.num_others += 1
@@ -245,11 +235,19 @@ class Authors:
         """Return the drafts of whom was asked for, and those of nobody who can be told.
 
         Raises:
-            SourceError: records differ in what looks like their author, and nothing says how.
+            SourceError: all are other people's, or records differ in what looks like their author,
+                and nothing says how.
         """
+        mine, open_ = self._divide(drafts)
+        mine = self._without_optouts(mine)
+        if self.others and not mine:
+            self._refuse_others()
+        return mine, open_
+
+    def _divide(self, drafts: list[Draft]) -> tuple[list[Draft], list[Draft]]:
         if self._column is not None:
             self.by = f"column {self._column}, as told" if self._column else "all, as told"
-            return self._without_optouts(drafts), []
+            return drafts, []
         mine, open_ = [], []
         for draft in drafts:
             author = self._author(draft)
@@ -261,17 +259,18 @@ class Authors:
             else:
                 self._count_other(author)
         if mine or self.others:
-            return self._without_optouts(mine), open_
+            return mine, open_
         self._check_one_person(open_)
         self.by = self.by or (
-            "the file's name" if self._is_named_for else "nothing; taken for one person's"
+            "the file's name" if self._asked.is_named_for else "nothing; taken for one person's"
         )
-        return self._without_optouts(open_), []
+        return open_, []
 
     @cached_property
-    def _known_ids(self) -> list[set[str]]:
-        """Handles of each number that has any; complete when all was read."""
-        return [handles for handles in self._handles_of_id.values() if handles]
+    def _has_known_number(self) -> bool:
+        """Whether a number stands for the handle alone; asked once, when all was read."""
+        sure = (handles for handles in self._handles_of_id.values() if len(handles) == 1)
+        return any(self.is_wanted(*handles) for handles in sure)
 
     def _author(self, draft: Draft) -> Field | None:
         """Return the field that names the author of one record, by all that the file says."""
@@ -286,7 +285,7 @@ class Authors:
             handles = self._handles_of_id.get(one.value, set())
             if len(handles) == 1:
                 return one._replace(value=next(iter(handles)))
-        if ids and any(len(known) == 1 and self.is_wanted(*known) for known in self._known_ids):
+        if ids and self._has_known_number:
             return ids[0]._replace(value=f"id {ids[0].value}")
         names = [field for field in draft.fields if field.who is Who.display]
         if not ids and names and not self._hits and not self.others:
@@ -311,9 +310,9 @@ class Authors:
         if values and not in_all:
             paths = ", ".join(show(path) for _, path in list(values)[:3])
             raise SourceError(
-                f"{self._where}: got records that say their author by {paths}, and others that do "
-                f"not; expected the posts of {self._handle} alone, or a handle in all; leave the "
-                "others out, or set source.user_column= (empty) if all are theirs"
+                f"{self._asked.where}: got records that say their author by {paths}, and others "
+                f"that do not; expected the posts of {self._handle} alone, or a handle in all; "
+                f"leave the others out, or set {_ALL_THEIRS}"
             )
         if same:
             who, path = min(same)
@@ -327,12 +326,12 @@ class Authors:
                 self._refuse_another(only, path)
             if column.is_of_profile and has_number:
                 continue
-            if column.may_tell_authors(self._handle, len(drafts), self._is_named_for):
+            if column.may_tell_authors(self._handle, len(drafts), self._asked.is_named_for):
                 self._refuse(path, column.writers or column.values)
 
     def _refuse_another(self, found: str, path: str) -> None:
         raise SourceError(
-            f"{self._where}: got posts by {show(found)} (column {show(path)}), not by "
+            f"{self._asked.where}: got posts by {show(found)} (column {show(path)}), not by "
             f"{self._handle}; expected the posts of {self._handle}; use "
             f"user={quoted(name_key(found))}, or {_ALL_THEIRS}"
         )
@@ -347,7 +346,7 @@ class Authors:
             else "and a name of your own in its cells, as user= takes no other letters than English"
         )
         raise SourceError(
-            f"{self._where}: got records of {len(values)} authors by the column {show(path)} "
+            f"{self._asked.where}: got records of {len(values)} authors by the column {show(path)} "
             f"({shown}), and nothing says which are by {self._handle}; expected the posts of one "
             f"person, or a column with handles; set source.user_column={quoted(path)} {do}, "
             f"or {_ALL_THEIRS}"
@@ -355,14 +354,12 @@ class Authors:
 
     def _without_optouts(self, drafts: list[Draft]) -> list[Draft]:
         """Leave out whoever wants no model, also where they were taken for somebody else."""
-        if not self._optouts:
+        if not self._asked.optouts:
             return drafts
-        memo: dict[str, bool] = {}
 
+        @cache  # a hash per author, not per post
         def wants_none(key: str) -> bool:
-            if key not in memo:
-                memo[key] = key != self._handle and handle_hash(key) in self._optouts
-            return memo[key]
+            return key != self._handle and handle_hash(key) in self._asked.optouts
 
         kept = [
             draft
@@ -372,20 +369,13 @@ class Authors:
         self.num_opted_out = len(drafts) - len(kept)
         return kept
 
-    def explain_nothing(self) -> None:
-        """Raise where the file is of other people.
-
-        Raises:
-            SourceError: it names them.
-        """
-        if not self.others:
-            return
+    def _refuse_others(self) -> None:
         num = len(self.others)
         only = next(iter(self.others))
         there = "is 1 other user" if num == 1 else f"are {num} other users"
         one = f"use user={quoted(typed_handle(only) or only)}, or {_ALL_THEIRS}"
         raise SourceError(
-            f"{self._where}: got no post of user {self._handle}; there {there}"
+            f"{self._asked.where}: got no post of user {self._handle}; there {there}"
             f"{nearest(self._handle, self.others)} (column {show(self._path_of_others)}); "
             + (one if num == 1 else "check user= or set source.user_column=")
         )

@@ -19,23 +19,17 @@ DIRECTORY_URL = "https://plc.directory"
 """Says on which host a person's own records lie."""
 PAGE_POSTS = 100
 _PREFERENCE = "community.lexicon.preference.ai"
-_REFUSALS = {
-    "training": "no training of models",
-    "syntheticContent": "no synthetic content",
-}
+_REFUSALS = {"training": "no training of models", "syntheticContent": "no synthetic content"}
 """Uses in the record above that making a model of a person comes down to."""
 _HIDDEN_LABEL = "!no-unauthenticated"
 _NO_RECORD = (400, 404)
+"""Bluesky's own servers answer 400 (`RecordNotFound`) where there is no record."""
 _HOST_URL = re.compile(r"https://(?:[a-z0-9-]{1,63}\.){1,8}[a-z]{2,24}/?")
 _DID = re.compile(r"did:(?:plc:[a-z2-7]{24}|web:[A-Za-z0-9.-]{1,200})")
 
 
 def read_bluesky(
-    handle: str,
-    config: SourceConfig,
-    *,
-    known: frozenset[str] = frozenset(),
-    patience: Patience | None = None,
+    handle: str, config: SourceConfig, *, known: frozenset[str], patience: Patience | None
 ) -> Timeline:
     """Fetch a person's own posts and replies, newest first; reposts are dropped by author.
 
@@ -66,7 +60,7 @@ def read_bluesky(
         answer = service.get(
             "/xrpc/app.bsky.feed.getAuthorFeed",
             params | ({"cursor": cursor} if cursor else {}),
-            is_whole=_is_feed,
+            is_whole=lambda value: isinstance(dig(value, "feed"), list),
         )
         if not answer.is_ok:
             raise SourceError(
@@ -105,7 +99,7 @@ def _profile(service: Service, actor: str) -> dict[str, Any]:
     answer = service.get(
         "/xrpc/app.bsky.actor.getProfile",
         {"actor": actor},
-        is_whole=lambda value: isinstance(value, dict) and _is_did(value.get("did")),
+        is_whole=lambda value: bool(_DID.fullmatch(dig_text(value, "did") or "")),
     )
     if not answer.is_ok:
         raise SourceError(
@@ -114,14 +108,6 @@ def _profile(service: Service, actor: str) -> dict[str, Any]:
         )
     profile: dict[str, Any] = answer.value
     return profile
-
-
-def _is_did(value: object) -> bool:
-    return isinstance(value, str) and bool(_DID.fullmatch(value))
-
-
-def _is_feed(value: Any) -> bool:
-    return isinstance(dig(value, "feed"), list)
 
 
 def _author_of(item: Any) -> object:
@@ -182,17 +168,14 @@ def _preference(did: str, config: SourceConfig, patience: Patience | None) -> An
     """Ask the host where the person's records lie; with a service of one's own, that one."""
     host = config.api_url
     if host is None:
-        domain = did.removeprefix("did:web:")
-        if domain == did:
-            directory = Service(DIRECTORY_URL, patience=patience)
-            host = host_of(directory.get(f"/{quote(did)}").value)
-        elif _HOST_URL.fullmatch(f"https://{domain}"):
-            directory = Service(f"https://{domain}", patience=patience)
-            host = host_of(directory.get("/.well-known/did.json").value)
-        else:
+        url, path = DIRECTORY_URL, f"/{quote(did)}"
+        if did.startswith("did:web:"):
+            url, path = f"https://{did.removeprefix('did:web:')}", "/.well-known/did.json"
+        if not _HOST_URL.fullmatch(url):
             raise SourceError(f"{show(did)}: is no place where a person's records lie")
+        host = host_of(Service(url, patience=patience).get(path).value)
         if host is None:
-            raise SourceError(f"{directory.host}: got no host for {show(did)}")
+            raise SourceError(f"{url}: got no host for {show(did)}")
     params = {"repo": did, "collection": _PREFERENCE, "rkey": "self"}
     answer = Service(host, patience=patience).get("/xrpc/com.atproto.repo.getRecord", params)
     if answer.is_ok:

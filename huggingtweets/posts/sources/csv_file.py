@@ -4,19 +4,24 @@ import csv
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, pairwise, zip_longest
 from pathlib import Path
 
+from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading.by_handle import Said, has_bad_bytes, iter_lines, open_text
+from huggingtweets.posts.reading.by_handle import (
+    Lines,
+    Said,
+    has_bad_bytes,
+    iter_lines,
+    look_ahead,
+    open_text,
+)
 from huggingtweets.posts.reading.chats import refuse_page
-from huggingtweets.posts.reading.flat import roles_of
-from huggingtweets.posts.reading.gather import Row, check_columns, gather
-from huggingtweets.posts.reading.names import words_of
+from huggingtweets.posts.reading.flat import MAX_NAME_WORDS, are_columns, roles_of
+from huggingtweets.posts.reading.gather import Row, check_columns, is_only_column
 from huggingtweets.posts.reading.timeline import Skip, parse_date
 from huggingtweets.posts.reading.who import Asked
-from huggingtweets.posts.records import Timeline
 
 SUFFIXES = (".csv", ".tsv")
 _MAX_LINE_CHARS = 1 << 20
@@ -28,48 +33,16 @@ _LOOKED_AT_CHARS = 1 << 18
 _MAX_TITLE_LINES = 10
 """Above the names of the columns, as in reports."""
 
-Lines = Iterator[tuple[int, str | None]]
 
-
-def read_csv(path: Path, asked: Asked) -> Timeline:
-    """Read the posts of one person. The header's most frequent of `, ; tab |` separates.
+def read_csv(path: Path, asked: Asked, said: Said) -> Iterator[Row | Skip]:
+    """Yield the rows. The header's most frequent of `, ; tab |` separates.
 
     Raises:
-        SourceError: nothing of this person can be read.
+        SourceError: the first line is not a header, or none of its columns may hold posts.
     """
-    said = Said(asked.config.encoding)
     with open_text(path, said, newline="") as stream:
-        asked = _for_one_column(asked, iter_lines(stream, _MAX_LINE_CHARS))
-    said.damage.clear()  # it comes again
-
-    def found() -> Iterator[Row | Skip]:
-        with open_text(path, said, newline="") as stream:
-            lines, told = iter_lines(stream, _MAX_LINE_CHARS), asked.config.text_column
-            yield from csv_rows(lines, path.name, said.notes, told)
-
-    return gather(asked, found(), said)
-
-
-def _for_one_column(asked: Asked, lines: Lines) -> Asked:
-    """Take the only column of a file for its text, whatever it is called."""
-    told = asked.config.text_column
-    _, header, _ = _header(_look_ahead(lines), asked.where, told)
-    if len(header) > 1:
-        check_columns(header, asked.config, asked.where)
-    if told is not None or len(header) != 1 or "json" in words_of(header[0]):  # whole posts
-        return asked
-    return replace(asked, config=replace(asked.config, text_column=header[0] or None))
-
-
-def _look_ahead(lines: Lines) -> list[tuple[int, str | None]]:
-    """Take some lines from the beginning."""
-    head, num_chars = [], 0
-    for number, line in lines:
-        head.append((number, line))
-        num_chars += len(line or "")
-        if num_chars > _LOOKED_AT_CHARS:
-            break
-    return head
+        lines = iter_lines(stream, _MAX_LINE_CHARS)
+        yield from csv_rows(lines, path.name, said, asked.config)
 
 
 def _header(
@@ -103,17 +76,18 @@ def _header(
         raise SourceError(f"{where}: its first line is not a header; check source=")
     if len(names) > _MAX_COLUMNS:
         raise SourceError(f"{where}: got {len(names)} columns; expected posts, one per row")
-    if not _is_header(names, told):
+
+    def is_header(row: list[str]) -> bool:
+        return are_columns(row) if told is None else told in row
+
+    if not is_header(names):
         num_filled = len([name for name in names if name.strip()])  # a title is narrower
         for (below, its, others), (_, _, next_) in pairwise(rows):
-            if num_filled < len(others) == len(next_) and _is_header(others, told):
+            if num_filled < len(others) == len(next_) and is_header(others):
                 return its, others, below + 1
-    if len(names) == 1 and len(names[0].split()) > _MAX_NAME_WORDS:
+    if len(names) == 1 and len(names[0].split()) > MAX_NAME_WORDS:
         return separator, ["text"], place  # a post: the file has no header
     return separator, names, place + 1
-
-
-_MAX_NAME_WORDS = 3
 
 
 def _split(line: str, separator: str) -> list[str]:
@@ -124,36 +98,34 @@ def _split(line: str, separator: str) -> list[str]:
         return []
 
 
-def _is_header(names: Sequence[str], told: str | None) -> bool:
-    """Whether a row is plainly the names of columns, one of them that of the texts."""
-    if told is not None:
-        return told in names
-    are_short = len(names) > 1 and all(len(name.split()) <= _MAX_NAME_WORDS for name in names)
-    has_text = any(roles_of(name).text is not None for name in names)
-    return are_short and has_text and [*names].count("") <= 1  # pandas leaves one empty
-
-
 def _outside_quotes(line: str) -> str:
     return "".join(line.split('"')[::2])
 
 
 def csv_rows(
-    lines: Lines, where: str, notes: list[str], text_column: str | None = None
+    lines: Lines, where: str, said: Said, config: SourceConfig | None = None
 ) -> Iterator[Row | Skip]:
     """Yield the rows of a CSV file, header first, from its numbered lines (None: one too long).
 
     A quote that opens and swallows other rows is noticed: the row is read without quotes.
 
     Raises:
-        SourceError: the first line is not a header.
+        SourceError: the first line is not a header, or none of its columns may hold posts.
     """
-    head = _look_ahead(lines)
-    separator, header, start = _header(head, where, text_column)
+    head = look_ahead(lines, _LOOKED_AT_CHARS)
+    told = config.text_column if config else None
+    separator, header, start = _header(head, where, told)
     if not header:
         return
+    if config and len(header) > 1:
+        check_columns(header, config, where)
+    if is_only_column(header, config or SourceConfig()):
+        said.only_column, header = header[0], ["text"]
     above = [line for _, line in head[: max(0, start - 1)] if line and not _SEP.match(line)]
     if any(line.strip(f"{_SEPARATORS}\ufeff\r\n ") for line in above):
-        notes.append(f"{where}: the names of the columns are in line {start}; those above left out")
+        said.notes.append(
+            f"{where}: the names of the columns are in line {start}; those above left out"
+        )
     lines = chain(head[start:], lines)
     rows = _Rows(_plain(lines) if _has_backslashes(head) else lines, separator, header)
     for number, row in rows:
@@ -165,11 +137,11 @@ def csv_rows(
             yield Skip("not UTF-8", number)
         else:
             fields = dict(zip_longest(header, row))
-            if said := fields.get(_LINKEDINS):
-                fields[_LINKEDINS] = _LINKEDIN_BREAK.sub("\n", said)
+            if share := fields.get(_LINKEDINS):
+                fields[_LINKEDINS] = _LINKEDIN_BREAK.sub("\n", share)
             yield Row(fields, number)
     if rows.num_unquoted:
-        notes.append(
+        said.notes.append(
             f"{where}: {rows.num_unquoted} rows are not CSV (a quote that does not close) and were "
             f"read without quotes (first: line {rows.first_unquoted})"
         )
@@ -193,10 +165,7 @@ def _has_backslashes(head: Sequence[tuple[int, str | None]]) -> bool:
 def _plain(lines: Lines) -> Lines:
     """Write quotation marks in texts twice instead."""
     for number, line in lines:
-        yield (
-            number,
-            line and re.sub(r'\\(["\\])', lambda m: '""' if m[1] == '"' else m[1], line),
-        )
+        yield (number, line and re.sub(r'\\(["\\])', lambda m: '""' if m[1] == '"' else m[1], line))
 
 
 class _Rows:
@@ -223,6 +192,7 @@ class _Rows:
             if not line.strip("\r\n"):
                 continue
             taken = [(number, line)]
+            # csv.reader alone would swallow the rest of the file behind one lost quotation mark.
             is_open = line.count('"') % 2 == 1
             while is_open and len(taken) <= _MAX_ROW_LINES and (more := self._next()) is not None:
                 taken.append((more[0], more[1]))  # type: ignore[arg-type]

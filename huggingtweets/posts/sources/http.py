@@ -170,22 +170,6 @@ class Service:
                 f"{self.host}: its certificate is not valid ({show(str(err), 120)}); expected "
                 "one this machine trusts; check source.api_url and the clock"
             ) from err
-        return self._judge(status, headers, body, is_whole)
-
-    def _allow(self, target: SplitResult) -> None:
-        if (target.scheme, target.netloc) != (self._base.scheme, self._base.netloc):
-            raise SourceError(
-                f"{self.host}: got a redirect to {show(target.geturl())}; expected answers from "
-                "this host alone; set source.api_url to the service's own address"
-            )
-
-    def _judge(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        body: bytes,
-        is_whole: Callable[[Any], bool],
-    ) -> Answer:
         if status in _TRY_AGAIN:
             wait_s = asked_wait_s(headers, self._patience.clock())
             raise FailedError(f"got HTTP {status}", wait_s)
@@ -195,9 +179,17 @@ class Service:
             if 200 <= status < 300:
                 raise FailedError("got an answer that is not JSON or is cut off") from None
             value = None
-        if 200 <= status < 300 and not is_whole(value):
+        answer = Answer(status, value, headers)
+        if answer.is_ok and not is_whole(value):
             raise FailedError("got an answer of another form")
-        return Answer(status, value, headers)
+        return answer
+
+    def _allow(self, target: SplitResult) -> None:
+        if (target.scheme, target.netloc) != (self._base.scheme, self._base.netloc):
+            raise SourceError(
+                f"{self.host}: got a redirect to {show(target.geturl())}; expected answers from "
+                "this host alone; set source.api_url to the service's own address"
+            )
 
 
 def check_base_url(text: str) -> SplitResult:

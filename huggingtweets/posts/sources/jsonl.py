@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import (
@@ -16,34 +16,28 @@ from huggingtweets.posts.reading.by_handle import (
     open_text,
     show,
 )
-from huggingtweets.posts.reading.gather import Row, gather
+from huggingtweets.posts.reading.gather import Row
 from huggingtweets.posts.reading.json_values import iter_values, parse_json
 from huggingtweets.posts.reading.shapes import inner_value, records_of
 from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
-from huggingtweets.posts.records import Timeline
 
 SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
-def read_jsonl(path: Path, asked: Asked) -> Timeline:
-    """Read the posts of one person.
+def read_jsonl(path: Path, asked: Asked, said: Said) -> Iterator[Row | Skip]:
+    """Yield the records.
 
     Raises:
-        SourceError: nothing of this person can be read.
+        SourceError: it is a chat, or a file of an archive from X.
     """
-    said = Said(asked.config.encoding)
-
-    def found() -> Iterator[Row | Skip]:
-        for line, value in _values(path, said):
-            yield from rows_of(value, line)
-
-    return gather(asked, found(), said)
+    for line, value in _values(path, said):
+        yield from rows_of(value, line)
 
 
 def rows_of(value: Any, line: int | None = None) -> Iterator[Row | Skip]:
     """Yield the records in one JSON value."""
-    for one in (value,) if isinstance(value, Skip) else records_of(value):
+    for one in records_of(value):
         if isinstance(one, Skip):
             yield one if one.line is not None else Skip(one.reason, line)
         else:
@@ -57,14 +51,14 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
     the file is read by values, and by lines after all if not even one value comes out.
     """
     with open_text(path, said) as stream:
-        first = _first_line(stream)
+        lines = (line for _, line in iter_lines(stream))
+        first = next((line for line in lines if line is None or line.strip()), "")  # None: too long
         if first is not None and "window.YTD." in first[:100]:
             raise SourceError(
                 f"{path.name}: got a file of an archive from X, which may hold deleted posts or "
                 "other people's; expected source=x_archive for it"
             )
         is_document = first is None and _begins_an_object(path)
-    said.damage.clear()  # it comes again
     if is_document or not _is_whole_object(first):
         values = _by_values(path, said)
         head = next(values, None)
@@ -72,16 +66,9 @@ def _values(path: Path, said: Said) -> Iterator[tuple[int | None, Any]]:
             yield from () if head is None else ((None, head),)
             yield from ((None, value) for value in values)
             return
-        said.damage.clear()
     with open_text(path, said) as stream:
         for number, line in iter_lines(stream):
             yield from ((number, value) for value in _line_values(number, line))
-
-
-def _first_line(stream: TextIO) -> str | None:
-    """Return the first line that is not blank; None where it is too long."""
-    lines = (line for _, line in iter_lines(stream))
-    return next((line for line in lines if line is None or line.strip()), "")
 
 
 def _begins_an_object(path: Path) -> bool:

@@ -6,7 +6,15 @@ from pathlib import Path
 from huggingtweets.config.posts_schema import ARCHIVES, SERVICES, SourceConfig, SourceKind
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.optout import all_optouts, check_opted_out
-from huggingtweets.posts.reading.by_handle import find_user_file, name_key, nearest, show, user_of
+from huggingtweets.posts.reading.by_handle import (
+    Said,
+    find_user_file,
+    name_key,
+    nearest,
+    show,
+    user_of,
+)
+from huggingtweets.posts.reading.gather import gather
 from huggingtweets.posts.reading.who import Asked
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources import csv_file, jsonl, parquet, text
@@ -80,17 +88,21 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
         case SourceKind.x_archive:
             return read_x_archive(path, handle)
         case SourceKind.mastodon_archive | SourceKind.bluesky_archive:
+            # `alice` may be typed for alice.server, who may be on the list under the whole name.
             owner = archive_owner(source)
             check_opted_out([owner] if owner else [], optout_file)
             read_own = _OWN[source.kind]
             return read_own(path, handle)
     optouts = all_optouts(optout_file)
     if source.kind is SourceKind.hub:
-        return read_hub(Asked(str(source.path), handle, source, optouts=optouts))
+        asked = Asked(str(source.path), handle, source, optouts=optouts)
+        return gather(asked, read_hub(asked))
     read = _READERS[source.kind]
     file = find_user_file(path, handle, SUFFIXES[source.kind]) if path.is_dir() else path
     is_named_for = name_key(user_of(file, SUFFIXES[source.kind]) or "") == handle
-    return read(file, Asked(file.name, handle, source, is_named_for, optouts))
+    asked = Asked(file.name, handle, source, is_named_for, optouts)
+    said = Said(source.encoding)
+    return gather(asked, read(file, asked, said), said)
 
 
 def fetch_timeline(

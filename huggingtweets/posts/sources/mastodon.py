@@ -33,11 +33,7 @@ _MAX_SHOWN_RULES = 30
 
 
 def read_mastodon(
-    handle: str,
-    config: SourceConfig,
-    *,
-    known: frozenset[str] = frozenset(),
-    patience: Patience | None = None,
+    handle: str, config: SourceConfig, *, known: frozenset[str], patience: Patience | None
 ) -> Timeline:
     """Fetch a person's own open posts, newest first, as text; boosts are dropped.
 
@@ -58,6 +54,7 @@ def read_mastodon(
     service = Service(url, headers=headers, patience=patience)
     _check_rules(service, config)
     account = _account(service, account_name)
+    # Ids count up: the largest known is that of the newest post.
     since = max((int(one) for one in known if one.isdecimal()), default=0)
 
     def get_page(cursor: str | None) -> Page:

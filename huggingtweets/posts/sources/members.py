@@ -1,5 +1,6 @@
 """The files inside an archive, zip or folder, as openers by name. Nothing is ever extracted."""
 
+import io
 import os
 import re
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 from huggingtweets.errors import SourceError
@@ -134,24 +135,19 @@ def _check_member(info: zipfile.ZipInfo, end: int, path: Path) -> None:
         raise SourceError(f"{path}: {name} overlaps the next member; refused as a zip bomb")
 
 
-def _open(file: Path) -> IO[bytes]:
-    return file.open("rb")
-
-
 def _folder_members(root: Path, wanted: re.Pattern[str]) -> Members:
     """Walk an unpacked archive; media folders are not entered, links are refused."""
     members: Members = {}
     for folder, subfolders, names in os.walk(root):
-        here = Path(folder)
-        depth = len(here.relative_to(root).parts)
+        depth = len(Path(folder).relative_to(root).parts)
+        # In place, as os.walk looks at it; media are tens of thousands of files.
         subfolders[:] = [
             name for name in subfolders if depth < _MAX_FOLDER_DEPTH and not name.endswith("_media")
         ]
-        for name in names:
-            relative = PurePosixPath(*here.relative_to(root).parts, name).as_posix()
+        for file in (Path(folder, name) for name in names):
+            relative = file.relative_to(root).as_posix()
             if wanted.fullmatch(relative):
-                file = here / name
                 if file.is_symlink() or not file.is_file():
                     raise SourceError(f"{file}: is a link or no plain file; refused")
-                members[relative] = partial(_open, file)
+                members[relative] = partial(io.FileIO, file)  # whoever reads it buffers
     return members

@@ -17,7 +17,7 @@ from huggingtweets.errors import SelectionError, SourceError
 from huggingtweets.handles import parse_handle
 from huggingtweets.posts.reading.by_handle import decode, guard, open_bytes, show
 from huggingtweets.posts.reading.gather import posts_of_account
-from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, parse_json
+from huggingtweets.posts.reading.json_values import dig, dig_text, parse_json
 from huggingtweets.posts.reading.timeline import (
     MAX_ID_CHARS,
     MAX_POSTS,
@@ -59,8 +59,7 @@ def find_owner(source: SourceConfig, path: Path) -> Owner | None:
         SourceError: it cannot be read.
     """
     if source.kind is SourceKind.mastodon_archive:
-        with _open(path) as files:
-            return _mastodon_owner(files)
+        return _mastodon_owner(*_read_mastodon(path))
     did, records = _read_car(path)
     return _bluesky_owner(path, did, records)
 
@@ -78,19 +77,11 @@ def read_mastodon_archive(path: Path, handle: str) -> Timeline:
     Raises:
         SourceError: it is somebody else's, holds no posts, is damaged beyond use or hostile.
     """
-    with _open(path) as files:
-        owner = _mastodon_owner(files)
-        if owner and handle not in (owner.handle, owner.handle.partition(".")[0]):
-            raise SourceError(
-                f"{path}: is the archive of {owner.handle}, not of {handle}; "
-                f"use user={owner.handle}"
-            )
-        box = _json_of(files, "outbox.json", path)
-    items = dig(box, "orderedItems")
-    if not isinstance(items, list):
+    items, actor = _read_mastodon(path)
+    owner = _mastodon_owner(items, actor)
+    if owner and handle not in (owner.handle, owner.handle.partition(".")[0]):
         raise SourceError(
-            f"{path}: got no orderedItems in outbox.json; expected the archive that Mastodon hands "
-            "out under Preferences, Import and export; check source.path="
+            f"{path}: is the archive of {owner.handle}, not of {handle}; use user={owner.handle}"
         )
     found = chain.from_iterable(map(_posts_of_entry, items[: MAX_POSTS + 1]))
     return make_timeline(
@@ -116,6 +107,28 @@ def _posts_of_entry(entry: Any) -> Iterator[RawPost | Skip]:
     return posts_of_account([entry])
 
 
+def _read_mastodon(path: Path) -> tuple[list[Any], Any]:
+    """Return the entries of the outbox, and what actor.json says, which may be missing.
+
+    Raises:
+        SourceError: there is no outbox, or it is damaged.
+    """
+    try:
+        actor = None
+        with _open(path) as files:
+            with suppress(ValueError):
+                actor = _json_of(files, "actor.json")
+            box = _json_of(files, "outbox.json")
+        if not isinstance(items := dig(box, "orderedItems"), list):
+            raise ValueError("it is missing, or has no orderedItems")
+    except ValueError as err:
+        raise SourceError(
+            f"{path}: outbox.json cannot be read ({show(str(err), 80)}); expected the archive that "
+            "Mastodon hands out under Preferences, Import and export; check source.path="
+        ) from err
+    return items, actor
+
+
 def _open(path: Path) -> AbstractContextManager[Members]:
     """Give the files of an archive: of a JSON file that one alone, and who it is beside it."""
     if not path.is_file() or path.suffix != ".json":
@@ -127,29 +140,22 @@ def _open(path: Path) -> AbstractContextManager[Members]:
     return nullcontext(files)
 
 
-def _json_of(files: Members, name: str, path: Path | None = None) -> Any:
-    """Return the value of one file; None where it is missing or damaged and `path` is None."""
+def _json_of(files: Members, name: str) -> Any:
+    """Return the value of one file; None where it is missing.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     names = sorted((one for one in files if one.rpartition("/")[2] == name), key=len)
-    try:
-        if not names:
-            raise ValueError("it is missing")
-        damage: list[str] = []
-        with files[names[0]]() as raw:
-            text = decode(guard(raw, name, None, damage)).read(_MAX_CHARS)
-        return parse_json(text.lstrip("\ufeff"))
-    except ValueError as err:
-        if path is None:
-            return None
-        raise SourceError(
-            f"{path}: {name} cannot be read ({show(str(err), 80)}); expected the archive that "
-            "Mastodon hands out under Preferences, Import and export; check source.path="
-        ) from err
+    if not names:
+        return None
+    with files[names[0]]() as raw:
+        text = decode(guard(raw, name, None, [])).read(_MAX_CHARS)
+    return parse_json(text.lstrip("\ufeff"))
 
 
-def _mastodon_owner(files: Members) -> Owner | None:
+def _mastodon_owner(items: list[Any], actor: Any) -> Owner | None:
     """Return who wrote the first entry of the outbox; actor.json says more of the same account."""
-    actor = _json_of(files, "actor.json")
-    items = dig_list(_json_of(files, "outbox.json"), "orderedItems")
     named = next(filter(None, (dig_text(one, "actor") for one in items)), None)
     address = named or dig_text(actor, "id") or ""
     if address != dig_text(actor, "id"):
@@ -221,6 +227,7 @@ def _read_car(path: Path) -> tuple[str, dict[str, Any]]:
     return _decode_car(path, status.st_mtime_ns, status.st_size)
 
 
+# Once: whose it is is asked for before the posts are. Time and size, so that a new file is read.
 @lru_cache(maxsize=1)
 def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, Any]]:
     """Return the account's DID and its records by key, `collection/rkey`; once per file.
@@ -228,13 +235,8 @@ def _decode_car(path: Path, mtime_ns: int, size: int) -> tuple[str, dict[str, An
     Raises:
         SourceError: it is not a CAR file of a repository.
     """
-    try:
-        import libipld
-    except ImportError as err:
-        raise SourceError(
-            "source=bluesky_archive: needs the package libipld; expected it installed; run "
-            "pip install libipld"
-        ) from err
+    import libipld
+
     if path.is_dir():
         raise SourceError(f"{path}: is a folder; expected the CAR file of a Bluesky repository")
     with open_bytes(path, []) as stream:

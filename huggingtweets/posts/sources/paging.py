@@ -88,9 +88,9 @@ class Partial:
                 self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 write_jsonl(self._path, [self._head | {"started": time.time()}])
             with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(_sealed(_page_row(page))) + "\n")
+                file.write(json.dumps(_sealed(asdict(page))) + "\n")
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(file.fileno())  # X has been paid for it
         except OSError as err:
             self._is_kept = False
             self._remove()  # a page would be missing in it
@@ -165,10 +165,7 @@ def collect_pages(
 
 
 def _collect(
-    get_page: Callable[[str | None], Page],
-    partial: Partial,
-    max_posts: int,
-    known: Collection[str],
+    get_page: Callable[[str | None], Page], partial: Partial, max_posts: int, known: Collection[str]
 ) -> Fetched:
     notes = []
     cursors = {page.cursor for page in partial.pages}
@@ -177,12 +174,11 @@ def _collect(
         if len(partial.pages) >= MAX_PAGES:
             notes.append(f"the service has more than {MAX_PAGES} pages; the rest is left out")
             break
-        page = _cut(get_page(partial.cursor))
-        for _ in range(_ASK_AGAIN):
+        for _ in range(1 + _ASK_AGAIN):
+            page = _cut(get_page(partial.cursor))
             if page.cursor not in cursors:
                 break
-            page = _cut(get_page(partial.cursor))
-        if page.cursor in cursors:
+        else:
             notes.append("the service leads back to an earlier page; what follows is missing")
             page = Page(page.found, None)
         if any(post.id in known for post in _posts(page)):
@@ -196,18 +192,14 @@ def _collect(
 
 
 def _cut(page: Page) -> Page:
-    """Bound what is kept of an answer."""
+    """Bound what is kept of an answer; a cursor that cannot be sent back ends the fetch."""
     found = tuple(
         item.cut() if isinstance(item, RawPost) else item for item in page.found[:MAX_PAGE_POSTS]
     )
-    return Page(found, page.cursor if _is_sound(page.cursor) else None)
-
-
-def _is_sound(cursor: str | None) -> bool:
-    """Whether a cursor can be sent back; what is not text of any encoding cannot."""
-    return cursor is None or (
-        not has_bad_bytes(cursor) and len(cursor.encode()) <= _MAX_CURSOR_BYTES
-    )
+    cursor = page.cursor
+    if cursor and (has_bad_bytes(cursor) or len(cursor.encode()) > _MAX_CURSOR_BYTES):
+        cursor = None
+    return Page(found, cursor)
 
 
 def _first(
@@ -229,10 +221,6 @@ def _posts(page: Page) -> list[RawPost]:
     return [item for item in page.found if isinstance(item, RawPost)]
 
 
-def _page_row(page: Page) -> dict[str, Any]:
-    return {"cursor": page.cursor, "found": [asdict(item) for item in page.found]}
-
-
 def _sealed(row: dict[str, Any]) -> dict[str, Any]:
     """Add what shows whether a row is as it was written."""
     return row | {"sha256": hashlib.sha256(json.dumps(row).encode()).hexdigest()}
@@ -251,10 +239,10 @@ def _unsealed(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _page(row: dict[str, Any]) -> Page:
-    found: list[RawPost | Skip] = []
-    for item in row["found"]:
-        if "reason" in item:
-            found.append(Skip(**item))
-        else:
-            found.append(RawPost(**{**item, "older_ids": tuple(item["older_ids"])}))
+    found = (
+        Skip(**item)
+        if "reason" in item
+        else RawPost(**{**item, "older_ids": tuple(item["older_ids"])})
+        for item in row["found"]
+    )
     return Page(tuple(found), row["cursor"])

@@ -13,47 +13,44 @@ from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
-from huggingtweets.posts.reading.by_handle import open_bytes, show
+from huggingtweets.posts.reading.by_handle import Said, open_bytes, show
 from huggingtweets.posts.reading.byline import is_called
-from huggingtweets.posts.reading.flat import UNKNOWN, roles_of
+from huggingtweets.posts.reading.flat import UNKNOWN, names_text, roles_of
 from huggingtweets.posts.reading.gather import (
     Others,
     Row,
     check_columns,
     configured_columns,
-    gather,
+    is_only_column,
 )
 from huggingtweets.posts.reading.names import Who
 from huggingtweets.posts.reading.record import has_text
 from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
-from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.jsonl import rows_of
 from huggingtweets.storage.paths import expanded
 
 SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1 << 14
+"""Made Python objects at a time, so that memory does not grow with the file."""
 _MAX_GROUP_BYTES = 4 << 30
 """Of the needed columns of one row group, unpacked."""
 
 
-def read_parquet(path: Path, asked: Asked) -> Timeline:
-    """Read the posts of one person; of the other columns and people nothing is built.
+def read_parquet(path: Path, asked: Asked, said: Said) -> Iterator[Row | Others | Skip]:
+    """Yield the rows of one person; of the other columns and people nothing is built.
 
     Raises:
-        SourceError: nothing of this person can be read.
+        SourceError: it cannot be read, or has no column that may hold posts.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def found() -> Iterator[Row | Others | Skip]:
+    try:
         with open_parquet(path) as source, pq.ParquetFile(source) as file:
             columns = needed_columns(file.schema_arrow, asked.config, path.name)
             _check_size(file.metadata, columns, path)
             yield from batch_rows(file.iter_batches(_BATCH_ROWS, columns=columns), asked)
-
-    try:
-        return gather(asked, found())
     except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
         raise SourceError(
             f"{path}: got {show(str(err), 120)}; expected a Parquet file; check source="
@@ -81,7 +78,8 @@ def needed_columns(schema: Any, config: SourceConfig, where: str) -> list[str]:
         for field in schema
         if field.name in told or types.is_struct(field.type) or roles_of(field.name) != UNKNOWN
     ]
-    check_columns(_paths(schema), config, where)
+    if len(schema.names) != 1 or not is_text(schema.field(0)):
+        check_columns(_paths(schema), config, where)
     has_author = any(roles_of(name).who is not None for name in known)
     more = [] if has_author else [field.name for field in schema if is_text(field)]
     wanted = {*known, *more}
@@ -140,7 +138,10 @@ def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | 
             own, others = _rows_of(batch, column, asked.handle)
             if others:
                 yield Others(others, column)
-        values = {name: _values(own.column(n)) for n, name in enumerate(own.schema.names)}
+        names = own.schema.names
+        if is_only_column(names, asked.config) and not names_text(names[0]):
+            names = ["text"]
+        values = {name: _values(own.column(n)) for n, name in enumerate(names)}
         for index in range(own.num_rows):
             row = {name: column[index] for name, column in values.items()}
             broken = next((value for value in row.values() if isinstance(value, Skip)), None)
@@ -155,7 +156,7 @@ def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | 
 
 def _are_posts(name: str, value: Any) -> bool:
     """Whether a list is all posts of somebody, as grouping a table gives it."""
-    is_list = isinstance(value, list) and bool(value) and roles_of(name).text is not None
+    is_list = isinstance(value, list) and bool(value) and names_text(name)
     return is_list and (all(isinstance(one, str) for one in value) or all(map(has_text, value)))
 
 
@@ -188,7 +189,12 @@ def _rows_of(batch: Any, user_column: str, handle: str) -> tuple[Any, list[str]]
 
     users = batch.column(user_column).cast(pa.string(), safe=False)  # of bytes as well
     names = [name for name in _values(pc.unique(users)) if isinstance(name, str)]
-    others = [name for name in names if name.strip() and not is_called(name, handle)]
+    others = [
+        name
+        for name in names
+        # an address or an object printed as text names somebody too: `gather` reads it, row by row
+        if name.strip() and not ("/" in name or "(" in name or is_called(name, handle, user_column))
+    ]
     is_other = pc.is_in(users, value_set=pa.array(others, pa.string()))
     return batch.filter(pc.invert(is_other)), others
 
@@ -222,11 +228,11 @@ def _value(scalar: Any) -> Any:
 # --- Datasets
 
 
-def read_hub(asked: Asked) -> Timeline:
-    """Read the posts of one person from `config.hub_split` of a dataset.
+def read_hub(asked: Asked) -> Iterator[Row | Others | Skip]:
+    """Yield the rows of one person from `config.hub_split` of a dataset.
 
     Raises:
-        SourceError: the dataset cannot be had, or has nothing of this person.
+        SourceError: the dataset cannot be had, or has no column that may hold posts.
     """
     import pyarrow as pa
 
@@ -235,9 +241,8 @@ def read_hub(asked: Asked) -> Timeline:
         raise dataset
     columns = needed_columns(dataset.features.arrow_schema, asked.config, asked.where)
     needed = dataset.select_columns(columns).with_format("arrow")
-    batches = (table.combine_chunks() for table in needed.iter(_BATCH_ROWS))
     try:
-        return gather(asked, batch_rows(batches, asked))
+        yield from batch_rows((one.combine_chunks() for one in needed.iter(_BATCH_ROWS)), asked)
     except (pa.ArrowException, OSError) as err:
         raise SourceError(f"{asked.where}: cannot be read ({show(str(err), 120)})") from err
 
@@ -261,7 +266,10 @@ def _load(path: str, split: str) -> Any:
             return datasets.load_from_disk(str(folder))
         if (folder / "dataset_dict.json").is_file():
             splits = datasets.load_from_disk(str(folder))
-            return splits[split] if split in splits else _no_split(split, list(splits))
+            if split not in splits:
+                names = ", ".join(splits)
+                return SourceError(f"source.hub_split: got {split}; expected one of {names}")
+            return splits[split]
         return datasets.load_dataset(str(folder) if folder.is_dir() else path, split=split)
     except Exception as err:  # whatever the Hub, the network, fsspec and the builders raise
         return SourceError(
@@ -269,7 +277,3 @@ def _load(path: str, split: str) -> Any:
             f"{show(str(err), 160)}); expected a name on the Hub or a local folder; "
             "check the name, the network, HF_TOKEN and HF_HOME"
         )
-
-
-def _no_split(split: str, splits: list[str]) -> SourceError:
-    return SourceError(f"source.hub_split: got {split}; expected one of {', '.join(splits)}")

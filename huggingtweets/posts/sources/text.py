@@ -2,14 +2,20 @@
 
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
-from huggingtweets.posts.reading.by_handle import Said, has_bad_bytes, iter_lines, open_text
+from huggingtweets.posts.reading.by_handle import (
+    Said,
+    has_bad_bytes,
+    iter_lines,
+    look_ahead,
+    open_text,
+)
 from huggingtweets.posts.reading.chats import refuse_text_chat
-from huggingtweets.posts.reading.gather import Row, gather
+from huggingtweets.posts.reading.gather import Row
 from huggingtweets.posts.reading.timeline import Skip
 from huggingtweets.posts.reading.who import Asked
-from huggingtweets.posts.records import Timeline
 
 SUFFIXES = (".txt", ".text")
 _MAX_LINE_CHARS = 1 << 20
@@ -18,28 +24,23 @@ _DIVIDED = re.compile(r"<\|(?:start|end)oftext\|>|\0")
 _LOOKED_AT_CHARS = 1 << 16
 
 
-def read_text(path: Path, asked: Asked) -> Timeline:
-    """Read the posts of one person; all lines are theirs. The order stays, newest first by custom.
+def read_text(path: Path, asked: Asked, said: Said) -> Iterator[Row | Skip]:
+    """Yield the lines; all are one person's. The order stays, newest first by custom.
 
     Raises:
-        SourceError: nothing can be read, or it is a chat.
+        SourceError: it is a chat, a table or another thing that is not lines of one person.
     """
-    said = Said(asked.config.encoding)
     with open_text(path, said, newline=None) as stream:
+        lines = iter_lines(stream, _MAX_LINE_CHARS)
+        head = look_ahead(lines, _LOOKED_AT_CHARS)
+        shown = [(line or "")[:_LOOKED_AT_CHARS].rstrip("\n") for _, line in head]
         is_one_person = asked.config.user_column == ""
-        lines = stream.read(_LOOKED_AT_CHARS).split("\n")
-        refuse_text_chat(path.name, lines, asked.handle, is_one_person=is_one_person)
-    said.damage.clear()  # it comes again
-
-    def found() -> Iterator[Row | Skip]:
-        with open_text(path, said, newline=None) as stream:
-            for number, line in iter_lines(stream, _MAX_LINE_CHARS):
-                if line is None:
-                    yield Skip(f"a line of more than {_MAX_LINE_CHARS} characters", number)
-                elif has_bad_bytes(line):
-                    yield Skip("not UTF-8", number)
-                else:
-                    parts = (part.strip("\ufeff\n") for part in _DIVIDED.split(line))
-                    yield from (Row({"text": part}, number) for part in parts if part.strip())
-
-    return gather(asked, found(), said)
+        refuse_text_chat(path.name, shown, asked.handle, is_one_person=is_one_person)
+        for number, line in chain(head, lines):
+            if line is None:
+                yield Skip(f"a line of more than {_MAX_LINE_CHARS} characters", number)
+            elif has_bad_bytes(line):
+                yield Skip("not UTF-8", number)
+            else:
+                parts = (part.strip("\ufeff\n") for part in _DIVIDED.split(line))
+                yield from (Row({"text": part}, number) for part in parts if part.strip())

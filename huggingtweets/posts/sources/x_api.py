@@ -6,16 +6,15 @@ Prices and terms as of November 2026; docs/sources.md says where to look them up
 import logging
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from huggingtweets.config.posts_schema import SourceConfig, SourceKind, Terms
 from huggingtweets.errors import ConfigError, SourceError
 from huggingtweets.posts.asking import ask_yes, is_somebody_there
+from huggingtweets.posts.reading.gather import posts_of_x
 from huggingtweets.posts.reading.json_values import dig, dig_text
-from huggingtweets.posts.reading.record import Draft, Reader
-from huggingtweets.posts.reading.shapes import KNOWN, records_of
-from huggingtweets.posts.reading.timeline import RawPost, Skip, make_timeline
+from huggingtweets.posts.reading.shapes import records_of
+from huggingtweets.posts.reading.timeline import make_timeline
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.http import Answer, Patience, Service
 from huggingtweets.posts.sources.paging import Page, Partial, collect_pages
@@ -141,7 +140,7 @@ def read_x_api(
                 f"{service.host}: got {answer.complaint} for @{handle}; expected their posts"
             )
         token = dig_text(answer.value, "meta", "next_token") or None
-        return Page(tuple(_posts_of(answer.value)), token)
+        return Page(tuple(posts_of_x(records_of(answer.value))), token)
 
     try:
         user = _user(service, handle)
@@ -159,19 +158,6 @@ def read_x_api(
     )
     partial.discard()
     return timeline
-
-
-def _posts_of(page: dict[str, Any]) -> Iterator[RawPost | Skip]:
-    """Read a page of a person's own posts; who wrote them need not be asked."""
-    reader = Reader(SourceConfig(kind=SourceKind.x_api))
-    for record in records_of(page):
-        if isinstance(record, str):
-            yield Skip("an answer without posts")
-        elif isinstance(record, Skip):
-            yield record
-        elif KNOWN not in record:
-            draft = reader.read(record)
-            yield draft.post if isinstance(draft, Draft) else draft
 
 
 def _user(service: Service, handle: str) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from huggingtweets.config.posts_schema import SourceConfig, SourceKind
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import (
+    Said,
     decode,
     guard,
     iter_lines,
@@ -27,9 +27,8 @@ from huggingtweets.posts.reading.by_handle import (
     open_bytes,
     show,
 )
-from huggingtweets.posts.reading.gather import Row
+from huggingtweets.posts.reading.gather import Row, posts_of_x
 from huggingtweets.posts.reading.json_values import dig, dig_list, dig_text, iter_values, parse_json
-from huggingtweets.posts.reading.record import Reader
 from huggingtweets.posts.reading.timeline import (
     MAX_POSTS,
     MAX_TEXT_CHARS,
@@ -62,6 +61,7 @@ _COMPARED_CHARS = 60
 _MAX_CANDIDATES = 50
 _MAX_LISTED = 20
 _MAX_COMMUNITY_CHARS = 1 << 28
+_COMMUNITY_LISTS = ("tweets", "note-tweet", "account", "community-tweet")
 
 
 Entries = Mapping[str, Callable[[], Iterator[Any]]]
@@ -121,9 +121,8 @@ def _open(archive: Path) -> Iterator[Entries]:
     is_file = archive.suffix == ".js"
     with open_members(archive.parent if is_file else archive, _WANTED) as members:
         base = "" if is_file else _find_base(members, archive)
-        own = {name.removeprefix(base): name for name in members if name.startswith(base)}
-        files = {name: members[own[name]] for name in own}
-        yield {name: partial(_entries, files, name) for name in files}
+        own = {name: name.removeprefix(base) for name in members if name.startswith(base)}
+        yield {own[name]: partial(_entries, own[name], members[name]) for name in own}
 
 
 def _community_files(path: Path) -> Entries:
@@ -143,12 +142,8 @@ def _community_files(path: Path) -> Entries:
             f"{path}: got no list of tweets; expected an archive from X, or the JSON file of the "
             "Community Archive; check source=, which is jsonl for other files of JSON"
         )
-    names = {"tweets": "tweets.js", "note-tweet": "note-tweet.js", "account": "account.js"}
-    return {
-        name: partial(iter, value[key])
-        for key, name in (*names.items(), ("community-tweet", "community-tweet.js"))
-        if isinstance(value.get(key), list)
-    }
+    lists = {key: dig_list(value, key) for key in _COMMUNITY_LISTS if key in value}
+    return {f"{key}.js": partial(iter, lists[key]) for key in lists}
 
 
 def _archive_of(path: Path, handle: str) -> Path:
@@ -197,46 +192,33 @@ def _found(files: Entries, only: str | None = None) -> Iterator[RawPost | Skip]:
         raise SourceError(
             f"{only}: is no file of posts of an archive from X; expected tweets.js or the like"
         )
-    reader = Reader(SourceConfig(kind=SourceKind.x_archive, path="."))
-    count = 0
-    for name in names or ["tweets.csv"]:
-        for entry in files[name]():
-            count += 1
-            if count > 2 * MAX_POSTS:
-                return  # enough for make_timeline to refuse
-            yield entry if isinstance(entry, Skip) else _post(entry, reader)
+    entries = (_unwrapped(entry) for name in names or ["tweets.csv"] for entry in files[name]())
+    yield from posts_of_x(islice(entries, 2 * MAX_POSTS))  # enough to be refused
 
 
-def _post(entry: Any, reader: Reader) -> RawPost | Skip:
-    """Read one entry, in its wrapper (`{"tweet": {...}}`) or, before 2019, without."""
+def _unwrapped(entry: Any) -> dict[str, Any] | Skip:
+    """Take an entry out of its wrapper, `{"tweet": {...}}`; before 2019 it had none."""
     if isinstance(entry, dict) and len(entry) == 1:
         entry = next(iter(entry.values()))
-    if not isinstance(entry, dict):
-        return Skip("an entry that is not a post")
-    draft = reader.read(entry)
-    if isinstance(draft, Skip):
-        return Skip("an entry without text")
-    return draft.post.cut()
+    return entry if isinstance(entry, dict | Skip) else Skip("an entry that is not a post")
 
 
-def _entries(files: Members, name: str) -> Iterator[Any]:
+def _entries(name: str, open_file: Callable[[], IO[bytes]]) -> Iterator[Any]:
     """Yield the entries of one `window.YTD.… = [...]` file, and a `Skip` where it is damaged."""
     damage: list[str] = []
-    if name.endswith(".csv"):
-        with files[name]() as raw:
-            stream = decode(guard(raw, name, None, damage), newline="")
-            for row in csv_rows(iter_lines(stream, _MAX_LINE_CHARS), name, []):
-                yield row.fields if isinstance(row, Row) else row
-        yield from (Skip(problem) for problem in damage)
-        return
-    with files[name]() as raw:
+    with open_file() as raw:
         data = guard(raw, name, None, damage)
-        if not data.peek(1):
+        if name.endswith(".csv"):
+            lines = iter_lines(decode(data, newline=""), _MAX_LINE_CHARS)
+            for row in csv_rows(lines, name, Said()):
+                yield row.fields if isinstance(row, Row) else row
+        elif data.peek(1):
+            try:
+                yield from iter_values(decode(data), max_chars=_MAX_ENTRY_CHARS)
+            except ValueError:
+                yield Skip(f"{name} is cut off or damaged from there on")
+        else:
             yield Skip(f"{name} is empty")
-        try:
-            yield from iter_values(decode(data), max_chars=_MAX_ENTRY_CHARS)
-        except ValueError:
-            yield Skip(f"{name} is cut off or damaged from there on")
     yield from (Skip(f"{name}: {problem}") for problem in damage)
 
 
@@ -291,24 +273,26 @@ def _notes(files: Entries) -> Iterator[_Note]:
 
 def _join_notes(found: list[RawPost | Skip], files: Entries) -> list[str]:
     """Put the whole texts into the posts of `found`; return a sentence on those without a post."""
-    ids = sorted(
-        (int(post.id), index)
+    posts = {
+        index: post
         for index, post in enumerate(found)
         if isinstance(post, RawPost) and post.id and _SHORT_NUMBER.fullmatch(post.id)
-    )
+    }
+    ids = sorted((int(post.id or 0), index) for index, post in posts.items())
     by_second: dict[str | None, list[int]] = {}
     for _, index in ids:
-        by_second.setdefault(_created_at(found[index]), []).append(index)
+        by_second.setdefault(posts[index].created_at, []).append(index)
     joined: set[int] = set()
     notes = list(islice(_notes(files), MAX_POSTS))
     for note in notes:
         first = bisect.bisect_left(ids, (note.id, 0))
+        # An id of X holds the milliseconds of its making above 22 bits.
         last = bisect.bisect_left(ids, (note.id + (_NOTE_WINDOW_MS << 22), 0))
         near = [index for _, index in ids[first : min(last, first + _MAX_CANDIDATES)]]
         near += by_second.get(note.created_at, [])[:_MAX_CANDIDATES] if note.created_at else []
         for index in near:
-            post = found[index]
-            if index not in joined and isinstance(post, RawPost) and _begins(post.text, note.text):
+            post = posts[index]
+            if index not in joined and _begins(post.text, note.text):
                 found[index] = replace(post, text=_whole_text(post.text, note.text))
                 joined.add(index)
                 break
@@ -316,10 +300,6 @@ def _join_notes(found: list[RawPost | Skip], files: Entries) -> list[str]:
         return []
     unmatched = len(notes) - len(joined)
     return [f"{unmatched} of {len(notes)} long posts in note-tweet.js belong to no post; left out"]
-
-
-def _created_at(post: RawPost | Skip) -> str | None:
-    return post.created_at if isinstance(post, RawPost) else None
 
 
 def _begins(cut: str, note_text: str) -> bool:

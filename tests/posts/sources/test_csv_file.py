@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from huggingtweets.errors import SourceError
+from huggingtweets.posts.reading.by_handle import Said
 from huggingtweets.posts.records import Timeline
 from huggingtweets.posts.sources.csv_file import csv_rows
 
@@ -142,7 +143,7 @@ def test_linkedin_puts_ends_of_lines_into_quotation_marks(read: Callable[..., Ti
     "content", ["sep=;\nid;text\n1;my own words\n", "hello world this is me\nsecond of my posts\n"]
 )
 def test_nothing_is_said_of_lines_that_are_no_title(content: str) -> None:
-    notes: list[str] = []
+    said = Said()
     with suppress(SourceError):
-        list(csv_rows(enumerate(content.splitlines(keepends=True), 1), "f.csv", notes))
-    assert not any("names of the columns" in note for note in notes)
+        list(csv_rows(enumerate(content.splitlines(keepends=True), 1), "f.csv", said))
+    assert not any("names of the columns" in note for note in said.notes)

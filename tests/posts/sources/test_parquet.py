@@ -53,6 +53,40 @@ def test_one_user_of_many(write: Callable[..., Path], load: Load) -> None:
         load("parquet", path, "nas")
 
 
+def test_an_only_column_is_that_of_the_texts(write: Callable[..., Path], load: Load) -> None:
+    path = write({"utterance": ["one of mine", "another"]})
+    assert [post.text for post in load("parquet", path, "ann").posts] == ["one of mine", "another"]
+    path = write({"raw_json": ['{"full_text": "whole", "id_str": "1234567890"}']})
+    assert load("parquet", path, "ann").posts == (Post("1234567890", "whole"),)
+
+
+@pytest.mark.parametrize(
+    ("column", "mine", "theirs", "told"),
+    [
+        ("account_username", "alice", "bob", False),
+        ("account", "alice", "bob", True),
+        ("acct", "https://pond.example/@alice.pond.example", "https://pond.example/@bob", False),
+        ("posted_by_url", "https://pond.example/@alice.pond.example/12", "bob", True),
+        ("username", "User(username='alice.pond.example')", "User(username='bob')", True),
+    ],
+)
+def test_an_author_is_known_as_in_a_csv(
+    write: Callable[..., Path], load: Load, column: str, mine: str, theirs: str, told: bool
+) -> None:
+    config = {"user_column": column} if told else {}
+    path = write({column: [mine, theirs, mine], "text": ["a", "b", "c"]})
+    csv = path.with_suffix(".csv")
+    csv.write_text(f"{column},text\n{mine},a\n{theirs},b\n{mine},c\n")
+
+    def texts(kind: str, path: Path) -> list[str] | str:
+        try:
+            return [post.text for post in load(kind, path, "alice.pond.example", **config).posts]
+        except SourceError as err:
+            return str(err).partition(": ")[2]
+
+    assert texts("parquet", path) == texts("csv", csv)
+
+
 def test_dictionary_columns_and_gzip(tmp_path: Path, load: Load) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -90,6 +124,8 @@ def test_damaged_files_are_one_sentence(write: Callable[..., Path], load: Load) 
 def test_a_file_without_texts_names_its_columns(write: Callable[..., Path], load: Load) -> None:
     with pytest.raises(SourceError, match="columns 'n'; expected one with the posts"):
         load("parquet", write({"n": [1]}), "nasa")
+    with pytest.raises(SourceError, match="expected one with the posts"):
+        load("parquet", write({}), "nasa")
 
 
 def test_a_bomb_is_refused(

@@ -151,6 +151,15 @@ def test_make_timeline_refuses_more_than_anybody_posts(
         make_timeline("f", "a", found)  # type: ignore[arg-type]
 
 
+def test_make_timeline_counts_a_reason_on_that_was_there_before_there_were_many() -> None:
+    many = [Skip(f"reason {number}") for number in range(30)]
+    notes = make_timeline("f", "a", [RawPost("x"), *many, Skip("reason 0"), Skip("reason 3")]).notes
+    assert [note for note in notes if "2 skipped" in note] == [
+        "f: 2 skipped: reason 0",
+        "f: 2 skipped: reason 3",
+    ]
+
+
 def test_make_timeline_limits_the_notes_on_many_reasons() -> None:
     found = [RawPost("x"), *(Skip(f"reason {number}") for number in range(500))]
     assert len(make_timeline("f", "a", found).notes) < 30
