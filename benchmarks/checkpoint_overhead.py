@@ -24,7 +24,7 @@ from huggingtweets.training.checkpoints.saver import Saver
 from huggingtweets.training.modules.loss import SummedLoss
 from huggingtweets.training.modules.optimizer import build_optimizer
 from huggingtweets.training.parallel.shards import GROUPS, local_pieces
-from huggingtweets.training.parallel.step import ParallelModel, StepSettings, train_step
+from huggingtweets.training.parallel.step import ParallelModel, train_step
 
 
 def main() -> None:
@@ -46,8 +46,14 @@ def main() -> None:
     positions = torch.arange(options.block_size, device=accelerator.device)[None]
 
     def step() -> None:
-        settings = StepSettings(options.block_size, 1e-5, 1.0, [0])
-        train_step(ParallelModel(accelerator, module, optimizer), [(ids, ids, positions)], settings)
+        train_step(
+            ParallelModel(accelerator, module, optimizer),
+            [(ids, ids, positions)],
+            num_targets=options.block_size,
+            lr=1e-5,
+            max_grad_norm=1.0,
+            seeds=[0],
+        )
         if accelerator.device.type == "cuda":
             torch.cuda.synchronize()
 

@@ -65,7 +65,6 @@ from huggingtweets.training.stacked import step as stacked_step
 from huggingtweets.training.stacked import tuning as stacked_tuning
 from huggingtweets.training.stacked.look import trusted
 from huggingtweets.training.stacked.loop import train_stacked
-from huggingtweets.training.stacked.memory import need_of
 from huggingtweets.training.stacked.sample import sample_stacked
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
@@ -291,8 +290,8 @@ def out_of_memory(bench: Bench) -> Figures:
     """No job is lost where memory runs out at each of several points."""
     layout, base, _ = bench.base()
     found = {}
-    places = {"micro_step": stacked_tuning, "finish_step": stacked_step}
-    for place in bench.pick(("micro_step", "finish_step"), ("micro_step",)):
+    places = {"add_micro_batch": stacked_tuning, "finish_step": stacked_step}
+    for place in bench.pick(("add_micro_batch", "finish_step"), ("add_micro_batch",)):
         real = getattr(places[place], place)
         calls = [0]
 
@@ -371,9 +370,8 @@ def _fused(
     gaps = np.diff(times)[3:steps]  # the first ones run without a graph
     seconds = float(np.median(gaps)) if len(gaps) else float("nan")
     tokens = slots * bench.block_size
-    drops = dropout > 0 and not FullTuning(layout, base).hashes(settings, bench.device)
-    need = need_of(layout, torch.bfloat16, block_size=bench.block_size, drops=drops)
-    reckoned = need.at(slots, bench.block_size)
+    need = FullTuning(layout, base).need(settings, bench.device, drops=dropout > 0)
+    reckoned = need.shared + slots * need.per_slot(bench.block_size)
     return {
         "ms": seconds * 1e3,
         "tokens_s": tokens / seconds,

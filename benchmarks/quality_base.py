@@ -35,7 +35,6 @@ from huggingtweets.training.modules.optimizer import build_optimizer
 from huggingtweets.training.parallel.device_blocks import DeviceBlocks
 from huggingtweets.training.parallel.step import (
     ParallelModel,
-    StepSettings,
     dropout_seed,
     train_step,
 )
@@ -123,7 +122,7 @@ def _train(
     module = SummedLoss(model, isolate=False)
     optimizer = build_optimizer(module, recipe)
     parallel = ParallelModel(accelerator, *accelerator.prepare(module, optimizer))
-    batch = Batch(recipe.global_batch_size, 1, 1)
+    batch = Batch(recipe.global_batch_size, 1, 1, recipe.global_batch_size)
     blocks = DeviceBlocks(training_set.blocks, batch, rank=0, device=accelerator.device)
     parallel.module.train()
     start = time.perf_counter()
@@ -131,8 +130,10 @@ def _train(
         lr = lr_at(step, recipe=recipe, total_steps=blocks.num_groups)
         group = blocks.group(step)
         num_targets = sum(int((targets != IGNORED).sum()) for _, targets, _ in group)
-        settings = StepSettings(num_targets, lr, 1.0, [dropout_seed(0, step, 0, 0)])
-        loss_sum, _ = train_step(parallel, group, settings)
+        seeds = [dropout_seed(0, step, 0, 0)]
+        loss_sum, _ = train_step(
+            parallel, group, num_targets=num_targets, lr=lr, max_grad_norm=1.0, seeds=seeds
+        )
         if step % 25 == 0:
             loss = float(loss_sum) / num_targets
             elapsed = time.perf_counter() - start

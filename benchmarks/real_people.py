@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 
 from huggingtweets.bases.model import find_base, load_model
 from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
-from huggingtweets.data.blocks import pack_heldout
+from huggingtweets.data.blocks import pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.adapter_rows import build_adapter_stack
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
@@ -95,7 +95,9 @@ def heldout_of(folder: Path, base_codec: object, eos_id: int) -> HeldoutSet:
         rows = [json.loads(line) for line in lines]
     texts = [row["text"] for row in rows if row["side"] == "heldout"]
     ids = base_codec.encode(texts)  # type: ignore[attr-defined]
-    return HeldoutSet(pack_heldout(ids, block_size=256, eos_id=eos_id), sum(map(_bytes, texts)))
+    blocks, pieces = pack_posts(ids, block_size=256, eos_id=eos_id)
+    sizes = tuple(map(_bytes, texts))
+    return HeldoutSet(blocks, sum(sizes), pieces, sizes)
 
 
 def _bytes(text: str) -> int:
@@ -123,7 +125,7 @@ def compare_people(folder: Path, args: argparse.Namespace) -> None:
     for row, name in enumerate(names):
         posts = heldout_of(folder / "all" / name, base.codec, base.eos_id)
         for column in range(len(names) + 1):
-            with grouped.computing(
+            with grouped.grouped.computing(
                 stack.slots(column, column + 1) if column < len(names) else None
             ):
                 figures[row, column] = grouped.score(posts).loss.bits_per_byte

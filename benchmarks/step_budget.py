@@ -64,10 +64,10 @@ from huggingtweets.training.stacked.heldout import score_blocks
 from huggingtweets.training.stacked.memory import MAX_PROMPT, Finishing, need_of
 from huggingtweets.training.stacked.slots import (
     MicroKind,
+    add_micro_batch,
     build_slots,
     finish_step,
     micro_inputs,
-    micro_step,
     step_inputs,
 )
 
@@ -404,9 +404,7 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
         isolate=case.isolate,
         reach=case.block_size,
         drops=drops,
-        width=256,
-        fused_attention=not drops,
-        fused_gelu=True,
+        fused=True,
         recompute=case.recompute,
         ops=ops,
     )
@@ -423,7 +421,8 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
             assert kept
             finish_step(part, step, constants, num_decayed=num_decayed, ops=ops)
 
-        return [partial(micro_step, part, micro, step, kind), update]
+        gradients = partial(add_micro_batch, part, micro.tensors, step.tensors, kind)
+        return [gradients, update]
 
     return steps(K // 2, K) + steps(0, K // 2) if case.overlap else steps(0, K)
 
@@ -497,7 +496,7 @@ def _judging(case: Case, device: torch.device) -> list[Callable[[], None]]:
     blocks = Blocks(*(np.zeros((case.blocks, case.block_size), np.int32) for _ in range(3)))
 
     def judge() -> None:
-        score_blocks(stack, [blocks], width=256, use_fused=True)
+        score_blocks(stack, [blocks], use_fused=True)
 
     return [judge, lambda: None]
 
@@ -520,7 +519,7 @@ def _reckoned(case: Case) -> int:
         recompute=case.recompute,
         rank=case.rank,
     )
-    return need.at(case.slots, case.blocks * case.block_size)
+    return need.shared + case.slots * need.per_slot(case.blocks * case.block_size)
 
 
 def estimate(budget: Budget, *, overlap: bool = False) -> dict[str, tuple[float, float]]:

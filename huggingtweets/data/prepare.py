@@ -27,9 +27,9 @@ class HeldoutSet:
     """Isolated documents."""
     num_bytes: int
     """UTF-8 bytes of the posts' text."""
-    pieces: Pieces | None = None
-    """Where each post lies; None: nobody asks for posts one by one."""
-    post_bytes: tuple[int, ...] = ()
+    pieces: Pieces
+    """Where each post lies."""
+    post_bytes: tuple[int, ...]
     """UTF-8 bytes of each post."""
 
 

@@ -25,7 +25,6 @@ from huggingtweets.models.families import stack_of
 from huggingtweets.models.forward import begin, micro_batch
 from huggingtweets.models.run import hidden_states, score_rows
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.reference import Ops
 from huggingtweets.runtime.device import by_kind, is_cuda, lacks_memory, release_memory
 from huggingtweets.training.extraction import (
@@ -51,7 +50,6 @@ Posts = tuple[PostScore, ...]
 
 
 class _Ways(TypedDict):
-    width: int
     use_fused: bool
     ops: Ops
 
@@ -131,7 +129,6 @@ def try_stack(stack: Stack, posts: HeldoutSet) -> Counts:
 
 def _tried(posts: HeldoutSet) -> Iterator[Indices]:
     """Yield where the prompt and the rest of each post lie; a short rest does not count."""
-    assert posts.pieces is not None
     pieces = posts.pieces
     owned: dict[int, list[Indices]] = {}
     for start, size, owner in zip(pieces.starts, pieces.sizes, pieces.posts.tolist(), strict=True):
@@ -159,7 +156,7 @@ def _hits(
     blocks = (posts.blocks.input_ids, posts.blocks.targets, posts.blocks.position_ids)
     sizes = np.array([len(part) for part in parts])[:, None]
     steps = np.arange(sizes.max())[None]
-    num = max(1, by_kind(MAX_TOKENS, device, 16384) // steps.size)
+    num = max(1, by_kind(MAX_TOKENS, device) // steps.size)
     for first in range(0, len(parts), num):
         size = sizes[first : first + num]
         # A shorter text is filled up with its own tokens, so that every place is one of a block.
@@ -183,7 +180,6 @@ def _ways(stack: Stack, posts: HeldoutSet) -> _Ways:
     """Return how the passes of `models/` compute on the device of a stack."""
     device = stack.rows.device
     return {
-        "width": by_kind(WINDOW, device, 128),
         "use_fused": is_cuda(device),
         "ops": choose_ops(device, stack.shape.width, posts.blocks.input_ids.shape[1]),
     }

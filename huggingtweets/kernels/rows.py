@@ -42,7 +42,7 @@ def num_draws(top_p: float) -> int:
 
 def num_scored(device: torch.device, num_words: int) -> int:
     """Return for how many rows logits of this many words are held at a time."""
-    return max(MIN_SCORED, by_kind(SCORED_LOGITS, device, 2**26) // num_words)
+    return max(MIN_SCORED, by_kind(SCORED_LOGITS, device) // num_words)
 
 
 class RowOps:

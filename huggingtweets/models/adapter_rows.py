@@ -1,9 +1,13 @@
-"""Adapters (LoRA) of K models as rows of one buffer, for any architecture of transformers."""
+"""Adapters (LoRA) of K models as rows of one buffer, of a family of ours or any architecture.
+
+A linear layer of ours may be several of transformers side by side (queries, keys and values of a
+Llama). Their adapters become one of as many times the rank, whose `up` is block-diagonal.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +16,8 @@ import transformers
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from huggingtweets.models.stack import copies_of
+from huggingtweets.models.layout import Layout, Tensors
+from huggingtweets.models.stack import Adapters, Stack, build_stack, copies_of
 from huggingtweets.ops.linear import LowRank
 from huggingtweets.upstream import copy_tensors
 
@@ -20,16 +25,22 @@ RANK_MULTIPLE = 8
 """Slots hold adapters of a multiple of this rank, so that products have the same shape, and so the
 same bits, whatever smaller ranks the neighbours have. What lies beyond a job's own is zero."""
 
+Sources = Sequence[tuple[str, int]]
+"""What transformers calls the layers that are one of ours, and how many columns each has."""
+
 
 @dataclass(frozen=True)
 class Place:
     """Where the adapter of one linear layer lies in a row."""
 
-    name: str
-    """What transformers calls the layer."""
+    sources: Sources
     start: int
     num_in: int
-    num_out: int
+
+    @property
+    def num_out(self) -> int:
+        """Of all sources side by side."""
+        return sum(width for _, width in self.sources)
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,7 @@ class AdapterLayout:
 
     places: tuple[Place, ...]
     rank: int
+    """Of each source."""
     size: int
     """N."""
 
@@ -47,59 +59,109 @@ class AdapterLayout:
         def view(start: int, height: int, width: int) -> Tensor:
             return rows[:, start : start + height * width].view(len(rows), height, width)
 
-        return tuple(
-            LowRank(
-                view(place.start, place.num_in, self.rank),
-                view(place.start + place.num_in * self.rank, self.rank, place.num_out),
-            )
-            for place in self.places
-        )
+        found = []
+        for place in self.places:
+            rank = self.rank * len(place.sources)
+            up_start = place.start + place.num_in * rank
+            down = view(place.start, place.num_in, rank)
+            found.append(LowRank(down, view(up_start, rank, place.num_out)))
+        return tuple(found)
 
     def fresh(self, own_rank: int, *, seed: int) -> Tensor:
         """Return the row (N,) that LoRA begins with: `down` uniform as in peft, `up` zero.
 
         Args:
-            own_rank: of the job, at most that of the slots.
+            own_rank: of the job, at most that of the slots; what lies beyond stays zero.
             seed: of the job.
         """
-        row = torch.zeros(1, self.size)
+        row = torch.zeros(self.size)
         generator = torch.Generator().manual_seed(seed)
-        for adapter in self.views(row):
-            num_in = adapter.down.shape[1]
+        for _, down, _ in self._sources_of(row):
+            num_in = len(down)
             bound = 1 / math.sqrt(num_in)
             drawn = torch.empty(own_rank, num_in).uniform_(-bound, bound, generator=generator)
-            adapter.down[0, :, :own_rank] = drawn.T
-        return row[0]
+            down[:, :own_rank] = drawn.T
+        return row
 
     def peft_state(self, row: Tensor, own_rank: int) -> dict[str, Tensor]:
         """Return the adapters of a row under the names of a peft adapter folder."""
         state = {}
-        for place, adapter in zip(self.places, self.views(row.unsqueeze(0)), strict=True):
-            stem = f"base_model.model.{place.name}"
-            state[f"{stem}.lora_A.weight"] = adapter.down[0, :, :own_rank].T.contiguous()
-            state[f"{stem}.lora_B.weight"] = adapter.up[0, :own_rank].T.contiguous()
+        for name, down, up in self._sources_of(row):
+            state[f"{name}.lora_A.weight"] = down[:, :own_rank].T.contiguous()
+            state[f"{name}.lora_B.weight"] = up[:own_rank].T.contiguous()
         return state
 
     def row_of(self, state: Mapping[str, Tensor]) -> Tensor:
-        """Return the row (N,), fp32, of `peft_state`."""
-        row = torch.zeros(1, self.size)
-        for place, adapter in zip(self.places, self.views(row), strict=True):
-            stem = f"base_model.model.{place.name}"
-            down, up = state[f"{stem}.lora_A.weight"], state[f"{stem}.lora_B.weight"]
-            adapter.down[0, :, : len(down)] = down.T
-            adapter.up[0, : len(down)] = up.T
-        return row[0]
+        """Return the row (N,), fp32 on the CPU, of the weights of a peft adapter folder.
+
+        What they have less than this rank is zero.
+
+        Raises:
+            KeyError: a linear layer has no adapter.
+        """
+        row = torch.zeros(self.size)
+        for name, down, up in self._sources_of(row):
+            own_down, own_up = (state[f"{name}.lora_{side}.weight"].T for side in "AB")
+            down[:, : len(own_up)] = own_down
+            up[: len(own_up)] = own_up
+        return row
+
+    def _sources_of(self, row: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield peft's name of each layer of transformers; views (in, rank), (rank, out) of it."""
+        for place, adapter in zip(self.places, self.views(row.unsqueeze(0)), strict=True):
+            column = 0
+            for at, (name, width) in enumerate(place.sources):
+                ranks = slice(at * self.rank, (at + 1) * self.rank)
+                up = adapter.up[0, ranks, column : column + width]
+                yield f"base_model.model.{name}", adapter.down[0, :, ranks], up
+                column += width
+
+
+def _lay_out(linears: Iterable[tuple[Sources, int]], rank: int) -> AdapterLayout:
+    """Lay out the adapters of linear layers one after another: their sources, and inputs."""
+    places, end = [], 0
+    for sources, num_in in linears:
+        places.append(Place(sources, end, num_in))
+        end += rank * len(sources) * (num_in + places[-1].num_out)
+    return AdapterLayout(tuple(places), rank, end)
 
 
 def adapter_layout(model: transformers.PreTrainedModel, rank: int) -> AdapterLayout:
     """Lay out adapters for every linear layer but the head, in the order that peft finds them."""
+    shapes = [(name, *weight_of(module).shape[1:]) for name, module in linear_layers(model)]
     rank = -(-rank // RANK_MULTIPLE) * RANK_MULTIPLE
-    places, end = [], 0
-    for name, module in linear_layers(model):
-        num_in, num_out = weight_of(module).shape[1:]
-        places.append(Place(name, end, num_in, num_out))
-        end += rank * (num_in + num_out)
-    return AdapterLayout(tuple(places), rank, end)
+    return _lay_out((([(name, num_out)], num_in) for name, num_in, num_out in shapes), rank)
+
+
+def adapters_of(layout: Layout, rank: int) -> AdapterLayout:
+    """Lay out adapters for every linear layer of a family but the head, layer by layer."""
+    linears = []
+    for index in range(layout.shape.num_layers):
+        for tensors in _linear_tensors(layout).values():
+            names = [name.format(index).removesuffix(".weight") for name, _ in tensors.sources]
+            widths = [width for _, width in tensors.sources]
+            linears.append((list(zip(names, widths, strict=True)), tensors.shape[0]))
+    return _lay_out(linears, rank)
+
+
+def row_size(layout: Layout, rank: int) -> int:
+    """Return the length of a row of adapters of a family; of rank 0, of all weights."""
+    return adapters_of(layout, rank).size if rank else layout.size
+
+
+def by_layer(layout: Layout, parts: Sequence[LowRank]) -> tuple[Mapping[str, LowRank], ...]:
+    """Return what lies at the places of `adapters_of` as a mapping per layer, by our own names."""
+    names = list(_linear_tensors(layout))
+    layers = (parts[start : start + len(names)] for start in range(0, len(parts), len(names)))
+    return tuple(dict(zip(names, layer, strict=True)) for layer in layers)
+
+
+def _linear_tensors(layout: Layout) -> dict[str, Tensors]:
+    return {
+        name.removesuffix("_weight"): tensors
+        for name, tensors in layout.layer.items()
+        if len(tensors.shape) == 2
+    }
 
 
 @torch.no_grad()
@@ -113,6 +175,19 @@ def merge_adapters(
         weight: Any = module.weight
         addition = (up @ down) * scale
         weight += addition.T if isinstance(module, Conv1D) else addition
+
+
+def merged_row(
+    layout: Layout, base: Tensor, adapters: AdapterLayout, row: Tensor, scale: float
+) -> Tensor:
+    """Return the row (N,) of the plain model that a base's row and adapters are, on the CPU."""
+    merged = base.detach().to("cpu", torch.float32, copy=True)
+    layers = layout.stack(merged.unsqueeze(0)).layers
+    views = by_layer(layout, adapters.views(row.unsqueeze(0)))
+    for layer, parts in zip(layers, views, strict=True):
+        for name, adapter in parts.items():
+            layer[f"{name}_weight"].baddbmm_(adapter.down, adapter.up, alpha=scale)
+    return merged
 
 
 def linear_layers(model: transformers.PreTrainedModel) -> list[tuple[str, nn.Module]]:
@@ -198,3 +273,16 @@ def build_adapter_stack(layout: AdapterLayout, rows: Tensor, dtype: torch.dtype)
         )
     scale = torch.ones(len(rows), device=rows.device)
     return AdapterStack(layout, rows, master, compute, scale, copies)
+
+
+def stack_on_base(
+    layout: Layout, base: Tensor, rows: Tensor, rank: int, dtype: torch.dtype = torch.float32
+) -> Stack:
+    """Return K models: the base's row (N,) with adapters (K, n), for products in fp32 or bf16.
+
+    Their scales are ones; whoever loads a slot sets them.
+    """
+    frozen = build_stack(layout, base.unsqueeze(0), dtype)
+    own = build_adapter_stack(adapters_of(layout, rank), rows, dtype)
+    adapters = Adapters(by_layer(layout, own.master), by_layer(layout, own.compute), own.scale)
+    return replace(frozen, rows=rows, adapters=adapters, copies=own.copies)

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from huggingtweets.models.layout import Shape
 from huggingtweets.models.stack import Stack, gradients_of
-from huggingtweets.ops.attention import Heads, View, attention, view_of
+from huggingtweets.ops.attention import WINDOW, Heads, View, attention, view_of
 from huggingtweets.ops.dropout import Dropout, ScaledSite, residual_site
 from huggingtweets.ops.embedding import embedding
 from huggingtweets.ops.norm import norm
 from huggingtweets.ops.reference import PYTORCH, Norm, Ops
 from huggingtweets.ops.residual import Activation, Branch, Projection, Stream, branch_out
 from huggingtweets.ops.rotary import Angles, angles_of, rotary
+from huggingtweets.runtime.device import by_kind
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,6 @@ def micro_batch(
     *,
     isolate: bool,
     reach: int,
-    width: int,
     use_fused: bool,
     dropout: Dropout | None = None,
     ops: Ops = PYTORCH,
@@ -205,9 +205,8 @@ def micro_batch(
     Args:
         shape: of the models.
         blocks: ids, targets and positions, (K, B, T) int64 each.
-        isolate: see `view_of`, as of `reach`, `width` and `use_fused`.
+        isolate: see `view_of`, as of `reach` and `use_fused`.
         reach: likewise.
-        width: likewise.
         use_fused: likewise.
         dropout: None: there is none.
         ops: what computes between the products.
@@ -218,7 +217,7 @@ def micro_batch(
             blocks[2],
             isolate=isolate,
             reach=reach,
-            width=width,
+            width=by_kind(WINDOW, blocks[0].device),
             use_fused=use_fused,
             use_spans=ops.attends,
             sliding=sliding,

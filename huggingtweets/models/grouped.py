@@ -303,6 +303,7 @@ class GroupedModel:
             ops: computes linear layers and their adapters.
         """
         self.now = Current(ops)
+        self._kind, self._is_half = device.type, dtype != torch.float32
         self.model = sharing_copy(model)
         layers = linear_layers(self.model)
         self.layers = _layers_of(self.model)
@@ -364,7 +365,10 @@ class GroupedModel:
         now.begin_layer(-1)
         self.model.train(dropout is not None)
         try:
-            with nullcontext() if dropout is None else _Drops(now):
+            with (
+                nullcontext() if dropout is None else _Drops(now),
+                torch.autocast(self._kind, torch.bfloat16, enabled=self._is_half),
+            ):
                 yield self.model
         finally:
             now.stack = now.grads = now.dropout = None

@@ -30,7 +30,7 @@ def _chunks(hidden: Tensor, vocab_size: int, ops: Ops) -> list[tuple[slice, slic
     tokens does not depend on the number of slots.
     """
     K, R, _ = hidden.shape
-    limit = by_kind(CHUNK_LOGITS, hidden.device, 2**26)
+    limit = by_kind(CHUNK_LOGITS, hidden.device)
     if is_cuda(hidden.device) and ops.overwrites_logits:
         limit *= 2  # else there are copies in fp32
     rows = min(R, max(MIN_ROWS, limit // vocab_size))

@@ -69,12 +69,7 @@ def choose_settings(
     # Grouped adapters attend by an architecture's own code: heads of any width will do.
     head_width = tuning.layout.shape.head_width if isinstance(tuning, FullTuning) else 64
     settings = trusted(settings, head_width, device, rank=tuning.rank)
-    need = tuning.need(
-        settings.dtype,
-        block_size=recipe.block_size,
-        drops=any(tuning.rates(recipe)) and not tuning.hashes(settings, device),
-        recompute=engine.activation_checkpointing,
-    )
+    need = tuning.need(settings, device, drops=any(tuning.rates(recipe)))
     engines = 1
     if is_cuda(device):
         slots, micro = choose_batch(

@@ -29,8 +29,7 @@ from huggingtweets.evaluation.score import Posts, score_stack, try_stack
 from huggingtweets.generation.guards import Guards
 from huggingtweets.generation.sample import generation_config, sample_stack
 from huggingtweets.generation.samples import Samples
-from huggingtweets.models.adapter_rows import merge_adapters
-from huggingtweets.models.adapters import adapter_size, pack_adapters, stack_on_base
+from huggingtweets.models.adapter_rows import adapters_of, merge_adapters, stack_on_base
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.stack import Stack, build_stack
 from huggingtweets.pipeline.whole_model import (
@@ -154,10 +153,11 @@ class Studio:
             if self._row is None:
                 self._row = self.layout.pack(self.base.weights)
         rank = self.tuning.rank
-        rows = torch.zeros(len(weights), adapter_size(self.layout, rank), device=device)
+        adapters = adapters_of(self.layout, rank)
+        rows = torch.zeros(len(weights), adapters.size, device=device)
         for row, state in zip(rows, weights, strict=True):
             if state:
-                row.copy_(pack_adapters(self.layout, state, rank))
+                row.copy_(adapters.row_of(state))
         return stack_on_base(self.layout, self._row.to(device), rows, rank, dtype)
 
 

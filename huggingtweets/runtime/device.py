@@ -48,9 +48,9 @@ def runs_triton(device: torch.device) -> bool:
     return device.type == "cuda" or (is_interpreted and is_cuda(device))
 
 
-def by_kind(table: Mapping[str, T], device: torch.device, default: T) -> T:
-    """Return what a table by device type says."""
-    return table.get(kind_of(device), default)
+def by_kind(table: Mapping[str, T], device: torch.device) -> T:
+    """Return what a table by device type says; training is on "cpu" or "cuda" (ROCm's too)."""
+    return table[kind_of(device)]
 
 
 def has_cuda() -> bool:

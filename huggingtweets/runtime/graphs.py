@@ -37,6 +37,8 @@ class Replay:
             return
         if key not in self._graphs:
             self._runs[key] = self._runs.get(key, 0) + 1
+            # Not at first: libraries make their workspaces and Triton compiles when they are called
+            # for the first time, and neither may happen within a capture.
             if self._runs[key] <= 2 or not self._capture(key, function):
                 function()
                 return

@@ -62,7 +62,7 @@ class Helper:
 
 
 class Helpers:
-    """Some helpers, shared by threads; a context manager. None is started before it is needed."""
+    """Some helpers, shared by threads. None is started before it is needed."""
 
     def __init__(self, num: int, module: str) -> None:
         """Have at most `num` of them, which import a module to begin with."""
@@ -72,14 +72,6 @@ class Helpers:
         for _ in range(num):
             self._free.put(None)
         self._num = num
-
-    def __enter__(self) -> "Helpers":
-        """Return self."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """End them all."""
-        self.close()
 
     def close(self) -> None:
         """End them all, once they are idle; whoever calls again starts another."""

@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 import torch
 
 from huggingtweets.kernels.rows import CompiledRowOps
-from huggingtweets.models.adapters import stack_on_base
+from huggingtweets.models.adapter_rows import stack_on_base
 from huggingtweets.models.stack import build_stack
 from huggingtweets.serve.rows import Row, draw_tokens, is_cancelled
 from huggingtweets.serve.voices import MAX_POSITIONS, Voice

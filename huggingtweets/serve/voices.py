@@ -25,7 +25,7 @@ from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.model_folder import job_sampling
-from huggingtweets.models.adapters import pack_adapters
+from huggingtweets.models.adapter_rows import adapters_of
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.layout import Layout
 from huggingtweets.serve.people import Person
@@ -193,7 +193,7 @@ class Voices:
         if base is not None and base.layout is not None:
             adapters = read_json(adapter)
             rank = int(adapters["r"])
-            row = pack_adapters(base.layout, load_file(folder / _ADAPTERS), rank)
+            row = adapters_of(base.layout, rank).row_of(load_file(folder / _ADAPTERS))
             return Voice(
                 *common, min(base.max_positions, MAX_POSITIONS), row.nbytes + copies.num_bytes,
                 layout=base.layout, row=row, rank=rank, scale=adapters["lora_alpha"] / rank,

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from huggingtweets.data.blocks import IGNORED
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.training.records import Extraction, HeldoutLoss, PostScore
 
@@ -31,7 +30,6 @@ MIN_REST = 8
 MAX_REST = 50
 """Tokens of the rest that have to come out; a longer rest is cut there."""
 
-Ids = npt.NDArray[np.integer[Any]]
 Hits = npt.NDArray[np.bool_]
 Counts = tuple[int, int, float]
 """Posts tried, those whose rest came out whole, and the sum of the shares that came out."""
@@ -50,25 +48,14 @@ def count_extracted(greedy: Sequence[Sequence[bool]]) -> Counts:
     return len(rests), whole, sum(shares)
 
 
-def hits_of_documents(targets: Ids, position_ids: Ids, hits: Hits) -> list[list[bool]]:
-    """Cut hits over blocks of isolated documents, (N, T) each, into those of each document."""
-    found: list[list[bool]] = []
-    for row_targets, positions, row in zip(targets, position_ids, hits, strict=True):
-        counted = row_targets != IGNORED
-        starts = np.flatnonzero((positions == 0) & counted)
-        ends = [*starts[1:], int(counted.sum())][: len(starts)]  # none in a block that fills up
-        found += [row[start:end].tolist() for start, end in zip(starts, ends, strict=True)]
-    return found
-
-
 def read_scores(posts: HeldoutSet, nats: npt.NDArray[np.floating[Any]], hits: Hits) -> SetScores:
     """Sum up nats (0 where there is no target) and hits of every target, (N, T) each."""
-    blocks = posts.blocks
-    loss = HeldoutLoss(float(nats.sum(dtype=np.float64)), blocks.num_targets, posts.num_bytes)
-    documents = hits_of_documents(blocks.targets, blocks.position_ids, hits)
-    return SetScores(
-        loss, scores_of_posts(posts, nats, hits), as_extraction(count_extracted(documents))
-    )
+    loss = HeldoutLoss(float(nats.sum(dtype=np.float64)), posts.blocks.num_targets, posts.num_bytes)
+    # In the order of the blocks: so the sum of shares is the same to the last bit.
+    spans = sorted(zip(posts.pieces.starts.tolist(), posts.pieces.sizes.tolist(), strict=True))
+    flat = hits.reshape(-1)
+    counts = count_extracted([flat[start : start + size].tolist() for start, size in spans])
+    return SetScores(loss, scores_of_posts(posts, nats, hits), as_extraction(counts))
 
 
 def scores_of_posts(
@@ -76,10 +63,8 @@ def scores_of_posts(
 ) -> tuple[PostScore, ...]:
     """Gather what was found of each target, (N, T) each, into what was found of each post.
 
-    Empty where the set does not say where its posts lie. A post without ids is left out.
+    A post without ids is left out.
     """
-    if posts.pieces is None:
-        return ()
     starts, sizes, owners = posts.pieces.starts, posts.pieces.sizes, posts.pieces.posts
     flat, flat_hits = nats.reshape(-1), hits.reshape(-1)
     found: dict[int, list[slice]] = {}

@@ -233,18 +233,13 @@ class Batch:
     num_micro: int
     """A, micro-batches a process accumulates."""
     world_size: int
-    size: int = 0
-    """G; 0: as many blocks as places. The last places of a step are empty where there are more."""
+    size: int
+    """G, blocks of a step; where there are more places, its last ones are empty."""
 
     @property
     def num_places(self) -> int:
         """Blocks a step has room for."""
         return self.micro * self.num_micro * self.world_size
-
-    @property
-    def num_blocks(self) -> int:
-        """G, blocks of a step."""
-        return self.size or self.num_places
 
 
 MAX_AUTO_TOKENS = 16_384

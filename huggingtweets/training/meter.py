@@ -61,6 +61,8 @@ def flops_of_layout(layout: Layout, mean_context: float) -> float:
 
 
 def _flops(num_matmul: int, depth: int, mean_context: float) -> float:
+    # A product takes 2 FLOP per weight forward and, for its two gradients, 4 backward. Attention
+    # has two products per position looked at (scores, sums of values), each as wide as all heads.
     return 6.0 * num_matmul + 12.0 * depth * mean_context
 
 
@@ -86,7 +88,8 @@ def known_peak(name: str) -> float | None:
     """Return the peak of a device in TFLOP/s by its name, or None."""
     words = re.split(r"[\s-]+", name)
     text = f" {' '.join(words)} "
-    if " Laptop " in text or text.endswith(" D "):  # slower ones of the same name
+    # Slower ones of the same name, and a share of one: "A100-SXM4-40GB MIG 1g.5gb".
+    if " Laptop " in text or " MIG " in text or text.endswith(" D "):
         return None
     fitting = [part for part in PEAK_TFLOPS if f" {part} " in text]
     return PEAK_TFLOPS[max(fitting, key=len)] if fitting else None

@@ -207,7 +207,10 @@ class Training:
     @property
     def ends_epoch(self) -> bool:
         """Whether the last step ended an epoch, or the training: time to evaluate."""
-        return self.step in self.epoch_ends or self.step == self.total_steps
+        return self._is_end(self.step)
+
+    def _is_end(self, step: int) -> bool:
+        return step in self.epoch_ends or step == self.total_steps
 
     def is_due(self, log_every: int) -> bool:
         """Whether the last step is followed by a logged line."""
@@ -267,7 +270,8 @@ class Training:
             )
         self.bad_in_a_row = self.bad_in_a_row + num_bad if num_bad == line.num_steps else 0
         if self.bad_in_a_row:  # nothing to log: there was no loss
-            learnt_nothing = self.ends_epoch and not self.history
+            # Of the line's step, not the last one: the next lines may be on their way already.
+            learnt_nothing = self._is_end(line.step) and not self.history
             if self.bad_in_a_row >= MOST_BAD_STEPS or learnt_nothing:
                 raise self._diverged()
             return

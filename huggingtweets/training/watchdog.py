@@ -54,14 +54,15 @@ class Watchdog:
 
     def _watch(self) -> None:
         poll_s = min(1.0, self._timeout_s / 10)
+        # Whoever wants no watching asks for centuries; no timer of the system counts that far.
+        backstop_s = min(self._timeout_s + _BACKSTOP_S, threading.TIMEOUT_MAX)
         silent_s, beats, last = 0.0, self._beats, time.monotonic()
         while True:
-            faulthandler.dump_traceback_later(
-                self._timeout_s + _BACKSTOP_S, exit=True, file=_STDERR
-            )
+            faulthandler.dump_traceback_later(backstop_s, exit=True, file=_STDERR)
             if self._ended.wait(poll_s):
                 break
             now = time.monotonic()
+            # A gap longer than two looks is time in which this very process was stopped.
             silent_s += min(now - last, 2 * poll_s)
             last = now
             if beats != self._beats:

@@ -57,7 +57,8 @@ ALLOWED = {"runtime/device.py", "runtime/graphs.py", "upstream.py"}
 BY_TENSOR = {
     "ops/fused_attention.py": "a table of kernels, by where the tensors lie",
     "training/modules/cross_entropy.py": "autocast is switched off on the device of the tensor",
-    "training/stacked/grouped.py": "autocast is switched on and off for the device of the model",
+    "training/stacked/grouped.py": "autocast is switched off for the device of the tensor",
+    "models/grouped.py": "autocast is switched on for the device of the model",
     "training/parallel/heldout.py": "autocast is switched on for the device of the model",
 }
 """Modules that look at a tensor's own device, which cannot be forced, and why."""
@@ -137,7 +138,7 @@ def run_all(folder: Path) -> None:
     with mock.patch.object(cross_entropy, "FEW_LOGITS", 0):
         linear_cross_entropy(hidden, weight, targets)
     HashedDropout(0.1).train()(hidden)
-    DeviceBlocks(jobs[0].training_set.blocks, Batch(1, 1, 1), rank=0, device=CPU)
+    DeviceBlocks(jobs[0].training_set.blocks, Batch(1, 1, 1, 1), rank=0, device=CPU)
     peak_flops(CPU, None)
     peak_memory_gib(CPU)
     choose_settings(

@@ -38,12 +38,12 @@ def test_the_loss_is_that_of_soft_labels() -> None:
 
     def trained(frac: float) -> tuple[torch.Tensor, torch.Tensor]:
         grads.rows.zero_()
-        with smoothed_labels(frac, shares), base.computing(stack, grads):
+        with smoothed_labels(frac, shares), base.grouped.computing(stack, grads):
             loss = base.losses((ids, targets, positions), weight, None, PYTORCH)
             loss.backward(weight)
         return loss.detach(), grads.rows.clone()
 
-    with base.computing(stack):
+    with base.grouped.computing(stack):
         logits = base.grouped.model(**base._inputs(ids, positions, None)).logits.view(-1, VOCAB)
     known = targets.flatten() != IGNORED
     logits, goals = logits[known], targets.flatten()[known]

@@ -18,8 +18,7 @@ from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.kernels.triton_launchers import drop
 from huggingtweets.kernels.triton_ops import TritonOps
-from huggingtweets.models.adapter_rows import build_adapter_stack
-from huggingtweets.models.adapters import adapter_size
+from huggingtweets.models.adapter_rows import build_adapter_stack, row_size
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.ops.adamw import (
     Controls,
@@ -42,10 +41,10 @@ from huggingtweets.ops.reference import PYTORCH, Joining, Norm, Ops
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
 from huggingtweets.training.stacked.slots import (
     MicroKind,
+    add_micro_batch,
     build_slots,
     finish_step,
     micro_inputs,
-    micro_step,
     step_inputs,
 )
 
@@ -350,7 +349,7 @@ def test_a_step_is_that_of_the_reference(
     """Losses, gradients, moments, weights; micro-steps that add; a slot that takes no step."""
     layout, B, T = layout_of(shape_of(config)), 1, 9
     shape, base = layout.shape, 0.1 * randn(layout.size)
-    start = base if not rank else 0.1 * randn(adapter_size(layout, rank))
+    start = base if not rank else 0.1 * randn(row_size(layout, rank))
     num_decayed = len(start) if rank else layout.num_decayed
     ids = torch.randint(0, shape.vocab_size, (num, B, T))
     targets = ids.roll(-1, -1)
@@ -375,9 +374,9 @@ def test_a_step_is_that_of_the_reference(
         controls.copy_(torch.tensor(settings).unsqueeze(1).expand_as(controls))
         if num > 1:
             controls[1, -1] = 0  # idle
-        kind = MicroKind(False, True, T, True, 8, False, False, recompute, ops)
-        micro_step(slots, micro, step, kind)
-        micro_step(slots, micro, step, replace(kind, accumulate=True))
+        kind = MicroKind(False, True, T, True, False, recompute, ops)
+        add_micro_batch(slots, micro.tensors, step.tensors, kind)
+        add_micro_batch(slots, micro.tensors, step.tensors, replace(kind, accumulate=True))
         grads = slots.grads.rows.clone()
         constants = None if ops.steps else constants_of([recipe] * num, CPU)
         for _ in range(2):
@@ -403,7 +402,7 @@ def test_adapters_in_transformers_modules_are_those_of_the_reference() -> None:
         base = GroupedBase(tuning, CPU, torch.float32, ops)
         stack = build_adapter_stack(layout, rows, torch.float32)
         grads = build_adapter_stack(layout, torch.zeros_like(rows), torch.float32)
-        with base.computing(stack, grads):
+        with base.grouped.computing(stack, grads):
             losses = base.losses(blocks, weight, None, ops)
             losses.backward(weight)
         found.append((losses.detach(), grads.rows))

@@ -23,6 +23,7 @@ from huggingtweets.models.forward import MicroBatch, micro_batch
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import logits, loss_and_gradients, target_scores
 from huggingtweets.models.stack import build_stack
+from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.reference import PYTORCH
 
 torch.set_num_threads(1)
@@ -61,6 +62,12 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def narrow_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have several windows of attention in these short blocks."""
+    monkeypatch.setitem(WINDOW, "cpu", 8)
+
+
 def build_models(config: PreTrainedConfig, num: int) -> list[torch.nn.Module]:
     torch.manual_seed(0)
     models = [AutoModelForCausalLM.from_config(config) for _ in range(num)]
@@ -85,7 +92,6 @@ def build_batch(layout: Layout, num: int, *, isolate: bool, is_compiled: bool = 
         (ids, targets, positions.expand(num, B, T).contiguous()),
         isolate=isolate,
         reach=max(LENGTHS),
-        width=8,
         use_fused=False,
         ops=ops,
     )

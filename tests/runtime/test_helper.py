@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import helper_work
@@ -33,7 +34,7 @@ HANDLES = ("ann", "bob", "carl")
 
 @pytest.fixture
 def helpers() -> Iterator[Helpers]:
-    with Helpers(1, "helper_work") as one:
+    with closing(Helpers(1, "helper_work")) as one:
         yield one
 
 
@@ -48,7 +49,7 @@ def test_a_helper_is_warm_before_it_is_needed(
 ) -> None:
     told = tmp_path / "warmed"
     monkeypatch.setenv("HELPER_WORK_WARMED", str(told))
-    with Helpers(4, "helper_work") as helpers:
+    with closing(Helpers(4, "helper_work")) as helpers:
         helpers.warm_up()
         assert helpers.call(helper_work.pid) == int(told.read_text())
         assert helpers.call(helper_work.pid) == int(told.read_text()), "nor is another started"
@@ -75,7 +76,7 @@ def test_what_a_function_raises_is_raised_here(helpers: Helpers) -> None:
 
 
 def test_no_process_is_left() -> None:
-    with Helpers(2, "helper_work") as helpers:
+    with closing(Helpers(2, "helper_work")) as helpers:
         pid = helpers.call(helper_work.pid)
         assert psutil.pid_exists(pid)
     assert not psutil.pid_exists(pid)

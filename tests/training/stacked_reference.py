@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.config.schema import Keep, RecipeConfig, Schedule
-from huggingtweets.data.blocks import IGNORED, build_training_set, pack_heldout
+from huggingtweets.data.blocks import IGNORED, build_training_set, pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.training.modules.attention import document_mask
@@ -78,7 +78,8 @@ def build_job(slug: str, recipe: RecipeConfig, *, posts: int, seed: int) -> Trai
         isolate=recipe.isolate_documents,
     )
     others = [rng.integers(1, VOCAB, rng.integers(2, 20)).tolist() for _ in range(3 + seed % 4)]
-    heldout = HeldoutSet(pack_heldout(others, block_size=recipe.block_size, eos_id=EOS), 1000)
+    blocks, pieces = pack_posts(others, block_size=recipe.block_size, eos_id=EOS)
+    heldout = HeldoutSet(blocks, 1000, pieces, (9,) * len(others))
     return TrainingJob(slug, training_set, heldout, recipe, seed)
 
 

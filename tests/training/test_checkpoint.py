@@ -68,11 +68,6 @@ def in_child(act: Callable[[], None], *, before: Callable[[], None]) -> str:
 def test_a_checkpoint_comes_back_bit_by_bit(root: Path) -> None:
     tensors = {
         "f32": torch.tensor([1.0, float("nan"), float("inf"), -0.0, 1e-45]),
-        "f64": torch.randn(3, 5, dtype=torch.float64),
-        "bf16": torch.randn(7).bfloat16(),
-        "f16": torch.randn(2, 3).half(),
-        "i64": torch.arange(3),
-        "flag": torch.tensor([True, False, True]),
         "scalar": torch.tensor(3.5),
         "empty": torch.empty(0, 4),
         "transposed": torch.randn(4, 6).t(),

@@ -16,7 +16,7 @@ def blocks(num: int) -> Blocks:
 
 @pytest.mark.parametrize("num", range(1, 14))
 def test_alone_on_a_cpu_nothing_but_blocks_is_computed(num: int) -> None:
-    made = DeviceBlocks(blocks(num), Batch(2, 3, 1), rank=0, device=torch.device("cpu"))
+    made = DeviceBlocks(blocks(num), Batch(2, 3, 1, 6), rank=0, device=torch.device("cpu"))
     micro_batches = [m for index in range(made.num_groups) for m in made.group(index)]
     assert all(len(part) in (1, 2) for m in micro_batches for part in m)
     ids = torch.cat([m[0] for m in micro_batches])
@@ -24,7 +24,7 @@ def test_alone_on_a_cpu_nothing_but_blocks_is_computed(num: int) -> None:
 
 
 def test_processes_share_groups_of_one_shape() -> None:
-    batch = Batch(2, 2, 2)
+    batch = Batch(2, 2, 2, 8)
     found = []
     for rank in range(2):
         made = DeviceBlocks(blocks(9), batch, rank=rank, device=torch.device("cpu"))

@@ -7,12 +7,12 @@ import pytest
 import torch
 from stacked_reference import BASE, LAYOUT, PLAIN, ROW, build_job, tensors
 
-from huggingtweets.data.blocks import IGNORED, Blocks, pack_heldout, pack_posts
+from huggingtweets.data.blocks import IGNORED, Blocks, pack_posts
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.kernels import rows
 from huggingtweets.models.stack import build_stack
 from huggingtweets.ops.reference import PYTORCH
-from huggingtweets.training.extraction import as_extraction, count_extracted, hits_of_documents
+from huggingtweets.training.extraction import as_extraction, count_extracted, read_scores
 from huggingtweets.training.modules.cross_entropy import linear_cross_entropy, linear_hits
 from huggingtweets.training.modules.loss import SummedLoss, document_mask
 from huggingtweets.training.records import Extraction
@@ -31,17 +31,20 @@ def test_the_rest_after_the_prompt_counts_and_the_end_does_not() -> None:
     assert as_extraction(count_extracted([short[:10]])) is None
 
 
-def test_hits_come_back_by_document() -> None:
-    rng = np.random.default_rng(0)
-    lengths = [3, 9, 1, 30, 12, 5]
-    blocks = pack_heldout([[1] * length for length in lengths], block_size=16, eos_id=0)
-    hits = rng.random(blocks.targets.shape) < 0.5
-    found = hits_of_documents(blocks.targets, blocks.position_ids, hits)
-    # Of 30 ids and the end, 16 fit into a block: the rest is a document of its own.
-    assert sorted(map(len, found)) == sorted([4, 10, 2, 16, 15, 13, 6])
-    assert sum(map(sum, found)) == hits[blocks.targets != IGNORED].sum()
-    empty = np.full((1, 16), IGNORED)
-    assert hits_of_documents(empty, np.arange(16).reshape(1, 16), hits[:1]) == []
+def test_each_piece_of_a_post_is_tried_by_itself() -> None:
+    lengths = [3, 9, 1, 39, 25, 5]
+    documents = [[1] * length for length in lengths]
+    blocks, pieces = pack_posts(documents, block_size=32, eos_id=0)
+    posts = HeldoutSet(blocks, 80, pieces, tuple(lengths))
+    nats = np.zeros(blocks.targets.shape)
+    none = read_scores(posts, nats, np.zeros(blocks.targets.shape, dtype=bool))
+    # Of 39 ids and the end, 32 fit into a block: the rest, as the short posts, leaves no 8 tokens.
+    assert none.extraction == Extraction(2, 0.0, 0.0)
+    hits = blocks.targets != IGNORED
+    assert read_scores(posts, nats, hits).extraction == Extraction(2, 1.0, 1.0)
+    start = int(pieces.starts[pieces.sizes.argmax()])
+    hits.reshape(-1)[start + 8 + 11] = False  # of 23 that the prompt and the end leave
+    assert read_scores(posts, nats, hits).extraction == Extraction(2, 0.5, (1 + 11 / 23) / 2)
 
 
 def half_known() -> Blocks:
@@ -71,7 +74,7 @@ def test_both_engines_see_the_same_hits() -> None:
         nats, hits = module(ids, targets, positions, with_hits=True)
         assert float(nats.sum()) == pytest.approx(float(module(ids, targets, positions)), rel=1e-6)
     stack = build_stack(LAYOUT, ROW.repeat(2, 1), torch.float32)
-    fused, found = score_blocks(stack, [blocks, None], width=64, use_fused=False)
+    fused, found = score_blocks(stack, [blocks, None], use_fused=False)
     assert float(fused[0].sum()) == pytest.approx(float(nats.sum()), rel=1e-5)
     assert torch.equal(found[0], hits)
     assert not fused[1].any()
@@ -104,7 +107,7 @@ def test_posts_are_scored_one_by_one_in_their_order() -> None:
     blocks, pieces = pack_posts(documents, block_size=16, eos_id=0)
     posts = HeldoutSet(blocks, 80, pieces, tuple(range(10, 18)))
     stack = build_stack(LAYOUT, ROW.unsqueeze(0), torch.float32)
-    [found] = score_sets(stack, [posts], width=64, use_fused=False, ops=PYTORCH)
+    [found] = score_sets(stack, [posts], use_fused=False, ops=PYTORCH)
     assert found is not None
     assert [one.num_bytes for one in found.posts] == [10, 11, 12, 14, 15, 16, 17]
     assert [one.num_tokens for one in found.posts] == [6, 41, 2, 13, 34, 8, 3]

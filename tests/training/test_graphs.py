@@ -11,7 +11,7 @@ from huggingtweets.training.modules.attention import Attention
 from huggingtweets.training.modules.loss import SummedLoss, swap_modules
 from huggingtweets.training.modules.optimizer import build_optimizer
 from huggingtweets.training.parallel.graphs import GraphedBackward
-from huggingtweets.training.parallel.step import MicroBatch, ParallelModel, StepSettings, train_step
+from huggingtweets.training.parallel.step import MicroBatch, ParallelModel, train_step
 
 T = 16
 
@@ -35,9 +35,15 @@ def train(*, graphed: bool, device: torch.device) -> tuple[list[float], list[Ten
     backward = GraphedBackward(module, optimizer, device) if graphed else None
     losses = []
     for step in range(6):
-        settings = StepSettings(6 * T, 1e-2, 1.0, [2 * step, 2 * step + 1])
         model = ParallelModel(accelerator, module, optimizer, backward)
-        loss, norm = train_step(model, micro_batches(step, device), settings)
+        loss, norm = train_step(
+            model,
+            micro_batches(step, device),
+            num_targets=6 * T,
+            lr=1e-2,
+            max_grad_norm=1.0,
+            seeds=[2 * step, 2 * step + 1],
+        )
         losses += [float(loss), float(norm)]
     return losses, [each.detach() for each in module.parameters()]
 

@@ -31,6 +31,8 @@ PEAKS = {
     "Tesla T4": 65.0,
     "NVIDIA GeForce RTX 4090 Laptop GPU": None,
     "NVIDIA GeForce RTX 4090 D": None,
+    "NVIDIA A100-SXM4-40GB MIG 1g.5gb": None,
+    "NVIDIA H100 80GB HBM3 MIG 3g.40gb": None,
     "NVIDIA GeForce GTX 1080": None,
 }
 

@@ -50,3 +50,16 @@ def test_an_epoch_without_a_good_step_is_the_end() -> None:
     log(one, BAD, BAD)
     with pytest.raises(TrainingError, match="loss is not finite"):
         log(one, BAD)
+
+
+def test_a_skipped_step_whose_line_arrives_late_is_no_end() -> None:
+    """On a GPU lines arrive when the next steps are taken: the epoch may be over by then."""
+    one = training(2)
+    one.count_step()
+    early = one.end_line(1.0)
+    one.count_step()
+    late = one.end_line(2.0)
+    assert one.ends_epoch
+    one.log(early, [0.0, 0, 1, 0.0], None)
+    one.log(late, [2.0, 1, 0, 1.0], None)
+    assert [line.step for line in one.history] == [2]

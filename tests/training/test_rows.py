@@ -41,7 +41,7 @@ from huggingtweets.training.parallel.shards import (
     restore,
     set_optimizer_step,
 )
-from huggingtweets.training.parallel.step import MicroBatch, ParallelModel, StepSettings, train_step
+from huggingtweets.training.parallel.step import MicroBatch, ParallelModel, train_step
 from huggingtweets.training.progress import Training
 
 CONFIGS: dict[str, PreTrainedConfig] = {
@@ -92,8 +92,14 @@ def learn(
     blocks = DeviceBlocks(training.job.training_set.blocks, batch, rank=0, device=CPU)
     found = []
     for _ in range(num_steps):
-        settings = StepSettings(training.num_targets, 1e-3, 1.0, [0] * batch.num_micro)
-        loss, norm = train_step(model, blocks.group(training.step), settings)
+        loss, norm = train_step(
+            model,
+            blocks.group(training.step),
+            num_targets=training.num_targets,
+            lr=1e-3,
+            max_grad_norm=1.0,
+            seeds=[0] * batch.num_micro,
+        )
         training.count_step()
         found.append((float(loss), float(norm)))
     return found

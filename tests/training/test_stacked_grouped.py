@@ -94,7 +94,7 @@ def gradients(
     dropout = None if rates is None else of_slots(dropout_of(base, rates), part)
     weight = 1 / (blocks[1][part] != IGNORED).sum((1, 2))
     chosen = tuple(one[part] for one in blocks)
-    with base.computing(stack, grads, dropout):
+    with base.grouped.computing(stack, grads, dropout):
         losses = base.losses(chosen, weight, dropout, choose_ops(CPU, 0, 0))  # type: ignore[arg-type]
         losses.backward(weight)
     return losses.detach(), grads.rows
@@ -172,7 +172,7 @@ def test_recomputing_gives_the_same_bits(kind: str) -> None:
             kept += tensor.numel()
             return tensor
 
-        with base.computing(stack, grads, dropout, recompute=recompute):
+        with base.grouped.computing(stack, grads, dropout, recompute=recompute):
             with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
                 losses = base.losses(blocks, weight, dropout, choose_ops(CPU, 0, 0))
             losses.backward(weight)
@@ -295,7 +295,7 @@ def test_merged_they_say_what_the_slot_says(kind: str) -> None:
     merged = AutoModelForCausalLM.from_config(model_of(kind).config).eval()
     merged.load_state_dict(model_of(kind).state_dict())
     merge_adapters(merged, tuning.layout.peft_state(rows[0], 4), 2.0)
-    with torch.no_grad(), base.computing(stack):
+    with torch.no_grad(), base.grouped.computing(stack):
         said = base.grouped.model(input_ids=ids).logits
         torch.testing.assert_close(said, merged(input_ids=ids).logits, rtol=0, atol=1e-5)
         before = model_of(kind)(input_ids=ids).logits
@@ -344,14 +344,14 @@ def test_need_is_near_what_is_kept() -> None:
     )
     weight = torch.ones(K)
     with (
-        base.computing(stack, grads),
+        base.grouped.computing(stack, grads),
         torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
     ):
         losses = base.losses(blocks, weight, None, choose_ops(CPU, 0, 0))
     assert losses.requires_grad
     weights = {tensor.data_ptr() for tensor in base.grouped.model.parameters()}
     total = sum(size for place, size in kept.items() if place not in weights)
-    need = tuning.need(torch.float32, block_size=T, drops=False)
+    need = tuning.need(StackedSettings(1, 1, T), CPU, drops=False)
     assert total == pytest.approx(need.token * K * B * T, rel=0.25)
 
 
@@ -379,5 +379,5 @@ def stack_size(stack: AdapterStack) -> int:
 def test_a_slot_takes_little() -> None:
     tuning = tuning_of("llama2")
     stack = build_adapter_stack(tuning.layout, torch.zeros(K, tuning.layout.size), torch.bfloat16)
-    need = tuning.need(torch.bfloat16, block_size=T, drops=False)
+    need = tuning.need(StackedSettings(1, 1, T, torch.bfloat16), CPU, drops=False)
     assert need.slot == stack_size(stack) // K * 18

@@ -6,6 +6,7 @@ The reference is a plain loop around transformers' GPT2LMHeadModel and torch.opt
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from torch import Tensor
 from transformers import GPT2Config
 
 from huggingtweets.config.schema import Keep, RecipeConfig, Stop
-from huggingtweets.data.blocks import IGNORED, Blocks, TrainingSet
+from huggingtweets.data.blocks import IGNORED, Blocks, Pieces, TrainingSet
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import OutOfMemoryError
 from huggingtweets.kernels.compiled import compiled_ops
@@ -255,7 +256,7 @@ def test_running_out_of_memory_halves_the_slots(
     plain: dict[str, Plain], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     jobs = build_jobs()
-    step, used = stacked_tuning.micro_step, []
+    step, used = stacked_tuning.add_micro_batch, []
 
     def scarce(slots: stacked_tuning.Slots, *args: object, **kwargs: object) -> None:
         used.append(len(slots.losses))
@@ -263,7 +264,7 @@ def test_running_out_of_memory_halves_the_slots(
             raise torch.OutOfMemoryError("no memory")
         step(slots, *args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stacked_tuning, "micro_step", scarce)
+    monkeypatch.setattr(stacked_tuning, "add_micro_batch", scarce)
     results = train(jobs, slots=4)
     assert max(used[4:]) == 2
     assert results.keys() == plain.keys()
@@ -275,7 +276,7 @@ def test_running_out_of_memory_with_one_slot_is_an_error(monkeypatch: pytest.Mon
     def scarce(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("no memory")
 
-    monkeypatch.setattr(stacked_tuning, "micro_step", scarce)
+    monkeypatch.setattr(stacked_tuning, "add_micro_batch", scarce)
     with pytest.raises(OutOfMemoryError, match=r"engine\.slots: out of memory with a single slot"):
         train(build_jobs(), slots=4)
 
@@ -326,7 +327,11 @@ def probe_of(job: TrainingJob) -> HeldoutSet:
     blocks = job.training_set.blocks
     chosen = slice(0, job.training_set.blocks_per_epoch[0])
     parts = (blocks.input_ids[chosen], blocks.targets[chosen], blocks.position_ids[chosen])
-    return HeldoutSet(Blocks(*parts), 1000)
+    counted = (parts[1] != IGNORED).ravel()
+    starts = np.flatnonzero((parts[2].ravel() == 0) & counted)
+    sizes = [counted[start:stop].sum() for start, stop in pairwise([*starts, counted.size])]
+    pieces = Pieces(starts, np.array(sizes), np.arange(len(starts)))
+    return HeldoutSet(Blocks(*parts), 1000, pieces, (9,) * len(starts))
 
 
 def trained_of(result: StackedResult) -> TrainResult:
@@ -394,11 +399,11 @@ def test_whoever_asked_for_a_job_may_end_it() -> None:
 
 def test_base_is_scored_once_for_jobs_with_the_same_posts(monkeypatch: pytest.MonkeyPatch) -> None:
     """As trials of a sweep have; others of the batch are scored by themselves."""
-    asked: list[HeldoutSet | None] = []
+    asked: list[HeldoutSet] = []
     score = stacked_tuning.score_sets
 
     def counted(stack: Stack, sets: Sequence[HeldoutSet | None], **ways: Any) -> Any:
-        asked.extend(sets)
+        asked.extend(filter(None, sets))
         return score(stack, sets, **ways)
 
     monkeypatch.setattr(stacked_tuning, "score_sets", counted)

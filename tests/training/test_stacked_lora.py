@@ -22,11 +22,11 @@ from stacked_reference import (
 from huggingtweets.bases.lora import adapter_state, add_lora
 from huggingtweets.config.schema import Adapter
 from huggingtweets.data.blocks import IGNORED
+from huggingtweets.models.adapter_rows import adapters_of
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.schedule import lr_at
 from huggingtweets.training.stacked.jobs import StackedResult
 from huggingtweets.training.stacked.loop import train_stacked
-from huggingtweets.training.stacked.lora import fresh_adapters, peft_state
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
 
 peft = pytest.importorskip("peft")
@@ -63,8 +63,8 @@ def train_with_peft(job: TrainingJob) -> torch.nn.Module:
     """Train a peft model that begins with our adapters, in a plain loop."""
     model, recipe = build_base(), job.recipe
     add_lora(model, recipe, seed=job.seed)
-    row = fresh_adapters(LAYOUT, recipe.lora_rank, own_rank=recipe.lora_rank, seed=job.seed)
-    start = peft_state(LAYOUT, row, rank=recipe.lora_rank, own_rank=recipe.lora_rank)
+    layout = adapters_of(LAYOUT, recipe.lora_rank)
+    start = layout.peft_state(layout.fresh(recipe.lora_rank, seed=job.seed), recipe.lora_rank)
     for name, tensor in adapter_state(dict(model.named_parameters())).items():
         assert torch.equal(tensor, start[name])
     trained = [p for p in model.parameters() if p.requires_grad]

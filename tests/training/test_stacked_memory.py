@@ -14,8 +14,6 @@ from huggingtweets.models.stack import Stack
 from huggingtweets.training.stacked.memory import (
     MAX_TOGETHER,
     Finishing,
-    bytes_per_slot,
-    bytes_per_token,
     choose_batch,
     choose_cpu_batch,
     need_of,
@@ -49,15 +47,18 @@ def test_estimate_is_near_what_is_kept(dtype: torch.dtype, rate: float) -> None:
     if rate:
         batch = replace(batch, dropout=dropout_of(rate, 1))
     tokens = batch.input_ids.numel()
-    estimate = bytes_per_token(stack.shape, dtype, block_size=T, drops=rate > 0) * tokens
+    need = need_of(layout_of(stack.shape), dtype, block_size=T, drops=rate > 0)
     kept = kept_bytes(stack, grads, batch)
-    assert kept == pytest.approx(estimate, rel=0.15)
+    assert kept == pytest.approx(need.token * tokens, rel=0.15)
     assert K > 1
 
 
 def test_a_slot_of_gpt2_takes_about_two_gigabytes() -> None:
-    assert bytes_per_slot(GPT2, torch.bfloat16) == pytest.approx(124.4e6 * 18, rel=0.01)
-    assert bytes_per_slot(GPT2, torch.bfloat16, rank=8) < 30e6
+    def slot(rank: int) -> int:
+        return need_of(GPT2, torch.bfloat16, block_size=1024, drops=True, rank=rank).slot
+
+    assert slot(rank=0) == pytest.approx(124.4e6 * 18, rel=0.01)
+    assert slot(rank=8) < 30e6
 
 
 @pytest.mark.parametrize(

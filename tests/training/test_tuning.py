@@ -16,7 +16,7 @@ from huggingtweets.training.parallel import tuning
 from huggingtweets.training.parallel.step import ParallelModel
 from huggingtweets.training.parallel.tuning import fastest, pick
 
-LARGEST = Batch(4, 1, 1)
+LARGEST = Batch(4, 1, 1, 4)
 
 
 def blocks() -> Blocks:

@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from huggingtweets.training.watchdog import Watchdog
+
 SCRIPT = """
 import ctypes, os, signal, sys, time
 from huggingtweets.training import watchdog
@@ -35,6 +37,13 @@ def test_a_hang_is_ended_with_its_stack() -> None:
     assert "a_step_that_never_ends" in result.stderr
     assert "got no finished step for 1 seconds" in result.stderr
     assert time.monotonic() - started < 15
+
+
+@pytest.mark.parametrize("seconds", [1e12, float("inf")])
+def test_endless_patience_is_no_fault(seconds: float) -> None:
+    with Watchdog(seconds) as dog:
+        time.sleep(0.2)
+        assert dog._thread.is_alive()
 
 
 def test_steps_keep_it_quiet() -> None:

@@ -8,7 +8,6 @@ thread; nothing here talks to other processes but through files.
 import errno
 import json
 import logging
-import math
 import re
 import shutil
 import time
@@ -24,7 +23,13 @@ from torch import Tensor
 
 from huggingtweets.causes import cause_of
 from huggingtweets.errors import CheckpointError
-from huggingtweets.storage.files import check_fences, clear_for_folder, fsync_dir, write_bytes
+from huggingtweets.storage.files import (
+    check_fences,
+    clear_for_folder,
+    flatten,
+    fsync_dir,
+    write_bytes,
+)
 from huggingtweets.training.checkpoints.checkpoint_files import (
     FORMAT,
     MANIFEST,
@@ -111,7 +116,7 @@ def save_checkpoint(root: Path, state: CheckpointState, writer: Writer) -> None:
     try:
         with _clear_words(root):
             root.mkdir(exist_ok=True)
-            _make_room(root, _num_bytes(state))
+            _make_room(root, num_bytes(state))
             temporary.mkdir(exist_ok=True)
             files = _write_part(temporary, state, writer)
             if writer.part:
@@ -144,7 +149,7 @@ def latest_checkpoint(root: Path, identity: Values) -> Checkpoint | None:
             except DamagedError as err:
                 _quarantine(folder, str(err))
                 continue
-            check_identity(checkpoint, identity)
+            _check_identity(checkpoint, identity)
             _remove_leftovers(root)
             return checkpoint
         _remove_leftovers(root)
@@ -156,7 +161,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return Checkpoint(folder, read_manifest(folder))
 
 
-def check_identity(checkpoint: Checkpoint, identity: Values) -> None:
+def _check_identity(checkpoint: Checkpoint, identity: Values) -> None:
     """Refuse a checkpoint of another job.
 
     Raises:
@@ -172,7 +177,7 @@ def check_identity(checkpoint: Checkpoint, identity: Values) -> None:
         )
 
 
-def prune(root: Path, *, keep: int = 2) -> None:
+def prune(root: Path, *, keep: int) -> None:
     """Remove all but the newest checkpoints, of those that are not quarantined."""
     for folder in _folders(root)[keep:]:
         doomed = folder.with_name(f".{folder.name}.old.tmp")
@@ -268,21 +273,18 @@ def _part_name(part: int) -> str:
     return f"part-{part:05d}.json"
 
 
-def _num_bytes(state: CheckpointState) -> int:
-    return sum(
-        tensor.numel() * tensor.element_size()
-        for tensors in state.tensors.values()
-        for tensor in tensors.values()
-    )
+def num_bytes(state: CheckpointState) -> int:
+    """Return what its tensors take, on disk as in memory."""
+    return sum(t.nbytes for group in state.tensors.values() for t in group.values())
 
 
-def _make_room(root: Path, num_bytes: int) -> None:
+def _make_room(root: Path, size: int) -> None:
     """Make sure that a checkpoint fits, at the price of the older ones but not of the newest.
 
     Raises:
         OSError: it does not fit.
     """
-    needed = num_bytes + _SPARE_BYTES
+    needed = size + _SPARE_BYTES
     if shutil.disk_usage(root).free < needed:
         prune(root, keep=1)
     if shutil.disk_usage(root).free < needed:
@@ -319,16 +321,10 @@ def _what_is_left(root: Path) -> str:
     return ""
 
 
-def _differences(ours: Any, theirs: Any, key: str = "") -> Iterator[str]:
+def _differences(ours: Values, theirs: Values) -> Iterator[str]:
     """Describe where two trees of plain values differ."""
-    if isinstance(ours, dict) and isinstance(theirs, dict):
-        for name in sorted(ours.keys() | theirs.keys()):
-            yield from _differences(
-                ours.get(name), theirs.get(name), f"{key}.{name}" if key else name
-            )
-    elif ours != theirs and not (_is_nan(ours) and _is_nan(theirs)):
-        yield f"{key}: {ours!r} in the checkpoint, {theirs!r} now"
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+    before, now = flatten(ours), flatten(theirs)
+    for key in sorted(before.keys() | now.keys()):
+        one, other = repr(before.get(key)), repr(now.get(key))  # as text NaN equals itself
+        if one != other:
+            yield f"{key}: {one} in the checkpoint, {other} now"

@@ -21,17 +21,6 @@ Values = Mapping[str, Any]
 Files = dict[str, dict[str, Any]]
 """Size and checksum by name."""
 
-_SAFETENSORS_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-
 
 class DamagedError(CheckpointError):
     """A checkpoint is not what was written; the message names file and fault."""
@@ -51,30 +40,27 @@ def file_name(name: str, part: int, num_parts: int) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Write a safetensors file chunk by chunk and return its size and checksum.
+    """Write a safetensors file of fp32 chunk by chunk and return its size and checksum.
+
+    Tensors of a narrower precision are widened, which loses nothing.
 
     Not `safetensors.torch.save_file`: that needs a second pass for the checksum, does not flush,
     and reports a full disk without an error number.
     """
-    # Largest elements first keeps every offset aligned.
-    ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())
     header: dict[str, Any] = {}
     offset = 0
-    for name, tensor in ordered:
-        end = offset + tensor.numel() * tensor.element_size()
-        header[name] = {
-            "dtype": _SAFETENSORS_DTYPES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [offset, end],
-        }
+    for name, tensor in tensors.items():
+        end = offset + 4 * tensor.numel()
+        shape = list(tensor.shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [offset, end]}
         offset = end
     encoded = json.dumps(header).encode("ascii")
-    encoded += b" " * (-len(encoded) % 8)
+    encoded += b" " * (-len(encoded) % 8)  # the format wants the numbers behind it aligned
     with path.open("wb", buffering=0) as file:
         digest = hashlib.sha256()
         _write_all(file, digest, len(encoded).to_bytes(8, "little") + encoded)
-        for _, tensor in ordered:
-            flat = tensor.detach().to("cpu").contiguous().reshape(-1)  # sync: a save
+        for tensor in tensors.values():
+            flat = tensor.detach().to("cpu", torch.float32).contiguous().reshape(-1)  # sync: a save
             _write_all(file, digest, flat.view(torch.uint8).numpy().data)
         os.fsync(file.fileno())
         return {"bytes": file.tell(), "sha256": digest.hexdigest()}

@@ -13,6 +13,7 @@ from huggingtweets.runtime.device import host_like, synchronize
 from huggingtweets.training.checkpoints.checkpoint import (
     CheckpointState,
     Writer,
+    num_bytes,
     prune,
     save_checkpoint,
 )
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 MAX_OVERHEAD_FRAC = 0.03
 """Most of the time that training may stand still for saves; saves are rarer where it would."""
 
+NUM_KEPT = 2
+"""Checkpoints: should the newest be damaged, there is one before it."""
+
 
 class Saver:
     """Saves one job's checkpoints every this many seconds and keeps the newest ones.
@@ -33,14 +37,11 @@ class Saver:
     that is full for a moment ends no training. It raises where that fails too, or at `join`.
     """
 
-    def __init__(
-        self, root: Path, writer: Writer, *, every_s: float, step: int = 0, keep: int = 2
-    ) -> None:
+    def __init__(self, root: Path, writer: Writer, *, every_s: float, step: int = 0) -> None:
         """Start the clock; `step` is what is on disk already, 0 for nothing."""
         self._root = root
         self._writer = writer
         self._every_s = every_s
-        self._keep = keep
         self._saved_step = step
         self._saved_at = time.monotonic()
         self._blocked_s = 0.0
@@ -115,12 +116,11 @@ class Saver:
         tell_save(time.monotonic() - began)
         if self._writer.part == 0:
             tell_progress()
-            prune(self._root, keep=self._keep)
+            prune(self._root, keep=NUM_KEPT)
 
     def _fits(self, state: CheckpointState) -> bool:
         held = sum(copy.nbytes for copy in self._copies.values())
-        wanted = sum(t.nbytes for group in state.tensors.values() for t in group.values())
-        return 2 * (wanted - held) <= available_bytes()
+        return 2 * (num_bytes(state) - held) <= available_bytes()
 
     def _copied(self, state: CheckpointState) -> CheckpointState:
         """Copy the tensors to CPU memory, which is kept for the next time."""

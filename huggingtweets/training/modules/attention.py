@@ -169,10 +169,10 @@ def attend(
         return out
     key, value = (_for_all_heads(part, query.shape[1]) for part in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if isinstance(spans, SlotWindows):
-        return _slot_by_slot(query, key, value, spans, dropout, scale), None
-    run: Callable[..., Tensor] = _varlen if isinstance(spans, Documents) else _windowed
-    return run(query, key, value, spans, dropout, scale), None
+    if isinstance(spans, Documents):
+        return _varlen(query, key, value, spans, dropout, scale), None
+    run: Callable[..., Tensor] = _slot_by_slot if isinstance(spans, SlotWindows) else _windowed
+    return run(query, key, value, spans, dropout, scale).transpose(1, 2), None
 
 
 def register() -> None:
@@ -190,7 +190,7 @@ def _windowed(q: Tensor, k: Tensor, v: Tensor, spans: Windows, rate: float, scal
     dtype = autocast_dtype(q.device) or q.dtype
     q, k, v = (part.to(dtype) for part in (q, k, v))
     out: Tensor = _WindowedAttention.apply(q, k, v, spans.runs, rate, scale)  # type: ignore[no-untyped-call]
-    return out.transpose(1, 2)
+    return out
 
 
 class _WindowedAttention(torch.autograd.Function):
@@ -237,22 +237,16 @@ def _slot_by_slot(
 ) -> Tensor:
     """Attend within each slot by its windows, or explicitly where it drops weights."""
     dtype = autocast_dtype(q.device) or q.dtype
-    parts = tuple(part.to(dtype) for part in (q, k, v))
+    q, k, v = (part.to(dtype) for part in (q, k, v))
     size = len(q) // len(spans.slots)
 
     def quick(blocks: slice) -> Tensor:
         own = spans.slots[blocks.start // size]
-        out: Tensor = _WindowedAttention.apply(  # type: ignore[no-untyped-call]
-            *(part[blocks] for part in parts), own.runs, 0.0, scale
-        )
-        return out
+        return _windowed(q[blocks], k[blocks], v[blocks], own, 0.0, scale)
 
-    if spans.mask is None:
-        slots = range(len(spans.slots))
-        out = torch.cat([quick(slice(slot * size, (slot + 1) * size)) for slot in slots])
-    else:
-        out = spans.now.attention(parts, spans.mask, scale, rate, quick)  # type: ignore[arg-type]
-    return out.transpose(1, 2)
+    if spans.mask is not None:
+        return spans.now.attention((q, k, v), spans.mask, scale, rate, quick)
+    return torch.cat([quick(slice(start, start + size)) for start in range(0, len(q), size)])
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, spans: Documents, rate: float, scale: float) -> Tensor:

@@ -34,7 +34,9 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
         targets: (N,) int64; rows of IGNORED count for nothing.
     """
     if is_cpu(hidden.device) and not torch.compiler.is_compiling():
-        hidden, targets = _with_target(hidden, targets)
+        rows = rows_with_target(targets)
+        if rows is not None:
+            hidden, targets = hidden[rows], targets[rows]
     if len(hidden) * len(weight) <= FEW_LOGITS:
         logits = (hidden @ weight.T).float()
         return F.cross_entropy(logits, targets, ignore_index=IGNORED, reduction="sum")
@@ -42,18 +44,16 @@ def linear_cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor) -> Ten
     return loss
 
 
-def _with_target(hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows that have a target, and some that have none: up to a multiple of 64.
+def rows_with_target(targets: Tensor) -> Tensor | None:
+    """Return which rows have a target, and some that have none: up to a multiple of 64.
 
-    Left as they are where that makes no difference; few shapes come about, as kernels are made
-    for each.
+    None: all, or as good as all. Few shapes come about, as kernels are made for each.
     """
     is_ignored = targets == IGNORED
     num_rows = -(-int((~is_ignored).sum()) // ROWS_MULTIPLE) * ROWS_MULTIPLE  # sync: on a CPU
     if num_rows >= len(targets):
-        return hidden, targets
-    rows = is_ignored.int().argsort(stable=True)[:num_rows]
-    return hidden[rows], targets[rows]
+        return None
+    return is_ignored.int().argsort(stable=True)[:num_rows]
 
 
 @torch.no_grad()
@@ -87,18 +87,16 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         dtype = autocast_dtype(hidden.device)
-        needs_grad, is_trained = any(ctx.needs_input_grad), ctx.needs_input_grad[1]
+        is_trained = ctx.needs_input_grad[1]
         with torch.autocast(hidden.device.type, enabled=False):
             loss, grad_hidden, grad_weight = _loss_and_gradients(
                 hidden.to(dtype or hidden.dtype),
                 weight.to(dtype or weight.dtype),
                 targets,
-                needs_grad=needs_grad,
                 is_trained=is_trained,
             )
-        if needs_grad:
-            ctx.save_for_backward(grad_hidden, grad_weight if is_trained else None)
-            ctx.dtypes = hidden.dtype, weight.dtype
+        ctx.save_for_backward(grad_hidden, grad_weight if is_trained else None)
+        ctx.dtypes = hidden.dtype, weight.dtype
         return loss
 
     @staticmethod
@@ -118,14 +116,14 @@ def _scaled(grad: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _loss_and_gradients(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, needs_grad: bool, is_trained: bool
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, is_trained: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     num_words = len(weight)
     weight = _padded(weight)
     loss = torch.zeros((), device=hidden.device)
-    grad_hidden = torch.empty_like(hidden) if needs_grad else hidden
+    grad_hidden = torch.empty_like(hidden)
     grad_weight = weight
-    chunk = max(64, by_kind(CHUNK_LOGITS, hidden.device, 2**26) // len(weight))
+    chunk = max(64, by_kind(CHUNK_LOGITS, hidden.device) // len(weight))
     for start in range(0, len(hidden), chunk):
         rows = slice(start, start + chunk)
         target = targets[rows].clamp(min=0).unsqueeze(1)
@@ -134,14 +132,13 @@ def _loss_and_gradients(
         logits[:, num_words:] = -torch.inf
         log_probs = torch.log_softmax(logits, 1, dtype=torch.float32)
         loss -= (log_probs.gather(1, target) * counts).sum()
-        if needs_grad:
-            gradient = log_probs.exp_()
-            gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float32))
-            gradient = gradient.mul_(counts).to(hidden.dtype)
-            torch.mm(gradient, weight, out=grad_hidden[rows])
-            if is_trained:  # a third of the head's arithmetic, in vain where LoRA freezes it
-                product = gradient.T @ hidden[rows]
-                grad_weight = grad_weight.float().add_(product) if start else product
+        gradient = log_probs.exp_()
+        gradient.scatter_add_(1, target, torch.full_like(target, -1.0, dtype=torch.float32))
+        gradient = gradient.mul_(counts).to(hidden.dtype)
+        torch.mm(gradient, weight, out=grad_hidden[rows])
+        if is_trained:  # a third of the head's arithmetic, in vain where LoRA freezes it
+            product = gradient.T @ hidden[rows]
+            grad_weight = grad_weight.float().add_(product) if start else product
     return loss, grad_hidden, grad_weight[:num_words]
 
 

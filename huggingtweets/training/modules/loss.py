@@ -6,6 +6,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import transformers
 from torch import Tensor, nn
@@ -138,6 +140,24 @@ class SummedLoss(nn.Module):
         if with_hits:
             return nats.view_as(targets), hits.view_as(targets)
         return torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def score(
+        self, blocks: Blocks, num: int, device: torch.device
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+        """Return the nats of every target, and whether each is the likeliest token, (N, T) each.
+
+        So many blocks are computed at once. In evaluation mode; where there is no target they are 0
+        and false.
+        """
+        found = []
+        for start in range(0, len(blocks), num):
+            arrays = (blocks.input_ids, blocks.targets, blocks.position_ids)
+            parts = (torch.from_numpy(array[start : start + num]).long() for array in arrays)
+            found.append(self(*(part.to(device) for part in parts), with_hits=True))
+        # sync: once per set of posts
+        nats, hits = (torch.cat(part).cpu() for part in zip(*found, strict=True))
+        return nats.float().numpy(), hits.numpy()
 
     def inputs(self, input_ids: Tensor, position_ids: Tensor) -> dict[str, Any]:
         """Return what the model is called with.

@@ -26,7 +26,7 @@ class DeviceBlocks:
         device: torch.device,
     ) -> None:
         """Send the blocks this process needs for groups of one global batch each."""
-        size = batch.num_blocks
+        size = batch.size
         self.num_groups = -(-len(blocks) // size)
         self._batch = batch
         # Alone on a CPU no shape has to stay as it is: what only fills the last group is left out.
@@ -46,30 +46,31 @@ class DeviceBlocks:
 
     def rows(self, index: int) -> list[list[int]]:
         """Return which blocks `group` returns, N for an empty one."""
-        places = self._places[index]
-        if index < self.num_groups - 1 or self._in_last == places.size:
-            return [row.tolist() for row in places]
-        starts = range(0, self._in_last, self._batch.micro)
-        return [places[m, : self._in_last - start].tolist() for m, start in enumerate(starts)]
+        cuts = zip(self._places[index], self._cuts(index), strict=False)
+        return [places[cut].tolist() for places, cut in cuts]
 
     def group(self, index: int) -> list[MicroBatch]:
         """Return this process's micro-batches of one group, each three (B, T) int64 tensors.
 
         Alone on a CPU the last group may have fewer or smaller ones.
         """
-        ids, targets, positions = (part[index].long() for part in self._parts)
-        if index < self.num_groups - 1 or self._in_last == len(ids) * self._batch.micro:
-            return list(zip(ids, targets, positions, strict=True))
-        micro, found = self._batch.micro, []
-        for m, start in enumerate(range(0, self._in_last, micro)):
-            rows = slice(0, self._in_last - start)
-            found.append((ids[m, rows], targets[m, rows], positions[m, rows]))
-        return found
+        parts = (part[index].long() for part in self._parts)
+        return [
+            (ids[cut], targets[cut], positions[cut])
+            for ids, targets, positions, cut in zip(*parts, self._cuts(index), strict=False)
+        ]
+
+    def _cuts(self, index: int) -> list[slice]:
+        """Return which blocks of each micro-batch of a group are computed."""
+        micro, num = self._batch.micro, self._batch.num_micro * self._batch.micro
+        if index == self.num_groups - 1:
+            num = self._in_last
+        return [slice(num - start) for start in range(0, num, micro)]
 
 
 def _places(num_blocks: int, num_groups: int, batch: Batch) -> npt.NDArray[np.int64]:
     """Return (groups, A, W, B) indices of blocks; `num_blocks` stands for an empty place."""
-    size, room = batch.num_blocks, batch.num_places
+    size, room = batch.size, batch.num_places
     places = np.full((num_groups, room), num_blocks, dtype=np.int64)
     places[:, :size] = np.arange(num_groups * size).reshape(num_groups, size)
     cut = (batch.num_micro, batch.world_size, batch.micro)

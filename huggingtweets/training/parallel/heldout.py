@@ -30,9 +30,10 @@ def evaluate_heldout(
     Calls `beat` after every micro-batch.
     """
     accelerator, module = model.accelerator, model.module
+    num, world_size = _num_blocks(heldout), accelerator.num_processes
     blocks = DeviceBlocks(
         heldout.blocks,
-        Batch(_num_blocks(heldout), 1, accelerator.num_processes),
+        Batch(num, 1, world_size, num * world_size),
         rank=accelerator.process_index,
         device=accelerator.device,
     )
@@ -58,23 +59,15 @@ def evaluate_heldout(
     return scores
 
 
-@torch.no_grad()
 def score_set(
     model: transformers.PreTrainedModel, posts: HeldoutSet, *, eos_id: int
 ) -> tuple[PostScore, ...]:
     """Score posts with a model that is not in training, on its device; autocast is the caller's."""
-    blocks = posts.blocks
-    longest = int(blocks.position_ids.max()) + 1
+    longest = int(posts.blocks.position_ids.max()) + 1
     module = SummedLoss(model, isolate=True, longest_document=longest).eval()
     settle_attention(module, eos_id)
-    num = _num_blocks(posts)
-    found: list[tuple[Tensor, Tensor]] = []
-    for start in range(0, len(blocks), num):
-        parts = (blocks.input_ids, blocks.targets, blocks.position_ids)
-        batch = (torch.from_numpy(part[start : start + num]).long() for part in parts)
-        found.append(module(*(part.to(model.device) for part in batch), with_hits=True))
-    nats, hits = (torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True))
-    return scores_of_posts(posts, nats, hits > 0)  # sync: once per job
+    nats, hits = module.score(posts.blocks, _num_blocks(posts), model.device)
+    return scores_of_posts(posts, nats, hits)
 
 
 def _num_blocks(posts: HeldoutSet) -> int:

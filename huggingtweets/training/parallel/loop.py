@@ -15,7 +15,6 @@ from huggingtweets.training.parallel.memory import fitting, halved, take_back
 from huggingtweets.training.parallel.shards import full_weights
 from huggingtweets.training.parallel.step import (
     ParallelModel,
-    StepSettings,
     dropout_seed,
     train_step,
 )
@@ -82,9 +81,16 @@ def fit(
         with training.waiting():
             micro_batches = blocks.group(step)
         seeds = [dropout_seed(job.seed, step, micro, rank) for micro in range(batch.num_micro)]
-        settings = StepSettings(training.num_targets, training.lr, job.recipe.max_grad_norm, seeds)
+        num_targets = training.num_targets
         try:
-            outcome = train_step(model, micro_batches, settings)
+            outcome = train_step(
+                model,
+                micro_batches,
+                num_targets=num_targets,
+                lr=training.lr,
+                max_grad_norm=job.recipe.max_grad_norm,
+                seeds=seeds,
+            )
         except RuntimeError as err:
             if not lacks_memory(err):
                 raise
@@ -100,9 +106,7 @@ def fit(
         if first_step_s is None:
             float(loss_sum)  # sync: the first step, to tell when it ended
             first_step_s = time.monotonic() - since
-        add_step(
-            totals, loss_sum, norm, taken=norm.isfinite().float(), num_targets=settings.num_targets
-        )
+        add_step(totals, loss_sum, norm, taken=norm.isfinite().float(), num_targets=num_targets)
         training.count_step()
         if training.is_due(log_every):
             # sync: a logged line, the one place where the loop waits. Each process has losses of

@@ -18,7 +18,6 @@ from huggingtweets.models.forward import micro_batch
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import loss_and_gradients, target_scores
 from huggingtweets.models.stack import build_stack
-from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.dropout import Dropout, num_sites, site_keys, thresholds_and_scales
 from huggingtweets.training.parallel.step import MicroBatch
 from huggingtweets.training.progress import Training, Weights
@@ -45,13 +44,9 @@ class RowModel(nn.Module):
         self._num_blocks = 0
         """Of the optimizer step, that gave a gradient so far."""
 
-    def named(self, row: Tensor) -> dict[str, Tensor]:
-        """Return the views of a row (N,) by transformers' names; not all are contiguous."""
-        return self.layout.named(row)
-
     def weights(self) -> Weights:
         """Return copies of the parameters, by transformers' names."""
-        named = self.named(self.row.data)
+        named = self.layout.named(self.row.data)
         return {n: v.clone(memory_format=torch.contiguous_format) for n, v in named.items()}
 
     def forward(
@@ -92,7 +87,6 @@ class RowModel(nn.Module):
             (ids, targets, positions),
             isolate=isolate,
             reach=int(positions.max()) + 1,  # sync: on a CPU, which never waits
-            width=WINDOW["cpu"],
             use_fused=False,
             dropout=dropout,
             ops=self._ops,

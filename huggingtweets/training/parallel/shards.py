@@ -73,7 +73,7 @@ def local_pieces(module: nn.Module, optimizer: Any) -> list[Piece]:
     inner = bare(module)
     if isinstance(inner, RowModel):
         rows = {"model": inner.row.data, **adam.state[inner.row]}
-        named = {group: inner.named(rows[group]) for group in GROUPS}
+        named = {group: inner.layout.named(rows[group]) for group in GROUPS}
         return [
             Piece(f"model.{name}", 0, {group: named[group][name] for group in GROUPS})
             for name in named["model"]

@@ -180,7 +180,7 @@ def _build_row(accelerator: Accelerator, base: Base, training: Training, plan: P
         flops_of_layout(layout, _mean_context(training.job)),
         peak_flops(accelerator.device, plan.config.engine.peak_tflops),
     )
-    return _Built(model, speed, _base_digest(module.named(row)), "rows")
+    return _Built(model, speed, _base_digest(layout.named(row)), "rows")
 
 
 def _build_modules(accelerator: Accelerator, base: Base, job: TrainingJob, plan: Plan) -> _Built:

@@ -38,19 +38,6 @@ class ParallelModel:
         return device
 
 
-@dataclass(frozen=True)
-class StepSettings:
-    """What is set anew for every optimizer step."""
-
-    num_targets: int
-    """That count, over all micro-batches and processes."""
-    lr: float
-    max_grad_norm: float
-    """Clip the global norm; 0: never."""
-    seeds: Sequence[int]
-    """Of dropout, one per micro-batch."""
-
-
 def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
     """Return a seed that is a function of the position alone, so that a resumed run repeats it."""
     text = f"{seed}/{step}/{micro_step}/{rank}".encode()
@@ -58,7 +45,13 @@ def dropout_seed(seed: int, step: int, micro_step: int, rank: int) -> int:
 
 
 def train_step(
-    model: ParallelModel, micro_batches: Sequence[MicroBatch], settings: StepSettings
+    model: ParallelModel,
+    micro_batches: Sequence[MicroBatch],
+    *,
+    num_targets: int,
+    lr: float,
+    max_grad_norm: float,
+    seeds: Sequence[int],
 ) -> tuple[Tensor, Tensor]:
     """Take one optimizer step over A micro-batches of this process.
 
@@ -67,19 +60,27 @@ def train_step(
     micro-batches of unequal weight add up exactly. A step whose gradient is not finite changes
     nothing.
 
+    Args:
+        model: in training mode.
+        micro_batches: of this process.
+        num_targets: that count, over all micro-batches and processes.
+        lr: of this step.
+        max_grad_norm: clip the global norm; 0: never.
+        seeds: of dropout, one per micro-batch.
+
     Returns:
         This process's loss sum and the global gradient norm before clipping, on the device.
     """
     for group in model.optimizer.param_groups:
-        group["lr"] = settings.lr  # before backward: under DeepSpeed backward also steps
+        group["lr"] = lr  # before backward: under DeepSpeed backward also steps
     # Gradients are averaged over processes (DDP, ZeRO, FSDP2 alike), hence times their number.
-    scale = model.accelerator.num_processes / settings.num_targets
+    scale = model.accelerator.num_processes / num_targets
     loss_sum = torch.zeros((), device=model.device)
-    for index, micro_batch in enumerate(micro_batches):
-        torch.manual_seed(settings.seeds[index])
+    for index, (micro_batch, seed) in enumerate(zip(micro_batches, seeds, strict=False)):
+        torch.manual_seed(seed)
         is_last = index == len(micro_batches) - 1
         loss_sum += add_gradient(model, micro_batch, scale, is_last=is_last)
-    return loss_sum, update(model, settings.max_grad_norm)
+    return loss_sum, update(model, max_grad_norm)
 
 
 def add_gradient(

@@ -9,19 +9,15 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from huggingtweets.data.blocks import Blocks
 from huggingtweets.runtime.device import device_name, is_cuda, lacks_memory, synchronize
-from huggingtweets.storage.files import read_json, write_json
-from huggingtweets.storage.paths import cache_dir
 from huggingtweets.training.collectives import all_gather, broadcast
+from huggingtweets.training.findings import recall, remember
 from huggingtweets.training.launch import Batch
 from huggingtweets.training.parallel.device_blocks import DeviceBlocks
 from huggingtweets.training.parallel.shards import is_sharded
@@ -32,7 +28,10 @@ logger = logging.getLogger(__name__)
 MIN_STEPS = 200
 """Shorter trainings take what is known, or as many blocks as the global batch gives."""
 MAX_CANDIDATES = 3
+"""The largest micro-batches alone: each is measured while the user waits for the first step."""
 _REPEATS = 2
+"""Of which the better one counts: the first may be slowed by whatever else the machine does."""
+_FILE = "micro_batches.json"
 
 
 def fastest(
@@ -54,18 +53,23 @@ def fastest(
     accelerator, candidates = model.accelerator, _candidates(batch)
     if len(candidates) == 1 or is_sharded(accelerator):
         return batch
-    path = cache_dir() / "micro_batches.json"
-    name = "; ".join(f"{name}={value}" for name, value in (key | _machine(accelerator)).items())
-    known = broadcast(_read(path).get(name))
+    device = accelerator.device
+    machine = {
+        "device": device_name(device) if is_cuda(device) else platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "processes": accelerator.num_processes,
+        "torch": torch.__version__,
+    }
+    name = "; ".join(f"{name}={value}" for name, value in (key | machine).items())
+    known = broadcast(recall(_FILE).get(name))
     chosen = next((one for one in candidates if one.micro == known), None)
     if chosen is None:
         if num_steps < MIN_STEPS:
             return batch
         chosen = pick(candidates, lambda one: _seconds(model, blocks, one))
         if accelerator.is_main_process:
-            with suppress(OSError):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(path, _read(path) | {name: chosen.micro})
+            remember(_FILE, name, chosen.micro)
     logger.info("micro_batch_size=%d of %d measured fastest", chosen.micro, batch.micro)
     return chosen
 
@@ -91,7 +95,7 @@ def _candidates(batch: Batch) -> list[Batch]:
 def _seconds(model: ParallelModel, blocks: Blocks, batch: Batch) -> float:
     """Return the time of a process's share of a step's gradients; endless if they do not fit."""
     accelerator, module, device = model.accelerator, model.module, model.device
-    first = Blocks(*(array[: batch.num_blocks] for array in vars(blocks).values()))
+    first = Blocks(*(array[: batch.size] for array in vars(blocks).values()))
     group = DeviceBlocks(first, batch, rank=accelerator.process_index, device=device).group(0)
     try:
         for micro_batches in (group[:1], group):  # the first time to warm up
@@ -106,23 +110,3 @@ def _seconds(model: ParallelModel, blocks: Blocks, batch: Batch) -> float:
         return float("inf")
     finally:
         module.zero_grad()
-
-
-def _machine(accelerator: Accelerator) -> dict[str, Any]:
-    device = accelerator.device
-    name = device_name(device) if is_cuda(device) else platform.machine()
-    return {
-        "device": name,
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "processes": accelerator.num_processes,
-        "torch": torch.__version__,
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with suppress(OSError, ValueError):
-        known = read_json(path)
-        if isinstance(known, dict):
-            return known
-    return {}

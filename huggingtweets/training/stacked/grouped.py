@@ -7,8 +7,7 @@ does (`SummedLoss`): a job's figures do not depend on the engine, but for roundi
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -39,10 +38,9 @@ from huggingtweets.training.modules.attention import (
     document_mask,
     windows_of,
 )
-from huggingtweets.training.modules.cross_entropy import ROWS_MULTIPLE
+from huggingtweets.training.modules.cross_entropy import rows_with_target
 from huggingtweets.training.modules.loss import (
     SummedLoss,
-    choose_attention,
     settle_attention,
     swap_modules,
 )
@@ -80,10 +78,7 @@ class GroupedTuning:
         """
         self.model, self.rank, self.device, self.bos_id = model, rank, device, bos_id
         self.layout = adapter_layout(model, rank)
-        # On a CPU in fp32, as what is compared there is rounded in the precision of the products.
-        attention = Attention.masked
-        if is_cpu(device):
-            attention = choose_attention(device, torch.float32, is_sharded=False, is_compiled=False)
+        attention = Attention.windows if is_cpu(device) else Attention.masked
         module = SummedLoss(
             sharing_copy(model), isolate=True, attention=attention, longest_document=block_size
         )
@@ -122,22 +117,23 @@ class GroupedTuning:
         )
         return HeldAdapters(self, base, slots, ops)
 
-    def hashes(self, settings: StackedSettings, device: torch.device) -> bool:
-        """See `Tuning`: dropout is an architecture's own, made of PyTorch's operators."""
-        return False
-
     def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
         """Return the job's dropout, and a mark where the base's own count instead."""
         if recipe.dropout is not None:
             return recipe.dropout, 0.0, 0.0
+        # The mark is a rate of one half: so the scale of its place, 1 / (1 - p), exceeds 1, by
+        # which `HeldAdapters.micro_step` knows it on the device.
         return 0.0, 0.5 * (largest_dropout(self.model.config) > 0), 0.0
 
-    def need(
-        self, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
-    ) -> Need:
-        """See `Tuning`."""
+    def need(self, settings: StackedSettings, device: torch.device, *, drops: bool) -> Need:
+        """See `Tuning`; dropout is an architecture's own, whose masks are kept."""
         return need_of_adapters(
-            self.model, self.layout, dtype, block_size=block_size, drops=drops, recompute=recompute
+            self.model,
+            self.layout,
+            settings.dtype,
+            block_size=settings.block_size,
+            drops=drops,
+            recompute=settings.recompute,
         )
 
     def export(self, row: Tensor, recipe: RecipeConfig) -> Exported:
@@ -185,23 +181,6 @@ class GroupedBase:
         if tuning.has_plain_head:
             self.module.frozen_head = model.get_output_embeddings().weight.detach().to(dtype)
 
-    @contextmanager
-    def computing(
-        self,
-        stack: AdapterStack | None,
-        grads: AdapterStack | None = None,
-        dropout: SlotDropout | None = None,
-        *,
-        recompute: bool = False,
-    ) -> Iterator[None]:
-        """Have passes compute with these adapters; see `GroupedModel.computing`."""
-        half = self.dtype != torch.float32
-        with (
-            self.grouped.computing(stack, grads, dropout, recompute=recompute),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=half),
-        ):
-            yield
-
     def losses(
         self,
         blocks: tuple[Tensor, Tensor, Tensor],
@@ -245,18 +224,10 @@ class GroupedBase:
             inputs["spans"] = SlotWindows(tuple(windows), mask, self.grouped.now)
         return inputs
 
-    @torch.no_grad()
     def score(self, posts: HeldoutSet) -> SetScores:
         """Score posts with the adapters of a single slot, or with none."""
-        blocks = posts.blocks
-        size = max(1, by_kind(MAX_TOKENS, self.device, 4096) // blocks.input_ids.shape[1])
-        arrays = (blocks.input_ids, blocks.targets, blocks.position_ids)
-        found = []
-        for start in range(0, len(blocks), size):
-            parts = (torch.from_numpy(part[start : start + size]).long() for part in arrays)
-            found.append(self.module(*(part.to(self.device) for part in parts), with_hits=True))
-        nats, hits = (torch.cat(parts).float().cpu().numpy() for parts in zip(*found, strict=True))
-        return read_scores(posts, nats, hits > 0)  # sync: once an epoch and job
+        size = max(1, by_kind(MAX_TOKENS, self.device) // posts.blocks.input_ids.shape[1])
+        return read_scores(posts, *self.module.score(posts.blocks, size, self.device))
 
 
 class HeldAdapters:
@@ -295,7 +266,7 @@ class HeldAdapters:
         blocks = micro.tensors["tokens"].unbind(0)
         with (
             torch.enable_grad(),
-            self._base.computing(stack, grads, dropout, recompute=kind.recompute),
+            self._base.grouped.computing(stack, grads, dropout, recompute=kind.recompute),
         ):
             losses = self._base.losses(blocks, weight, dropout, kind.ops)  # type: ignore[arg-type]
             losses.backward(weight)  # type: ignore[no-untyped-call]
@@ -307,7 +278,7 @@ class HeldAdapters:
         assert isinstance(stack, AdapterStack)
         found: list[SetScores | None] = []
         for slot, posts in enumerate(sets, first):
-            with self._base.computing(stack.slots(slot, slot + 1)):
+            with self._base.grouped.computing(stack.slots(slot, slot + 1)):
                 found.append(self._base.score(posts) if posts else None)
         return found
 
@@ -345,7 +316,7 @@ def _why_not_apart(tuning: GroupedTuning) -> str | None:
         for slots in (slice(0, 2), slice(0, 1), slice(1, 2)):
             part = stack.slots(slots.start, slots.stop)
             blocks = (ids[slots], targets[slots], positions[slots])
-            with base.computing(part):
+            with base.grouped.computing(part):
                 found.append(base.losses(blocks, part.scale, None, ops))
     except (RuntimeError, TypeError, ValueError) as err:
         return f"it does not compute block by block ({str(err).partition(chr(10))[0][:120]})"
@@ -385,11 +356,9 @@ def _slot_by_slot(
     """
     losses, grad = [], torch.zeros_like(hidden)
     for slot, goals in enumerate(targets):
-        is_ignored = goals == IGNORED
-        num_rows = -(-int((~is_ignored).sum()) // ROWS_MULTIPLE) * ROWS_MULTIPLE  # sync: on a CPU
-        rows: Any = slice(None)
-        if num_rows < len(goals):
-            rows = is_ignored.int().argsort(stable=True)[:num_rows]
+        rows: Any = rows_with_target(goals)
+        if rows is None:
+            rows = slice(None)
         loss, own = summed_loss(
             hidden[slot, rows].unsqueeze(0),
             Head(table, table.shape[1]),
@@ -398,6 +367,6 @@ def _slot_by_slot(
             ops,
         )
         losses.append(loss)
-        if num_rows:
+        if len(own[0]):
             grad[slot, rows] = own[0].to(grad.dtype)
     return torch.cat(losses), grad

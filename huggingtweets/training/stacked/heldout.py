@@ -24,7 +24,6 @@ def score_sets(
     stack: Stack,
     sets: Sequence[HeldoutSet | None],
     *,
-    width: int,
     use_fused: bool,
     ops: Ops = PYTORCH,
 ) -> list[SetScores | None]:
@@ -32,28 +31,34 @@ def score_sets(
 
     Args:
         stack: K slots.
-        sets: one per slot, all of one block size; not all may be None.
-        width: queries per window of attention.
+        sets: one per slot, all of one block size.
         use_fused: take PyTorch's kernels for attention.
         ops: what computes between the products.
     """
-    if is_cpu(stack.rows.device) and len(sets) > 1:  # one by one nothing is filled up
-        ways = {"width": width, "use_fused": use_fused, "ops": ops}
-        return [
-            score_sets(stack.slots(k, k + 1), [one], **ways)[0] if one else None  # type: ignore[arg-type]
-            for k, one in enumerate(sets)
+    # On a CPU one by one: nothing is filled up then.
+    together = 1 if is_cpu(stack.rows.device) else len(sets)
+    found: list[SetScores | None] = []
+    for first in range(0, len(sets), together):
+        some = sets[first : first + together]
+        if not any(some):
+            found += [None] * len(some)
+            continue
+        blocks = [one.blocks if one else None for one in some]
+        scores = score_blocks(
+            stack.slots(first, first + together), blocks, use_fused=use_fused, ops=ops
+        )
+        nats, hits = (part.cpu().numpy() for part in scores)  # sync: once per epoch and job
+        found += [
+            read_scores(one, nats[k, : len(one.blocks)], hits[k, : len(one.blocks)])
+            if one
+            else None
+            for k, one in enumerate(some)
         ]
-    blocks = [one.blocks if one else None for one in sets]
-    found = score_blocks(stack, blocks, width=width, use_fused=use_fused, ops=ops)
-    nats, hits = (part.cpu().numpy() for part in found)  # sync: once per epoch and job
-    return [
-        read_scores(one, nats[k, : len(one.blocks)], hits[k, : len(one.blocks)]) if one else None
-        for k, one in enumerate(sets)
-    ]
+    return found
 
 
 def score_blocks(
-    stack: Stack, sets: Sequence[Blocks | None], *, width: int, use_fused: bool, ops: Ops = PYTORCH
+    stack: Stack, sets: Sequence[Blocks | None], *, use_fused: bool, ops: Ops = PYTORCH
 ) -> tuple[Tensor, Tensor]:
     """Return the nats (K, N, T) fp32 of every target, and whether each is the likeliest token.
 
@@ -68,7 +73,7 @@ def score_blocks(
             arrays = (blocks.input_ids, blocks.targets, blocks.position_ids)
             filled[:, slot, : len(blocks)] = np.stack(arrays)
     parts = torch.from_numpy(filled)
-    num = max(1, by_kind(MAX_TOKENS, device, 16384) // (len(sets) * block_size))
+    num = max(1, by_kind(MAX_TOKENS, device) // (len(sets) * block_size))
     rows, found = choose_row_ops(device, num_positions=0, head_width=0), []
     for start in range(0, longest, num):
         input_ids, targets, positions = parts[:, :, start : start + num].to(device, torch.int64)
@@ -77,7 +82,6 @@ def score_blocks(
             (input_ids, targets, positions),
             isolate=True,
             reach=int(filled[2].max()) + 1,
-            width=width,
             use_fused=use_fused,
             ops=ops,
         )

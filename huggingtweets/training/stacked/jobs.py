@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
 from huggingtweets.config.schema import Adapter, RecipeConfig
@@ -61,8 +60,11 @@ class SlotState:
     slot: int
     rates: tuple[float, float, float]
     """Dropout of embeddings, attention and residuals."""
-    reach_per_block: npt.NDArray[np.int64]
-    """The longest document of each block."""
+
+    def __post_init__(self) -> None:
+        """Find the longest document of each block."""
+        positions = self.job.training_set.blocks.position_ids
+        self.reach_per_block = positions.max(axis=1, initial=0).astype(np.int64) + 1
 
     @property
     def job(self) -> TrainingJob:
@@ -76,19 +78,12 @@ class SlotState:
         return heldout.blocks.input_ids.shape[1] if heldout else 0
 
 
-def start_slot(training: Training, slot: int, rates: tuple[float, float, float]) -> SlotState:
-    """Give a job its slot."""
-    blocks = training.job.training_set.blocks
-    reach = blocks.position_ids.max(axis=1, initial=0).astype(np.int64) + 1
-    return SlotState(training, slot, rates, reach)
-
-
 def adapter_rank(recipe: RecipeConfig) -> int:
     """Return the rank of the adapters; 0: all weights are trained."""
     return recipe.lora_rank if recipe.adapter is Adapter.lora else 0
 
 
-def fill_step(inputs: Inputs, states: list[SlotState], num: int, first: int = 0) -> None:
+def fill_step(inputs: Inputs, states: list[SlotState], num: int, first: int) -> None:
     """Write the settings of each slot's next optimizer step, and of its dropout.
 
     Args:
@@ -108,7 +103,7 @@ def fill_step(inputs: Inputs, states: list[SlotState], num: int, first: int = 0)
             recipe.beta1, recipe.beta2, recipe.adam_eps,
         )  # fmt: skip
         rates[:, state.slot - first] = state.rates
-    controls[4][controls[1] == 0] = np.inf
+    controls[4][controls[1] == 0] = np.inf  # an idle slot clips nothing, and divides by no zero
     arrays["controls"][...] = controls
     blocks = arrays["scales"].shape[1] // num
     thresholds, scales = thresholds_and_scales(np.repeat(rates, blocks, axis=1))
@@ -117,7 +112,7 @@ def fill_step(inputs: Inputs, states: list[SlotState], num: int, first: int = 0)
     inputs.send()
 
 
-def fill_micro(inputs: Inputs, states: list[SlotState], index: int, first: int = 0) -> int:
+def fill_micro(inputs: Inputs, states: list[SlotState], index: int, first: int) -> int:
     """Write micro-batch `index` of each slot's next optimizer step.
 
     A slot that has no block there, and the end of a block shorter than T, get no targets.

@@ -12,10 +12,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -29,8 +26,7 @@ from huggingtweets.errors import TrainingError
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.runtime.device import is_cuda, versions_of
-from huggingtweets.storage.files import read_json, write_json
-from huggingtweets.storage.paths import cache_dir
+from huggingtweets.training.findings import recall, remember
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.loop import train_stacked
 from huggingtweets.training.stacked.tuning import FullTuning, StackedSettings
@@ -54,6 +50,7 @@ _LR, _ADAPTER_LR = 1e-3, 5e-3
 _T, _WORDS = 32, 96
 _CHOSEN = ("use_graphs", "fused_kernels", "overlap", "triton")
 """The settings that a look decides."""
+_FILE = "looks.json"
 
 
 def trusted(
@@ -78,22 +75,12 @@ def trusted(
         "fused": str(settings.fused_kernels), "triton": " ".join(settings.triton),
         "overlap": str(settings.overlap),
     }, sort_keys=True)  # fmt: skip
-    path = cache_dir() / "looks.json"
-    seen = _read(path)
-    if key not in seen:
+    chosen = recall(_FILE).get(key)
+    if chosen is None:
         found = _look(settings, head_width, rank, device)
-        seen |= {key: {name: getattr(found, name) for name in _CHOSEN}}
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, seen)
-    chosen = seen[key]
-    return replace(
-        settings,
-        use_graphs=bool(chosen["use_graphs"]),
-        fused_kernels=bool(chosen["fused_kernels"]),
-        overlap=bool(chosen["overlap"]),
-        triton=tuple(name for name in settings.triton if name in chosen["triton"]),
-    )
+        chosen = {name: getattr(found, name) for name in _CHOSEN}
+        remember(_FILE, key, chosen)
+    return replace(settings, **chosen | {"triton": tuple(chosen["triton"])})
 
 
 def _look(
@@ -143,34 +130,26 @@ def choose(
             "at PyTorch's build, or train on the CPU"
         )
     without = [tuple(one for one in settings.triton if one != name) for name in settings.triton]
-    tries: tuple[StackedSettings, ...] = (
+    tries = (
         settings,
-        *((in_turn,) if settings.overlap else ()),
+        *([in_turn] if settings.overlap else []),
         *(replace(in_turn, triton=names) for names in (*without, ()) if settings.triton),
         replace(in_turn, fused_kernels=False, triton=()),
         replace(in_turn, use_graphs=False),
         replace(in_turn, use_graphs=False, triton=()),
     )
+    most = tolerance.get(settings.dtype, tolerance[torch.bfloat16])
     for tried in tries:
-        difference = _difference(_tried(learn, device, tried), wanted, base)
-        if difference < tolerance.get(settings.dtype, tolerance[torch.bfloat16]):
+        try:
+            found = learn(device, tried)
+        except Exception as err:  # of Triton some are of no common class (CompilationError, ...)
+            logger.warning("device: %s: %s", type(err).__name__, str(err).partition("\n")[0])
+            continue
+        if _difference(found, wanted, base) < most:
             _say(settings, tried)
             return tried
     _say(settings, plain)
     return plain
-
-
-def _tried(
-    learn: Callable[[torch.device, StackedSettings], Rows],
-    device: torch.device,
-    settings: StackedSettings,
-) -> Rows:
-    """Train the small jobs; where that fails, for want of a kernel say, there is nothing."""
-    try:
-        return learn(device, settings)
-    except Exception as err:  # of Triton some are of no common class (CompilationError, PTXASError)
-        logger.warning("device: %s: %s", type(err).__name__, str(err).partition("\n")[0])
-        return {}
 
 
 def _difference(ours: Rows, theirs: Rows, base: Tensor) -> float:
@@ -227,11 +206,3 @@ def _jobs(rank: int) -> list[TrainingJob]:
         training_set = build_training_set([posts], order, block_size=_T, eos_id=0, isolate=isolate)
         jobs.append(TrainingJob(f"look-{index}", training_set, None, recipe, index))
     return jobs
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    with suppress(OSError, ValueError):
-        known = read_json(path)
-        if isinstance(known, dict):
-            return known
-    return {}

@@ -7,14 +7,14 @@ and the next job begins in its slot: what the others compute does not change by 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from itertools import chain
+from itertools import chain, groupby
 
 import torch
 
-from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.errors import HuggingtweetsError, OutOfMemoryError, TrainingError
 from huggingtweets.runtime.device import is_cpu, lacks_memory, release_memory
 from huggingtweets.training.extraction import SetScores
@@ -25,7 +25,6 @@ from huggingtweets.training.records import Ending
 from huggingtweets.training.stacked.jobs import (
     SlotState,
     StackedResult,
-    start_slot,
     untrainable,
 )
 from huggingtweets.training.stacked.slots import Outbox, Snapshot, snapshot_of
@@ -99,25 +98,20 @@ def train_stacked(
         release_memory()
 
 
+@dataclass(eq=False)
 class _Engine:
     """K slots, the jobs in them, and those that have ended and are on their way out."""
 
-    def __init__(
-        self,
-        tuning: Tuning,
-        num_slots: int,
-        settings: StackedSettings,
-        device: torch.device,
-        speed: Speed | None,
-    ) -> None:
-        self.states: list[SlotState] = []
-        self._tuning = tuning
-        self._settings = settings
-        self._device = device
-        self._speed = speed
-        self._num_slots = num_slots
-        self._held = tuning.hold(num_slots, device, settings)
-        self._stepper = Stepper(self._held, settings, device)
+    tuning: Tuning
+    num_slots: int
+    settings: StackedSettings
+    device: torch.device
+    speed: Speed | None
+    states: list[SlotState] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._held = self.tuning.hold(self.num_slots, self.device, self.settings)
+        self._stepper = Stepper(self._held, self.settings, self.device)
         self._slots = self._held.slots
         self._outbox = Outbox(self._slots.stack.rows[0])
         self._lines: deque[tuple[Snapshot, list[tuple[SlotState, int, PendingLine]]]] = deque()
@@ -157,15 +151,15 @@ class _Engine:
             if snapshot is None:
                 yield StackedResult(state.job.slug, error=error)
             else:
-                export = partial(self._tuning.export, snapshot.row(), state.job.recipe)
-                result = state.training.result(self._mfu(), peak_memory_gib(self._device))
+                export = partial(self.tuning.export, snapshot.row(), state.job.recipe)
+                result = state.training.result(self._mfu(), peak_memory_gib(self.device))
                 yield StackedResult(state.job.slug, result, export)
 
     def _fill(self, jobs: Iterator[TrainingJob | None]) -> bool:
         """Put jobs into free slots; return whether there may be more."""
         new = []
         has_more = True
-        free = sorted(set(range(self._num_slots)) - {state.slot for state in self.states})
+        free = sorted(set(range(self.num_slots)) - {state.slot for state in self.states})
         while free and has_more:
             try:
                 job = next(jobs)
@@ -175,8 +169,8 @@ class _Engine:
             if job is None:
                 break
             training = Training(job, line_start=self._seconds)
-            state = start_slot(training, free[0], self._tuning.rates(job.recipe))
-            reason = untrainable(job, self._settings.block_size, self._tuning.rank)
+            state = SlotState(training, free[0], self.tuning.rates(job.recipe))
+            reason = untrainable(job, self.settings.block_size, self.tuning.rank)
             if reason:
                 self._ended.append((state, None, TrainingError(reason)))
                 continue
@@ -215,7 +209,7 @@ class _Engine:
 
     def _look_after(self, states: list[SlotState]) -> None:
         """Log, evaluate and end the jobs for which it is time after a step."""
-        due = [s for s in states if s.training.is_due(self._settings.log_every)]
+        due = [s for s in states if s.training.is_due(self.settings.log_every)]
         ends = [state for state in due if state.training.ends_epoch]
         if due:
             self._note(due)
@@ -258,28 +252,24 @@ class _Engine:
 
     def _mfu(self) -> float | None:
         """Return the utilisation of the device so far, by all slots together."""
-        if self._speed is None or not self._seconds:
+        if self.speed is None or not self._seconds:
             return None
-        return self._speed.mfu(self._tokens / self._seconds)
+        return self.speed.mfu(self._tokens / self._seconds)
 
     def _evaluate_base(self, states: list[SlotState]) -> None:
         """Score the base for jobs that begin; once where several have the same posts, as trials."""
         states = [state for state in states if state.job.heldout]
-        new: list[SlotState] = []
+        known = {_posts_of(job): scores for job, scores in self._of_base}
+        new: dict[tuple[int, int], SlotState] = {}
         for state in states:
-            seen = [one.job for one in new] + [job for job, _ in self._of_base]
-            if not any(_has_same_posts(state.job, job) for job in seen):
-                new.append(state)
-        found = [(state.job, scores) for state, scores in self._scored(new)]
+            if _posts_of(state.job) not in known:
+                new.setdefault(_posts_of(state.job), state)
+        for state, scores in self._scored(list(new.values())):
+            known[_posts_of(state.job)] = scores
+            self._of_base.append((state.job, scores))
         for state in states:
-            known = [
-                scores
-                for job, scores in (*found, *self._of_base)
-                if _has_same_posts(state.job, job)
-            ]
             with self._guarded(state):
-                state.training.add_eval(*known[0])
-        self._of_base.extend(found)
+                state.training.add_eval(*known[_posts_of(state.job)])
 
     def _evaluate(self, states: list[SlotState]) -> None:
         """Score the held-out posts of some jobs; keep what is best."""
@@ -290,20 +280,13 @@ class _Engine:
 
     def _scored(self, states: list[SlotState]) -> Iterator[tuple[SlotState, JobScores]]:
         """Score held-out posts and probes, neighbours together."""
-        for group in _neighbours(sorted(states, key=lambda state: state.slot)):
-            heldout = self._score(group, [state.job.heldout for state in group])
-            probed = self._score(group, [state.job.probe for state in group])
+        for group in _neighbours(states):
+            first = group[0].slot
+            heldout = self._held.score(first, [state.job.heldout for state in group])
+            probed = self._held.score(first, [state.job.probe for state in group])
             for state, figures, known in zip(group, heldout, probed, strict=True):
                 assert figures is not None
                 yield state, (figures, known)
-
-    def _score(
-        self, states: list[SlotState], sets: list[HeldoutSet | None]
-    ) -> Sequence[SetScores | None]:
-        """Score a set of posts in each of adjacent slots; None where there is no set."""
-        if not any(sets):
-            return [None] * len(sets)
-        return self._held.score(states[0].slot, sets)
 
     def _end(self, state: SlotState, ending: Ending) -> None:
         """Free a slot and send its weights, or those kept, on their way."""
@@ -318,20 +301,14 @@ class _Engine:
         return self._outbox.send(self._slots.stack.rows[state.slot])
 
 
-def _has_same_posts(job: TrainingJob, other: TrainingJob) -> bool:
-    return job.heldout is other.heldout and job.probe is other.probe
+def _posts_of(job: TrainingJob) -> tuple[int, int]:
+    """Tell the posts that a job is judged by from others that are in memory."""
+    return id(job.heldout), id(job.probe)
 
 
 def _neighbours(states: list[SlotState]) -> list[list[SlotState]]:
-    """Group seats, sorted by slot, into runs of adjacent slots with held-out blocks of one size."""
-    groups: list[list[SlotState]] = []
-    for state in states:
-        last = groups[-1][-1] if groups else None
-        if last and (last.slot + 1, last.heldout_size) == (
-            state.slot,
-            state.heldout_size,
-        ):
-            groups[-1].append(state)
-        else:
-            groups.append([state])
-    return groups
+    """Group seats into runs of adjacent slots with held-out blocks of one size."""
+    ordered = enumerate(sorted(states, key=lambda state: state.slot))
+    # Within a run of adjacent slots the place in the order grows as the slot does.
+    runs = groupby(ordered, lambda seat: (seat[1].slot - seat[0], seat[1].heldout_size))
+    return [[state for _, state in run] for _, run in runs]

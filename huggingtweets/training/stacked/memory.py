@@ -8,9 +8,8 @@ from typing import Any
 import torch
 import transformers
 
-from huggingtweets.models.adapter_rows import AdapterLayout
-from huggingtweets.models.adapters import adapter_size
-from huggingtweets.models.layout import Layout, Shape
+from huggingtweets.models.adapter_rows import AdapterLayout, row_size
+from huggingtweets.models.layout import Layout
 from huggingtweets.ops.head import CHUNK_LOGITS
 from huggingtweets.training.stacked.heldout import MAX_TOKENS as JUDGED_TOKENS
 
@@ -42,9 +41,9 @@ class Need:
     shared: int
     """By all slots."""
 
-    def at(self, slots: int, tokens: int) -> int:
-        """Return what so many slots of so many tokens take."""
-        return self.shared + slots * (self.slot + tokens * self.token)
+    def per_slot(self, tokens: int) -> int:
+        """Return what a slot of so many tokens takes of its own."""
+        return self.slot + tokens * self.token
 
 
 def need_of(
@@ -66,11 +65,21 @@ def need_of(
         recompute: activations are computed again in the backward pass.
         rank: of adapters; 0: all weights are trained.
     """
-    token = bytes_per_token(
-        layout.shape, dtype, block_size=block_size, drops=drops, recompute=recompute
-    )
-    slot = bytes_per_slot(layout, dtype, rank=rank)
-    return Need(slot, token, shared_bytes(layout, dtype, rank=rank))
+    shape, size = layout.shape, dtype.itemsize
+    width, heads = shape.width, shape.num_heads * shape.head_width
+    # Two norms in fp32; what each product reads, queries, keys and values, and attention's output
+    # before and after its heads lie side by side; what the activation reads and gives.
+    layer = width * (8 + 2 * size) + size * (shape.qkv_width + 2 * heads)
+    layer += size * shape.inner_width * (3 if shape.is_gated else 2)
+    if shape.has_head_norms:
+        layer += (4 + size) * (shape.qkv_width - shape.num_kv_heads * shape.head_width)
+    if drops:  # masks, and attention weights written out
+        layer += width * (8 + 3 * size) + 2 * size * shape.num_heads * block_size
+    token = shape.num_layers * (4 * width if recompute else layer) + (layer if recompute else 0)
+    row = row_size(layout, rank)
+    base = layout.size * (4 + size if rank else 4)
+    # All slots share the base, the row that ended jobs leave through, and the logits.
+    return Need(_slot_bytes(row, dtype), token, base + 4 * row + _logit_bytes(dtype))
 
 
 def need_of_adapters(
@@ -99,34 +108,18 @@ def need_of_adapters(
     linear = sum(place.num_in * place.num_out for place in layout.places)
     whole = sum(parameter.numel() for parameter in model.parameters())
     head = config.vocab_size * width * size
-    shared = 4 * (whole - linear) + linear * size + head + CHUNK_LOGITS["cuda"] * (4 + size)
-    copy = 0 if dtype == torch.float32 else size
-    return Need(layout.size * (16 + copy), token, shared + 4 * layout.size)
+    shared = 4 * (whole - linear) + linear * size + head + 4 * layout.size
+    return Need(_slot_bytes(layout.size, dtype), token, shared + _logit_bytes(dtype))
 
 
-def bytes_per_slot(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
-    """Return what a slot keeps: weights, gradient and two moments in fp32, and a copy in bf16."""
-    size = adapter_size(layout, rank) if rank else layout.size
-    return size * (16 + (0 if dtype == torch.float32 else dtype.itemsize))
+def _slot_bytes(row: int, dtype: torch.dtype) -> int:
+    """Return what a slot keeps: its row, gradient and two moments in fp32, and a copy in bf16."""
+    # Four values of 4 bytes each, beside the copy.
+    return row * (16 if dtype == torch.float32 else 16 + dtype.itemsize)
 
 
-def bytes_per_token(
-    shape: Shape, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
-) -> int:
-    """Return what the backward pass needs of a token of a slot, on CUDA."""
-    width, size = shape.width, dtype.itemsize
-    heads = shape.num_heads * shape.head_width
-    # Two norms in fp32; what each product reads, queries, keys and values, and attention's output
-    # before and after its heads lie side by side; what the activation reads and gives.
-    layer = width * (8 + 2 * size) + size * (shape.qkv_width + 2 * heads)
-    layer += size * shape.inner_width * (3 if shape.is_gated else 2)
-    if shape.has_head_norms:
-        layer += (4 + size) * (shape.qkv_width - shape.num_kv_heads * shape.head_width)
-    if drops:  # masks, and attention weights written out
-        layer += width * (8 + 3 * size) + 2 * size * shape.num_heads * block_size
-    if recompute:
-        return shape.num_layers * 4 * width + layer
-    return shape.num_layers * layer
+def _logit_bytes(dtype: torch.dtype) -> int:
+    return CHUNK_LOGITS["cuda"] * (4 + dtype.itemsize)
 
 
 def choose_cpu_batch(
@@ -155,19 +148,11 @@ def choose_cpu_batch(
     if is_wide:
         engines = slots = 1
     else:
-        room = free_bytes // 2 // (need.slot + block_size * need.token)
+        room = free_bytes // 2 // need.per_slot(block_size)
         slots = max(1, min(num_jobs, CPU_SLOTS * num_threads, room))
         engines = min(num_threads, slots)
     tokens = -(-slots // engines) * block_size
     return engines, slots, max(1, min(global_batch_size, CPU_TOKENS // tokens))
-
-
-def shared_bytes(layout: Layout, dtype: torch.dtype, *, rank: int = 0) -> int:
-    """Return what all slots share: the base, the row that ended jobs leave through, the logits."""
-    row = adapter_size(layout, rank) if rank else layout.size
-    base = 4 * layout.size + (layout.size * dtype.itemsize if rank else 0)
-    logits = CHUNK_LOGITS["cuda"] * (4 + dtype.itemsize)
-    return base + 4 * row + logits
 
 
 @dataclass(frozen=True)
@@ -240,7 +225,7 @@ def choose_batch(
     micro = global_batch_size
     while True:
         tokens = micro * block_size
-        fitting = int(usable // (need.slot + tokens * need.token))
+        fitting = int(usable // need.per_slot(tokens))
         fitting = min(fitting, max(1, MAX_TOKENS // tokens))
         if fitting >= min(num_jobs, ENOUGH_SLOTS) or micro == 1:
             return max(1, min(num_jobs, MAX_SLOTS, fitting)), micro

@@ -29,12 +29,11 @@ class CompiledSteps:
 
     @torch.no_grad()
     def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
-        """Do what `slots.micro_step` does; the same slots promise the same places in memory."""
+        """Do what `add_micro_batch` does; the same slots promise the same places in memory."""
         first = int(slots.losses.storage_offset())  # the halves of a step are equally wide
         key = first, len(slots.losses), kind
         if key not in self._made:
-            parts = slots.stack, slots.grads, slots.losses, micro.tensors, step.tensors
-            self._made[key] = self._compile(parts, kind)
+            self._made[key] = self._compile((slots, micro.tensors, step.tensors), kind)
         self._made[key]()
 
     def _compile(self, parts: tuple[Any, ...], kind: MicroKind) -> Callable[[], object]:
@@ -47,10 +46,11 @@ class CompiledSteps:
                 whole = wholes[numbers[_storage(tensor)]]
                 return whole.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
-            stack, grads, losses, micro, step = _changed(parts, view)
-            add_micro_batch(stack, grads, losses, micro, step, kind)
+            slots, micro, step = _changed(parts, view)
+            add_micro_batch(slots, micro, step, kind)
 
         wholes = tuple(storages.values())
+        # Traced by tensors without memory: nothing is computed, and the slots stay as they are.
         graph = make_fx(run, tracing_mode="fake")(*wholes)
         compiled = torch.compile(graph, backend=self._backend, fullgraph=True, dynamic=False)
         return partial(compiled, *wholes)

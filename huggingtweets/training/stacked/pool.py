@@ -7,6 +7,7 @@ wait for each other more than they gain. Engines side by side wait for nothing b
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import chain
 from queue import Queue
 
 import torch
@@ -29,41 +30,61 @@ def train_stacks(
     """Do as `train_stacked` does, by `settings.engines` engines that draw from the same jobs.
 
     Jobs are drawn by one thread at a time, not always the same; their judges are called by several.
+    The first engine that fails ends them all.
 
     Raises:
         OutOfMemoryError: a single slot does not fit.
     """
-    if settings.engines == 1:
+    num = settings.engines
+    if num == 1:
         yield from train_stacked(
-            tuning,
-            jobs,
-            settings=settings,
-            device=device,
-            speed=speed,
-            is_stopped=is_stopped,
+            tuning, jobs, settings=settings, device=device, speed=speed, is_stopped=is_stopped
         )
         return
+    shared, cancelled = _Shared(jobs), threading.Event()
+    # Bounded: an engine whose results nobody takes waits instead of filling memory with weights.
+    found: Queue[StackedResult | BaseException | None] = Queue(maxsize=num)
 
-    def engine(slots: int) -> Iterator[StackedResult]:
-        return train_stacked(
-            tuning,
-            shared,
-            settings=replace(settings, slots=slots, engines=1),
-            device=device,
-            speed=speed,
-            is_stopped=lambda: pool.is_cancelled() or is_stopped(),
-        )
+    def work(slots: int) -> None:
+        """Be an engine, with all its arithmetic on this one thread."""
+        torch.set_num_threads(1)
+        try:
+            for result in train_stacked(
+                tuning,
+                shared,
+                settings=replace(settings, slots=slots, engines=1),
+                device=device,
+                speed=speed,
+                is_stopped=lambda: cancelled.is_set() or is_stopped(),
+            ):
+                found.put(result)
+        except BaseException as err:
+            found.put(err)
+        found.put(None)
 
-    shared = _Shared(jobs)
-    share, rest = divmod(settings.slots, settings.engines)
-    pool = _Pool(settings.engines)
+    share, rest = divmod(settings.slots, num)
+    threads = [
+        threading.Thread(target=work, args=(share + (index < rest),), name=f"engine-{index}")
+        for index in range(num)
+    ]
+    # What each puts ends with a None.
+    arrivals: Iterator[StackedResult | BaseException] = chain.from_iterable(
+        iter(found.get, None) for _ in threads
+    )
     num_threads = torch.get_num_threads()
-    for index in range(settings.engines):
-        pool.start(engine(share + (index < rest)))
+    for thread in threads:
+        thread.start()
     try:
-        yield from pool.results()
+        for one in arrivals:
+            if isinstance(one, BaseException):
+                raise one
+            yield one
     finally:
-        pool.cancel()
+        cancelled.set()
+        for _ in arrivals:  # as long as one waits for room in the queue, it does not end
+            pass
+        for thread in threads:
+            thread.join()
         torch.set_num_threads(num_threads)  # new threads begin with what any thread set last
 
 
@@ -80,54 +101,3 @@ class _Shared:
     def __next__(self) -> TrainingJob | None:
         with self._lock:
             return next(self._jobs)
-
-
-class _Pool:
-    """Threads that each go through an iterator, and one queue of what they find."""
-
-    def __init__(self, size: int) -> None:
-        self._found: Queue[StackedResult | BaseException | None] = Queue(maxsize=size)
-        self._cancelled = threading.Event()
-        self._threads: list[threading.Thread] = []
-        self._num_ended = 0
-
-    def is_cancelled(self) -> bool:
-        return self._cancelled.is_set()
-
-    def start(self, engine: Iterator[StackedResult]) -> None:
-        """Have a thread go through an iterator, with all its arithmetic on this one thread."""
-        name = f"engine-{len(self._threads)}"
-        self._threads.append(threading.Thread(target=self._work, args=(engine,), name=name))
-        self._threads[-1].start()
-
-    def results(self) -> Iterator[StackedResult]:
-        """Yield what is found until all threads have ended; the first failure cancels all."""
-        for found in self._until_all_end():
-            if isinstance(found, BaseException):
-                raise found
-            yield found
-
-    def cancel(self) -> None:
-        """Have the threads end, and wait for them."""
-        self._cancelled.set()
-        for _ in self._until_all_end():
-            pass
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self, engine: Iterator[StackedResult]) -> None:
-        torch.set_num_threads(1)
-        try:
-            for result in engine:
-                self._found.put(result)
-        except BaseException as err:
-            self._found.put(err)
-        self._found.put(None)
-
-    def _until_all_end(self) -> Iterator[StackedResult | BaseException]:
-        while self._num_ended < len(self._threads):
-            found = self._found.get()
-            if found is None:
-                self._num_ended += 1
-            else:
-                yield found

@@ -4,7 +4,7 @@ A user's samples depend on the user's weights, prompts and seed alone, not on wh
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,6 +22,8 @@ from huggingtweets.training.stacked.decode import build_cache, decode_step, draw
 
 LOOK_EVERY = 8
 """Steps on a GPU between two looks at which sequences have ended: each look waits for it."""
+_ENDLESS = 1 << 40
+"""Characters of a text that may go on for ever."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,16 @@ def sample_stacked(
         User -> sequence -> new ids, without prompt and EOS.
     """
     most = token_limits or [config.token_limit] * len(prompts)
+    if ends is None:  # at EOS alone
+        nothing = torch.zeros(stack.shape.vocab_size, dtype=torch.int64)
+        ends = TextEnds(nothing, nothing.bool(), [[_ENDLESS] * len(own) for own in prompts])
     if not is_cpu(stack.rows.device):
         return _Sampler(stack, prompts, config, eos_id, seeds, ends, most).run()
     found = []
     for user in range(len(prompts)):
         own = slice(user, user + 1)
-        limits = ends and TextEnds(ends.chars, ends.is_break, ends.limits[own])
-        model = stack.slots(user, user + 1)
-        found += _Sampler(model, prompts[own], config, eos_id, seeds[own], limits, most[own]).run()
+        model, until = stack.slots(user, user + 1), replace(ends, limits=ends.limits[own])
+        found += _Sampler(model, prompts[own], config, eos_id, seeds[own], until, most[own]).run()
     return found
 
 
@@ -120,7 +124,7 @@ class _Sampler:
         config: SamplingConfig,
         eos_id: int,
         seeds: Sequence[int],
-        ends: TextEnds | None,
+        ends: TextEnds,
         most: Sequence[int],
     ) -> None:
         device = stack.rows.device
@@ -130,23 +134,14 @@ class _Sampler:
         self._longest, self._shortest = max(lengths, default=1), min(lengths, default=1)
         self._num_positions = min(self._longest + max(most), stack.shape.num_positions)
         room = [self._num_positions - max(map(len, own), default=1) for own in prompts]
-        limits = [
-            min(pair) for pair in zip(most, room, strict=True)
-        ]  # a matter of one's own prompts
+        # A matter of one's own prompts, not of those decoded beside.
+        limits = [min(pair) for pair in zip(most, room, strict=True)]
         self._most = torch.tensor(limits, device=device).unsqueeze(1)
         num = max(1, *map(len, prompts))
         self._batch = self._start(num, seeds, ends)
         self._cache = build_cache(stack, num, self._num_positions)
         self._new = torch.full((len(prompts), num, self._num_positions + 1), eos_id, device=device)
-        vocab_size = stack.shape.vocab_size
-        none = TextEnds(
-            torch.zeros(vocab_size, dtype=torch.int64),
-            torch.zeros(vocab_size, dtype=torch.bool),
-            (),
-        )
-        self._chars_of, self._is_break = (
-            tensor.to(device) for tensor in ((ends or none).chars, (ends or none).is_break)
-        )
+        self._chars_of, self._is_break = ends.chars.to(device), ends.is_break.to(device)
         self._users = torch.arange(len(prompts), device=device).unsqueeze(1)
 
     def run(self) -> list[list[list[int]]]:
@@ -178,17 +173,16 @@ class _Sampler:
             self._cache.keep(chosen)
         return left > 0
 
-    def _start(self, num: int, seeds: Sequence[int], ends: TextEnds | None) -> _Batch:
+    def _start(self, num: int, seeds: Sequence[int], ends: TextEnds) -> _Batch:
         """Return the batch before its first step."""
         prompts, config, device = self._prompts, self._config, self._stack.rows.device
         size = (len(prompts), num)
         ids = torch.full((*size, self._longest), self._eos_id)
         lengths, is_done = torch.ones(size, dtype=torch.int64), torch.ones(size, dtype=torch.bool)
-        chars = torch.full(size, 1 << 40)
+        chars = torch.full(size, _ENDLESS)
         for user, own in enumerate(prompts):
             is_done[user, : len(own)] = False
-            if ends is not None:
-                chars[user, : len(own)] = torch.tensor(ends.limits[user])
+            chars[user, : len(own)] = torch.tensor(ends.limits[user])
             for place, prompt in enumerate(own):
                 ids[user, place, : len(prompt)] = torch.tensor(prompt)
                 lengths[user, place] = len(prompt)

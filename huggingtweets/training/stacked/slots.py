@@ -12,8 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from huggingtweets.models.adapter_rows import AdapterStack
-from huggingtweets.models.adapters import adapter_size, stack_on_base
+from huggingtweets.models.adapter_rows import AdapterStack, row_size, stack_on_base
 from huggingtweets.models.forward import micro_batch
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.run import loss_and_gradients
@@ -27,7 +26,7 @@ from huggingtweets.ops.adamw import (
     build_adam,
 )
 from huggingtweets.ops.dropout import Dropout
-from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.ops.reference import Ops
 from huggingtweets.runtime.device import (
     Event,
     current_stream,
@@ -97,9 +96,7 @@ class Slots:
         )
 
 
-def build_slots(
-    layout: Layout, base: Tensor, num: int, dtype: torch.dtype, *, rank: int = 0
-) -> Slots:
+def build_slots(layout: Layout, base: Tensor, num: int, dtype: torch.dtype, *, rank: int) -> Slots:
     """Allocate K slots on the device of the base, for products in fp32 or bf16.
 
     Args:
@@ -110,7 +107,7 @@ def build_slots(
         rank: of adapters; 0: all weights are trained.
     """
     device = base.device
-    rows = torch.zeros(num, adapter_size(layout, rank) if rank else layout.size, device=device)
+    rows = torch.zeros(num, row_size(layout, rank), device=device)
     grads = torch.zeros_like(rows)
     if rank:
         stack = stack_on_base(layout, base, rows, rank, dtype)
@@ -156,6 +153,9 @@ class Inputs:
                 for _ in range(2)
             ]
             self._sent = [None, None]
+        self._arrays = [
+            {name: tensor.numpy() for name, tensor in host.items()} for host in self._hosts
+        ]
         self._turn = 0
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -163,7 +163,7 @@ class Inputs:
         sent = self._sent[self._turn]
         if sent is not None:
             sent.synchronize()  # sync: the copy of two fillings ago, over long since
-        return {name: tensor.numpy() for name, tensor in self._hosts[self._turn].items()}
+        return self._arrays[self._turn]
 
     def send(self) -> None:
         """Start the copy to the device."""
@@ -187,14 +187,10 @@ class MicroKind:
     isolate: bool
     reach: int
     drops: bool
-    width: int
-    """Queries per window of attention."""
-    fused_attention: bool
-    """PyTorch's kernels for attention; they have no dropout of ours."""
-    fused_gelu: bool
-    """PyTorch's kernel for GELU."""
-    recompute: bool = False
-    ops: Ops = PYTORCH
+    fused: bool
+    """PyTorch's kernels for GELU and, as they have no dropout of ours, attention without it."""
+    recompute: bool
+    ops: Ops
     """What computes between the products."""
 
 
@@ -223,28 +219,13 @@ def step_inputs(num: int, blocks: int, device: torch.device) -> Inputs:
     )
 
 
-def micro_step(
-    slots: Slots,
-    micro: Inputs,
-    step: Inputs,
-    kind: MicroKind,
+def add_micro_batch(
+    slots: Slots, micro: Mapping[str, Tensor], step: Mapping[str, Tensor], kind: MicroKind
 ) -> None:
-    """Add the losses and gradients of one micro-batch."""
+    """Add the losses and gradients of a micro-batch; see `micro_inputs` and `step_inputs`."""
     stack, grads = slots.stack, slots.grads
     assert isinstance(stack, Stack)
     assert isinstance(grads, Stack)
-    add_micro_batch(stack, grads, slots.losses, micro.tensors, step.tensors, kind)
-
-
-def add_micro_batch(
-    stack: Stack,
-    grads: Stack,
-    summed: Tensor,
-    micro: Mapping[str, Tensor],
-    step: Mapping[str, Tensor],
-    kind: MicroKind,
-) -> None:
-    """Add losses to `summed` (K,), and gradients, of a micro-batch; see `micro_inputs`."""
     dropout = None
     if kind.drops:
         dropout = Dropout(micro["keys"], step["thresholds"], step["scales"])
@@ -254,11 +235,10 @@ def add_micro_batch(
         (input_ids, targets, position_ids),
         isolate=kind.isolate,
         reach=kind.reach,
-        width=kind.width,
-        use_fused=kind.fused_attention,
+        use_fused=kind.fused and not kind.drops,
         dropout=dropout,
         ops=kind.ops,
-        fused_gelu=kind.fused_gelu,
+        fused_gelu=kind.fused,
     )
     losses = loss_and_gradients(
         stack,
@@ -268,7 +248,7 @@ def add_micro_batch(
         accumulate=kind.accumulate,
         recompute=kind.recompute,
     )
-    summed.add_(losses)
+    slots.losses.add_(losses)
 
 
 @torch.no_grad()
@@ -278,7 +258,7 @@ def finish_step(
     constants: AdamConstants | None,
     *,
     num_decayed: int,
-    ops: Ops = PYTORCH,
+    ops: Ops,
 ) -> None:
     """Take the optimizer step and add what it was to the totals.
 

@@ -8,10 +8,8 @@ import torch
 
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.ops.adamw import AdamConstants, constants_of
-from huggingtweets.ops.attention import WINDOW
 from huggingtweets.runtime.device import (
     Stream,
-    by_kind,
     current_stream,
     is_cuda,
     new_stream,
@@ -151,16 +149,12 @@ class Stepper:
     def _kind(self, states: Sequence[SlotState], reach: int, *, accumulate: bool) -> MicroKind:
         """Return what this micro-step is; few kinds where there is a graph of each."""
         block_size = self._settings.block_size
-        has_kernels = self._settings.has_kernels(self._device)
-        drops = any(any(state.rates) for state in states)
         return MicroKind(
             accumulate=accumulate,
             isolate=any(state.job.recipe.isolate_documents for state in states),
             reach=block_size if self._has_few_kinds else min(block_size, -(-reach // 32) * 32),
-            drops=drops,
-            width=by_kind(WINDOW, self._device, 128),
-            fused_attention=has_kernels and not drops,
-            fused_gelu=has_kernels,
+            drops=any(any(state.rates) for state in states),
+            fused=self._settings.has_kernels(self._device),
             recompute=self._settings.recompute,
             ops=self._held.ops,
         )

@@ -14,21 +14,26 @@ from torch import Tensor
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.kernels.choose import CPU_MAX_WIDTH, choose_ops
+from huggingtweets.models.adapter_rows import adapters_of, merged_row
 from huggingtweets.models.layout import Layout
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.attention import WINDOW
 from huggingtweets.ops.dropout import num_sites
 from huggingtweets.ops.reference import TRITON, Ops
 from huggingtweets.ops.traced import TracedOps
-from huggingtweets.runtime.device import by_kind, is_cuda
+from huggingtweets.runtime.device import is_cuda
 from huggingtweets.training.extraction import SetScores
 from huggingtweets.training.progress import TrainingJob
 from huggingtweets.training.stacked.heldout import score_sets
 from huggingtweets.training.stacked.jobs import Exported, adapter_rank
-from huggingtweets.training.stacked.lora import fresh_adapters, merge_adapters, peft_state
 from huggingtweets.training.stacked.memory import Need, need_of
 from huggingtweets.training.stacked.one_graph import CompiledSteps
-from huggingtweets.training.stacked.slots import Inputs, MicroKind, Slots, build_slots, micro_step
+from huggingtweets.training.stacked.slots import (
+    Inputs,
+    MicroKind,
+    Slots,
+    add_micro_batch,
+    build_slots,
+)
 
 
 class Held(Protocol):
@@ -103,13 +108,8 @@ class Tuning(Protocol):
     def is_wide(self) -> bool:
         """Whether a single slot keeps a CPU busy."""
 
-    def need(
-        self, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
-    ) -> Need:
-        """Return what training takes of memory; see `need_of`."""
-
-    def hashes(self, settings: StackedSettings, device: torch.device) -> bool:
-        """Whether dropout keeps no masks for the backward pass, see `Ops.hashes`."""
+    def need(self, settings: StackedSettings, device: torch.device, *, drops: bool) -> Need:
+        """Return what training takes of memory, with dropout or without; see `need_of`."""
 
     def rates(self, recipe: RecipeConfig) -> tuple[float, float, float]:
         """Return what a slot is told of a job's dropout."""
@@ -124,17 +124,14 @@ class FullTuning:
     def __init__(self, layout: Layout, base: Tensor, rank: int = 0) -> None:
         """Begin with a base (N,) on the CPU, see `Layout.pack`."""
         self.layout, self.base, self.rank = layout, base, rank
+        self.adapters = adapters_of(layout, rank)
 
     def hold(self, num: int, device: torch.device, settings: StackedSettings) -> "HeldModels":
         """See `Tuning`."""
-        ops = self._ops(settings, device)
-        return HeldModels(self, num, device, settings, ops)
+        return HeldModels(self, num, device, settings)
 
-    def hashes(self, settings: StackedSettings, device: torch.device) -> bool:
-        """See `Tuning`."""
-        return not settings.compile and self._ops(settings, device).hashes
-
-    def _ops(self, settings: StackedSettings, device: torch.device) -> Ops:
+    def ops(self, settings: StackedSettings, device: torch.device) -> Ops:
+        """Return what computes between the products."""
         if settings.compile:
             return TracedOps()
         shape = self.layout.shape
@@ -147,16 +144,14 @@ class FullTuning:
         """See `Tuning`."""
         return self.layout.shape.width > CPU_MAX_WIDTH
 
-    def need(
-        self, dtype: torch.dtype, *, block_size: int, drops: bool, recompute: bool = False
-    ) -> Need:
+    def need(self, settings: StackedSettings, device: torch.device, *, drops: bool) -> Need:
         """See `Tuning`."""
         return need_of(
             self.layout,
-            dtype,
-            block_size=block_size,
-            drops=drops,
-            recompute=recompute,
+            settings.dtype,
+            block_size=settings.block_size,
+            drops=drops and not self.ops(settings, device).hashes,
+            recompute=settings.recompute,
             rank=self.rank,
         )
 
@@ -168,9 +163,9 @@ class FullTuning:
         """See `Tuning`."""
         if not self.rank:
             return Exported(self.layout.unpack(row))
-        scale, own = recipe.lora_alpha / recipe.lora_rank, recipe.lora_rank
-        merged = merge_adapters(self.layout, self.base, row, rank=self.rank, scale=scale)
-        adapters = peft_state(self.layout, row, rank=self.rank, own_rank=own)
+        scale = recipe.lora_alpha / recipe.lora_rank
+        merged = merged_row(self.layout, self.base, self.adapters, row, scale)
+        adapters = self.adapters.peft_state(row, recipe.lora_rank)
         return Exported(self.layout.unpack(merged), adapters)
 
 
@@ -183,14 +178,13 @@ class HeldModels:
         num: int,
         device: torch.device,
         settings: StackedSettings,
-        ops: Ops,
     ) -> None:
         """Allocate them."""
         layout, dtype = tuning.layout, settings.dtype
         self._tuning, self._has_kernels = tuning, settings.has_kernels(device)
         self._compiled = CompiledSteps() if settings.compile else None
         self._base = tuning.base.to(device, torch.float32)
-        self.ops = ops
+        self.ops = tuning.ops(settings, device)
         self.slots = build_slots(layout, self._base, num, dtype, rank=tuning.rank)
         self.num_sites = num_sites(layout.shape.num_layers, layout.shape.num_heads)
         self.num_decayed = self.slots.stack.rows.shape[1] if tuning.rank else layout.num_decayed
@@ -200,7 +194,7 @@ class HeldModels:
         rank, recipe = adapter_rank(job.recipe), job.recipe
         if not rank:
             return self._base, 1.0
-        row = fresh_adapters(self._tuning.layout, self._tuning.rank, own_rank=rank, seed=job.seed)
+        row = self._tuning.adapters.fresh(rank, seed=job.seed)
         return row, recipe.lora_alpha / rank
 
     def micro_step(self, slots: Slots, micro: Inputs, step: Inputs, kind: MicroKind) -> None:
@@ -208,7 +202,7 @@ class HeldModels:
         if self._compiled is not None:
             self._compiled.micro_step(slots, micro, step, kind)
         else:
-            micro_step(slots, micro, step, kind)
+            add_micro_batch(slots, micro.tensors, step.tensors, kind)
 
     def score(self, first: int, sets: Sequence[HeldoutSet | None]) -> Sequence[SetScores | None]:
         """See `Held`."""
@@ -217,7 +211,6 @@ class HeldModels:
         return score_sets(
             stack.slots(first, first + len(sets)),
             sets,
-            width=by_kind(WINDOW, stack.rows.device, 128),
             use_fused=self._has_kernels,
             ops=self.ops,
         )
