@@ -68,7 +68,7 @@ class Draft:
         self._prompt = prompt
         self._guards = guards
         self._copies = copies if guards.block_copies else None
-        self._stops = tuple(stop for stop in stops if stop)
+        self._stops = ("\n", *stops)
         self._banned = banned_pattern(guards.banned_words)
         self._hold = max([HOLD_CHARS, *map(len, guards.banned_words), *map(len, self._stops)])
         self._is_streamed = is_streamed
@@ -95,7 +95,7 @@ class Draft:
 
     def _cut(self, text: str, ended: Finish | None) -> tuple[str, Finish | None]:
         """Cut at the first line break or stop."""
-        places = [place for stop in ("\n", *self._stops) if (place := text.find(stop)) >= 0]
+        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
         return (text[: min(places)], Finish.stop) if places else (text, ended)
 
     def _masked(self, text: str) -> str:
