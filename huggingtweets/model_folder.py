@@ -15,6 +15,7 @@ from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import ModelConfig, RecipeConfig, TrainConfig
 from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.prepare import choose_known, long_post
+from huggingtweets.data.replay import read_learnt
 from huggingtweets.data.tokens import Codec
 from huggingtweets.errors import ConfigError, DataError, HuggingtweetsError
 from huggingtweets.evaluation.figures import (
@@ -32,7 +33,7 @@ from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import SUFFIXES, load_timeline
 from huggingtweets.runtime.device import has_cuda
-from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.files import read_json
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.storage.places import find_model_dir
 from huggingtweets.training.records import Scores
@@ -197,7 +198,11 @@ def job_config(job: JobPaths) -> TrainConfig:
 
 
 def train_posts(job: JobPaths | None) -> list[str]:
-    """Return the posts that a job trained on; none where they are not at hand."""
+    """Return the posts that a job trained on; none where they are not at hand.
+
+    Raises:
+        DataError: they are damaged.
+    """
     if job is None or not job.dataset.is_file():
         return []
-    return [row["text"] for row in read_jsonl(job.dataset) if row["side"] == "train"]
+    return [post for posts in read_learnt(job).values() for post in posts]

@@ -16,6 +16,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.serve.api import Service, error_body, read_body
 from huggingtweets.serve.engine import Engine
 from huggingtweets.serve.limits import RETRY_S, Rate, RefusedError, ask_again
@@ -92,6 +93,11 @@ def build_app(people: People, engine: Engine, metrics: Metrics, door: Door) -> A
             err = RefusedError(err.status_code, message, headers=err.headers)
         return _answer(request, err, pages)
 
+    async def unable(request: Request, err: Exception) -> Response:
+        logger.error("%s", err)  # it may name a path: for the log alone
+        sentence = "the server: cannot answer now; expected a whole folder; see its log"
+        return _answer(request, RefusedError(503, sentence), pages)
+
     async def hung_up(request: Request, err: Exception) -> Response:
         return Response(status_code=400)
 
@@ -101,7 +107,7 @@ def build_app(people: People, engine: Engine, metrics: Metrics, door: Door) -> A
         Route("/login", login, methods=["GET", "POST"]),
         Mount("/static", StaticFiles(packages=[("huggingtweets.serve", "static")])),
     ]
-    handlers = {HTTPException: refused, ClientDisconnect: hung_up}
+    handlers = {HTTPException: refused, HuggingtweetsError: unable, ClientDisconnect: hung_up}
     app = Starlette(routes=routes, exception_handlers=handlers)
     return Guarded(app, door, metrics, pages)
 
