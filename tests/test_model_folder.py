@@ -120,7 +120,8 @@ def test_training_posts_that_are_damaged_are_one_sentence(
     (tmp_path / "model").symlink_to(job / "model")
     JobPaths(tmp_path).dataset.write_bytes(data)
     assert cli.main(["generate", str(tmp_path), "My dream is"]) == 1
-    assert "expected the posts that the model was trained on" in capfd.readouterr().err + caplog.text
+    said = capfd.readouterr().err + caplog.text
+    assert "expected the posts that the model was trained on" in said
 
 
 def test_evaluate_shows_tables(job: Path, posts: Path, capsys: pytest.CaptureFixture[str]) -> None:
