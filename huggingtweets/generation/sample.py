@@ -124,6 +124,7 @@ def sample_stack(
             begun,
             config=configs[0],
             eos_id=codec.eos_id,
+            # Another round is another seed; those of jobs are below 2**31.
             seeds=[seed + (number << 32) for seed in seeds],
             ends=ends,
             token_limits=[config.token_limit for config in configs],

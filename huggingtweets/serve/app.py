@@ -27,6 +27,7 @@ from huggingtweets.serve.people import People
 logger = logging.getLogger(__name__)
 
 COOKIE = "huggingtweets_session"
+# Of --host, and of the Host header, where the address of IPv6 stands in brackets.
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 _OPEN_PATHS = ("/healthz", "/login", "/static/style.css")
 _MAX_OPEN = 512
@@ -99,6 +100,7 @@ def build_app(people: People, engine: Engine, metrics: Metrics, door: Door) -> A
         return _answer(request, RefusedError(503, sentence), pages)
 
     async def hung_up(request: Request, err: Exception) -> Response:
+        # Nobody reads it; but without an answer Starlette would log a traceback.
         return Response(status_code=400)
 
     routes = [

@@ -66,6 +66,7 @@ class Engine:
         self._num_coming = 0
         self._is_closed = False
         self._next_check = 0.0
+        # Two, so that a large model that is being read keeps no small one waiting.
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load-model")
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
@@ -192,6 +193,7 @@ class Engine:
     def _arena(self, voice: Voice) -> Arena:
         """Return where a model is decoded; idle arenas of other kinds make room for it."""
         assert voice.layout is not None
+        # The address of a base is not used again as long as an arena holds it.
         kind = (voice.layout.shape, id(voice.base), voice.rank)
         if kind not in self._arenas:
             self._arenas = {key: one for key, one in self._arenas.items() if one.rows}

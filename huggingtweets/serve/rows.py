@@ -186,6 +186,7 @@ def draw_tokens(logits: Tensor, rows: Sequence[Row], ops: RowOps) -> list[int]:
     device = logits.device
     found: list[int] = ops.draw(
         logits,
+        # Logits are divided by it; at 0 the nucleus below decides, whatever the temperature.
         torch.tensor([max(one.temperature, 1e-4) for one in wanted], device=device),
         # In a nucleus of nothing lies no token: what is left is the likeliest.
         torch.tensor([one.top_p if one.temperature else 0.0 for one in wanted], device=device),

@@ -6,7 +6,6 @@ import threading
 import weakref
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -50,19 +49,20 @@ class SharedBase:
     model: PreTrainedModel | None = None
     """A base of another family, with people's adapters in it."""
     turn: threading.Lock = field(default_factory=threading.Lock)
+    """Of whoever computes with `model`, or changes its adapters."""
     numbers: Iterator[int] = field(default_factory=itertools.count)
     """Of adapters: each load has a name of its own, so that who was trained again is another one,
     and the old ones stay as long as somebody writes with them."""
-    unused: list[str] = field(default_factory=list)
-    """Adapters whose voice is gone."""
+    voices: "weakref.WeakValueDictionary[str, Voice]" = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+    """By the names of their adapters: those that somebody may still write with."""
 
     def sweep(self) -> None:
-        """Take out of the model what nobody writes with any more."""
-        with self.turn:
-            while self.unused:
-                assert self.model is not None
-                with suppress(ValueError):  # its load failed before it was there
-                    self.model.delete_adapter(self.unused.pop())
+        """Take adapters out of `model` with which nobody writes any more; only by turn."""
+        for name in set(getattr(self.model, "peft_config", ())) - set(self.voices):
+            assert self.model is not None
+            self.model.delete_adapter(name)
 
 
 @dataclass(frozen=True)
@@ -162,9 +162,9 @@ class Voices:
         with self._lock:
             for slug in [slug for slug in self._voices if is_gone(slug)]:
                 del self._voices[slug]
-        for base in self._bases.valuerefs():
-            if (shared := base()) is not None:
-                shared.sweep()
+        for base in list(self._bases.values()):
+            with base.turn:
+                base.sweep()
 
     def _load(self, person: Person) -> Voice:
         folder = person.paths.model
@@ -186,10 +186,13 @@ class Voices:
             )  # fmt: skip
         if base is not None:
             size = (folder / _ADAPTERS).stat().st_size
-            name = self._adapt(base, folder)
-            found = voice(base.max_positions, size, model=base.model, base=base, adapter=name)
-            # Whichever thread drops it last may hold the base's turn: the name is only noted.
-            weakref.finalize(found, base.unused.append, name)
+            assert base.model is not None
+            with base.turn:
+                base.sweep()  # also of what a load that failed has left
+                name = f"p{next(base.numbers)}"
+                base.model.load_adapter(str(folder), adapter_name=name)
+                found = voice(base.max_positions, size, model=base.model, base=base, adapter=name)
+                base.voices[name] = found
             return found
         size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
         if size > self._max_bytes:
@@ -237,18 +240,6 @@ class Voices:
                     shared.model = model
                 self._bases[path] = shared
         return shared
-
-    def _adapt(self, shared: SharedBase, folder: Path) -> str:
-        """Put a person's adapters into a base of transformers; return what they are called."""
-        assert shared.model is not None
-        with shared.turn:
-            name = f"p{next(shared.numbers)}"
-            try:
-                shared.model.load_adapter(str(folder), adapter_name=name)
-            except BaseException:
-                shared.unused.append(name)
-                raise
-        return name
 
 
 def _size_of(model: PreTrainedModel) -> int:
