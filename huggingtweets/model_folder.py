@@ -15,6 +15,8 @@ from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import ModelConfig, RecipeConfig, TrainConfig
 from huggingtweets.data.duplicates import normalise
 from huggingtweets.data.prepare import choose_known, long_post
+from huggingtweets.data.replay import read_learnt
+from huggingtweets.data.tokens import Codec
 from huggingtweets.errors import ConfigError, DataError, HuggingtweetsError
 from huggingtweets.evaluation.figures import (
     Quality,
@@ -31,7 +33,7 @@ from huggingtweets.posts.cleaning import clean_timeline
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import SUFFIXES, load_timeline
 from huggingtweets.runtime.device import has_cuda
-from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.files import read_json
 from huggingtweets.storage.paths import JobPaths
 from huggingtweets.storage.places import find_model_dir
 from huggingtweets.training.records import Scores
@@ -66,9 +68,8 @@ def open_folder(folder: Path) -> tuple[Base, PreTrainedModel]:
 
 
 def job_around(folder: Path) -> JobPaths | None:
-    """Return the files of the job that a model folder belongs to, if they lie around it."""
-    job = JobPaths(folder.parent)
-    return job if folder.name == "model" and job.dataset.is_file() else None
+    """Return the files of the job that a model folder belongs to, if it stands in one."""
+    return JobPaths(folder.parent) if folder.name == "model" else None
 
 
 def generate_posts(
@@ -87,16 +88,16 @@ def generate_posts(
     """
     folder = find_model_dir(folder)
     job = job_around(folder)
-    train = _train_posts(job)
+    train = train_posts(job)
     if is_guarded and job and train:
-        config = replace(config, block_copies=job_sampling(job)[0].block_copies)
+        config = replace(config, block_copies=job_config(job).sampling.block_copies)
     if config.block_copies and not train:
         raise ConfigError(
             f"generate: got a limit on copies, but the training posts are not beside {folder}; "
             "expected dataset.jsonl.gz of its job; name a job's folder or leave the limit out"
         )
     base, model = open_folder(folder)
-    return _sample(model, base, _settled(config, base, folder, train), train, seed)
+    return _sample(model, base, settle(config, base.codec, folder, train), train, seed)
 
 
 def _sample(
@@ -119,8 +120,8 @@ def evaluate_folder(
     """
     folder = find_model_dir(folder)
     job = job_around(folder)
-    train = _train_posts(job)
-    cleaning = _config_of(job).cleaning if job else CleaningConfig()
+    train = train_posts(job)
+    cleaning = job_config(job).cleaning if job else CleaningConfig()
     posts = read_posts(posts_path, user, cleaning)
     known = {normalise(post) for post in train}
     fresh = [post for post in posts if normalise(post) not in known]
@@ -130,7 +131,7 @@ def evaluate_folder(
             "name posts that the model has not seen"
         )
     base, model = open_folder(folder)
-    config = _settled(config, base, folder, train)
+    config = settle(config, base.codec, folder, train)
     samples = _sample(model, base, config, train, seed)
     text, _ = evaluate_text(
         [(one.input, one.prediction) for one in samples.predictions],
@@ -171,29 +172,24 @@ def read_posts(path: Path, user: str, cleaning: CleaningConfig) -> list[str]:
     return [post.text for post in cleaned.posts]
 
 
-def _settled(
-    config: SamplingConfig, base: Base, folder: Path, train: Sequence[str]
+def settle(
+    config: SamplingConfig, codec: Codec, folder: Path, train: Sequence[str]
 ) -> SamplingConfig:
-    """Settle limits that were left to the person's own posts.
+    """Settle limits that were left to the person's own posts, as the end of a job settles them.
 
-    Where those are not at hand, tokens are limited as the folder itself says.
+    Where those are not at hand, tokens are limited as the model folder itself says, and characters
+    not at all.
     """
     tokens, chars = config.token_limit, 0
     with suppress(OSError, ValueError, KeyError, TypeError):
         tokens = int(read_json(folder / "generation_config.json")["max_new_tokens"])
     if train:
-        tokens = long_post([len(ids) + 1 for ids in base.codec.encode(train)])
+        tokens = long_post([len(ids) + 1 for ids in codec.encode(train)])
         chars = long_post([len(post) for post in train])
     return config.settled(tokens=tokens, chars=chars)
 
 
-def job_sampling(job: JobPaths) -> tuple[SamplingConfig, bool]:
-    """Return how a job samples and whether it masks; the defaults where its config is gone."""
-    config = _config_of(job)
-    return config.sampling, config.cleaning.mask_pii
-
-
-def _config_of(job: JobPaths) -> TrainConfig:
+def job_config(job: JobPaths) -> TrainConfig:
     """Return the settings of a job; the defaults where they are gone."""
     try:
         return load_config(job.config)
@@ -201,7 +197,12 @@ def _config_of(job: JobPaths) -> TrainConfig:
         return TrainConfig()
 
 
-def _train_posts(job: JobPaths | None) -> Sequence[str]:
-    if job is None:
-        return ()
-    return [row["text"] for row in read_jsonl(job.dataset) if row["side"] == "train"]
+def train_posts(job: JobPaths | None) -> list[str]:
+    """Return the posts that a job trained on; none where they are not at hand.
+
+    Raises:
+        DataError: they are damaged.
+    """
+    if job is None or not job.dataset.is_file():
+        return []
+    return [post for posts in read_learnt(job).values() for post in posts]

@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -109,6 +110,18 @@ def test_evaluate_cleans_as_the_job_did(
     assert cli.main(["evaluate", str(folder), "--posts", str(path), "-n", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["num_posts"], found["num_trained"]) == (2, 4)
+
+
+@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b'{"text": "of no side"}\n')])
+def test_training_posts_that_are_damaged_are_one_sentence(
+    data: bytes, job: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    (tmp_path / "model").symlink_to(job / "model")
+    JobPaths(tmp_path).dataset.write_bytes(data)
+    assert cli.main(["generate", str(tmp_path), "My dream is"]) == 1
+    said = capfd.readouterr().err + caplog.text
+    assert "expected the posts that the model was trained on" in said
 
 
 def test_evaluate_shows_tables(job: Path, posts: Path, capsys: pytest.CaptureFixture[str]) -> None:

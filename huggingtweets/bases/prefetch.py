@@ -11,7 +11,7 @@ from huggingtweets.config.bases import BASES, check_gguf, known_base, lies_at, u
 from huggingtweets.config.posts_schema import SourceKind
 from huggingtweets.config.results_schema import PublishKind
 from huggingtweets.config.schema import ModelConfig, TrainConfig
-from huggingtweets.data.estimate import cached_file
+from huggingtweets.data.estimate import local_file
 from huggingtweets.errors import ConfigError
 from huggingtweets.online import go_offline_if_unreachable
 from huggingtweets.storage.paths import expanded
@@ -105,8 +105,8 @@ def is_prefetched(model: ModelConfig) -> bool:
     if model.path is None or Path(lies_at(model.path)).exists():
         return True
     weights = ("model.safetensors", "model.safetensors.index.json")
-    has_weights = any(cached_file(model, name) is not None for name in weights)
-    return has_weights and cached_file(model, "config.json") is not None
+    has_weights = any(local_file(model, name) is not None for name in weights)
+    return has_weights and local_file(model, "config.json") is not None
 
 
 def check_base_at_hand(config: TrainConfig) -> None:

@@ -1,16 +1,20 @@
 """`huggingtweets export`: finished models as files for other programs."""
 
 import argparse
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import JOB_FAILED, exit_code_of, say, setup_logging
+from huggingtweets.storage.files import read_jsonl
 from huggingtweets.storage.places import check_package
 
 if TYPE_CHECKING:
     from huggingtweets.export.finished import Finished
+
+logger = logging.getLogger(__name__)
 
 
 def add(commands: Commands) -> None:
@@ -58,14 +62,8 @@ def _run(args: argparse.Namespace) -> int:
             return _adapters(args, jobs)
         case "hub":
             return _hub(args, jobs)
-        case kind:
-            from huggingtweets.export.tables import result_rows, sample_rows, write_table
-
-            path = args.to or args.output_dir / f"export.{kind}"
-            rows = sample_rows(jobs) if args.samples else result_rows(jobs)
-            write_table(rows, path, kind)
-            say(f"{len(rows)} rows: {path}")
-            return 0
+        case _:
+            return _table(args, jobs)
 
 
 def _gguf(args: argparse.Namespace, jobs: "list[Finished]") -> int:
@@ -99,6 +97,41 @@ def _adapters(args: argparse.Namespace, jobs: "list[Finished]") -> int:
     else:
         say("vLLM serves no adapters of this family; `huggingtweets serve` does")
     return 0
+
+
+def _table(args: argparse.Namespace, jobs: "list[Finished]") -> int:
+    """Write a row per job, or per sample; rows may differ in their columns."""
+    from huggingtweets.publishing.index import flat_result, write_csv, write_parquet
+
+    if args.samples:
+        rows = [row for job in jobs for row in _samples(job)]
+    else:
+        rows = [flat_result(job.result) for job in jobs]
+    if not rows:
+        raise ConfigError(
+            f"export {args.what}: got no row; expected some; a run with sampling.num=0 has no "
+            "samples"
+        )
+    path = args.to or args.output_dir / f"export.{args.what}"
+    if path.is_dir():  # what lies in the way of a file of ours is moved away: no folder of jobs
+        raise ConfigError(f"--to: got {path}, which is a folder; expected a file; add its name")
+    (write_parquet if args.what == "parquet" else write_csv)(path, rows)
+    say(f"{len(rows)} rows: {path}")
+    return 0
+
+
+def _samples(job: "Finished") -> list[dict[str, Any]]:
+    """Return a row per sample of a job; none where they are not there, or damaged."""
+    path = job.paths.predictions
+    try:
+        return [
+            {"slug": job.slug, "input": row["input"], "prediction": row["prediction"],
+             "synthetic": True}
+            for row in (read_jsonl(path) if path.is_file() else ())
+        ]  # fmt: skip
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        logger.warning("%s is left out: %s", path, err)
+        return []
 
 
 def _hub(args: argparse.Namespace, jobs: "list[Finished]") -> int:

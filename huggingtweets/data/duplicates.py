@@ -21,6 +21,7 @@ PIECE_CHARS = 4
 PIECES_THRESHOLD = 0.5
 WORDS_THRESHOLD = 0.7
 
+# Pairs compared at once: their rows of bits, 2 * 8 * _BITMAP_WORDS bytes per pair, take 128 MiB.
 _CHUNK_PAIRS = 1 << 19
 _BITMAP_WORDS = 16
 
@@ -143,6 +144,7 @@ def _prefix_ranges(sets: _Sets, threshold: float) -> tuple[Indices, Indices, Ind
     owners = np.repeat(np.arange(len(sets.sizes), dtype=np.int64), sets.sizes)
     sizes = sets.sizes[owners]
     positions = np.arange(len(owners), dtype=np.int64) - sets.starts[owners]
+    # A product such as 0.7 * 10 may come out a hair above 7, and must not be rounded up to 8.
     is_probe = positions <= sizes - np.ceil(threshold * sizes - 1e-9)
     is_index = positions <= sizes - np.ceil(2 * threshold / (1 + threshold) * sizes - 1e-9)
 
@@ -195,7 +197,8 @@ def _are_similar(
     """Tell which pairs of sets are similar."""
     total = sets.sizes[left] + sets.sizes[right]
     needed = np.ceil(threshold / (1 + threshold) * total - 1e-9).astype(np.int64)
-    # Bits in which the bitmaps differ are at most the features in which the texts differ.
+    # Bits in which the bitmaps differ are at most the features in which the texts differ. Without
+    # this look, six accounts of 3,200 posts each take 6.5 s in place of 1.5 s.
     differing = np.bitwise_count(bitmaps[left] ^ bitmaps[right]).sum(axis=1, dtype=np.int64)
     result: npt.NDArray[np.bool_] = differing <= total - 2 * needed
     possible = np.flatnonzero(result)

@@ -100,6 +100,8 @@ def guess_steps(tokens: float, recipe: RecipeConfig) -> int:
 
 def training_seconds(steps: int, shape: Shape, recipe: RecipeConfig, flops: float) -> float:
     """Return what training and its evaluations take at this many operations per second."""
+    # Six operations a weight and token (two forward, four backward), and the products of
+    # attention: 12 a layer, unit of width, and token looked at.
     trained = steps * recipe.global_batch_size * recipe.block_size
     attention = 12 * shape.layers * shape.width * recipe.block_size
     return (6 * shape.parameters + attention) * trained * (1 + _EVAL_SHARE) / flops
@@ -175,6 +177,8 @@ def _memory_gib(shape: Shape, recipe: RecipeConfig) -> float:
     By LoRA gradients and moments are nearly nothing.
     """
     block_size = recipe.block_size
+    # The activations of a layer, as Korthikanti et al. (2022) count them in half precision:
+    # 34 bytes a token and unit of width, 5 bytes a pair of tokens and head.
     weight = 4 if recipe.adapter is Adapter.lora else 16
     layer = block_size * shape.width * 34 + 5 * shape.heads * block_size**2
     head = block_size * shape.vocab * 10
@@ -192,20 +196,18 @@ def _tokenizer_files(model: ModelConfig) -> list[Path] | None:
     """Return `tokenizer.json`, or vocabulary and merges, of a folder or of the Hub's cache."""
     if model.path is None:
         return None
-    folder = Path(lies_at(model.path))
     for names in (["tokenizer.json"], ["vocab.json", "merges.txt"]):
-        if folder.is_dir():
-            files: list[Path | None] = [folder / name for name in names]
-        else:
-            files = [cached_file(model, name) for name in names]
-        found = [file for file in files if file is not None and file.is_file()]
+        found = [file for name in names if (file := local_file(model, name))]
         if len(found) == len(names):
             return found
     return None
 
 
-def cached_file(model: ModelConfig, name: str) -> Path | None:
-    """Return where the Hub's cache has a file of a base; None: it has not."""
+def local_file(model: ModelConfig, name: str) -> Path | None:
+    """Return where a base's folder, or the Hub's cache, has a file; None: it has not."""
+    folder = Path(lies_at(str(model.path)))
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

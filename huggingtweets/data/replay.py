@@ -20,7 +20,7 @@ class Earlier:
 
     received: Mapping[str, frozenset[str]]
     """Texts as received, whatever became of them."""
-    learnt: Mapping[str, tuple[str, ...]]
+    learnt: Mapping[str, Sequence[str]]
     """Cleaned texts it was trained on."""
 
 
@@ -41,19 +41,27 @@ def read_earlier(model_path: str | None, handles: Sequence[str]) -> Earlier | No
         timeline.handle: frozenset(post.text for post in timeline.posts)
         for timeline in read_timelines(job.posts)
     }
+    learnt = read_learnt(job)
+    return Earlier(received, learnt) if received.keys() & set(handles) else None
+
+
+def read_learnt(job: JobPaths) -> dict[str, list[str]]:
+    """Return the cleaned posts that a job trained on, by handle.
+
+    Raises:
+        DataError: they are not there, or damaged.
+    """
     learnt: dict[str, list[str]] = {}
     try:
         for row in read_jsonl(job.dataset):
             if row["side"] == "train":
                 learnt.setdefault(row["user"], []).append(row["text"])
-    except (OSError, EOFError, ValueError, LookupError, TypeError) as err:
+    except (OSError, ValueError, LookupError, TypeError) as err:
         raise DataError(
-            f"{job.dataset}: cannot be read ({err}); expected the posts that model.path was "
-            "trained on; copy the model folder elsewhere to train on all posts"
+            f"{job.dataset}: cannot be read ({err}); expected the posts that the model was "
+            "trained on; copy the model folder elsewhere to go on without them"
         ) from err
-    if not received.keys() & set(handles):
-        return None
-    return Earlier(received, {handle: tuple(texts) for handle, texts in learnt.items()})
+    return learnt
 
 
 def keep_new(

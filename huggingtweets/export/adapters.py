@@ -24,6 +24,7 @@ from huggingtweets.export.finished import Finished
 from huggingtweets.storage.files import read_json, replacing_file, write_text
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_BASE = "base_model_name_or_path"
 _TENSOR = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
 _MAX_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as --max-lora-rank."""
@@ -75,8 +76,8 @@ def export_adapters(
             f"export adapters: got {len(jobs)} finished jobs, none with adapters; expected some; "
             "train with recipe.adapter=lora publish.lora=adapter"
         )
-    configs = {job.slug: read_json(job.paths.model / _CONFIG) for job in found}
-    names = sorted({str(config["base_model_name_or_path"]) for config in configs.values()})
+    configs = {job.slug: _read_config(job) for job in found}
+    names = sorted({config[_BASE] for config in configs.values()})
     if len(names) > 1:
         raise ConfigError(
             f"export adapters: got adapters of {len(names)} bases ({', '.join(names[:3])}); "
@@ -87,11 +88,27 @@ def export_adapters(
     for job in found:
         place = folder / job.slug
         place.mkdir(parents=True, exist_ok=True)
-        config = configs[job.slug] | {"base_model_name_or_path": base or names[0]}
+        config = configs[job.slug] | {_BASE: base or names[0]}
         write_text(place / _CONFIG, json.dumps(config, indent=2) + "\n")
         _link(job.paths.model / _WEIGHTS, place / _WEIGHTS)
     slugs = tuple(job.slug for job in found)
     return AdapterFolder(folder, base or names[0], slugs, max(ranks), family not in _NOT_AT_VLLM)
+
+
+def _read_config(job: Finished) -> dict[str, Any]:
+    path = job.paths.model / _CONFIG
+    try:
+        config: dict[str, Any] = read_json(path)
+        return config | {_BASE: str(config[_BASE]), "r": int(config["r"])}
+    except (OSError, ValueError, LookupError, TypeError) as err:
+        raise _unreadable(job, path, err) from err
+
+
+def _unreadable(job: Finished, path: Path, err: Exception) -> ConfigError:
+    return ConfigError(
+        f"{job.slug}: {path.name} cannot be read ({str(err).splitlines()[0][:120]}); expected "
+        "adapters; train them again"
+    )
 
 
 def _modules(base: str) -> tuple[Mapping[str, tuple[int, int]], str]:
@@ -131,10 +148,7 @@ def _check(job: Finished, config: Mapping[str, Any], modules: Mapping[str, tuple
         with safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as err:
-        raise ConfigError(
-            f"{job.slug}: {path.name} cannot be read ({str(err).splitlines()[0][:120]}); expected "
-            "adapters; train them again"
-        ) from err
+        raise _unreadable(job, path, err) from err
     for name, shape in shapes.items():
         match = _TENSOR.fullmatch(name)
         module = modules.get(match[1]) if match else None

@@ -47,6 +47,7 @@ def export_gguf(job: Finished, kind: Kind) -> Path:
     model = load_model(base, RecipeConfig())  # adapters are merged
     folder = job.paths.root / FOLDER
     path = folder / f"{job.slug}-{kind}.gguf"
+    # It gets its name once it was read back whole: who looks on never sees half a model.
     with replacing_file(path) as draft:
         writer = gguf.GGUFWriter(draft, gguf.MODEL_ARCH_NAMES[arch])
         _describe(writer, job, kind)

@@ -6,14 +6,15 @@ llama.cpp's ways of splitting text a tokenizer has.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from huggingtweets.errors import ConfigError
 
@@ -103,26 +104,13 @@ def _interleaved(values: Array, num_heads: int) -> Array:
     return halves.swapaxes(1, 2).reshape(values.shape)
 
 
-def _rope(config: Any) -> dict[str, Any]:
-    """Return the rotary settings, wherever this version of transformers keeps them."""
-    rope = dict(getattr(config, "rope_parameters", None) or {})
-    rope |= dict(getattr(config, "rope_scaling", None) or {})
-    rope.setdefault("rope_theta", getattr(config, "rope_theta", 10_000.0))
-    rope.setdefault("rope_type", "default")
-    return rope
-
-
 def _rope_factors(config: Any) -> Array | None:
     """Return what Llama 3 divides its rotary frequencies by; None: nothing.
-
-    The formula is that of transformers' `_compute_llama3_parameters`.
 
     Raises:
         ConfigError: another scaling.
     """
-    if config.model_type == "gpt2":
-        return None
-    rope = _rope(config)
+    rope = getattr(config, "rope_parameters", None) or {"rope_type": "default"}  # GPT-2 has none
     if rope["rope_type"] == "default":
         return None
     if rope["rope_type"] != "llama3":
@@ -130,15 +118,10 @@ def _rope_factors(config: Any) -> Array | None:
             f"export gguf: got rotary scaling {rope['rope_type']!r}; expected none or llama3; "
             "export the folder by llama.cpp's own converter"
         )
-    width = _head_width(config)
-    old = rope["original_max_position_embeddings"]
-    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
-    factors = []
-    for index in range(0, width, 2):
-        wave = 2 * math.pi * rope["rope_theta"] ** (index / width)
-        smooth = min(1.0, max(0.0, (old / wave - low) / (high - low)))
-        factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
-    return np.array(factors, dtype=np.float32)
+    scaled, _ = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
+    powers = torch.arange(len(scaled), dtype=torch.float64) / len(scaled)
+    factors: Array = (rope["rope_theta"] ** -powers / scaled).float().numpy()
+    return factors
 
 
 def _head_width(config: Any) -> int:
@@ -164,7 +147,7 @@ def add_figures(writer: "gguf.GGUFWriter", config: Any) -> None:
     writer.add_rope_dimension_count(width)
     writer.add_key_length(width)
     writer.add_value_length(width)
-    writer.add_rope_freq_base(float(_rope(config)["rope_theta"]))
+    writer.add_rope_freq_base(float(config.rope_parameters["rope_theta"]))
 
 
 def splitting_of(tokenizer: Any) -> str:

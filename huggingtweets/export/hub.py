@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from huggingtweets.config.schema import Consent
 from huggingtweets.errors import ConfigError, PublishError
 from huggingtweets.export.finished import Finished
 from huggingtweets.publishing.hub import PublishRefusedError, publish_model
-from huggingtweets.storage.files import append_row, read_jsonl
+from huggingtweets.storage.files import append_row, read_jsonl, set_aside
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +90,11 @@ def _state(job: Finished, asked: str) -> str:
 
 
 def _read(record: Path) -> dict[str, str]:
-    found: dict[str, str] = {}
-    if record.is_file():
-        with suppress(ValueError):
-            for row in read_jsonl(record):
-                found[row["slug"]] = row["state"]
-    return found
+    """Return what was published; a damaged record is begun again, and all is published again."""
+    if not record.is_file():
+        return {}
+    try:
+        return {row["slug"]: row["state"] for row in read_jsonl(record)}
+    except (ValueError, LookupError, TypeError) as err:
+        set_aside(record, f"cannot be read ({err})")
+        return {}

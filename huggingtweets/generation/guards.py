@@ -39,29 +39,27 @@ class Guards:
         """What the training posts say; made once, as rounds of drawing ask again and again."""
         return CopyIndex(self.train)
 
+    @cached_property
+    def banned(self) -> re.Pattern[str] | None:
+        """What finds a banned word or phrase; None: there are none."""
+        words = [word.strip() for word in self.banned_words if word.strip()]
+        if not words:
+            return None
+        return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)
+
     def finish(self, text: str) -> str:
         """Return a drawn text as it is shown: its first line, masked."""
         line = text.split("\n", 1)[0].strip()
         return mask_pii(line) if self.mask_pii else line
 
-    def judge(self, texts: Sequence[str]) -> list[Refusal | None]:
-        """Say of each finished text why it is refused, or None."""
-        copied = [False] * len(texts)
-        if self.block_copies and self.train:
-            most = self.block_copies + 1
-            copied = [self._index.find(text).has_copied(most) for text in texts]
-        banned = banned_pattern(self.banned_words)
-        reasons: list[Refusal | None] = []
-        for text, is_copied in zip(texts, copied, strict=True):
-            if banned and banned.search(text):
-                reasons.append(Refusal.banned)
-            elif is_copied:
-                reasons.append(Refusal.copied)
-            elif self.max_chars and len(text) > self.max_chars:
-                reasons.append(Refusal.too_long)
-            else:
-                reasons.append(None)
-        return reasons
+    def judge(self, text: str) -> Refusal | None:
+        """Say why a finished text is refused; None: it is not."""
+        if self.banned and self.banned.search(text):
+            return Refusal.banned
+        most = self.block_copies
+        if most and self.train and self._index.find(text).has_copied(most + 1):
+            return Refusal.copied
+        return Refusal.too_long if self.max_chars and len(text) > self.max_chars else None
 
 
 def build_guards(sampling: SamplingConfig, *, mask_pii: bool, train: Sequence[str]) -> Guards:
@@ -81,11 +79,3 @@ def shorten(text: str, max_chars: int) -> str:
         return text
     end = min(end_of_words(text[: max_chars + 1]), max_chars)
     return text[:end].rstrip() if end else text[:max_chars]
-
-
-def banned_pattern(words: Sequence[str]) -> re.Pattern[str] | None:
-    """Return what finds one of these words or phrases; None: there are none."""
-    words = [word.strip() for word in words if word.strip()]
-    if not words:
-        return None
-    return re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)", re.IGNORECASE)

@@ -82,7 +82,10 @@ def sample_posts(
     if config.best_of == 1 and (stack := stack_of(model, torch.float32)):
         [samples] = sample_stack(stack, codec, [config], [guards], seeds=[seed])
         return samples
-    draw = _Drawer(model, codec, config, max_positions)
+
+    def draw(_: int, prompts: Sequence[Sequence[str]]) -> list[list[Drawn]]:
+        return [_draw(model, codec, config, own, max_positions) for own in prompts]
+
     with _GLOBAL_RANDOM, torch.random.fork_rng(), torch.inference_mode():
         torch.manual_seed(seed)
         [samples] = _collect(draw, [config], [guards])
@@ -121,6 +124,7 @@ def sample_stack(
             begun,
             config=configs[0],
             eos_id=codec.eos_id,
+            # Another round is another seed; those of jobs are below 2**31.
             seeds=[seed + (number << 32) for seed in seeds],
             ends=ends,
             token_limits=[config.token_limit for config in configs],
@@ -146,7 +150,7 @@ def _read(
         return []
     texts = codec.whole_texts(prompts, begun, ids)
     is_cut = [int(chars[row].sum()) >= limit for row, limit in zip(ids, limits, strict=True)]
-    return [Drawn(text, 0.0, cut) for text, cut in zip(texts, is_cut, strict=True)]
+    return [Drawn(text, is_cut=cut) for text, cut in zip(texts, is_cut, strict=True)]
 
 
 def _collect(
@@ -183,11 +187,10 @@ class _Draft:
 
     def take(self, drawn: Sequence[Drawn]) -> None:
         """Put what the guards let pass into its place, the likeliest of several."""
-        texts = [self._cut(one) for one in drawn]
-        reasons = self._guards.judge(texts) if texts else []
         best: dict[int, float] = {}
-        for index, text, one, reason in zip(self._slots, texts, drawn, reasons, strict=True):
-            if reason:
+        for index, one in zip(self._slots, drawn, strict=True):
+            text = self._cut(one)
+            if reason := self._guards.judge(text):
                 self._refused[reason.value] += 1
             elif index not in best or one.score > best[index]:
                 best[index], self._chosen[index] = one.score, text
@@ -207,82 +210,69 @@ class _Draft:
         return shorten(text, min(limit, max(1, len(text) - 1)))
 
 
-class _Drawer:
-    """Draws one batch of posts, and says how likely the model held each."""
+def _draw(
+    model: transformers.PreTrainedModel,
+    codec: Codec,
+    config: SamplingConfig,
+    prompts: Sequence[str],
+    max_positions: int,
+) -> list[Drawn]:
+    """Draw one batch of posts by transformers, from torch's global random state."""
+    device = model.device
+    rows = codec.begin(prompts)
+    longest = max(map(len, rows))
+    padded = torch.tensor([[codec.pad_id] * (longest - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows]).to(device)
+    settings = generation_config(config, codec)
+    settings.max_new_tokens = min(config.token_limit, max_positions - longest)
+    settings.min_new_tokens = min(config.min_new_tokens, settings.max_new_tokens)
+    limits = [chars_left(prompt, config.char_limit) for prompt in prompts]
+    ends = text_ends(codec, model.config.get_text_config().vocab_size, [limits])
+    chars, is_break = ends.chars.to(device), ends.is_break.to(device)
+    most = torch.tensor(limits, device=device)
 
-    def __init__(
-        self,
-        model: transformers.PreTrainedModel,
-        codec: Codec,
-        config: SamplingConfig,
-        max_positions: int,
-    ) -> None:
-        self._model = model
-        self._codec = codec
-        self._config = config
-        self._max_positions = max_positions
+    def has_ended(input_ids: Tensor, scores: Any, **_: Any) -> Any:
+        """Say which sequences end: with their line, or as longer than a post may be."""
+        new = input_ids[:, longest:]
+        return (chars[new].sum(1) >= most) | is_break[new].any(1)
 
-    def __call__(self, number: int, prompts: Sequence[Sequence[str]]) -> list[list[Drawn]]:
-        """Return posts of the only user, in every round others."""
-        [own] = prompts
-        device = self._model.device
-        rows = self._codec.begin(own)
-        longest = max(map(len, rows))
-        padded = torch.tensor([[self._codec.pad_id] * (longest - len(row)) + row for row in rows])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-        settings = generation_config(self._config, self._codec)
-        settings.max_new_tokens = min(self._config.token_limit, self._max_positions - longest)
-        settings.min_new_tokens = min(self._config.min_new_tokens, settings.max_new_tokens)
-        limits = [chars_left(prompt, self._config.char_limit) for prompt in own]
-        ends = text_ends(self._codec, self._model.config.get_text_config().vocab_size, [limits])
-        output = self._model.generate(
-            padded.to(device),
-            attention_mask=mask.to(device),
-            generation_config=settings,
-            stopping_criteria=[_TextStops(ends, longest, device)],
-        )
-        drawn = output[:, longest:]
-        new = [
-            self._until_end(ids, ends, limit)
-            for ids, limit in zip(drawn.tolist(), limits, strict=True)  # sync: the texts
-        ]
-        posts = _read(self._codec, own, rows, new, ends.chars, limits)
-        if self._config.best_of > 1:
-            scores = self._score(output, mask.to(device), drawn)
-            posts = [replace(post, score=s) for post, s in zip(posts, scores, strict=True)]
-        return [posts]
-
-    def _until_end(self, ids: list[int], ends: TextEnds, limit: int) -> list[int]:
-        """Return what comes before the first EOS, or up to the end of the text."""
-        if self._codec.eos_id in ids:
-            ids = ids[: ids.index(self._codec.eos_id)]
-        is_end = (ends.chars[ids].cumsum(0) >= limit) | ends.is_break[ids]
-        return ids[: int(is_end.int().argmax()) + 1] if is_end.any() else ids
-
-    def _score(self, output: Tensor, mask: Tensor, drawn: Tensor) -> list[float]:
-        """Return the mean log-likelihood of the drawn tokens, the first end-of-text included."""
-        mask = torch.cat([mask, torch.ones_like(drawn)], dim=1)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        logits = self._model(
-            input_ids=output, attention_mask=mask, position_ids=positions, use_cache=False
-        ).logits[:, -drawn.shape[1] - 1 : -1]
-        each = logits.float().log_softmax(-1).gather(2, drawn.unsqueeze(2)).squeeze(2)
-        is_end = drawn == self._codec.eos_id
-        num_ends = is_end.cumsum(1)
-        counts = (num_ends == 0) | ((num_ends == 1) & is_end)
-        total: list[float] = ((each * counts).sum(1) / counts.sum(1).clamp(min=1)).tolist()
-        return total
+    output = model.generate(
+        padded.to(device),
+        attention_mask=mask,
+        generation_config=settings,
+        stopping_criteria=[has_ended],
+    )
+    drawn = output[:, longest:]
+    new = [
+        _until_end(ids, codec.eos_id, ends, limit)
+        for ids, limit in zip(drawn.tolist(), limits, strict=True)  # sync: the texts
+    ]
+    posts = _read(codec, prompts, rows, new, ends.chars, limits)
+    if config.best_of > 1:
+        scores = _score(model, output, mask, drawn, codec.eos_id)
+        posts = [replace(post, score=s) for post, s in zip(posts, scores, strict=True)]
+    return posts
 
 
-class _TextStops:
-    """Ends a sequence with its line, or where it is longer than a post may be."""
+def _until_end(ids: list[int], eos_id: int, ends: TextEnds, limit: int) -> list[int]:
+    """Return what comes before the first EOS, or up to the end of the text."""
+    if eos_id in ids:
+        ids = ids[: ids.index(eos_id)]
+    is_end = (ends.chars[ids].cumsum(0) >= limit) | ends.is_break[ids]
+    return ids[: int(is_end.int().argmax()) + 1] if is_end.any() else ids
 
-    def __init__(self, ends: TextEnds, longest: int, device: torch.device) -> None:
-        self._chars, self._is_break = ends.chars.to(device), ends.is_break.to(device)
-        self._limits = torch.tensor(ends.limits[0], device=device)
-        self._longest = longest
 
-    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Any:
-        """Return which of the sequences have ended."""
-        new = input_ids[:, self._longest :]
-        return (self._chars[new].sum(1) >= self._limits) | self._is_break[new].any(1)
+def _score(model: Any, output: Tensor, mask: Tensor, drawn: Tensor, eos_id: int) -> list[float]:
+    """Return the mean log-likelihood of the drawn tokens, the first end-of-text included."""
+    mask = torch.cat([mask, torch.ones_like(drawn)], dim=1)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    logits = model(
+        input_ids=output, attention_mask=mask, position_ids=positions, use_cache=False
+    ).logits[:, -drawn.shape[1] - 1 : -1]
+    each = logits.float().log_softmax(-1).gather(2, drawn.unsqueeze(2)).squeeze(2)
+    is_end = drawn == eos_id
+    num_ends = is_end.cumsum(1)
+    # Beyond the first EOS a row is padding.
+    counts = (num_ends == 0) | ((num_ends == 1) & is_end)
+    total: list[float] = ((each * counts).sum(1) / counts.sum(1).clamp(min=1)).tolist()
+    return total

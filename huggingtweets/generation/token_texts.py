@@ -1,9 +1,10 @@
 """How much text each token of a base adds: so that sampling ends where the text does."""
 
-import json
 from functools import lru_cache
 
 import torch
+from tokenizers.decoders import ByteLevel
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from huggingtweets.data.tokens import Codec
 from huggingtweets.training.stacked.sample import TextEnds
@@ -44,7 +45,8 @@ def _token_texts(tokenizer: object) -> list[tuple[int, bool]]:
     token decoded alone may lose a space: that is a character too few, and a post ends later.
     """
     num = len(tokenizer)  # type: ignore[arg-type]
-    if _is_byte_level(tokenizer):
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if isinstance(getattr(backend, "decoder", None), ByteLevel):
         tokens = tokenizer.convert_ids_to_tokens(list(range(num)))  # type: ignore[attr-defined]
         goes_on, line_break = _byte_letters()
         return [
@@ -55,23 +57,10 @@ def _token_texts(tokenizer: object) -> list[tuple[int, bool]]:
     return [(len(text.replace("\ufffd", "")), "\n" in text) for text in texts]
 
 
-def _is_byte_level(tokenizer: object) -> bool:
-    """Whether each letter of a token stands for a byte, as GPT-2's do."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    decoder = getattr(backend, "decoder", None)
-    if decoder is None:
-        return False
-    state = json.loads(decoder.__getstate__())
-    return bool(state.get("type") == "ByteLevel")
-
-
 def _byte_letters() -> tuple[frozenset[str], str]:
     """Return the letters of bytes that go on with a character, and that of the line break.
 
     GPT-2 writes a printable byte of Latin-1 as itself, and the others, in order, from U+0100 on.
     """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    letters = {byte: chr(byte) for byte in printable}
-    letters |= {byte: chr(256 + index) for index, byte in enumerate(others)}
+    letters = bytes_to_unicode()
     return frozenset(letters[byte] for byte in range(0x80, 0xC0)), letters[ord("\n")]

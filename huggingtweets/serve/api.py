@@ -27,7 +27,7 @@ from huggingtweets.serve.limits import (
 )
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.people import People, Person
-from huggingtweets.serve.rows import Event, Wanted
+from huggingtweets.serve.rows import Event, PostsRequest, Wanted
 from huggingtweets.serve.voices import Voice
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ class Service:
     async def complete(self, request: Request) -> Response:
         """Write posts."""
         asked = parse_completion(await read_json_body(request))
-        person = await find_person(self.people, asked.model)
-        writing = Writing(self, person, asked)
+        writing = Writing(self, await find_person(self.people, asked.model), asked)
         if asked.is_streamed:
             return StreamingResponse(
                 writing.stream(), media_type="text/event-stream",
@@ -171,19 +170,18 @@ class Writing:
         self._asked = asked
         self._loop = asyncio.get_running_loop()
         self._events: asyncio.Queue[Event] = asyncio.Queue()
-        self._started = time.monotonic()
-        self._is_first = True
-        self._texts = [""] * asked.num
         self._num_tokens = 0
         self._id = f"cmpl-{secrets.token_hex(12)}"
         self._created = int(time.time())
+        request = PostsRequest(person, asked.num, self._settle, self._tell)
+        self._cancelled = request.cancelled
         try:
-            self._cancelled = service.engine.submit(person, asked.num, self._wanted, self._tell)
+            service.engine.submit(request)
         except QueueFullError as err:
             message = "the queue is full: many wait for posts already; expected fewer at once"
             raise ask_again(message, RETRY_S, "queue_full") from err
 
-    def _wanted(self, voice: Voice) -> Wanted:
+    def _settle(self, voice: Voice) -> Wanted:
         """Return what is asked for; what is left out is as the person's job samples.
 
         A loader's thread calls this before anything is told.
@@ -209,51 +207,39 @@ class Writing:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the server is going down
             self._loop.call_soon_threadsafe(self._events.put_nowait, event)
 
-    async def _next(self) -> Event:
-        event = await self._events.get()
-        if event.error:
-            code = "model_unavailable" if event.status >= 500 else None
-            raise RefusedError(event.status, event.error, code=code)
-        if self._is_first and event.text and self._asked.is_streamed:
-            self._is_first = False
-            self._service.metrics.first_token(time.monotonic() - self._started)
-        self._texts[event.index] += event.text
-        if event.finish:
-            self._num_tokens += event.num_tokens
-            self._service.metrics.shown(event.num_tokens)
-        return event
-
     async def whole(self, request: Request) -> dict[str, Any]:
         """Return the answer when all posts are over; a client that hangs up frees its place."""
-        last: dict[int, Event] = {}
-        hung_up = asyncio.create_task(_hung_up(request))
+        watching = asyncio.create_task(self._watch(request))
         try:
-            while len(last) < self._asked.num:
-                coming = asyncio.create_task(self._next())
-                await asyncio.wait({coming, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
-                    coming.cancel()
-                    self._service.metrics.hung_up()
-                    raise RefusedError(499, "the client hung up; expected it to wait; ask again")
-                event = coming.result()
-                if event.finish:
-                    last[event.index] = event
+            # Of what is not streamed each post is one choice: all of it, at its end.
+            choices = [choice async for choice in self._choices()]
         finally:
             self._cancelled.set()
-            hung_up.cancel()
-        choices = [
-            await self._choice(last[index], self._texts[index]) for index in range(self._asked.num)
-        ]
+            watching.cancel()
+        choices.sort(key=lambda choice: int(choice["index"]))
         return self._answer(choices) | {"usage": self._usage()}
+
+    async def _watch(self, request: Request) -> None:
+        """End the wait of `whole` when the client has hung up.
+
+        Starlette looks for that by itself where an answer is streamed, and nowhere else.
+        """
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        self._service.metrics.hung_up()
+        error = "the client hung up; expected it to wait; ask again"
+        self._events.put_nowait(Event(0, error=error, status=499))
 
     async def stream(self) -> AsyncIterator[str]:
         """Yield the answer as it is written, as server-sent events."""
-        left = self._asked.num
+        started = time.monotonic()
+        is_first = True
         try:
-            while left:
-                event = await self._next()
-                left -= event.finish is not None
-                yield _sent(self._answer([await self._choice(event, event.text)]))
+            async for choice in self._choices():
+                if is_first and choice["text"]:
+                    is_first = False
+                    self._service.metrics.first_token(time.monotonic() - started)
+                yield _sent(self._answer([choice]))
             if self._asked.has_usage:
                 yield _sent(self._answer([]) | {"usage": self._usage()})
             yield "data: [DONE]\n\n"
@@ -265,16 +251,32 @@ class Writing:
         finally:
             self._cancelled.set()
 
-    async def _choice(self, event: Event, text: str) -> dict[str, Any]:
-        choice: dict[str, Any] = {
-            "index": event.index,
-            "text": text,
-            "logprobs": None,
-            "finish_reason": event.finish.value if event.finish else None,
-        }
-        if event.finish:
-            choice["copied"] = await asyncio.to_thread(self._copied, self._texts[event.index])
-        return choice
+    async def _choices(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what comes of the posts, in the API's shape, until all of them are over.
+
+        Raises:
+            RefusedError: they cannot be had.
+        """
+        texts = [""] * self._asked.num
+        left = self._asked.num
+        while left:
+            event = await self._events.get()
+            if event.error:
+                code = "model_unavailable" if event.status >= 500 else None
+                raise RefusedError(event.status, event.error, code=code)
+            texts[event.index] += event.text
+            choice: dict[str, Any] = {
+                "index": event.index,
+                "text": event.text,
+                "logprobs": None,
+                "finish_reason": event.finish,
+            }
+            if event.finish:
+                left -= 1
+                self._num_tokens += event.num_tokens
+                self._service.metrics.shown(event.num_tokens)
+                choice["copied"] = await asyncio.to_thread(self._copied, texts[event.index])
+            yield choice
 
     def _copied(self, text: str) -> list[list[int]]:
         """Return where the text, its prompt left out, stands word for word in training posts.
@@ -305,12 +307,6 @@ class Writing:
         }
 
 
-async def _hung_up(request: Request) -> None:
-    """Return when the client has hung up."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 def _sent(value: Any) -> str:
     return f"data: {json.dumps(value)}\n\n"
 
@@ -332,5 +328,6 @@ def _model(person: Person) -> dict[str, Any]:
 def error_body(err: RefusedError) -> dict[str, Any]:
     """Return an error in the API's shape."""
     kinds = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-    kind = kinds.get(err.status, "invalid_request_error" if err.status < 500 else "server_error")
-    return {"error": {"message": err.message, "type": kind, "param": err.param, "code": err.code}}
+    other = "invalid_request_error" if err.status_code < 500 else "server_error"
+    kind = kinds.get(err.status_code, other)
+    return {"error": {"message": err.detail, "type": kind, "param": err.param, "code": err.code}}

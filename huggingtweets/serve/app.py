@@ -4,17 +4,19 @@ import hashlib
 import hmac
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.serve.api import Service, error_body, read_body
 from huggingtweets.serve.engine import Engine
 from huggingtweets.serve.limits import RETRY_S, Rate, RefusedError, ask_again
@@ -25,6 +27,7 @@ from huggingtweets.serve.people import People
 logger = logging.getLogger(__name__)
 
 COOKIE = "huggingtweets_session"
+# Of --host, and of the Host header, where the address of IPv6 stands in brackets.
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 _OPEN_PATHS = ("/healthz", "/login", "/static/style.css")
 _MAX_OPEN = 512
@@ -84,25 +87,29 @@ def build_app(people: People, engine: Engine, metrics: Metrics, door: Door) -> A
         answer.set_cookie(COOKIE, door.session, httponly=True, samesite="strict", max_age=86400)
         return answer
 
-    async def told(request: Request, err: Exception) -> Response:
-        assert isinstance(err, RefusedError)
-        return _answer(request, err, pages)
-
     async def refused(request: Request, err: Exception) -> Response:
         assert isinstance(err, HTTPException)
-        message = f"{request.method}: there is nothing to do so here; expected another address"
-        refusal = RefusedError(err.status_code, message, headers=err.headers)
-        return _answer(request, refusal, pages)
+        if not isinstance(err, RefusedError):  # of Starlette's own: no such address, or method
+            message = f"{request.method}: there is nothing to do so here; expected another address"
+            err = RefusedError(err.status_code, message, headers=err.headers)
+        return _answer(request, err, pages)
+
+    async def unable(request: Request, err: Exception) -> Response:
+        logger.error("%s", err)  # it may name a path: for the log alone
+        sentence = "the server: cannot answer now; expected a whole folder; see its log"
+        return _answer(request, RefusedError(503, sentence), pages)
 
     async def hung_up(request: Request, err: Exception) -> Response:
+        # Nobody reads it; but without an answer Starlette would log a traceback.
         return Response(status_code=400)
 
-    routes = [*service.routes(), *pages.routes(), Route("/login", login, methods=["GET", "POST"])]
-    handlers: dict[type[Exception] | int, Callable[[Request, Exception], Awaitable[Response]]] = {
-        RefusedError: told,
-        HTTPException: refused,
-        ClientDisconnect: hung_up,
-    }
+    routes = [
+        *service.routes(),
+        *pages.routes(),
+        Route("/login", login, methods=["GET", "POST"]),
+        Mount("/static", StaticFiles(packages=[("huggingtweets.serve", "static")])),
+    ]
+    handlers = {HTTPException: refused, HuggingtweetsError: unable, ClientDisconnect: hung_up}
     app = Starlette(routes=routes, exception_handlers=handlers)
     return Guarded(app, door, metrics, pages)
 
@@ -130,23 +137,17 @@ class Guarded:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                names = {name for name, _ in message["headers"]}
-                message["headers"] = [
-                    *message["headers"],
-                    *((name.encode(), value.encode()) for name, value in HEADERS.items()
-                      if name.encode() not in names),
-                ]  # fmt: skip
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         request = Request(scope, receive)
         self._num_open += 1
         try:
             refusal = self._refusal(request)
-            if refusal is not None:
-                answer = _answer(request, refusal, self._pages)
-                await answer(scope, receive, send_with_headers)
-            else:
-                await self._app(scope, receive, send_with_headers)
+            answer = _answer(request, refusal, self._pages) if refusal else self._app
+            await answer(scope, receive, send_with_headers)
         except Exception:
             if status:
                 raise
@@ -200,9 +201,9 @@ def _answer(request: Request, err: RefusedError, pages: Pages) -> Response:
     """Return an error: as JSON to clients of the API, as a page to people."""
     wants_page = "text/html" in request.headers.get("accept", "")
     if wants_page and not request.scope["path"].startswith("/v1/"):
-        if err.status == 401:
+        if err.status_code == 401:
             return RedirectResponse("/login", 303)
-        page = pages.render("error.html.jinja", err.status, message=err.message)
-        page.headers.update(err.headers)
+        page = pages.render("error.html.jinja", err.status_code, message=err.detail)
+        page.headers.update(err.headers or {})
         return page
-    return _Error(error_body(err), err.status, headers=err.headers)
+    return _Error(error_body(err), err.status_code, headers=err.headers)

@@ -14,7 +14,6 @@ from huggingtweets.generation.guards import (
     MAX_ROUNDS,
     Guards,
     Refusal,
-    banned_pattern,
     shorten,
 )
 from huggingtweets.posts.masking import mask_pii
@@ -68,8 +67,7 @@ class Draft:
         self._prompt = prompt
         self._guards = guards
         self._copies = copies if guards.block_copies else None
-        self._stops = tuple(stop for stop in stops if stop)
-        self._banned = banned_pattern(guards.banned_words)
+        self._stops = ("\n", *stops)
         self._hold = max([HOLD_CHARS, *map(len, guards.banned_words), *map(len, self._stops)])
         self._is_streamed = is_streamed
         self._rounds = rounds
@@ -95,7 +93,7 @@ class Draft:
 
     def _cut(self, text: str, ended: Finish | None) -> tuple[str, Finish | None]:
         """Cut at the first line break or stop."""
-        places = [place for stop in ("\n", *self._stops) if (place := text.find(stop)) >= 0]
+        places = [place for stop in self._stops if (place := text.find(stop)) >= 0]
         return (text[: min(places)], Finish.stop) if places else (text, ended)
 
     def _masked(self, text: str) -> str:
@@ -114,7 +112,7 @@ class Draft:
         """Return where the text must end, and why; the whole of it where nothing is wrong."""
         whole, offset = self._prompt + shown, len(self._prompt)
         found: list[tuple[int, Refusal]] = []
-        match = self._banned.search(whole) if self._banned else None
+        match = self._guards.banned.search(whole) if self._guards.banned else None
         if match and (is_over or match.end() < len(whole)):  # at the end it may still grow
             found.append((max(0, match.start() - offset), Refusal.banned))
         # Only whole words are looked for: the last one may still grow into another.

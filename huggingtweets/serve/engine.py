@@ -4,10 +4,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import groupby
-from typing import TypeAlias
 
 import torch
 
@@ -15,14 +15,12 @@ from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.models.layout import Shape
 from huggingtweets.serve.lone import LoneBatch
 from huggingtweets.serve.metrics import Metrics
-from huggingtweets.serve.people import People, Person
-from huggingtweets.serve.rows import Event, Request, Row, Wanted, is_cancelled, tell_all
+from huggingtweets.serve.people import People
+from huggingtweets.serve.rows import Event, PostsRequest, Row, tell_all
 from huggingtweets.serve.stacked import Arena
 from huggingtweets.serve.voices import Voice, Voices
 
 logger = logging.getLogger(__name__)
-
-Resolve: TypeAlias = Callable[[Voice], Wanted]
 
 MAX_LONE = 8
 """Requests of models that cannot be stacked that are decoded side by side; others wait."""
@@ -68,6 +66,7 @@ class Engine:
         self._num_coming = 0
         self._is_closed = False
         self._next_check = 0.0
+        # Two, so that a large model that is being read keeps no small one waiting.
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load-model")
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
         self._thread.start()
@@ -77,27 +76,17 @@ class Engine:
         """Whether posts are being decoded."""
         return self._thread.is_alive()
 
-    def submit(
-        self, person: Person, num: int, wanted: Resolve, tell: Callable[[Event], None]
-    ) -> threading.Event:
-        """Ask for posts; return what says, when it is set, that nobody waits any more.
-
-        Args:
-            person: whose.
-            num: how many.
-            wanted: says how, once the person's voice is loaded.
-            tell: hears what happens; called by other threads, must not block.
+    def submit(self, request: PostsRequest) -> None:
+        """Ask for posts.
 
         Raises:
             QueueFullError: too many wait already.
         """
-        cancelled = threading.Event()
         with self._wake:
-            if len(self._waiting) + self._num_coming + num > self._max_waiting:
+            if len(self._waiting) + self._num_coming + request.num > self._max_waiting:
                 raise QueueFullError
-            self._num_coming += num
-        self._loaders.submit(self._prepare, person, num, wanted, tell, cancelled)
-        return cancelled
+            self._num_coming += request.num
+        self._loaders.submit(self._prepare, request)
 
     def gauges(self) -> dict[str, float]:
         """Return figures of this moment, for the metrics."""
@@ -119,36 +108,33 @@ class Engine:
         self._thread.join(30)
         self._loaders.shutdown(cancel_futures=True)
 
-    def _prepare(
-        self,
-        person: Person,
-        num: int,
-        wanted: Resolve,
-        tell: Callable[[Event], None],
-        cancelled: threading.Event,
-    ) -> None:
+    def _prepare(self, request: PostsRequest) -> None:
         """Load a voice and queue the posts asked of it; a loader's thread."""
+        slug = request.person.slug
         rows: list[Row] = []
         try:
-            if not cancelled.is_set():
-                voice = self._voices.get(person)
-                request = Request(wanted(voice), voice, tell, cancelled)
-                rows = [Row(request, at, self._metrics.refused) for at in range(num)]
+            if not request.cancelled.is_set():
+                voice = self._voices.get(request.person)
+                wanted = request.settle(voice)
+                rows = [
+                    Row(request, voice, wanted, index, self._metrics.refused)
+                    for index in range(request.num)
+                ]
                 if len(rows[0].begun) + 1 >= voice.max_positions:
                     rows = []
                     error = (
                         f"prompt: got {voice.max_positions - 1} tokens or more; expected fewer: "
-                        f"{person.slug} takes {voice.max_positions} with its answer; shorten it"
+                        f"{slug} takes {voice.max_positions} with its answer; shorten it"
                     )
-                    tell(Event(0, error=error, status=400))
+                    request.tell(Event(0, error=error, status=400))
         except HuggingtweetsError as err:
-            tell(Event(0, error=str(err)))
+            request.tell(Event(0, error=str(err)))
         except Exception:  # a bug: whoever waits is told, and the others go on
-            logger.exception("person=%s cannot be prepared", person.slug)
-            tell(Event(0, error=f"{person.slug}: the model cannot be used; see the server's log"))
+            logger.exception("person=%s cannot be prepared", slug)
+            request.tell(Event(0, error=f"{slug}: the model cannot be used; see the server's log"))
         finally:
             with self._wake:
-                self._num_coming -= num
+                self._num_coming -= request.num
                 self._waiting.extend(rows)
                 self._wake.notify()
 
@@ -156,10 +142,9 @@ class Engine:
         torch.set_grad_enabled(False)
         while True:
             with self._wake:
-                while not (self._waiting or self._num_active() or self._is_closed):
+                # Idle or not, once a second it is asked who is gone.
+                if not (self._waiting or self._num_active() or self._is_closed):
                     self._wake.wait(CHECK_EVERY_S)
-                    if not self._waiting:
-                        break
                 if self._is_closed:
                     break
             try:
@@ -185,7 +170,7 @@ class Engine:
         with self._wake:
             waiting, self._waiting = self._waiting, deque()
         left: list[Row] = []
-        wanted = [row for row in waiting if not is_cancelled(row)]
+        wanted = [row for row in waiting if not row.is_cancelled]
         for _, group in groupby(wanted, key=lambda row: id(row.request)):
             rows = list(group)
             try:
@@ -197,17 +182,18 @@ class Engine:
 
     def _join(self, rows: list[Row]) -> list[Row]:
         """Let posts of one request in; return those for whom there is no room."""
-        request = rows[0].request
-        if request.voice.layout is not None:
-            return [row for row in rows if not self._arena(request.voice).join(row)]
+        voice = rows[0].voice
+        if voice.layout is not None:
+            return [row for row in rows if not self._arena(voice).join(row)]
         if len(self._lone) >= MAX_LONE:
             return rows
-        self._lone.append(LoneBatch(request, rows, self._device))
+        self._lone.append(LoneBatch(rows, self._device))
         return []
 
     def _arena(self, voice: Voice) -> Arena:
         """Return where a model is decoded; idle arenas of other kinds make room for it."""
         assert voice.layout is not None
+        # The address of a base is not used again as long as an arena holds it.
         kind = (voice.layout.shape, id(voice.base), voice.rank)
         if kind not in self._arenas:
             self._arenas = {key: one for key, one in self._arenas.items() if one.rows}
@@ -231,18 +217,14 @@ class Engine:
 
     def _drop_gone(self) -> None:
         """Silence those who were purged or have opted out since they were asked."""
-        gone: dict[str, bool] = {}
 
+        @cache
         def is_gone(slug: str) -> bool:
-            if slug not in gone:
-                gone[slug] = self._people.get(slug) is None
-            return gone[slug]
+            return self._people.get(slug) is None
 
         rows = [row for one in self._decoders() for row in one.rows]
-        tell_all(
-            [row for row in rows if is_gone(row.request.voice.person.slug)],
-            "this person is no longer here",
-        )
+        gone = [row for row in rows if is_gone(row.request.person.slug)]
+        tell_all(gone, "this person is no longer here")
         self._voices.drop(is_gone)
 
 

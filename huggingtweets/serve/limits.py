@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.exceptions import HTTPException
+
 MAX_BODY_BYTES = 64 * 1024
 MAX_PROMPT_CHARS = 2000
 MAX_NUM = 16
@@ -19,7 +21,7 @@ MAX_CLIENTS = 10_000
 """Addresses whose rate is remembered; the one heard of least recently is forgotten."""
 
 
-class RefusedError(Exception):
+class RefusedError(HTTPException):
     """A request that cannot be served as it is: status, sentence, and the key it is about."""
 
     def __init__(
@@ -32,12 +34,9 @@ class RefusedError(Exception):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Hold what the client is told."""
-        super().__init__(message)
-        self.status = status
-        self.message = message
+        super().__init__(status, message, headers)
         self.param = param
         self.code = code
-        self.headers = dict(headers or {})
 
 
 def ask_again(message: str, wait_s: float, code: str) -> RefusedError:
@@ -106,6 +105,9 @@ def parse_completion(body: Any) -> Asked:
     options = body.get("stream_options") or {}
     if not isinstance(options, dict):
         raise _bad("stream_options", options, "an object", "leave it out")
+    is_streamed = body.get("stream")
+    if is_streamed is not None and not isinstance(is_streamed, bool):
+        raise _bad("stream", is_streamed, "true or false", "send one")
     prompt = body.get("prompt", "")
     if isinstance(prompt, list) and len(prompt) == 1:
         prompt = prompt[0]
@@ -119,41 +121,30 @@ def parse_completion(body: Any) -> Asked:
     return Asked(
         model=body["model"],
         prompt=prompt,
-        num=_whole(body, "n", 1, MAX_NUM) or 1,
-        max_tokens=_whole(body, "max_tokens", 1, MAX_TOKENS),
+        num=_number(body, "n", 1, MAX_NUM, is_whole=True) or 1,
+        max_tokens=_number(body, "max_tokens", 1, MAX_TOKENS, is_whole=True),
         temperature=_number(body, "temperature", 0, 5),
         top_p=_number(body, "top_p", 0, 1),
         stops=tuple(stops),
-        seed=_whole(body, "seed", -(2**63), 2**63 - 1),
-        is_streamed=_flag(body, "stream"),
+        seed=_number(body, "seed", -(2**63), 2**63 - 1, is_whole=True),
+        is_streamed=bool(is_streamed),
         has_usage=options.get("include_usage") is True,
     )
 
 
-def _whole(body: Mapping[str, Any], key: str, least: int, most: int) -> int | None:
+def _number(
+    body: Mapping[str, Any], key: str, least: int, most: int, *, is_whole: bool = False
+) -> Any:
+    """Return a number within its bounds; None: it was left out."""
     value = body.get(key)
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise _bad(key, value, f"a whole number from {least} to {most}", "send one")
-    return value
-
-
-def _number(body: Mapping[str, Any], key: str, least: float, most: float) -> float | None:
-    value = body.get(key)
-    if value is None:
-        return None
-    # `not` of the range, so that NaN is refused too.
-    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise _bad(key, value, f"a number from {least:g} to {most:g}", "send one")
-    return float(value)
-
-
-def _flag(body: Mapping[str, Any], key: str) -> bool:
-    value = body.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise _bad(key, value, "true or false", "send one")
-    return bool(value)
+    # `True` is an int to Python, and `not` of the range refuses NaN too.
+    is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        kind = "a whole number" if is_whole else "a number"
+        raise _bad(key, value, f"{kind} from {least} to {most}", "send one")
+    return value if is_whole else float(value)
 
 
 def _bad(key: str, value: Any, expected: str, do: str) -> RefusedError:

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 
 from huggingtweets.kernels.rows import choose_row_ops
-from huggingtweets.serve.rows import Request, Row, draw_tokens, is_cancelled
+from huggingtweets.serve.rows import Row, draw_tokens
 
 
 class LoneBatch:
     """The posts of one request, which share their prompt."""
 
-    def __init__(self, request: Request, rows: Sequence[Row], device: torch.device) -> None:
+    def __init__(self, rows: Sequence[Row], device: torch.device) -> None:
         """Begin with nothing read."""
-        voice = request.voice
+        voice = rows[0].voice
         assert voice.model is not None
         self._adapter = voice.adapter
         # Adapters of others are put into a shared base meanwhile, and taken out of it.
@@ -34,7 +34,7 @@ class LoneBatch:
     def step(self) -> int:
         """Decode one token of every post; return how many posts were under way."""
         rows = self.rows
-        if not rows or is_cancelled(rows[0]):
+        if not rows or rows[0].is_cancelled:
             self._groups = []
             return 0
         refused: list[Row] = []

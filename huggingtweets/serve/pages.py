@@ -1,13 +1,11 @@
 """The pages: find a person, have posts written, two side by side, guess who. Server-rendered."""
 
 import asyncio
-import math
 import random
 import secrets
 from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import resources
 from urllib.parse import parse_qs
 
 from starlette.requests import Request
@@ -19,13 +17,12 @@ from huggingtweets.publishing.pages import page_environment
 from huggingtweets.serve.api import SYNTHETIC, find_person, read_body
 from huggingtweets.serve.limits import RefusedError
 from huggingtweets.serve.people import People, Person
-from huggingtweets.storage.files import read_jsonl
+from huggingtweets.storage.files import read_jsonl, read_plain
 
 NUM_FOUND = 60
 NUM_GUESSED = 5
 MAX_ROUNDS = 1000
 """Guesses under way; the oldest is forgotten."""
-FILES = {"app.js": "text/javascript", "style.css": "text/css"}
 _OF_PERSON = {
     "report": ("report.html", "text/html"),
     "card": ("model/README.md", "text/plain"),
@@ -53,11 +50,9 @@ class Pages:
     """The routes of the pages."""
 
     def __init__(self, people: People) -> None:
-        """Read templates and files once."""
+        """Read templates once."""
         self._people = people
         self._environment = page_environment("huggingtweets.serve")
-        folder = resources.files("huggingtweets.serve") / "static"
-        self._files = {name: (folder / name).read_bytes() for name in FILES}
         self._riddles: OrderedDict[str, Riddle] = OrderedDict()
 
     def routes(self) -> list[Route]:
@@ -69,7 +64,6 @@ class Pages:
             Route("/two", self.two),
             Route("/guess", self.guess),
             Route("/guess", self.answer, methods=["POST"]),
-            Route("/static/{name}", self.static),
         ]
 
     async def find(self, request: Request) -> Response:
@@ -90,33 +84,23 @@ class Pages:
 
     async def two(self, request: Request) -> Response:
         """Show two people side by side."""
-        people = []
-        for key in ("a", "b"):
-            name = request.query_params.get(key, "").strip().removeprefix("@").lower()[:100]
-            people.append(await asyncio.to_thread(self._people.get, name) if name else None)
-        return self.render(
-            "two.html.jinja",
-            people=people,
-            names=[request.query_params.get(key, "")[:100] for key in ("a", "b")],
-            prompt=DEFAULT_PROMPTS[0],
-        )
+        names = [request.query_params.get(key, "").strip()[:100] for key in ("a", "b")]
+        slugs = [name.removeprefix("@").lower() for name in names]
+        people = [await asyncio.to_thread(self._people.get, slug) for slug in slugs]
+        return self.render("two.html.jinja", people=people, names=names, prompt=DEFAULT_PROMPTS[0])
 
     async def file_of_person(self, request: Request) -> Response:
         """Send the report, the card or the preview of a person, and no other file."""
         person = await find_person(self._people, request.path_params["slug"])
         path, kind = _OF_PERSON.get(request.path_params["name"], ("", ""))
         whole = person.paths.root / path
-        if not path or whole.is_symlink() or not whole.is_file():
+        data = b""
+        with suppress(OSError):  # the person may be purged this very moment
+            if not whole.is_symlink():  # it may lead out of the folder
+                data = await asyncio.to_thread(read_plain, whole)
+        if not data:
             raise RefusedError(404, "this file: is not there; expected report, card or preview.png")
-        data = await asyncio.to_thread(whole.read_bytes)
         return Response(data, media_type=kind, headers=SYNTHETIC | _POLICY)
-
-    async def static(self, request: Request) -> Response:
-        """Send the script or the style sheet."""
-        name = request.path_params["name"]
-        if name not in FILES:
-            raise RefusedError(404, "this file: is not there; expected app.js or style.css")
-        return Response(self._files[name], media_type=FILES[name])
 
     async def guess(self, request: Request) -> Response:
         """Show a post whose writer is to be guessed."""
@@ -154,7 +138,7 @@ class Pages:
             writer, is_human = chosen[0], luck.random() < 0.5
             path = writer.paths.dataset if is_human else writer.paths.predictions
             texts: list[str] = []
-            with suppress(OSError, ValueError, KeyError, TypeError, EOFError):
+            with suppress(OSError, ValueError, KeyError, TypeError):
                 key = "text" if is_human else "prediction"
                 texts = [row[key] for row in read_jsonl(path) if len(row[key]) > 20]
             if texts:
@@ -171,6 +155,6 @@ class Pages:
 
 def _gain(person: Person) -> str:
     """Say how much better than the base held-out posts are predicted; empty: unknown."""
-    if not person.bits or not person.base_bits or not math.isfinite(person.bits):
+    if not person.bits or not person.base_bits:
         return ""
     return f"{100 * (1 - person.bits / person.base_bits):.1f} %"

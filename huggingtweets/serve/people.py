@@ -1,8 +1,9 @@
 """Whose models there are: the finished jobs of an output folder, found as they finish."""
 
+import math
+import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ class Person:
     slug: str
     """Name of the folder, and of the model in the API."""
     handles: tuple[str, ...]
+    hashes: frozenset[str]
+    """Of the handles, as they stand in the lists of those who want no model."""
     paths: JobPaths
     created: int
     """Unix seconds."""
@@ -65,11 +68,9 @@ class People:
         with self._lock:
             self._scan()
             people = [person for _, person in self._known.values() if person is not None]
-        hashes = self._hashes()
-        return sorted(
-            (one for one in people if not any(handle_hash(h) in hashes for h in one.handles)),
-            key=lambda person: person.slug,
-        )
+        gone = self._optouts()
+        shown = (person for person in people if gone.isdisjoint(person.hashes))
+        return sorted(shown, key=lambda person: person.slug)
 
     def get(self, slug: str) -> Person | None:
         """Return one person; None: unknown, opted out, or purged this very moment.
@@ -82,8 +83,7 @@ class People:
             _, person = self._known.get(slug, (None, None))
         if person is None or not person.paths.result.is_file():
             return None
-        hashes = self._hashes()
-        return None if any(handle_hash(handle) in hashes for handle in person.handles) else person
+        return person if self._optouts().isdisjoint(person.hashes) else None
 
     def find(self, words: str, limit: int) -> tuple[list[Person], int]:
         """Return the first people in whose names all words stand, and how many there are."""
@@ -95,7 +95,7 @@ class People:
         ]
         return found[:limit], len(found)
 
-    def _hashes(self) -> frozenset[str]:
+    def _optouts(self) -> frozenset[str]:
         # Read again whenever the list changes: people who opt out vanish without a restart.
         return all_optouts(self._optout_file)
 
@@ -116,37 +116,35 @@ class People:
                     continue
                 mark = (status.st_mtime_ns, status.st_size)
                 known = self._known.get(folder.name)
-                found[folder.name] = known if known and known[0] == mark else (mark, None)
-                if known is None or known[0] != mark:
-                    found[folder.name] = (mark, _read(paths, status.st_size))
+                same = known if known and known[0] == mark else None
+                found[folder.name] = same or (mark, _read(paths, status))
         self._known = found
         self._next_scan = time.monotonic() + RESCAN_S
 
 
-def _read(paths: JobPaths, size: int) -> Person | None:
+def _read(paths: JobPaths, status: os.stat_result) -> Person | None:
     """Return a finished job with a model; None: it is none of ours."""
-    if size > _MAX_RESULT_BYTES or not paths.model.is_dir() or paths.model.is_symlink():
+    if status.st_size > _MAX_RESULT_BYTES or not paths.model.is_dir() or paths.model.is_symlink():
         return None
     try:
-        return _person(paths, read_result(paths) or {})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SelectionError):
+        result = read_result(paths) or {}
+        held_out = result.get("eval") or {}
+        handles = tuple(parse_handle(handle) for handle in result["handles"])
+        return Person(
+            slug=paths.root.name,
+            handles=handles,
+            hashes=frozenset(map(handle_hash, handles)),
+            paths=paths,
+            created=int(status.st_mtime),
+            kept=int(result["tweets"]["kept"]),
+            tokens=int(result["data"]["train_tokens"]),
+            bits=_number(held_out.get("bits_per_byte")),
+            base_bits=_number(held_out.get("base_bits_per_byte")),
+        )
+    except (ArithmeticError, AttributeError, LookupError, SelectionError, TypeError, ValueError):
         return None
-
-
-def _person(paths: JobPaths, result: Mapping[str, Any]) -> Person:
-    handles: Sequence[str] = result["handles"]
-    held_out = result.get("eval") or {}
-    return Person(
-        slug=paths.root.name,
-        handles=tuple(parse_handle(handle) for handle in handles),
-        paths=paths,
-        created=int(paths.result.stat().st_mtime),
-        kept=int(result["tweets"]["kept"]),
-        tokens=int(result["data"]["train_tokens"]),
-        bits=_number(held_out.get("bits_per_byte")),
-        base_bits=_number(held_out.get("base_bits_per_byte")),
-    )
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    """Return a figure; None: there is none, or one that JSON has no number for."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

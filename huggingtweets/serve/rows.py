@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from huggingtweets.kernels.rows import RowOps, num_draws
-from huggingtweets.serve.draft import Draft, Finish, Step
+from huggingtweets.serve.draft import Draft, Finish
+from huggingtweets.serve.people import Person
 from huggingtweets.serve.voices import Voice
 
 
@@ -36,45 +37,55 @@ class Event:
     text: str = ""
     finish: Finish | None = None
     num_tokens: int = 0
-    """Drawn in all, with the last event."""
+    """Drawn so far, those of refused rounds among them."""
     error: str = ""
     """The request cannot be served: a sentence."""
     status: int = 503
     """Of HTTP, where there is an error."""
 
 
-@dataclass
-class Request:
+@dataclass(frozen=True, eq=False)
+class PostsRequest:
     """Posts of one person that somebody waits for."""
 
-    wanted: Wanted
-    voice: Voice
+    person: Person
+    num: int
+    """How many."""
+    settle: Callable[[Voice], Wanted]
+    """Says how, once the person's voice is loaded; a loader's thread calls it."""
     tell: Callable[[Event], None]
-    """Called by the engine's thread; must not block."""
-    cancelled: threading.Event
+    """Hears what happens. Called by the engine's threads; must not block."""
+    cancelled: threading.Event = field(default_factory=threading.Event)
     """Set when nobody waits any more."""
 
 
 class Row:
     """One post of a request."""
 
-    def __init__(self, request: Request, index: int, refused: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        request: PostsRequest,
+        voice: Voice,
+        wanted: Wanted,
+        index: int,
+        refused: Callable[[str], None],
+    ) -> None:
         """Begin with nothing drawn; `refused` hears why a post is drawn again."""
         self.request = request
-        self.index = index
+        self.voice = voice
+        self.wanted = wanted
+        self._index = index
         self._refused = refused
-        wanted, voice = request.wanted, request.voice
-        [begun] = voice.codec.begin([wanted.prompt])
-        self.begun: list[int] = begun[: voice.max_positions - 1]
+        [self.begun] = voice.codec.begin([wanted.prompt])
         self._rounds = 0
         self.num_drawn = 0
         self._restart()
 
     def _restart(self) -> None:
-        wanted, voice = self.request.wanted, self.request.voice
+        wanted, voice = self.wanted, self.voice
         # A round has luck of its own, and so has each post: the same seed, the same posts,
         # whoever else is decoded beside them.
-        self._luck = np.random.default_rng([wanted.seed, self.index, self._rounds])
+        self._luck = np.random.default_rng([wanted.seed, self._index, self._rounds])
         self.new: list[int] = []
         self.position = 0
         self._draft = Draft(
@@ -87,10 +98,9 @@ class Row:
         )
 
     @property
-    def num_positions(self) -> int:
-        """Most positions that the post can take."""
-        most = len(self.begun) + self.request.wanted.max_tokens
-        return min(most, self.request.voice.max_positions)
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the post any more."""
+        return self.request.cancelled.is_set()
 
     @property
     def token(self) -> int:
@@ -107,7 +117,7 @@ class Row:
     @property
     def may_end(self) -> bool:
         """Whether the post is long enough to end."""
-        return len(self.new) >= self.request.wanted.min_tokens
+        return len(self.new) >= self.wanted.min_tokens
 
     def uniforms(self, num: int) -> npt.NDArray[np.float64]:
         """Return the next random numbers of this post."""
@@ -121,19 +131,16 @@ class Row:
         self.position += 1
         if token is None:
             return False
-        voice, wanted = self.request.voice, self.request.wanted
         self.num_drawn += 1
-        ended = None
-        if token == voice.codec.eos_id:
-            ended = Finish.stop
-        else:
-            self.new.append(token)
-            if len(self.new) >= wanted.max_tokens or self.position + 1 >= self.num_positions:
-                ended = Finish.length
-        return self._show(ended)
+        if token == self.voice.codec.eos_id:
+            return self._show(Finish.stop)
+        self.new.append(token)
+        is_full = self.position + 1 >= self.voice.max_positions
+        is_long = is_full or len(self.new) >= self.wanted.max_tokens
+        return self._show(Finish.length if is_long else None)
 
     def _show(self, ended: Finish | None) -> bool:
-        wanted, codec = self.request.wanted, self.request.voice.codec
+        wanted, codec = self.wanted, self.voice.codec
         is_seen = wanted.is_streamed or bool(wanted.stops) or ended is not None
         # Nobody sees it before it is over; a line break ends it all the same.
         if not is_seen and "\n" not in codec.tokenizer.decode(self.new[-1:]):
@@ -143,25 +150,14 @@ class Row:
         if ended is None and text.endswith("\ufffd"):  # within a letter of several tokens
             return False
         step = self._draft.update(text, ended)
-        return self._tell(step)
-
-    def _tell(self, step: Step) -> bool:
         if step.again is not None:
             self._refused(step.again.value)
             self._rounds += 1
             self._restart()
             return False
         if step.text or step.finish:
-            event = Event(self.index, step.text, step.finish)
-            if step.finish:
-                event = Event(self.index, step.text, step.finish, self.num_drawn)
-            self.request.tell(event)
+            self.request.tell(Event(self._index, step.text, step.finish, self.num_drawn))
         return step.finish is not None
-
-
-def is_cancelled(row: Row) -> bool:
-    """Whether nobody waits for a post any more."""
-    return row.request.cancelled.is_set()
 
 
 def tell_all(rows: Sequence[Row], error: str) -> None:
@@ -180,16 +176,17 @@ def draw_tokens(logits: Tensor, rows: Sequence[Row], ops: RowOps) -> list[int]:
         rows: R of them.
         ops: of this thread.
     """
-    wanted = [row.request.wanted for row in rows]
+    wanted = [row.wanted for row in rows]
     draws = [num_draws(one.top_p) for one in wanted]
     # As many for a row as it wants itself, so that its luck is its own.
     uniforms = np.zeros((len(rows), max(draws)))
     for at, row in enumerate(rows):
         uniforms[at, : draws[at]] = row.uniforms(draws[at])
-    eos = [-1 if row.may_end else row.request.voice.codec.eos_id for row in rows]
+    eos = [-1 if row.may_end else row.voice.codec.eos_id for row in rows]
     device = logits.device
     found: list[int] = ops.draw(
         logits,
+        # Logits are divided by it; at 0 the nucleus below decides, whatever the temperature.
         torch.tensor([max(one.temperature, 1e-4) for one in wanted], device=device),
         # In a nucleus of nothing lies no token: what is left is the likeliest.
         torch.tensor([one.top_p if one.temperature else 0.0 for one in wanted], device=device),

@@ -1,6 +1,7 @@
 """Start the server, and end it."""
 
 import logging
+import math
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,10 +38,11 @@ class ServePlan:
 
 
 def check_plan(plan: ServePlan) -> None:
-    """Refuse what would be open to everybody.
+    """Refuse what would be open to everybody, and numbers that mean nothing.
 
     Raises:
-        ConfigError: another address than the loopback one without a token, or a weak token.
+        ConfigError: another address than the loopback one without a token, a weak token, or such
+            a number.
     """
     if plan.host not in LOOPBACK and plan.token is None:
         raise ConfigError(
@@ -52,8 +54,14 @@ def check_plan(plan: ServePlan) -> None:
             f"--token: got {len(plan.token)} characters; expected {MIN_TOKEN_CHARS} or more that "
             f"nobody guesses; take {secrets.token_urlsafe(24)}"
         )
-    if not plan.memory_gib > 0:
-        raise ConfigError(f"--memory-gib: got {plan.memory_gib:g}; expected a number above 0")
+    for option, value, is_right, wanted in (
+        ("--port", plan.port, 0 <= plan.port <= 65535, "0 to 65535"),
+        ("--memory-gib", plan.memory_gib, 0 < plan.memory_gib < math.inf, "a number above 0"),
+        ("--rate", plan.per_minute, plan.per_minute >= 0, "0 or more"),
+        ("--queue", plan.max_waiting, plan.max_waiting > 0, "1 or more"),
+    ):
+        if not is_right:
+            raise ConfigError(f"{option}: got {value:g}; expected {wanted}; choose another")
 
 
 def serve(plan: ServePlan) -> int:

@@ -12,7 +12,7 @@ import torch
 from huggingtweets.kernels.rows import CompiledRowOps
 from huggingtweets.models.adapter_rows import stack_on_base
 from huggingtweets.models.stack import build_stack
-from huggingtweets.serve.rows import Row, draw_tokens, is_cancelled
+from huggingtweets.serve.rows import Row, draw_tokens
 from huggingtweets.serve.voices import MAX_POSITIONS, Voice
 from huggingtweets.training.stacked.decode import Cache, build_cache, decode_step
 
@@ -61,11 +61,20 @@ class Arena:
     @property
     def rows(self) -> list[Row]:
         """All posts under way."""
-        return [row for place in self._rows for row in place if row is not None]
+        return [row for _, _, row in self._seated()]
+
+    def _seated(self) -> list[tuple[int, int, Row]]:
+        """Return all posts under way, each with its place and where it lies in it."""
+        return [
+            (place, at, row)
+            for place, rows in enumerate(self._rows)
+            for at, row in enumerate(rows)
+            if row is not None
+        ]
 
     def join(self, row: Row) -> bool:
         """Take a post in at the next token; return whether there was room."""
-        voice = row.request.voice
+        voice = row.voice
         free = [place for place, rows in enumerate(self._rows) if None in rows]
         # First where the model is, then where nobody is: the weights that lie there may go.
         own = [place for place in free if self._voices.get(place) is voice]
@@ -86,46 +95,33 @@ class Arena:
 
     def step(self) -> int:
         """Decode one token of every post; return how many posts were under way."""
-        for rows in self._rows:
-            for at, row in enumerate(rows):
-                if row is not None and is_cancelled(row):
-                    rows[at] = None
-        used = [place for place, rows in enumerate(self._rows) if any(rows)]
-        if not used:
+        for place, at, row in self._seated():
+            if row.is_cancelled:
+                self._rows[place][at] = None
+        seated = self._seated()
+        if not seated:
             return 0
         # The lowest places are taken first, so those beyond the last one need no arithmetic.
-        num = used[-1] + 1
+        num = seated[-1][0] + 1
         tokens = torch.zeros(num, self._num_rows, dtype=torch.int64)
         positions = torch.full((num, self._num_rows), -1)
-        for place in used:
-            for at, row in enumerate(self._rows[place]):
-                if row is not None:
-                    tokens[place, at], positions[place, at] = row.token, row.position
+        for place, at, row in seated:
+            tokens[place, at], positions[place, at] = row.token, row.position
         stack = self._stack.slots(0, num)
         logits = decode_step(
             stack, _first(self._cache, num), tokens.to(self._device), positions.to(self._device)
         )
         assert logits is not None
-        drawing = [
-            (place, at, row)
-            for place in used
-            for at, row in enumerate(self._rows[place])
-            if row is not None and row.is_drawing
-        ]
-        drawn: list[int] = []
+        drawing = [(place, at, row) for place, at, row in seated if row.is_drawing]
+        drawn: dict[Row, int] = {}
         if drawing:
-            chosen = logits[[p for p, _, _ in drawing], [at for _, at, _ in drawing]]
-            drawn = draw_tokens(chosen, [row for _, _, row in drawing], self._cache.ops)
-        of_row = {id(row): token for (_, _, row), token in zip(drawing, drawn, strict=True)}
-        count = 0
-        for place in used:
-            for at, row in enumerate(self._rows[place]):
-                if row is None:
-                    continue
-                count += 1
-                if row.take(of_row.get(id(row))):
-                    self._rows[place][at] = None
-        return count
+            places, ats, rows = (list(each) for each in zip(*drawing, strict=True))
+            found = draw_tokens(logits[places, ats], rows, self._cache.ops)
+            drawn = dict(zip(rows, found, strict=True))
+        for place, at, row in seated:
+            if row.take(drawn.get(row)):
+                self._rows[place][at] = None
+        return len(seated)
 
 
 def _first(cache: Cache, num: int) -> Cache:

@@ -4,12 +4,11 @@ import hashlib
 import itertools
 import threading
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -20,20 +19,19 @@ from huggingtweets.bases.model import find_base, load_model
 from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.copying import CopyIndex
-from huggingtweets.data.prepare import long_post
 from huggingtweets.data.tokens import Codec, codec_of
 from huggingtweets.errors import ConfigError
 from huggingtweets.generation.guards import Guards, build_guards
-from huggingtweets.model_folder import job_sampling
+from huggingtweets.model_folder import job_config, settle, train_posts
 from huggingtweets.models.adapter_rows import adapters_of
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.models.layout import Layout
 from huggingtweets.serve.people import Person
-from huggingtweets.storage.files import read_json, read_jsonl
+from huggingtweets.storage.files import read_json
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
 _WEIGHTS = "model.safetensors"
-_ADAPTERS = "adapter_model.safetensors"
+_CONFIG, _ADAPTERS = "adapter_config.json", "adapter_model.safetensors"
 MAX_POSITIONS = 512
 """Of a model that is decoded beside others: prompt and answer together, see `serve/limits.py`."""
 
@@ -51,19 +49,20 @@ class SharedBase:
     model: PreTrainedModel | None = None
     """A base of another family, with people's adapters in it."""
     turn: threading.Lock = field(default_factory=threading.Lock)
+    """Of whoever computes with `model`, or changes its adapters."""
     numbers: Iterator[int] = field(default_factory=itertools.count)
     """Of adapters: each load has a name of its own, so that who was trained again is another one,
     and the old ones stay as long as somebody writes with them."""
-    unused: list[str] = field(default_factory=list)
-    """Adapters whose voice is gone."""
+    voices: "weakref.WeakValueDictionary[str, Voice]" = field(
+        default_factory=weakref.WeakValueDictionary
+    )
+    """By the names of their adapters: those that somebody may still write with."""
 
     def sweep(self) -> None:
-        """Take out of the model what nobody writes with any more."""
-        with self.turn:
-            while self.unused:
-                assert self.model is not None
-                with suppress(ValueError):  # its load failed before it was there
-                    self.model.delete_adapter(self.unused.pop())
+        """Take adapters out of `model` with which nobody writes any more; only by turn."""
+        for name in set(getattr(self.model, "peft_config", ())) - set(self.voices):
+            assert self.model is not None
+            self.model.delete_adapter(name)
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,7 @@ class Voice:
     copies: CopyIndex
     max_positions: int
     num_bytes: int
+    """Of its own weights."""
     layout: Layout | None = None
     row: Tensor | None = None
     """Of a model that is decoded beside others, fp32: its weights (N,), see `Layout`; with a base,
@@ -103,7 +103,7 @@ class Voices:
         """
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._loading: dict[str, threading.Lock] = {}
+        self._loading: dict[str, threading.Lock] = defaultdict(threading.Lock)
         self._voices: OrderedDict[str, Voice] = OrderedDict()
         self._codecs: dict[str, Codec] = {}
         self._bases: weakref.WeakValueDictionary[str, SharedBase] = weakref.WeakValueDictionary()
@@ -120,8 +120,8 @@ class Voices:
     def _num_bytes(self) -> int:
         """Return the bytes kept; a base that several share counts once."""
         voices = list(self._voices.values())
-        bases = {id(voice.base): voice.base for voice in voices if voice.base is not None}
-        return sum(one.num_bytes for one in voices) + sum(one.num_bytes for one in bases.values())
+        bases = {id(voice.base): voice.base.num_bytes for voice in voices if voice.base}
+        return sum(one.num_bytes + one.copies.num_bytes for one in voices) + sum(bases.values())
 
     def __len__(self) -> int:
         """Return how many are kept."""
@@ -134,7 +134,7 @@ class Voices:
             ConfigError: it cannot be loaded, or is larger than all that may be kept.
         """
         with self._lock:
-            own = self._loading.setdefault(person.slug, threading.Lock())
+            own = self._loading[person.slug]
         with own:
             with self._lock:
                 voice = self._voices.get(person.slug)
@@ -149,9 +149,12 @@ class Voices:
                     f"{person.slug}: the model cannot be loaded ({reason}); expected a finished "
                     "job; train it again"
                 ) from err
-            self._keep(voice)
             with self._lock:
-                self._loading.pop(person.slug, None)
+                self._voices[voice.person.slug] = voice
+                self._voices.move_to_end(voice.person.slug)
+                self.num_loaded += 1
+                while len(self._voices) > 1 and self._num_bytes() > self._max_bytes:
+                    self._voices.popitem(last=False)
             return voice
 
     def drop(self, is_gone: Callable[[str], bool]) -> None:
@@ -159,76 +162,53 @@ class Voices:
         with self._lock:
             for slug in [slug for slug in self._voices if is_gone(slug)]:
                 del self._voices[slug]
-        for base in self._bases.valuerefs():
-            if (shared := base()) is not None:
-                shared.sweep()
-
-    def _keep(self, voice: Voice) -> None:
-        with self._lock:
-            self._voices[voice.person.slug] = voice
-            self._voices.move_to_end(voice.person.slug)
-            self.num_loaded += 1
-            while len(self._voices) > 1 and self._num_bytes() > self._max_bytes:
-                self._voices.popitem(last=False)
+        for base in list(self._bases.values()):
+            with base.turn:
+                base.sweep()
 
     def _load(self, person: Person) -> Voice:
         folder = person.paths.model
-        adapter = folder / "adapter_config.json"
-        base = None
-        if adapter.is_file() and not (folder / "config.json").is_file():
-            base = self._base(folder)
+        has_adapters = (folder / _CONFIG).is_file() and not (folder / "config.json").is_file()
+        base = self._base(folder) if has_adapters else None
         codec = self._codec(folder, base)
-        sampling, mask = job_sampling(person.paths)
-        train = tuple(
-            row["text"] for row in read_jsonl(person.paths.dataset) if row["side"] == "train"
-        ) if person.paths.dataset.is_file() else ()  # fmt: skip
-        tokens, chars = sampling.token_limit, sampling.char_limit
-        if train:  # what was left to the person's own posts, as the end of a job settles it
-            tokens = long_post([len(ids) + 1 for ids in codec.encode(train)])
-            chars = long_post([len(post) for post in train])
-        sampling = sampling.settled(tokens=tokens, chars=chars)
-        copies = CopyIndex(train)
-        guards = build_guards(sampling, mask_pii=mask, train=())  # the index stands for them
-        common = (person, codec, sampling, guards, copies)
+        config, train = job_config(person.paths), train_posts(person.paths)
+        sampling = settle(config.sampling, codec, folder, train)
+        # The index, which marks copies too, stands for the training posts.
+        guards = build_guards(sampling, mask_pii=config.cleaning.mask_pii, train=())
+        voice = partial(Voice, person, codec, sampling, guards, CopyIndex(train))
         if base is not None and base.layout is not None:
-            adapters = read_json(adapter)
+            adapters = read_json(folder / _CONFIG)
             rank = int(adapters["r"])
             row = adapters_of(base.layout, rank).row_of(load_file(folder / _ADAPTERS))
-            return Voice(
-                *common, min(base.max_positions, MAX_POSITIONS), row.nbytes + copies.num_bytes,
-                layout=base.layout, row=row, rank=rank, scale=adapters["lora_alpha"] / rank,
-                base=base,
+            return voice(
+                min(base.max_positions, MAX_POSITIONS), row.nbytes, layout=base.layout, row=row,
+                rank=rank, scale=adapters["lora_alpha"] / rank, base=base,
             )  # fmt: skip
         if base is not None:
-            num_bytes = (folder / _ADAPTERS).stat().st_size + copies.num_bytes
-            name = self._adapt(base, folder)
-            voice = Voice(
-                *common, base.max_positions, num_bytes, model=base.model, base=base, adapter=name
-            )
-            # Whichever thread drops it last may hold the base's turn: the name is only noted.
-            weakref.finalize(voice, base.unused.append, name)
-            return voice
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        positions = max_positions(config)
-        num_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-        self._check_size(person, num_bytes)
-        if why_not_fused(config) is None and (folder / _WEIGHTS).is_file():
-            layout = layout_of(shape_of(config))
-            row = layout.pack(load_file(folder / _WEIGHTS))
-            size = row.nbytes + copies.num_bytes
-            return Voice(*common, min(positions, MAX_POSITIONS), size, layout=layout, row=row)
-        found = find_base(ModelConfig(path=str(folder)))
-        model = load_model(found, RecipeConfig()).eval()
-        size = sum(tensor.nbytes for tensor in model.parameters()) + copies.num_bytes
-        return Voice(*common, positions, size, model=model)
-
-    def _check_size(self, person: Person, num_bytes: int) -> None:
-        if num_bytes > self._max_bytes:
+            size = (folder / _ADAPTERS).stat().st_size
+            assert base.model is not None
+            with base.turn:
+                base.sweep()  # also of what a load that failed has left
+                name = f"p{next(base.numbers)}"
+                base.model.load_adapter(str(folder), adapter_name=name)
+                found = voice(base.max_positions, size, model=base.model, base=base, adapter=name)
+                base.voices[name] = found
+            return found
+        size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+        if size > self._max_bytes:
             raise ConfigError(
-                f"{person.slug}: the model takes {num_bytes / 2**30:.1f} GiB; expected at most the "
+                f"{person.slug}: the model takes {size / 2**30:.1f} GiB; expected at most the "
                 f"{self._max_bytes / 2**30:.1f} GiB kept for models; start with a larger "
                 "--memory-gib"
             )
+        shape = AutoConfig.from_pretrained(folder, local_files_only=True)
+        positions = getattr(shape, "max_position_embeddings", None) or 1 << 20
+        if why_not_fused(shape) is None and (folder / _WEIGHTS).is_file():
+            layout = layout_of(shape_of(shape))
+            row = layout.pack(load_file(folder / _WEIGHTS))
+            return voice(min(positions, MAX_POSITIONS), row.nbytes, layout=layout, row=row)
+        model = load_model(find_base(ModelConfig(path=str(folder))), RecipeConfig()).eval()
+        return voice(positions, _size_of(model), model=model)
 
     def _codec(self, folder: Path, base: SharedBase | None) -> Codec:
         """Return how posts are written; people of one base share a tokenizer."""
@@ -246,14 +226,13 @@ class Voices:
 
     def _base(self, folder: Path) -> SharedBase:
         """Return the base of a folder of adapters, loading it where nobody has it."""
-        path = str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
+        path = str(read_json(folder / _CONFIG)["base_model_name_or_path"])
         with self._base_turn:
             shared = self._bases.get(path)
             if shared is None:
                 found = replace(find_base(ModelConfig(path=str(folder))), adapter=None)
                 model = load_model(found, RecipeConfig()).eval()
-                size = sum(tensor.nbytes for tensor in model.parameters())
-                shared = SharedBase(found.codec, max_positions(model.config), size)
+                shared = SharedBase(found.codec, found.max_positions, _size_of(model))
                 if why_not_fused(model.config) is None:
                     shared.layout = layout_of(shape_of(model.config))
                     shared.row = shared.layout.pack(model.state_dict())
@@ -262,19 +241,6 @@ class Voices:
                 self._bases[path] = shared
         return shared
 
-    def _adapt(self, shared: SharedBase, folder: Path) -> str:
-        """Put a person's adapters into a base of transformers; return what they are called."""
-        assert shared.model is not None
-        with shared.turn:
-            name = f"p{next(shared.numbers)}"
-            try:
-                shared.model.load_adapter(str(folder), adapter_name=name)
-            except BaseException:
-                shared.unused.append(name)
-                raise
-        return name
 
-
-def max_positions(config: Any) -> int:
-    """Return how many tokens a model can see."""
-    return getattr(config, "max_position_embeddings", None) or 1 << 20
+def _size_of(model: PreTrainedModel) -> int:
+    return sum(tensor.nbytes for tensor in model.parameters())

@@ -100,5 +100,5 @@ def test_people_who_are_new_to_a_cyborg_keep_all_posts(job: Path) -> None:
 
 def test_damage_is_one_sentence(job: Path) -> None:
     (job.parent / "dataset.jsonl.gz").write_bytes(b"\x1f\x8b broken")
-    with pytest.raises(DataError, match=r"expected the posts that model.path was trained on"):
+    with pytest.raises(DataError, match=r"expected the posts that the model was trained on"):
         read_earlier(str(job), ["ann"])

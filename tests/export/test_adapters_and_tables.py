@@ -103,6 +103,34 @@ def test_tables_hold_everybody_and_compute_nothing(adapted: Path) -> None:
     assert (adapted / "export.parquet").is_file()
 
 
+@pytest.mark.parametrize("text", ["[1]", '{"r": null}', "{", '{"r": 8}'])
+def test_adapters_that_do_not_say_of_what_are_one_sentence(text: str, adapted: Path) -> None:
+    (adapted / "bob" / "model" / "adapter_config.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"bob: adapter_config\.json cannot be read"):
+        export_adapters(finished_jobs(adapted), adapted.parent / "flat")
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_table_takes_no_folders_place(
+    kind: str, adapted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", kind, str(adapted), "--samples", "--to", str(adapted)]) == 2
+    assert "which is a folder; expected a file" in capsys.readouterr().err
+    assert (adapted / "ann" / "result.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["[1]\n", "{}\n", "no json\n"])
+def test_samples_that_are_damaged_are_left_out(
+    text: str, adapted: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (adapted / "bob" / "predictions.jsonl").write_text(text)
+    path = adapted.parent / "all.csv"
+    assert cli.main(["export", "csv", str(adapted), "--samples", "--to", str(path)]) == 0
+    with path.open(newline="") as file:
+        assert {row["slug"] for row in csv.DictReader(file)} == {"ann", "cy"}
+    assert "predictions.jsonl is left out" in capfd.readouterr().err
+
+
 def test_who_opted_out_is_exported_nowhere(
     adapted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +175,8 @@ def test_publishing_goes_on_where_it_was_killed(
     assert [slug for slug, _ in run().new] == ["ann"]
     shutil.rmtree(tmp_path / "ann")
     assert run().num_before == 2
+    (tmp_path / "published.jsonl").write_text("[1]\n")
+    assert [slug for slug, _ in run().new] == ["bob", "cy"]
     for other in ((Consent["own-archive"], False), (Consent.permission, False)):
         assert [slug for slug, _ in run(*other).new] == ["bob", "cy"]
         assert run(*other).num_before == 2

@@ -18,18 +18,19 @@ TRAIN = ("the quick brown fox jumps over the lazy dog",)
 )
 def test_judge(text: str, expected: Refusal | None) -> None:
     guards = Guards(280, 4, ("damn", "very bad  things".replace("  ", " "), " "), False, TRAIN)
-    assert guards.judge([text]) == [expected]
+    assert guards.judge(text) == expected
 
 
 def test_letters_that_stand_as_words_count_for_a_third() -> None:
     train = ("今日はとても良い天気ですね、散歩に行きましょう",)
     guards = Guards(block_copies=4, train=train)
-    assert guards.judge(["昨日は良い天気ですね"]) == [None], "8 letters"
-    assert guards.judge(["今日はとても良い天気ですね、散歩"]) == [Refusal.copied], "15 letters"
+    assert guards.judge("昨日は良い天気ですね") is None, "8 letters"
+    assert guards.judge("今日はとても良い天気ですね、散歩") == Refusal.copied, "15 letters"
 
 
 def test_no_guards_refuse_nothing() -> None:
-    assert Guards(train=TRAIN).judge([TRAIN[0], "x" * 1000]) == [None, None]
+    assert Guards(train=TRAIN).judge(TRAIN[0]) is None
+    assert Guards(train=TRAIN).judge("x" * 1000) is None
 
 
 def test_finish_masks_the_first_line() -> None:

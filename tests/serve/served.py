@@ -47,7 +47,7 @@ def write_job(folder: Path, slug: str, posts: list[str]) -> Path:
     """Write what lies around a model; return the folder for the model."""
     job = folder / slug
     (job / "model").mkdir(parents=True)
-    rows = [{"text": post, "side": "train"} for post in posts]
+    rows = [{"user": slug, "text": post, "side": "train"} for post in posts]
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
     (job / "dataset.jsonl.gz").write_bytes(gzip.compress(data))
     sample = {"input": "My", "prediction": f"My machine-made words of {slug}, quite a few of them"}

@@ -380,6 +380,10 @@ def test_other_names_of_the_address_are_refused(server: Serving) -> None:
         (["--host", "0.0.0.0"], "without a token"),
         (["--token", "short"], "--token: got 5 characters"),
         (["--memory-gib", "0"], "--memory-gib: got 0"),
+        (["--memory-gib", "inf"], "--memory-gib: got inf"),
+        (["--port", "99999"], "--port: got 99999; expected 0 to 65535"),
+        (["--rate", "-5"], "--rate: got -5"),
+        (["--queue", "0"], "--queue: got 0; expected 1 or more"),
     ],
 )
 def test_unsafe_start_is_refused(
