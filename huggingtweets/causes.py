@@ -18,6 +18,7 @@ from huggingtweets.errors import (
     StorageError,
     TrainingError,
 )
+from huggingtweets.logs import exit_code_of
 
 
 class Cause(StrEnum):
@@ -59,7 +60,7 @@ _FINAL_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
 
 def cause_of(err: BaseException) -> Cause | None:
     """Return the cause of an error that another try may cure; None: it will come again."""
-    for one in _chain(err):
+    for one in chain(err):
         if isinstance(one, HuggingtweetsError) and one.cause is not None:
             return Cause(one.cause)
         if found := _cause(one):
@@ -119,7 +120,15 @@ def as_known(where: object, err: BaseException) -> HuggingtweetsError | None:
     return known
 
 
-def _chain(err: BaseException) -> Iterator[BaseException]:
+def exit_code_for(where: object, err: HuggingtweetsError | OSError) -> int:
+    """Say what ended a command and return its exit code; raise again what nobody has foreseen."""
+    known = as_known(where, err)
+    if known is None:
+        raise err
+    return exit_code_of(known)
+
+
+def chain(err: BaseException) -> Iterator[BaseException]:
     """Yield an error and what led to it, the error first."""
     seen: set[int] = set()
     one: BaseException | None = err

@@ -84,7 +84,7 @@ def is_done(plan: Plan) -> bool:
             return True
         logger.warning("job=%s was done, but %s; it is trained again", slug, fault)
         return False
-    changes = _compare(plan, result)
+    changes = find_changes(plan, result)
     others = "; ".join(changes or ())
     if others and plan.config.overwrite:
         logger.warning("job=%s replaces a job with other settings (%s)", slug, others)
@@ -135,17 +135,16 @@ def find_done(plans: Sequence[Plan]) -> frozenset[str]:
     return frozenset(done)
 
 
-def find_changes(plan: Plan) -> list[str] | None:
+def find_changes(plan: Plan, result: dict[str, Any] | None = None) -> list[str] | None:
     """Return in which settings the folder's job differs from a plan, by its own undamaged word.
+
+    Args:
+        plan: what is to be trained.
+        result: of the folder; beside a whole one a damaged config.yaml is another job's.
 
     Returns:
         `key: old -> new` each; None where there is no job, or nobody can say.
     """
-    return _compare(plan, None)
-
-
-def _compare(plan: Plan, result: dict[str, Any] | None) -> list[str] | None:
-    """Do that, and beside a whole `result` take a damaged config.yaml for another job's."""
     from huggingtweets.config.compose import load_config  # a second: seldom needed
 
     paths = plan.paths

@@ -47,15 +47,6 @@ def hydra_args_parser() -> argparse.ArgumentParser:
         parser_class._check_help = check
 
 
-def config_node(config: Any, key: Any) -> Any:
-    """Return the node of a config, not its value.
-
-    OmegaConf 2.3.1: the public ways resolve interpolations and refuse missing values. Can go once
-    there is a public one that does neither.
-    """
-    return config._get_node(key)
-
-
 def forget_capture(pool: Any) -> None:
     """Have the allocator of the current GPU believe that no capture goes on any more.
 

@@ -7,24 +7,9 @@ from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
-from huggingtweets.config.overrides import check_value, did_you_mean, key_kinds, strip_optional
+from huggingtweets.config.overrides import check_value, key_kind, strip_optional
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.errors import ConfigError
-
-
-def key_kind(key: str) -> Any:
-    """Return the type of a key.
-
-    Raises:
-        ConfigError: there is no such key.
-    """
-    kinds = key_kinds()
-    if key not in kinds:
-        raise ConfigError(
-            f"{key}: there is no such key; expected one of the keys that `huggingtweets train "
-            f"--help` lists{did_you_mean(key, kinds)}"
-        )
-    return kinds[key]
 
 
 def change_value(config: TrainConfig, key: str, value: Any) -> TrainConfig:

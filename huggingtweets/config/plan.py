@@ -8,8 +8,8 @@ from typing import Any
 
 from huggingtweets.config.checks import AUTO
 from huggingtweets.config.posts_schema import SERVICES
-from huggingtweets.config.results_schema import AdapterExport, PublishKind, SamplingConfig
-from huggingtweets.config.schema import BATCH, Adapter, Consent, Stop, TrainConfig
+from huggingtweets.config.results_schema import PublishKind, SamplingConfig
+from huggingtweets.config.schema import BATCH, Consent, Stop, TrainConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.storage.paths import JobPaths
@@ -65,8 +65,7 @@ class Plan:
     @property
     def leaves_adapter(self) -> bool:
         """Whether the model folder holds an adapter, to be put on its base, instead of a model."""
-        is_lora = self.config.recipe.adapter is Adapter.lora
-        return is_lora and self.config.publish.lora is AdapterExport.adapter
+        return self.config.leaves_adapter
 
     @property
     def digest(self) -> str:
@@ -104,13 +103,11 @@ def _warm_start(config: TrainConfig) -> str | None:
         ConfigError: what it would leave is of no use to others.
     """
     asked, is_auto = config.recipe.warm_start, config.recipe.warm_start == AUTO
-    is_lora = config.recipe.adapter is Adapter.lora
-    leaves_adapter = is_lora and config.publish.lora is AdapterExport.adapter
     if is_auto:
         is_donated = config.consent is Consent("public-donation") and is_batch(config.user)
         can_be_read_twice = config.source.kind not in SERVICES
-        return BATCH if is_donated and can_be_read_twice and not leaves_adapter else None
-    if asked and leaves_adapter:
+        return BATCH if is_donated and can_be_read_twice and not config.leaves_adapter else None
+    if asked and config.leaves_adapter:
         raise ConfigError(
             "publish.lora: got adapter with recipe.warm_start, whose adapters fit no base that "
             "others have; expected whole models; set publish.lora=merged"

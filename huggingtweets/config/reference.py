@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from huggingtweets.config import schema
-from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.compose import read_config
 from huggingtweets.config.overrides import option_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
@@ -28,8 +28,7 @@ def render() -> str:
     for group in schema.group_names():
         options = option_names(group)
         parts.append(f"| `{group}=` | {', '.join(f'`{option}`' for option in options)} |")
-    register()
-    config = to_config(compose_config([]))
+    config = read_config([])
     parts += ["", *_table("Top level", config, "")]
     for field in fields(config):
         group = getattr(config, field.name)

@@ -9,9 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, QuotedString, RangeSweep
 from hydra.errors import HydraException
 
-from huggingtweets.config.change import change_value, key_kind
+from huggingtweets.config.change import change_value
 from huggingtweets.config.compose import compose_config, to_config
-from huggingtweets.config.overrides import check_option, did_you_mean, strip_optional
+from huggingtweets.config.overrides import check_option, did_you_mean, key_kind, strip_optional
 from huggingtweets.config.schema import group_names
 from huggingtweets.errors import ConfigError
 
