@@ -87,7 +87,7 @@ def keep_imports() -> None:
 
 def main() -> int:
     """Train what `sys.argv` asks for; return the exit code (0, 1, 2 or 75: docs/reference.md)."""
-    wait_asleep_if_busy()
+    wait_asleep_if_busy()  # first: OpenMP reads it when torch is imported
     setup_logging()
     attempt.watch(stopping.request_stop)
     words = quote_user(sys.argv[1:])
@@ -121,6 +121,7 @@ def run_by_hydra(words: Sequence[str]) -> int:
         codes.append(run(composed, words))
         folders.append(str(composed.output_dir))
 
+    # `run` hands its code over in `codes`: `hydra.main` returns nothing.
     with TemporaryDirectory() as scratch:
         sys.argv.insert(1, f"hydra.sweep.dir={scratch}")  # else a grid leaves a multirun.yaml here
         hydra_main()

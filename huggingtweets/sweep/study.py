@@ -44,7 +44,7 @@ from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_package
 from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
-from huggingtweets.upstream import running_trial, stored_trial, suggest
+from huggingtweets.upstream import running_trial, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -316,7 +316,7 @@ class Trials:
 
     def _adopt(self, frozen: FrozenTrial, lock: JobLock) -> OpenTrial | None:
         """Go on with a trial of a dead process, unless it ended while we waited for it."""
-        if stored_trial(self._study, frozen).state is not TrialState.RUNNING:
+        if self._study.get_trials(deepcopy=False)[frozen.number].state is not TrialState.RUNNING:
             lock.release()
             return None
         return self._open(running_trial(self._study, frozen), lock)

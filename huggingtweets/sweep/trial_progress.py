@@ -16,7 +16,6 @@ from huggingtweets.errors import LaunchError
 from huggingtweets.storage.files import write_json
 from huggingtweets.sweep.spec import Measure, Objective
 from huggingtweets.sweep.study import OpenTrial
-from huggingtweets.upstream import stored_trial
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ class TrialProgresses:
 
     def begin(self, opened: OpenTrial, recipe: RecipeConfig, slugs: Sequence[str]) -> TrialProgress:
         """Take up a trial."""
-        known = stored_trial(self._study, opened.trial).intermediate_values
+        known = self._study.get_trials(deepcopy=False)[opened.number].intermediate_values
         users = {slug: UserProgress() for slug in slugs}
         progress = TrialProgress(opened, recipe, users, frozenset(known))
         self._progresses[opened.number] = progress
