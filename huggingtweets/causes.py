@@ -73,7 +73,7 @@ _FINAL_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
 
 def cause_of(err: BaseException) -> Cause | None:
     """Return the cause of an error that another try may cure; None: it will come again."""
-    for one in chain(err):
+    for one in _chain(err):
         if isinstance(one, HuggingtweetsError) and one.cause is not None:
             return Cause(one.cause)
         if found := _cause(one):
@@ -122,7 +122,7 @@ def exit_code_for(where: object, err: HuggingtweetsError | OSError) -> int:
     return exit_code_of(known)
 
 
-def chain(err: BaseException) -> Iterator[BaseException]:
+def _chain(err: BaseException) -> Iterator[BaseException]:
     """Yield an error and what led to it, the error first."""
     seen: set[int] = set()
     one: BaseException | None = err

@@ -6,13 +6,11 @@ import re
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
-
-from huggingtweets.causes import chain
 
 if TYPE_CHECKING:
     import httpx
@@ -86,12 +84,12 @@ def exchange(
         raise
     # h11 and the parsers of addresses and headers raise ValueErrors of their own.
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError, ValueError) as err:
-        for one in chain(err):
+        for one in _causes(err):
             if isinstance(one, ssl.SSLCertVerificationError):
                 raise UntrustedError(one.verify_message) from err
         is_late = isinstance(err, (httpx.TimeoutException, TimeoutError)) or guard.has_cut
         # The system's own name of a fault says more than a library's.
-        names = [type(one).__name__ for one in chain(err) if isinstance(one, OSError)]
+        names = [type(one).__name__ for one in _causes(err) if isinstance(one, OSError)]
         what = "no answer in time" if is_late else [type(err).__name__, *names][-1]
         raise FailedError(f"{what} ({ascii(str(err))[1:-1][:100]})") from err
 
@@ -233,6 +231,14 @@ def _read(response: "httpx.Response", max_bytes: int) -> bytes:
         if len(body) > max_bytes:
             raise FailedError(f"got an answer of more than {max_bytes} bytes")
     return bytes(body)
+
+
+def _causes(err: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, also what `from None` hides: there the system's is."""
+    one: BaseException | None = err
+    while one is not None:
+        yield one
+        one = one.__cause__ or one.__context__
 
 
 def answers(url: str, *, timeout_s: float) -> bool:
