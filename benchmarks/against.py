@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from fused_steps import add_shape, numbers
+from harness import ROOT, build_parser
 
-ROOT = Path(__file__).parents[1]
 LOSS_RTOL = {"fp32": 1e-4, "bf16": 1e-2}
 """Most that mean losses may differ, against their size."""
 
@@ -162,7 +162,7 @@ def compare_people(old: Path, posts: Path, overrides: list[str]) -> None:
 
 def main() -> None:
     """Print the table, row by row."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = build_parser(__doc__)
     parser.add_argument("revision", help="of git, to be compared with")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1, help="of a CPU; 0: all")

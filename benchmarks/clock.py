@@ -36,6 +36,15 @@ class Clock:
                 return
             yield item
 
+    def patch(self, name: str, owner: Any, *functions: str) -> None:
+        """Have functions of a module, or methods of a class, tell their CPU time."""
+        for function in functions:
+            setattr(owner, function, self.around(name, getattr(owner, function)))
+
+    def patch_iterator(self, name: str, owner: Any, function: str) -> None:
+        """Have a function tell the CPU time that its iterator takes."""
+        setattr(owner, function, self.through(name, getattr(owner, function)))
+
     def through(self, name: str, function: Callable[..., Any]) -> Callable[..., Iterator[Any]]:
         """Return the same as a function that returns an iterator of something."""
         return lambda *args, **kwargs: self.drawn(name, function(*args, **kwargs))

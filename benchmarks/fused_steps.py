@@ -32,6 +32,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from harness import build_parser, markdown
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -279,25 +280,22 @@ def show_operators(case: Case, args: argparse.Namespace, device: torch.device) -
 
 def as_markdown(rows: list[dict[str, Any]], machine: str) -> str:
     """Return the table."""
-    lines = [
-        f"Training steps, {machine}.",
-        "",
-        "| width | K | precision | dropout | blocks | turns, tokens/s | alone | fused | "
-        "fused / turns | in CPU seconds | fused / alone | fused / operators |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    cells = []
     for row in rows:
         low, high = row["vs_turns_range"]
         form = "isolated" if row["isolated"] else "joined"
-        lines.append(
-            f"| {row['width']} | {row['slots']} | {row['precision']} | {row['dropout']:g} "
-            f"| {row['blocks_per_step']} x {row['block_size']} {form} "
-            f"| {row['turns_tokens_per_s']:,.0f} | {row['alone_tokens_per_s']:,.0f} "
-            f"| {row['fused_tokens_per_s']:,.0f} "
-            f"| {row['vs_turns']:.2f} ({low:.2f}-{high:.2f}) | {row['vs_turns_cpu']:.2f} "
-            f"| {row['vs_alone']:.2f} | {row['vs_operators']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells.append([
+            row["width"], row["slots"], row["precision"], f"{row['dropout']:g}",
+            f"{row['blocks_per_step']} x {row['block_size']} {form}",
+            *(f"{row[f'{way}_tokens_per_s']:,.0f}" for way in ("turns", "alone", "fused")),
+            f"{row['vs_turns']:.2f} ({low:.2f}-{high:.2f})", f"{row['vs_turns_cpu']:.2f}",
+            f"{row['vs_alone']:.2f}", f"{row['vs_operators']:.2f}",
+        ])  # fmt: skip
+    head = [
+        "width", "K", "precision", "dropout", "blocks", "turns, tokens/s", "alone", "fused",
+        "fused / turns", "in CPU seconds", "fused / alone", "fused / operators",
+    ]  # fmt: skip
+    return f"Training steps, {machine}.\n\n{markdown(head, cells, left=5)}\n"
 
 
 def numbers(text: str) -> list[int]:
@@ -320,7 +318,7 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
 
 def main() -> None:
     """Measure every combination and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = build_parser(__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=0, help="of a CPU; 0: all")
     parser.add_argument("--engines", type=int, default=1, help="to share the slots, a thread each")

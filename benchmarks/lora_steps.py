@@ -6,11 +6,11 @@ Both train the same eight jobs in eight slots on one thread; CPU seconds, the le
 taken alternately. Where transformers' modules are no slower by a tenth, our own pass has no reason.
 """
 
-import argparse
 import time
 
 import numpy as np
 import torch
+from harness import build_parser, markdown
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from huggingtweets.config.schema import Adapter, RecipeConfig
@@ -49,10 +49,9 @@ def seconds(tuning: Tuning, words: int, recipe: RecipeConfig) -> float:
 
 def main() -> None:
     """Print a table."""
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    build_parser(__doc__).parse_args()
     torch.set_num_threads(1)
-    print("| width | dropout | our own | transformers' modules | ratio |")
-    print("| --: | --: | --: | --: | --: |")
+    rows = []
     for width, layers, words, steps in SIZES:
         torch.manual_seed(0)
         config = GPT2Config(
@@ -70,7 +69,9 @@ def main() -> None:
             )  # fmt: skip
             turns = [[seconds(one, words, recipe) for one in (own, grouped)] for _ in range(3)]
             ours, theirs = np.min(turns, axis=0)
-            print(f"| {width} | {dropout} | {ours:.2f} s | {theirs:.2f} s | {theirs / ours:.2f} |")
+            times = (f"{ours:.2f} s", f"{theirs:.2f} s", f"{theirs / ours:.2f}")
+            rows.append((width, dropout, *times))
+    print(markdown(["width", "dropout", "our own", "transformers' modules", "ratio"], rows))
 
 
 if __name__ == "__main__":

@@ -26,19 +26,24 @@ is that of a process that imports and does nothing, other what no part claims.
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from clock import Clock
-from single import find_model
+from harness import (
+    SHARED,
+    add_training,
+    build_parser,
+    find_model,
+    markdown,
+    read_jobs,
+    run_python,
+    write_report,
+)
 
-ROOT = Path(__file__).parents[1]
 MODELS = ("random-128x2", "tiny")
 DEMO = ("demo", "captain_biscuit", "gran_turbo", "count_decaf")
 PARTS = ("load", "data", "train", "evaluate", "sample", "judge", "texts", "save")
@@ -64,7 +69,7 @@ def child_ours(arguments: list[str]) -> int:
     from huggingtweets.runtime.helper import shared_helpers
     from huggingtweets.train import TEXTS, keep_imports, start_helper
 
-    config, jobs = read_arguments(arguments)
+    config, jobs = read_jobs(arguments)
     start_helper(config)
     from huggingtweets.jobs import fused, runner
     from huggingtweets.pipeline import stages as pipeline
@@ -75,34 +80,22 @@ def child_ours(arguments: list[str]) -> int:
     from huggingtweets.training.stacked import tuning as stacked_tuning
 
     clock = Clock()
-    modules: Any
-    for modules in (pipeline, fused):
-        modules.begin_job = clock.around("data", modules.begin_job)
-        modules.prepare_job = clock.around("data", modules.prepare_job)
-    modules = single
-    modules.load_model = clock.around("load", single.load_model)
-    for modules in (single, fused, trained):
-        modules.open_base = clock.around("load", modules.open_base)
-    modules = runner
-    modules.find_base = clock.around("load", runner.find_base)
-    modules = single
-    modules.fit = clock.around("train", single.fit)
-    modules = stacked_pool
-    modules.train_stacked = clock.through("train", stacked_pool.train_stacked)
-    modules = loop
-    modules.evaluate_heldout = clock.around("evaluate", loop.evaluate_heldout)
-    for modules in (stacked_tuning.HeldModels, stacked_grouped.HeldAdapters):
-        modules.score = clock.around("evaluate", modules.score)
-    modules = pipeline
-    modules.score_job = clock.around("judge", pipeline.score_job)
-    modules = fused
-    modules.sample_together = clock.around("sample", fused.sample_together)
-    modules = trained
-    modules.sample_together = clock.around("sample", trained.sample_together)
-    modules = trained.WholeModel
-    modules.sample = clock.around("sample", modules.sample)
-    for modules in (trained.WholeModel, trained.StackedModel):
-        modules.save = clock.around("save", modules.save)
+    for module in (pipeline, fused):
+        clock.patch("data", module, "begin_job", "prepare_job")
+    clock.patch("load", single, "load_model", "open_base")
+    for module in (fused, trained):
+        clock.patch("load", module, "open_base")
+        clock.patch("sample", module, "sample_together")
+    clock.patch("load", runner, "find_base")
+    clock.patch("train", single, "fit")
+    clock.patch_iterator("train", stacked_pool, "train_stacked")
+    clock.patch("evaluate", loop, "evaluate_heldout")
+    for held in (stacked_tuning.HeldModels, stacked_grouped.HeldAdapters):
+        clock.patch("evaluate", held, "score")
+    clock.patch("judge", pipeline, "score_job")
+    clock.patch("sample", trained.WholeModel, "sample")
+    for kind in (trained.WholeModel, trained.StackedModel):
+        clock.patch("save", kind, "save")
     keep_imports()
     code = runner.run_jobs(config, jobs)
     shared_helpers(TEXTS).close()  # only then is its CPU time told
@@ -129,7 +122,7 @@ def child_trainer(arguments: list[str]) -> int:
     from huggingtweets.data.tokens import codec_of
     from huggingtweets.posts.sources.load import load_timeline
 
-    config, [job] = read_arguments(arguments)
+    config, [job] = read_jobs(arguments)
     plan, recipe, sampling = make_plan(config, job), config.recipe, config.sampling
 
     def load() -> tuple[Any, Any]:
@@ -225,22 +218,10 @@ def child_trainer(arguments: list[str]) -> int:
 
 def run_child(kind: str, arguments: list[str], device: str) -> dict[str, float]:
     """Run a child process and return wall, CPU and the split of the CPU seconds."""
-    environment = os.environ | ({"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {})
-    start = time.monotonic()
-    process = subprocess.Popen(
-        [sys.executable, __file__, kind, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
-    out, err = process.communicate()
-    wall = time.monotonic() - start
-    lines = [line for line in out.splitlines() if line.startswith("CLOCK ")]
-    if process.returncode or not lines:
-        raise SystemExit(f"{kind} {arguments[0]} failed:\n{err[-3000:]}")
-    split: dict[str, float] = json.loads(lines[-1].removeprefix("CLOCK "))
-    return split | {"wall": wall}
+    ended = run_python([__file__, kind, *arguments], device=device)
+    [line] = [line for line in ended.printed.splitlines() if line.startswith("CLOCK ")]
+    split: dict[str, float] = json.loads(line.removeprefix("CLOCK "))
+    return split | {"wall": ended.wall_s, "cpu": ended.cpu_s}
 
 
 def measure(way: str, handles: list[str], common: list[str], device: str) -> dict[str, float]:
@@ -254,7 +235,6 @@ def measure(way: str, handles: list[str], common: list[str], device: str) -> dic
         shared += [f"output_dir={folder / 'out'}"]
         users = folder / "users.txt"
         users.write_text("\n".join(handles) + "\n")
-        before = os.times()
         total: Counter[str] = Counter()
         if kind in ("trainer", "single"):
             child = "--child-trainer" if kind == "trainer" else "--child-ours"
@@ -267,30 +247,18 @@ def measure(way: str, handles: list[str], common: list[str], device: str) -> dic
                 engine = ["engine=fused", f"engine.slots={changes[0]}"]
             arguments = [f"user=file:{users}", *engine, *shared]
             total.update(run_child("--child-ours", arguments, device))
-        after = os.times()
-        cpu = sum(after[2:4]) - sum(before[2:4])  # of children, user and system
         done = list((folder / "out").glob("*/model/model.safetensors"))
         assert len(done) == len(handles), f"{way}: {len(done)} of {len(handles)} models"
-        return {**total, "cpu": cpu}
+        return dict(total)
 
 
 def choose_users(num: int, accounts: list[str]) -> tuple[list[str], list[str]]:
     """Return handles, the first ones or those named, and the arguments of their source."""
-    place = Path(os.environ.get("HUGGINGTWEETS_SHARED", ROOT.parent / "shared")) / "tweets"
+    place = SHARED / "tweets"
     if not place.is_dir():
         return list(DEMO[:num]), ["source=demo"]
     names = sorted(path.name.removesuffix(".jsonl.gz") for path in place.glob("*.jsonl.gz"))
     return accounts or names[:num], ["source=jsonl", f"source.path={place.resolve()}"]
-
-
-def read_arguments(arguments: list[str]) -> tuple[Any, Any]:
-    """Return the configuration and the jobs, as train.py reads them."""
-    from huggingtweets.config.compose import compose_config, register, to_config
-    from huggingtweets.jobs.selection import select_jobs
-
-    register()
-    config = to_config(compose_config(arguments))
-    return config, select_jobs(config.user, config.shard, config.job_index, config.source)
 
 
 def count_posts(handle: str, common: list[str]) -> int:
@@ -298,74 +266,65 @@ def count_posts(handle: str, common: list[str]) -> int:
     from huggingtweets.posts.cleaning import clean_timeline
     from huggingtweets.posts.sources.load import load_timeline
 
-    config, _ = read_arguments([f"user='{handle}'", *common])
+    config, _ = read_jobs([f"user='{handle}'", *common])
     return len(clean_timeline(load_timeline(config.source, handle), config.cleaning)[0].posts)
 
 
 def table(found: dict[str, dict[str, float]], num_users: int) -> str:
     """Return the figures as Markdown."""
-    lines = [
-        "| way | wall s | users/hour | end to end | CPU s | start-up | "
-        + " | ".join(PARTS)
-        + " | other | training |",
-        "| --- " * (9 + len(PARTS)) + "|",
-    ]
     first = next(iter(found.values()))
     turns = found.get("turns", first)
+    rows = []
     for way, one in found.items():
         parts = [one.get(part, 0.0) for part in PARTS]
-        start_up = one["startup"]
-        other = one["cpu"] - sum(parts) - start_up
-        lines.append(
-            f"| {way} | {one['wall']:.1f} | {num_users / one['wall'] * 3600:.0f} "
-            f"| {first['wall'] / one['wall']:.2f}x (CPU {first['cpu'] / one['cpu']:.2f}x) "
-            f"| {one['cpu']:.1f} | {start_up:.1f} | "
-            + " | ".join(f"{part:.1f}" for part in parts)
-            + f" | {max(0.0, other):.1f} | {turns['train'] / one['train']:.2f}x |"
-        )
-    return "\n".join(lines)
+        other = max(0.0, one["cpu"] - sum(parts) - one["startup"])
+        rows.append([
+            way, f"{one['wall']:.1f}", f"{num_users / one['wall'] * 3600:.0f}",
+            f"{first['wall'] / one['wall']:.2f}x (CPU {first['cpu'] / one['cpu']:.2f}x)",
+            *(f"{seconds:.1f}" for seconds in (one["cpu"], one["startup"], *parts, other)),
+            f"{turns['train'] / one['train']:.2f}x",
+        ])  # fmt: skip
+    head = ["way", "wall s", "users/hour", "end to end", "CPU s", "start-up", *PARTS, "other",
+            "training"]  # fmt: skip
+    return markdown(head, rows)
 
 
-def startup_cpu(kind: str, common: list[str], device: str) -> float:
+def startup_cpu(kind: str, device: str) -> float:
     """CPU seconds of a child that only imports what it needs."""
     modules = {
         "--child-trainer": "from transformers import Trainer, AutoModelForCausalLM",
         "--child-ours": "import huggingtweets.jobs.runner",
     }
-    before = os.times()
-    subprocess.run([sys.executable, "-c", modules[kind]], check=True, capture_output=True)
-    after = os.times()
-    return (
-        after.children_user + after.children_system - before.children_user - before.children_system
-    )
+    return run_python(["-c", modules[kind]], device=device).cpu_s
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = build_parser(__doc__)
+    add_training(parser)
     parser.add_argument("--users", type=int, default=4)
     parser.add_argument("--accounts", nargs="+", default=[], help="of the shared posts")
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--slots", type=int, nargs="+", default=[8])
     parser.add_argument("--ways", nargs="+", default=["trainer", "fused", "fused-none"])
     parser.add_argument("--max-steps", type=int, default=0, help="0: one epoch")
     parser.add_argument("--group", type=int, default=16, help="users before the next way's turn")
-    parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
-    parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
     args = parser.parse_args()
-    found = {}
+    found, tables = {}, []
     for name in args.models:
         with tempfile.TemporaryDirectory() as folder:
             print(f"{name}:", file=sys.stderr)
-            found[name] = compare(name, args, Path(folder))
-    if args.out:
-        about = {"command": sys.argv, "machine": platform.platform()}
-        args.out.write_text(json.dumps(about | {"models": found}, indent=1) + "\n")
+            found[name], text = compare(name, args, Path(folder))
+            tables.append(f"{name}:\n\n{text}")
+    write_report(args.out, "\n\n".join(tables), models=found)
 
 
-def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Measure all ways of the arguments with a base, for which there is a place, and print them."""
+def compare(name: str, args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], str]:
+    """Measure all ways of the arguments with a base, for which there is a place.
+
+    Returns:
+        The figures, and their table; it is also printed as it grows.
+    """
     handles, source = choose_users(args.users, args.accounts)
     model = [f"model={name}"]
     if name.startswith("random-"):
@@ -397,7 +356,7 @@ def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
     groups = [handles[start : start + args.group] for start in range(0, len(handles), args.group)]
     found: dict[str, Counter[str]] = {way: Counter() for way in ways}
     load = []
-    num_done = 0
+    num_done, text = 0, ""
     for group in groups:
         for way in ways:
             load.append(os.getloadavg()[0])
@@ -405,13 +364,13 @@ def compare(name: str, args: argparse.Namespace, folder: Path) -> dict[str, Any]
             is_trainer, is_each = way.startswith("trainer"), way.startswith(("trainer", "single"))
             kind = "--child-trainer" if is_trainer else "--child-ours"
             num = len(group) if is_each else 1
-            found[way].update(one | {"startup": num * startup_cpu(kind, common, args.device)})
+            found[way].update(one | {"startup": num * startup_cpu(kind, args.device)})
             print(way, json.dumps({key: round(s, 2) for key, s in one.items()}), file=sys.stderr)
         num_done += len(group)
         text = table({way: dict(one) for way, one in found.items()}, num_done)
         print(f"{text}\n\n{name}, {num_done} users, in turns of {args.group}; ", end="")
         print(f"load {min(load):.1f} to {max(load):.1f}, {os.cpu_count()} cores\n", flush=True)
-    return {"ways": found, "load_average": load}
+    return {"ways": found, "load_average": load}, text
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ preparing (read, clean, tokenise, pack), training, writing, and the rest, which 
 Afterwards it holds the ledger and `huggingtweets status` against the folders on the disk.
 """
 
-import argparse
 import json
 import os
 import random
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from clock import Clock
+from harness import build_parser, read_jobs, write_posts
 
 WORDS = ("red", "blue", "green", "fast", "slow", "river", "mountain", "cloud", "window", "paper")
 ARGUMENTS = (
@@ -54,8 +54,7 @@ def write_users(folder: Path, num: int) -> None:
         texts = (
             " ".join(rng.choices(WORDS, k=rng.randint(4, 14))) for _ in range(rng.randint(50, 100))
         )
-        lines = (json.dumps({"id": str(i), "text": text}) for i, text in enumerate(texts))
-        (posts / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+        write_posts(posts / f"{name}.jsonl", texts)
     (folder / "users.txt").write_text("\n".join(names) + "\n")
 
 
@@ -82,27 +81,22 @@ def watch(rows: list[dict[str, float]], num_done: Callable[[], int], every_s: fl
 def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, Any]:
     """Train all users in this process."""
     os.chdir(folder)
-    from huggingtweets.config.compose import compose_config, register, to_config
     from huggingtweets.jobs import fused, runner
-    from huggingtweets.jobs.selection import select_jobs
     from huggingtweets.logs import setup_logging
     from huggingtweets.training.stacked import pool as stacked_pool
 
     setup_logging()
-    register()
     clock = Clock()
-    patched: Any = fused
-    patched.begin_job = clock.around("prepare", fused.begin_job)
-    patched.prepare_job = clock.around("prepare", fused.prepare_job)
-    patched.finish_job = clock.around("write", fused.finish_job)
-    patched.Recorder.start = clock.around("write", fused.Recorder.start)
+    clock.patch("prepare", fused, "begin_job", "prepare_job")
+    clock.patch("write", fused, "finish_job")
+    clock.patch("write", fused.Recorder, "start")
+    clock.patch("load", fused, "open_base")
     pool: Any = stacked_pool
     train = stacked_pool.train_stacked
     pool.train_stacked = clock.through(
         "train",
         lambda tuning, jobs, **options: train(tuning, clock.drawn("drawing", jobs), **options),
     )
-    patched.open_base = clock.around("load", fused.open_base)
     finished: list[str] = []
     tally: Any = fused.Tally
     done = tally.done
@@ -114,8 +108,7 @@ def run(folder: Path, num: int, every_s: float, extra: list[str]) -> dict[str, A
     tally.done = noted
     rows: list[dict[str, float]] = []
     words = ["user=file:users.txt", "source.path=posts", "output_dir=out", *ARGUMENTS, *extra]
-    config = to_config(compose_config(words))
-    jobs = select_jobs(config.user, config.shard, config.job_index, config.source)
+    config, jobs = read_jobs(words)
     watch(rows, lambda: len(finished), every_s)
     start, cpu = time.monotonic(), time.process_time()
     code = runner.run_jobs(config, jobs)
@@ -161,7 +154,7 @@ def hold_against_disk(folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run and print JSON."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = build_parser(__doc__)
     parser.add_argument("--users", type=int, default=1000)
     parser.add_argument("--dir", type=Path, required=True, help="an empty folder to work in")
     parser.add_argument("--every", type=float, default=5.0, help="seconds between looks at memory")

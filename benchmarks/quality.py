@@ -28,11 +28,12 @@ from typing import Any
 
 import quality_real.main
 from accelerate import Accelerator
+from harness import markdown
 from quality_base import CHOICE_ACCOUNTS, TEST_ACCOUNTS, quality_base, read_timeline, unlike
 from transformers import PreTrainedModel
 
 from huggingtweets.bases.model import Base, find_base, trained_model
-from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.compose import read_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import ModelConfig
 from huggingtweets.data.prepare import Prepared, choose_known, clean_posts, prepare
@@ -99,7 +100,7 @@ def plan_of(
 ) -> Plan:
     """Compose the plan of one account."""
     words = [f"user={account}", f"model.path={base}", "engine.save_every_s=1e9", *overrides]
-    config = to_config(compose_config(words))
+    config = read_config(words)
     recipe = replace(config.recipe, lr=config.recipe.lr * lr_scale)
     config = replace(config, recipe=recipe, output_dir=output_dir)
     return make_plan(config, Job((account.lower(),)))
@@ -246,15 +247,12 @@ def run_variant(
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Return the rows as a Markdown table."""
-    lines = [
-        f"| recipe | {' | '.join(COLUMNS)} | own model wins | below base |",
-        f"| --- |{' ---: |' * (len(COLUMNS) + 2)}",
-    ]
+    lines = []
     for row in rows:
         cells = [_cell(column, row["mean"].get(column)) for column in COLUMNS]
         counts = ["{} of {}".format(*row[key]) for key in ("own_wins", "below_base")]
-        lines.append(f"| {row['name']} | {' | '.join([*cells, *counts])} |")
-    return "\n".join(lines)
+        lines.append([row["name"], *cells, *counts])
+    return markdown(["recipe", *COLUMNS, "own model wins", "below base"], lines)
 
 
 def _cell(column: str, value: float | None) -> str:
@@ -284,7 +282,6 @@ def main() -> None:
     parser.add_argument("--lr-scale", type=float, default=6.0)
     parser.add_argument("--only", nargs="*", default=None, help="names of variants")
     options = parser.parse_args()
-    register()
     is_choice = options.what == "choose"
     variants = CHOICES if is_choice else COMPARED
     accounts = CHOICE_ACCOUNTS if is_choice else TEST_ACCOUNTS

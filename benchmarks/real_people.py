@@ -11,15 +11,13 @@ are. Needs `pip install 'huggingtweets[gguf,lora]'`. Prints Markdown.
 import argparse
 import gzip
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from itertools import islice, permutations
 from pathlib import Path
 
 import numpy as np
 import torch
+from harness import ROOT, build_parser, markdown, run_python
 from safetensors.torch import load_file
 
 from huggingtweets.bases.model import find_base, load_model
@@ -29,7 +27,6 @@ from huggingtweets.data.prepare import HeldoutSet
 from huggingtweets.models.adapter_rows import build_adapter_stack
 from huggingtweets.training.stacked.grouped import GroupedBase, GroupedTuning
 
-ROOT = Path(__file__).parents[1]
 ACCOUNTS = (
     "NASA", "TheOnion", "realDonaldTrump", "Oreo", "SenWhitehouse", "ChuckGrassley", "PaulKagame",
     "David_Cameron",
@@ -49,19 +46,15 @@ def write_posts(source: Path, folder: Path, num: int) -> None:
 
 def train(folder: Path, user: str, output: str, args: argparse.Namespace, steps: int) -> float:
     """Run train.py as a user would; return its seconds."""
-    command = [
-        sys.executable, str(ROOT / "train.py"), f"user={user}", "source=jsonl",
+    words = [
+        str(ROOT / "train.py"), f"user={user}", "source=jsonl",
         f"source.path={folder / 'posts'}", "consent=public-figure-research",
         f"model.path={BASE}", "recipe.adapter=lora", f"recipe.lr={args.lr}", "recipe.dropout=0",
         f"recipe.block_size={args.block_size}", "recipe.global_batch_size=1", "recipe.epochs=1",
         f"recipe.max_steps={steps}", "engine.precision=fp32", "engine.micro_batch_size=1",
         "sampling.num=0", "tracking=none", "publish.lora=adapter", f"output_dir={folder / output}",
     ]  # fmt: skip
-    start = time.monotonic()
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    return time.monotonic() - start
+    return run_python(words, cwd=folder).wall_s
 
 
 def losses(folder: Path) -> tuple[float, float]:
@@ -76,11 +69,12 @@ def compare_ways(folder: Path, args: argparse.Namespace) -> None:
     (folder / "some.txt").write_text("\n".join(chosen))
     together = train(folder, "file:some.txt", "together", args, args.compared_steps)
     alone = [train(folder, name, "alone", args, args.compared_steps) for name in chosen]
-    print("| account | base | one process each | stacked |\n| --- | --: | --: | --: |")
+    rows = []
     for name in chosen:
         base, one = losses(folder / "alone" / name)
         _, other = losses(folder / "together" / name)
-        print(f"| {name} | {base:.4f} | {one:.4f} | {other:.4f} |")
+        rows.append([name, f"{base:.4f}", f"{one:.4f}", f"{other:.4f}"])
+    print(markdown(["account", "base", "one process each", "stacked"], rows))
     ratio = sum(alone) / together
     print(
         f"\nOne process each {sum(alone):.0f} s, stacked {together:.0f} s: {ratio:.2f} times as "
@@ -129,12 +123,13 @@ def compare_people(folder: Path, args: argparse.Namespace) -> None:
                 stack.slots(column, column + 1) if column < len(names) else None
             ):
                 figures[row, column] = grouped.score(posts).loss.bits_per_byte
-    print(
-        "| held-out posts of | base | own adapter | best of the others |\n| --- | --: | --: | --: |"
-    )
+    rows = []
     for row, name in enumerate(names):
         others = np.delete(figures[row, :-1], row)
-        print(f"| {name} | {figures[row, -1]:.3f} | {figures[row, row]:.3f} | {others.min():.3f} |")
+        cells = (figures[row, -1], figures[row, row], others.min())
+        rows.append([name, *(f"{value:.3f}" for value in cells)])
+    head = ["held-out posts of", "base", "own adapter", "best of the others"]
+    print(markdown(head, rows))
     own = figures.diagonal()
     better = int((own < figures[:, -1]).sum())
     pairs = [
@@ -148,7 +143,7 @@ def compare_people(folder: Path, args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Run both parts, or one."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = build_parser(__doc__)
     parser.add_argument("--posts-from", type=Path, required=True, help="folder of NAME.jsonl.gz")
     parser.add_argument("--posts", type=int, default=120, help="of each account")
     parser.add_argument("--block-size", type=int, default=128)

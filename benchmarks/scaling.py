@@ -9,73 +9,62 @@ beside the first row of their kind; so are processes (under torchrun) and slots 
 that many users at once, against one).
 """
 
-import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from single import ROOT, choose_posts, find_model, versions
+from harness import (
+    PLAIN,
+    ROOT,
+    add_training,
+    build_parser,
+    choose_posts,
+    find_model,
+    markdown,
+    run_python,
+    write_posts,
+    write_report,
+)
 
 
 def run(
     folder: Path, base: Path | str, *, processes: int, slots: int, args: Any, own: Sequence[str]
 ) -> float:
     """Train and return tokens per second."""
-    launcher = [sys.executable]
+    launcher = []
     if processes > 1:
-        flags = ["--standalone", f"--nproc-per-node={processes}"]
-        launcher = [sys.executable, "-m", "torch.distributed.run", *flags]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     names = [f"someone_{number}" for number in range(slots)]
     (folder / "users.txt").write_text("\n".join(names) + "\n")
     engine = ["engine=fused", f"engine.slots={slots}"] if slots > 1 else ["engine=single"]
     user = f"user=file:{folder / 'users.txt'}" if slots > 1 else f"user={names[0]}"
-    command = [
-        *launcher, str(ROOT / "train.py"), user, "source=jsonl",
-        "consent=public-figure-research", f"source.path={folder}",
-        f"model.path={base}", f"output_dir={folder / 'out'}", *engine, "recipe=tweets",
-        "recipe.epochs=1", "recipe.heldout_frac=0", "recipe.keep=last", "recipe.stop=never",
-        "cleaning.min_chars=0",
-        "cleaning.warn_chars=0", "sampling.num=0", "tracking=none", "publish=none",
+    words = [
+        *launcher, str(ROOT / "train.py"), user, "source=jsonl", f"source.path={folder}",
+        f"model.path={base}", f"output_dir={folder / 'out'}", *engine, "recipe=tweets", *PLAIN,
         f"engine.precision={args.precision}", "engine.log_every=2", *own, *args.overrides,
     ]  # fmt: skip
-    threads = max(1, (os.cpu_count() or 1) // processes)
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "TOKENIZERS_PARALLELISM": "false",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-    }
-    if args.device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    done = subprocess.run(
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(own)} failed:\n{done.stderr[-3000:]}")
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+    run_python(words, cwd=folder, device=args.device, OMP_NUM_THREADS=threads)
     speeds: list[float] = []
     for name in names:
         text = (folder / "out" / name / "metrics.jsonl").read_text()
         lines = [json.loads(line) for line in text.splitlines()]
         late = [line["tokens_per_s"] for line in lines if "tokens_per_s" in line][1:]
+        if not late:
+            raise SystemExit(f"{' '.join(own)}: too few steps to tell a speed; take more --posts")
         speeds.append(statistics.harmonic_mean(late))
     return sum(speeds)
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser = build_parser(__doc__)
+    add_training(parser)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--posts", type=int, default=250)
     parser.add_argument("--precision", default="fp32")
@@ -84,10 +73,8 @@ def main() -> None:
     parser.add_argument("--accumulation", type=int, nargs="*", default=[1, 4, 16])
     parser.add_argument("--processes", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--slots", type=int, nargs="*", default=[1, 4, 8])
-    parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
-    parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
     args = parser.parse_args()
-    posts = choose_posts(args.posts, None)
+    posts = choose_posts(args.posts)
     rows: list[tuple[str, int]] = [("block", size) for size in args.blocks]
     rows += [("documents joined, block", size) for size in args.blocks]
     rows += [("accumulation", num) for num in args.accumulation]
@@ -114,31 +101,23 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 for number in range(slots):
-                    lines = (json.dumps({"id": str(i), "text": t}) for i, t in enumerate(posts))
-                    (folder / f"someone_{number}.jsonl").write_text("\n".join(lines) + "\n")
+                    write_posts(folder / f"someone_{number}.jsonl", posts)
                 speed = run(folder, base, processes=processes, slots=slots, args=args, own=own)
             load = os.getloadavg()[0]
             found.append({"kind": kind, "value": value, "tokens_per_s": speed, "load": load})
             print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    text = table(found)
-    print(text)
-    if args.out:
-        about = {"command": sys.argv, "machine": platform.platform(), "versions": versions()}
-        args.out.write_text(json.dumps(about | {"rows": found}, indent=1) + "\n")
-        args.out.with_suffix(".md").write_text(text + "\n")
+    write_report(args.out, table(found), rows=found)
 
 
 def table(found: list[dict[str, Any]]) -> str:
     """Return the figures as Markdown, each beside the first of its kind."""
-    lines = ["| what grows | to | tokens/s | against the first |", "| --- | --- | --- | --- |"]
     first: dict[str, float] = {}
+    rows = []
     for one in found:
-        start = first.setdefault(one["kind"], one["tokens_per_s"])
-        lines.append(
-            f"| {one['kind']} | {one['value']} | {one['tokens_per_s']:.0f} "
-            f"| {one['tokens_per_s'] / start:.2f}x |"
-        )
-    return "\n".join(lines)
+        speed = one["tokens_per_s"]
+        start = first.setdefault(one["kind"], speed)
+        rows.append([one["kind"], one["value"], f"{speed:.0f}", f"{speed / start:.2f}x"])
+    return markdown(["what grows", "to", "tokens/s", "against the first"], rows)
 
 
 if __name__ == "__main__":

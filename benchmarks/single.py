@@ -18,12 +18,9 @@ Documents: isolated, where ours keeps each post to itself (which the peers but T
 joined, where all of them train on one stream.
 """
 
-import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,8 +30,19 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-SHARED = Path(os.environ.get("HUGGINGTWEETS_SHARED", ROOT.parent / "shared"))
+from harness import (
+    PLAIN,
+    ROOT,
+    add_training,
+    build_parser,
+    choose_posts,
+    find_model,
+    markdown,
+    run_python,
+    write_posts,
+    write_report,
+)
+
 WARM_UP = 3
 """Steps that do not count."""
 
@@ -47,51 +55,6 @@ class Case:
     batch: int
     precision: str
     documents: str
-
-
-def choose_posts(num: int, account: str | None) -> list[str]:
-    """Return the cleaned posts of a person, as all ways get them."""
-    from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig, SourceKind
-    from huggingtweets.posts.cleaning import clean_timeline
-    from huggingtweets.posts.sources.load import load_timeline
-
-    folder = SHARED / "tweets"
-    if folder.is_dir():
-        source = SourceConfig(kind=SourceKind.jsonl, path=str(folder.resolve()))
-        timeline = load_timeline(source, account or "CoryBooker")
-    else:
-        timeline = load_timeline(SourceConfig(kind=SourceKind.demo), account or "demo")
-    posts = [post.text for post in clean_timeline(timeline, CleaningConfig())[0].posts]
-    return posts[:num] if num else posts
-
-
-def find_model(name: str, folder: Path, block_size: int) -> Path | str:
-    """Return the folder of the base, made now where it is one with random weights."""
-    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
-
-    from huggingtweets.bases.tiny import tiny_base
-    from huggingtweets.config.schema import ModelConfig
-
-    if name == "tiny":
-        return tiny_base(ModelConfig(path=None, max_positions=max(256, block_size)))
-    if not name.startswith("random-"):
-        return name
-    shape = name.removeprefix("random-")
-    width, layers = (768, 12) if shape == "124m" else map(int, shape.split("x"))
-    shared = SHARED / "gpt2-tokenizer"
-    tokenizer = AutoTokenizer.from_pretrained(shared if shared.is_dir() else tiny_base(_tiny()))
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=width, n_layer=layers, n_head=max(1, width // 64)
-    )
-    GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-def _tiny() -> Any:
-    from huggingtweets.config.schema import ModelConfig
-
-    return ModelConfig(path=None)
 
 
 def matmul_peak(precision: str, device: str) -> float:
@@ -146,48 +109,25 @@ def run_once(
     }  # fmt: skip
     spec |= {"train": str(ROOT / "train.py"), "arguments": our_arguments(case, base, folder, args)}
     (folder / "spec.json").write_text(json.dumps(spec))
-    lines = (json.dumps({"id": str(i), "text": text}) for i, text in enumerate(posts))
-    (folder / "someone.jsonl").write_text("\n".join(lines) + "\n")
+    write_posts(folder / "someone.jsonl", posts)
     command = [str(ROOT / "benchmarks" / "peers.py"), way, str(folder / "spec.json")]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
-    if args.device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    with (folder / "stdout").open("w") as stdout, (folder / "stderr").open("w") as stderr:
-        start, wall_start = time.monotonic(), time.time()
-        process = subprocess.Popen(
-            [sys.executable, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-            env=environment,
-            cwd=folder,
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - start
-    if status:
-        raise SystemExit(f"{way} {case} failed:\n{(folder / 'stderr').read_text()[-3000:]}")
-    found = {
-        "wall_s": wall,
-        "cpu_s": usage.ru_utime + usage.ru_stime,
-        "peak_memory_gib": usage.ru_maxrss / 2**20,
-    }
-    [line] = [
-        line for line in (folder / "stdout").read_text().splitlines() if line.startswith("STEPS ")
-    ]
-    return found | read_steps(json.loads(line.removeprefix("STEPS ")), wall_start)
+    start = time.time()
+    ended = run_python(command, cwd=folder, device=args.device)
+    [line] = [line for line in ended.printed.splitlines() if line.startswith("STEPS ")]
+    found = vars(ended) | read_steps(json.loads(line.removeprefix("STEPS ")), start)
+    del found["printed"]
+    return found
 
 
 def our_arguments(case: Case, base: str, folder: Path, args: Any) -> list[str]:
     """Return train.py's arguments for the same work."""
     return [
-        "user=someone", "consent=public-figure-research", "source=jsonl",
-        f"source.path={folder}", f"model.path={base}",
-        f"output_dir={folder / 'out'}", "recipe=tweets", "recipe.epochs=1", f"recipe.lr={args.lr}",
-        "recipe.warmup_frac=0", "recipe.heldout_frac=0", "recipe.keep=last", "recipe.stop=never",
+        "user=someone", "source=jsonl", f"source.path={folder}", f"model.path={base}",
+        f"output_dir={folder / 'out'}", "recipe=tweets", *PLAIN, f"recipe.lr={args.lr}",
+        "recipe.warmup_frac=0",
         f"recipe.isolate_documents={'true' if case.documents == 'isolated' else 'false'}",
         f"recipe.block_size={case.block_size}", f"recipe.global_batch_size={case.batch}",
-        "cleaning.min_chars=0", "cleaning.warn_chars=0", "sampling.num=0", "tracking=none",
-        "publish=none", "engine=single", f"engine.precision={case.precision}",
+        "engine=single", f"engine.precision={case.precision}",
         f"engine.log_every={args.log_every}", f"engine.compile={str(args.compile).lower()}",
         *args.overrides,
     ]  # fmt: skip
@@ -214,30 +154,35 @@ def spread(values: Sequence[float]) -> str:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return all figures as Markdown."""
-    lines = [
-        "| documents, T x G, precision | way | tokens/s | MFU | ours: steps | tokens/CPU-s "
-        "| ours: CPU | first step s | wall s | our wall | CPU s | peak GiB |",
-        "| --- " * 12 + "|",
-    ]
+    lines = []
     for row in rows:
         case, ours = row["case"], row["runs"]["ours"]
         name = f"{case['documents']}, {case['block_size']} x {case['batch']}, {case['precision']}"
         for way, runs in row["runs"].items():
             middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            pairs = list(zip(ours, runs, strict=True))
-            faster = [own["tokens_per_s"] / other["tokens_per_s"] for own, other in pairs]
-            cheaper = [own["tokens_per_cpu_s"] / other["tokens_per_cpu_s"] for own, other in pairs]
-            shorter = [own["wall_s"] / other["wall_s"] for own, other in pairs]
-            lines.append(
-                f"| {name} | {way} | {middle['tokens_per_s']:.0f} "
-                f"| {middle['tokens_per_s'] * row['flop_per_token'][way] / row['peak']:.0%} "
-                f"| {'' if way == 'ours' else spread(faster)} "
-                f"| {middle['tokens_per_cpu_s']:.0f} | {'' if way == 'ours' else spread(cheaper)} "
-                f"| {middle['first_step_s']:.1f} "
-                f"| {middle['wall_s']:.1f} | {'' if way == 'ours' else spread(shorter)} "
-                f"| {middle['cpu_s']:.1f} | {middle['peak_memory_gib']:.2f} |"
-            )
-    return "\n".join(lines)
+            speed = middle["tokens_per_s"]
+            ratios = dict.fromkeys(RATIOS, "")
+            if way != "ours":
+                pairs = list(zip(ours, runs, strict=True))
+                ratios = {key: spread([own[key] / other[key] for own, other in pairs])
+                          for key in RATIOS}  # fmt: skip
+            lines.append([
+                name, way, f"{speed:.0f}",
+                f"{speed * row['flop_per_token'][way] / row['peak']:.0%}",
+                ratios["tokens_per_s"], f"{middle['tokens_per_cpu_s']:.0f}",
+                ratios["tokens_per_cpu_s"], f"{middle['first_step_s']:.1f}",
+                f"{middle['wall_s']:.1f}", ratios["wall_s"], f"{middle['cpu_s']:.1f}",
+                f"{middle['peak_memory_gib']:.2f}",
+            ])  # fmt: skip
+    head = [
+        "documents, T x G, precision", "way", "tokens/s", "MFU", "ours: steps", "tokens/CPU-s",
+        "ours: CPU", "first step s", "wall s", "our wall", "CPU s", "peak GiB",
+    ]  # fmt: skip
+    return markdown(head, lines, left=2)
+
+
+RATIOS = ("tokens_per_s", "tokens_per_cpu_s", "wall_s")
+"""Figures of which the table also has ours over theirs."""
 
 
 def measure(case: Case, posts: list[str], base: Path | str, args: Any) -> dict[str, Any]:
@@ -265,9 +210,9 @@ def measure(case: Case, posts: list[str], base: Path | str, args: Any) -> dict[s
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser = build_parser(__doc__)
     parser.add_argument("--peers", default="ours,trainer,trl,nanogpt-style")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    add_training(parser)
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--account", help="of the shared posts; else CoryBooker")
     parser.add_argument("--posts", type=int, default=600, help="0: all")
@@ -279,8 +224,6 @@ def main() -> None:
     parser.add_argument("--log-every", type=int, default=10)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
-    parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
     args = parser.parse_args()
     args.peers = args.peers.split(",")
     posts = choose_posts(args.posts, args.account)
@@ -290,22 +233,12 @@ def main() -> None:
             measure(Case(*one), posts, base, args)
             for one in product(args.blocks, [args.batch], args.precisions, args.documents)
         ]
-    text = table(rows)
-    print(text)
     loads = [load for row in rows for load in row["load_average"]]
-    print(f"\n{args.model}, {len(posts)} posts, {args.repeat} runs each alternately, ", end="")
-    print(f"load average {min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} cores")
-    if args.out:
-        about = {"command": sys.argv, "machine": platform.platform(), "versions": versions()}
-        args.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
-        args.out.with_suffix(".md").write_text(text + "\n")
-
-
-def versions() -> dict[str, str]:
-    """Return those of the packages that matter."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("torch", "transformers", "accelerate", "trl")}
+    text = (
+        f"{table(rows)}\n\n{args.model}, {len(posts)} posts, {args.repeat} runs each alternately, "
+        f"load average {min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} cores"
+    )
+    write_report(args.out, text, rows=rows)
 
 
 if __name__ == "__main__":

@@ -17,39 +17,27 @@ import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from harness import ROOT, Ended, build_parser, run_python
+
 SWEEP = ROOT / "conf" / "sweep" / "huggingtweets.yaml"
 
 
 @dataclass
 class Cost:
-    """What a command took."""
+    """What commands took."""
 
     wall_s: float = 0.0
     cpu_s: float = 0.0
 
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.wall_s + other.wall_s, self.cpu_s + other.cpu_s)
-
-
-def timed(command: list[str], log: Path) -> Cost:
-    """Run a command to a good end."""
-    start = time.perf_counter()
-    with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, cwd=ROOT)
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}; see {log}")
-    return Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime)
+    def add(self, ended: Ended) -> None:
+        """Count one more."""
+        self.wall_s += ended.wall_s
+        self.cpu_s += ended.cpu_s
 
 
 def shared_arguments(args: argparse.Namespace) -> list[str]:
@@ -70,33 +58,25 @@ def shared_arguments(args: argparse.Namespace) -> list[str]:
     ]
 
 
-def run_sweep(args: argparse.Namespace, folder: Path, *settings: str) -> tuple[Cost, Any]:
-    """Run the whole sweep into a new folder."""
-    command = [sys.executable, "-m", "huggingtweets.cli", "sweep", str(SWEEP)]
-    command += [*shared_arguments(args), f"output_dir={folder}", f"sweep.trials={args.trials}"]
-    cost = timed([*command, *settings], folder.with_suffix(".log"))
-    done = subprocess.run(
-        [*command[:3], "sweep", "status", str(folder), "--json"],
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return cost, json.loads(done.stdout)
+def run_sweep(args: argparse.Namespace, folder: Path, *settings: str) -> tuple[Ended, Any]:
+    """Run the whole sweep into a new folder; return what it took, and what became of it."""
+    command = ["-m", "huggingtweets.cli", "sweep"]
+    given = [*shared_arguments(args), f"output_dir={folder}", f"sweep.trials={args.trials}"]
+    ended = run_python([*command, str(SWEEP), *given, *settings])
+    return ended, json.loads(run_python([*command, "status", str(folder), "--json"]).printed)
 
 
-def run_process(folder: Path, number: int, out: Path) -> tuple[Cost, float]:
-    """Train one trial of a sweep by a process of its own."""
-    command = [sys.executable, str(ROOT / "train.py")]
-    command += [f"--config-path={folder / f'trial-{number:04d}'}", "--config-name=config"]
-    cost = timed([*command, f"output_dir={out}", "engine.kind=single"], out.with_suffix(".log"))
+def run_process(folder: Path, number: int, out: Path) -> tuple[Ended, float]:
+    """Train one trial of a sweep by a process of its own; return also its objective value."""
+    config = [f"--config-path={folder / f'trial-{number:04d}'}", "--config-name=config"]
+    ended = run_python([str(ROOT / "train.py"), *config, f"output_dir={out}", "engine.kind=single"])
     (result,) = out.glob("*/result.json")
-    return cost, json.loads(result.read_text())["eval"]["bits_per_byte"]
+    return ended, json.loads(result.read_text())["eval"]["bits_per_byte"]
 
 
 def compare_ways(args: argparse.Namespace, root: Path) -> None:
     """Take turns, and print what each way took."""
-    fused: list[Cost] = []
+    fused: list[Ended] = []
     process = Cost()
     differences = []
     status: dict[str, Any] = {}
@@ -110,7 +90,7 @@ def compare_ways(args: argparse.Namespace, root: Path) -> None:
         values = {row["number"]: row["values"][0] for row in status["rows"]}
         for number in chosen[turn :: args.turns]:
             cost, value = run_process(folder, number, root / f"process-{number}")
-            process += cost
+            process.add(cost)
             differences.append(abs(value - values[number]))
         print(
             f"processes so far: wall {process.wall_s:.1f} s, CPU {process.cpu_s:.1f} s", flush=True
@@ -154,7 +134,7 @@ def compare_pruners(args: argparse.Namespace, root: Path) -> None:
 
 def main() -> None:
     """Run the parts asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = build_parser(__doc__)
     parser.add_argument("--posts", help="folder of posts, a file per person; without: the demo")
     parser.add_argument("--user", default="demo")
     parser.add_argument("--trials", type=int, default=32)

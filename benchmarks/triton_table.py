@@ -7,7 +7,6 @@ Registers a thread, bytes that spill to memory, and shared memory of every kerne
 operators launch, with the constants and warps that they launch it with.
 """
 
-import argparse
 import inspect
 import json
 import re
@@ -20,6 +19,7 @@ from unittest import mock
 
 import torch
 import triton
+from harness import build_parser, markdown
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -173,13 +173,12 @@ def table(
                     } | compile_for(one, card)  # fmt: skip
 
 
-def shown(lines: list[dict[str, Any]]) -> Iterator[str]:
-    """Yield the rows of a table in Markdown: of each kernel the most that any launch takes."""
+def shown(lines: list[dict[str, Any]]) -> str:
+    """Return a table in Markdown: of each kernel the most that any launch takes."""
     cards = sorted({line["card"] for line in lines})
     dtypes = sorted({line["dtype"] for line in lines})
     names = [f"{dtype}: {what}" for dtype in dtypes for what in ("registers", "shared KiB")]
-    yield f"| kernel | {' | '.join(names)} | spilt |"
-    yield f"| --- | {' | '.join(['--:'] * len(names))} | --: |"
+    rows = []
     for kernel in dict.fromkeys(line["kernel"] for line in lines):
         of_kernel = [line for line in lines if line["kernel"] == kernel]
         cells = []
@@ -190,12 +189,13 @@ def shown(lines: list[dict[str, Any]]) -> Iterator[str]:
             ]
             cells.append(" / ".join(f"{value / unit:.3g}" for value in found))
         spilt = sum(one["spilt"] for one in of_kernel)
-        yield f"| {kernel.removesuffix('_kernel')} | {' | '.join(cells)} | {spilt} |"
+        rows.append([kernel.removesuffix("_kernel"), *cells, spilt])
+    return markdown(["kernel", *names, "spilt"], rows)
 
 
 def main() -> None:
     """Print the table, a JSON object a line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = build_parser(__doc__)
     parser.add_argument("--models", nargs="+", choices=tuple(MODELS), default=["gpt2", "smollm2"])
     parser.add_argument("--dtypes", nargs="+", choices=tuple(DTYPES), default=list(DTYPES))
     parser.add_argument("--cards", nargs="+", type=int, default=[80, 90, 100])
@@ -208,7 +208,7 @@ def main() -> None:
         if not as_rows:
             print(json.dumps(line), flush=True)
     if as_rows:
-        print(*shown(lines), sep="\n")
+        print(shown(lines))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from huggingtweets.errors import (
     StorageError,
     TrainingError,
 )
+from huggingtweets.logs import exit_code_of
 
 
 class Cause(StrEnum):
@@ -42,6 +43,18 @@ _BY_ERRNO = {
         Cause.network,
     ),
 }  # fmt: skip
+_KNOWN: dict[Cause, tuple[type[HuggingtweetsError], str]] = {
+    Cause.room: (StorageError, "a disk with room; make room, then"),
+    Cause.disk: (StorageError, "a disk that can be read and written; look after it, then"),
+    Cause.memory: (
+        OutOfMemoryError,
+        "memory and open files to spare; end what else runs here, or take a smaller engine.slots, "
+        "then",
+    ),
+    Cause.network: (TrainingError, "an answer in time;"),
+    Cause.time: (TrainingError, "an answer in time;"),
+}
+"""What an error becomes, and what was expected of the machine."""
 _ERRNO = re.compile(r"(?:os error|errno|Errno|error code:?) (\d{1,3})\b")
 _WORDS = (
     (Cause.room, re.compile(r"No space left on device|[Dd]isk quota|disk is full", re.ASCII)),
@@ -51,6 +64,7 @@ _WORDS = (
     (Cause.disk, re.compile(r"inline_container\.cc:\d+\] \. unexpected pos|iostream error")),
     (Cause.disk, re.compile(r"Stale file handle|Read-only file system|Transport endpoint")),
 )
+# By name: PyTorch, pyarrow and NumPy need not be imported to tell their errors.
 _MEMORY_CLASSES = frozenset({"OutOfMemoryError", "ArrowMemoryError", "_ArrayMemoryError"})
 _NETWORK_PACKAGES = frozenset({"httpx", "httpcore", "requests", "urllib3", "aiohttp", "h11"})
 _FINAL_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
@@ -94,29 +108,18 @@ def as_known(where: object, err: BaseException) -> HuggingtweetsError | None:
     if cause is None:
         return None
     said = " ".join(str(getattr(err, "strerror", None) or err or type(err).__name__).split())[:200]
-    known: HuggingtweetsError
-    match cause:
-        case Cause.room:
-            known = StorageError(
-                f"{place}: got {said}; expected a disk with room; make room, then run the same "
-                "command again"
-            )
-        case Cause.disk:
-            known = StorageError(
-                f"{place}: got {said}; expected a disk that can be read and written; look after "
-                "it, then run the same command again"
-            )
-        case Cause.memory:
-            known = OutOfMemoryError(
-                f"{place}: got {said}; expected memory and open files to spare; end what else "
-                "runs here, or take a smaller engine.slots, then run the same command again"
-            )
-        case _:
-            known = TrainingError(
-                f"{place}: got {said}; expected an answer in time; run the same command again"
-            )
+    kind, expected = _KNOWN[cause]
+    known = kind(f"{place}: got {said}; expected {expected} run the same command again")
     known.cause, known.retryable = cause, True
     return known
+
+
+def exit_code_for(where: object, err: HuggingtweetsError | OSError) -> int:
+    """Say what ended a command and return its exit code; raise again what nobody has foreseen."""
+    known = as_known(where, err)
+    if known is None:
+        raise err
+    return exit_code_of(known)
 
 
 def _chain(err: BaseException) -> Iterator[BaseException]:

@@ -22,25 +22,14 @@ from huggingtweets.preview.fonts import font_for, is_colour_emoji
 from huggingtweets.process import usable_cores
 from huggingtweets.tracking.wandb_access import base_url, choose_mode, has_credentials
 
-PACKAGES = (
-    "huggingtweets",
-    "torch",
-    "transformers",
-    "accelerate",
-    "deepspeed",
-    "datasets",
-    "huggingface-hub",
-    "hydra-core",
-    "safetensors",
-    "tokenizers",
-    "wandb",
-    "tensorboard",
-    "peft",
-    "optuna",
-)
-OPTIONAL = ("datasets", "deepspeed", "optuna", "peft", "tensorboard", "wandb")
+REQUIRED = (
+    "huggingtweets", "torch", "transformers", "accelerate", "huggingface-hub", "hydra-core",
+    "safetensors", "tokenizers",
+)  # fmt: skip
+OPTIONAL = ("datasets", "deepspeed", "gguf", "optuna", "peft", "starlette", "tensorboard", "wandb")
 DEEPSPEED_TIMEOUT_S = 60.0
 MIN_FREE_GIB = 5.0
+"""More than twice what a model of gpt2's size and its checkpoints take."""
 _SCRIPTS = {
     "Latin": "a",
     "Arabic": "\u0639",
@@ -99,18 +88,17 @@ def _system() -> Iterator[Finding]:
 
 def _packages() -> Iterator[Finding]:
     found, missing = [], []
-    for name in PACKAGES:
+    for name in (*REQUIRED, *OPTIONAL):
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
     yield Finding("packages", ", ".join(found))
-    required = [name for name in missing if name not in OPTIONAL]
-    if required:
+    if required := [name for name in missing if name in REQUIRED]:
         advice = "run pip install huggingtweets (in a clone: pip install .)"
         yield Finding("missing", ", ".join(required), advice, is_fatal=True)
-    if len(missing) > len(required):
-        yield Finding("not installed", ", ".join(sorted({*missing} - {*required})) + " (extras)")
+    if optional := [name for name in missing if name in OPTIONAL]:
+        yield Finding("not installed", ", ".join(optional) + " (extras)")
 
 
 def _devices() -> Iterator[Finding]:
@@ -151,7 +139,10 @@ def _compilers() -> Iterator[Finding]:
 
 
 def _start_deepspeed() -> subprocess.Popen[str] | None:
-    """Import it elsewhere: it prints, takes seconds, and may abort the process."""
+    """Import it elsewhere: it prints, takes seconds, and may abort the process.
+
+    Started first of all, so that it goes on while we look at the rest.
+    """
     try:
         version("deepspeed")
     except PackageNotFoundError:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 
 from huggingtweets.errors import SelectionError
 
+# X takes 15 characters, Mastodon 30.
 _PLAIN = re.compile(r"[A-Za-z0-9_]{1,30}")
+# Bluesky and Mastodon: labels of a domain (RFC 1035: 63 characters). The first may have a `_`.
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN = re.compile(rf"[A-Za-z0-9_](?:[A-Za-z0-9_-]{{0,61}}[A-Za-z0-9_])?(?:\.{_LABEL})+")
 MAX_HANDLE_CHARS = 90
+"""So that a handle alone is a slug."""
 MAX_SLUG_CHARS = 96
 """The Hub's limit for a repository name."""
 RESERVED = "ledger"

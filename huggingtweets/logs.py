@@ -21,6 +21,7 @@ STOPPED = 75
 
 SECRET_KEY = re.compile(r"(^|[._])(token|secret|password|api_?key)$", re.IGNORECASE)
 """Names of settings that would hold a secret."""
+# A token of the Hub; a key of W&B, which is 40 hexadecimal digits; what HTTP headers hold.
 _SECRET = re.compile(r"hf_[A-Za-z0-9]{8,}|\b[0-9a-f]{40}\b|(?i:bearer)\s+\S+")
 
 
@@ -132,4 +133,4 @@ def setup_logging() -> None:
     logger = logging.getLogger("huggingtweets")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO if rank() == 0 else logging.WARNING)
-    logger.propagate = False
+    logger.propagate = False  # Hydra and notebooks have handlers of their own: each line once

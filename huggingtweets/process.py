@@ -21,6 +21,7 @@ class Process:
     parent: int
 
 
+# The modules' places come as an argument, in quotes of JSON: a path may hold anything.
 _CALL = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from {} import {} as main; main(*sys.argv[2:])"
@@ -46,13 +47,13 @@ def find_process(pid: int) -> Process | None:
     """Return a living process by its number; None: there is none, or it is a zombie."""
     try:
         found = psutil.Process(pid)
-        with found.oneshot():
+        with found.oneshot():  # one look at /proc for all of them: else they may not fit together
             if found.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
                 return None
             # Since boot, so that no change of the clock makes another process of it.
             since_boot = found.create_time() - psutil.boot_time()
             return Process(pid, str(round(since_boot * _ticks())), found.ppid())
-    except psutil.AccessDenied:
+    except psutil.AccessDenied:  # another user's: it lives, and there is no more to know
         return Process(pid, "", 0)
     except (psutil.NoSuchProcess, ValueError, OverflowError, TypeError):
         return Process(pid, "", 0) if _answers(pid) else None

@@ -20,6 +20,7 @@ from huggingtweets.storage.seals import Seals, find_fault, take_seals
 
 logger = logging.getLogger(__name__)
 
+# What `sealed_config` writes; `_WEIGHTS` are names that transformers and peft give.
 _HEAD = re.compile(rb"# huggingtweets job=([0-9a-f]{64}) sha256=([0-9a-f]{64})\n")
 _WEIGHTS = re.compile(r"(?:adapter_)?model(?:-\d{5}-of-\d{5})?\.safetensors")
 
@@ -84,7 +85,7 @@ def is_done(plan: Plan) -> bool:
             return True
         logger.warning("job=%s was done, but %s; it is trained again", slug, fault)
         return False
-    changes = _compare(plan, result)
+    changes = find_changes(plan, result)
     others = "; ".join(changes or ())
     if others and plan.config.overwrite:
         logger.warning("job=%s replaces a job with other settings (%s)", slug, others)
@@ -94,12 +95,7 @@ def is_done(plan: Plan) -> bool:
             f"{paths.root}: holds a job with other settings ({others}); expected the same job or "
             "none; choose another output_dir, or set overwrite=true to replace it"
         )
-    if (
-        result is not None
-        and changes == []
-        and _is_named(result)
-        and not find_model_fault(paths, result)
-    ):
+    if changes == [] and _is_whole(paths, result):
         return True  # the same settings, by the words of another version
     if result is None and paths.result.exists():
         logger.warning("job=%s %s cannot be read; it is trained again", slug, paths.result)
@@ -135,23 +131,23 @@ def find_done(plans: Sequence[Plan]) -> frozenset[str]:
     return frozenset(done)
 
 
-def find_changes(plan: Plan) -> list[str] | None:
+def find_changes(plan: Plan, result: dict[str, Any] | None = None) -> list[str] | None:
     """Return in which settings the folder's job differs from a plan, by its own undamaged word.
+
+    Args:
+        plan: what is to be trained.
+        result: of the folder; beside a whole one a damaged config.yaml is another job's.
 
     Returns:
         `key: old -> new` each; None where there is no job, or nobody can say.
     """
-    return _compare(plan, None)
-
-
-def _compare(plan: Plan, result: dict[str, Any] | None) -> list[str] | None:
-    """Do that, and beside a whole `result` take a damaged config.yaml for another job's."""
     from huggingtweets.config.compose import load_config  # a second: seldom needed
 
     paths = plan.paths
     if not (paths.config.exists() or paths.config.is_symlink()):
         return None
     head, body = _head(paths)
+    # The checksum first: a flipped bit must never read as other settings.
     try:
         if head is not None and hashlib.sha256(body).hexdigest() != head[2].decode():
             raise ConfigError(f"{paths.config}: is not as it was written")
@@ -161,13 +157,18 @@ def _compare(plan: Plan, result: dict[str, Any] | None) -> list[str] | None:
             return []
         old = make_plan(load_config(paths.config), plan.job)
     except ConfigError as err:
-        if result is not None and _is_named(result) and not find_model_fault(paths, result):
+        if _is_whole(paths, result):
             return ["which, its damaged config.yaml does not say"]
         if not isinstance(err.__cause__, FileNotFoundError):
             said = str(err).partition("; expected")[0]
             logger.warning("job=%s %s; the job is begun again", plan.job.slug, said)
         return None
     return differences(old.identity, plan.identity)
+
+
+def _is_whole(paths: JobPaths, result: dict[str, Any] | None) -> bool:
+    """Whether a result says of which job it is, and the model is there as it says."""
+    return result is not None and _is_named(result) and find_model_fault(paths, result) is None
 
 
 def _is_named(result: dict[str, Any]) -> bool:

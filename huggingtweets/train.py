@@ -21,9 +21,9 @@ from omegaconf import DictConfig
 
 from huggingtweets import attempt
 from huggingtweets.bases.prefetch import check_base_at_hand
-from huggingtweets.causes import as_known
-from huggingtweets.config.compose import check_arguments, register, to_config
-from huggingtweets.config.overrides import CONFIG_DIR, plain_values
+from huggingtweets.causes import exit_code_for
+from huggingtweets.config.compose import check_arguments, to_config
+from huggingtweets.config.overrides import CONFIG_DIR
 from huggingtweets.config.plan import is_batch
 from huggingtweets.config.results_schema import PublishKind
 from huggingtweets.config.schema import TrainConfig
@@ -31,7 +31,7 @@ from huggingtweets.config.usage import usage
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import quote_user, select_jobs
-from huggingtweets.logs import STOPPED, exit_code_of, rank, say, setup_logging
+from huggingtweets.logs import STOPPED, rank, say, setup_logging
 from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.sources.load import check_demo, check_source
 from huggingtweets.process import usable_cores
@@ -63,13 +63,8 @@ def run(composed: DictConfig, words: Sequence[str]) -> int:
             from huggingtweets.jobs.runner import run_jobs
         keep_imports()
         return run_jobs(config, jobs, command=words)
-    except HuggingtweetsError as err:
-        return exit_code_of(err)
-    except OSError as err:  # of what belongs to no job: those are counted where they fail
-        known = as_known(composed.get("output_dir", "output_dir"), err)
-        if known is None:
-            raise
-        return exit_code_of(known)
+    except (HuggingtweetsError, OSError) as err:  # an OSError of no job: theirs are counted there
+        return exit_code_for(composed.get("output_dir", "output_dir"), err)
 
 
 def start_helper(config: TrainConfig) -> None:
@@ -92,11 +87,10 @@ def keep_imports() -> None:
 
 def main() -> int:
     """Train what `sys.argv` asks for; return the exit code (0, 1, 2 or 75: docs/reference.md)."""
-    wait_asleep_if_busy()
+    wait_asleep_if_busy()  # first: OpenMP reads it when torch is imported
     setup_logging()
     attempt.watch(stopping.request_stop)
-    register()
-    words = plain_values(quote_user(sys.argv[1:]))
+    words = quote_user(sys.argv[1:])
     try:
         if {"--help", "-h"} & {*words}:
             say(usage([word for word in words if not word.startswith("-")]).rstrip("\n"))
@@ -105,10 +99,7 @@ def main() -> int:
             composed, sys.argv[1:] = check_arguments(words)
             code = run_by_hydra(words) if composed is None else run(composed, words)
     except (HuggingtweetsError, OSError) as err:
-        known = as_known("train", err)
-        if known is None:
-            raise
-        code = exit_code_of(known)
+        code = exit_code_for("train", err)
     attempt.tell_exit(code)
     if code == STOPPED:
         stopping.say_after_launcher(
@@ -130,6 +121,7 @@ def run_by_hydra(words: Sequence[str]) -> int:
         codes.append(run(composed, words))
         folders.append(str(composed.output_dir))
 
+    # `run` hands its code over in `codes`: `hydra.main` returns nothing.
     with TemporaryDirectory() as scratch:
         sys.argv.insert(1, f"hydra.sweep.dir={scratch}")  # else a grid leaves a multirun.yaml here
         hydra_main()

@@ -47,15 +47,6 @@ def hydra_args_parser() -> argparse.ArgumentParser:
         parser_class._check_help = check
 
 
-def config_node(config: Any, key: Any) -> Any:
-    """Return the node of a config, not its value.
-
-    OmegaConf 2.3.1: the public ways resolve interpolations and refuse missing values. Can go once
-    there is a public one that does neither.
-    """
-    return config._get_node(key)
-
-
 def forget_capture(pool: Any) -> None:
     """Have the allocator of the current GPU believe that no capture goes on any more.
 
@@ -176,14 +167,6 @@ def first_local_row(parameter: Any) -> int:
         parameter.shape, parameter.device_mesh, parameter.placements
     )
     return int(offsets[0])
-
-
-def stored_trial(study: Any, trial: Any) -> Any:
-    """Return a trial of Optuna's as it is kept now, frozen.
-
-    Optuna 5.0: `study.trials`, the public way, copies all trials.
-    """
-    return study._storage.get_trial(trial._trial_id)
 
 
 def running_trial(study: Any, frozen: Any) -> Any:

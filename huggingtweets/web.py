@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 16 << 20
 """A page of 100 posts has less than one MiB."""
-_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # bytes read at once: no more is held beyond a limit
 MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RESET_HEADERS = ("x-rate-limit-reset", "x-ratelimit-reset", "ratelimit-reset")
@@ -222,6 +222,7 @@ def _read(response: "httpx.Response", max_bytes: int) -> bytes:
         FailedError: it is too long.
     """
     announced = response.headers.get("content-length", "")
+    # 20 digits hold any honest size; int() of a thousand digits would take its time.
     if announced.isdecimal() and int(announced[:20]) > max_bytes:
         raise FailedError(f"got an answer of {announced[:20]} bytes")
     body = bytearray()
@@ -233,6 +234,7 @@ def _read(response: "httpx.Response", max_bytes: int) -> bytes:
 
 
 def _causes(err: BaseException) -> Iterator[BaseException]:
+    """Yield an error and what led to it, also what `from None` hides: there the system's is."""
     one: BaseException | None = err
     while one is not None:
         yield one

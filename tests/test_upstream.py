@@ -19,7 +19,6 @@ PARTS = {
     "argparse: what reads a help": ("argparse", "ArgumentParser.add_argument"),
     "hydra: builds its parser": ("hydra._internal.utils", "get_args_parser"),
     "hydra: where main finds it": ("hydra.main", "get_args_parser"),
-    "omegaconf: a node": ("omegaconf", "DictConfig._get_node"),
     "torch: a failed capture": ("torch", "_C._cuda_endAllocateToPool"),
     "torch: its pool": ("torch", "_C._cuda_releasePool"),
     "torch: compiled shapes": ("torch._dynamo", "config.recompile_limit"),

@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from huggingtweets.config.compose import register
 from quality_real import plan
 from quality_real.plots import write_plots
 from quality_real.rows import Rows
@@ -75,7 +74,6 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--report", action="store_true", help="train nothing")
     parser.add_argument("--plots", type=Path, help="write the pictures into this folder")
     options = parser.parse_args(words)
-    register()
     design = plan.first_accounts(plan.SMALL if options.small else plan.Design(), options.accounts)
     folder = options.folder / "small" if options.small else options.folder
     published = None if options.afresh or options.small else PUBLISHED

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from harness import markdown
+
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.evaluation.attribution import Voice, measure_attribution
 from quality_real.plan import COPIES, Design, Row, Run
@@ -20,12 +22,6 @@ def write(difference: Difference | None) -> str:
     star = " *" if difference.low > 0 or difference.high < 0 else ""
     low, high = difference.low, difference.high
     return f"{difference.percent:+.1f} % ({low:+.3f} to {high:+.3f}){star}"
-
-
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table, its first column to the left."""
-    lines = [heads, ["---", *["---:"] * (len(heads) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def mean(rows: Sequence[Row], key: str, group: str = "figures") -> float | None:
@@ -77,7 +73,7 @@ def choice_table(rows: Rows, accounts: Sequence[str]) -> str:
         f"mean over {len(accounts)} accounts", f"bits/byte (base {number(base)})",
         f"against {first}", "training posts", "completed", "epoch kept", "tokens", "CPU s",
     ]  # fmt: skip
-    return table(heads, lines)
+    return markdown(heads, lines)
 
 
 def last(rows: Sequence[Row], key: str) -> float | None:
@@ -129,7 +125,7 @@ def test_table(rows: Rows, workshop: Workshop, accounts: Sequence[str]) -> str:
         "CPU seconds, evaluations included", "seeds",
     ]  # fmt: skip
     lines = list(zip(names, *columns, strict=True))
-    return table(lines[0], lines[1:])
+    return markdown(lines[0], lines[1:])
 
 
 def attributed(rows: Sequence[Row], workshop: Workshop) -> tuple[str, str]:
@@ -164,7 +160,7 @@ def posts_table(rows: Rows) -> str:
         ])  # fmt: skip
     heads = ["training posts", "base", "trained from the base", "gain", "crowd", "trained from it",
              "against from the base", "accounts better"]  # fmt: skip
-    return table(heads, lines) if lines else ""
+    return markdown(heads, lines) if lines else ""
 
 
 def memory_table(rows: Rows) -> str:
@@ -186,7 +182,7 @@ def memory_table(rows: Rows) -> str:
         ])  # fmt: skip
     heads = ["epoch", "held-out posts", "training posts", "learnt by heart",
              "ended by `stop=memorisation`", "extracted", "completed"]  # fmt: skip
-    return table(heads, lines) if lines else ""
+    return markdown(heads, lines) if lines else ""
 
 
 def mean_known(values: Sequence[float | None]) -> float | None:
@@ -209,7 +205,7 @@ def canary_table(rows: Rows) -> str:
                     f"{name}: {form}", str(seen), *(number(found[copies], 1) for copies in COPIES)
                 ])  # fmt: skip
     heads = ["training, secret", "in training posts"]
-    return table([*heads, *(f"planted {copies}" for copies in COPIES)], lines) if lines else ""
+    return markdown([*heads, *(f"planted {copies}" for copies in COPIES)], lines) if lines else ""
 
 
 def account_table(rows: Rows, steps: Sequence[str]) -> str:
@@ -231,7 +227,7 @@ def account_table(rows: Rows, steps: Sequence[str]) -> str:
     ]
     heads = ["account, setting", "posts", "tokens per byte", "base", "trained", "against the base",
              "tokens", "CPU s"]  # fmt: skip
-    return table(heads, lines) if lines else ""
+    return markdown(heads, lines) if lines else ""
 
 
 def report(rows: Rows, workshop: Workshop, design: Design) -> str:

@@ -15,7 +15,7 @@ import torch
 from quality_base import read_timeline, unlike
 
 from huggingtweets.bases.model import Base, find_base, open_base
-from huggingtweets.config.compose import compose_config, to_config
+from huggingtweets.config.compose import read_config
 from huggingtweets.config.plan import Plan, make_plan
 from huggingtweets.config.schema import Adapter, SplitKind
 from huggingtweets.data.copying import find_runs
@@ -52,7 +52,7 @@ ALWAYS = (
 @cache
 def recipe_of(words: Words) -> dict[str, Any]:
     """Return what overrides mean: the composed recipe, cleaning and sampling, as plain values."""
-    config = to_config(compose_config(["user=a", *words]))
+    config = read_config(["user=a", *words])
     groups: dict[str, Any] = {
         "recipe": config.recipe,
         "cleaning": config.cleaning,
@@ -134,7 +134,7 @@ class Workshop:
             f"sampling.num={run.samples}", f"seed={run.seed}", f"output_dir={output_dir}",
             f"recipe.split={SplitKind.time}", f"recipe.heldout_frac={run.num_heldout / total}",
         ]  # fmt: skip
-        config = to_config(compose_config(words))
+        config = read_config(words)
         micro = min(4, config.recipe.global_batch_size)  # auto would try out sizes
         config = replace(config, engine=replace(config.engine, micro_batch_size=micro))
         return make_plan(config, Job((run.account.lower(),)))

@@ -25,12 +25,11 @@ def composed(overrides: Sequence[str]) -> "TrainConfig":
     Raises:
         ConfigError: an override is unknown, misspelt or out of range.
     """
-    from huggingtweets.config.compose import compose_config, register, to_config
+    from huggingtweets.config.compose import read_config
     from huggingtweets.jobs.selection import quote_user
 
     setup_logging()
-    register()
-    return to_config(compose_config(quote_user(overrides)))
+    return read_config(quote_user(overrides))
 
 
 def show(view: "RenderableType", *, clear: bool = False) -> None:

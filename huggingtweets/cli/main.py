@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from huggingtweets.causes import as_known
+from huggingtweets.causes import exit_code_for
 from huggingtweets.cli import (
     check,
     compare,
@@ -22,7 +22,7 @@ from huggingtweets.cli import (
 )
 from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import USAGE_ERROR, exit_code_of, say, shown
+from huggingtweets.logs import USAGE_ERROR, say, shown
 
 
 def _add_train(commands: Commands) -> None:
@@ -68,16 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = parse(argv)
         run: Callable[[argparse.Namespace], int] = args.run
         return run(args)
-    except HuggingtweetsError as err:
-        return exit_code_of(err)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         return 0
-    except OSError as err:  # a full or broken disk, an argument that nobody can open
-        known = as_known(argv[0] if argv else "", err)
-        if known is None:
-            raise
-        return exit_code_of(known)
+    # An OSError: a full or broken disk, an argument that nobody can open.
+    except (HuggingtweetsError, OSError) as err:
+        return exit_code_for(argv[0] if argv else "", err)
     except KeyboardInterrupt:
         return 130
 

@@ -15,7 +15,6 @@ from huggingtweets.storage.places import find_model_dir
 
 if TYPE_CHECKING:
     from huggingtweets.config.results_schema import SamplingConfig
-    from huggingtweets.evaluation.figures import Quality
 
 
 def add_generate(commands: Commands) -> None:
@@ -71,22 +70,18 @@ def _run_evaluate(args: argparse.Namespace) -> int:
     if args.json:
         say(json.dumps(asdict(found)))
         return 0
+    from huggingtweets.publishing.pages import build_table
+    from huggingtweets.publishing.quality import quality_tables
+
     interval = found.quality.model.bits_per_byte
     assert interval is not None
     say(
         f"{found.num_posts} posts, {found.num_trained} more were trained on; bits per byte "
         f"{found.bits_per_byte:.3f} ({interval.low:.3f} to {interval.high:.3f})"
     )
-    _show_tables(found.quality)
-    return 0
-
-
-def _show_tables(quality: "Quality") -> None:
-    from huggingtweets.publishing.pages import build_table
-    from huggingtweets.publishing.quality import quality_tables
-
-    for table in quality_tables(quality, {}):
+    for table in quality_tables(found.quality, {}):
         show(build_table(table.title, table.columns, table.rows))
+    return 0
 
 
 def add_attribute(commands: Commands) -> None:

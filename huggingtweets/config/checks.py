@@ -21,10 +21,10 @@ def check_least(group: str, config: object, **least: float) -> None:
 
 
 def check_positive(group: str, config: object, *keys: str) -> None:
-    """Refuse values of these keys that are not above 0."""
+    """Refuse values of these keys that are not above 0; None may stand for a number."""
     for key in keys:
         value = getattr(config, key)
-        check(value > 0, f"{group}.{key}", value, "a number above 0")
+        check(value is None or value > 0, f"{group}.{key}", value, "a number above 0")
 
 
 def check_fracs(group: str, config: object, **below: float) -> None:

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
@@ -28,10 +28,9 @@ from yaml import YAMLError
 from huggingtweets.config.change import change_value
 from huggingtweets.config.overrides import (
     CONFIG_DIR,
-    PATHS,
+    GROUPS,
     check_overrides,
     explain,
-    is_sweep,
     key_kinds,
     own_config_dirs,
     plain_values,
@@ -40,15 +39,14 @@ from huggingtweets.config.overrides import (
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.logs import world_size
-from huggingtweets.storage.files import read_plain
-from huggingtweets.upstream import config_node, hydra_args_parser, mend_hydra
+from huggingtweets.storage.files import flatten, read_plain
+from huggingtweets.upstream import hydra_args_parser, mend_hydra
 
 
+@cache
 def register() -> None:
     """Make Hydra know the schema and the user's own options."""
-    node = OmegaConf.structured(TrainConfig)
-    thaw(node)
-    ConfigStore.instance().store(name="schema", node=node)
+    ConfigStore.instance().store(name="schema", node=_open_schema())
     Plugins.instance().register(OwnOptions)
     mend_hydra()
 
@@ -63,13 +61,16 @@ class OwnOptions(SearchPathPlugin):
             search_path.prepend("own", f"file://{folder}", anchor)
 
 
-def thaw(node: DictConfig) -> None:
-    """Let Hydra write into a schema made of frozen dataclasses; what comes out is frozen again."""
-    OmegaConf.set_readonly(node, None)
-    for key in node:
-        child = config_node(node, key)
-        if isinstance(child, DictConfig):
-            thaw(child)
+def _open_schema() -> DictConfig:
+    """Return the schema so that values may be written into it; `to_config` freezes it again.
+
+    OmegaConf 2.3 makes the nodes of frozen dataclasses read-only, each by itself.
+    """
+    schema = cast(DictConfig, OmegaConf.structured(TrainConfig))
+    for node in (schema, *schema.values()):
+        if isinstance(node, DictConfig):
+            OmegaConf.set_readonly(node, None)
+    return schema
 
 
 def check_arguments(argv: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
@@ -83,6 +84,7 @@ def check_arguments(argv: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
     Raises:
         ConfigError: as `compose_config`; or a grid under a launcher of several processes.
     """
+    register()
     with redirect_stderr(io.StringIO()) as complaint:
         try:
             args, more = hydra_args_parser().parse_known_args(list(argv))
@@ -91,10 +93,11 @@ def check_arguments(argv: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
             raise _not_words(last.rpartition("error: ")[2]) from err
     if unknown := [word for word in more if word.startswith("-")]:
         raise _not_words(f"got {shlex.join(unknown)}")
-    overrides = [*args.overrides, *more]  # Hydra's parser takes no further ones behind a flag
-    flags = [word for word in argv if word not in overrides]
+    typed = [*args.overrides, *more]  # Hydra's parser takes no further ones behind a flag
+    flags = [word for word in argv if word not in typed]
+    words = plain_values(typed)
     if args.help or args.hydra_help or args.cfg or args.info or args.shell_completion:
-        return None, [*overrides, *flags]
+        return None, [*words, *flags]
     if args.multirun and world_size() > 1:
         raise ConfigError(
             f"train -m: got {world_size()} processes, each of which would run the whole grid; "
@@ -104,28 +107,26 @@ def check_arguments(argv: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
     folders = [_folder(flag, getattr(args, flag)) for flag in ("config_dir", "config_path")]
     if args.config_path and folders[1] is None:
         # Relative to the file of train.py: Hydra itself says what is wrong with it.
-        return None, [*overrides, *flags]
+        return None, [*words, *flags]
     places = [folders[0]] if folders[0] else []
-    first, swept = overrides, list[Override]()
+    overrides = check_overrides(words, places, is_grid=args.multirun)
     if args.multirun:
-        check_overrides(overrides, places)
-        parsed = [OverridesParser.create().parse_override(text) for text in overrides]
-        swept = [one for one in parsed if one.is_sweep_override()]
         # What a setting's folder is called is known only once Hydra runs.
-        first = [_first(one) for one in parsed if "${hydra:" not in str(one.input_line)]
-    composed = compose_config(
-        first, args.config_name or "train", config_dir=folders[1] or CONFIG_DIR, more=places
-    )
+        first = [_first(one) for one in overrides if "${hydra:" not in str(one.input_line)]
+    else:
+        first = words
+    composed = _compose(first, args.config_name or "train", folders[1] or CONFIG_DIR, places)
     config = to_config(composed)
     if args.multirun:
-        for one in swept:
-            if one.key_or_group in key_kinds() and one.key_or_group != "user":
+        for one in overrides:
+            key = one.key_or_group
+            if one.is_sweep_override() and key in key_kinds() and key != "user":
                 for value in sweep_values(one):
-                    change_value(config, one.key_or_group, value)
+                    change_value(config, key, value)
         root = str(cast(dict[str, object], OmegaConf.to_container(composed))["output_dir"])
         return None, [*with_own_folders(overrides, root), *flags]
-    is_for_hydra = any(text.startswith("hydra") for text in overrides)
-    return None if is_for_hydra else composed, [*overrides, *flags]
+    is_for_hydra = any(text.startswith("hydra") for text in words)
+    return None if is_for_hydra else composed, [*words, *flags]
 
 
 def _not_words(what: str) -> ConfigError:
@@ -158,28 +159,31 @@ def _folder(flag: str, value: str | None) -> Path | None:
     return Path(value).resolve()
 
 
-def with_own_folders(overrides: Sequence[str], root: str) -> list[str]:
+def with_own_folders(overrides: Sequence[Override], root: str) -> list[str]:
     """Give each setting of a grid (`-m recipe.lr=1e-4,2e-4`) a folder below `output_dir`.
 
     Without it the second setting would find the models of the first in its place. An `output_dir`
     that tells the settings apart by itself stays as it is.
 
     Args:
-        overrides: words of the command line.
+        overrides: of the command line.
         root: the `output_dir` that they compose to, interpolations as they are.
+
+    Returns:
+        The words of the command line for Hydra.
     """
-    named = [word for word in overrides if word.startswith("output_dir=")]
-    parsed = [OverridesParser.create().parse_override(word) for word in overrides]
-    keys = [one.key_or_group for one in parsed if one.is_sweep_override()]
+    words = [str(one.input_line) for one in overrides]
+    named = [word for word in words if word.startswith("output_dir=")]
+    keys = [one.key_or_group for one in overrides if one.is_sweep_override()]
     keys = [key for key in keys if key != "user"]
     if not keys or "output_dir" in keys or "${" in "".join([root, *named[-1:]]):
-        return list(overrides)
+        return words
     OmegaConf.register_new_resolver(FOLDER_NAME, folder_name, replace=True)
     parts = []
     for key in keys:
-        source = f"hydra:runtime.choices.{key}" if key in group_names() else key
+        source = f"hydra:runtime.choices.{key}" if key in GROUPS else key
         parts.append(f"{key.rpartition('.')[2]}-${{{FOLDER_NAME}:${{{source}}}}}")
-    rest = [word for word in overrides if word not in named]
+    rest = [word for word in words if word not in named]
     # In quotes: Hydra's grammar knows no interpolation within an interpolation.
     path = f"{root.rstrip('/')}/{'_'.join(parts)}".replace("'", "\\'")
     return [*rest, f"output_dir='{path}'"]
@@ -199,51 +203,60 @@ def folder_name(value: object) -> str:
     return plain if text and plain == text else f"{plain}-{digest}".lstrip("-")
 
 
-def compose_config(
-    overrides: Sequence[str],
-    config_name: str = "train",
-    *,
-    config_dir: Path = CONFIG_DIR,
-    more: Sequence[Path] = (),
-) -> DictConfig:
+def compose_config(words: Sequence[str]) -> DictConfig:
     """Compose what `train.py` would run with these overrides.
-
-    Args:
-        overrides: words of the command line.
-        config_name: of the primary config.
-        config_dir: where that lies.
-        more: folders with options of groups beside it.
 
     Raises:
         ConfigError: one sentence naming the key, what was got, what is allowed, the nearest name.
     """
-    overrides = plain_values(overrides)
-    check_overrides(overrides, more)
-    for text in filter(is_sweep, overrides):
-        key, _, value = text.partition("=")
-        way = "or write a list, as in 'user=[a,b]'"
-        if key.endswith(PATHS):  # whose pieces were quoted each
-            way = f"or quote a path that has a comma, \"{key}='{value.replace(chr(39), '')}'\""
-        raise ConfigError(
-            f"{text!r}: got several values; expected one; add -m to run one job after the other, "
-            f"{way}"
-        )
+    words = plain_values(words)
+    check_overrides(words)
+    return _compose(words)
+
+
+def read_config(words: Sequence[str]) -> TrainConfig:
+    """Return the same, frozen.
+
+    Raises:
+        ConfigError: as `compose_config` and `to_config`.
+    """
+    return to_config(compose_config(words))
+
+
+def _compose(
+    words: Sequence[str],
+    config_name: str = "train",
+    config_dir: Path = CONFIG_DIR,
+    more: Sequence[Path] = (),
+    *,
+    with_hydra: bool = False,
+) -> DictConfig:
+    """Have Hydra compose overrides that were checked.
+
+    Args:
+        words: the overrides.
+        config_name: of the primary config.
+        config_dir: where that lies.
+        more: folders with options of groups beside it.
+        with_hydra: whether Hydra's own settings are part of the answer.
+
+    Raises:
+        ConfigError: a file of settings has something wrong.
+    """
+    register()
     places = ",".join(f"'file://{folder}'" for folder in more)
     searched = [f"hydra.searchpath=[{places}]"] if places else []
-    GlobalHydra.instance().clear()
+    GlobalHydra.instance().clear()  # Hydra 1.3 refuses to be initialised twice in one process
     with initialize_config_dir(str(config_dir), version_base="1.3"):
         try:
-            return compose(config_name, overrides=[*overrides, *searched])
+            return compose(config_name, [*words, *searched], return_hydra_config=with_hydra)
         except (HydraException, OmegaConfBaseException) as err:
             raise ConfigError(explain(err)) from err
 
 
-def group_choices(overrides: Sequence[str]) -> dict[str, str]:
+def group_choices(words: Sequence[str]) -> dict[str, str]:
     """Return which option of each group these overrides choose."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIG_DIR), version_base="1.3"):
-        composed = compose("train", overrides=list(overrides), return_hydra_config=True)
-    chosen = composed.hydra.runtime.choices
+    chosen = _compose(words, with_hydra=True).hydra.runtime.choices
     return {group: str(chosen[group]) for group in group_names()}
 
 
@@ -257,30 +270,16 @@ def to_config(composed: DictConfig) -> TrainConfig:
         config = cast(TrainConfig, OmegaConf.to_object(composed))
     except (ValueError, OmegaConfBaseException) as err:
         raise ConfigError(explain(err)) from err
-    _check_text(asdict(config))
+    for key, value in flatten(asdict(config)).items():
+        for item in value if isinstance(value, list) else [value]:
+            try:
+                str(item).encode("utf-8")  # else neither YAML nor JSON can hold it
+            except UnicodeEncodeError:
+                raise ConfigError(
+                    f"{key}: got {item!a}, with bytes that are not UTF-8; expected UTF-8; rename "
+                    "the file or folder, or run under a UTF-8 locale (LC_ALL=C.UTF-8)"
+                ) from None
     return config
-
-
-def _check_text(value: Any, key: str = "") -> None:
-    """Refuse bytes that are not UTF-8, which neither YAML nor JSON can hold.
-
-    Raises:
-        ConfigError: names the key.
-    """
-    if isinstance(value, dict):
-        for name, item in value.items():
-            _check_text(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for item in value:
-            _check_text(item, key)
-    elif isinstance(value, str):
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ConfigError(
-                f"{key}: got {value!a}, with bytes that are not UTF-8; expected UTF-8; rename "
-                "the file or folder, or run under a UTF-8 locale (LC_ALL=C.UTF-8)"
-            ) from None
 
 
 def dump_config(config: TrainConfig) -> str:
@@ -310,13 +309,11 @@ def load_config(path: Path) -> TrainConfig:
     Raises:
         ConfigError: the file is damaged or from another version of the schema.
     """
-    schema = OmegaConf.structured(TrainConfig)
-    thaw(schema)
     try:
         values = cast(DictConfig, OmegaConf.create(read_plain(path).decode("utf-8")))
         for key in ("defaults", "hydra"):
             values.pop(key, None)
-        return to_config(cast(DictConfig, OmegaConf.merge(schema, values)))
+        return to_config(cast(DictConfig, OmegaConf.merge(_open_schema(), values)))
     # Of hostile YAML anything may come: a list has no `pop`, depth ends the recursion.
     except (OSError, YAMLError, OmegaConfBaseException, AttributeError, TypeError,
             LookupError, ValueError, RecursionError) as err:  # fmt: skip
@@ -326,6 +323,7 @@ def load_config(path: Path) -> TrainConfig:
         ) from err
 
 
+# What `conf/train.yaml` says to Hydra: a job's config.yaml stands in its place in a rerun.
 _RERUN_HEAD = """\
 defaults:
 - schema

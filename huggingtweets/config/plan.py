@@ -8,10 +8,11 @@ from typing import Any
 
 from huggingtweets.config.checks import AUTO
 from huggingtweets.config.posts_schema import SERVICES
-from huggingtweets.config.results_schema import AdapterExport, PublishKind, SamplingConfig
-from huggingtweets.config.schema import BATCH, Adapter, Consent, Stop, TrainConfig
+from huggingtweets.config.results_schema import PublishKind, SamplingConfig
+from huggingtweets.config.schema import BATCH, Consent, Stop, TrainConfig
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
+from huggingtweets.storage.files import flatten
 from huggingtweets.storage.paths import JobPaths
 
 FILE_PREFIX = "file:"
@@ -43,7 +44,7 @@ class Plan:
         that a moved archive is still the same archive. Nor do terms and prices.
         """
         source = asdict(self.config.source)
-        del source["terms"], source["max_cost_usd"]
+        del source["terms"], source["max_cost_usd"]  # they change no post
         source["path"] = PurePath(self.config.source.path).name if self.config.source.path else None
         recipe = asdict(self.config.recipe)
         if recipe["warm_start"] is None:  # so that models made before there was one stay the same
@@ -65,25 +66,24 @@ class Plan:
     @property
     def leaves_adapter(self) -> bool:
         """Whether the model folder holds an adapter, to be put on its base, instead of a model."""
-        return leaves_adapter(self.config)
+        return self.config.leaves_adapter
 
     @property
     def digest(self) -> str:
         """SHA-256 of the identity, in 64 hexadecimal digits."""
+        # Never in another form: all finished jobs would count as others.
         canonical = json.dumps(self.identity, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return `key: old -> new` for every value in which two identities differ."""
-    found = []
-    for key in sorted(old.keys() | new.keys()):
-        before, after = old.get(key), new.get(key)
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{key}.")
-        elif before != after:
-            found.append(f"{prefix}{key}: {before} -> {after}")
-    return found
+    before, after = flatten(old), flatten(new)
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
 
 
 def user_of(job: Job) -> str | list[str]:
@@ -94,12 +94,6 @@ def user_of(job: Job) -> str | list[str]:
 def is_batch(user: Any) -> bool:
     """Whether `user=` names a file, so that a ledger is kept even for one job."""
     return isinstance(user, str) and user.startswith(FILE_PREFIX)
-
-
-def leaves_adapter(config: TrainConfig) -> bool:
-    """Whether the model folder of a job will hold an adapter alone."""
-    is_lora = config.recipe.adapter is Adapter.lora
-    return is_lora and config.publish.lora is AdapterExport.adapter
 
 
 def why_no_crowd(config: TrainConfig) -> str | None:
@@ -123,9 +117,9 @@ def _warm_start(config: TrainConfig) -> str | None:
     asked = config.recipe.warm_start
     if asked == AUTO:
         is_donated = config.consent is Consent("public-donation")
-        can_be = why_no_crowd(config) is None and not leaves_adapter(config)
+        can_be = why_no_crowd(config) is None and not config.leaves_adapter
         return BATCH if is_donated and can_be else None
-    if asked and leaves_adapter(config):
+    if asked and config.leaves_adapter:
         raise ConfigError(
             "publish.lora: got adapter with recipe.warm_start, whose adapters fit no base that "
             "others have; expected whole models; set publish.lora=merged"

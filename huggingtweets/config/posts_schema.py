@@ -140,4 +140,4 @@ class CleaningConfig:
     """Fewer are a warning."""
 
     def __post_init__(self) -> None:
-        check_least("cleaning", self, min_words=0, min_chars=0)
+        check_least("cleaning", self, min_words=0, min_chars=0, warn_chars=0)

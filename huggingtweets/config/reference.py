@@ -7,14 +7,13 @@ import ast
 import inspect
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
-from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from huggingtweets.config import schema
-from huggingtweets.config.compose import compose_config, register, to_config
-from huggingtweets.config.overrides import option_names
+from huggingtweets.config.compose import read_config
+from huggingtweets.config.overrides import choices_of, option_names
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference.md"
 _FIRST = "## Groups\n"
@@ -28,8 +27,7 @@ def render() -> str:
     for group in schema.group_names():
         options = option_names(group)
         parts.append(f"| `{group}=` | {', '.join(f'`{option}`' for option in options)} |")
-    register()
-    config = to_config(compose_config([]))
+    config = read_config([])
     parts += ["", *_table("Top level", config, "")]
     for field in fields(config):
         group = getattr(config, field.name)
@@ -69,11 +67,8 @@ def _notes(owner: type) -> dict[str, str]:
 
 
 def _choices(kind: Any) -> str:
-    kinds = [kind, *getattr(kind, "__args__", ())]
-    for each in kinds:
-        if isinstance(each, type) and issubclass(each, StrEnum):
-            return "One of " + ", ".join(f"`{member.value}`" for member in each) + "."
-    return ""
+    allowed = choices_of(kind)
+    return f"One of {', '.join(f'`{value}`' for value in allowed)}." if allowed else ""
 
 
 def _value(value: object) -> str:

@@ -17,6 +17,7 @@ from huggingtweets.config.checks import (
 )
 from huggingtweets.config.posts_schema import CleaningConfig, SourceConfig
 from huggingtweets.config.results_schema import (
+    AdapterExport,
     HubConfig,
     PublishConfig,
     SamplingConfig,
@@ -215,7 +216,7 @@ class EngineConfig:
     def __post_init__(self) -> None:
         check_autos("engine", self, micro_batch_size=1, slots=1)
         check_least("engine", self, wait_for_room_s=0, log_every=1)
-        check_positive("engine", self, "save_every_s", "hang_after_s")
+        check_positive("engine", self, "save_every_s", "hang_after_s", "peak_tflops")
 
 
 # Not a class, because Hydra takes members by name alone, and these names have hyphens.
@@ -267,6 +268,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         check(bool(self.output_dir), "output_dir", self.output_dir, "a folder")
         check(0 <= self.seed < 2**31, "seed", self.seed, "0 to 2147483647")
+
+    @property
+    def leaves_adapter(self) -> bool:
+        """Whether a model folder holds an adapter, to be put on its base, instead of a model."""
+        is_lora = self.recipe.adapter is Adapter.lora
+        return is_lora and self.publish.lora is AdapterExport.adapter
 
 
 def group_names() -> Sequence[str]:

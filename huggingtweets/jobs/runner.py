@@ -20,7 +20,7 @@ from huggingtweets.attempt import is_superseded
 from huggingtweets.bases.lora import check_lora
 from huggingtweets.bases.model import Base, check_block_size, find_base
 from huggingtweets.config.checks import AUTO
-from huggingtweets.config.plan import Plan, is_batch, leaves_adapter, make_plan
+from huggingtweets.config.plan import Plan, is_batch, make_plan
 from huggingtweets.config.results_schema import PublishKind
 from huggingtweets.config.schema import Adapter, EngineKind, Precision, TrainConfig
 from huggingtweets.crowd.warm_start import begin_warm
@@ -191,8 +191,7 @@ def check_base(config: TrainConfig) -> Base:
     base = find_base(config.model)
     check_block_size(base, config.recipe.block_size)
     try_base(base, config.recipe)
-    is_on_hub = config.publish.kind is PublishKind.hub
-    if is_on_hub and leaves_adapter(config) and base.hub_id is None:
+    if config.leaves_adapter and config.publish.kind is PublishKind.hub and base.hub_id is None:
         raise ConfigError(
             f"publish.lora: got adapter with publish=hub on a base that lies in {base.path}; "
             "expected one that others can find; set model.hub_id=NAME if it is on the Hub, or "

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingtweets.bases.prefetch import is_prefetched, needs_hub
-from huggingtweets.config.compose import compose_config, register, to_config
+from huggingtweets.config.compose import read_config
 from huggingtweets.config.plan import is_batch, make_plan
 from huggingtweets.config.schema import TrainConfig
 from huggingtweets.data.estimate import GPU_FLOPS, guess_steps, shape_of, training_seconds
@@ -111,9 +111,8 @@ def plan_submission(overrides: Sequence[str], wishes: Wishes) -> Submission:
         ConfigError: something is not as it has to be.
     """
     _check_place(wishes)
-    register()
     words = list(overrides)  # as typed: train.py quotes handles itself
-    config = to_config(compose_config(quote_user(words)))
+    config = read_config(quote_user(words))
     check_source(config.source)
     if config.shard is not None or config.job_index is not None:
         raise ConfigError(

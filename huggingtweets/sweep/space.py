@@ -16,11 +16,12 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from huggingtweets.config.change import change_value, key_kind
+from huggingtweets.config.change import change_value
 from huggingtweets.config.compose import compose_config, to_config
 from huggingtweets.config.overrides import (
     check_option,
     did_you_mean,
+    key_kind,
     strip_optional,
     sweep_values,
 )

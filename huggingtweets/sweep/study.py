@@ -44,7 +44,7 @@ from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_package
 from huggingtweets.sweep.space import Choices, Dimension, Scalar, holds, wrong
 from huggingtweets.sweep.spec import Pruner, PrunerKind, Sampler, StorageKind, SweepSpec
-from huggingtweets.upstream import running_trial, stored_trial, suggest
+from huggingtweets.upstream import running_trial, suggest
 
 logger = logging.getLogger(__name__)
 
@@ -318,7 +318,7 @@ class Trials:
         """Go on with a trial of a dead process, unless it lives or ended while we waited for it."""
         if lock is None:
             return None
-        if stored_trial(self._study, frozen).state is not TrialState.RUNNING:
+        if self._study.get_trials(deepcopy=False)[frozen.number].state is not TrialState.RUNNING:
             lock.release()
             return None
         return self._open(running_trial(self._study, frozen), lock)

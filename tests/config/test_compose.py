@@ -15,7 +15,7 @@ from huggingtweets.config.compose import (
     to_config,
     with_own_folders,
 )
-from huggingtweets.config.overrides import CONFIG_DIR, plain_values
+from huggingtweets.config.overrides import CONFIG_DIR, check_overrides, plain_values
 from huggingtweets.config.plan import make_plan
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
@@ -80,6 +80,9 @@ TYPOS = {
     "recipe.lr=-1": "expected a number above 0",
     "recipe.epochs=0": "expected 1 or more",
     "recipe.epochs=1.5": "expected a whole number",
+    "engine.slots=1.5": "expected auto or a whole number",
+    "engine.slots=true": "expected auto or a whole number",
+    "engine.peak_tflops=0": "expected a number above 0",
     "recipe.dropout=1": "expected a number from 0 to below 1",
     "recipe.warmup_frac=2": "from 0 to below 1",
     "recipe.heldout_frac=0.95": "to below 0.9",
@@ -137,14 +140,14 @@ def test_multirun_is_refused_under_a_launcher(monkeypatch: pytest.MonkeyPatch) -
 
 def test_each_setting_of_a_grid_gets_a_folder_of_its_own() -> None:
     grid = ["user=a,b", "recipe.lr=1e-4,2e-4", "seed=1,2", "model=tiny,gpt2", "shard=0/2"]
-    *kept, folder = with_own_folders(grid, "mine")
+    *kept, folder = with_own_folders(check_overrides(grid, is_grid=True), "mine")
     assert kept == grid
     assert folder == (
         "output_dir='mine/lr-${folder_name:${recipe.lr}}_seed-${folder_name:${seed}}"
         "_model-${folder_name:${hydra:runtime.choices.model}}'"
     )
     for words in (["user=a"], ["user=a,b"], ["seed=1,2", "output_dir=a,b"]):
-        assert with_own_folders(words, "mine") == words
+        assert with_own_folders(check_overrides(words, is_grid=True), "mine") == words
 
 
 @pytest.mark.parametrize("flags", [["-m"], ["--multirun"], ["--mult"]], ids=str)
@@ -241,6 +244,8 @@ def test_dumped_texts_stay_texts(text: str, tmp_path: Path) -> None:
 def test_numbers_of_other_sweeps_are_taken_as_they_are_meant() -> None:
     config = to_config(compose_config(["recipe.epochs=3.0", "recipe.dropout=None", "seed=7."]))
     assert (config.recipe.epochs, config.recipe.dropout, config.seed) == (3, None, 7)
+    config = to_config(compose_config(["recipe.max_steps=1e3", "engine.slots=2.0", "job_index=1."]))
+    assert (config.recipe.max_steps, config.engine.slots, config.job_index) == (1000, 2, 1)
     assert plain_values(["-m", "recipe.epochs=3.0,4.0", "recipe.lr=1.0", "user=a.0"]) == [
         "-m", "recipe.epochs=3,4", "recipe.lr=1.0", "user=a.0",
     ]  # fmt: skip
@@ -265,6 +270,25 @@ def test_what_hydra_offers_and_we_do_not_is_said(argv: list[str], message: str) 
         check_arguments(argv)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_option_may_be_called_by_a_number(tmp_path: Path) -> None:
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "recipe/2.yaml").write_text("epochs: 2\n")
+    flag = f"--config-dir={tmp_path}"
+    composed, _ = check_arguments([flag, "recipe=2", "user=a"])
+    assert composed is not None
+    assert composed.recipe.epochs == 2
+    _, words = check_arguments(["-m", flag, "recipe=2,tweets", "user=a"])
+    assert words[0] == "recipe='2','tweets'"
+    _, words = check_arguments([flag, "recipe=2", "--cfg", "job"])
+    assert words[0] == "recipe='2'"
+
+
+def test_a_grid_of_experiments_has_a_folder_for_each() -> None:
+    _, words = check_arguments(["-m", "experiment=demo,demo-real"])
+    own = "experiment-${folder_name:${hydra:runtime.choices.experiment}}"
+    assert words[1] == f"output_dir='output/{own}'"
 
 
 def test_options_of_another_folder_are_checked_too(tmp_path: Path) -> None:
