@@ -220,7 +220,7 @@ def micro_batch(
             reach=reach,
             width=width,
             use_fused=use_fused,
-            use_spans=ops.attends,
+            use_spans=ops.flash is not None,
             sliding=sliding,
         )
         for sliding in (None, *_windows(shape))

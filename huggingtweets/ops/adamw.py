@@ -159,7 +159,8 @@ def adam_step_by_rows(
         taken, divisor, controls.lr, controls.weight_decay, controls.beta1, controls.beta2,
         left_1.float(), left_2.sqrt().float(), controls.eps,
     ])  # fmt: skip
-    ops.adamw(rows, copies, grads, (adam.first, adam.second), settings, num_decayed)
+    assert ops.adamw is not None
+    ops.adamw(rows, copies, grads, adam.first, adam.second, settings, num_decayed)
     return norms, taken
 
 

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -64,19 +65,28 @@ class Joining:
     """Where the gradient of that goes."""
 
 
+@dataclass(frozen=True)
+class Flash:
+    """Attention as one kernel forward and two backward; see `triton_launchers`."""
+
+    forward: Callable[..., tuple[Tensor, Tensor]]
+    """Queries, keys and values side by side -> output, and the logarithms of its sums."""
+    backward: Callable[..., Tensor]
+
+
 class Ops:
     """Tensors are of K models and R tokens each; the dtype is that of the matrix products."""
 
-    attends = False
-    """Attention is a kernel of its own, with dropout; see `attention.Spans`."""
+    flash: Flash | None = None
+    """Attention by kernels of its own, with dropout; see `attention.Spans`."""
     joins_bias = False
     """`add_norm` adds the bias of the branch's linear layer, and takes its gradient."""
     activates_bias = False
     """`activate` does so with the bias of the layer before it."""
     overwrites_logits = False
     """`cross_entropy` gives the gradient in the logits' place, scaled already."""
-    steps = False
-    """AdamW is a kernel over all rows."""
+    adamw: Callable[..., None] | None = None
+    """AdamW in one kernel over all rows; see `adamw.adam_step_by_rows`."""
     hashes = False
     """Dropout and attention on a GPU keep no masks and no weights for the backward pass."""
 
@@ -144,26 +154,6 @@ class Ops:
             grad_out, saved, norm.weight, norm.out, accumulate=norm.accumulate, grad=grad
         )
         return grad, None if dtype is None else self.drop(grad, noise, dtype)
-
-    def attention(
-        self, qkv: Tensor, starts: Tensor | None, site: Saved, num: int, num_kv: int, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Return attention's output and what its backward pass needs, if `attends`."""
-        raise NotImplementedError
-
-    def attention_backward(
-        self, grad: Tensor, qkv: Tensor, out: Tensor, sums: Tensor, starts: Tensor | None,
-        ends: Tensor | None, site: Saved, num: int, num_kv: int, scale: float,
-    ) -> Tensor:  # fmt: skip
-        """Return the gradient of queries, keys and values side by side."""
-        raise NotImplementedError
-
-    def adamw(
-        self, rows: Tensor, copies: Tensor | None, grads: Tensor, moments: tuple[Tensor, Tensor],
-        controls: Tensor, num_decayed: int,
-    ) -> None:  # fmt: skip
-        """Take AdamW steps in K rows, if `steps`."""
-        raise NotImplementedError
 
     def activate(
         self, inner: Tensor, bias: Tensor | None, *, gated: bool, use_fused: bool
