@@ -35,8 +35,8 @@ def _scaled_mask(
 def norm_kernel(
     out, out_x, means, inverses, x, branch, bias, keys, thresholds, scales, weight, norm_bias,
     R, T, bias_stride, weight_stride, norm_bias_stride, eps, C: tl.constexpr, BC: tl.constexpr,
-    JOINS: tl.constexpr, HAS_BIAS: tl.constexpr, DROPS: tl.constexpr, NORMS: tl.constexpr,
-    CENTRES: tl.constexpr, COLUMNS: tl.constexpr,
+    JOINS: tl.constexpr, HAS_BIAS: tl.constexpr, DROPS: tl.constexpr, CENTRES: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Add a branch with its bias and dropout to a row of the stream, and norm the sum."""
     row = tl.program_id(0)
@@ -50,18 +50,17 @@ def norm_kernel(
             added += tl.load(bias + model * bias_stride + columns, mask=inside, other=0.0)
         value += added * _scaled_mask(keys, thresholds, scales, row, T, DROPS, BC, COLUMNS)
         tl.store(out_x + at + columns, value.to(out_x.dtype.element_ty), mask=inside)
-    if NORMS:
-        if CENTRES:
-            mean = tl.sum(value, 0) / C
-            value = tl.where(inside, value - mean, 0.0)
-            tl.store(means + row, mean)
-        inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / C + eps)
-        tl.store(inverses + row, inverse)
-        value *= inverse
-        value *= tl.load(weight + model * weight_stride + columns, mask=inside, other=0.0)
-        if CENTRES:
-            value += tl.load(norm_bias + model * norm_bias_stride + columns, mask=inside, other=0.0)
-        tl.store(out + at + columns, value.to(out.dtype.element_ty), mask=inside)
+    if CENTRES:
+        mean = tl.sum(value, 0) / C
+        value = tl.where(inside, value - mean, 0.0)
+        tl.store(means + row, mean)
+    inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / C + eps)
+    tl.store(inverses + row, inverse)
+    value *= inverse
+    value *= tl.load(weight + model * weight_stride + columns, mask=inside, other=0.0)
+    if CENTRES:
+        value += tl.load(norm_bias + model * norm_bias_stride + columns, mask=inside, other=0.0)
+    tl.store(out + at + columns, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit

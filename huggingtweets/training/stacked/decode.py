@@ -18,7 +18,7 @@ from huggingtweets.models.run import hidden_states
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.attention import View
 from huggingtweets.ops.linear import product
-from huggingtweets.ops.reference import Ops
+from huggingtweets.ops.reference import Norm, Ops
 from huggingtweets.ops.saved import Saved
 
 
@@ -113,12 +113,12 @@ class _Rows(Ops):
         self._rows = rows
         self._normed: Tensor | None = None
 
-    def norm(
-        self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Saved]:
+    def norm(self, x: Tensor, of: Norm, dtype: torch.dtype) -> tuple[Tensor, Saved]:
+        if of.bias is None:
+            return super().norm(x, of, dtype)
         if self._normed is None:
             self._normed = torch.empty_like(x, dtype=dtype)
-        return self._rows.norm(x, weight, bias, eps, self._normed), None
+        return self._rows.norm(x, of.weight, of.bias, of.eps, self._normed), None
 
     def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
         return self._rows.gelu(inner), None
