@@ -190,18 +190,14 @@ def trained_model(
     return model.eval()
 
 
+@dataclass(frozen=True)
 class OpenBase:
     """A base in memory; a model of transformers only where somebody asks for one."""
 
-    def __init__(
-        self,
-        config: Any,
-        weights: Mapping[str, Tensor],
-        make: Callable[[], transformers.PreTrainedModel],
-    ) -> None:
-        """Hold the configuration, with the recipe's dropout, and the weights by their names."""
-        self.config, self.weights = config, weights
-        self._make = make
+    config: Any
+    """With the recipe's dropout."""
+    weights: Mapping[str, Tensor]
+    make: Callable[[], transformers.PreTrainedModel]
 
     @classmethod
     def of(cls, model: transformers.PreTrainedModel) -> OpenBase:
@@ -211,7 +207,7 @@ class OpenBase:
     @cached_property
     def model(self) -> transformers.PreTrainedModel:
         """The model, fp32 on the CPU."""
-        return self._make()
+        return self.make()
 
 
 def open_base(base: Base, recipe: RecipeConfig) -> OpenBase:

@@ -24,8 +24,6 @@ def embedding(
         site: of dropout.
         ops: what computes.
     """
-    if not torch.is_grad_enabled():
-        return ops.embed(places, table, site)[0]
 
     def forward(_: Tensor) -> tuple[Tensor, Saved]:
         x, noise = ops.embed(places, table, site)

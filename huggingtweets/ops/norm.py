@@ -14,8 +14,6 @@ from huggingtweets.ops.saved import Saved, differentiable
 
 def norm(x: Tensor, of: Norm, dtype: torch.dtype, ops: Ops) -> Tensor:
     """Return the norm of x (K, R, C) in the precision of the matrix products."""
-    if not torch.is_grad_enabled():
-        return ops.add_norm(x, None, Joining(), of, dtype)[1]
 
     def forward(x: Tensor) -> tuple[Tensor, Saved]:
         _, out, saved = ops.add_norm(x, None, Joining(), of, dtype)

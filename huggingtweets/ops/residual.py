@@ -109,9 +109,6 @@ class Stream:
         """Return the sum."""
         if self.h is None or self.branch is None:
             return self.x
-        if self.branch.by.out is None:
-            noise = ops.noise(self.branch.site, self.x)
-            return ops.add_dropped(self.x, ops.project(self.h, self.branch.by.layer), noise)
         by, site = self.branch.by, self.branch.site
 
         def forward(x: Tensor, h: Tensor) -> tuple[Tensor, Saved]:
@@ -151,9 +148,6 @@ def normed_backward(
 
 def branch_out(stream: Stream, norm: Norm, to: Projection, ops: Ops) -> tuple[Stream, Tensor]:
     """Return the stream, to go on with, and what a linear layer makes of its norm."""
-    if to.out is None:
-        x, normed, _ = stream.normed(norm, to.layer.weight.dtype, ops)
-        return Stream(x), to.forward(normed, ops)[0]
     branch = stream.branch
 
     def forward(x: Tensor, h: Tensor | None) -> tuple[tuple[Tensor, Tensor], Saved]:

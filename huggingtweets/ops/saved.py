@@ -18,6 +18,8 @@ def differentiable(
 ) -> Any:
     """Return what an operator makes of tensors, with its own backward pass in autograd's graph.
 
+    Where nothing is differentiated, that is what `forward` returns first.
+
     Args:
         forward: takes the inputs; returns the result, a tensor or a tuple of them, and a tuple of
             what its backward pass needs. An input among the results was changed in place.
@@ -25,6 +27,8 @@ def differentiable(
             or one. It lives as long as the graph: no large tensor may be a variable that it uses.
         inputs: what there are gradients of.
     """
+    if not torch.is_grad_enabled():
+        return forward(*inputs)[0]
     return _Operator.apply(forward, backward, *inputs)  # type: ignore[no-untyped-call]
 
 

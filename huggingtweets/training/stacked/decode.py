@@ -16,7 +16,6 @@ from huggingtweets.models.forward import MicroBatch, begin
 from huggingtweets.models.layout import Shape
 from huggingtweets.models.run import hidden_states
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.attention import View
 from huggingtweets.ops.linear import product
 from huggingtweets.ops.reference import Norm, Ops
 from huggingtweets.ops.saved import Saved
@@ -87,7 +86,7 @@ def decode_step(
         )
 
     ids, at = tokens.unsqueeze(2), positions.clamp(min=0).unsqueeze(2)
-    batch = MicroBatch(ids, ids, at, View((), None, use_fused=False), ops=_Rows(cache.ops))
+    batch = MicroBatch(ids, ids, at, views={}, ops=_Rows(cache.ops))
     hidden = hidden_states(replace(begin(stack, batch), attend=attend))
     if not with_logits:
         return None
