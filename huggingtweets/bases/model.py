@@ -298,7 +298,7 @@ def _positions_of(config: Any) -> int:
     for key in ("max_position_embeddings", "max_seq_len"):  # the latter is MPT's
         if getattr(text, key, None):
             return int(getattr(text, key))
-    return 1 << 20
+    return 1 << 20  # more than any block
 
 
 def _base_of_adapter(folder: Path) -> str:

@@ -23,11 +23,15 @@ from huggingtweets.storage.cache import cached_folder
 
 logger = logging.getLogger(__name__)
 
+# No strict aliasing, as masks are drawn as int32 and read as int16. Without errno and traps of
+# floating point, square roots and selections become vector instructions. Not -ffast-math: NaN and
+# infinity must stay what they are, as a slot that diverged is told by them.
 _FLAGS: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp-simd")
 _FLAGS += ("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _NATIVE = (("-march=native", "-mprefer-vector-width=512"), ("-mcpu=native",), ())
 """Whatever of it the compiler knows first: x86, ARM, neither."""
 _TIMEOUT_S = 120
+"""It takes a few seconds; a compiler that hangs must not hold up a job for good."""
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {

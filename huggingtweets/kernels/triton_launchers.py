@@ -44,10 +44,12 @@ def _on(kernel: Any, *grid: int) -> Launcher:
 
 
 def _power(size: int, least: int = 16) -> int:
+    # Tiles of Triton are powers of 2, and `tl.dot` takes none below 16.
     return max(least, 1 << (size - 1).bit_length())
 
 
 def _warps(width: int) -> int:
+    # Eight values of a row for each thread of a warp; 16 warps are what a row of 4,096 fills.
     return min(16, max(1, _power(width) // 256))
 
 

@@ -11,6 +11,7 @@ from huggingtweets.kernels.triton_attention import kept
 
 RUN = 32
 """Tokens a program sums over."""
+# 2 sqrt(2 / pi), and the same times 0.044715; see `reference`.
 _GELU_1: tl.constexpr = tl.constexpr(1.5957691216057308)
 _GELU_3: tl.constexpr = tl.constexpr(0.044715 * 1.5957691216057308)
 
@@ -159,7 +160,7 @@ def column_sums_kernel(
 
 @triton.jit
 def _gate(x):
-    """The s with GELU(x) = x s."""
+    """The s with GELU(x) = x s; tanh(z) = 2 sigmoid(2 z) - 1."""
     return tl.sigmoid(x * (_GELU_1 + _GELU_3 * x * x))
 
 
@@ -271,6 +272,7 @@ def loss_kernel(
         new = tl.maximum(most, values)
         total = total * tl.exp(most - new) + tl.where(columns < VOCAB, tl.exp(values - new), 0.0)
         most = new
+    # Each of BV lanes has had its own largest value until now.
     peak = tl.max(most, 0)
     sums = tl.log(tl.sum(total * tl.exp(most - peak), 0)) + peak
     counts = target >= 0

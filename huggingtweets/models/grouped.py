@@ -61,7 +61,7 @@ class SlotDropout:
 
     def drops(self, slot: int, rate: float) -> bool:
         """Whether a slot drops anything at a place where the base has such a rate; on a CPU."""
-        first = self.blocks(slot).start
+        first = self.blocks(slot).start  # sync: of a CPU, which never waits
         return rate > 0 if bool(self.is_base[first]) else bool(self.scales[first] > 1)
 
 

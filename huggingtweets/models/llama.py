@@ -69,7 +69,7 @@ def read_shape(config: Any) -> Shape:
 def _rotary_of(config: Any, head_width: int, layers: tuple[bool, ...]) -> Rotary:
     """Return the very frequencies that transformers computes."""
     kind = config.rope_parameters["rope_type"]
-    if kind == "default":
+    if kind == "default":  # no function of transformers 5 has it: each model computes its own
         exponents = torch.arange(0, head_width, 2, dtype=torch.float) / head_width
         frequencies, factor = 1.0 / (config.rope_parameters["rope_theta"] ** exponents), 1.0
     else:

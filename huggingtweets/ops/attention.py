@@ -99,6 +99,7 @@ def view_of(
     place = torch.arange(T, device=position_ids.device)
     starts = (place - position_ids).view(-1, 1, T, 1) if isolate else None
     if sliding is not None and sliding < T:
+        # Later of the two: a document's start, and the first token within the window.
         nearest = (place - (sliding - 1)).view(1, 1, T, 1)
         starts = nearest if starts is None else starts.maximum(nearest)
         reach = min(reach, sliding) if isolate else sliding
@@ -278,9 +279,10 @@ def _by_windows(
             q, k, v = packed.view(3, n * heads.num, T, -1).unbind(0)
         else:
             q, k, v = (part.reshape(n * heads.num, T, -1) for part in _split(qkv, heads))
+        # In place only in what was copied above; else queries are still part of the input.
         q = q.mul_(heads.scale) if heads.num == heads.num_kv else q * heads.scale
         out, of_windows = attend_windows(q, k, v, windows, heads.num, site_of, ops)
-        if dropout is not None:
+        if dropout is not None:  # once over the output, T / width times less than over weights
             out.view(n, -1).mul_(dropout.scales[1].unsqueeze(1))
         out = out.view(n, heads.num, T, -1).transpose(1, 2).reshape(n, T, -1)
         return out, (q, k, v, of_windows)

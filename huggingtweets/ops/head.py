@@ -84,6 +84,7 @@ def summed_loss(
             weight=weight[slots],
         )
         loss[slots] += found.total
+        # The gradient of logits is as large as they are: it is scaled on the narrow sides instead.
         if found.scale is None:
             own = own.expand(len(chunk), -1, -1)
             torch.bmm(found.gradient, own, out=grads[slots, rows])

@@ -21,6 +21,7 @@ _SOFTMAX_BACKWARD = aten("_softmax_backward_data")
 TRITON = ("attention", "norm", "activation", "loss", "adamw", "lora")
 """Kinds of kernels that there are in Triton, each of which can be left out."""
 
+# GELU(x) = x / 2 (1 + tanh(u / 2)) = x sigmoid(u), with u = 2 sqrt(2 / pi) (x + 0.044715 x^3).
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715
 
@@ -242,7 +243,7 @@ class Ops:
             out: Tensor = torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
             return out
         one = torch.full((), _GELU_1, device=x.device, dtype=x.dtype)
-        slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)
+        slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)  # x u'
         slope = torch.addcmul(slope, slope, gate, value=-1)
         return torch.addcmul(gate, gate, slope).mul_(_wide(grad)).to(grad.dtype)
 
@@ -309,7 +310,7 @@ class Ops:
         counts = target >= 0
         target = target.clamp(min=0)
         logits = _wide(logits)
-        logits[..., vocab_size:] = -torch.inf
+        logits[..., vocab_size:] = -torch.inf  # padding: no share of the sum, no gradient
         logits.sub_(logits.amax(2, keepdim=True))
         target_logits = logits.gather(2, target)
         total = logits.exp_().sum(2, keepdim=True)

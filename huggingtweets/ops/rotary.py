@@ -51,6 +51,7 @@ def rotary(qkv: Tensor, angles: Angles, num_turned: int) -> Tensor:
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, num_turned: int) -> Tensor:
     out = x.clone()
     part = x[:, :, :num_turned]
+    # Pairs are a value and the one half a head further on, as in transformers (not neighbours).
     first, second = part.chunk(2, -1)
     out[:, :, :num_turned] = part * cos + torch.cat([-second, first], -1) * sin
     return out
