@@ -412,7 +412,7 @@ def _attention(bench: Bench, ops: Ops) -> Callable[[], object]:
     heads = C // bench.pick(64, 16)
     places = torch.arange(T, device=bench.device).expand(K, 1, T)
     view = view_of(
-        places, isolate=False, reach=T, width=256, use_fused=False, use_spans=ops.attends
+        places, isolate=False, reach=T, width=256, use_fused=False, use_spans=ops.flash is not None
     )
     dropout = _dropout(bench, num_sites(1, heads))
     qkv = torch.randn(K, T, 3 * C, device=bench.device, dtype=dtype, requires_grad=True)
@@ -469,7 +469,7 @@ def _adamw(bench: Bench, ops: Ops) -> Callable[[], object]:
     constants = constants_of([RecipeConfig()] * K, bench.device)
 
     def run() -> None:
-        if ops.steps:
+        if ops.adamw is not None:
             adam_step_by_rows(rows, copies, grads, adam, controls, ops, num_decayed=rows.shape[1])
         else:
             adam_step(rows, grads, adam, controls, constants, num_decayed=rows.shape[1])

@@ -415,7 +415,7 @@ def _fused(case: Case, device: torch.device) -> list[Callable[[], None]]:
         part = slots.part(first, stop)
         micro = micro_inputs(num, case.blocks, case.block_size, sites, device)
         step = step_inputs(num, case.blocks, device)
-        constants = None if ops.steps else constants_of([RecipeConfig()] * num, device)
+        constants = None if ops.adamw else constants_of([RecipeConfig()] * num, device)
 
         def update() -> None:
             assert kept

@@ -1,6 +1,12 @@
 """The exception family. Messages read `where: got X; expected Y; do Z`, shown as they are."""
 
 
+def first_line(err: BaseException) -> str:
+    """Return what an error of any library says, cut to fit into a sentence; else its class."""
+    lines = str(err).strip().splitlines()
+    return lines[0][:160] if lines else type(err).__name__
+
+
 class HuggingtweetsError(Exception):
     """A failure whose single string argument is a sentence for the user.
 

@@ -99,6 +99,13 @@ def fused_adamw(*states: list["Tensor"], **settings: Any) -> None:
     step(*states, **settings)
 
 
+def fake_tensor() -> type:
+    """Return the class of tensors that are shapes only; torch 2.13 has no public name for it."""
+    from torch._subclasses import FakeTensor
+
+    return FakeTensor
+
+
 def aten(name: str) -> Callable[..., Any]:
     """Return an operator of PyTorch by its name in `native_functions.yaml`.
 

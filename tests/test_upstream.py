@@ -22,6 +22,7 @@ PARTS = {
     "torch: a failed capture": ("torch", "_C._cuda_endAllocateToPool"),
     "torch: its pool": ("torch", "_C._cuda_releasePool"),
     "torch: compiled shapes": ("torch._dynamo", "config.recompile_limit"),
+    "torch: shapes alone": ("torch._subclasses", "FakeTensor"),
     "torch: many copies": ("torch", "_foreach_copy_"),
     "torch: function modes": ("torch.overrides", "_get_current_function_mode"),
     "torch: AdamW": ("torch", "_fused_adamw_"),

@@ -60,6 +60,7 @@ def add_lora(model: transformers.PreTrainedModel, recipe: RecipeConfig, *, seed:
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if name.endswith("lora_A.default.weight"):
+            # What kaiming_uniform_(a=sqrt(5)) comes to, by which peft begins.
             bound = 1 / math.sqrt(parameter.shape[1])
             drawn = torch.empty(parameter.shape).uniform_(-bound, bound, generator=generator)
             parameter.data.copy_(drawn)

@@ -24,7 +24,7 @@ from huggingtweets.bases.unpack import Origin, read_origin, unpacked
 from huggingtweets.config.bases import known_base, lies_at
 from huggingtweets.config.schema import Adapter, ModelConfig, RecipeConfig
 from huggingtweets.data.tokens import Codec, codec_of
-from huggingtweets.errors import ConfigError
+from huggingtweets.errors import ConfigError, first_line
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
 from huggingtweets.storage.files import read_json
 
@@ -106,7 +106,9 @@ def find_base(model: ModelConfig) -> Base:
         )
     except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as err:
         raise ConfigError(_unavailable(path, err)) from err
-    name = "tiny" if model.path is None else _name_of(model.path)
+    name = model.path or "tiny"
+    if Path(name).exists():
+        name = Path(name).name
     check_architecture(config, name)
     codec = codec_of(tokenizer)
     _make_room(config, len(tokenizer), name)
@@ -119,7 +121,7 @@ def find_base(model: ModelConfig) -> Base:
         path=path,
         revision=model.revision,
         codec=codec,
-        max_positions=getattr(config, "max_position_embeddings", None) or 1 << 20,
+        max_positions=_positions_of(config),
         config=config,
         hub_id=hub_id,
         license=_license_of(path, hub_id, origin),
@@ -188,18 +190,14 @@ def trained_model(
     return model.eval()
 
 
+@dataclass(frozen=True)
 class OpenBase:
     """A base in memory; a model of transformers only where somebody asks for one."""
 
-    def __init__(
-        self,
-        config: Any,
-        weights: Mapping[str, Tensor],
-        make: Callable[[], transformers.PreTrainedModel],
-    ) -> None:
-        """Hold the configuration, with the recipe's dropout, and the weights by their names."""
-        self.config, self.weights = config, weights
-        self._make = make
+    config: Any
+    """With the recipe's dropout."""
+    weights: Mapping[str, Tensor]
+    make: Callable[[], transformers.PreTrainedModel]
 
     @classmethod
     def of(cls, model: transformers.PreTrainedModel) -> OpenBase:
@@ -209,7 +207,7 @@ class OpenBase:
     @cached_property
     def model(self) -> transformers.PreTrainedModel:
         """The model, fp32 on the CPU."""
-        return self._make()
+        return self.make()
 
 
 def open_base(base: Base, recipe: RecipeConfig) -> OpenBase:
@@ -294,6 +292,15 @@ def _add_rows(model: transformers.PreTrainedModel, vocab_size: int) -> None:
                 layer.weight[have:] = layer.weight[:have].mean(0)
 
 
+def _positions_of(config: Any) -> int:
+    """Return how many tokens a model sees at most; of Bloom and Mamba there is no such number."""
+    text = config.get_text_config()
+    for key in ("max_position_embeddings", "max_seq_len"):  # the latter is MPT's
+        if getattr(text, key, None):
+            return int(getattr(text, key))
+    return 1 << 20  # more than any block
+
+
 def _base_of_adapter(folder: Path) -> str:
     try:
         return str(read_json(folder / "adapter_config.json")["base_model_name_or_path"])
@@ -302,10 +309,6 @@ def _base_of_adapter(folder: Path) -> str:
             f"model.path: {folder}/adapter_config.json does not name its base ({err}); expected "
             "an adapter folder as peft writes it; train it again"
         ) from err
-
-
-def _name_of(path: str) -> str:
-    return Path(path).name if Path(path).exists() else path
 
 
 def _license_of(path: str, hub_id: str | None, origin: Origin | None) -> str | None:
@@ -330,7 +333,7 @@ def _license_of(path: str, hub_id: str | None, origin: Origin | None) -> str | N
 
 
 def _unavailable(path: str, err: Exception) -> str:
-    reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
+    reason = first_line(err)
     if Path(path).exists():
         return (
             f"model.path: {path!r} cannot be loaded ({reason}); expected a folder with "

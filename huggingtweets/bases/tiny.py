@@ -64,7 +64,7 @@ def _train_tokenizer(config: ModelConfig) -> PreTrainedTokenizerFast:
 def _random_model(
     config: ModelConfig, vocab_size: int, eos_id: int
 ) -> transformers.GPT2LMHeadModel:
-    with torch.random.fork_rng():
+    with torch.random.fork_rng():  # a job's own random numbers go on as if nothing was made
         torch.manual_seed(0)
         return transformers.GPT2LMHeadModel(
             GPT2Config(

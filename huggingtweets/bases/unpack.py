@@ -23,7 +23,7 @@ from transformers.utils import logging as transformers_logging
 
 from huggingtweets.bases.folder import for_other_readers
 from huggingtweets.config.bases import BASES_DIR, check_gguf, is_gguf, known_base, unpacked_folder
-from huggingtweets.errors import ConfigError
+from huggingtweets.errors import ConfigError, first_line
 from huggingtweets.storage.cache import cached_folder
 from huggingtweets.storage.files import read_json, write_json
 
@@ -69,7 +69,7 @@ def unpack_gguf(file: Path, folder: Path, *, hub_id: str | None = None) -> Path:
     except ConfigError:
         raise
     except Exception as err:  # gguf and transformers raise whatever a damaged file leads them to
-        reason = str(err).strip().splitlines()[0][:160] if str(err).strip() else type(err).__name__
+        reason = first_line(err)
         raise ConfigError(
             f"model.path: {file} cannot be read ({reason}); expected a GGUF file of a causal "
             "language model that transformers can read; fetch it again, or take another base"

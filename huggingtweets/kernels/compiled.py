@@ -8,8 +8,8 @@ import hashlib
 import logging
 import platform
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,18 +17,21 @@ from torch import Tensor
 
 from huggingtweets.kernels.compiler import find_compiler
 from huggingtweets.ops.dropout import ScaledSite, Site
-from huggingtweets.ops.linear import Gradients
-from huggingtweets.ops.reference import Loss, Ops
+from huggingtweets.ops.reference import Loss, Norm, Ops
 from huggingtweets.ops.saved import Saved
 from huggingtweets.storage.cache import cached_folder
 
 logger = logging.getLogger(__name__)
 
+# No strict aliasing, as masks are drawn as int32 and read as int16. Without errno and traps of
+# floating point, square roots and selections become vector instructions. Not -ffast-math: NaN and
+# infinity must stay what they are, as a slot that diverged is told by them.
 _FLAGS: tuple[str, ...] = ("-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp-simd")
 _FLAGS += ("-fno-strict-aliasing", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
 _NATIVE = (("-march=native", "-mprefer-vector-width=512"), ("-mcpu=native",), ())
 """Whatever of it the compiler knows first: x86, ARM, neither."""
 _TIMEOUT_S = 120
+"""It takes a few seconds; a compiler that hangs must not hold up a job for good."""
 
 _P, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float
 _SIGNATURES: dict[str, list[type]] = {
@@ -50,20 +53,17 @@ _SIGNATURES: dict[str, list[type]] = {
 """In the order of the tables in compiled.cpp."""
 
 
-_lock = threading.Lock()
-_found: list[Ops | None] = []
-
-
+@cache
 def compiled_ops() -> Ops | None:
-    """Return the C++, built if need be; None where it cannot be. The reason is logged once."""
-    with _lock:
-        if not _found:
-            try:
-                _found.append(CompiledOps(ctypes.CDLL(str(_build()))))
-            except (OSError, subprocess.SubprocessError) as err:
-                logger.info("no compiled kernels, PyTorch's operators instead: %s", err)
-                _found.append(None)
-        return _found[0]
+    """Return the C++, built if need be; None where it cannot be. The reason is logged once.
+
+    Threads that ask for it first and at once get one each, of the same library.
+    """
+    try:
+        return CompiledOps(ctypes.CDLL(str(_build())))
+    except (OSError, subprocess.SubprocessError) as err:
+        logger.info("no compiled kernels, PyTorch's operators instead: %s", err)
+        return None
 
 
 def _build() -> Path:
@@ -118,13 +118,10 @@ def _at(tensor: Tensor | None) -> int | None:
     return tensor.data_ptr()
 
 
-def _at_model(tensor: Tensor | None) -> tuple[int | None, int]:
-    """Return the same, or what the C++ takes for nothing."""
-    return (None, 0) if tensor is None else _by_model(tensor)
-
-
-def _by_model(tensor: Tensor) -> tuple[int, int]:
+def _by_model(tensor: Tensor | None) -> tuple[int | None, int]:
     """Return the address of (K or 1, C), and from one model's C values to the next one's."""
+    if tensor is None:
+        return None, 0
     assert tensor.stride(1) == 1
     return tensor.data_ptr(), tensor.stride(0) if len(tensor) > 1 else 0
 
@@ -143,40 +140,36 @@ class CompiledOps(Ops):
         """Call a function of the library, by its name, for tensors of a precision."""
         self._functions[dtype][name](*arguments)
 
-    def norm(
-        self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Saved]:
-        """See `Ops`."""
+    def norm(self, x: Tensor, of: Norm, dtype: torch.dtype) -> tuple[Tensor, Saved]:
+        """See `Ops`; an RMS norm is left to PyTorch."""
+        if of.bias is None:
+            return super().norm(x, of, dtype)
         normalised, inverse = torch.empty_like(x), x.new_empty(x.shape[:2])
         out = torch.empty_like(x, dtype=dtype)
-        at_weight, weight_stride = _by_model(weight)
-        at_bias, bias_stride = _by_model(bias)
+        at_weight, weight_stride = _by_model(of.weight)
+        at_bias, bias_stride = _by_model(of.bias)
         self.call(
             dtype, "norm", _at(normalised), _at(inverse), _at(out), _at(x), at_weight, at_bias,
-            *x.shape, weight_stride, bias_stride, eps,
+            *x.shape, weight_stride, bias_stride, of.eps,
         )  # fmt: skip
         return out, (normalised, inverse)
 
     def norm_backward(
-        self,
-        grad_out: Tensor,
-        saved: Saved,
-        weight: Tensor,
-        out: Gradients | None,
-        *,
-        accumulate: bool,
-        grad: Tensor | None = None,
+        self, grad_out: Tensor, saved: Saved, of: Norm, grad: Tensor | None = None
     ) -> Tensor:
         """See `Ops`."""
+        if of.bias is None:
+            return super().norm_backward(grad_out, saved, of, grad)
         normalised, inverse = saved
         result = torch.empty_like(normalised) if grad is None else grad
-        at_weight, weight_stride = _by_model(weight)
-        places = (out.first, out.second) if out else (None, None)
-        first, second = map(_at_model, places)
+        at_weight, weight_stride = _by_model(of.weight)
+        first, second = (of.out.first, of.out.second) if of.out else (None, None)
+        at_first, first_stride = _by_model(first)
+        at_second, second_stride = _by_model(second)
         self.call(
-            grad_out.dtype, "norm_backward", _at(result), first[0], second[0], _at(grad_out),
-            _at(normalised), _at(inverse), at_weight, *result.shape, weight_stride, first[1],
-            second[1], accumulate, grad is not None,
+            grad_out.dtype, "norm_backward", _at(result), at_first, at_second, _at(grad_out),
+            _at(normalised), _at(inverse), at_weight, *result.shape, weight_stride, first_stride,
+            second_stride, of.accumulate, grad is not None,
         )  # fmt: skip
         return result
 

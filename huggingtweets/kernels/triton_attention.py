@@ -38,6 +38,7 @@ def _key(keys, thresholds, scales, block, head, num_blocks, DROPS: tl.constexpr)
 def _begin(starts, block, rows, T, BM: tl.constexpr, BN: tl.constexpr, APART: tl.constexpr):
     """The first key that each row sees, and the tile of keys where the first of all lies."""
     if APART:
+        # T for rows beyond the last, or the first tile of all would be that of key 0.
         begin = tl.load(starts + block * T + rows, mask=rows < T, other=T)
         return begin, tl.min(begin) // BN * BN
     else:
@@ -74,6 +75,8 @@ def attention_kernel(
     k_base = base + (H + head // (H // KV)) * D
     begin, low = _begin(starts, block, rows, T, BM, BN, APART)
     key_1, key_2, threshold, scaled = _key(keys, thresholds, scales, block, head, num_blocks, DROPS)
+    # Softmax as the keys come by: what was summed so far shrinks whenever a larger score is met.
+    # Powers of 2, as there is an instruction for them: 1.4427 is log2(e).
     most = tl.full([BM], -1e30, tl.float32)
     total = tl.zeros([BM], tl.float32)
     acc = tl.zeros([BM, BD], tl.float32)
@@ -83,6 +86,7 @@ def attention_kernel(
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (scale * 1.4426950408889634)
         seen = (columns[None, :] <= rows[:, None]) & (columns[None, :] >= begin[:, None])
         new = tl.maximum(most, tl.max(tl.where(seen, scores, -1e30), 1))
+        # Selected after the difference: a row that has seen no key yet has -1e30 for its largest.
         weights = tl.exp2(tl.where(seen, scores - new[:, None], -1e30))
         shrink = tl.exp2(most - new)
         total = total * shrink + tl.sum(weights, 1)
@@ -126,6 +130,7 @@ def attention_queries_kernel(
     q = _tile(qkv + base + head * D, rows, wide, stride, T, D)
     grad = _tile(grad_out + at_out, rows, wide, H * D, T, D)
     of_out = _tile(out + at_out, rows, wide, H * D, T, D)
+    # rowsum(dO O) is rowsum(P dP), so no second pass over the keys is needed (FlashAttention 2).
     delta = tl.sum(grad.to(tl.float32) * of_out.to(tl.float32), 1)
     at_row = (block * H + head) * T + rows
     tl.store(deltas + at_row, delta, mask=rows < T)

@@ -1,7 +1,7 @@
 """The kernels of `triton_attention`, `_rows` and `_lora` as operators of PyTorch.
 
-Each launcher has a twin that gives shapes only: what counts a step without a GPU sees one call with
-its tensors.
+What counts a step without a GPU runs them on tensors that are shapes only: it sees one call with
+its tensors, and nothing is launched.
 """
 
 from collections.abc import Callable
@@ -14,27 +14,42 @@ from torch import Tensor
 from huggingtweets.kernels import triton_attention, triton_lora, triton_rows
 from huggingtweets.kernels.triton_rows import RUN
 from huggingtweets.ops.dropout import MAX_COLUMNS
+from huggingtweets.upstream import fake_tensor
 
 Launcher = Callable[..., Any]
 
+_FAKE = fake_tensor()
 
-def _operator(mutates: tuple[str, ...], shapes: Launcher) -> Callable[[Launcher], Launcher]:
-    """Make an operator of a function that launches kernels; `shapes` gives empty results."""
+
+def _operator(*mutates: str) -> Callable[[Launcher], Launcher]:
+    """Make an operator of a function that launches kernels, and changes the arguments named."""
 
     def make(launch: Launcher) -> Launcher:
         name = f"huggingtweets::{launch.__name__}"
         made = torch.library.custom_op(name, launch, mutates_args=mutates)
-        made.register_fake(shapes)
+        made.register_fake(launch)
         return made
 
     return make
 
 
+def _on(kernel: Any, *grid: int) -> Launcher:
+    """Return what launches a kernel over a grid, but not on tensors that are shapes only."""
+
+    def launch(*arguments: Any, **options: Any) -> None:
+        if _FAKE not in map(type, arguments):
+            kernel[grid](*arguments, **options)
+
+    return launch
+
+
 def _power(size: int, least: int = 16) -> int:
+    # Tiles of Triton are powers of 2, and `tl.dot` takes none below 16.
     return max(least, 1 << (size - 1).bit_length())
 
 
 def _warps(width: int) -> int:
+    # Eight values of a row for each thread of a warp; 16 warps are what a row of 4,096 fills.
     return min(16, max(1, _power(width) // 256))
 
 
@@ -62,7 +77,8 @@ def _flash(kernel: str, qkv: Tensor, num: int, num_kv: int, apart: bool, drops: 
     queries, keys, warps = tiles(kernel, qkv.dtype, head_width, T)
     by_keys = kernel == "attention_keys"
     size = triton.cdiv(T, keys if by_keys else queries)
-    launch = getattr(triton_attention, f"{kernel}_kernel")[(size, n * (num_kv if by_keys else num))]
+    function = getattr(triton_attention, f"{kernel}_kernel")
+    launch = _on(function, size, n * (num_kv if by_keys else num))
     return lambda *tensors: launch(
         *tensors[:-1], n, T, tensors[-1], H=num, KV=num_kv, D=head_width, BD=_power(head_width),
         BM=queries, BN=keys, APART=apart, DROPS=drops, COLUMNS=MAX_COLUMNS,
@@ -70,26 +86,21 @@ def _flash(kernel: str, qkv: Tensor, num: int, num_kv: int, apart: bool, drops: 
     )  # fmt: skip
 
 
-def _attention_shapes(qkv: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    num, num_kv = rest[4:6]
-    n, T, width = qkv.shape
-    out = qkv.new_empty(n, T, width // (num + 2 * num_kv) * num)
-    return out, qkv.new_empty(n, num, T, dtype=torch.float32)
-
-
-@_operator((), _attention_shapes)
+@_operator()
 def attention(
     qkv: Tensor, starts: Tensor | None, keys: Tensor | None, thresholds: Tensor | None,
     scales: Tensor | None, num: int, num_kv: int, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Return attention's output (n, T, num * width) and the logarithms of its sums (n, num, T)."""
-    out, sums = _attention_shapes(qkv, starts, keys, thresholds, scales, num, num_kv)
+    n, T, width = qkv.shape
+    out = qkv.new_empty(n, T, width // (num + 2 * num_kv) * num)
+    sums = qkv.new_empty(n, num, T, dtype=torch.float32)
     launch = _flash("attention", qkv, num, num_kv, starts is not None, keys is not None)
     launch(out, sums, qkv, starts, keys, thresholds, scales, scale)
     return out, sums
 
 
-@_operator((), lambda grad, out, sums, qkv, *_: torch.empty_like(qkv))
+@_operator()
 def attention_backward(
     grad: Tensor, out: Tensor, sums: Tensor, qkv: Tensor, starts: Tensor | None,
     ends: Tensor | None, keys: Tensor | None, thresholds: Tensor | None, scales: Tensor | None,
@@ -112,15 +123,7 @@ def _stride(tensor: Tensor | None) -> int:
     return tensor.stride(0) if len(tensor) > 1 else 0
 
 
-def _add_norm_shapes(x: Tensor, branch: Tensor | None, *rest: Any) -> tuple[Tensor, ...]:
-    norm_bias, dtype = rest[6], rest[-1]
-    rows = x.new_empty(x.shape[:2], dtype=torch.float32)
-    means = torch.empty_like(rows) if norm_bias is not None else rows.new_empty(0)
-    out_x = x.new_empty(0) if branch is None else torch.empty_like(x)
-    return out_x, torch.empty_like(x, dtype=dtype), means, rows
-
-
-@_operator((), _add_norm_shapes)
+@_operator()
 def add_norm(
     x: Tensor, branch: Tensor | None, bias: Tensor | None, keys: Tensor | None,
     thresholds: Tensor | None, scales: Tensor | None, block_size: int, weight: Tensor,
@@ -128,26 +131,19 @@ def add_norm(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the stream after a branch (empty without one), its norm, means, inverse deviations."""
     K, R, C = x.shape
-    out_x, out, means, inverses = _add_norm_shapes(
-        x, branch, bias, keys, thresholds, scales, block_size, weight, norm_bias, eps, dtype
-    )
-    triton_rows.norm_kernel[(K * R,)](
+    out, out_x = torch.empty_like(x, dtype=dtype), x.new_empty(0 if branch is None else x.shape)
+    inverses = x.new_empty(K, R, dtype=torch.float32)
+    means = inverses.new_empty(0 if norm_bias is None else (K, R))
+    _on(triton_rows.norm_kernel, K * R)(
         out, out_x, means, inverses, x, branch, bias, keys, thresholds, scales, weight, norm_bias,
         R, block_size, _stride(bias), _stride(weight), _stride(norm_bias), eps, C=C, BC=_power(C),
-        JOINS=branch is not None, HAS_BIAS=bias is not None, DROPS=keys is not None, NORMS=True,
+        JOINS=branch is not None, HAS_BIAS=bias is not None, DROPS=keys is not None,
         CENTRES=norm_bias is not None, COLUMNS=MAX_COLUMNS, num_warps=_warps(C),
     )  # fmt: skip
     return out_x, out, means, inverses
 
 
-def _add_norm_backward_shapes(grad: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    K, R, C = grad.shape
-    dtype = rest[-1]
-    runs = grad.new_empty(K, triton.cdiv(R, RUN), 3, C, dtype=torch.float32)
-    return grad.new_empty(0) if dtype is None else torch.empty_like(grad, dtype=dtype), runs
-
-
-@_operator(("grad",), _add_norm_backward_shapes)
+@_operator("grad")
 def add_norm_backward(
     grad: Tensor, grad_out: Tensor, x: Tensor, means: Tensor, inverses: Tensor, weight: Tensor,
     keys: Tensor | None, thresholds: Tensor | None, scales: Tensor | None, block_size: int,
@@ -155,8 +151,9 @@ def add_norm_backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Write the stream's gradient, or add to it; return the branch's, and sums of the runs."""
     K, R, C = grad.shape
-    grad_branch, partial = _add_norm_backward_shapes(grad, dtype)
-    triton_rows.norm_backward_kernel[(partial.shape[1], K)](
+    partial = grad.new_empty(K, triton.cdiv(R, RUN), 3, C, dtype=torch.float32)
+    grad_branch = grad.new_empty(0 if dtype is None else grad.shape, dtype=dtype)
+    _on(triton_rows.norm_backward_kernel, partial.shape[1], K)(
         grad, grad_branch, partial, grad_out, x, means, inverses, keys, thresholds, scales, weight,
         R, block_size, _stride(weight), C=C, BC=_power(C), RUN=RUN, ADDS=adds,
         JOINS=dtype is not None, DROPS=keys is not None, CENTRES=means.numel() > 0,
@@ -165,30 +162,31 @@ def add_norm_backward(
     return grad_branch, partial
 
 
-@_operator(("first", "second", "third"), lambda *_: None)
+@_operator("first", "second", "third")
 def sum_runs(
     partial: Tensor, first: Tensor | None, second: Tensor | None, third: Tensor | None,
     accumulate: bool,
 ) -> None:  # fmt: skip
     """Sum (K, runs, num, C) into up to three (K, C)."""
     K, runs, num, C = partial.shape
-    triton_rows.sum_runs_kernel[(triton.cdiv(C, 128), K, num)](
+    _on(triton_rows.sum_runs_kernel, triton.cdiv(C, 128), K, num)(
         first, second, third, partial, runs, _stride(first), _stride(second), _stride(third), C=C,
         BC=128, BR=32, NUM=num, HAS_1=first is not None, HAS_2=second is not None,
         HAS_3=third is not None, ADDS=accumulate,
     )  # fmt: skip
 
 
-@_operator(("out",), lambda *_: None)
+@_operator("out")
 def column_sums(grad: Tensor, out: Tensor, accumulate: bool) -> None:
     """Sum grad (K, R, C) over R."""
     K, R, C = grad.shape
-    triton_rows.column_sums_kernel[(triton.cdiv(C, 64), K)](
-        out, grad, R, _stride(out), C=C, BC=64, BR=64, ADDS=accumulate
-    )
+    _on(triton_rows.column_sums_kernel, triton.cdiv(C, 64), K)(
+        out, grad, R, _stride(out), C=C,
+        BC=64, BR=64, ADDS=accumulate,
+    )  # fmt: skip
 
 
-@_operator((), lambda table, first, *_: table.new_empty(*first.shape, table.shape[1]))
+@_operator()
 def embed(
     table: Tensor, first: Tensor, second: Tensor | None, keys: Tensor | None,
     thresholds: Tensor | None, scales: Tensor | None, block_size: int,
@@ -196,29 +194,25 @@ def embed(
     """Return rows `first` (K, R) of a table (n, C), or their sums with others, with dropout."""
     C = table.shape[1]
     out = table.new_empty(*first.shape, C)
-    triton_rows.embed_kernel[(first.numel(),)](
+    _on(triton_rows.embed_kernel, first.numel())(
         out, table, first, second, keys, thresholds, scales, block_size, C=C, BC=_power(C),
         TWO=second is not None, DROPS=keys is not None, COLUMNS=MAX_COLUMNS, num_warps=_warps(C),
     )  # fmt: skip
     return out
 
 
-@_operator((), lambda x, *rest: torch.empty_like(x, dtype=rest[-1]))
+@_operator()
 def drop(
     x: Tensor, keys: Tensor, thresholds: Tensor, scales: Tensor, block_size: int, dtype: torch.dtype
 ) -> Tensor:
     """Return x (K, R, C) with elements dropped and the others scaled."""
     out = torch.empty_like(x, dtype=dtype)
     C = x.shape[-1]
-    triton_rows.drop_kernel[(x.numel() // C,)](
+    _on(triton_rows.drop_kernel, x.numel() // C)(
         out, x, keys, thresholds, scales, block_size, C=C, BC=_power(C), COLUMNS=MAX_COLUMNS,
         num_warps=_warps(C),
     )  # fmt: skip
     return out
-
-
-def _activation_shapes(inner: Tensor, bias: Tensor | None, gated: bool) -> Tensor:
-    return inner.new_empty(*inner.shape[:2], inner.shape[2] // (2 if gated else 1))
 
 
 def _by_tile(out: Tensor) -> tuple[int, int, int]:
@@ -226,58 +220,47 @@ def _by_tile(out: Tensor) -> tuple[int, int, int]:
     return triton.cdiv(F, 128), triton.cdiv(R, RUN), K
 
 
-@_operator((), _activation_shapes)
+@_operator()
 def activation(inner: Tensor, bias: Tensor | None, gated: bool) -> Tensor:
     """Return GELU of inner (K, R, F) and its bias, or SwiGLU of (K, R, 2 F)."""
-    out = _activation_shapes(inner, bias, gated)
-    triton_rows.activation_kernel[_by_tile(out)](
+    out = inner.new_empty(*inner.shape[:2], inner.shape[2] // (2 if gated else 1))
+    _on(triton_rows.activation_kernel, *_by_tile(out))(
         out, inner, bias, inner.shape[1], _stride(bias), F=out.shape[2], BR=RUN, BC=128,
         HAS_BIAS=bias is not None, GATED=gated,
     )  # fmt: skip
     return out
 
 
-def _activation_backward_shapes(
-    grad: Tensor, inner: Tensor, bias: Tensor | None, gated: bool
-) -> tuple[Tensor, Tensor]:
-    K, R, F = grad.shape
-    runs = triton.cdiv(R, RUN)
-    has_bias = bias is not None
-    partial = grad.new_empty((K, runs, 1, F) if has_bias else 0, dtype=torch.float32)
-    return torch.empty_like(inner), partial
-
-
-@_operator((), _activation_backward_shapes)
+@_operator()
 def activation_backward(
     grad: Tensor, inner: Tensor, bias: Tensor | None, gated: bool
 ) -> tuple[Tensor, Tensor]:
     """Return the gradient of inner, and sums of the runs (K, runs, 1, F) for the bias."""
-    grad_inner, partial = _activation_backward_shapes(grad, inner, bias, gated)
-    triton_rows.activation_backward_kernel[_by_tile(grad)](
+    K, R, F = grad.shape
+    grad_inner, sums = torch.empty_like(inner), (K, triton.cdiv(R, RUN), 1, F)
+    partial = grad.new_empty(0 if bias is None else sums, dtype=torch.float32)
+    _on(triton_rows.activation_backward_kernel, *_by_tile(grad))(
         grad_inner, partial, grad, inner, bias, inner.shape[1], _stride(bias), F=grad.shape[2],
         BR=RUN, BC=128, HAS_BIAS=bias is not None, GATED=gated,
     )  # fmt: skip
     return grad_inner, partial
 
 
-@_operator(
-    ("logits",),
-    lambda logits, targets, *_: targets.new_empty(targets.shape, dtype=torch.float32),
-)
+@_operator("logits")
 def loss(logits: Tensor, targets: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
     """Return nats (K, R); the logits become their gradients."""
     K, R, padded = logits.shape
     nats = targets.new_empty(K, R, dtype=torch.float32)
     assert logits.is_contiguous()
     assert targets.stride(1) == 1
-    triton_rows.loss_kernel[(K * R,)](
+    _on(triton_rows.loss_kernel, K * R)(
         nats, logits, targets, weight, R, targets.stride(0), padded, VOCAB=vocab_size,
         PADDED=padded, BV=min(8192, _power(vocab_size)), num_warps=32,
     )  # fmt: skip
     return nats
 
 
-@_operator(("rows", "copies", "firsts", "seconds"), lambda *_: None)
+@_operator("rows", "copies", "firsts", "seconds")
 def adamw(
     rows: Tensor, copies: Tensor | None, grads: Tensor, firsts: Tensor, seconds: Tensor,
     controls: Tensor, num_decayed: int,
@@ -286,17 +269,13 @@ def adamw(
     K, N = rows.shape
     for tensor in (rows, grads, firsts, seconds, controls):
         assert tensor.is_contiguous()
-    triton_rows.adamw_kernel[(triton.cdiv(N, 1024), K)](
+    _on(triton_rows.adamw_kernel, triton.cdiv(N, 1024), K)(
         rows, copies, grads, firsts, seconds, controls, N, num_decayed, K, B=1024,
         COPIES=copies is not None,
     )  # fmt: skip
 
 
-def _lora_shapes(x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return x.new_empty(*x.shape[:2], weight.shape[1]), x.new_empty(*x.shape[:2], rest[1].shape[2])
-
-
-@_operator((), _lora_shapes)
+@_operator()
 def lora(
     x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scales: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -307,9 +286,9 @@ def lora(
     K, R, C = x.shape
     F, rank = weight.shape[1], down.shape[2]
     assert x.is_contiguous()
-    out, low = _lora_shapes(x, weight, bias, down)
+    out, low = x.new_empty(K, R, F), x.new_empty(K, R, rank)
     BM, BN, BK, warps, stages = lora_tiles(x.dtype, R, rank)
-    triton_lora.lora_kernel[(triton.cdiv(F, BN), triton.cdiv(R, BM), K)](
+    _on(triton_lora.lora_kernel, triton.cdiv(F, BN), triton.cdiv(R, BM), K)(
         out, low, x, weight, bias, down, up, scales, R, *weight.stride(), *down.stride(),
         *up.stride(), C=C, F=F, RANK=rank, BM=BM, BN=BN, BK=BK, BR=_power(rank),
         HAS_BIAS=bias is not None, PRECISION=precision(x), num_warps=warps,
@@ -329,14 +308,14 @@ def lora_tiles(dtype: torch.dtype, R: int, rank: int) -> tuple[int, int, int, in
     return min(128, _power(R)), 128, 64 if is_thin else 32, 8, 3
 
 
-@_operator(("grad",), lambda *_: None)
+@_operator("grad")
 def lora_sums(grad: Tensor, low: Tensor, wide: Tensor, scales: Tensor, accumulate: bool) -> None:
     """Write s wide^T low into grad (K, C, rank), in any order, for (K, R, C) and (K, R, rank)."""
     K, R, C = wide.shape
     rank, half = low.shape[2], wide.dtype != torch.float32
     assert wide.is_contiguous()
     assert low.is_contiguous()
-    triton_lora.lora_sums_kernel[(triton.cdiv(C, 64), K)](
+    _on(triton_lora.lora_sums_kernel, triton.cdiv(C, 64), K)(
         grad, low, wide, scales, R, *grad.stride(), C=C, RANK=rank, BC=64, BR=_power(rank),
         BT=64 if half else 32, ADDS=accumulate, PRECISION=precision(wide),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from torch import Tensor
 from huggingtweets.kernels import triton_launchers as launch
 from huggingtweets.ops.dropout import ScaledSite
 from huggingtweets.ops.linear import Gradients, Linear
-from huggingtweets.ops.reference import TRITON, Joining, Loss, Norm, Ops
+from huggingtweets.ops.reference import TRITON, Flash, Joining, Loss, Norm, Ops
 from huggingtweets.ops.saved import Saved
 
 MAX_HEAD_WIDTH = 128
@@ -26,31 +26,14 @@ class TritonOps(Ops):
     def __init__(self, names: tuple[str, ...] = TRITON) -> None:
         """Compute the kinds that are named."""
         self.names = names
-        self.attends = "attention" in names
+        if "attention" in names:
+            self.flash = Flash(launch.attention, launch.attention_backward)
+        if "adamw" in names:
+            self.adamw = launch.adamw
         self.joins_bias = "norm" in names
         self.activates_bias = "activation" in names
         self.overwrites_logits = "loss" in names
-        self.steps = "adamw" in names
-        self.hashes = self.attends and self.joins_bias
-
-    def attention(
-        self, qkv: Tensor, starts: Tensor | None, site: Saved, num: int, num_kv: int, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """See `Ops`."""
-        found: tuple[Tensor, Tensor]
-        found = launch.attention(qkv, starts, *(site or (None,) * 3), num, num_kv, scale)
-        return found
-
-    def attention_backward(
-        self, grad: Tensor, qkv: Tensor, out: Tensor, sums: Tensor, starts: Tensor | None,
-        ends: Tensor | None, site: Saved, num: int, num_kv: int, scale: float,
-    ) -> Tensor:  # fmt: skip
-        """See `Ops`."""
-        random = site or (None,) * 3
-        found: Tensor = launch.attention_backward(
-            grad, out, sums, qkv, starts, ends, *random, num, num_kv, scale
-        )
-        return found
+        self.hashes = self.flash is not None and self.joins_bias
 
     def project(self, x: Tensor, layer: Linear, *, with_bias: bool = True) -> Tensor:
         """See `Ops`; of adapters in one kernel."""
@@ -85,13 +68,6 @@ class TritonOps(Ops):
         if "lora" not in self.names or layer.adapter is None:
             return False
         return layer.adapter.down.shape[2] <= MAX_RANK
-
-    def adamw(
-        self, rows: Tensor, copies: Tensor | None, grads: Tensor, moments: tuple[Tensor, Tensor],
-        controls: Tensor, num_decayed: int,
-    ) -> None:  # fmt: skip
-        """See `Ops`."""
-        launch.adamw(rows, copies, grads, *moments, controls, num_decayed)
 
     def embed(
         self, places: list[Tensor], table: Tensor, site: ScaledSite | None

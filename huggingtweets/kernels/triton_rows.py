@@ -11,6 +11,7 @@ from huggingtweets.kernels.triton_attention import kept
 
 RUN = 32
 """Tokens a program sums over."""
+# 2 sqrt(2 / pi), and the same times 0.044715; see `reference`.
 _GELU_1: tl.constexpr = tl.constexpr(1.5957691216057308)
 _GELU_3: tl.constexpr = tl.constexpr(0.044715 * 1.5957691216057308)
 
@@ -35,8 +36,8 @@ def _scaled_mask(
 def norm_kernel(
     out, out_x, means, inverses, x, branch, bias, keys, thresholds, scales, weight, norm_bias,
     R, T, bias_stride, weight_stride, norm_bias_stride, eps, C: tl.constexpr, BC: tl.constexpr,
-    JOINS: tl.constexpr, HAS_BIAS: tl.constexpr, DROPS: tl.constexpr, NORMS: tl.constexpr,
-    CENTRES: tl.constexpr, COLUMNS: tl.constexpr,
+    JOINS: tl.constexpr, HAS_BIAS: tl.constexpr, DROPS: tl.constexpr, CENTRES: tl.constexpr,
+    COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Add a branch with its bias and dropout to a row of the stream, and norm the sum."""
     row = tl.program_id(0)
@@ -50,18 +51,17 @@ def norm_kernel(
             added += tl.load(bias + model * bias_stride + columns, mask=inside, other=0.0)
         value += added * _scaled_mask(keys, thresholds, scales, row, T, DROPS, BC, COLUMNS)
         tl.store(out_x + at + columns, value.to(out_x.dtype.element_ty), mask=inside)
-    if NORMS:
-        if CENTRES:
-            mean = tl.sum(value, 0) / C
-            value = tl.where(inside, value - mean, 0.0)
-            tl.store(means + row, mean)
-        inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / C + eps)
-        tl.store(inverses + row, inverse)
-        value *= inverse
-        value *= tl.load(weight + model * weight_stride + columns, mask=inside, other=0.0)
-        if CENTRES:
-            value += tl.load(norm_bias + model * norm_bias_stride + columns, mask=inside, other=0.0)
-        tl.store(out + at + columns, value.to(out.dtype.element_ty), mask=inside)
+    if CENTRES:
+        mean = tl.sum(value, 0) / C
+        value = tl.where(inside, value - mean, 0.0)
+        tl.store(means + row, mean)
+    inverse = 1 / tl.sqrt(tl.sum(value * value, 0) / C + eps)
+    tl.store(inverses + row, inverse)
+    value *= inverse
+    value *= tl.load(weight + model * weight_stride + columns, mask=inside, other=0.0)
+    if CENTRES:
+        value += tl.load(norm_bias + model * norm_bias_stride + columns, mask=inside, other=0.0)
+    tl.store(out + at + columns, value.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -160,7 +160,7 @@ def column_sums_kernel(
 
 @triton.jit
 def _gate(x):
-    """The s with GELU(x) = x s."""
+    """The s with GELU(x) = x s; tanh(z) = 2 sigmoid(2 z) - 1."""
     return tl.sigmoid(x * (_GELU_1 + _GELU_3 * x * x))
 
 
@@ -272,6 +272,7 @@ def loss_kernel(
         new = tl.maximum(most, values)
         total = total * tl.exp(most - new) + tl.where(columns < VOCAB, tl.exp(values - new), 0.0)
         most = new
+    # Each of BV lanes has had its own largest value until now.
     peak = tl.max(most, 0)
     sums = tl.log(tl.sum(total * tl.exp(most - peak), 0)) + peak
     counts = target >= 0

@@ -5,7 +5,7 @@ order. Differentiable where there is somewhere to put gradients.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,15 +32,13 @@ class MicroBatch:
     """(K, B, T) int64, IGNORED where there is nothing to learn."""
     position_ids: Tensor
     """(K, B, T) int64."""
-    view: View
-    """Where tokens may look; made from the positions."""
+    views: Mapping[int | None, View]
+    """Where tokens may look; made from the positions: in layers that see so many tokens only."""
     dropout: Dropout | None = None
     ops: Ops = PYTORCH
     """What computes between the products."""
     fused_gelu: bool = False
     """GELU by PyTorch's own kernel."""
-    sliding: Mapping[int, View] = field(default_factory=dict)
-    """Where tokens may look in layers that see this many tokens only."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +56,20 @@ class Pass:
     """Takes the place of attention over the micro-batch: queries, keys and values, layer -> what
     attention gives. With a cache, for decoding."""
 
-    def token_rows(self, name: str) -> Tensor:
-        """Return which rows of the table are the embeddings (K, R) of the tokens."""
-        return self._rows(self.batch.input_ids, name)
+    def embedding(self, **ids: Tensor) -> Tensor:
+        """Return the sum of embeddings for each token, with dropout: ids (K, B, T) by table."""
+        out = None
+        if self.grads is not None and self.grads.adapters is None:
+            out = self.grads.table
+            for name in () if self.accumulate else ids:
+                is_written = name == "wte" and self.stack.shape.is_tied  # by the head
+                if not is_written:
+                    self.grads.master.own[name].zero_()
+        rows = [self._rows(name, of_table) for name, of_table in ids.items()]
+        return embedding(rows, self.stack.table, out, self._site(0, 0), self.batch.ops)
 
-    def position_rows(self, name: str) -> Tensor:
-        """Return which rows of the table are the embeddings (K, R) of the positions."""
-        return self._rows(self.batch.position_ids, name)
-
-    def _rows(self, ids: Tensor, name: str) -> Tensor:
+    def _rows(self, name: str, ids: Tensor) -> Tensor:
+        """Return which rows (K, R) of `stack.table` are these embeddings."""
         # `stack.table` is all rows of the K models, one after another, cut in widths: a model has
         # so many of them, and a storage offset tells at which one an embedding begins.
         table = self.stack.master.own[name]
@@ -74,17 +77,6 @@ class Pass:
         first = table[0].storage_offset() - self.stack.table.storage_offset()
         models = torch.arange(len(table), device=ids.device).unsqueeze(1)
         return ids.flatten(1) + (models * per_model + first // table.shape[-1])
-
-    def embedding(self, *rows: Tensor) -> Tensor:
-        """Return the sum of rows of the table for each token, with dropout."""
-        out = None
-        if self.grads is not None and self.grads.adapters is None:
-            out = self.grads.table
-            for name in () if self.accumulate else ("wte", "wpe"):
-                is_written = name == "wte" and self.stack.shape.is_tied  # by the head
-                if name in self.grads.master.own and not is_written:
-                    self.grads.master.own[name].zero_()
-        return embedding(list(rows), self.stack.table, out, self._site(0, 0), self.batch.ops)
 
     def branch(
         self, x: Stream, index: int, norm: str, to: str, *, activate: bool = False
@@ -164,7 +156,7 @@ class Pass:
         sliding = shape.sliding[index] if shape.sliding else None
         out = attention(
             qkv.view(-1, batch.input_ids.shape[-1], qkv.shape[-1]),
-            batch.view if sliding is None else batch.sliding[sliding],
+            batch.views[sliding],
             Heads(shape.num_heads, shape.num_kv_heads, shape.score_scales[index], index),
             batch.dropout if shape.can_drop[1] else None,
             batch.ops,
@@ -212,21 +204,16 @@ def micro_batch(
         ops: what computes between the products.
         fused_gelu: GELU by PyTorch's own kernel.
     """
-    view, *others = (
-        view_of(
+    views = {
+        sliding: view_of(
             blocks[2],
             isolate=isolate,
             reach=reach,
             width=by_kind(WINDOW, blocks[0].device),
             use_fused=use_fused,
-            use_spans=ops.attends,
+            use_spans=ops.flash is not None,
             sliding=sliding,
         )
-        for sliding in (None, *_windows(shape))
-    )
-    seen = dict(zip(_windows(shape), others, strict=True))
-    return MicroBatch(*blocks, view, dropout, ops, fused_gelu, seen)
-
-
-def _windows(shape: Shape) -> list[int]:
-    return sorted({sliding for sliding in shape.sliding if sliding is not None})
+        for sliding in {None, *shape.sliding}
+    }
+    return MicroBatch(*blocks, views, dropout, ops, fused_gelu)

@@ -76,7 +76,7 @@ def layout_of(shape: Shape) -> Layout:
 
 def embed(run: Pass) -> Tensor:
     """Return the residual stream (K, R, C) that the layers begin with."""
-    return run.embedding(run.token_rows("wte"), run.position_rows("wpe"))
+    return run.embedding(wte=run.batch.input_ids, wpe=run.batch.position_ids)
 
 
 def layer(run: Pass, index: int, x: Stream) -> Stream:

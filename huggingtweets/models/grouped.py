@@ -32,6 +32,7 @@ from huggingtweets.ops.attention import HIDDEN
 from huggingtweets.ops.dropout import keep_mask, thresholds_and_scales
 from huggingtweets.ops.linear import Gradients, Linear
 from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.ops.saved import Saved, differentiable
 from huggingtweets.runtime.device import is_cpu
 from huggingtweets.upstream import has_function_mode
 
@@ -60,7 +61,7 @@ class SlotDropout:
 
     def drops(self, slot: int, rate: float) -> bool:
         """Whether a slot drops anything at a place where the base has such a rate; on a CPU."""
-        first = self.blocks(slot).start
+        first = self.blocks(slot).start  # sync: of a CPU, which never waits
         return rate > 0 if bool(self.is_base[first]) else bool(self.scales[first] > 1)
 
 
@@ -263,25 +264,22 @@ class GroupedLinear(nn.Module):
         if gradients is None:
             out = now.ops.project(grouped, layer)
         else:
-            out = _Linear.apply(grouped, layer, gradients, now.ops)  # type: ignore[no-untyped-call]
+            out = _trained(grouped, layer, gradients, now.ops)
         return out.view(*x.shape[:-1], self.out_features)
 
 
-class _Linear(torch.autograd.Function):
-    """Adds the adapters' gradients to what is there: a layer may be used more than once."""
+def _trained(x: Tensor, layer: Linear, gradients: Gradients, ops: Ops) -> Tensor:
+    """Add the adapters' gradients to what is there: a layer may be used more than once."""
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, layer: Linear, gradients: Gradients, ops: Ops) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.rest = layer, gradients, ops
-        return ops.project(x, layer)
+    def forward(x: Tensor) -> tuple[Tensor, Saved]:
+        return ops.project(x, layer), (x,)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        (x,), (layer, gradients, ops) = ctx.saved_tensors, ctx.rest
-        grad = grad.contiguous()
-        out = ops.project_backward(grad, x, layer, gradients, accumulate=True, with_bias=False)
-        return out, None, None, None
+    def backward(saved: Saved, grad: Tensor) -> Tensor:
+        (x,), grad = saved, grad.contiguous()
+        return ops.project_backward(grad, x, layer, gradients, accumulate=True, with_bias=False)
+
+    out: Tensor = differentiable(forward, backward, x)
+    return out
 
 
 class GroupedModel:

@@ -192,6 +192,8 @@ def lay_out(shape: Shape, own: Mapping[str, Tensors], layer: Mapping[str, Tensor
     named: dict[str, tuple[int, ...]] = {_place_name(t, 0): t.shape for t in own.values()}
     for index in range(shape.num_layers):
         named |= {_place_name(tensors, index): tensors.shape for tensors in layer.values()}
+    # Matrices first, so that weight decay is over one stretch of a row; a whole number of widths,
+    # so that all rows of the K models are one table of embeddings.
     matrices = {name: size for name, size in named.items() if len(size) == 2}
     vectors = {name: size for name, size in named.items() if len(size) == 1}
     places, end = {}, 0

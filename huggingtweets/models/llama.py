@@ -69,7 +69,7 @@ def read_shape(config: Any) -> Shape:
 def _rotary_of(config: Any, head_width: int, layers: tuple[bool, ...]) -> Rotary:
     """Return the very frequencies that transformers computes."""
     kind = config.rope_parameters["rope_type"]
-    if kind == "default":
+    if kind == "default":  # no function of transformers 5 has it: each model computes its own
         exponents = torch.arange(0, head_width, 2, dtype=torch.float) / head_width
         frequencies, factor = 1.0 / (config.rope_parameters["rope_theta"] ** exponents), 1.0
     else:
@@ -117,7 +117,7 @@ def layout_of(shape: Shape) -> Layout:
 
 def embed(run: Pass) -> Tensor:
     """Return the residual stream (K, R, C) that the layers begin with."""
-    return run.embedding(run.token_rows("wte"))
+    return run.embedding(wte=run.batch.input_ids)
 
 
 def layer(run: Pass, index: int, x: Stream) -> Stream:

@@ -99,6 +99,7 @@ def target_scores(stack: Stack, batch: MicroBatch, rows: RowOps) -> tuple[Tensor
     counts = targets >= 0
     nats, hits = torch.zeros_like(targets, dtype=torch.float32), torch.zeros_like(counts)
     chosen = slice(None)
+    # The choice has a length of its own: with K models it would differ, and on CUDA be read back.
     if len(hidden) == 1 and is_cpu(hidden.device):
         chosen = counts[0].nonzero().squeeze(1)  # type: ignore[assignment]
     found = score_rows(stack, hidden[:, chosen], targets[:, chosen].clamp(min=0), rows)

@@ -104,6 +104,7 @@ def adam_step(
     norms, taken, divisor = _begun(grads, adam, controls)
     skipped = 1.0 - taken
     if constants.decays:
+        # By hand: the kernel would decay all of a row. Before the step, as AdamW does.
         rows[:, :num_decayed].mul_((1 - controls.lr * controls.weight_decay * taken).unsqueeze(1))
     for slot, (beta1, beta2) in enumerate(constants.betas):
         if constants.active is not None and not constants.active[slot]:
@@ -159,14 +160,17 @@ def adam_step_by_rows(
         taken, divisor, controls.lr, controls.weight_decay, controls.beta1, controls.beta2,
         left_1.float(), left_2.sqrt().float(), controls.eps,
     ])  # fmt: skip
-    ops.adamw(rows, copies, grads, (adam.first, adam.second), settings, num_decayed)
+    assert ops.adamw is not None
+    ops.adamw(rows, copies, grads, adam.first, adam.second, settings, num_decayed)
     return norms, taken
 
 
 def _begun(grads: Tensor, adam: Adam, controls: Controls) -> tuple[Tensor, Tensor, Tensor]:
     """Count the step; return norms, ones where it is taken, and what gradients are divided by."""
     norms = torch.linalg.vector_norm(grads, dim=1)
+    # A product, not a condition: nothing is read back, so that a CUDA graph holds the step.
     taken = controls.is_due * norms.isfinite()
+    # clip_grad_norm_ multiplies by max_norm / (norm + 1e-6), at most 1; the kernel divides.
     divisor = ((norms + 1e-6) / controls.max_grad_norm).clamp(min=1.0)
     adam.steps.add_(taken)
     return norms, taken, divisor

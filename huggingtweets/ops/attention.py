@@ -12,19 +12,14 @@ dQ = s dS K, dK = s dS^T Q. Where several query heads share a key head, its grad
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from huggingtweets.ops.dropout import Dropout, Site
-from huggingtweets.ops.fused_attention import (
-    Fused,
-    fused_attention,
-    fused_attention_backward,
-)
-from huggingtweets.ops.reference import Ops
-from huggingtweets.ops.saved import Saved, keep, kept
+from huggingtweets.ops.fused_attention import fused_attention, fused_attention_backward
+from huggingtweets.ops.reference import Flash, Ops
+from huggingtweets.ops.saved import Saved, differentiable
 
 WINDOW = {"cpu": 64, "cuda": 256}
 """Queries per window, by device type."""
@@ -104,6 +99,7 @@ def view_of(
     place = torch.arange(T, device=position_ids.device)
     starts = (place - position_ids).view(-1, 1, T, 1) if isolate else None
     if sliding is not None and sliding < T:
+        # Later of the two: a document's start, and the first token within the window.
         nearest = (place - (sliding - 1)).view(1, 1, T, 1)
         starts = nearest if starts is None else starts.maximum(nearest)
         reach = min(reach, sliding) if isolate else sliding
@@ -145,15 +141,12 @@ def attention(qkv: Tensor, view: View, heads: Heads, dropout: Dropout | None, op
         dropout: of the attention weights.
         ops: what computes between the products.
     """
-    if ops.attends:
-        flash: Tensor = _Flash.apply(qkv, view.spans, heads, dropout, ops)  # type: ignore[no-untyped-call]
-        return flash
+    if ops.flash is not None:
+        return _by_triton(qkv, view.spans, heads, dropout, ops.flash)
     if view.use_fused:
         assert dropout is None, "PyTorch's kernels have no dropout of ours"
-        fused: Tensor = _Fused.apply(qkv, view, heads)  # type: ignore[no-untyped-call]
-        return fused
-    out: Tensor = _Windowed.apply(qkv, view, heads, dropout, ops)  # type: ignore[no-untyped-call]
-    return out
+        return _by_pytorch(qkv, view.fused_mask, heads)
+    return _by_windows(qkv, view.windows, heads, dropout, ops)
 
 
 def _split(qkv: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
@@ -167,51 +160,44 @@ def _split(qkv: Tensor, heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
     return q, k.repeat_interleave(times, 1), v.repeat_interleave(times, 1)
 
 
-class _Flash(torch.autograd.Function):
-    """Triton's kernels, forward and backward."""
+def _by_triton(
+    qkv: Tensor, spans: Spans | None, heads: Heads, dropout: Dropout | None, flash: Flash
+) -> Tensor:
+    """Attend by a kernel that hashes dropout itself."""
+    starts, ends = (None, None) if spans is None else (spans.starts, spans.ends)
+    random = dropout.all_heads(heads.layer, heads.num) if dropout else (None, None, None)
+    numbers = heads.num, heads.num_kv, heads.scale
 
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, spans: Spans | None, heads: Heads, dropout: Dropout | None, ops: Ops
-    ) -> Tensor:
-        starts, ends = (None, None) if spans is None else (spans.starts, spans.ends)
-        site = dropout.all_heads(heads.layer, heads.num) if dropout else None
+    def forward(qkv: Tensor) -> tuple[Tensor, Saved]:
         qkv = qkv.contiguous()
-        out, sums = ops.attention(qkv, starts, site, heads.num, heads.num_kv, heads.scale)
-        keep(ctx, qkv, out, sums, starts, ends, site)
-        ctx.rest = heads, ops
-        return out
+        out, sums = flash.forward(qkv, starts, *random, *numbers)
+        return out, (out, sums, qkv, starts, ends, *random)
 
-    @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        heads, ops = ctx.rest
-        numbers = heads.num, heads.num_kv, heads.scale
-        grad = ops.attention_backward(grad_out.contiguous(), *kept(ctx), *numbers)
-        return grad, None, None, None, None
+    def backward(saved: Saved, grad: Tensor) -> Tensor:
+        found: Tensor = flash.backward(grad.contiguous(), *saved, *numbers)
+        return found
+
+    out: Tensor = differentiable(forward, backward, qkv)
+    return out
 
 
-class _Fused(torch.autograd.Function):
-    """PyTorch's kernels, forward and backward."""
+def _by_pytorch(qkv: Tensor, mask: Tensor | None, heads: Heads) -> Tensor:
+    """Attend by PyTorch's kernels."""
+    n, T, _ = qkv.shape
 
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, view: View, heads: Heads) -> Tensor:
-        n, T, _ = qkv.shape
+    def forward(qkv: Tensor) -> tuple[Tensor, Saved]:
         q, k, v = _split(qkv, heads)
-        bias = None
-        if view.fused_mask is not None:
-            bias = _additive(view.fused_mask, q.dtype).expand(n, heads.num, T, T)
-        out, saved = fused_attention(q, k, v, bias, heads.scale)
-        keep(ctx, q, k, v, saved, bias)
-        ctx.heads = heads
-        return out.transpose(1, 2).reshape(n, T, -1)
+        bias = None if mask is None else _additive(mask, q.dtype).expand(n, heads.num, T, T)
+        found = fused_attention(q, k, v, bias, heads.scale)
+        return found[0].transpose(1, 2).reshape(n, T, -1), (q, k, v, bias, found)
 
-    @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, saved, bias = kept(ctx)
-        n, T, _ = grad_out.shape
-        grad = grad_out.view(n, T, ctx.heads.num, -1).transpose(1, 2)
-        grads = fused_attention_backward(grad, q, k, v, Fused(saved, bias, ctx.heads.scale))
-        return _joined(grads, ctx.heads), None, None
+    def backward(saved: Saved, grad: Tensor) -> Tensor:
+        q, k, v, bias, found = saved
+        grad = grad.view(n, T, heads.num, -1).transpose(1, 2)
+        return _joined(fused_attention_backward(grad, q, k, v, bias, found, heads.scale), heads)
+
+    out: Tensor = differentiable(forward, backward, qkv)
+    return out
 
 
 def _joined(grads: Sequence[Tensor] | Tensor, heads: Heads) -> Tensor:
@@ -278,38 +264,38 @@ def attend_windows_backward(
     return grads
 
 
-class _Windowed(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, qkv: Tensor, view: View, heads: Heads, dropout: Dropout | None, ops: Ops
-    ) -> Tensor:
-        n, T, _ = qkv.shape
+def _by_windows(
+    qkv: Tensor, windows: Sequence[Window], heads: Heads, dropout: Dropout | None, ops: Ops
+) -> Tensor:
+    """Attend by matrix products over windows of queries."""
+    n, T, _ = qkv.shape
+
+    def site_of(rows: range, columns: range) -> Site | None:
+        return dropout.heads(heads.layer, heads.num, rows, columns) if dropout else None
+
+    def forward(qkv: Tensor) -> tuple[Tensor, Saved]:
         if heads.num == heads.num_kv:  # one copy for all three
             packed = qkv.view(n, T, 3, heads.num, -1).permute(2, 0, 3, 1, 4).contiguous()
             q, k, v = packed.view(3, n * heads.num, T, -1).unbind(0)
         else:
             q, k, v = (part.reshape(n * heads.num, T, -1) for part in _split(qkv, heads))
+        # In place only in what was copied above; else queries are still part of the input.
         q = q.mul_(heads.scale) if heads.num == heads.num_kv else q * heads.scale
-
-        def site_of(rows: range, columns: range) -> Site | None:
-            return dropout.heads(heads.layer, heads.num, rows, columns) if dropout else None
-
-        out, saved = attend_windows(q, k, v, view.windows, heads.num, site_of, ops)
-        if dropout is not None:
+        out, of_windows = attend_windows(q, k, v, windows, heads.num, site_of, ops)
+        if dropout is not None:  # once over the output, T / width times less than over weights
             out.view(n, -1).mul_(dropout.scales[1].unsqueeze(1))
-        keep(ctx, q, k, v, saved)
-        ctx.rest = view, heads, dropout, ops
-        return out.view(n, heads.num, T, -1).transpose(1, 2).reshape(n, T, -1)
+        out = out.view(n, heads.num, T, -1).transpose(1, 2).reshape(n, T, -1)
+        return out, (q, k, v, of_windows)
 
-    @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, saved = kept(ctx)
-        view, heads, dropout, ops = ctx.rest
-        n, T, _ = grad_out.shape
-        grad = grad_out.reshape(n, T, heads.num, -1).transpose(1, 2).contiguous()
+    def backward(saved: Saved, grad: Tensor) -> Tensor:
+        q, k, v, of_windows = saved
+        grad = grad.reshape(n, T, heads.num, -1).transpose(1, 2).contiguous()
         if dropout is not None:
             grad.view(n, -1).mul_(dropout.scales[1].unsqueeze(1))
         grad = grad.view(n * heads.num, T, -1)
-        grads = attend_windows_backward(grad, q, k, v, view.windows, saved, ops)
+        grads = attend_windows_backward(grad, q, k, v, windows, of_windows, ops)
         grads[0].mul_(heads.scale)
-        return _joined(grads.view(3, n, heads.num, T, -1), heads), None, None, None, None
+        return _joined(grads.view(3, n, heads.num, T, -1), heads)
+
+    out: Tensor = differentiable(forward, backward, qkv)
+    return out

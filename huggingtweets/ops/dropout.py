@@ -93,6 +93,7 @@ def head_sites(layer: int, num_heads: int) -> slice:
 
 def thresholds_and_scales(rates: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
     """Return int16 thresholds and fp32 scales for dropout rates of any shape, 0 <= p < 1."""
+    # A rate is rounded to 16 bits, and the scale is that of the rounded rate: the mean is exact.
     dropped = np.rint(rates * 65536).clip(0, 65535)
     return (
         torch.from_numpy((dropped - 32768).astype(np.int16)),
@@ -114,7 +115,7 @@ def site_keys(
         blocks: (n,) place of the block within its optimizer step.
         sites: how many.
     """
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # numbers of 64 bits that wrap, as the hash wants
         key = _splitmix(seeds.astype(np.uint64))
         key = _splitmix(key ^ steps.astype(np.uint64))
         key = _splitmix(key ^ blocks.astype(np.uint64))
@@ -144,6 +145,7 @@ def keep_mask(
     row = torch.arange(rows.start, rows.stop, dtype=torch.int32, device=device) * MAX_COLUMNS
     pair = torch.arange(num_pairs, dtype=torch.int32, device=device) + columns.start // 2
     key_1, key_2 = keys.view(-1, 2, 1, 1).unbind(1)
+    # Multiply, shift and exclusive-or, as murmur3 ends; two int16 of each number are two columns.
     # Signed shifts lose a bit where murmur's would not; what remains is tested to look random.
     bits = (row.unsqueeze(1) + pair) ^ key_1
     bits.mul_(-1640531535)

@@ -5,15 +5,14 @@ dL/dW = dL/dz^T h are taken at once, while the chunk's logits are there.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from huggingtweets.ops.linear import product, put_product
 from huggingtweets.ops.reference import PYTORCH, Norm, Ops
-from huggingtweets.ops.residual import Branch, Stream, normed_backward
-from huggingtweets.ops.saved import keep, kept
+from huggingtweets.ops.residual import Stream, normed_backward
+from huggingtweets.ops.saved import Saved, differentiable
 from huggingtweets.runtime.device import by_kind, is_cuda
 
 CHUNK_LOGITS = {"cpu": 2**22, "cuda": 2**28}
@@ -85,6 +84,7 @@ def summed_loss(
             weight=weight[slots],
         )
         loss[slots] += found.total
+        # The gradient of logits is as large as they are: it is scaled on the narrow sides instead.
         if found.scale is None:
             own = own.expand(len(chunk), -1, -1)
             torch.bmm(found.gradient, own, out=grads[slots, rows])
@@ -117,27 +117,16 @@ def normed_loss(
         weight: (K,) what each slot's loss is multiplied by.
         ops: what computes between the products.
     """
-    loss: Tensor = _NormedLoss.apply(  # type: ignore[no-untyped-call]
-        stream.x, stream.h, stream.branch, norm, head, targets, weight, ops
-    )
-    return loss
+    branch = stream.branch
 
-
-class _NormedLoss(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, h: Tensor | None, branch: Branch | None, norm: Norm, head: Head,
-        targets: Tensor, weight: Tensor, ops: Ops,
-    ) -> Tensor:  # fmt: skip
+    def forward(x: Tensor, h: Tensor | None) -> tuple[Tensor, Saved]:
         _, hidden, saved = Stream(x, h, branch).normed(norm, head.table.dtype, ops)
         loss, grad = summed_loss(hidden, head, targets, weight, ops)
-        keep(ctx, grad, h, saved)
-        ctx.rest = branch, norm, ops
-        return loss
+        return loss, (grad, h, saved)
 
-    @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor | None, ...]:
-        grad, h, saved = kept(ctx)
-        branch, norm, ops = ctx.rest
-        found = normed_backward(None, grad, h, branch, saved, norm, ops)
-        return *found, None, None, None, None, None, None
+    def backward(saved: Saved, _: Tensor) -> tuple[Tensor, Tensor | None]:
+        grad, h, of_norm = saved
+        return normed_backward(None, grad, h, branch, of_norm, norm, ops)
+
+    loss: Tensor = differentiable(forward, backward, stream.x, stream.h)
+    return loss

@@ -66,6 +66,7 @@ def project(x: Tensor, linear: Linear, *, with_bias: bool = True) -> Tensor:
     """Return (K, R, out) for x (K, R, in)."""
     bias = linear.bias if with_bias else None
     if linear.adapter is None or linear.scale is None:
+        # One operator with the bias: added afterwards it is one more pass, and rounds otherwise.
         if bias is None:
             return product(x, linear.weight)
         return torch.baddbmm(bias.unsqueeze(1), x, linear.weight)

@@ -5,33 +5,23 @@ dL/db sums dL/dy, and dL/dx = (g - mean(g) - n mean(g n)) / sigma. RMS norm has 
 and no bias: n = x / rms(x), dL/dx = (g - n mean(g n)) / rms(x).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from huggingtweets.ops.reference import Joining, Norm, Ops
-from huggingtweets.ops.saved import keep, kept
+from huggingtweets.ops.saved import Saved, differentiable
 
 
 def norm(x: Tensor, of: Norm, dtype: torch.dtype, ops: Ops) -> Tensor:
     """Return the norm of x (K, R, C) in the precision of the matrix products."""
-    if not torch.is_grad_enabled():
-        return ops.add_norm(x, None, Joining(), of, dtype)[1]
-    result: Tensor = _Norm.apply(x, of, dtype, ops)  # type: ignore[no-untyped-call]
-    return result
 
-
-class _Norm(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, of: Norm, dtype: torch.dtype, ops: Ops) -> Tensor:
+    def forward(x: Tensor) -> tuple[Tensor, Saved]:
         _, out, saved = ops.add_norm(x, None, Joining(), of, dtype)
-        keep(ctx, saved)
-        ctx.of, ctx.ops = of, ops
-        return out
+        return out, (saved,)
 
-    @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        grad_out = grad_out.contiguous()
-        grad, _ = ctx.ops.add_norm_backward(None, grad_out, *kept(ctx), Joining(), ctx.of, None)
-        return grad, None, None, None
+    def backward(saved: Saved, grad_out: Tensor) -> Tensor:
+        (of_norm,), grad_out = saved, grad_out.contiguous()
+        return ops.add_norm_backward(None, grad_out, of_norm, Joining(), of, None)[0]
+
+    result: Tensor = differentiable(forward, backward, x)
+    return result

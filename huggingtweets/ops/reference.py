@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ _SOFTMAX_BACKWARD = aten("_softmax_backward_data")
 TRITON = ("attention", "norm", "activation", "loss", "adamw", "lora")
 """Kinds of kernels that there are in Triton, each of which can be left out."""
 
+# GELU(x) = x / 2 (1 + tanh(u / 2)) = x sigmoid(u), with u = 2 sqrt(2 / pi) (x + 0.044715 x^3).
 _GELU_1 = 2 * math.sqrt(2 / math.pi)
 _GELU_3 = _GELU_1 * 0.044715
 
@@ -64,19 +66,28 @@ class Joining:
     """Where the gradient of that goes."""
 
 
+@dataclass(frozen=True)
+class Flash:
+    """Attention as one kernel forward and two backward; see `triton_launchers`."""
+
+    forward: Callable[..., tuple[Tensor, Tensor]]
+    """Queries, keys and values side by side -> output, and the logarithms of its sums."""
+    backward: Callable[..., Tensor]
+
+
 class Ops:
     """Tensors are of K models and R tokens each; the dtype is that of the matrix products."""
 
-    attends = False
-    """Attention is a kernel of its own, with dropout; see `attention.Spans`."""
+    flash: Flash | None = None
+    """Attention by kernels of its own, with dropout; see `attention.Spans`."""
     joins_bias = False
     """`add_norm` adds the bias of the branch's linear layer, and takes its gradient."""
     activates_bias = False
     """`activate` does so with the bias of the layer before it."""
     overwrites_logits = False
     """`cross_entropy` gives the gradient in the logits' place, scaled already."""
-    steps = False
-    """AdamW is a kernel over all rows."""
+    adamw: Callable[..., None] | None = None
+    """AdamW in one kernel over all rows; see `adamw.adam_step_by_rows`."""
     hashes = False
     """Dropout and attention on a GPU keep no masks and no weights for the backward pass."""
 
@@ -118,10 +129,7 @@ class Ops:
         if branch is not None:
             noise = self.noise(joining.site, x)
             x = self.add_dropped(x, branch, noise)
-        if norm.bias is None:
-            out, saved = self.rms_norm(x, norm.weight, eps=norm.eps, dtype=dtype)
-        else:
-            out, saved = self.norm(x, norm.weight, norm.bias, eps=norm.eps, dtype=dtype)
+        out, saved = self.norm(x, norm, dtype)
         return x, out, (saved, noise)
 
     def add_norm_backward(
@@ -138,145 +146,85 @@ class Ops:
             norm: receives the gradients of its weights.
             dtype: of the branch; None: there was none.
         """
-        saved, noise = saved
-        backward = self.rms_norm_backward if norm.bias is None else self.norm_backward
-        grad = backward(
-            grad_out, saved, norm.weight, norm.out, accumulate=norm.accumulate, grad=grad
-        )
+        of_norm, noise = saved
+        grad = self.norm_backward(grad_out, of_norm, norm, grad)
         return grad, None if dtype is None else self.drop(grad, noise, dtype)
-
-    def attention(
-        self, qkv: Tensor, starts: Tensor | None, site: Saved, num: int, num_kv: int, scale: float
-    ) -> tuple[Tensor, Tensor]:
-        """Return attention's output and what its backward pass needs, if `attends`."""
-        raise NotImplementedError
-
-    def attention_backward(
-        self, grad: Tensor, qkv: Tensor, out: Tensor, sums: Tensor, starts: Tensor | None,
-        ends: Tensor | None, site: Saved, num: int, num_kv: int, scale: float,
-    ) -> Tensor:  # fmt: skip
-        """Return the gradient of queries, keys and values side by side."""
-        raise NotImplementedError
-
-    def adamw(
-        self, rows: Tensor, copies: Tensor | None, grads: Tensor, moments: tuple[Tensor, Tensor],
-        controls: Tensor, num_decayed: int,
-    ) -> None:  # fmt: skip
-        """Take AdamW steps in K rows, if `steps`."""
-        raise NotImplementedError
 
     def activate(
         self, inner: Tensor, bias: Tensor | None, *, gated: bool, use_fused: bool
     ) -> tuple[Tensor, Saved]:
-        """Return SwiGLU if `gated`, else GELU; `bias` is what `activates_bias` left to be added."""
+        """Return SwiGLU, silu(gate) * up of both side by side, if `gated`, else GELU by tanh.
+
+        `bias` is what `activates_bias` left to be added.
+        """
         assert bias is None
         if gated:
-            return self.swiglu(inner), inner
+            gate, up = _wide(inner).chunk(2, -1)
+            return (F.silu(gate) * up).to(inner.dtype), inner
         return self.gelu(inner, use_fused=use_fused)
 
     def activate_backward(
         self, grad: Tensor, saved: Saved, grad_bias: Tensor | None, *, gated: bool, accumulate: bool
     ) -> Tensor:
         """Return the gradient of `inner`; write that of the bias."""
-        return self.swiglu_backward(grad, saved) if gated else self.gelu_backward(grad, saved)
+        if not gated:
+            return self.gelu_backward(grad, saved)
+        gate, up = _wide(saved).chunk(2, -1)
+        wide = _wide(grad)
+        sigmoid = gate.sigmoid()
+        slope = sigmoid * (1 + gate * (1 - sigmoid))  # of silu(x) = x sigmoid(x)
+        return torch.cat([wide * up * slope, wide * gate * sigmoid], -1).to(saved.dtype)
 
-    def norm(
-        self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Saved]:
-        """Return the layer norm of x (K, R, C) fp32 by (K or 1, C), in another precision."""
+    def norm(self, x: Tensor, of: Norm, dtype: torch.dtype) -> tuple[Tensor, Saved]:
+        """Return the norm of x (K, R, C) fp32, in another precision."""
+        if of.bias is None:
+            wide = _wide(x)
+            inverse = wide.square().mean(-1, keepdim=True).add_(of.eps).rsqrt_()
+            normalised = wide * inverse
+            return (normalised * of.weight.unsqueeze(1)).to(dtype), (normalised, inverse)
         width = x.shape[-1]
         # With a weight and a bias the CPU kernel is twice as fast as without.
         ones, zeros = x.new_ones(width), x.new_zeros(width)
-        normalised, _, inverse = torch.native_layer_norm(x, [width], ones, zeros, eps)
-        out = torch.addcmul(bias.unsqueeze(1), normalised, weight.unsqueeze(1))
+        normalised, _, inverse = torch.native_layer_norm(x, [width], ones, zeros, of.eps)
+        out = torch.addcmul(of.bias.unsqueeze(1), normalised, of.weight.unsqueeze(1))
         return out.to(dtype), (normalised, inverse)
 
     def norm_backward(
-        self,
-        grad_out: Tensor,
-        saved: Saved,
-        weight: Tensor,
-        out: Gradients | None,
-        *,
-        accumulate: bool,
-        grad: Tensor | None = None,
+        self, grad_out: Tensor, saved: Saved, of: Norm, grad: Tensor | None = None
     ) -> Tensor:
         """Return the gradient of the norm's input, fp32.
 
         Args:
             grad_out: (K, R, C) of the norm's output.
             saved: by `norm`.
-            weight: (K or 1, C).
-            out: where the gradients of weight and bias go.
-            accumulate: add to what is there.
+            of: receives the gradients of its weights.
             grad: (K, R, C) fp32; receives the sum of itself and what is returned.
         """
         normalised, inverse = saved
         grad_in = _wide(grad_out)
-        if out is not None:
-            assert out.second is not None
-            put(out.first, (grad_in * normalised).sum(1), accumulate=accumulate)
-            put(out.second, grad_in.sum(1), accumulate=accumulate)
-        grad_in = grad_in * weight.unsqueeze(1)
-        # Of an input that has mean 0 and deviation 1, hence the zeros and ones.
-        grad_in, _, _ = torch.ops.aten.native_layer_norm_backward(
-            grad_in,
-            normalised,
-            [grad_in.shape[-1]],
-            torch.zeros_like(inverse),
-            torch.ones_like(inverse),
-            grad_in.new_ones(grad_in.shape[-1]),
-            None,
-            [True, False, False],
-        )
-        if grad is not None:
-            return grad.addcmul_(grad_in, inverse)
-        return torch.mul(grad_in, inverse, out=grad_in)
-
-    def rms_norm(
-        self, x: Tensor, weight: Tensor, *, eps: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Saved]:
-        """Return the RMS norm of x (K, R, C) by (K or 1, C), in another precision."""
-        wide = _wide(x)
-        inverse = wide.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
-        normalised = wide * inverse
-        return (normalised * weight.unsqueeze(1)).to(dtype), (normalised, inverse.squeeze(-1))
-
-    def rms_norm_backward(
-        self,
-        grad_out: Tensor,
-        saved: Saved,
-        weight: Tensor,
-        out: Gradients | None,
-        *,
-        accumulate: bool,
-        grad: Tensor | None = None,
-    ) -> Tensor:
-        """Return the gradient of the norm's input; see `norm_backward`."""
-        normalised, inverse = saved
-        grad_in = _wide(grad_out)
-        if out is not None:
-            put(out.first, (grad_in * normalised).sum(1), accumulate=accumulate)
-        grad_in = grad_in * weight.unsqueeze(1)
-        slope = (grad_in * normalised).mean(-1, keepdim=True)
-        grad_in.addcmul_(normalised, slope, value=-1)
-        inverse = inverse.unsqueeze(-1)
+        if of.out is not None:
+            put(of.out.first, (grad_in * normalised).sum(1), accumulate=of.accumulate)
+            if of.out.second is not None:
+                put(of.out.second, grad_in.sum(1), accumulate=of.accumulate)
+        grad_in = grad_in * of.weight.unsqueeze(1)
+        if of.bias is None:
+            slope = (grad_in * normalised).mean(-1, keepdim=True)
+            grad_in.addcmul_(normalised, slope, value=-1)
+        else:
+            # Of an input that has mean 0 and deviation 1, hence the zeros and ones.
+            grad_in, _, _ = torch.ops.aten.native_layer_norm_backward(
+                grad_in,
+                normalised,
+                [grad_in.shape[-1]],
+                torch.zeros_like(inverse),
+                torch.ones_like(inverse),
+                grad_in.new_ones(grad_in.shape[-1]),
+                None,
+                [True, False, False],
+            )
         if grad is not None:
             return grad.addcmul_(grad_in, inverse)
         return grad_in.mul_(inverse)
-
-    def swiglu(self, x: Tensor) -> Tensor:
-        """Return silu(gate) * up for gate and up side by side: (K, R, F) for (K, R, 2 F)."""
-        gate, up = _wide(x).chunk(2, -1)
-        return (F.silu(gate) * up).to(x.dtype)
-
-    def swiglu_backward(self, grad: Tensor, x: Tensor) -> Tensor:
-        """Return the gradient of `swiglu`'s input x (K, R, 2 F) for that of its output."""
-        gate, up = _wide(x).chunk(2, -1)
-        wide = _wide(grad)
-        sigmoid = gate.sigmoid()
-        slope = sigmoid * (1 + gate * (1 - sigmoid))
-        return torch.cat([wide * up * slope, wide * gate * sigmoid], -1).to(x.dtype)
 
     def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
         """Return GELU by tanh of inner (K, R, 4 C); by PyTorch's own kernel if `use_fused`."""
@@ -295,7 +243,7 @@ class Ops:
             out: Tensor = torch.ops.aten.gelu_backward(grad, x, approximate="tanh")
             return out
         one = torch.full((), _GELU_1, device=x.device, dtype=x.dtype)
-        slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)
+        slope = torch.addcmul(one, x, x, value=3 * _GELU_3).mul_(x)  # x u'
         slope = torch.addcmul(slope, slope, gate, value=-1)
         return torch.addcmul(gate, gate, slope).mul_(_wide(grad)).to(grad.dtype)
 
@@ -362,7 +310,7 @@ class Ops:
         counts = target >= 0
         target = target.clamp(min=0)
         logits = _wide(logits)
-        logits[..., vocab_size:] = -torch.inf
+        logits[..., vocab_size:] = -torch.inf  # padding: no share of the sum, no gradient
         logits.sub_(logits.amax(2, keepdim=True))
         target_logits = logits.gather(2, target)
         total = logits.exp_().sum(2, keepdim=True)

@@ -4,10 +4,11 @@ The backward pass of a rotation is the rotation by the angle's opposite.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from huggingtweets.ops.saved import Saved, differentiable
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,21 @@ def angles_of(
 
 def rotary(qkv: Tensor, angles: Angles, num_turned: int) -> Tensor:
     """Return (n, T, heads, width) with the first `num_turned` heads, queries and keys, turned."""
-    out: Tensor = _Rotary.apply(qkv, angles, num_turned)  # type: ignore[no-untyped-call]
+
+    def forward(x: Tensor) -> tuple[Tensor, Saved]:
+        return _turn(x, angles.cos, angles.sin, num_turned), ()
+
+    def backward(_: Saved, grad: Tensor) -> Tensor:
+        return _turn(grad, angles.cos, -angles.sin, num_turned)
+
+    out: Tensor = differentiable(forward, backward, qkv)
     return out
 
 
 def _turn(x: Tensor, cos: Tensor, sin: Tensor, num_turned: int) -> Tensor:
     out = x.clone()
     part = x[:, :, :num_turned]
+    # Pairs are a value and the one half a head further on, as in transformers (not neighbours).
     first, second = part.chunk(2, -1)
     out[:, :, :num_turned] = part * cos + torch.cat([-second, first], -1) * sin
     return out
-
-
-class _Rotary(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, angles: Angles, num_turned: int) -> Tensor:
-        ctx.angles, ctx.num_turned = angles, num_turned
-        return _turn(qkv, angles.cos, angles.sin, num_turned)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        return _turn(grad, ctx.angles.cos, -ctx.angles.sin, ctx.num_turned), None, None

@@ -193,6 +193,14 @@ def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
         find_base(ModelConfig(path=str(tmp_path)))
 
 
+def test_blocks_are_no_longer_than_what_an_architecture_calls_its_positions(tmp_path: Path) -> None:
+    base = make_base("mpt", tmp_path)
+    assert base.max_positions == base.config.max_seq_len
+    longer = torch.zeros(1, base.max_positions + 1, dtype=torch.long)
+    with pytest.raises(RuntimeError):  # what would come out of it
+        load_model(base, RecipeConfig())(longer)
+
+
 def test_documents_longer_than_a_window_are_run_apart(tmp_path: Path) -> None:
     base = make_base("gemma3_text", tmp_path)
     model = load_model(base, replace(RecipeConfig(), dropout=0.0)).eval()

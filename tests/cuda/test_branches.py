@@ -55,7 +55,7 @@ ASKS = {"is_cuda", "is_cpu", "by_kind"}
 """Functions of runtime/device.py whose answer is a branch."""
 ALLOWED = {"runtime/device.py", "runtime/graphs.py", "upstream.py"}
 BY_TENSOR = {
-    "ops/fused_attention.py": "a table of kernels, by where the tensors lie",
+    "ops/fused_attention.py": "the kernel is that of where the tensors lie",
     "training/modules/cross_entropy.py": "autocast is switched off on the device of the tensor",
     "training/stacked/grouped.py": "autocast is switched off for the device of the tensor",
     "models/grouped.py": "autocast is switched on for the device of the model",

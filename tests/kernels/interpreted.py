@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from huggingtweets.config.schema import RecipeConfig
+from huggingtweets.kernels.triton_launchers import attention as launch_attention
 from huggingtweets.kernels.triton_launchers import drop
 from huggingtweets.kernels.triton_ops import TritonOps
 from huggingtweets.models.adapter_rows import build_adapter_stack, row_size
@@ -122,7 +123,7 @@ def test_attention(
     for ops in (TRITON, PYTORCH):
         view = view_of(
             positions.view(n, 1, T), isolate=isolate, reach=T, width=8, use_fused=False,
-            use_spans=ops.attends, sliding=sliding,
+            use_spans=ops.flash is not None, sliding=sliding,
         )  # fmt: skip
         x = qkv.detach().requires_grad_()
         out = attention(x.view_as(x), view, heads, dropout, ops)
@@ -159,7 +160,7 @@ def test_attention_masks_are_those_of_the_cpu_to_the_bit() -> None:
     n, T, num = 2, 16, 2
     dropout, qkv = dropout_of(n, num, 0.4), torch.zeros(n, T, 3 * num, T)
     qkv[:, :, 2 * num :] = torch.eye(T).unsqueeze(1)
-    out, _ = TRITON.attention(qkv.view(n, T, -1), None, dropout.all_heads(1, num), num, num, 1.0)
+    out, _ = launch_attention(qkv.view(n, T, -1), None, *dropout.all_heads(1, num), num, num, 1.0)
     kept = out.view(n, T, num, T).transpose(1, 2).reshape(n * num, T, T) > 0
     mask = dropout.heads(1, num, range(T), range(T)).mask(torch.float32)
     assert torch.equal(kept.float(), mask.tril())
@@ -378,7 +379,7 @@ def test_a_step_is_that_of_the_reference(
         add_micro_batch(slots, micro.tensors, step.tensors, kind)
         add_micro_batch(slots, micro.tensors, step.tensors, replace(kind, accumulate=True))
         grads = slots.grads.rows.clone()
-        constants = None if ops.steps else constants_of([recipe] * num, CPU)
+        constants = None if ops.adamw else constants_of([recipe] * num, CPU)
         for _ in range(2):
             finish_step(slots, step, constants, num_decayed=num_decayed, ops=ops)
             slots.grads.rows.copy_(grads)  # PyTorch's clips them in place
@@ -455,5 +456,5 @@ def test_what_is_left_out_is_the_reference() -> None:
     theirs = PYTORCH.add_norm(x.clone(), x, Joining(site), of, torch.float32)[1]
     assert torch.equal(ours, theirs)
     assert [TritonOps(names).hashes for names in ((), ("attention",), TRITON.names)] == [0, 0, 1]
-    kinds = none.attends, none.steps, none.joins_bias, none.activates_bias, none.overwrites_logits
+    kinds = none.flash, none.adamw, none.joins_bias, none.activates_bias, none.overwrites_logits
     assert not any(kinds)

@@ -4,8 +4,9 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from huggingtweets.kernels.choose import choose_ops
 from huggingtweets.kernels.compiled import CompiledOps, compiled_ops
 from huggingtweets.ops.dropout import ScaledSite
 from huggingtweets.ops.linear import Gradients
-from huggingtweets.ops.reference import PYTORCH, Ops
+from huggingtweets.ops.reference import PYTORCH, Norm, Ops
 
 torch.set_num_threads(1)
 
@@ -89,14 +90,14 @@ def test_norm(ours: Ops, dtype: torch.dtype, rows: int, width: int, is_shared: b
     before = torch.randn(3, rows, width)
     results = []
     for ops in (ours, PYTORCH):
-        out, saved = ops.norm(x, weight, bias, eps=1e-5, dtype=dtype)
+        of = Norm(weight, bias, 1e-5)
+        out, saved = ops.norm(x, of, dtype)
         found = torch.full((3, 2 * width + 5), 0.5)
         into = None if is_shared else Gradients(found[:, :width], found[:, width : 2 * width])
-        alone = ops.norm_backward(grad_out, saved, weight, into, accumulate=False)
+        alone = ops.norm_backward(grad_out, saved, replace(of, out=into))
         first = found.clone()
-        added = ops.norm_backward(
-            grad_out, saved, weight, into, accumulate=True, grad=before.clone()
-        )
+        adding = replace(of, out=into, accumulate=True)
+        added = ops.norm_backward(grad_out, saved, adding, before.clone())
         results.append((out, alone, added, first, found))
     for mine, theirs in zip(*results, strict=True):
         close(mine, theirs)
@@ -197,7 +198,7 @@ def test_a_target_beyond_the_vocabulary_ends_its_model_alone(ours: Ops) -> None:
 
 NAN: dict[str, Callable[[Ops, Tensor], Tensor]] = {
     "gelu": lambda ops, x: ops.gelu(x, use_fused=False)[0],
-    "norm": lambda ops, x: ops.norm(x, x[:, 0], x[:, 0], eps=1e-5, dtype=torch.bfloat16)[0],
+    "norm": lambda ops, x: ops.norm(x, Norm(x[:, 0], x[:, 0], 1e-5), torch.bfloat16)[0],
     "softmax": lambda ops, x: ops.softmax(x, torch.zeros(1, 1, 5, 5), None, num_heads=1)[0],
     "cross-entropy": lambda ops, x: (
         ops.cross_entropy(
@@ -227,11 +228,12 @@ def test_where_they_are_chosen(ours: Ops) -> None:
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Nothing is built yet; returns the cache."""
-    monkeypatch.setattr(compiled, "_found", [])
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Nothing is built yet; gives the cache."""
+    compiled_ops.cache_clear()
     monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    yield tmp_path / "cache"
+    compiled_ops.cache_clear()
 
 
 def compiler(tmp_path: Path, body: str) -> str:

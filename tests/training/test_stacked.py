@@ -102,7 +102,7 @@ def build_batch(
     view = view_of(
         position_ids, isolate=isolate, reach=max(LENGTHS), width=width, use_fused=use_fused
     )
-    return MicroBatch(input_ids, targets, position_ids, view, ops=in_use[-1])
+    return MicroBatch(input_ids, targets, position_ids, {None: view}, ops=in_use[-1])
 
 
 def reference(model: GPT2LMHeadModel, batch: MicroBatch, slot: int) -> Tensor:
@@ -331,7 +331,7 @@ def test_dropout_masks_do_not_depend_on_neighbours_or_windows() -> None:
             batch.input_ids[one],
             batch.targets[one],
             batch.position_ids[one],
-            view,
+            {None: view},
             dropout,
             in_use[-1],
         )

@@ -16,9 +16,8 @@ from huggingtweets.models.forward import MicroBatch, begin
 from huggingtweets.models.layout import Shape
 from huggingtweets.models.run import hidden_states
 from huggingtweets.models.stack import Stack
-from huggingtweets.ops.attention import View
 from huggingtweets.ops.linear import product
-from huggingtweets.ops.reference import Ops
+from huggingtweets.ops.reference import Norm, Ops
 from huggingtweets.ops.saved import Saved
 
 
@@ -87,7 +86,7 @@ def decode_step(
         )
 
     ids, at = tokens.unsqueeze(2), positions.clamp(min=0).unsqueeze(2)
-    batch = MicroBatch(ids, ids, at, View((), None, use_fused=False), ops=_Rows(cache.ops))
+    batch = MicroBatch(ids, ids, at, views={}, ops=_Rows(cache.ops))
     hidden = hidden_states(replace(begin(stack, batch), attend=attend))
     if not with_logits:
         return None
@@ -113,12 +112,12 @@ class _Rows(Ops):
         self._rows = rows
         self._normed: Tensor | None = None
 
-    def norm(
-        self, x: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dtype: torch.dtype
-    ) -> tuple[Tensor, Saved]:
+    def norm(self, x: Tensor, of: Norm, dtype: torch.dtype) -> tuple[Tensor, Saved]:
+        if of.bias is None:
+            return super().norm(x, of, dtype)
         if self._normed is None:
             self._normed = torch.empty_like(x, dtype=dtype)
-        return self._rows.norm(x, weight, bias, eps, self._normed), None
+        return self._rows.norm(x, of.weight, of.bias, of.eps, self._normed), None
 
     def gelu(self, inner: Tensor, *, use_fused: bool) -> tuple[Tensor, Saved]:
         return self._rows.gelu(inner), None

@@ -130,7 +130,7 @@ class Stepper:
         """Take the optimizer step of neighbouring slots."""
         slots, _, step = self._part(first, num)
         constants = None
-        if not self._held.ops.steps:
+        if self._held.ops.adamw is None:
             recipes = {state.slot: state.job.recipe for state in states}
             constants = constants_of(
                 [recipes.get(slot) for slot in range(first, first + num)], self._device
