@@ -73,6 +73,17 @@ def cuda_driver_version() -> int:
     return read()
 
 
+def forget_accelerator() -> None:
+    """Have the next `Accelerator` of this process be one of its own kind.
+
+    Accelerate 1.15 refuses a second one of another precision, and keeps the plugins of the first.
+    The processes stay joined. There is no public way but to start Python anew.
+    """
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+
+
 def copy_tensors(targets: Sequence["Tensor"], sources: Sequence["Tensor"]) -> None:
     """Copy many tensors in few launches; torch 2.13 has no public function that does."""
     import torch

@@ -16,6 +16,7 @@ PACKAGE = Path(upstream.__file__).parent
 OURS = {"_replace", "_asdict", "_fields", "_exit"}
 """Public in spite of their names: of named tuples and of `os`."""
 PARTS = {
+    "accelerate: one state": ("accelerate.state", "AcceleratorState._reset_state"),
     "argparse: what reads a help": ("argparse", "ArgumentParser.add_argument"),
     "hydra: builds its parser": ("hydra._internal.utils", "get_args_parser"),
     "hydra: where main finds it": ("hydra.main", "get_args_parser"),

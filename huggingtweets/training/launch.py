@@ -21,6 +21,7 @@ from huggingtweets.process import usable_cores
 from huggingtweets.runtime.device import has_bf16, has_cuda, num_gpus
 from huggingtweets.storage.paths import template
 from huggingtweets.training.collectives import broadcast
+from huggingtweets.upstream import forget_accelerator
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,6 +78,7 @@ def build_accelerator(precision: Precision, *, tf32: bool = True) -> Accelerator
         _set_products(precision, tf32=tf32)
     is_gloo = not on_gpu and (world_size() > 1 or deepspeed is not None)
     handlers = [InitProcessGroupKwargs(backend="gloo")] if is_gloo else None
+    forget_accelerator()  # of an earlier point of a grid, which may have had another precision
     try:
         accelerator = Accelerator(
             mixed_precision=_MIXED_PRECISION[precision],

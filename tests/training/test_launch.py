@@ -73,12 +73,13 @@ def test_idle_cores_are_told_of(
     assert ["1 of 8 cores" in text for text in caplog.messages] == ([True] if is_said else [])
 
 
-def test_variables_of_mpirun_do_not_make_us_wait_for_others() -> None:
+def test_mpirun_is_not_waited_for_and_a_grid_may_be_one_of_precisions() -> None:
     """In a process of its own: an Accelerator stays for the life of one."""
     script = (
         "from huggingtweets.training.launch import build_accelerator as build\n"
         "from huggingtweets.config.schema import Precision\n"
-        "print('joined', build(Precision.fp32).num_processes)"
+        "print('joined', build(Precision.fp32).num_processes)\n"
+        "print('then', build(Precision.bf16).mixed_precision)"
     )
     mpi = {"PMI_SIZE": "4", "PMI_RANK": "0", "OMPI_COMM_WORLD_SIZE": "4", "MPI_LOCALNRANKS": "4"}
     told = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -87,4 +88,4 @@ def test_variables_of_mpirun_do_not_make_us_wait_for_others() -> None:
         [sys.executable, "-c", script], env=environ | mpi, capture_output=True, text=True,
         timeout=240, check=False,
     )  # fmt: skip
-    assert "joined 1" in done.stdout, done.stderr
+    assert "joined 1\nthen bf16" in done.stdout, done.stderr
