@@ -112,7 +112,9 @@ def test_evaluate_cleans_as_the_job_did(
     assert (found["num_posts"], found["num_trained"]) == (2, 4)
 
 
-@pytest.mark.parametrize("data", [b"no gzip", gzip.compress(b'{"text": "of no side"}\n')])
+@pytest.mark.parametrize(
+    "data", [b"no gzip", gzip.compress(b'{"text": "of no side"}\n')], ids=["no gzip", "no side"]
+)
 def test_training_posts_that_are_damaged_are_one_sentence(
     data: bytes, job: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
