@@ -8,6 +8,7 @@ import hashlib
 import logging
 import platform
 import subprocess
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -51,14 +52,17 @@ _SIGNATURES: dict[str, list[type]] = {
     "score_rows": [_P] * 4 + [_I] * 3,
 }
 """In the order of the tables in compiled.cpp."""
+_lock = threading.Lock()
+
+
+def compiled_ops() -> Ops | None:
+    """Return the C++, built if need be; None where it cannot be. The reason is logged once."""
+    with _lock:  # `cache` alone would have every engine's thread compile at first
+        return _compiled_ops()
 
 
 @cache
-def compiled_ops() -> Ops | None:
-    """Return the C++, built if need be; None where it cannot be. The reason is logged once.
-
-    Threads that ask for it first and at once get one each, of the same library.
-    """
+def _compiled_ops() -> Ops | None:
     try:
         return CompiledOps(ctypes.CDLL(str(_build())))
     except (OSError, subprocess.SubprocessError) as err:

@@ -139,8 +139,9 @@ def _is_moved_job(link: Path) -> bool:
 
 def is_trial(root: Path) -> bool:
     """Whether a folder is that of a sweep's trial, which may hold the jobs of several people."""
-    has_study = any((root.parent / name).exists() for name in STUDY_FILES)
-    return has_study and _TRIAL.fullmatch(root.name) is not None
+    # The name first: `purge` asks this of every file that it meets.
+    is_named = _TRIAL.fullmatch(root.name) is not None
+    return is_named and any((root.parent / name).exists() for name in STUDY_FILES)
 
 
 def _handles(values: Any) -> Iterator[str]:

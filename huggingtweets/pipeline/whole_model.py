@@ -71,7 +71,7 @@ class WholeModel:
 
         def sample(device: torch.device) -> Samples:
             return sample_posts(
-                self._model.to(device),
+                _on(device, self._model),
                 base.codec,
                 plan.sampling,
                 guards,
@@ -96,7 +96,7 @@ class WholeModel:
         precision = plan.config.engine.precision
 
         def on(device: torch.device) -> T:
-            return judge(model.to(device), posts, precision, eos_id=base.eos_id)
+            return judge(_on(device, model), posts, precision, eos_id=base.eos_id)
 
         return with_memory(on, self._device, plan)
 
@@ -159,3 +159,8 @@ def save_adapter(
         base_name=base.public_name,
         revision=base.revision if base.hub_id else None,
     )
+
+
+def _on(device: torch.device, model: transformers.PreTrainedModel) -> transformers.PreTrainedModel:
+    """Take a model to a device, itself and no copy; tests stand in for the device here."""
+    return model.to(device)

@@ -124,7 +124,8 @@ class JobLock:
         self._ended.set()
         self._thread.join()
         remove_fence(self._path.parents[1])
-        with suppress(OSError):
+        # LaunchError: a job around this one has lost its folder, and says so itself.
+        with suppress(OSError, LaunchError):
             if _newest(self._path.parent) == self.generation:
                 write_text(self._path, _as_text(replace(self._claim, is_released=True)))
 

@@ -196,7 +196,7 @@ def _flat(raw: Mapping[str, Any]) -> dict[str, Any]:
     flat = dict(raw)
     pruner = flat.pop("pruner", {})
     if not isinstance(pruner, Mapping):
-        pruner = {"kind": "none" if pruner is None else pruner}
+        pruner = {"kind": pruner}
     return flat | {f"pruner.{name}": value for name, value in pruner.items()}
 
 
@@ -210,7 +210,8 @@ def _checked(key: str, value: Any, where: str) -> Any:
         names = [name for name in _KEYS if ("." in name) == ("." in key)]
         raise wrong(where, repr(key), f"some of {', '.join(names)}{did_you_mean(key, names)}")
     if key in _ENUMS:
-        return _member(_ENUMS[key], value, f"{where} {key}")
+        kind = "none" if key == "pruner.kind" and value is None else value  # what YAML calls null
+        return _member(_ENUMS[key], kind, f"{where} {key}")
     if key in _LEAST:
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         is_right = (is_whole and value >= _LEAST[key]) or (key, value) == ("parallel", "auto")

@@ -125,11 +125,13 @@ class TrialProgresses:
         The pruner sees the mean over the users, as soon as all of them have trained an epoch. A
         figure that is not a number ends the trial: Optuna takes none, and no later one gets better.
         """
+        if not evals:
+            return bool(progress.reason)  # a file that could not be read takes no figures back
         finite = [one for one in evals if math.isfinite(one.heldout + one.memorisation)]
         if not progress.reason and len(finite) < len(evals):
             progress.reason, progress.is_bad = "the held-out loss is not finite", True
         progress.users[slug].evals = finite
-        progress.users[slug].steps = max(progress.users[slug].steps, evals[-1].step if evals else 0)
+        progress.users[slug].steps = max(progress.users[slug].steps, evals[-1].step)
         ready = min(len(user.evals) for user in progress.users.values())
         trial = progress.opened.trial
         # All epochs that are new, one by one: pruners compare trials at the same epoch.

@@ -16,7 +16,7 @@ from torch import Tensor
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.kernels import compiled
 from huggingtweets.kernels.choose import choose_ops
-from huggingtweets.kernels.compiled import CompiledOps, compiled_ops
+from huggingtweets.kernels.compiled import CompiledOps, _compiled_ops, compiled_ops
 from huggingtweets.ops.dropout import ScaledSite
 from huggingtweets.ops.linear import Gradients
 from huggingtweets.ops.reference import PYTORCH, Norm, Ops
@@ -230,10 +230,10 @@ def test_where_they_are_chosen(ours: Ops) -> None:
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Nothing is built yet; gives the cache."""
-    compiled_ops.cache_clear()
+    _compiled_ops.cache_clear()
     monkeypatch.setenv("HUGGINGTWEETS_CACHE", str(tmp_path / "cache"))
     yield tmp_path / "cache"
-    compiled_ops.cache_clear()
+    _compiled_ops.cache_clear()
 
 
 def compiler(tmp_path: Path, body: str) -> str:
@@ -307,3 +307,12 @@ def test_the_source_is_part_of_the_package() -> None:
     [included] = [line for line in project.splitlines() if line.startswith("only-include")]
     assert '"huggingtweets"' in included  # all of it, whatever the kind of file
     assert "exclude =" not in project
+
+
+def test_threads_that_ask_at_once_compile_once(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", compiler(tmp_path, f"sleep 0.2; echo >> {tmp_path}/calls; exit 1"))
+    with ThreadPoolExecutor(4) as threads:
+        assert set(threads.map(lambda _: compiled_ops(), range(4))) == {None}
+    assert len((tmp_path / "calls").read_text()) == 3  # flags of x86, of ARM, of neither

@@ -19,7 +19,7 @@ def test_from_the_command_to_the_optimizer_step_are_eight_calls(
     taken: list[str] = []
     plain = loop.train_step
 
-    def noted(*args: Any) -> Any:
+    def noted(*args: Any, **kwargs: Any) -> Any:
         if not taken:
             frame: Any = sys._getframe(1)
             taken.append("train_step")
@@ -27,7 +27,7 @@ def test_from_the_command_to_the_optimizer_step_are_eight_calls(
                 if Path(frame.f_code.co_filename).is_relative_to(ROOT / "huggingtweets"):
                     taken.insert(0, frame.f_code.co_name)
                 frame = frame.f_back
-        return plain(*args)
+        return plain(*args, **kwargs)
 
     monkeypatch.setattr(loop, "train_step", noted)
     words = ["user=demo", *SMALL_MODEL, "recipe.block_size=64", "recipe.max_steps=1"]

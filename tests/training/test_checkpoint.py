@@ -162,7 +162,7 @@ def test_a_checkpoint_of_a_newer_format_is_not_called_damaged(
 
 def test_parts_of_several_processes_make_one_checkpoint(root: Path) -> None:
     def write(part: int) -> None:
-        share = CheckpointState(7, {"model": {"w": torch.full((2,), part)}}, {"part": part})
+        share = CheckpointState(7, {"model": {"w": torch.full((2,), float(part))}}, {"part": part})
         save_checkpoint(root, share, Writer(IDENTITY, world_size=3, part=part, num_parts=3))
 
     threads = [threading.Thread(target=write, args=(part,)) for part in (2, 0, 1)]

@@ -121,7 +121,8 @@ class _Limited(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         try:
-            data = self._raw.read(len(buffer))
+            # Not `read`: at damage `GzipFile` throws away what it had already unpacked of it.
+            data = getattr(self._raw, "read1", self._raw.read)(len(buffer))
         except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as err:
             self._damage.append(f"the file is cut off or damaged ({err})")
             return 0

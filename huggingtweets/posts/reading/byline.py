@@ -126,11 +126,10 @@ def fields_of(flat: Flat, own_id: str | None = None) -> Iterator[Field]:
         if who is Who.id:
             yield Field(who, depth, path, text.rpartition(":")[2] if "twitter" in text else text)
             continue
-        if "/" in text:
-            match = _ADDRESS.fullmatch(text)
-            if match is None:
-                continue
+        if match := _ADDRESS.fullmatch(text):
             text, who = match[1], max(who, Who.username)
+        elif "://" in text or text.startswith("/"):  # of anything; `Ann Lee (she/her)` is a name
+            continue
         if who is not Who.display and not is_handle(text):
             who = Who.display
         yield Field(who, depth, path, text if who is Who.display else name_key(text), text)

@@ -50,7 +50,7 @@ _RECEIVERS = words_set(
     "recipient recipient_id recipientId recipient_screen_name receiver receiver_id"
 )
 _TELLING = frozenset(max(keys, key=len) for _, keys in CHATS).union(_RECEIVERS, {"messages"})
-"""One key of each chat at least, the least usual: nearly all records have none."""
+"""One key of each chat at least, the longest, which is the rarest: nearly all records have none."""
 _PAGE = re.compile(
     r"\s*<(?:\?xml|!doctype html|html|head|body|table|rss|feed)\b"
     r"|\s*<(?:tweets?|posts?|status(?:es)?|messages?|items?|entry|entries|records?|rows?|root|data"

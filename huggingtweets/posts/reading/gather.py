@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from itertools import chain
 from typing import Any
 
 from huggingtweets.config.posts_schema import Decode, SourceConfig
@@ -239,8 +240,11 @@ class _Gathering:
     def _settle_marks(self, drafts: list[Draft]) -> list[Draft]:
         """Decide by all records which columns tell retweets, and read what depends on that."""
         marks_of = [dict(draft.marks) for draft in drafts]
-        paths = dict.fromkeys(path for marks in marks_of for path in marks)
-        numbers = {path: {marks.get(path, 0) for marks in marks_of} for path in paths}
+        paths = Counter(path for marks in marks_of for path in marks)
+        # One pass over all marks: where keys are data there are as many columns as records.
+        numbers = {path: {0} if num < len(drafts) else set() for path, num in paths.items()}
+        for path, number in chain.from_iterable(one.items() for one in marks_of):
+            numbers[path].add(number)
         flags = {
             path for path in paths if roles_of(path).mark is Mark.flag and numbers[path] <= {0, 1}
         }

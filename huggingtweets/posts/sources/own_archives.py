@@ -120,7 +120,7 @@ def _read_mastodon(path: Path) -> tuple[list[Any], Any]:
                 actor = _json_of(files, "actor.json")
             box = _json_of(files, "outbox.json")
         if not isinstance(items := dig(box, "orderedItems"), list):
-            raise ValueError("it is missing, or has no orderedItems")
+            raise ValueError("it is missing" if box is None else "it has no orderedItems")
     except ValueError as err:
         raise SourceError(
             f"{path}: outbox.json cannot be read ({show(str(err), 80)}); expected the archive that "

@@ -14,7 +14,7 @@ from typing import Any
 from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.errors import SourceError
 from huggingtweets.posts.reading.by_handle import Said, open_bytes, show
-from huggingtweets.posts.reading.byline import is_called
+from huggingtweets.posts.reading.byline import is_called, named
 from huggingtweets.posts.reading.flat import UNKNOWN, names_text, roles_of
 from huggingtweets.posts.reading.gather import (
     Others,
@@ -65,12 +65,6 @@ def needed_columns(schema: Any, config: SourceConfig, where: str) -> list[str]:
     """
     import pyarrow.types as types
 
-    def kind(field: Any) -> Any:
-        return field.type.value_type if types.is_dictionary(field.type) else field.type
-
-    def is_text(field: Any) -> bool:
-        return bool(types.is_string(kind(field)) or types.is_large_string(kind(field)))
-
     columns = configured_columns(config).values()
     told = {*columns, *(column.partition(".")[0] for column in columns)}
     known = [
@@ -78,12 +72,24 @@ def needed_columns(schema: Any, config: SourceConfig, where: str) -> list[str]:
         for field in schema
         if field.name in told or types.is_struct(field.type) or roles_of(field.name) != UNKNOWN
     ]
-    if len(schema.names) != 1 or not is_text(schema.field(0)):
+    if len(schema.names) != 1 or not _is_text(schema.field(0)):
         check_columns(_paths(schema), config, where)
     has_author = any(roles_of(name).who is not None for name in known)
-    more = [] if has_author else [field.name for field in schema if is_text(field)]
+    more = [] if has_author else [field.name for field in schema if _is_text(field)]
     wanted = {*known, *more}
     return [name for name in schema.names if name in wanted]
+
+
+def _is_text(field: Any) -> bool:
+    import pyarrow.types as types
+
+    kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _is_only_text(schema: Any, config: SourceConfig) -> bool:
+    """Whether there is one column, of texts: they are the posts, whatever it is called."""
+    return is_only_column(schema.names, config) and _is_text(schema.field(0))
 
 
 def _paths(schema: Any) -> list[str]:
@@ -133,13 +139,14 @@ def batch_rows(batches: Iterable[Any], asked: Asked) -> Iterator[Row | Others | 
     """Read Arrow batches row by row; of other people only that they are there."""
     for batch in batches:
         own = batch
-        column = _sole_author(batch.schema, asked.config)
+        is_text = _is_only_text(batch.schema, asked.config)
+        column = None if is_text else _sole_author(batch.schema, asked.config)
         if column is not None:
-            own, others = _rows_of(batch, column, asked.handle)
+            own, others = _rows_of(batch, column, asked)
             if others:
                 yield Others(others, column)
         names = own.schema.names
-        if is_only_column(names, asked.config) and not names_text(names[0]):
+        if is_text and not names_text(names[0]):
             names = ["text"]
         values = {name: _values(own.column(n)) for n, name in enumerate(names)}
         for index in range(own.num_rows):
@@ -179,22 +186,25 @@ def _sole_author(schema: Any, config: SourceConfig) -> str | None:
     return names[0] if is_sure and not types.is_nested(kind) else None
 
 
-def _rows_of(batch: Any, user_column: str, handle: str) -> tuple[Any, list[str]]:
+def _rows_of(batch: Any, user_column: str, asked: Asked) -> tuple[Any, list[str]]:
     """Return the rows of one user, and of nobody, and the other users' names.
 
     Only distinct names are looked at in Python, so a user of millions of rows is found fast.
     """
+
+    def may_be(name: str) -> bool:
+        if is_called(name, asked.handle, user_column):
+            return True
+        # An address or an object printed as text: `gather` finds the name in it, if there is one.
+        is_more = "/" in name or "(" in name
+        return is_more and bool(asked.config.user_column or named({user_column: name}))
+
     import pyarrow as pa
     import pyarrow.compute as pc
 
     users = batch.column(user_column).cast(pa.string(), safe=False)  # of bytes as well
     names = [name for name in _values(pc.unique(users)) if isinstance(name, str)]
-    others = [
-        name
-        for name in names
-        # an address or an object printed as text names somebody too: `gather` reads it, row by row
-        if name.strip() and not ("/" in name or "(" in name or is_called(name, handle, user_column))
-    ]
+    others = [name for name in names if name.strip() and not may_be(name)]
     is_other = pc.is_in(users, value_set=pa.array(others, pa.string()))
     return batch.filter(pc.invert(is_other)), others
 

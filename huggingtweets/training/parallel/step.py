@@ -76,8 +76,8 @@ def train_step(
     # Gradients are averaged over processes (DDP, ZeRO, FSDP2 alike), hence times their number.
     scale = model.accelerator.num_processes / num_targets
     loss_sum = torch.zeros((), device=model.device)
-    for index, (micro_batch, seed) in enumerate(zip(micro_batches, seeds, strict=False)):
-        torch.manual_seed(seed)
+    for index, micro_batch in enumerate(micro_batches):
+        torch.manual_seed(seeds[index])
         is_last = index == len(micro_batches) - 1
         loss_sum += add_gradient(model, micro_batch, scale, is_last=is_last)
     return loss_sum, update(model, max_grad_norm)

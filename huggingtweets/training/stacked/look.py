@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Rows = dict[str, Tensor]
 """Trained weights by job."""
 
-VERSION = 5
+VERSION = 6
 """Raised when the quick way changes: what was seen before no longer counts."""
 TOLERANCE = {torch.float32: 0.02, torch.bfloat16: 0.3}
 """Most that weights may differ, against their change by training. Rounding gives 8e-5 in fp32,

@@ -153,9 +153,6 @@ class Inputs:
                 for _ in range(2)
             ]
             self._sent = [None, None]
-        self._arrays = [
-            {name: tensor.numpy() for name, tensor in host.items()} for host in self._hosts
-        ]
         self._turn = 0
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
@@ -163,7 +160,7 @@ class Inputs:
         sent = self._sent[self._turn]
         if sent is not None:
             sent.synchronize()  # sync: the copy of two fillings ago, over long since
-        return self._arrays[self._turn]
+        return {name: tensor.numpy() for name, tensor in self._hosts[self._turn].items()}
 
     def send(self) -> None:
         """Start the copy to the device."""

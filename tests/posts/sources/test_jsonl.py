@@ -135,12 +135,24 @@ def test_a_cut_array_keeps_its_beginning(tmp_path: Path, load: Load) -> None:
     assert "from here on it is not JSON" in timeline.notes[0]
 
 
-def test_a_cut_gzip_keeps_its_beginning(tmp_path: Path, load: Load) -> None:
-    lines = "".join(json.dumps({"text": f"post {n * 7919}", "id": n}) + "\n" for n in range(20_000))
+@pytest.mark.parametrize(
+    ("kind", "head", "line"),
+    [
+        ("jsonl", "", '{{"text": "post {0}", "id": {1}}}\n'),
+        ("csv", "id,text\n", "{1},post {0}\n"),
+        ("text", "", "post {0}\n"),
+    ],
+)
+@pytest.mark.parametrize("num", [300, 20_000])  # less than is looked at for the encoding, and more
+def test_a_cut_gzip_keeps_its_beginning(
+    num: int, kind: str, head: str, line: str, tmp_path: Path, load: Load
+) -> None:
+    lines = head + "".join(line.format(n * 7919, n) for n in range(num))
     data = gzip.compress(lines.encode())
-    (tmp_path / "a.jsonl.gz").write_bytes(data[: len(data) // 2])
-    timeline = load("jsonl", tmp_path, "a")
-    assert 5_000 < len(timeline.posts) < 15_000
+    suffix = {"text": "txt"}.get(kind, kind)
+    (tmp_path / f"a.{suffix}.gz").write_bytes(data[: len(data) // 2])
+    timeline = load(kind, tmp_path, "a")
+    assert num // 5 < len(timeline.posts) < num * 4 // 5
     assert any("cut off or damaged" in note for note in timeline.notes)
 
 

@@ -56,6 +56,11 @@ def test_one_user_of_many(write: Callable[..., Path], load: Load) -> None:
 def test_an_only_column_is_that_of_the_texts(write: Callable[..., Path], load: Load) -> None:
     path = write({"utterance": ["one of mine", "another"]})
     assert [post.text for post in load("parquet", path, "ann").posts] == ["one of mine", "another"]
+    path = write({"username": ["one of mine", "another"]})
+    assert [post.text for post in load("parquet", path, "ann").posts] == ["one of mine", "another"]
+    mine = {"text": "in a struct", "user": "ann", "id": 1234567890}
+    path = write({"data": [mine, {**mine, "user": "bob"}]})
+    assert [post.text for post in load("parquet", path, "ann").posts] == ["in a struct"]
     path = write({"raw_json": ['{"full_text": "whole", "id_str": "1234567890"}']})
     assert load("parquet", path, "ann").posts == (Post("1234567890", "whole"),)
 
@@ -85,6 +90,16 @@ def test_an_author_is_known_as_in_a_csv(
             return str(err).partition(": ")[2]
 
     assert texts("parquet", path) == texts("csv", csv)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv"])
+def test_names_that_no_handle_could_be_are_others(
+    write: Callable[..., Path], load: Load, kind: str
+) -> None:
+    path = write({"username": ["Ann Lee (she/her)", "a/b"] * 9, "text": ["x", "y"] * 9})
+    (path.parent / "posts.csv").write_text("username,text\n" + 9 * "Ann Lee (she/her),x\na/b,y\n")
+    with pytest.raises(SourceError, match=r"no post of user nasa|authors by the column"):
+        load(kind, path.with_suffix(f".{kind}"), "nasa")
 
 
 def test_dictionary_columns_and_gzip(tmp_path: Path, load: Load) -> None:
