@@ -325,6 +325,6 @@ def _differences(ours: Values, theirs: Values) -> Iterator[str]:
     """Describe where two trees of plain values differ."""
     before, now = flatten(ours), flatten(theirs)
     for key in sorted(before.keys() | now.keys()):
-        one, other = repr(before.get(key)), repr(now.get(key))  # as text NaN equals itself
-        if one != other:
-            yield f"{key}: {one} in the checkpoint, {other} now"
+        one, other = before.get(key), now.get(key)
+        if one != other and repr(one) != repr(other):  # as text NaN equals itself
+            yield f"{key}: {one!r} in the checkpoint, {other!r} now"
