@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -53,7 +53,7 @@ from huggingtweets.storage.files import (
     write_jsonl,
     write_text,
 )
-from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.storage.lock import JobLock, acquire_lock
 from huggingtweets.training.collectives import broadcast, leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.parallel.single import train_single
@@ -87,7 +87,7 @@ def run_job(
     started_at = utc_now()
     leave_if_stopped("begin")
     with ExitStack() as stack:
-        lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
+        lock = on_main(accelerator, lambda: stack.enter_context(lock_job(plan)))
         # sync: the lock may have been waited for while another start finished the job.
         if broadcast(on_main(accelerator, lambda: is_done(plan))):
             return None
@@ -118,6 +118,26 @@ class Cleaned:
     """As received and masked."""
     users: list[CleanPosts]
     reports: tuple[CleaningReport, ...]
+
+
+def lock_job(plan: Plan) -> JobLock:
+    """Claim the folder of a job, unless somebody else's files lie in it; main process only.
+
+    Raises:
+        JobBusyError: another process holds it and lives.
+        StorageError: it is not ours, or cannot be written.
+    """
+    paths = plan.paths
+    names: set[str] = set()
+    with suppress(OSError):  # there is none yet; what is no folder is refused below
+        names = {path.name for path in paths.root.iterdir()}
+    ours = {".lock", *(path.name for path in (paths.posts, paths.cleaning, paths.lineage))}
+    if ours.isdisjoint(names) and not all(name.startswith(".") for name in names):
+        raise StorageError(
+            f"{paths.root}: got files that no job has written; expected the folder of a job, or "
+            "none; move them away, or choose another output_dir"
+        )
+    return acquire_lock(paths.root)
 
 
 def begin_job(plan: Plan) -> Cleaned | None:

@@ -47,6 +47,30 @@ def posts(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("engine", ["single", "fused"])
+def test_what_others_have_put_in_a_jobs_place_stays(
+    engine: str, posts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "users.txt").write_text("good\nalice\nbob\n")
+    for handle in ("alice", "bob"):
+        (posts / f"{handle}.jsonl").write_bytes((posts / "good.jsonl").read_bytes())
+    (tmp_path / "out" / "alice" / "model").mkdir(parents=True)
+    for name in ("alice/model/notes.txt", "alice/config.yaml", "bob"):
+        (tmp_path / "out" / name).write_text("mine")
+    before = sorted((tmp_path / "out").rglob("*"))
+    words = ("source=jsonl", f"source.path={posts}", "output_dir=out", f"engine={engine}")
+    done = run_batch(tmp_path, *words)
+    assert done.returncode == 1
+    states = read_states(tmp_path / "out")
+    assert [states[slug].status for slug in ("good", "alice", "bob")] == ["done", *["failed"] * 2]
+    assert "got files that no job has written" in states["alice"].reason
+    assert "out/bob: got Not a directory; expected a folder" in states["bob"].reason
+    assert all(states[slug].retryable for slug in ("alice", "bob"))
+    assert [path.read_text() for path in before if path.is_file()] == ["mine"] * 3
+    assert [path for path in sorted((tmp_path / "out").rglob("*")) if path in before] == before
+    assert len(list((tmp_path / "out" / "alice").iterdir())) == 2
+
+
 def test_bad_users_fail_alone_and_a_rerun_touches_only_them(posts: Path, tmp_path: Path) -> None:
     optout = tmp_path / "optout.txt"
     add_optout("shy", str(optout))
