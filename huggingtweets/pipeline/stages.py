@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -44,7 +44,7 @@ from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.mark import marked
 from huggingtweets.runtime.helper import shared_helpers
-from huggingtweets.standing import find_changes, is_done, seal_model, sealed_config
+from huggingtweets.standing import find_changes, is_done, is_foreign, seal_model, sealed_config
 from huggingtweets.storage.files import (
     remove,
     remove_drafts,
@@ -127,17 +127,12 @@ def lock_job(plan: Plan) -> JobLock:
         JobBusyError: another process holds it and lives.
         StorageError: it is not ours, or cannot be written.
     """
-    paths = plan.paths
-    names: set[str] = set()
-    with suppress(OSError):  # there is none yet; what is no folder is refused below
-        names = {path.name for path in paths.root.iterdir()}
-    ours = {".lock", *(path.name for path in (paths.posts, paths.cleaning, paths.lineage))}
-    if ours.isdisjoint(names) and not all(name.startswith(".") for name in names):
+    if is_foreign(plan.paths):
         raise StorageError(
-            f"{paths.root}: got files that no job has written; expected the folder of a job, or "
+            f"{plan.paths.root}: got files that no job has written; expected a job's folder, or "
             "none; move them away, or choose another output_dir"
         )
-    return acquire_lock(paths.root)
+    return acquire_lock(plan.paths.root)
 
 
 def begin_job(plan: Plan) -> Cleaned | None:
