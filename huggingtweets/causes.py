@@ -67,8 +67,15 @@ _WORDS = (
 # By name: PyTorch, pyarrow and NumPy need not be imported to tell their errors.
 _MEMORY_CLASSES = frozenset({"OutOfMemoryError", "ArrowMemoryError", "_ArrayMemoryError"})
 _NETWORK_PACKAGES = frozenset({"httpx", "httpcore", "requests", "urllib3", "aiohttp", "h11"})
-_FINAL_ERRNOS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
-"""Of names that no system takes: they are asked for, and will be again."""
+_FINAL = {
+    **dict.fromkeys(
+        (errno.ENAMETOOLONG, errno.EILSEQ), "a path that this system takes; choose another"
+    ),
+    **dict.fromkeys(
+        (errno.EEXIST, errno.ENOTDIR), "a folder there; move the file away, or choose another path"
+    ),
+}
+"""Of paths that are asked for, and will be again; and what was expected."""
 
 
 def cause_of(err: BaseException) -> Cause | None:
@@ -101,10 +108,8 @@ def as_known(where: object, err: BaseException) -> HuggingtweetsError | None:
         err.retryable = err.retryable or cause is not None
         return err
     place = (isinstance(err, OSError) and err.filename) or where
-    if isinstance(err, OSError) and err.errno in _FINAL_ERRNOS:
-        return ConfigError(
-            f"{place}: got {err.strerror}; expected a path that this system takes; choose another"
-        )
+    if isinstance(err, OSError) and err.errno in _FINAL:
+        return ConfigError(f"{place}: got {err.strerror}; expected {_FINAL[err.errno]}")
     if cause is None:
         return None
     said = " ".join(str(getattr(err, "strerror", None) or err or type(err).__name__).split())[:200]
@@ -137,7 +142,7 @@ def _cause(err: BaseException) -> Cause | None:
         return None  # its words quote others, and may quote a person
     if isinstance(err, OSError) and err.errno is not None:
         number = err.errno
-        return None if number in _FINAL_ERRNOS else _BY_ERRNO.get(number, Cause.disk)
+        return None if number in _FINAL else _BY_ERRNO.get(number, Cause.disk)
     kind = type(err)
     if isinstance(err, MemoryError) or kind.__name__ in _MEMORY_CLASSES:
         return Cause.memory

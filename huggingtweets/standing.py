@@ -166,6 +166,18 @@ def find_changes(plan: Plan, result: dict[str, Any] | None = None) -> list[str] 
     return differences(old.identity, plan.identity)
 
 
+def is_foreign(paths: JobPaths) -> bool:
+    """Whether a folder holds files, and none by which a job is known."""
+    names: set[str] = set()
+    with suppress(OSError):  # there is none, or none that can be read
+        names = {path.name for path in paths.root.iterdir()}
+    marks = {".lock", paths.posts.name, paths.cleaning.name, paths.lineage.name}
+    if all(name.startswith(".") for name in names) or not marks.isdisjoint(names):
+        return False
+    # Of a job whose posts were not copied along.
+    return _head(paths)[0] is None and not _is_named(read_result(paths) or {})
+
+
 def _is_whole(paths: JobPaths, result: dict[str, Any] | None) -> bool:
     """Whether a result says of which job it is, and the model is there as it says."""
     return result is not None and _is_named(result) and find_model_fault(paths, result) is None

@@ -105,11 +105,17 @@ def test_what_comes_again_is_not_tried_again(err: Exception) -> None:
     assert not is_curable(err)
 
 
-def test_a_name_that_no_system_takes_is_a_wrong_setting(tmp_path: Path) -> None:
-    known = as_known("out", raised(lambda: (tmp_path / ("x" * 300)).read_text()))
-    assert isinstance(known, ConfigError)
-    assert not known.retryable
-    assert "choose another" in str(known)
+def test_a_path_that_cannot_be_is_a_wrong_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for action in (
+        lambda: (tmp_path / ("x" * 300)).read_text(),
+        lambda: (tmp_path / "file" / "x").read_text(),
+        lambda: (tmp_path / "file").mkdir(),
+    ):
+        known = as_known("out", raised(action))
+        assert isinstance(known, ConfigError)
+        assert not known.retryable
+        assert "choose another" in str(known)
 
 
 def test_a_cause_goes_along_through_raise_from_and_through_a_process() -> None:

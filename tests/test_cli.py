@@ -168,6 +168,13 @@ def test_a_path_that_nobody_can_take_is_one_sentence(
     assert "expected" in said[0] or "does not exist" in said[0]
 
 
+def test_init_writes_through_no_link(tmp_path: Path) -> None:
+    (tmp_path / "here" / "conf").mkdir(parents=True)
+    (tmp_path / "here" / "conf" / "train.yaml").symlink_to(tmp_path / "outside")
+    assert cli.main(["init", str(tmp_path / "here")]) == 0
+    assert not (tmp_path / "outside").exists()
+
+
 def test_help_answers_at_once() -> None:
     start = time.monotonic()
     done = run("--help")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from huggingtweets.cli.base import Commands, show
 from huggingtweets.logs import say
+from huggingtweets.storage.places import check_out_file
 
 
 def add(commands: Commands) -> None:
@@ -29,6 +30,7 @@ def _run(args: argparse.Namespace) -> int:
     from huggingtweets.compare.settings import read_settings
     from huggingtweets.compare.table import build_comparison, write_page
 
+    page = args.page and check_out_file("--page", args.page)
     folders = [Path(folder) for folder in args.folders]
     settings = read_settings(folders)
     score = None
@@ -37,9 +39,9 @@ def _run(args: argparse.Namespace) -> int:
 
         score = score_person
     found = compare(settings, score)
-    if args.page:
+    if page:
         title = " and ".join(folder.resolve().name for folder in folders)
-        write_page(args.page, found, settings, title)
+        write_page(page, found, settings, title)
     if args.json:
         say(json.dumps(asdict(found)))
     else:

@@ -9,7 +9,7 @@ from huggingtweets.cli.base import Commands
 from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.logs import JOB_FAILED, exit_code_of, say, setup_logging
 from huggingtweets.storage.files import read_jsonl
-from huggingtweets.storage.places import check_package
+from huggingtweets.storage.places import check_out_file, check_package
 
 if TYPE_CHECKING:
     from huggingtweets.export.finished import Finished
@@ -103,6 +103,7 @@ def _table(args: argparse.Namespace, jobs: "list[Finished]") -> int:
     """Write a row per job, or per sample; rows may differ in their columns."""
     from huggingtweets.publishing.index import flat_result, write_csv, write_parquet
 
+    path = check_out_file("--to", args.to or args.output_dir / f"export.{args.what}")
     if args.samples:
         rows = [row for job in jobs for row in _samples(job)]
     else:
@@ -112,9 +113,6 @@ def _table(args: argparse.Namespace, jobs: "list[Finished]") -> int:
             f"export {args.what}: got no row; expected some; a run with sampling.num=0 has no "
             "samples"
         )
-    path = args.to or args.output_dir / f"export.{args.what}"
-    if path.is_dir():  # what lies in the way of a file of ours is moved away: no folder of jobs
-        raise ConfigError(f"--to: got {path}, which is a folder; expected a file; add its name")
     (write_parquet if args.what == "parquet" else write_csv)(path, rows)
     say(f"{len(rows)} rows: {path}")
     return 0

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 from dataclasses import asdict
 from pathlib import Path
@@ -45,7 +46,7 @@ def _copy(folder: Path) -> tuple[int, int]:
             target = folder / name / path.relative_to(source)
             if path.is_dir() or not {*path.parts}.isdisjoint(NOT_COPIED):
                 continue
-            if target.exists():
+            if os.path.lexists(target):  # a link to nowhere too: nothing is written through it
                 kept += 1
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from huggingtweets.errors import ConfigError
 from huggingtweets.export.finished import Finished
 from huggingtweets.storage.files import read_json, replacing_file, write_text
+from huggingtweets.storage.paths import JobPaths
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _BASE = "base_model_name_or_path"
@@ -85,6 +86,8 @@ def export_adapters(
         )
     modules, family = _modules(names[0])
     ranks = [_check(job, configs[job.slug], modules) for job in found]
+    for place in (folder / job.slug for job in found):
+        _check_place(place)
     for job in found:
         place = folder / job.slug
         place.mkdir(parents=True, exist_ok=True)
@@ -166,6 +169,26 @@ def _check(job: Finished, config: Mapping[str, Any], modules: Mapping[str, tuple
     if not shapes:
         raise ConfigError(f"{job.slug}: got no tensor; expected adapters; train them again")
     return rank
+
+
+def _check_place(place: Path) -> None:
+    """Refuse to write into a job, or over what no export has written.
+
+    Raises:
+        ConfigError: with what lies there.
+    """
+    for one in place.resolve().parents:
+        if JobPaths(one).result.is_file():
+            raise ConfigError(
+                f"--to: got {place.parent}, which is in the folder of the job {one.name}; expected "
+                "a folder of its own; choose another"
+            )
+    names = {path.name for path in place.iterdir()} if place.exists() else set()
+    if any(not name.startswith(".") for name in names - {_CONFIG, _WEIGHTS}):
+        raise ConfigError(
+            f"--to: got {place}, in which other files lie; expected none, or an earlier export; "
+            "choose another folder"
+        )
 
 
 def _link(source: Path, target: Path) -> None:

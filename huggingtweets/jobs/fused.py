@@ -32,13 +32,14 @@ from huggingtweets.pipeline.stages import (
     EndedJob,
     begin_job,
     finish_job,
+    lock_job,
     prepare_job,
     utc_now,
 )
 from huggingtweets.pipeline.trained import StackedModel, Studio, sample_together
 from huggingtweets.runtime.device import free_bytes, is_cpu, is_cuda, use_device
 from huggingtweets.standing import is_done
-from huggingtweets.storage.lock import JobLock, acquire_lock
+from huggingtweets.storage.lock import JobLock
 from huggingtweets.training.meter import peak_flops
 from huggingtweets.training.progress import TrainingJob, training_job
 from huggingtweets.training.stacked.jobs import StackedResult
@@ -260,7 +261,7 @@ class _Workshop:
     def _begin(self, plan: Plan) -> _OpenJob | None:
         """Do what the single engine does before training (`stages.run_job`)."""
         started_at = utc_now()
-        lock = acquire_lock(plan.paths.root)
+        lock = lock_job(plan)
         try:
             if is_done(plan):
                 lock.release()

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from huggingtweets.causes import Cause, cause_of
 from huggingtweets.errors import NoRoomError
-from huggingtweets.storage.files import remove
+from huggingtweets.storage.files import DRAFTS, remove
 from huggingtweets.storage.lock import is_left
 from huggingtweets.training.stopping import raise_if_stopped
 
@@ -180,7 +180,7 @@ class Room:
         """
         num = 0
         with suppress(OSError):
-            for pattern in ("*/.*.tmp", "*/checkpoints/.step-*.tmp"):
+            for pattern in (f"*/{DRAFTS}", "*/checkpoints/.step-*.tmp"):
                 # All names first: what a new holder begins meanwhile is not among them.
                 for draft in list(self._folder.glob(pattern)):
                     job = self._folder / draft.relative_to(self._folder).parts[0]

@@ -14,7 +14,7 @@ from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.records import Post, Timeline
 from huggingtweets.posts.sources.http import Patience
 from huggingtweets.posts.sources.load import fetch_timeline, load_timeline
-from huggingtweets.storage.files import write_jsonl
+from huggingtweets.storage.files import read_jsonl, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -75,13 +75,33 @@ def import_posts(
 def _read_before(path: Path, handle: str) -> Timeline | None:
     if not path.exists():
         return None
+    if not path.is_file():
+        raise SourceError(f"{path}: got no file; expected one, or nothing there; move it away")
     timeline = load_timeline(SourceConfig(kind=SourceKind.jsonl, path=str(path)), handle)
     if timeline.notes:  # rewriting would lose what could not be read
         raise SourceError(
             f"{path}: is damaged ({timeline.notes[0]}); expected a file as this command writes "
             "it; move it away"
         )
+    # So would rewriting lose columns of somebody else's file.
+    try:
+        names = {name for row in read_jsonl(path) for name in (*row, *row.get("user", ()))}
+        others = sorted(names - _NAMES)
+    except (OSError, ValueError, TypeError, AttributeError):
+        others = ["another form"]
+    if others:
+        raise SourceError(
+            f"{path}: got {', '.join(others[:4])}; expected a file as this command writes it; move "
+            "it away, or choose another folder with --to"
+        )
     return timeline
+
+
+_NAMES = frozenset(
+    {"id_str", "full_text", "created_at", "user", "screen_name", "name", "profile_image_url_https",
+     "retweeted_status"}
+)  # fmt: skip
+"""All that a row may have; see `_row`."""
 
 
 def _row(post: Post, handle: str, display_name: str, picture: str | None) -> dict[str, Any]:

@@ -44,7 +44,7 @@ from huggingtweets.publishing.facts import BaseModel, DataCounts, ModelFacts
 from huggingtweets.publishing.hub import publish_model
 from huggingtweets.publishing.mark import marked
 from huggingtweets.runtime.helper import shared_helpers
-from huggingtweets.standing import find_changes, is_done, seal_model, sealed_config
+from huggingtweets.standing import find_changes, is_done, is_foreign, seal_model, sealed_config
 from huggingtweets.storage.files import (
     remove,
     remove_drafts,
@@ -53,7 +53,7 @@ from huggingtweets.storage.files import (
     write_jsonl,
     write_text,
 )
-from huggingtweets.storage.lock import acquire_lock
+from huggingtweets.storage.lock import JobLock, acquire_lock
 from huggingtweets.training.collectives import broadcast, leave_if_stopped
 from huggingtweets.training.launch import on_main
 from huggingtweets.training.parallel.single import train_single
@@ -87,7 +87,7 @@ def run_job(
     started_at = utc_now()
     leave_if_stopped("begin")
     with ExitStack() as stack:
-        lock = on_main(accelerator, lambda: stack.enter_context(acquire_lock(plan.paths.root)))
+        lock = on_main(accelerator, lambda: stack.enter_context(lock_job(plan)))
         # sync: the lock may have been waited for while another start finished the job.
         if broadcast(on_main(accelerator, lambda: is_done(plan))):
             return None
@@ -118,6 +118,21 @@ class Cleaned:
     """As received and masked."""
     users: list[CleanPosts]
     reports: tuple[CleaningReport, ...]
+
+
+def lock_job(plan: Plan) -> JobLock:
+    """Claim the folder of a job, unless somebody else's files lie in it; main process only.
+
+    Raises:
+        JobBusyError: another process holds it and lives.
+        StorageError: it is not ours, or cannot be written.
+    """
+    if is_foreign(plan.paths):
+        raise StorageError(
+            f"{plan.paths.root}: got files that no job has written; expected a job's folder, or "
+            "none; move them away, or choose another output_dir"
+        )
+    return acquire_lock(plan.paths.root)
 
 
 def begin_job(plan: Plan) -> Cleaned | None:

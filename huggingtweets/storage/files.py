@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 MAX_READ_BYTES = 4 << 30
 """Of a file that is read whole; the posts of a hundred people have less."""
 
+DRAFTS = f".*.{'[0-9a-f]' * 8}.tmp"
+"""The names that drafts have, and only they: whoever writes here may have a `.notes.tmp`."""
+
 _fences: dict[Path, Callable[[], None]] = {}
 
 
@@ -199,7 +202,7 @@ def remove_drafts(folder: Path, *, idle_s: float = 0.0) -> None:
         idle_s: drafts touched within so many seconds may be another's and stay; 0: for the only
             writer of a folder, before it writes.
     """
-    for draft in folder.glob(".*.tmp"):
+    for draft in folder.glob(DRAFTS):
         check_fences(draft)
         with suppress(OSError):
             if not idle_s or time.time() - draft.lstat().st_mtime > idle_s:
@@ -249,7 +252,7 @@ def set_aside(path: Path, fault: str) -> None:
 
 
 def _draft_of(path: Path) -> Path:
-    """Return a name that no other process writes to."""
+    """Return a name that no other process writes to; one of `DRAFTS`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 

@@ -31,7 +31,6 @@ from huggingtweets.storage.files import (
     make_folder,
     read_json,
     remove_fence,
-    set_aside,
     write_text,
 )
 
@@ -148,8 +147,6 @@ def acquire_lock(job_root: Path, *, lease_s: float = LEASE_S) -> JobLock:
     """
     folder = job_root / ".lock"
     try:
-        if job_root.is_file():  # no link to nowhere: its disk may come back
-            set_aside(job_root, "is a file, and should be a folder")
         make_folder(folder)
         while True:
             generation = _newest(folder)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib.util
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,22 @@ def check_output_dir(command: str, folder: Path) -> None:
             f"{command}: got {folder}, which is not a folder; expected the output_dir of a run; "
             "check the path"
         )
+
+
+def check_out_file(option: str, path: Path) -> Path:
+    """Return where a file that a command was told to write goes: through a link, to its target.
+
+    Raises:
+        ConfigError: what lies there is no plain file, or what lies above it no folder.
+    """
+    if path.exists() and not path.is_file():  # else moved out of the way of a file of ours
+        got = "a folder" if path.is_dir() else "a pipe or a device"
+        raise ConfigError(f"{path}: got {got}; expected a file; name one with {option}")
+    target = Path(os.path.realpath(path))
+    above = next(folder for folder in target.parents if folder.exists())
+    if not above.is_dir():
+        raise ConfigError(f"{above}: got a file; expected a folder; name another with {option}")
+    return target
 
 
 def check_package(where: str, package: str, extra: str) -> None:

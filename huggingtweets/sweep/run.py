@@ -5,6 +5,7 @@ import json
 import logging
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 from accelerate import Accelerator
@@ -15,15 +16,14 @@ from huggingtweets.config.checks import AUTO
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.plan import make_plan, user_of
 from huggingtweets.config.schema import EngineKind, TrainConfig
-from huggingtweets.errors import DataError, JobBusyError
+from huggingtweets.errors import ConfigError, DataError, JobBusyError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.runner import check_base, choose_engine
 from huggingtweets.logs import JOB_FAILED
 from huggingtweets.pipeline.notices import tell_of_posts
-from huggingtweets.pipeline.stages import begin_job, prepare_job
+from huggingtweets.pipeline.stages import begin_job, lock_job, prepare_job
 from huggingtweets.storage.files import write_text
-from huggingtweets.storage.lock import acquire_lock
 from huggingtweets.storage.paths import expanded
 from huggingtweets.sweep.fused import run_fused_trials
 from huggingtweets.sweep.plan import Sweep
@@ -65,6 +65,7 @@ def run_sweep(sweep: Sweep) -> int:
     try:
         base = check_base(sweep.config)
         is_fused = choose_way(sweep, base, accelerator) is Way.fused
+        _check_root(sweep.root)
         study = open_study(sweep.root, sweep.spec, sweep.identity(), max_epochs=sweep.max_epochs)
         for job in sweep.jobs:
             _check_posts(sweep, job, base)
@@ -92,6 +93,21 @@ def run_sweep(sweep: Sweep) -> int:
     summary = write_findings(sweep, study)
     raise_if_stopped("sweep")
     return _exit_code(summary)
+
+
+def _check_root(root: Path) -> None:
+    """Refuse a folder in which a new sweep would write over somebody else's files.
+
+    Raises:
+        ConfigError: the first of them.
+    """
+    names = ("sweep.json", BEST, REPORT, USERS, "compare.html")
+    found = [path for name in names if (path := root / name).exists()]
+    if found and study_path(root) is None:
+        raise ConfigError(
+            f"{found[0]}: got a file in the place of one that a sweep writes; expected a folder "
+            "without; choose another output_dir, or move the file away"
+        )
 
 
 def choose_way(sweep: Sweep, base: Base, accelerator: Accelerator) -> Way:
@@ -123,7 +139,7 @@ def _check_posts(sweep: Sweep, job: Job, base: Base) -> None:
     plan = make_plan(replace(config, output_dir=str(sweep.posts_dir)), job)
     while not plan.paths.posts.exists():
         try:
-            with acquire_lock(plan.paths.root):
+            with lock_job(plan):
                 begin_job(plan)
         except JobBusyError:  # another task is at it
             time.sleep(POSTS_WAIT_S)

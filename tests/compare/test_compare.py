@@ -134,6 +134,14 @@ def test_page_shows_hostile_names_as_text(outputs: list[Path], tmp_path: Path) -
     assert not re.search(r"<b>|<script|(?:src|href)=\"(?!data:)", text)
 
 
+def test_a_page_takes_no_folders_place(
+    outputs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["compare", *map(str, outputs), "--page", str(outputs[1])]) == 2
+    assert "name one with --page" in capsys.readouterr().err
+    assert (outputs[1] / "ann" / "result.json").is_file()
+
+
 def test_each_setting_of_a_grid_has_a_folder() -> None:
     def folder(*words: str) -> str:
         _, taken = check_arguments(["-m", *words])

@@ -86,6 +86,18 @@ def test_adapters_that_do_not_fit_the_base_are_refused(fault: str, adapted: Path
     assert not (adapted.parent / "flat").exists()
 
 
+@pytest.mark.parametrize("to", ["output", "output/ann/model", "foreign"])
+def test_adapters_are_written_over_nothing_of_others(
+    to: str, adapted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (adapted.parent / "foreign" / "bob").mkdir(parents=True)
+    (adapted.parent / "foreign" / "bob" / "README.md").touch()
+    before = sorted(adapted.parent.rglob("*"))
+    assert cli.main(["export", "adapters", str(adapted), "--to", str(adapted.parent / to)]) == 2
+    assert "--to: got" in capsys.readouterr().err
+    assert sorted(adapted.parent.rglob("*")) == before
+
+
 def test_folder_without_adapters_is_one_sentence(adapted: Path) -> None:
     with pytest.raises(ConfigError, match=r"none with adapters; .*publish\.lora=adapter"):
         export_adapters(finished_jobs(adapted, ["cy"]), adapted.parent / "flat")
@@ -114,8 +126,11 @@ def test_adapters_that_do_not_say_of_what_are_one_sentence(text: str, adapted: P
 def test_a_table_takes_no_folders_place(
     kind: str, adapted: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["export", kind, str(adapted), "--samples", "--to", str(adapted)]) == 2
-    assert "which is a folder; expected a file" in capsys.readouterr().err
+    words = ["export", kind, str(adapted), "--samples"]
+    (adapted / f"export.{kind}").mkdir()
+    assert cli.main(words) == cli.main([*words, "--to", str(adapted)]) == 2
+    said = "got a folder; expected a file; name one with --to"
+    assert capsys.readouterr().err.count(said) == 2
     assert (adapted / "ann" / "result.json").is_file()
 
 

@@ -17,6 +17,9 @@ from huggingtweets.jobs.ledger import JobStatus
 from huggingtweets.jobs.status import read_states
 from huggingtweets.jobs.tally import Tally
 from huggingtweets.posts.optout import add_optout
+from huggingtweets.standing import is_foreign, sealed_config
+from huggingtweets.storage.files import write_text
+from huggingtweets.storage.paths import JobPaths
 
 QUICK = (
     *SMALL_MODEL,
@@ -45,6 +48,48 @@ def posts(tmp_path: Path) -> Path:
     (folder / "bad.jsonl").write_bytes(b"\x00\xff not json\n")
     (tmp_path / "users.txt").write_text("bad\nfew\ngood\nshy\n")
     return folder
+
+
+@pytest.mark.parametrize("engine", ["single", "fused"])
+def test_what_others_have_put_in_a_jobs_place_stays(
+    engine: str, posts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "users.txt").write_text("good\nalice\nbob\n")
+    for handle in ("alice", "bob"):
+        (posts / f"{handle}.jsonl").write_bytes((posts / "good.jsonl").read_bytes())
+    (tmp_path / "out" / "alice" / "model").mkdir(parents=True)
+    for name in ("alice/model/notes.txt", "alice/config.yaml", "bob"):
+        (tmp_path / "out" / name).write_text("mine")
+    before = sorted((tmp_path / "out").rglob("*"))
+    words = ("source=jsonl", f"source.path={posts}", "output_dir=out", f"engine={engine}")
+    done = run_batch(tmp_path, *words)
+    assert done.returncode == 1
+    states = read_states(tmp_path / "out")
+    assert [states[slug].status for slug in ("good", "alice", "bob")] == ["done", *["failed"] * 2]
+    assert "got files that no job has written" in states["alice"].reason
+    assert "out/bob: got Not a directory; expected a folder" in states["bob"].reason
+    assert all(states[slug].retryable for slug in ("alice", "bob"))
+    assert [path.read_text() for path in before if path.is_file()] == ["mine"] * 3
+    assert [path for path in sorted((tmp_path / "out").rglob("*")) if path in before] == before
+    assert len(list((tmp_path / "out" / "alice").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("model/notes.txt", "mine", True),
+        ("config.yaml", "seed: 1\n", True),
+        ("result.json", "{}", True),
+        ("config.yaml", sealed_config("seed: 1\n", "0" * 64), False),
+        ("result.json", json.dumps({"digest": "0" * 64}), False),
+        (".DS_Store", "", False),
+    ],
+)
+def test_a_job_copied_in_part_is_known(
+    name: str, text: str, expected: bool, tmp_path: Path
+) -> None:
+    write_text(tmp_path / "ann" / name, text)
+    assert is_foreign(JobPaths(tmp_path / "ann")) is expected
 
 
 def test_bad_users_fail_alone_and_a_rerun_touches_only_them(posts: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from huggingtweets.posts.cleaning import is_retweet
 from huggingtweets.posts.optout import add_optout
 from huggingtweets.posts.sources.demo import demo_timeline
 from huggingtweets.posts.sources.load import load_timeline
+from huggingtweets.storage.files import read_jsonl, write_jsonl
 
 
 @pytest.fixture
@@ -65,6 +66,20 @@ def test_a_damaged_file_is_not_written_over(tmp_path: Path, server: FakeService)
     with pytest.raises(SourceError, match="damaged"):
         import_posts(bluesky(server), handle, tmp_path, patience=quick())
     assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize("kind", ["folder", "columns"])
+def test_what_another_has_made_is_not_written_over(kind: str, tmp_path: Path) -> None:
+    path = import_posts(SourceConfig(), "demo", tmp_path).path
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+    else:
+        write_jsonl(path, [row | {"lang": "en"} for row in read_jsonl(path)])
+    before = path.stat()
+    with pytest.raises(SourceError, match=r"got (no file|lang); expected a file|expected one"):
+        import_posts(SourceConfig(), "demo", tmp_path)
+    assert path.stat() == before
 
 
 def test_people_who_opted_out_are_not_asked_for(tmp_path: Path, server: FakeService) -> None:

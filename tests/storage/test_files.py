@@ -10,6 +10,7 @@ from huggingtweets.storage.files import (
     read_jsonl,
     remove_drafts,
     remove_fence,
+    replacing_file,
     replacing_folder,
     write_bytes,
     write_json,
@@ -109,6 +110,20 @@ def test_nothing_is_renamed_in_a_folder_whose_fence_is_down(tmp_path: Path) -> N
     assert (outside / "file").read_text() == "new"
     remove_drafts(tmp_path / "job")
     assert sorted(path.name for path in (tmp_path / "job").iterdir()) == ["model", "tracking"]
+
+
+def test_only_names_of_ours_are_drafts(tmp_path: Path) -> None:
+    (tmp_path / ".notes.tmp").mkdir()
+    (tmp_path / ".draft.old.tmp").touch()
+    with replacing_file(tmp_path / "a.json") as draft:
+        draft.touch()
+    draft.touch()
+    remove_drafts(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "a.json",
+        ".notes.tmp",
+        ".draft.old.tmp",
+    }
 
 
 @pytest.mark.parametrize("kind", ["file", "pipe", "device", "dangling"])

@@ -1,3 +1,4 @@
+import os
 import resource
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 
 from huggingtweets.errors import ConfigError
 from huggingtweets.storage.paths import cache_dir, config_home, shipped, template
-from huggingtweets.storage.places import find_model_dir
+from huggingtweets.storage.places import check_out_file, find_model_dir
 
 
 @pytest.fixture
@@ -82,3 +83,29 @@ def test_an_own_file_goes_before_the_shipped_one(
         path.parent.mkdir(parents=True)
         path.touch()
         assert template(name).resolve() == path.resolve()
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to a pipe", "below a file"])
+def test_a_file_that_is_asked_for_takes_nothing_elses_place(kind: str, tmp_path: Path) -> None:
+    path = place = tmp_path / "there"
+    if kind == "folder":
+        place.mkdir()
+    elif kind == "below a file":
+        place.touch()
+        path = place / "new" / "x.csv"
+    else:
+        os.mkfifo(place)
+    if kind.startswith("link"):
+        path = tmp_path / "link"
+        path.symlink_to(place)
+    with pytest.raises(ConfigError, match=r"got a .*; expected a f.* with --to"):
+        check_out_file("--to", path)
+
+
+def test_a_file_that_is_asked_for_is_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("elsewhere/x.csv")
+    path = check_out_file("--to", tmp_path / "link")
+    assert path == tmp_path.resolve() / "elsewhere" / "x.csv"
+    path.parent.mkdir()
+    path.touch()
+    assert check_out_file("--to", tmp_path / "link") == path

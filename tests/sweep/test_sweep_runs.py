@@ -179,6 +179,13 @@ def test_a_diverging_trial_is_a_bad_one_and_no_failure(tmp_path: Path) -> None:
     assert read_sweep(tmp_path / "out")[1].best == (by_lr[1e-3].number,)
 
 
+def test_a_new_sweep_writes_over_nothing(tmp_path: Path) -> None:
+    (tmp_path / "users.txt").write_text("ann  # the very file that names the people\n")
+    start = sweep(tmp_path, SPACE + "trials: 1", out="")
+    assert "users.txt: got a file in the place of one that a sweep writes" in run(start, code=2)
+    assert (tmp_path / "users.txt").read_text().startswith("ann  #")
+
+
 def test_bad_posts_end_a_sweep_before_its_first_trial(tmp_path: Path) -> None:
     start = sweep(tmp_path, SPACE, "cleaning.min_chars=999999")
     words = run(start, code=1)
