@@ -17,22 +17,14 @@ from huggingtweets.config.compose import (
 )
 from huggingtweets.config.overrides import CONFIG_DIR, check_overrides, plain_values
 from huggingtweets.config.plan import make_plan
+from huggingtweets.config.posts_schema import SERVICES, SourceKind
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
 from huggingtweets.storage.files import flatten
 
 register()
-NEEDS_PATH = {
-    "mastodon_archive",
-    "bluesky_archive",
-    "x_archive",
-    "jsonl",
-    "csv",
-    "parquet",
-    "text",
-    "hub",
-}
+NEEDS_PATH = set(SourceKind) - {SourceKind.demo, *SERVICES}
 OPTIONS = [
     (group, path.stem)
     for group in (*group_names(), "experiment")
@@ -47,7 +39,7 @@ def config_of(*overrides: str):
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids="=".join)
 def test_every_option_composes_and_makes_a_plan(group: str, option: str) -> None:
     overrides = [f"{group}={option}"]
-    if option in NEEDS_PATH:
+    if group == "source" and option in NEEDS_PATH:
         overrides.append("source.path=posts")
     if option == "tiny":
         overrides.append("recipe.block_size=128")

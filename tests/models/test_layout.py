@@ -1,9 +1,13 @@
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, GPTNeoXConfig
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedConfig
 
 from huggingtweets.errors import ConfigError
 from huggingtweets.models.families import layout_of, shape_of, why_not_fused
+
+
+class NobodysConfig(PreTrainedConfig):
+    model_type = "nobodys"
 
 
 def small(**changes: object) -> GPT2Config:
@@ -60,12 +64,12 @@ def test_stack_is_views() -> None:
 @pytest.mark.parametrize(
     ("config", "part"),
     [
-        (GPTNeoXConfig(), "this is gpt_neox"),
+        (NobodysConfig(), "this is nobodys"),
         (small(activation_function="relu"), "'relu'"),
         (small(tie_word_embeddings=False), "tied"),
         (small(add_cross_attention=True), "cross-attention"),
     ],
-    ids=["gpt-neox", "relu", "untied", "cross-attention"],
+    ids=["unknown", "relu", "untied", "cross-attention"],
 )
 def test_models_that_cannot_be_stacked_are_refused_in_one_sentence(
     config: object, part: str

@@ -80,19 +80,17 @@ def load_timeline(source: SourceConfig, handle: str, optout_file: str | None = N
     """
     check_source(source)
     path = expanded(source.path or "")
-    match source.kind:
-        case SourceKind.demo:
-            return demo_timeline(handle)
-        case SourceKind.x_api | SourceKind.bluesky | SourceKind.mastodon:
-            return fetch_timeline(source, handle)
-        case SourceKind.x_archive:
-            return read_x_archive(path, handle)
-        case SourceKind.mastodon_archive | SourceKind.bluesky_archive:
-            # `alice` may be typed for alice.server, who may be on the list under the whole name.
-            owner = archive_owner(source)
-            check_opted_out([owner] if owner else [], optout_file)
-            read_own = _OWN[source.kind]
-            return read_own(path, handle)
+    if source.kind is SourceKind.demo:
+        return demo_timeline(handle)
+    if source.kind in SERVICES:
+        return fetch_timeline(source, handle)
+    if source.kind is SourceKind.x_archive:
+        return read_x_archive(path, handle)
+    if source.kind in _OWN:
+        # `alice` may be typed for alice.server, who may be on the list under the whole name.
+        owner = archive_owner(source)
+        check_opted_out([owner] if owner else [], optout_file)
+        return _OWN[source.kind](path, handle)
     optouts = all_optouts(optout_file)
     if source.kind is SourceKind.hub:
         asked = Asked(str(source.path), handle, source, optouts=optouts)
