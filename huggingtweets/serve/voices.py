@@ -21,7 +21,7 @@ from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.copying import CopyIndex
 from huggingtweets.data.tokens import Codec, codec_of
-from huggingtweets.errors import ConfigError, HuggingtweetsError, first_line
+from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.model_folder import job_config, settle, train_posts
 from huggingtweets.models.adapter_rows import adapters_of
@@ -151,7 +151,8 @@ class Voices:
             try:
                 voice = self._load(person)
             except _UNREADABLE as err:
-                logger.error("person=%s cannot be loaded: %s", person.slug, first_line(err))
+                what = type(err).__name__
+                logger.error("person=%s cannot be loaded: %s: %s", person.slug, what, err)
                 raise ConfigError(  # what was raised may name a path: for the log alone
                     f"{person.slug}: the model cannot be loaded; expected a finished job and room "
                     "for its model; see the server's log"
