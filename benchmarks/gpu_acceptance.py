@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/cuda"))
 from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import Blocks, TrainingSet
+from huggingtweets.errors import first_line
 from huggingtweets.kernels.choose import choose_ops
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
@@ -327,7 +328,7 @@ def fused_steps(bench: Bench) -> Figures:
                 try:
                     found[name] = _fused(bench, layout, base, flops, peak, slots, dropout, way)
                 except (RuntimeError, torch.OutOfMemoryError) as err:
-                    found[name] = {"failed": str(err).partition("\n")[0]}
+                    found[name] = {"failed": first_line(err)}
     return found
 
 

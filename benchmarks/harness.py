@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,15 @@ def build_parser(doc: str | None) -> argparse.ArgumentParser:
 def add_training(parser: argparse.ArgumentParser) -> None:
     """Add what all scripts take that run train.py on a device of choice and report of it."""
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--out", type=Path, help="JSON here, Markdown beside it")
+    parser.add_argument("--out", type=_json_path, help="JSON here, Markdown beside it")
     parser.add_argument("overrides", nargs="*", help="further key=value of train.py")
+
+
+def _json_path(text: str) -> Path:
+    path = Path(text)
+    if path.suffix == ".md":
+        raise argparse.ArgumentTypeError(f"got {text}; expected a name for JSON, as x.json")
+    return path
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> str:
@@ -41,11 +49,11 @@ def write_report(out: Path | None, text: str, **figures: Any) -> None:
     print(text)
     if out is None:
         return
-    packages = ("torch", "transformers", "accelerate")
+    packages = ("torch", "transformers", "accelerate", "trl")
     about = {
         "command": sys.argv,
         "machine": platform.platform(),
-        "versions": {name: version(name) for name in packages},
+        "versions": {name: version(name) for name in packages if find_spec(name)},
     }
     out.write_text(json.dumps(about | figures, indent=1) + "\n")
     out.with_suffix(".md").write_text(text + "\n")
@@ -63,17 +71,17 @@ class Ended:
 
 
 def run_python(
-    words: Sequence[str], *, cwd: Path = ROOT, device: str = "", **variables: str
+    words: Sequence[str], *, cwd: Path | None = None, device: str = "", **variables: str
 ) -> Ended:
     """Run Python with this checkout's package.
 
     Args:
         words: of the command line, behind the interpreter.
-        cwd: where to run it.
+        cwd: where to run it; None: here.
         device: `cpu` hides all others.
         variables: of the environment, beside those there are.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "TOKENIZERS_PARALLELISM": "false"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:

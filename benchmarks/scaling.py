@@ -49,7 +49,8 @@ def run(
         f"engine.precision={args.precision}", "engine.log_every=2", *own, *args.overrides,
     ]  # fmt: skip
     threads = os.environ.get("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
-    run_python(words, cwd=folder, device=args.device, OMP_NUM_THREADS=threads)
+    variables = {"OMP_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+    run_python(words, cwd=folder, device=args.device, **variables)
     speeds: list[float] = []
     for name in names:
         text = (folder / "out" / name / "metrics.jsonl").read_text()

@@ -112,7 +112,7 @@ def run_once(
     write_posts(folder / "someone.jsonl", posts)
     command = [str(ROOT / "benchmarks" / "peers.py"), way, str(folder / "spec.json")]
     start = time.time()
-    ended = run_python(command, cwd=folder, device=args.device)
+    ended = run_python(command, cwd=folder, device=args.device, TOKENIZERS_PARALLELISM="false")
     [line] = [line for line in ended.printed.splitlines() if line.startswith("STEPS ")]
     found = vars(ended) | read_steps(json.loads(line.removeprefix("STEPS ")), start)
     del found["printed"]

@@ -62,14 +62,16 @@ def run_sweep(args: argparse.Namespace, folder: Path, *settings: str) -> tuple[E
     """Run the whole sweep into a new folder; return what it took, and what became of it."""
     command = ["-m", "huggingtweets.cli", "sweep"]
     given = [*shared_arguments(args), f"output_dir={folder}", f"sweep.trials={args.trials}"]
-    ended = run_python([*command, str(SWEEP), *given, *settings])
-    return ended, json.loads(run_python([*command, "status", str(folder), "--json"]).printed)
+    ended = run_python([*command, str(SWEEP), *given, *settings], cwd=ROOT)
+    status = run_python([*command, "status", str(folder), "--json"], cwd=ROOT)
+    return ended, json.loads(status.printed)
 
 
 def run_process(folder: Path, number: int, out: Path) -> tuple[Ended, float]:
     """Train one trial of a sweep by a process of its own; return also its objective value."""
     config = [f"--config-path={folder / f'trial-{number:04d}'}", "--config-name=config"]
-    ended = run_python([str(ROOT / "train.py"), *config, f"output_dir={out}", "engine.kind=single"])
+    words = [str(ROOT / "train.py"), *config, f"output_dir={out}", "engine.kind=single"]
+    ended = run_python(words, cwd=ROOT)
     (result,) = out.glob("*/result.json")
     return ended, json.loads(result.read_text())["eval"]["bits_per_byte"]
 

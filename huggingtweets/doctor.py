@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from huggingtweets.errors import first_line
 from huggingtweets.kernels.compiler import find_compiler
 from huggingtweets.online import is_offline_wanted
 from huggingtweets.preview.fonts import font_for, is_colour_emoji
@@ -105,8 +106,8 @@ def _devices() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as err:
-        reason = str(err).splitlines()[0]
-        yield Finding("torch", f"cannot be imported: {reason}", "reinstall torch", is_fatal=True)
+        said = f"cannot be imported: {first_line(err)}"
+        yield Finding("torch", said, "reinstall torch", is_fatal=True)
         return
     from huggingtweets.runtime.device import list_gpus
 

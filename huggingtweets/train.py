@@ -93,8 +93,7 @@ def main() -> int:
     words = quote_user(sys.argv[1:])
     try:
         if {"--help", "-h"} & {*words}:
-            say(usage([word for word in words if not word.startswith("-")]).rstrip("\n"))
-            code = 0
+            code = _help(words)
         else:
             composed, sys.argv[1:] = check_arguments(words)
             code = run_by_hydra(words) if composed is None else run(composed, words)
@@ -106,6 +105,14 @@ def main() -> int:
             "stopped; everything so far is saved; run the same command again to go on"
         )
     return code
+
+
+def _help(words: Sequence[str]) -> int:
+    try:
+        say(usage([word for word in words if not word.startswith("-")]).rstrip("\n"))
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+    return 0
 
 
 def run_by_hydra(words: Sequence[str]) -> int:

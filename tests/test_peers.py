@@ -1,4 +1,4 @@
-"""The benchmark's plain loop computes what transformers computes."""
+"""Benchmarks: the plain loop computes what transformers computes; reports stay whole."""
 
 import json
 import sys
@@ -8,6 +8,20 @@ import pytest
 import torch
 from small import ROOT
 from transformers import GPT2Config, GPT2LMHeadModel
+
+
+def test_figures_are_not_written_over_by_their_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT / "benchmarks")])
+    from harness import add_training, build_parser
+
+    parser = build_parser(None)
+    add_training(parser)
+    assert parser.parse_args(["--out", "x.json"]).out == Path("x.json")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--out", "x.md"])
+    assert "got x.md; expected a name for JSON" in capsys.readouterr().err
 
 
 def test_the_plain_gpt_is_the_one_of_transformers(

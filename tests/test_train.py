@@ -181,6 +181,15 @@ def test_help_shows_how_to_use_it(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_who_reads_only_the_first_lines_of_the_help_is_told_nothing(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "huggingtweets.train", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_samples_that_the_guards_refuse_to_the_end_are_told(tmp_path: Path) -> None:
     options = ("sampling.prompts=[I think so,I like]", "sampling.banned_words=[I think]")
     done = run("user=demo", *QUICK, *options, "publish=none", "output_dir=out", cwd=tmp_path)

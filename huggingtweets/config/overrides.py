@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from enum import StrEnum
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -15,7 +16,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
 from huggingtweets.config.schema import TrainConfig, group_names
-from huggingtweets.errors import ConfigError
+from huggingtweets.errors import ConfigError, first_line
 from huggingtweets.logs import SECRET_KEY
 from huggingtweets.storage.paths import config_home, expanded, shipped
 
@@ -92,13 +93,14 @@ PATHS = ("path", "_dir", "_file", ".warm_start")
 """Ends of the keys that hold one."""
 _NOT_PLAIN = re.compile(r"[\\(){}$'\"\[\]]")
 """Quotes, functions, lists and interpolations: left to Hydra."""
-# Not within a word, a longer number or a negative exponent: `a.0`, `1.0.0`, `1e-4` stay.
-_NUMBER = re.compile(r"(?<![\w.])\d+\.?\d*(?:[eE]\+?\d\d?)?(?![\w.])")
+# Not within a word, a longer number or a negative exponent: `a.0`, `1.0.0`, `1e-4` stay, and so
+# does what is whole as it stands, or begins with a 0, which is refused.
+_NUMBER = re.compile(r"(?<![\w.])(?:0|[1-9]\d*)(?:\.\d*(?:[eE]\+?\d\d?)?|[eE]\+?\d\d?)(?![\w.])")
 
 
 def _without_fraction(number: re.Match[str]) -> str:
-    value = float(number[0])
-    return str(int(value)) if value.is_integer() else number[0]
+    value = Fraction(number[0])  # exact, however long
+    return str(value.numerator) if value.denominator == 1 else number[0]
 
 
 def _quoted(path: str) -> str:
@@ -312,7 +314,7 @@ def explain(err: BaseException) -> str:
     causes = [err]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
-    lines = [line.strip() for line in str(causes[-1]).splitlines() if line.strip()]
+    lines = (line.strip() for line in str(causes[-1]).splitlines())
     key = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("full_key")), "")
-    text = lines[0] if lines else type(err).__name__
+    text = first_line(causes[-1])
     return f"{key}: {text}" if key and key not in text else text

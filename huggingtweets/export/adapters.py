@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from huggingtweets.errors import ConfigError
+from huggingtweets.errors import ConfigError, first_line
 from huggingtweets.export.finished import Finished
 from huggingtweets.storage.files import read_json, replacing_file, write_text
 from huggingtweets.storage.paths import JobPaths
@@ -103,14 +103,14 @@ def _read_config(job: Finished) -> dict[str, Any]:
     try:
         config: dict[str, Any] = read_json(path)
         return config | {_BASE: str(config[_BASE]), "r": int(config["r"])}
-    except (OSError, ValueError, LookupError, TypeError) as err:
+    except (OSError, ValueError, LookupError, TypeError, OverflowError) as err:
         raise _unreadable(job, path, err) from err
 
 
 def _unreadable(job: Finished, path: Path, err: Exception) -> ConfigError:
     return ConfigError(
-        f"{job.slug}: {path.name} cannot be read ({str(err).splitlines()[0][:120]}); expected "
-        "adapters; train them again"
+        f"{job.slug}: {path.name} cannot be read ({first_line(err)}); expected adapters; train "
+        "them again"
     )
 
 
@@ -124,7 +124,7 @@ def _modules(base: str) -> tuple[Mapping[str, tuple[int, int]], str]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
     except (OSError, ValueError, ImportError) as err:
-        reason = str(err).splitlines()[0][:160]
+        reason = first_line(err)
         raise ConfigError(
             f"export adapters: the base {base} cannot be had ({reason}); expected its "
             "configuration to check the adapters by; make it available"

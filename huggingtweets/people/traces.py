@@ -38,7 +38,10 @@ _NO_TEXT = frozenset(
 _OF_SWEEPS = frozenset(
     {*STUDY_FILES, "sweep.json", "trial.json", "trial.yaml", "config.yaml", "best.yaml"}
 )
-"""Whose people are values, or keys of objects; other keys are the names of settings."""
+"""Whose people are users, parts of a path or name, or keys of objects; else a word is the name or
+the value of a setting."""
+_CHOICES = re.compile(rb'"choices": \[[^\]]*\]')
+_NAMING_KEYS = rb"(?:user|\w*(?:path|_dir|_file|_url|_id)|revision|warm_start|project|entity|org)"
 _OURS = (
     INDEX_FILES
     | _OF_SWEEPS
@@ -232,8 +235,15 @@ class Finder:
         no_field = rb"(?![0-9_cdfgklnostvw])"
         in_records = rb"(?<!_)" + word + after + b"|" + before + word + no_field
         self._in_records = re.compile(in_records, re.I)
-        in_json = rb'"' + word + rb'"\s*(?::\s*\{|[,\]])'
-        in_yaml = rb"^\s*(?:\w+: |- ).*?" + before + word + after
+        in_json = rb'(?<!:)(?<!: )"' + word + rb'"\s*(?::\s*\{|[,\]])'
+        in_yaml = (
+            rb"^(?:user:\n(?:- .*\n)*- |\s*"
+            + _NAMING_KEYS
+            + rb": (?!null$)).*?"
+            + before
+            + word
+            + after
+        )
         self._in_sweeps = re.compile(in_json + b"|" + in_yaml, re.I | re.M)
         self._needles = _needles_of(handle, jobs)
         self.unread = unread
@@ -264,7 +274,7 @@ class Finder:
             return 0
         pattern = self._in_records if b"\0" in data else self._word
         if path.name in _OF_SWEEPS:
-            pattern = self._in_sweeps
+            pattern, data = self._in_sweeps, _CHOICES.sub(b"", data)
         if not (pattern.search(data) or any(needle in data for needle in self._needles)):
             return 0
         if not is_made_of_lines(path):

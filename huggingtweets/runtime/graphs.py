@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from huggingtweets.errors import first_line
 from huggingtweets.runtime.device import lacks_memory
 from huggingtweets.upstream import forget_capture
 
@@ -65,7 +66,7 @@ class Replay:
             _abandon(stream, self._pool)
             if lacks_memory(err):
                 raise torch.OutOfMemoryError(str(err)) from err
-            logger.warning("no CUDA graph: %s", str(err).partition("\n")[0])
+            logger.warning("no CUDA graph: %s", first_line(err))
             self.forget(lambda key: True)
             self._enabled = False
             return False

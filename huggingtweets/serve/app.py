@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.serve.api import Service, error_body, read_body
 from huggingtweets.serve.engine import Engine
-from huggingtweets.serve.limits import RETRY_S, Rate, RefusedError, ask_again
+from huggingtweets.serve.limits import RETRY_S, UNABLE, Rate, RefusedError, ask_again
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.pages import Pages
 from huggingtweets.serve.people import People
@@ -96,8 +96,7 @@ def build_app(people: People, engine: Engine, metrics: Metrics, door: Door) -> A
 
     async def unable(request: Request, err: Exception) -> Response:
         logger.error("%s", err)  # it may name a path: for the log alone
-        sentence = "the server: cannot answer now; expected a whole folder; see its log"
-        return _answer(request, RefusedError(503, sentence), pages)
+        return _answer(request, RefusedError(503, UNABLE), pages)
 
     async def hung_up(request: Request, err: Exception) -> Response:
         # Nobody reads it; but without an answer Starlette would log a traceback.

@@ -13,6 +13,7 @@ import torch
 
 from huggingtweets.errors import HuggingtweetsError
 from huggingtweets.models.layout import Shape
+from huggingtweets.serve.limits import UNABLE
 from huggingtweets.serve.lone import LoneBatch
 from huggingtweets.serve.metrics import Metrics
 from huggingtweets.serve.people import People
@@ -66,6 +67,7 @@ class Engine:
         self._num_coming = 0
         self._is_closed = False
         self._next_check = 0.0
+        self._trouble = ""
         # Two, so that a large model that is being read keeps no small one waiting.
         self._loaders = ThreadPoolExecutor(2, thread_name_prefix="load-model")
         self._thread = threading.Thread(target=self._run, name="decode", daemon=True)
@@ -223,9 +225,17 @@ class Engine:
             return self._people.get(slug) is None
 
         rows = [row for one in self._decoders() for row in one.rows]
-        gone = [row for row in rows if is_gone(row.request.person.slug)]
+        try:
+            gone = [row for row in rows if is_gone(row.request.person.slug)]
+            self._voices.drop(is_gone)
+        except HuggingtweetsError as err:  # the list of those who want no model cannot be read
+            if str(err) != self._trouble:
+                logger.error("%s", err)
+            self._trouble = str(err)
+            tell_all(rows, UNABLE)
+            return
+        self._trouble = ""
         tell_all(gone, "this person is no longer here")
-        self._voices.drop(is_gone)
 
 
 def _fail(rows: Sequence[Row], err: Exception) -> None:

@@ -17,6 +17,10 @@ MAX_STOPS = 4
 MAX_STOP_CHARS = 64
 RETRY_S = 5
 """What is full now may have room by then."""
+UNABLE = (
+    "the server: cannot tell now who wants no model; expected a list of them that can be read; see "
+    "its log"
+)
 MAX_CLIENTS = 10_000
 """Addresses whose rate is remembered; the one heard of least recently is forgotten."""
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import logging
 import threading
 import weakref
 from collections import OrderedDict, defaultdict
@@ -20,7 +21,7 @@ from huggingtweets.config.results_schema import SamplingConfig
 from huggingtweets.config.schema import ModelConfig, RecipeConfig
 from huggingtweets.data.copying import CopyIndex
 from huggingtweets.data.tokens import Codec, codec_of
-from huggingtweets.errors import ConfigError
+from huggingtweets.errors import ConfigError, HuggingtweetsError
 from huggingtweets.generation.guards import Guards, build_guards
 from huggingtweets.model_folder import job_config, settle, train_posts
 from huggingtweets.models.adapter_rows import adapters_of
@@ -29,7 +30,13 @@ from huggingtweets.models.layout import Layout
 from huggingtweets.serve.people import Person
 from huggingtweets.storage.files import read_json
 
+logger = logging.getLogger(__name__)
+
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
+_UNREADABLE = (
+    HuggingtweetsError, OSError, ValueError, KeyError, ArithmeticError, SafetensorError,
+    RuntimeError,
+)  # fmt: skip
 _WEIGHTS = "model.safetensors"
 _CONFIG, _ADAPTERS = "adapter_config.json", "adapter_model.safetensors"
 MAX_POSITIONS = 512
@@ -143,11 +150,12 @@ class Voices:
                     return voice
             try:
                 voice = self._load(person)
-            except (OSError, ValueError, KeyError, SafetensorError, RuntimeError) as err:
-                reason = (str(err).strip() or type(err).__name__).splitlines()[0][:160]
-                raise ConfigError(
-                    f"{person.slug}: the model cannot be loaded ({reason}); expected a finished "
-                    "job; train it again"
+            except _UNREADABLE as err:
+                what = type(err).__name__
+                logger.error("person=%s cannot be loaded: %s: %s", person.slug, what, err)
+                raise ConfigError(  # what was raised may name a path: for the log alone
+                    f"{person.slug}: the model cannot be loaded; expected a finished job and room "
+                    "for its model; see the server's log"
                 ) from err
             with self._lock:
                 self._voices[voice.person.slug] = voice

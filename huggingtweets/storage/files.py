@@ -260,6 +260,7 @@ def read_flat_yaml(path: Path) -> dict[str, Any]:
     """Return the values of a YAML file under dotted names; empty where it cannot be read."""
     try:
         value = yaml.safe_load(read_plain(path))
+        json.dumps(value, skipkeys=True, default=str)  # refuses what has an alias of itself within
         return flatten(value) if isinstance(value, Mapping) else {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}

@@ -19,6 +19,7 @@ from huggingtweets.config.results_schema import PublishConfig, PublishKind
 from huggingtweets.config.schema import TrainConfig, group_names
 from huggingtweets.errors import ConfigError
 from huggingtweets.handles import Job
+from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.selection import quote_user, select_jobs
 from huggingtweets.logs import world_size
 from huggingtweets.storage.files import flatten
@@ -122,7 +123,7 @@ def plan_sweep(spec: SweepSpec, path: Path) -> Sweep:
         expected = "held-out posts to score the trials by; set recipe.heldout_frac=0.1"
         raise wrong("recipe.heldout_frac", "0 in a sweep", expected)
     check_space(spec.space, rest, str(path))
-    default = config
+    default = config = settle_consent(config, jobs)
     spec = replace(spec, default=_default_params(spec.space, default, rest, jobs))
     config = _with_params(config, rest, {key: one.ends()[-1] for key, one in spec.space.items()})
     root = Path(config.output_dir)

@@ -18,7 +18,6 @@ from huggingtweets.config.plan import make_plan, user_of
 from huggingtweets.config.schema import EngineKind, TrainConfig
 from huggingtweets.errors import ConfigError, DataError, JobBusyError
 from huggingtweets.handles import Job
-from huggingtweets.jobs.consent import settle_consent
 from huggingtweets.jobs.runner import check_base, choose_engine
 from huggingtweets.logs import JOB_FAILED
 from huggingtweets.pipeline.notices import tell_of_posts
@@ -58,7 +57,7 @@ def run_sweep(sweep: Sweep) -> int:
     if sweep.config.recipe.warm_start not in (None, AUTO):
         got = f"{sweep.config.recipe.warm_start!r} in a sweep, whose trials begin from the base"
         raise wrong("recipe.warm_start", got, "none; drop it")
-    config = settle_precision(settle_consent(sweep.config, sweep.jobs))
+    config = settle_precision(sweep.config)
     sweep = replace(sweep, config=config)
     engine = sweep.config.engine
     accelerator = build_accelerator(engine.precision, tf32=engine.tf32)

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from huggingtweets.config.overrides import did_you_mean, is_sweep
-from huggingtweets.errors import ConfigError
+from huggingtweets.errors import ConfigError, first_line
 from huggingtweets.sweep.space import (
     Dimension,
     Range,
@@ -234,9 +234,8 @@ def _load(path: Path) -> dict[str, Any]:
         expected = "a sweep file; try conf/sweep/huggingtweets.yaml"
         raise wrong("sweep", f"{path}, which is not there", expected) from err
     except (OSError, YAMLError, OmegaConfBaseException, UnicodeDecodeError) as err:
-        reason = str(err).partition("\n")[0]
         raise ConfigError(
-            f"{path}: cannot be read ({reason}); expected YAML; see docs/sweeps.md"
+            f"{path}: cannot be read ({first_line(err)}); expected YAML; see docs/sweeps.md"
         ) from err
     if not isinstance(raw, dict):
         raise wrong(str(path), "no keys", "`space:` and more; see docs/sweeps.md")

@@ -38,7 +38,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from huggingtweets.causes import as_known
-from huggingtweets.errors import ConfigError, JobBusyError, StorageError
+from huggingtweets.errors import ConfigError, JobBusyError, StorageError, first_line
 from huggingtweets.storage.lock import JobLock, acquire_lock, is_left
 from huggingtweets.storage.paths import STUDY_FILES
 from huggingtweets.storage.places import check_package
@@ -172,7 +172,7 @@ def storage_errors(path: Path, *, is_new: bool = False) -> Iterator[None]:
     except kinds as err:
         if known := as_known(path, err):  # a full disk
             raise known from err
-        reason = str(err).partition("\n")[0]
+        reason = first_line(err)
         advice = "choose another output_dir" if is_new else "run the same command again to go on"
         raise StorageError(
             f"{path}: cannot be read or written ({reason}); expected the study of a sweep; {advice}"

@@ -12,6 +12,7 @@ from threading import Thread
 from typing import Any, Literal, TypeVar
 
 from huggingtweets.config.results_schema import TrackingConfig, WandbMode
+from huggingtweets.errors import first_line
 from huggingtweets.storage.paths import expanded
 from huggingtweets.tracking.base import (
     ArtifactKind,
@@ -249,7 +250,7 @@ class WandbSession:
                 self._slug,
                 what,
                 " and is not tried again" if self._failures[what] == MAX_FAILURES else "",
-                f"{type(err).__name__} {err}".splitlines()[0],
+                f"{type(err).__name__}: {first_line(err)}",
             )
             # As W&B says it when its own process is gone (0.31).
             if isinstance(err, ConnectionError) or type(err).__name__ == "MailboxClosedError":

@@ -104,6 +104,9 @@ def test_a_configuration_without_end_is_none(outputs: list[Path]) -> None:
     for slug in ("ann", "bob", "cy", "<b>dee"):
         (outputs[0] / slug / "config.yaml").write_text("[" * 20_000)
     assert compare(read_settings(outputs), None).changed["recipe.lr"] == [None, 2e-4]
+    for path in outputs[0].parent.glob("*/*/config.yaml"):
+        path.write_text("recipe: {lr: &itself [*itself]}")
+    assert not compare(read_settings(outputs), None).changed
 
 
 def test_posts_drawn_in_pairs_tell_a_small_steady_gain() -> None:

@@ -241,6 +241,15 @@ def test_numbers_of_other_sweeps_are_taken_as_they_are_meant() -> None:
     assert plain_values(["-m", "recipe.epochs=3.0,4.0", "recipe.lr=1.0", "user=a.0"]) == [
         "-m", "recipe.epochs=3,4", "recipe.lr=1.0", "user=a.0",
     ]  # fmt: skip
+    assert plain_values(["seed=9007199254740993,9007199254740993.0"]) == [
+        "seed=9007199254740993,9007199254740993"
+    ]
+
+
+@pytest.mark.parametrize("word", ["seed=042", "recipe.epochs=01", "recipe.epochs=01.0"])
+def test_numbers_that_begin_with_0_are_refused(word: str) -> None:
+    with pytest.raises(ConfigError, match="expected a whole number"):
+        check_arguments(["user=a", word])
 
 
 @pytest.mark.parametrize(

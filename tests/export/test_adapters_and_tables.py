@@ -115,7 +115,10 @@ def test_tables_hold_everybody_and_compute_nothing(adapted: Path) -> None:
     assert (adapted / "export.parquet").is_file()
 
 
-@pytest.mark.parametrize("text", ["[1]", '{"r": null}', "{", '{"r": 8}'])
+ENDLESS = '{"base_model_name_or_path": "x", "r": Infinity}'
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"r": null}', "{", '{"r": 8}', ENDLESS])
 def test_adapters_that_do_not_say_of_what_are_one_sentence(text: str, adapted: Path) -> None:
     (adapted / "bob" / "model" / "adapter_config.json").write_text(text)
     with pytest.raises(ConfigError, match=r"bob: adapter_config\.json cannot be read"):

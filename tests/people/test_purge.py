@@ -16,6 +16,7 @@ import pytest
 
 from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
+from huggingtweets.config.posts_schema import SourceConfig
 from huggingtweets.config.schema import ModelConfig, TrainConfig
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 from huggingtweets.handles import Job
@@ -342,7 +343,8 @@ def test_what_a_batch_goes_on_writing_is_kept(outputs: Path) -> None:
 @pytest.mark.parametrize(
     "handle",
     ["main", "command", "ledger", "error", "seed", "lr", "default", "index", "published", "wandb",
-     "study", "config", "prom", "log", "run", "example", "b", "trial", "configs", "compare"],
+     "study", "config", "prom", "log", "run", "example", "b", "trial", "configs", "compare",
+     "cosine", "tweets", "none", "dream", "null", "schema"],
 )  # fmt: skip
 def test_handles_that_are_common_words_spare_what_is_of_others(outputs: Path, handle: str) -> None:
     sweep = outputs / "sweep-x"
@@ -351,9 +353,12 @@ def test_handles_that_are_common_words_spare_what_is_of_others(outputs: Path, ha
         study.execute("CREATE TABLE attributes (key TEXT DEFAULT 'default', value TEXT)")
         outcome = {"seed": 42, "users": {BOB: {"lr": 1e-3}}}
         study.execute("INSERT INTO attributes VALUES ('default', ?)", [json.dumps(outcome)])
+        choices = {"attributes": {"choices": ["tweets", "huggingtweets"]}}
+        study.execute("INSERT INTO attributes VALUES ('default', ?)", [json.dumps(choices)])
     (sweep / "best.yaml").write_text(dump_config(TrainConfig(user=BOB)))
     (sweep / "compare.html").write_text(BOB)
-    write_json(sweep / "trial-0001" / "trial.json", {"users": {BOB: {}}})
+    params = {"recipe": "tweets", "recipe.schedule": "cosine", "recipe.lr": 1e-3}
+    write_json(sweep / "trial-0001" / "trial.json", {"params": params, "users": {BOB: {}}})
     config = sweep / "trial-0001" / "configs" / BOB / "trial.yaml"
     config.parent.mkdir(parents=True)
     config.write_text(dump_config(TrainConfig(user=BOB)))
@@ -364,7 +369,12 @@ def test_handles_that_are_common_words_spare_what_is_of_others(outputs: Path, ha
     (outputs / "batch.out").write_text(f"12:00:00 ERROR job={BOB} failed\n")
     traces = plan_purge(handle, outputs)
     assert traces.is_empty, (traces.files, traces.lines)
-    assert not plan_purge(BOB, outputs).is_empty
+    theirs = plan_purge(BOB, outputs)
+    assert {sweep / "study.db", sweep / "best.yaml", config.parent} <= {*theirs.files}
+    source = SourceConfig(path=f"posts/{ANN}.jsonl")
+    for named in (TrainConfig(user="file:users", source=source), TrainConfig(user=[BOB, ANN])):
+        (sweep / "best.yaml").write_text(dump_config(named))
+        assert sweep / "best.yaml" in plan_purge(ANN, outputs).files
 
 
 def test_a_longer_handle_is_another_person(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from huggingtweets.cli import main as cli
 from huggingtweets.posts.optout import handle_hash
 from huggingtweets.serve.lone import LoneBatch
 from huggingtweets.serve.metrics import Metrics
+from huggingtweets.serve.rows import Row
 from huggingtweets.serve.voices import Voice
 
 LOOSE = {"max_tokens": 24, "temperature": 1.0, "top_p": 1.0}
@@ -244,6 +245,45 @@ def test_one_model_that_fails_ends_nobody_elses_posts(
         assert (answer.status_code, coming.done()) == (503, False)
         assert "decoding failed (RuntimeError); ask again" in answer.json()["error"]["message"]
         assert len(coming.result()["choices"]) == 16
+
+
+def test_while_the_list_cannot_be_read_no_post_goes_on(
+    server: Serving,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    optouts = tmp_path / "optout.txt"
+    optouts.write_text("")
+    monkeypatch.setenv("HUGGINGTWEETS_OPTOUT", str(optouts))
+    take = Row.take
+    monkeypatch.setattr(Row, "take", lambda row, token: time.sleep(0.01) or take(row, token))
+    body = {"model": "ann", "prompt": "My", "n": 9, "stream": True, **LOOSE, "max_tokens": 120}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=30) as answer:
+        while not server.engine.gauges()["active_posts"]:
+            time.sleep(0.01)
+        optouts.unlink()
+        assert "cannot tell now who wants no model" in answer.read().decode()
+    time.sleep(2.5)
+    assert sum(str(optouts) in line for line in caplog.messages) == 1
+    assert "Traceback" not in caplog.text
+    optouts.write_text("")
+    assert len(ask(server, model="ann", prompt="My", max_tokens=4)["choices"]) == 1
+
+
+def test_what_cannot_be_loaded_names_no_path(
+    server: Serving, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = server.folder / "mal"
+    shutil.copytree(server.folder / "ann", job)
+    (job / "dataset.jsonl.gz").write_bytes(b"damaged")
+    while server.people.get("mal") is None:
+        time.sleep(0.1)
+    answer = httpx.post(f"{server.url}/v1/completions", json={"model": "mal"}, timeout=30)
+    shutil.rmtree(job)
+    assert (answer.status_code, str(server.folder) in answer.text) == (503, False)
+    assert "mal: the model cannot be loaded; expected" in answer.json()["error"]["message"]
+    assert str(job / "dataset.jsonl.gz") in caplog.text
 
 
 def figure(server: Serving, name: str) -> float:

@@ -11,6 +11,7 @@ from huggingtweets.config.compose import register
 from huggingtweets.config.overrides import CONFIG_DIR
 from huggingtweets.config.schema import Consent
 from huggingtweets.errors import ConfigError
+from huggingtweets.jobs import consent
 from huggingtweets.sweep.plan import Sweep, check_alone, plan_sweep
 from huggingtweets.sweep.space import Choices, Range, as_override
 from huggingtweets.sweep.spec import Measure, Objective, Pruner, PrunerKind, Sampler, read_spec
@@ -244,11 +245,22 @@ def test_the_default_is_the_first_trial(tmp_path: Path) -> None:
 )
 def test_the_default_trial_is_the_settings_without_a_search(space: str, tmp_path: Path) -> None:
     found = plan(space, tmp_path / "a.yaml", "recipe=tweets", "recipe.epochs=3", "model=tiny")
-    stated = replace(found.config, consent=Consent.permission)  # as `settle_consent` does
+    stated = replace(found.config, consent=Consent.permission)  # as `plan_sweep` does
     trial = replace(found, config=stated).trial_config(found.spec.default, tmp_path)
     assert (trial.model, trial.seed) == (found.default.model, found.default.seed)
     assert trial.recipe == found.default.recipe
     assert trial.consent is Consent.permission
+
+
+def test_a_ground_that_is_asked_for_keeps_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consent, "is_somebody_there", lambda: True)
+    monkeypatch.setattr(consent, "ask", lambda question: "permission")
+    words = ("user=ann", "source=jsonl", "source.path=x", "model=tiny", "recipe.block_size=64")
+    found = plan(GOOD, tmp_path / "a.yaml", *words, "publish=hub")
+    assert found.spec.default
+    assert found.default.consent is found.config.consent is Consent.permission
 
 
 def test_a_file_that_is_nowhere_is_named_as_it_was_typed(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from huggingtweets.data.blocks import IGNORED, Blocks
+from huggingtweets.errors import first_line
 from huggingtweets.runtime.device import autocast_dtype, is_cpu, is_cuda
 from huggingtweets.training.modules.attention import (
     NAME,
@@ -309,7 +310,7 @@ def settle_attention(module: SummedLoss, bos_id: int) -> bool:
                 return True
             reason = reason or "documents see each other"
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as err:
-            reason = reason or (str(err).splitlines() or [type(err).__name__])[0]
+            reason = reason or first_line(err)
     return False
 
 

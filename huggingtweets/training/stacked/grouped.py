@@ -19,6 +19,7 @@ from huggingtweets.bases.model import Base, largest_dropout, load_model
 from huggingtweets.config.schema import RecipeConfig
 from huggingtweets.data.blocks import IGNORED
 from huggingtweets.data.prepare import HeldoutSet
+from huggingtweets.errors import first_line
 from huggingtweets.kernels.choose import choose_ops
 from huggingtweets.models.adapter_rows import (
     AdapterStack,
@@ -319,7 +320,7 @@ def _why_not_apart(tuning: GroupedTuning) -> str | None:
             with base.grouped.computing(part):
                 found.append(base.losses(blocks, part.scale, None, ops))
     except (RuntimeError, TypeError, ValueError) as err:
-        return f"it does not compute block by block ({str(err).partition(chr(10))[0][:120]})"
+        return f"it does not compute block by block ({first_line(err)})"
     if torch.allclose(found[0], torch.cat(found[1:]), rtol=1e-4):
         return None
     return "what it computes of a block depends on the others"

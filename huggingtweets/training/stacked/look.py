@@ -22,7 +22,7 @@ from transformers import GPT2Config
 
 from huggingtweets.config.schema import Adapter, RecipeConfig
 from huggingtweets.data.blocks import build_training_set
-from huggingtweets.errors import TrainingError
+from huggingtweets.errors import TrainingError, first_line
 from huggingtweets.models.families import layout_of, shape_of
 from huggingtweets.models.layout import Layout
 from huggingtweets.runtime.device import is_cuda, versions_of
@@ -143,7 +143,7 @@ def choose(
         try:
             found = learn(device, tried)
         except Exception as err:  # of Triton some are of no common class (CompilationError, ...)
-            logger.warning("device: %s: %s", type(err).__name__, str(err).partition("\n")[0])
+            logger.warning("device: %s: %s", type(err).__name__, first_line(err))
             continue
         if _difference(found, wanted, base) < most:
             _say(settings, tried)
