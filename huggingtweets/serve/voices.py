@@ -179,10 +179,10 @@ class Voices:
         has_adapters = (folder / _CONFIG).is_file() and not (folder / "config.json").is_file()
         base = self._base(folder) if has_adapters else None
         codec = self._codec(folder, base)
-        config, train = job_config(person.paths), train_posts(person.paths)
-        sampling = settle(config.sampling, codec, folder, train)
+        job, train = job_config(person.paths), train_posts(person.paths)
+        sampling = settle(job.sampling, codec, folder, train)
         # The index, which marks copies too, stands for the training posts.
-        guards = build_guards(sampling, mask_pii=config.cleaning.mask_pii, train=())
+        guards = build_guards(sampling, mask_pii=job.cleaning.mask_pii, train=())
         voice = partial(Voice, person, codec, sampling, guards, CopyIndex(train))
         if base is not None and base.layout is not None:
             adapters = read_json(folder / _CONFIG)
@@ -209,14 +209,15 @@ class Voices:
                 f"{self._max_bytes / 2**30:.1f} GiB kept for models; start with a larger "
                 "--memory-gib"
             )
-        shape = AutoConfig.from_pretrained(folder, local_files_only=True)
-        positions = getattr(shape, "max_position_embeddings", None) or 1 << 20
-        if why_not_fused(shape) is None and (folder / _WEIGHTS).is_file():
-            layout = layout_of(shape_of(shape))
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if why_not_fused(config) is None and (folder / _WEIGHTS).is_file():
+            layout = layout_of(shape_of(config))
             row = layout.pack(load_file(folder / _WEIGHTS))
-            return voice(min(positions, MAX_POSITIONS), row.nbytes, layout=layout, row=row)
-        model = load_model(find_base(ModelConfig(path=str(folder))), RecipeConfig()).eval()
-        return voice(positions, _size_of(model), model=model)
+            positions = min(layout.shape.num_positions, MAX_POSITIONS)
+            return voice(positions, row.nbytes, layout=layout, row=row)
+        whole = find_base(ModelConfig(path=str(folder)))
+        model = load_model(whole, RecipeConfig()).eval()
+        return voice(whole.max_positions, _size_of(model), model=model)
 
     def _codec(self, folder: Path, base: SharedBase | None) -> Codec:
         """Return how posts are written; people of one base share a tokenizer."""
