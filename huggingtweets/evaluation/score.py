@@ -26,7 +26,7 @@ from huggingtweets.models.forward import begin, micro_batch
 from huggingtweets.models.run import hidden_states, score_rows
 from huggingtweets.models.stack import Stack
 from huggingtweets.ops.reference import Ops
-from huggingtweets.runtime.device import by_kind, is_cpu, is_cuda, lacks_memory, release_memory
+from huggingtweets.runtime.device import by_kind, is_cuda, lacks_memory, release_memory
 from huggingtweets.training.extraction import (
     MAX_REST,
     MIN_REST,
@@ -72,7 +72,7 @@ def score_posts(
     try:
         return score_model(model, packed, Precision.fp32, eos_id=codec.eos_id)
     except RuntimeError as err:
-        if is_cpu(model.device) or not lacks_memory(err):
+        if not lacks_memory(err):
             raise
         logger.warning("posts are scored on the CPU: %s has no memory left", model.device)
     release_memory()  # only now, when the error and the frames in it are gone

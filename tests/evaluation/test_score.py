@@ -124,7 +124,6 @@ def test_posts_are_scored_on_the_cpu_where_the_device_lacks_memory(
         return score_model(*args, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("huggingtweets.evaluation.score.score_model", score_once_in_vain)
-    monkeypatch.setattr("huggingtweets.evaluation.score.is_cpu", lambda _: False)
     assert score_posts(model, tiny.codec, POSTS, max_positions=128) == expected
     assert "scored on the CPU" in caplog.text
 
