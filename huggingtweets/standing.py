@@ -171,7 +171,9 @@ def is_foreign(paths: JobPaths) -> bool:
     names: set[str] = set()
     with suppress(OSError):  # there is none, or none that can be read
         names = {path.name for path in paths.root.iterdir()}
-    marks = {".lock", paths.posts.name, paths.cleaning.name, paths.lineage.name}
+    known = (paths.posts, paths.cleaning, paths.lineage, paths.checkpoints)
+    marks = {".lock", *(path.name for path in known)}
+    names -= {"Thumbs.db", "desktop.ini", "@eaDir"}  # of Windows and of a NAS
     if all(name.startswith(".") for name in names) or not marks.isdisjoint(names):
         return False
     # Of a job whose posts were not copied along.

@@ -178,7 +178,7 @@ def _check_place(place: Path) -> None:
         ConfigError: with what lies there.
     """
     for one in place.resolve().parents:
-        if JobPaths(one).result.is_file():
+        if JobPaths(one).result.is_file() and JobPaths(one).model.is_dir():
             raise ConfigError(
                 f"--to: got {place.parent}, which is in the folder of the job {one.name}; expected "
                 "a folder of its own; choose another"

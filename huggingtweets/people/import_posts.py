@@ -3,6 +3,8 @@
 One `HANDLE.jsonl.gz` a person, which `source=jsonl source.path=FOLDER` reads.
 """
 
+import gzip
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from huggingtweets.posts.optout import check_opted_out
 from huggingtweets.posts.records import Post, Timeline
 from huggingtweets.posts.sources.http import Patience
 from huggingtweets.posts.sources.load import fetch_timeline, load_timeline
-from huggingtweets.storage.files import read_jsonl, write_jsonl
+from huggingtweets.storage.files import write_jsonl
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,13 @@ def _read_before(path: Path, handle: str) -> Timeline | None:
         )
     # So would rewriting lose columns of somebody else's file.
     try:
-        names = {name for row in read_jsonl(path) for name in (*row, *row.get("user", ()))}
+        with gzip.open(path, "rt", encoding="utf-8") as file:  # its last line as well
+            rows = [json.loads(line) for line in file]
+        names = {name for row in rows for name in (*row, *row["user"].keys())}
         others = sorted(names - _NAMES)
-    except (OSError, ValueError, TypeError, AttributeError):
+        if any(row.get("retweeted_status") for row in rows):
+            others.append("whole retweets")
+    except (OSError, EOFError, ValueError, TypeError, KeyError, AttributeError):
         others = ["another form"]
     if others:
         raise SourceError(

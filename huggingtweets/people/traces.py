@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-from huggingtweets.config.schema import CROWD_FOLDER
+from huggingtweets.config.compose import dump_config
+from huggingtweets.config.schema import CROWD_FOLDER, TrainConfig
 from huggingtweets.crowd.record import RECORD as RECORD_OF_CROWD
 from huggingtweets.crowd.record import ever_in_crowd
 from huggingtweets.errors import HuggingtweetsError
@@ -38,10 +40,15 @@ _NO_TEXT = frozenset(
 _OF_SWEEPS = frozenset(
     {*STUDY_FILES, "sweep.json", "trial.json", "trial.yaml", "config.yaml", "best.yaml"}
 )
-"""Whose people are users, parts of a path or name, or keys of objects; else a word is the name or
-the value of a setting."""
-_CHOICES = re.compile(rb'"choices": \[[^\]]*\]')
-_NAMING_KEYS = rb"(?:user|\w*(?:path|_dir|_file|_url|_id)|revision|warm_start|project|entity|org)"
+"""Whose people are users, parts of a path or name, keys of objects, or words of a text that is not
+there by default; else a word is the name or the value of a setting."""
+_CHOICES = re.compile(rb'"choices": \[[^\]\0]*\]')
+_FOLDED = re.compile(rb"\n[ \t]+(?![ \t]|- |[\w.]+:(?:[ \r\n]|$))")
+"""Where a long value goes on in the next line of YAML."""
+_NAMING_KEYS = (
+    rb"(?:user|name|\w*(?:path|_dir|_file|_url|_id)|\w+_split|shard|revision|warm_start|project|entity|"
+    rb"org)"
+)
 _OURS = (
     INDEX_FILES
     | _OF_SWEEPS
@@ -235,15 +242,10 @@ class Finder:
         no_field = rb"(?![0-9_cdfgklnostvw])"
         in_records = rb"(?<!_)" + word + after + b"|" + before + word + no_field
         self._in_records = re.compile(in_records, re.I)
-        in_json = rb'(?<!:)(?<!: )"' + word + rb'"\s*(?::\s*\{|[,\]])'
-        in_yaml = (
-            rb"^(?:user:\n(?:- .*\n)*- |\s*"
-            + _NAMING_KEYS
-            + rb": (?!null$)).*?"
-            + before
-            + word
-            + after
-        )
+        named = rb'"(?:[\w.]+\.)?' + _NAMING_KEYS + rb'"\s*:\s*"[^"]*?' + before + word + after
+        in_json = rb'(?<!:)(?<!: )"' + word + rb'"\s*(?::\s*\{|[,\]])|' + named
+        key = rb"^\s*(?:- |" + _NAMING_KEYS + rb": (?!null$)|\w+: (?!" + word + rb"\s*$))"
+        in_yaml = key + rb".*?" + before + word + after
         self._in_sweeps = re.compile(in_json + b"|" + in_yaml, re.I | re.M)
         self._needles = _needles_of(handle, jobs)
         self.unread = unread
@@ -273,13 +275,21 @@ class Finder:
             self.unread[path] = err.strerror or str(err)
             return 0
         pattern = self._in_records if b"\0" in data else self._word
-        if path.name in _OF_SWEEPS:
+        if path.name in _OF_SWEEPS and "wandb" not in path.parts:
             pattern, data = self._in_sweeps, _CHOICES.sub(b"", data)
+            lines = _FOLDED.sub(b" ", data).splitlines()
+            data = b"\n".join(line for line in lines if line not in _default_lines())
         if not (pattern.search(data) or any(needle in data for needle in self._needles)):
             return 0
         if not is_made_of_lines(path):
             return 1
         return sum(self.is_about(line, path) for line in data.split(b"\n"))
+
+
+@cache
+def _default_lines() -> frozenset[bytes]:
+    """Return the lines of a configuration in which nothing was set."""
+    return frozenset(_FOLDED.sub(b" ", dump_config(TrainConfig()).encode()).splitlines())
 
 
 def _needles_of(handle: str, jobs: Sequence[FoundJob]) -> list[bytes]:

@@ -256,11 +256,19 @@ def _draft_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """Refuses aliases, which we do not write: a few lines of them hold millions of values."""
+
+    def compose_node(self, parent: Any, index: int) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("an alias")
+        return super().compose_node(parent, index)
+
+
 def read_flat_yaml(path: Path) -> dict[str, Any]:
     """Return the values of a YAML file under dotted names; empty where it cannot be read."""
     try:
-        value = yaml.safe_load(read_plain(path))
-        json.dumps(value, skipkeys=True, default=str)  # refuses what has an alias of itself within
+        value = _WithoutAliases(read_plain(path)).get_single_data()
         return flatten(value) if isinstance(value, Mapping) else {}
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}

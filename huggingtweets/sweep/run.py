@@ -102,7 +102,11 @@ def _check_root(root: Path) -> None:
     """
     names = ("sweep.json", BEST, REPORT, USERS, "compare.html")
     found = [path for name in names if (path := root / name).exists()]
-    if found and study_path(root) is None:
+    # After a purge, or where the study was deleted, its trials and posts still tell whose it is.
+    is_ours = (
+        study_path(root) is not None or any(root.glob("trial-*")) or any(root.glob("posts/*/.lock"))
+    )
+    if found and not is_ours:
         raise ConfigError(
             f"{found[0]}: got a file in the place of one that a sweep writes; expected a folder "
             "without; choose another output_dir, or move the file away"

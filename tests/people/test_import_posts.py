@@ -1,3 +1,5 @@
+import gzip
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,16 +70,25 @@ def test_a_damaged_file_is_not_written_over(tmp_path: Path, server: FakeService)
     assert path.read_bytes() == damaged
 
 
-@pytest.mark.parametrize("kind", ["folder", "columns"])
+@pytest.mark.parametrize("kind", ["folder", "columns", "a last line", "an array"])
 def test_what_another_has_made_is_not_written_over(kind: str, tmp_path: Path) -> None:
     path = import_posts(SourceConfig(), "demo", tmp_path).path
     if kind == "folder":
         path.unlink()
         path.mkdir()
+    elif kind == "an array":
+        rows = [row | {"lang": "en"} for row in read_jsonl(path)]
+        path.write_bytes(gzip.compress(json.dumps(rows).encode()))
+    elif kind == "a last line":
+        [*rows, last] = read_jsonl(path)
+        lines = [json.dumps(row) for row in (*rows, last | {"lang": "en"})]
+        path.write_bytes(gzip.compress("\n".join(lines).encode()))
     else:
         write_jsonl(path, [row | {"lang": "en"} for row in read_jsonl(path)])
     before = path.stat()
-    with pytest.raises(SourceError, match=r"got (no file|lang); expected a file|expected one"):
+    with pytest.raises(
+        SourceError, match=r"got (no file|lang|another form); expected a file|expected one"
+    ):
         import_posts(SourceConfig(), "demo", tmp_path)
     assert path.stat() == before
 

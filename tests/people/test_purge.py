@@ -17,7 +17,7 @@ import pytest
 from huggingtweets.cli import main as cli
 from huggingtweets.config.compose import dump_config
 from huggingtweets.config.posts_schema import SourceConfig
-from huggingtweets.config.schema import ModelConfig, TrainConfig
+from huggingtweets.config.schema import ModelConfig, SamplingConfig, TrainConfig
 from huggingtweets.errors import JobBusyError, LaunchError, StorageError
 from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
@@ -97,6 +97,10 @@ def outputs(tmp_path: Path) -> Path:
     (folder / "users.txt").write_text(f"{ANN}\n{BOB}\n{BOB} {ANN.upper()}\n")
     write_jsonl(folder / "samples.jsonl.gz", [{"text": posts_of(one)[7]} for one in PEOPLE])
     (folder / "notes.json").write_text(json.dumps(posts_of(ANN)[3]))
+    online = folder / "wandb" / "run-2" / "files" / "media"
+    online.mkdir(parents=True)
+    (online / "samples.table.json").write_text(json.dumps({"data": [[ANN, "a sample"]]}))
+    (online.parent / "config.yaml").write_text("user:\n    value: somebody\n")
     batch_run = folder / "wandb" / "offline-run-1"
     batch_run.mkdir(parents=True)
     (batch_run / "run-1.wandb").write_bytes(b"\x00\x10" + ANN.encode() + b"\x00")
@@ -160,6 +164,7 @@ def test_everything_of_others_is_left(outputs: Path) -> None:
     assert (outputs / "users.txt").read_text() == f"{BOB}\n"
     assert (outputs / "plots" / f"{BOB}.png").exists()
     assert (outputs / "wandb" / "offline-run-1" / "run-2.wandb").exists()
+    assert not list(outputs.rglob("samples.table.json"))
     samples = gzip.decompress((outputs / "samples.jsonl.gz").read_bytes())
     assert [line[10:18] for line in samples.splitlines()] == [b"bob says", b"car says"]
     states = read_states(outputs)
@@ -372,7 +377,14 @@ def test_handles_that_are_common_words_spare_what_is_of_others(outputs: Path, ha
     theirs = plan_purge(BOB, outputs)
     assert {sweep / "study.db", sweep / "best.yaml", config.parent} <= {*theirs.files}
     source = SourceConfig(path=f"posts/{ANN}.jsonl")
-    for named in (TrainConfig(user="file:users", source=source), TrainConfig(user=[BOB, ANN])):
+    asks = SamplingConfig(prompts=(f"My friend {ANN} says",))
+    folded = SourceConfig(path=f"posts of {'all the people ' * 9}/{ANN}.jsonl")
+    for named in (
+        TrainConfig(user="file:users", source=source),
+        TrainConfig(user=[BOB, ANN]),
+        TrainConfig(user=BOB, sampling=asks),
+        TrainConfig(user=BOB, source=folded),
+    ):
         (sweep / "best.yaml").write_text(dump_config(named))
         assert sweep / "best.yaml" in plan_purge(ANN, outputs).files
 

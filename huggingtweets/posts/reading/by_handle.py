@@ -115,17 +115,27 @@ class _Limited(io.RawIOBase):
             self._limit = min(self._limit, most)
         self._damage = damage
         self._count = 0
+        self._is_over = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
+        data = b""
+        # Not `read`: at the end of a file that is cut `GzipFile` throws away what it had unpacked.
+        read = getattr(self._raw, "read1", self._raw.read)
         try:
-            # Not `read`: at damage `GzipFile` throws away what it had already unpacked of it.
-            data = getattr(self._raw, "read1", self._raw.read)(len(buffer))
+            while not self._is_over and len(data) < len(buffer):
+                if not (more := read(len(buffer) - len(data))):
+                    break
+                data += more
         except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as err:
             self._damage.append(f"the file is cut off or damaged ({err})")
-            return 0
+            self._is_over = True
+            # What comes before a wrong byte may be wrong itself; before the end, or before what is
+            # no gzip behind it, it is right.
+            if not (isinstance(err, EOFError) or "Not a gzipped file" in str(err)):
+                return 0
         self._count += len(data)
         if self._count > self._limit:
             raise SourceError(

@@ -5,6 +5,7 @@ import gzip
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,18 @@ def test_a_cut_gzip_keeps_its_beginning(
     timeline = load(kind, tmp_path, "a")
     assert num // 5 < len(timeline.posts) < num * 4 // 5
     assert any("cut off or damaged" in note for note in timeline.notes)
+    (tmp_path / f"a.{suffix}.gz").write_bytes(data + b"something behind it")
+    assert len(load(kind, tmp_path, "a").posts) == num
+
+
+def test_a_wrong_byte_in_a_gzip_makes_no_posts(tmp_path: Path, load: Load) -> None:
+    lines = [f"a post of {n * 7919} words" for n in range(3000)]
+    data = bytearray(gzip.compress("\n".join(lines).encode()))
+    for place in range(len(data) // 2, len(data) - 8, len(data) // 30):
+        wrong = data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :]
+        (tmp_path / "a.txt.gz").write_bytes(wrong)
+        with suppress(SourceError):
+            assert {post.text for post in load("text", tmp_path, "a").posts} <= {*lines}
 
 
 def test_what_is_no_json_is_one_sentence(tmp_path: Path, load: Load) -> None:
