@@ -53,14 +53,14 @@ def jobs_below(outputs: Path, note: Callable[[OSError], None]) -> Iterator[Found
     followed. What cannot be listed is told to `note`.
     """
     for place, names, _ in os.walk(outputs, onerror=note):
-        if "wandb" in names:  # runs, whose files/config.yaml is that of no job
-            names.remove("wandb")
         for name in sorted(names):
             path = Path(place) / name
             if path.is_symlink() and not _is_moved_job(path):
                 continue
             if name not in (LEDGER_DIR, CROWD_FOLDER) and (job := _read_job(path)):
                 yield job
+                names.remove(name)
+            elif name == "wandb":  # runs, whose files/config.yaml is that of no job
                 names.remove(name)
 
 

@@ -274,12 +274,13 @@ class Finder:
         except OSError as err:
             self.unread[path] = err.strerror or str(err)
             return 0
-        pattern = self._in_records if b"\0" in data else self._word
         if path.name in _OF_SWEEPS and "wandb" not in path.parts:
-            pattern, data = self._in_sweeps, _CHOICES.sub(b"", data)
-            lines = _FOLDED.sub(b" ", data).splitlines()
-            data = b"\n".join(line for line in lines if line not in _default_lines())
-        if not (pattern.search(data) or any(needle in data for needle in self._needles)):
+            lines = _FOLDED.sub(b" ", _CHOICES.sub(b"", data)).splitlines()
+            told = b"\n".join(line for line in lines if line not in _default_lines())
+            is_named = self._in_sweeps.search(told)
+        else:
+            is_named = (self._in_records if b"\0" in data else self._word).search(data)
+        if not (is_named or any(needle in data for needle in self._needles)):
             return 0
         if not is_made_of_lines(path):
             return 1

@@ -23,6 +23,7 @@ from huggingtweets.handles import Job
 from huggingtweets.jobs.ledger import JobStatus, open_ledger
 from huggingtweets.jobs.status import read_states
 from huggingtweets.people import traces as traces_module
+from huggingtweets.people.found_jobs import jobs_below
 from huggingtweets.people.purge import plan_purge, purge
 from huggingtweets.people.traces import traces_lines
 from huggingtweets.posts.reading.timeline import RawPost
@@ -529,3 +530,15 @@ def test_a_person_goes_from_the_trials_of_a_sweep(tmp_path: Path) -> None:
     assert not [path for path in left if ANN in str(path) or ANN.encode() in path.read_bytes()]
     assert (root / "trial-0001" / BOB / "config.yaml").exists()
     assert (root / "posts" / BOB / "config.yaml").exists()
+
+
+def test_a_person_called_wandb_has_a_job_and_the_runs_of_others_are_none(tmp_path: Path) -> None:
+    (tmp_path / "wandb" / ".lock").mkdir(parents=True)
+    files = tmp_path / "batch" / "wandb" / "run-1" / "files"
+    files.mkdir(parents=True)
+    (files / "config.yaml").write_text("user:\n    value: somebody\n")
+    assert [job.root for job in jobs_below(tmp_path, on_error)] == [tmp_path / "wandb"]
+
+
+def on_error(err: OSError) -> None:
+    raise err

@@ -121,14 +121,13 @@ class _Limited(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        data = b""
+        num = 0
         # Not `read`: at the end of a file that is cut `GzipFile` throws away what it had unpacked.
         read = getattr(self._raw, "read1", self._raw.read)
         try:
-            while not self._is_over and len(data) < len(buffer):
-                if not (more := read(len(buffer) - len(data))):
-                    break
-                data += more
+            while not self._is_over and (data := read(len(buffer) - num)):
+                buffer[num : num + len(data)] = data
+                num += len(data)
         except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile) as err:
             self._damage.append(f"the file is cut off or damaged ({err})")
             self._is_over = True
@@ -136,14 +135,13 @@ class _Limited(io.RawIOBase):
             # no gzip behind it, it is right.
             if not (isinstance(err, EOFError) or "Not a gzipped file" in str(err)):
                 return 0
-        self._count += len(data)
+        self._count += num
         if self._count > self._limit:
             raise SourceError(
                 f"{self._where}: got more than {self._limit >> 20} MiB unpacked; expected posts; "
                 "this is not a file of posts, or split it"
             )
-        buffer[: len(data)] = data
-        return len(data)
+        return num
 
 
 def guard(
